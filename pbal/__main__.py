@@ -1,0 +1,97 @@
+"""The command line: `pbal -c FILE`, `pbal check FILE`, `pbal --version`. Arguments, logging, the loop."""
+
+import argparse
+import gc
+import logging
+import sys
+from collections.abc import Sequence
+
+from pbal import __version__
+
+log = logging.getLogger("pbal")
+
+DEFAULT_FILE = "/etc/pbal/pbal.conf"
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pbal",
+        description="Reverse proxy, web server and selector that parks long polls.",
+        epilog="pbal check FILE reads a configuration, reports every mistake in it, and starts nothing.",
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", help=f"configuration to run (default: {DEFAULT_FILE})")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="least level that is logged")
+    parser.add_argument("--version", action="version", version=f"pbal {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="check")
+    check = commands.add_parser("check", help="check a configuration; exit status 0 or 1")
+    check.add_argument("file", metavar="FILE")
+    return parser
+
+
+def _set_up_logging(level: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True
+    )
+    logging.raiseExceptions = False  # a closed standard error must not end the server
+
+
+def _load(path: str) -> tuple[object, object] | None:
+    """World and interpreter of a file, or None after its mistakes were printed."""
+    from pbal.commands.interpreter import Interpreter
+    from pbal.model.world import World
+
+    world = World()
+    interpreter = Interpreter(world)
+    mistakes = interpreter.run_file(path)
+    for mistake in mistakes:
+        print(mistake.render(), file=sys.stderr)
+    if mistakes:
+        number = len(mistakes)
+        print(f"{path}: {number} mistake{'s' if number > 1 else ''}, nothing started", file=sys.stderr)
+        return None
+    return world, interpreter
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run pbal. Exit status: 0 after a clean end, 1 for a configuration or start-up that failed, 2 for usage."""
+    options = _arguments().parse_args(argv)
+    _set_up_logging(options.log_level or "info")
+    path = options.file if options.command == "check" else options.config or DEFAULT_FILE
+    try:
+        loaded = _load(path)
+    except OSError as error:
+        print(f"pbal: cannot read {path}: {error.strerror}", file=sys.stderr)
+        return 1
+    if loaded is None:
+        return 1
+    if options.command == "check":
+        print(f"{path}: good")
+        return 0
+    return _serve(*loaded, level=options.log_level)
+
+
+def _serve(world: object, interpreter: object, level: str | None) -> int:
+    import uvloop
+
+    from pbal.commands.interpreter import Interpreter
+    from pbal.model.errors import ConfigError
+    from pbal.model.world import World
+    from pbal.server import serve
+
+    assert isinstance(world, World) and isinstance(interpreter, Interpreter)
+    if level is None and world.server.get("log_level"):
+        logging.getLogger().setLevel(str(world.server["log_level"]).upper())
+    gc.collect()
+    gc.freeze()  # what start-up made is never garbage; the collector need not look at it again
+    gc.set_threshold(20000, 20, 50)
+    try:
+        return uvloop.run(serve(world, interpreter))
+    except ConfigError as error:
+        print(f"pbal: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""All that a plugin may import. Re-exports, nothing else; a bundled plugin uses no door that others lack."""
+
+from pbal.http1.events import RequestHead
+from pbal.model.clock import Clock, ManualClock
+from pbal.model.errors import ConfigError, UnknownName
+from pbal.model.exchange import Exchange, Parked
+from pbal.model.hooks import Verdict, hook
+from pbal.model.plugin import Plugin
+from pbal.model.service import Service
+from pbal.model.world import World
+from pbal.net.tasks import spawn
+from pbal.observe.counters import Counter, Histogram
+from pbal.schema.commands import OK, CommandError, Reply, Rows, Text
+from pbal.schema.tunables import Applies, Tunable
+from pbal.schema.types import (
+    BOOL,
+    DURATION,
+    ENDPOINT,
+    INT,
+    NETWORKS,
+    REGEX,
+    SIZE,
+    TEXT,
+    WORDS,
+    Endpoint,
+    enum,
+)
+
+__all__ = [
+    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "REGEX", "SIZE", "TEXT", "WORDS",
+    "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Histogram", "ManualClock",
+    "Parked", "Plugin", "Reply", "RequestHead", "Rows", "Service", "Text", "Tunable", "UnknownName", "Verdict", "World",
+    "enum", "hook", "spawn",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""The management console: its line protocol and the rendering of replies."""

@@ -1,0 +1,62 @@
+"""Conditional requests (RFC 9110 section 13), for files."""
+
+import calendar
+import re
+from typing import Final
+
+_MONTHS: Final = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+_MONTH: Final = rb"(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_TIME: Final = rb"([0-9]{2}):([0-9]{2}):([0-9]{2})"
+_FIXDATE: Final = re.compile(rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), ([0-9]{2}) " + _MONTH + rb" ([0-9]{4}) " + _TIME + rb" GMT")
+_RFC850: Final = re.compile(rb"[A-Z][a-z]{5,8}, ([0-9]{2})-" + _MONTH + rb"-([0-9]{2}) " + _TIME + rb" GMT")
+_ASCTIME: Final = re.compile(rb"[A-Z][a-z]{2} " + _MONTH + rb" ([ 0-9][0-9]) " + _TIME + rb" ([0-9]{4})")
+_ETAG: Final = re.compile(rb'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+
+
+def parse_http_date(value: bytes) -> int | None:
+    """Seconds since 1970 of any of the three forms of RFC 9110 section 5.6.7; None for anything else."""
+    if match := _FIXDATE.fullmatch(value):
+        day, month, year, *clock = match.groups()
+    elif match := _RFC850.fullmatch(value):
+        day, month, year, *clock = match.groups()
+        year = (b"19" if int(year) >= 70 else b"20") + year
+    elif match := _ASCTIME.fullmatch(value):
+        month, day, *clock, year = match.groups()
+    else:
+        return None
+    hour, minute, second = (int(part) for part in clock)
+    number = int(day.strip(b" "))
+    if hour > 23 or minute > 59 or second > 60 or not 1 <= number <= 31:
+        return None
+    return calendar.timegm((int(year), _MONTHS[month], number, hour, minute, second))
+
+
+def etag_for(mtime_ns: int, size: int) -> bytes:
+    """A strong validator of a file's content."""
+    return b'"%x-%x"' % (mtime_ns, size)
+
+
+def _named(value: bytes, etag: bytes, *, weakly: bool) -> bool:
+    """Whether a list of entity tags names `etag`, by weak or strong comparison (section 8.8.3.2)."""
+    if value.strip(b" \t") == b"*":
+        return True
+    return any(tag == etag and (weakly or not weak) for weak, tag in _ETAG.findall(value))
+
+
+def evaluate(method: bytes, fields: dict[bytes, bytes], etag: bytes, mtime: int) -> int:
+    """200, 304 or 412, in the order of section 13.2.2. A date that cannot be read is ignored."""
+    if b"if-match" in fields:
+        if not _named(fields[b"if-match"], etag, weakly=False):
+            return 412
+    elif b"if-unmodified-since" in fields:
+        since = parse_http_date(fields[b"if-unmodified-since"])
+        if since is not None and mtime > since:
+            return 412
+    if b"if-none-match" in fields:
+        if _named(fields[b"if-none-match"], etag, weakly=True):
+            return 304 if method in (b"GET", b"HEAD") else 412
+    elif b"if-modified-since" in fields and method in (b"GET", b"HEAD"):
+        since = parse_http_date(fields[b"if-modified-since"])
+        if since is not None and mtime <= since:
+            return 304
+    return 200

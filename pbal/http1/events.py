@@ -1,0 +1,106 @@
+"""What a reader produces: heads, pieces of body (plain bytes), the end of a body, and refusals."""
+
+from typing import Final
+
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
+"""Values of `.framing`. 0 and above is a length in octets (RFC 9112 section 6.3)."""
+
+
+class Malformed(Exception):
+    """A message that cannot be read. `status` is what a client is told."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+
+
+class BadRequest(Malformed):
+    """The client's fault: 400, or the more telling 4xx/5xx."""
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason, status)
+
+
+class BadResponse(Malformed):
+    """The backend's fault."""
+
+    def __init__(self, reason: str, status: int = 502) -> None:
+        super().__init__(reason, status)
+
+
+class EndOfBody:
+    """The body that was being read is complete."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "END"
+
+
+END: Final = EndOfBody()
+
+
+class Head:
+    """What requests and responses share."""
+
+    __slots__ = ("block", "fields", "framing", "headers", "keep_alive", "minor")
+
+    minor: int
+    """0 or 1; HTTP/1.x with x above 1 counts as 1."""
+    headers: list[tuple[bytes, bytes]]
+    """As sent: order and case kept, values without outer blanks."""
+    block: bytes
+    """The header lines as sent, each ended by CRLF, without the empty line."""
+    fields: dict[bytes, bytes]
+    """Lower-case name to value; repeated ones joined with b", " (cookies with b"; ")."""
+    framing: int
+    """Length of the body in octets, CHUNKED or UNTIL_CLOSE."""
+    keep_alive: bool
+    """RFC 9112 section 9.3."""
+
+
+class RequestHead(Head):
+    """A request line and its header fields."""
+
+    __slots__ = ("expect_continue", "host", "method", "path", "query", "target", "upgrade")
+
+    method: bytes
+    target: bytes
+    """Exactly as sent."""
+    path: bytes
+    """Raw, undecoded; of an absolute-form target its path; b"*" for asterisk-form, b"" for CONNECT."""
+    query: bytes
+    """Without the question mark; b"" if there is none."""
+    host: bytes
+    """As sent; the authority of an absolute-form target wins over Host (RFC 9112 section 3.2.2)."""
+    expect_continue: bool
+    upgrade: bytes
+    """The protocols asked for, or b"". An h2c upgrade is not passed on: it would hide requests from us."""
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method!r} {self.target!r} framing={self.framing}>"
+
+
+class ResponseHead(Head):
+    """A status line and its header fields."""
+
+    __slots__ = ("reason", "status", "upgrade")
+
+    status: int
+    reason: bytes
+    upgrade: bool
+    """Status 101: what follows is another protocol."""
+
+    @classmethod
+    def made(cls, status: int, headers: list[tuple[bytes, bytes]]) -> "ResponseHead":
+        """A head of our own, for plugins to look at and change."""
+        head = cls()
+        head.status, head.reason, head.minor, head.headers = status, b"", 1, headers
+        head.fields = {name.lower(): value for name, value in headers}
+        head.block, head.framing, head.keep_alive, head.upgrade = b"", 0, True, False
+        return head
+
+    def __repr__(self) -> str:
+        return f"<ResponseHead {self.status} framing={self.framing}>"

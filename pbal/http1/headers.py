@@ -1,0 +1,43 @@
+"""Which header fields travel on (RFC 9110 section 7.6.1)."""
+
+from typing import Final
+
+from pbal.http1.events import Head
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
+        b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+
+END_TO_END: Final = frozenset(
+    {
+        b"host", b"content-length", b"content-type", b"content-encoding", b"authorization", b"cookie", b"set-cookie", b"via",
+        b"date", b"cache-control", b"expect", b"max-forwards", b"location", b"x-forwarded-for", b"x-forwarded-host",
+        b"x-forwarded-proto", b"x-forwarded-port", b"forwarded", b"origin",
+    }
+)  # fmt: skip
+"""What a Connection field cannot strip: naming them there is an attack on whoever relies on them."""
+
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+_unions: dict[frozenset[bytes], frozenset[bytes]] = {_NOTHING: HOP_BY_HOP}
+
+
+def forwardable_block(head: Head, also_drop: frozenset[bytes] = _NOTHING) -> bytes:
+    """The header lines to forward: without hop-by-hop fields, those Connection names, and `also_drop` (lower-case)."""
+    dropped = _unions.get(also_drop)
+    if dropped is None:
+        dropped = _unions[also_drop] = HOP_BY_HOP | also_drop
+    fields = head.fields
+    if dropped.isdisjoint(fields):
+        return head.block
+    named = fields.get(b"connection")
+    if named is not None:
+        options = {option.strip(b" \t") for option in named.lower().split(b",")}
+        if not options <= _COMMON_OPTIONS:
+            dropped = dropped | (options - END_TO_END)
+    return b"".join([b"%b: %b\r\n" % field for field in head.headers if field[0].lower() not in dropped])
+
+
+_COMMON_OPTIONS: Final = frozenset({b"keep-alive", b"close", b"upgrade"})

@@ -1,0 +1,1 @@
+"""Text and statements: one line in, one Statement or one Mistake out."""

@@ -1,0 +1,422 @@
+"""One line of text to one Statement, by the grammar; and what it knows besides: completion and usage.
+
+Life of a line: comment cut off, variables expanded, parsed (LALR, contextual lexer), arguments unquoted,
+columns taken back to the line as it was typed. What cannot be parsed becomes a Mistake that says what was
+found and what would do, read off the parser's own state: there is no second list of what may follow what.
+
+A `Language` is immutable. Loading a plugin with statements makes a new one from the old fragments and the
+new, and swaps it in; building is lazy (the first line pays, some 50 ms) so that one start-up builds one
+parser however many plugins are loaded. Words of the grammar become key words on the way in: matched as
+whole words only, before any name. Usage texts come from the text of the grammar, without building anything.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+from lark import Lark, Token, Tree
+from lark.exceptions import LarkError, UnexpectedInput
+from lark.lexer import PatternRE, PatternStr, TerminalDef
+from lark.parsers.lalr_interactive_parser import InteractiveParser
+
+from pbal.lang.ast import Arg, Statement
+from pbal.lang.expand import Expanded, expand
+from pbal.lang.mistakes import Mistake, did_you_mean
+
+# Characters. A line longer than this is a mistake in the file, or abuse of the console; it bounds every
+# scan here.
+MAX_LINE = 65536
+
+# A key word wins over every name, those with a priority of their own (1) included.
+_KEY_WORD_PRIORITY = 2
+
+# A terminal with this pattern runs to the end of the line, and may be quoted.
+_TO_THE_END = r"\S.*"
+
+_ROOTS = frozenset({"statement", "query"})
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_DEFINITION = re.compile(
+    r"^(%extend\s+)?[?!]*([a-z_][a-z0-9_]*)(?:\.\d+)?\s*:(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE
+)
+_SYMBOL = re.compile(r'"((?:[^"\\]|\\.)*)"i?(\?)?|([A-Z][A-Z0-9_]*)|([a-z_][a-z0-9_]*)|([\[\]|()?*+])')
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPE = re.compile(r'\\(["\\])')
+_WORD = re.compile(r"[^\s=]+|=", re.ASCII)
+_UNFINISHED = re.compile(r"[^\s=]*\Z", re.ASCII)
+
+
+class GrammarMistake(Exception):
+    """A grammar that does not build. `plugin` names the fragment at fault, '' is the core's own."""
+
+    def __init__(self, plugin: str, reason: str) -> None:
+        owner = f"plugin {plugin}" if plugin else "the core"
+        super().__init__(f"the grammar of {owner} does not build: {reason}")
+        self.plugin = plugin
+        self.reason = reason
+
+
+# --- grammar files -----------------------------------------------------------------------------------------
+
+
+@cache
+def grammar_directory() -> Path:
+    """Where the grammar is: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "grammar"
+    return inside if inside.is_dir() else package.parent / "grammar"
+
+
+@cache
+def core_grammar() -> str:
+    """The text of pbal.lark."""
+    return (grammar_directory() / "pbal.lark").read_text(encoding="utf-8")
+
+
+@cache
+def bundled_fragments() -> Mapping[str, str]:
+    """Grammar of the bundled plugins that have statements, by plugin name."""
+    files = sorted((grammar_directory() / "plugins").glob("*.lark"))
+    return MappingProxyType({file.stem: file.read_text(encoding="utf-8") for file in files})
+
+
+def _definitions(grammar: str) -> tuple[dict[str, str], list[str]]:
+    """Rule bodies by name, and the names that `statement` and `query` are extended by."""
+    bodies: dict[str, str] = {}
+    statements: list[str] = []
+    for extends, name, body in _DEFINITION.findall(grammar):
+        if name in _ROOTS:
+            statements += [symbol[3] for symbol in _SYMBOL.findall(body) if symbol[3]]
+        elif not extends:
+            bodies[name] = body
+    return bodies, statements
+
+
+def _usage(body: str) -> Iterator[str]:
+    """Each alternative of a rule as usage text: key words in upper case, arguments as <kind>, [optional]."""
+    words: list[str] = []
+    depth = 0
+    for literal, optional, terminal, _, mark in _SYMBOL.findall(body):
+        if mark == "|" and not depth:
+            yield _spaced(words)
+            words = []
+        elif literal:
+            words.append(f"[{literal}]" if optional else literal)
+        elif terminal or mark:
+            words.append(mark or f"<{terminal.lower()}>")
+            depth += {"[": 1, "(": 1, "]": -1, ")": -1}.get(mark, 0)
+    yield _spaced(words)
+
+
+def _spaced(words: list[str]) -> str:
+    return re.sub(r"(?<=[\[(]) | (?=[\])])", "", " ".join(words))
+
+
+# --- the language ------------------------------------------------------------------------------------------
+
+
+class Language:
+    """The statements of the core and of some plugins. Immutable; the parser is built at first use."""
+
+    def __init__(self, fragments: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.fragments: Mapping[str, str] = MappingProxyType(dict(fragments))
+        self._literals: dict[str, str] = {}
+
+    # what the text of the grammar says
+
+    @cached_property
+    def _bodies(self) -> dict[str, str]:
+        bodies: dict[str, str] = {}
+        for grammar in (core_grammar(), *self.fragments.values()):
+            defined, statements = _definitions(grammar)
+            bodies.update((name, defined[name]) for name in statements if name in defined)
+        return bodies
+
+    @property
+    def rules(self) -> frozenset[str]:
+        """Names of all statements."""
+        return frozenset(self._bodies)
+
+    def syntax(self, rule: str) -> str:
+        """Usage text of a statement, alternatives joined by ' | '. Raises: KeyError for an unknown rule."""
+        return " | ".join(_usage(self._bodies[rule]))
+
+    def terminals(self, rule: str) -> tuple[str, ...]:
+        """The kinds of argument a statement may have, in lower case. Raises: KeyError for an unknown rule."""
+        found = (symbol[2].lower() for symbol in _SYMBOL.findall(self._bodies[rule]))
+        return tuple(dict.fromkeys(terminal for terminal in found if terminal))
+
+    # building
+
+    @cached_property
+    def _parser(self) -> Lark:
+        try:
+            return self._built(self.fragments.values())
+        except (LarkError, ValueError, re.error) as error:
+            raise self._blame(error) from error
+
+    def _built(self, fragments: Iterable[str]) -> Lark:
+        return Lark(
+            "\n".join((core_grammar(), *fragments)), start="line", parser="lalr", lexer="contextual",
+            maybe_placeholders=False, edit_terminals=self._make_key_word, g_regex_flags=re.ASCII,
+        )  # fmt: skip
+
+    def _blame(self, error: Exception) -> GrammarMistake:
+        """Which fragment it is: the first that does not build on top of those before it."""
+        texts: list[str] = []
+        for plugin, text in self.fragments.items():
+            texts.append(text)
+            try:
+                self._built(texts)
+            except (LarkError, ValueError, re.error) as at_fault:
+                return GrammarMistake(plugin, _reason(at_fault))
+        return GrammarMistake("", _reason(error))
+
+    def _make_key_word(self, terminal: TerminalDef) -> TerminalDef:
+        """Lark matches "ADD"i as a prefix, also of 'address'; key words are whole words."""
+        if isinstance(terminal.pattern, PatternStr):
+            word = terminal.pattern.value
+            self._literals[terminal.name] = word
+            if word.isalnum():
+                terminal.pattern = PatternRE(word + r"(?!\S)", terminal.pattern.flags)
+                terminal.priority = _KEY_WORD_PRIORITY
+        return terminal
+
+    @cached_property
+    def _quotable(self) -> frozenset[str]:
+        return frozenset(t.name for t in self._parser.terminals if t.pattern.value == _TO_THE_END)
+
+    def build(self) -> "Language":
+        """Build the parser now, in whatever thread this is. Raises: GrammarMistake."""
+        _ = self._parser
+        return self
+
+    # parsing
+
+    def parse_line(
+        self, text: str, *, file: str = "", line: int = 1, environ: Mapping[str, str] = os.environ
+    ) -> Statement | None:
+        """The statement of one line, None if it is empty or all comment. Raises: Mistake, GrammarMistake."""
+        source = text.rstrip("\r\n")
+        try:
+            return self._parsed(source, file, line, environ)
+        except Mistake as mistake:
+            mistake.source, mistake.file, mistake.line = source, file, line
+            raise
+
+    def _parsed(self, source: str, file: str, line: int, environ: Mapping[str, str]) -> Statement | None:
+        _refuse_control_characters(source)
+        code = source[: comment_start(source)].rstrip(" \t")
+        if not code:
+            return None
+        expanded = expand(code, environ)
+        if not expanded.text.strip(" \t"):
+            return None
+        tree = self._tree(expanded)
+        said = tree.children[0]
+        assert isinstance(said, Tree)  # `line` has one child, a statement or a query
+        tokens = [token for token in said.children if isinstance(token, Token)]
+        args = {token.type.lower(): self._arg(token, expanded) for token in tokens}
+        return Statement(str(said.data), args, tree.data == "as_json", line, source, file)
+
+    def _tree(self, expanded: Expanded) -> Tree[Token]:
+        try:
+            return self._parser.parse(expanded.text)
+        except UnexpectedInput as error:
+            raise self._syntax_mistake(expanded, error) from error
+
+    def _arg(self, token: Token, expanded: Expanded) -> Arg:
+        start, text = token.start_pos or 0, str(token)
+        column, end = expanded.column(start), expanded.end_column(start + len(text))
+        if token.type in self._quotable:
+            # An expansion may leave blanks at the end, where the line itself had none.
+            text = text.rstrip(" \t")
+            try:
+                text = unquoted(text)
+            except ValueError as error:
+                hint = 'inside quotes write \\" for a quote'
+                raise Mistake(str(error), hint=hint, column=column, end=end) from error
+        return Arg(text, column, end)
+
+    # what went wrong
+
+    def _syntax_mistake(self, expanded: Expanded, error: UnexpectedInput) -> Mistake:
+        text = expanded.text
+        offset, accepted = self._progress(text)
+        match = _WORD.search(text, offset)
+        word = match[0] if match else ""
+        start, end = match.span() if match else (len(text), len(text) + 1)
+        if not text[:start].strip(" \t"):
+            message = f"'{word}' is not a statement"
+        else:
+            found = f"'{word}'" if word else "the end of the line"
+            message = f"expected {self._in_words(accepted)}, found {found}"
+        column = expanded.column(start)
+        hint = self._hint(text, word, accepted)
+        return Mistake(message, hint=hint, column=column, end=max(column + 1, expanded.end_column(end)))
+
+    def _progress(self, text: str) -> tuple[int, set[str]]:
+        """How far the text parses, as an offset, and the terminals that would do there."""
+        interactive = self._parser.parse_interactive(text)
+        offset = len(text)
+        try:
+            interactive.exhaust_lexer()
+        except UnexpectedInput as error:
+            offset = error.pos_in_stream or 0
+        return offset, _accepted(interactive)
+
+    def _in_words(self, accepted: set[str]) -> str:
+        """'ADD, REMOVE or a pool name'."""
+        key_words = sorted(self._literals[name] for name in accepted if name in self._literals)
+        quoted = [word if word.isalnum() else f"'{word}'" for word in key_words]
+        kinds = sorted(name for name in accepted if name not in self._literals and name != "$END")
+        named = ["AS JSON" if word == "AS" else word for word in quoted]
+        named += [_with_article(kind) for kind in kinds]
+        if "$END" in accepted:
+            named.append("the end of the line")
+        return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} or {named[-1]}"
+
+    def _hint(self, text: str, word: str, accepted: set[str]) -> str:
+        words = text.upper().split()
+        if plugin := self._plugin_with(words[:2]):
+            return f"LOAD {plugin} adds this statement"
+        key_words = [self._literals[name] for name in accepted if name in self._literals]
+        if near := did_you_mean(word, [word for word in key_words if word.isalnum()]):
+            return near
+        usages = self._usages(words)
+        return f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 3 else ""
+
+    def _plugin_with(self, words: list[str]) -> str:
+        """The bundled plugin, not loaded, whose statements begin with these words; '' if none does."""
+        for plugin, grammar in bundled_fragments().items():
+            if plugin not in self.fragments:
+                for body in _definitions(grammar)[0].values():
+                    if any(_begins(usage, words) for usage in _usage(body)):
+                        return plugin
+        return ""
+
+    def _usages(self, words: list[str]) -> list[str]:
+        usages = [usage for _, body in sorted(self._bodies.items()) for usage in _usage(body)]
+        same_verb = [usage for usage in usages if _begins(usage, words[:1])]
+        return [usage for usage in same_verb if len(words) > 1 and _begins(usage, words[:2])] or same_verb
+
+    # completion
+
+    def expected(self, text_before_cursor: str) -> list[str]:
+        """What could follow, empty where the text is already wrong: first key words in upper case, those that
+        begin like the unfinished word, and '='; then kinds of argument in lower case ('pool_name').
+        """
+        unfinished = _UNFINISHED.search(text_before_cursor[:MAX_LINE])
+        start = unfinished.start() if unfinished else 0
+        word = text_before_cursor[start:]
+        object_name, dot, tunable = word.partition(".")
+        if dot:
+            kinds = self._following(text_before_cursor[: start + len(object_name) + 1], tunable)
+            if kinds == ["tunable"]:
+                return kinds
+        return self._following(text_before_cursor[:start], word)
+
+    def _following(self, text: str, word: str) -> list[str]:
+        try:
+            interactive = self._parser.parse_interactive(text)
+            interactive.exhaust_lexer()
+        except UnexpectedInput:
+            return []
+        accepted = _accepted(interactive) - {"$END"}
+        literals = (self._literals[name] for name in accepted if name in self._literals)
+        kinds = (name.lower() for name in accepted if name not in self._literals)
+        return sorted(text for text in literals if text.startswith(word.upper())) + sorted(kinds)
+
+
+def _accepted(interactive: InteractiveParser) -> set[str]:
+    """Names of the terminals that would do next; '$END' is the end of the line."""
+    return set(interactive.accepts())  # type: ignore[no-untyped-call]  # lark declares no return type
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _with_article(kind: str) -> str:
+    noun = kind.lower().replace("_", " ")
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _begins(usage: str, words: list[str]) -> bool:
+    """Whether a usage text begins with these upper-case words; an argument stands for any word."""
+    said = usage.split()
+    return 0 < len(words) <= len(said) and all(
+        said_word == word or said_word.startswith(("<", "["))
+        for said_word, word in zip(said, words, strict=False)
+    )
+
+
+# --- lexical rules the grammar does not hold ---------------------------------------------------------------
+
+
+def _refuse_control_characters(source: str) -> None:
+    if len(source) > MAX_LINE:
+        message = f"expected a line of {MAX_LINE} characters at most, found {len(source)}"
+        raise Mistake(message, column=1, end=2)
+    if match := _FORBIDDEN.search(source):
+        code = ord(match[0])
+        what = "the control character" if code < 0x80 else "no UTF-8 but the octet"
+        message = f"expected text, found {what} {code & 0xFF:#04x}"
+        raise Mistake(message, column=match.start() + 1, end=match.end() + 1)
+
+
+def comment_start(line: str) -> int:
+    """Offset of the '#' that starts a comment, or the length of the line.
+
+    It stands at the start or after a blank, and not inside quotes. A quote that is never closed quotes
+    nothing.
+    """
+    first_open, found = _scan_for_comment(line, 0, quotes=True)
+    return found if first_open < 0 else _scan_for_comment(line, first_open + 1, quotes=False)[1]
+
+
+def _scan_for_comment(line: str, start: int, quotes: bool) -> tuple[int, int]:
+    """The offsets of a quote left open (-1: none) and of the comment."""
+    opened = -1
+    escaped = False
+    for offset in range(start, len(line)):
+        character = line[offset]
+        if escaped:
+            escaped = False
+        elif opened >= 0:
+            escaped = character == "\\"
+            opened = -1 if character == '"' else opened
+        elif character == '"' and quotes:
+            opened = offset
+        elif character == "#" and (offset == 0 or line[offset - 1] in " \t"):
+            return -1, offset
+    return opened, len(line)
+
+
+def unquoted(text: str) -> str:
+    r"""A value without its quotes, \" and \\ resolved; other backslashes stay. Unquoted text is itself.
+
+    Raises: ValueError if it begins with a quote that is not closed, or is closed before the end.
+    """
+    if not text.startswith('"'):
+        return text
+    match = _QUOTED.match(text)
+    if not match:
+        raise ValueError("the quote is never closed")
+    if match.end() != len(text):
+        rest = text[match.end() :].strip()
+        raise ValueError(f"expected the end of the line after the closing quote, found '{rest}'")
+    return _ESCAPE.sub(r"\1", match[1])
+
+
+def quoted(text: str) -> str:
+    """A value as it has to be written to parse back: in quotes only if it needs them.
+
+    Not for a '$' before a word: expansion comes first, and knows no escape.
+    """
+    trimmed = text and text == text.strip(" \t")
+    if trimmed and '"' not in text and comment_start(" " + text) == len(text) + 1:
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

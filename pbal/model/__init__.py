@@ -1,0 +1,1 @@
+"""The nouns: services, pools, plugins, exchanges. No sockets, no asyncio."""

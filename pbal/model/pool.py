@@ -1,0 +1,109 @@
+"""Pools and nodes: who could answer, who should next.
+
+A node that refused a connection is passed over for NODE_PENALTY seconds, unless every other one is penalised as well:
+an answer from a node just restarted beats a 503. A removed node is marked, never reused by a later ADD of the same
+address: connections that still drain know their own node and see `removed`.
+"""
+
+import random
+from collections.abc import Callable
+
+from pbal.model.errors import ConfigError
+from pbal.schema.types import Endpoint
+
+NODE_PENALTY = 1.0  # seconds; Perlbal's, perlbal.md 0.3
+
+
+class Node:
+    """One address in a pool and what was seen of it."""
+
+    __slots__ = (
+        "active", "connects", "down_until", "endpoint", "failures", "last_attempt", "last_connect", "last_response",
+        "name", "pool", "removed", "requests", "responses",
+    )  # fmt: skip
+
+    def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:
+        self.endpoint = endpoint
+        self.name = str(endpoint)
+        self.pool = pool
+        self.active = 0
+        self.requests = 0
+        self.connects = 0
+        self.failures = 0
+        self.down_until = 0.0
+        self.last_attempt = 0.0
+        self.last_connect = 0.0
+        self.last_response = 0.0
+        self.responses: dict[int, int] = {}
+        self.removed = False
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} active={self.active}{' removed' if self.removed else ''}>"
+
+
+class Pool:
+    """A named set of nodes and the way one is chosen."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: list[Node] = []
+        self.draining: list[Node] = []
+        self.values: dict[str, object] = {"balance_method": "random"}
+        self._turn = 0
+        self.removed_listeners: list[Callable[[Node], None]] = []
+        """Told of each removed node, so that idle connections to it are closed at once."""
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Add a node. Adding one twice changes nothing."""
+        if self.find(endpoint) is None:
+            self.nodes.append(Node(endpoint, self))
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """Take a node out; what runs on it finishes. Removing an absent one changes nothing."""
+        node = self.find(endpoint)
+        if node is None:
+            return
+        node.removed = True
+        self.nodes.remove(node)
+        if node.active:
+            self.draining.append(node)
+        for tell in list(self.removed_listeners):
+            tell(node)
+
+    def released(self, node: Node) -> None:
+        """A request on `node` ended; a drained node is forgotten."""
+        node.active -= 1
+        if node.removed and node.active <= 0 and node in self.draining:
+            self.draining.remove(node)
+
+    def find(self, endpoint: Endpoint) -> Node | None:
+        """The node of that address, if it is in the pool."""
+        for node in self.nodes:
+            if node.endpoint == endpoint:
+                return node
+        return None
+
+    def pick(self, now: float, tried: tuple[Node, ...] = ()) -> Node | None:
+        """Choose a node that was not tried yet, by balance_method; None when none is left."""
+        nodes = self.nodes
+        if len(nodes) == 1 and not tried:
+            return nodes[0]
+        candidates = [node for node in nodes if node not in tried] if tried else nodes
+        healthy = [node for node in candidates if node.down_until <= now]
+        candidates = healthy or candidates
+        if not candidates:
+            return None
+        method = self.values["balance_method"]
+        if method == "round_robin":
+            self._turn += 1
+            return candidates[self._turn % len(candidates)]
+        if method == "least_connections":
+            least = min(node.active for node in candidates)
+            candidates = [node for node in candidates if node.active == least]
+        return candidates[int(random.random() * len(candidates))]  # noqa: S311 - balancing, not secrets
+
+    def set(self, name: str, value: object) -> None:
+        """Set a pool parameter to a parsed value."""
+        if name not in self.values:
+            raise ConfigError(f"'{name}' is not a parameter of a pool", about=name, candidates=self.values)
+        self.values[name] = value

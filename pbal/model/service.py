@@ -1,0 +1,228 @@
+"""A service: a name, a role, settings and a chain of plugins. It holds configuration; not connections, not queues.
+
+`values` always has an entry for every tunable that exists, so the hot path reads `service.values["idle_timeout"]`
+and never asks whether it was set. `explicit` remembers which were, and in what words, for dumpconfig.
+"""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pbal.http1.events import RequestHead
+from pbal.model.errors import ConfigError, UnknownName
+from pbal.model.exchange import Exchange
+from pbal.model.hooks import Bound, HookTable, hooks_of
+from pbal.model.plugin import Plugin
+from pbal.schema.tunables import Tunable
+
+if TYPE_CHECKING:
+    from pbal.model.world import World
+
+
+class RoleHandler(Protocol):
+    """What a role does; made by the server when the service is first reachable."""
+
+    def begin(self, exchange: Exchange) -> None:
+        """An exchange arrived: answer it, now or later."""
+
+    def changed(self, tunable: str) -> None:
+        """A tunable was set live."""
+
+    def close(self) -> None:
+        """The service is going: give back what the role holds."""
+
+
+class HeaderRule:
+    """One HEADER statement: insert (with value) or remove (value None) on requests to the backend."""
+
+    __slots__ = ("name", "value")
+
+    def __init__(self, name: bytes, value: bytes | None) -> None:
+        self.name, self.value = name, value
+
+
+class Service:
+    """One named service."""
+
+    def __init__(self, name: str, world: "World") -> None:
+        self.name = name
+        self.world = world
+        self.role = ""
+        self.enabled = False
+        self.values: dict[str, Any] = {}
+        self.explicit: dict[str, str] = {}
+        self.plugins: list[tuple[str, Plugin]] = []
+        self.hooks = HookTable()
+        self.header_rules: list[HeaderRule] = []
+        self.handler: RoleHandler | None = None
+        self.opened = False
+        for tunable in world.tunables.values():
+            self.fill(tunable)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def fill(self, tunable: Tunable) -> None:
+        """Give a tunable its default here, unless it was set."""
+        if tunable.name not in self.explicit:
+            text = self.world.defaults.get(tunable.name, tunable.default)
+            self.values[tunable.name] = None if text is None else tunable.parse(text)
+
+    def begin(self, exchange: Exchange) -> None:
+        """Hand an exchange to the role.
+
+        Raises: ConfigError if the role answers no requests.
+        """
+        if self.handler is None:
+            raise ConfigError(f"service '{self.name}' (role {self.role or 'none'}) answers no requests")
+        self.handler.begin(exchange)
+
+    def set(self, name: str, text: str) -> None:
+        """Set a tunable from its text, whole or not at all.
+
+        Raises: UnknownName, ConfigError.
+        """
+        tunable = self.world.tunable(name, self)
+        name = tunable.name
+        if tunable.roles and self.role not in tunable.roles:
+            roles = " or ".join(sorted(tunable.roles))
+            if not self.role:
+                raise ConfigError(f"'{name}' can only be set on a {roles} service: SET role first", about=name)
+            raise ConfigError(
+                f"'{name}' is not a tunable of role {self.role}; it belongs to {roles}", about=name
+            )
+        try:
+            value = tunable.parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}", about=text) from None
+        self._apply(name, value, text)
+
+    def _apply(self, name: str, value: Any, text: str) -> None:
+        if name == "role":
+            self._set_role(value)
+        if name == "pool" and value is not None:
+            value = self.world.pool(value).name
+        if name == "default_service" and value is not None:
+            value = self.world.service(value).name
+        if name == "plugins":
+            self._set_plugins(value)
+        before, was_explicit = self.values.get(name), self.explicit.get(name)
+        self.values[name], self.explicit[name] = value, text
+        try:
+            for _, plugin in self.plugins:
+                if self.opened:
+                    plugin.check()
+                    plugin.changed(name)
+            if name == "listen" and self.enabled and self.world.runtime is not None:
+                self.world.runtime.listen(self)
+        except Exception:
+            self.values[name] = before
+            if was_explicit is None:
+                del self.explicit[name]
+            else:
+                self.explicit[name] = was_explicit
+            if self.opened:
+                for _, plugin in self.plugins:
+                    plugin.changed(name)
+            raise
+        if self.handler is not None:
+            self.handler.changed(name)
+
+    def _set_role(self, role: str) -> None:
+        if self.role and self.role != role:
+            raise ConfigError(f"service '{self.name}' has role {self.role} already", about=role)
+        self.role = role
+
+    def _set_plugins(self, names: tuple[str, ...]) -> None:
+        """Replace the chain. Plugins that stay keep their instance; a failure leaves the old chain."""
+        if not self.role:
+            raise ConfigError("SET role before plugins", about="plugins")
+        wanted: list[str] = []
+        for name in names:
+            plugin_name = self.world.loaded_plugin(name).name if name.lower() != "none" else ""
+            if plugin_name and plugin_name not in wanted:
+                wanted.append(plugin_name)
+        current = dict(self.plugins)
+        chain = [(name, current.get(name) or self._make(name)) for name in wanted]
+        fresh = [plugin for name, plugin in chain if name not in current]
+        if self.opened:
+            opened: list[Plugin] = []
+            try:
+                for plugin in fresh:
+                    plugin.check()
+                    plugin.open()
+                    opened.append(plugin)
+            except Exception:
+                for plugin in opened:
+                    plugin.close()
+                raise
+        gone = [plugin for name, plugin in self.plugins if name not in wanted]
+        self.replace_chain(chain)
+        for plugin in gone:
+            if self.opened:
+                plugin.close()
+
+    def _make(self, name: str) -> Plugin:
+        loaded = self.world.loaded_plugin(name)
+        roles = loaded.plugin_class.roles
+        if roles and self.role not in roles:
+            raise ConfigError(
+                f"plugin '{name}' works on {' or '.join(sorted(roles))} services, and '{self.name}' is a {self.role}",
+                about=name,
+            )
+        return loaded.plugin_class(self, self.world)
+
+    def replace_chain(self, chain: list[tuple[str, Plugin]]) -> None:
+        """Swap the whole chain, hooks included, in one step."""
+        bound = tuple(
+            Bound(name, hook_name, getattr(plugin, method))
+            for name, plugin in chain
+            for hook_name, method in hooks_of(type(plugin)).items()
+        )
+        self.plugins = chain
+        self.hooks = HookTable(bound)
+
+    def plugin(self, name: str) -> Plugin | None:
+        """The instance of plugin `name` here, if it is in the chain."""
+        for plugin_name, plugin in self.plugins:
+            if plugin_name == name:
+                return plugin
+        return None
+
+    def check(self) -> None:
+        """Refuse to be enabled without what the role and the plugins need."""
+        if not self.role:
+            raise ConfigError(f"service '{self.name}' has no role: SET role first", about=self.name)
+        if self.role == "management" and self.values["listen"] is None:
+            raise ConfigError(f"management service '{self.name}' needs SET listen", about=self.name)
+        if self.role == "selector" and not self.hooks.select_service and self.values["default_service"] is None:
+            raise ConfigError(
+                f"selector '{self.name}' has no selector plugin (vhosts, vpaths) and no default_service", about=self.name
+            )
+        for _, plugin in self.plugins:
+            plugin.check()
+
+    def open(self) -> None:
+        """Open the plugins, once. A failure closes those that had opened."""
+        if self.opened:
+            return
+        done: list[Plugin] = []
+        try:
+            for _, plugin in self.plugins:
+                plugin.open()
+                done.append(plugin)
+        except Exception:
+            for plugin in done:
+                plugin.close()
+            raise
+        self.opened = True
+
+    def close(self) -> None:
+        """Close plugins and role."""
+        if self.opened:
+            for _, plugin in self.plugins:
+                plugin.close()
+            self.opened = False
+        if self.handler is not None:
+            self.handler.close()
+
+
+__all__ = ["HeaderRule", "RequestHead", "RoleHandler", "Service", "UnknownName"]

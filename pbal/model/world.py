@@ -1,0 +1,218 @@
+"""Everything by name: services, pools, plugins, tunables. The only place where names are resolved.
+
+Names are compared without case. A World can exist without a running server: `pbal check` and start-up build one
+from the file, and only if every statement was good does the server take it live. `runtime` is then set, and ENABLE
+opens sockets at once.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Protocol
+
+from pbal.model.clock import Clock
+from pbal.model.errors import ConfigError, UnknownName
+from pbal.model.plugin import Plugin
+from pbal.model.pool import Pool
+from pbal.model.service import Service
+from pbal.observe.counters import Counters
+from pbal.schema.tunables import CORE, SERVER, Tunable
+
+log = logging.getLogger("pbal")
+
+
+class Runtime(Protocol):
+    """What the server does for a live world. The model calls it and knows no more of it."""
+
+    def listen(self, service: Service) -> None:
+        """Open or move the service's listener. Raises ConfigError and changes nothing if that fails."""
+
+    def unlisten(self, service: Service) -> None:
+        """Close the service's listener; connections go on."""
+
+    def attach(self, service: Service) -> None:
+        """Give the service its role handler."""
+
+    async def shutdown(self, graceful: bool, seconds: float | None) -> None:
+        """End the process."""
+
+
+@dataclass(slots=True)
+class LoadedPlugin:
+    """A plugin that was LOADed: its class, where from, which generation."""
+
+    name: str
+    plugin_class: type[Plugin]
+    path: str
+    generation: int = 1
+    grammar: str = ""
+    commands: tuple[Callable[..., Any], ...] = field(default=())
+
+
+class World:
+    """All that was configured."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
+        self.started = self.clock.epoch()
+        self.started_at = self.clock.now()
+        self.second = int(self.started_at)
+        """clock.now() in whole seconds, renewed once a second: one shared int for ten thousand birth dates."""
+        self.services: dict[str, Service] = {}
+        self.pools: dict[str, Pool] = {}
+        self.plugins: dict[str, LoadedPlugin] = {}
+        self.tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in CORE}
+        self.server_tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in SERVER}
+        self.defaults: dict[str, str] = {}
+        self.server: dict[str, Any] = {t.name: None if t.default is None else t.parse(t.default) for t in SERVER}
+        self.server_explicit: dict[str, str] = {}
+        self.counters = Counters()
+        self.clients: set[Any] = set()
+        """Every open client connection, consoles included."""
+        self.backends: set[Any] = set()
+        """Every open or opening backend connection."""
+        self.runtime: Runtime | None = None
+        self.draining = False
+        self._logged: dict[str, tuple[float, int]] = {}
+
+    def log_limited(self, what: str, message: str, *args: object) -> None:
+        """Log a warning of kind `what` at most once in ten seconds, with the number of those left out."""
+        now = self.clock.now()
+        last, left_out = self._logged.get(what, (-inf, 0))
+        if now - last < 10:
+            self._logged[what] = (last, left_out + 1)
+            return
+        self._logged[what] = (now, 0)
+        log.warning(message + (f" (and {left_out} more like it)" if left_out else ""), *args)
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    def service(self, name: str) -> Service:
+        """Raises: UnknownName."""
+        try:
+            return self.services[name.lower()]
+        except KeyError:
+            raise UnknownName(f"service '{name}' does not exist", name, [s.name for s in self.services.values()]) from None
+
+    def pool(self, name: str) -> Pool:
+        """Raises: UnknownName."""
+        try:
+            return self.pools[name.lower()]
+        except KeyError:
+            raise UnknownName(f"pool '{name}' does not exist", name, [p.name for p in self.pools.values()]) from None
+
+    def object(self, name: str) -> Service | Pool:
+        """A service or, failing that, a pool. Raises: UnknownName."""
+        found = self.services.get(name.lower()) or self.pools.get(name.lower())
+        if found is None:
+            names = [thing.name for thing in (*self.services.values(), *self.pools.values())]
+            raise UnknownName(f"service/pool '{name}' does not exist", name, names)
+        return found
+
+    def tunable(self, name: str, service: Service) -> Tunable:
+        """Raises: UnknownName, with the names of the service's own role as candidates."""
+        try:
+            return self.tunables[name.lower()]
+        except KeyError:
+            of_role = f" of role {service.role}" if service.role else ""
+            legal = [t.name for t in self.tunables.values() if not t.roles or not service.role or service.role in t.roles]
+            raise UnknownName(f"'{name}' is not a tunable{of_role}", name, legal) from None
+
+    def loaded_plugin(self, name: str) -> LoadedPlugin:
+        """Raises: UnknownName."""
+        try:
+            return self.plugins[name.lower()]
+        except KeyError:
+            raise UnknownName(f"plugin '{name}' is not loaded: LOAD {name} first", name, self.plugins) from None
+
+    def instances(self, plugin: str) -> Iterator[tuple[Service, Plugin]]:
+        """Each service that has `plugin` in its chain, with the instance."""
+        for service in self.services.values():
+            found = service.plugin(plugin)
+            if found is not None:
+                yield service, found
+
+    # -- making --------------------------------------------------------------------------------------------------
+
+    def _refuse_taken(self, name: str) -> None:
+        if name.lower() in self.services:
+            raise ConfigError(f"service '{name}' already exists", about=name)
+        if name.lower() in self.pools:
+            raise ConfigError(f"pool '{name}' already exists", about=name)
+
+    def create_service(self, name: str) -> Service:
+        """Raises: ConfigError if a service or pool has the name."""
+        self._refuse_taken(name)
+        service = Service(name, self)
+        self.services[name.lower()] = service
+        return service
+
+    def create_pool(self, name: str) -> Pool:
+        """Raises: ConfigError if a service or pool has the name."""
+        self._refuse_taken(name)
+        pool = Pool(name)
+        self.pools[name.lower()] = pool
+        return pool
+
+    def set_default(self, name: str, text: str) -> None:
+        """A default for services made later. Raises: UnknownName, ConfigError."""
+        tunable = self.tunables.get(name.lower())
+        if tunable is None:
+            raise UnknownName(f"'{name}' is not a tunable", name, self.tunables)
+        if name.lower() in ("role", "listen", "plugins", "pool", "default_service"):
+            raise ConfigError(f"'{name}' can have no default: it belongs to one service", about=name)
+        try:
+            tunable.parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}", about=text) from None
+        self.defaults[tunable.name] = text
+
+    def set_server(self, name: str, text: str) -> None:
+        """A SERVER parameter. Raises: UnknownName, ConfigError."""
+        tunable = self.server_tunables.get(name.lower())
+        if tunable is None:
+            raise UnknownName(f"'{name}' is not a server parameter", name, self.server_tunables)
+        try:
+            self.server[tunable.name] = tunable.parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}", about=text) from None
+        self.server_explicit[tunable.name] = text
+
+    def add_plugin_tunables(self, plugin: str, tunables: tuple[Tunable, ...]) -> None:
+        """Make a plugin's tunables known. Raises: ConfigError if one is known from elsewhere."""
+        prefix_owner = {t.name for loaded in self.plugins.values() for t in loaded.plugin_class.tunables if loaded.name == plugin}
+        for tunable in tunables:
+            if tunable.name in self.tunables and tunable.name not in prefix_owner:
+                raise ConfigError(f"tunable '{tunable.name}' exists already", about=tunable.name)
+        for tunable in tunables:
+            self.tunables[tunable.name] = tunable
+            for service in self.services.values():
+                service.fill(tunable)
+
+    # -- enabling ------------------------------------------------------------------------------------------------
+
+    def enable(self, service: Service) -> None:
+        """Check the service and, in a live world, open it. Raises: ConfigError; nothing is changed then."""
+        if service.enabled:
+            raise ConfigError(f"service {service.name} is already enabled", about=service.name)
+        service.check()
+        if self.runtime is not None:
+            self.runtime.attach(service)
+            service.open()
+            if service["listen"] is not None:
+                self.runtime.listen(service)
+        service.enabled = True
+
+    def disable(self, service: Service) -> None:
+        """Stop listening; parked requests get their empty answer. Raises: ConfigError."""
+        if not service.enabled:
+            raise ConfigError(f"service {service.name} is already disabled", about=service.name)
+        if service.role == "management":
+            raise ConfigError("can't disable management service", about=service.name)
+        service.enabled = False
+        if self.runtime is not None:
+            self.runtime.unlisten(service)
+        for _, plugin in service.plugins:
+            if service.opened:
+                plugin.service_disabled()

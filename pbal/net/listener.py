@@ -1,0 +1,116 @@
+"""A listening socket whose accepting can be paused and taken up again.
+
+The kernel socket is ours and stays; uvloop's server works on a duplicate of it. When descriptors run short the
+duplicate is closed: new connections then wait in the kernel's backlog instead of being accepted and dropped, and
+accepting goes on when some have been given back.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from pbal.model.errors import ConfigError
+from pbal.model.service import Service
+from pbal.net.tasks import spawn
+from pbal.observe.sockets import SocketInfo
+from pbal.schema.types import Endpoint
+
+log = logging.getLogger("pbal.listener")
+
+BACKLOG = 4096
+
+
+def bind(endpoint: Endpoint) -> socket.socket:
+    """A bound, listening socket. An empty host is every address, IPv6 included where the machine has it.
+
+    Raises: OSError.
+    """
+    host = endpoint.host
+    family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
+    try:
+        return _bind(family, host or "::", endpoint.port)
+    except OSError:
+        if host:
+            raise
+        return _bind(socket.AF_INET, "0.0.0.0", endpoint.port)  # noqa: S104 - asked for by `listen = PORT`
+
+
+def _bind(family: int, host: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and host == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Listener:
+    """The listener of one service."""
+
+    def __init__(self, service: Service, sock: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+        self.service = service
+        self._sock = sock
+        self._protocol = protocol
+        self._server: asyncio.AbstractServer | None = None
+        self.born = service.world.second
+        self.accepting = False
+        name = sock.getsockname()
+        self.address = Endpoint(name[0] if name[0] != "::" else "", name[1])
+
+    def start(self) -> None:
+        """Accept connections, from the next turn of the loop."""
+        if not self.accepting:
+            self.accepting = True
+            spawn(self, self._serve(), f"listen {self.address}")
+
+    async def _serve(self) -> None:
+        duplicate = self._sock.dup()
+        server = await asyncio.get_running_loop().create_server(self._protocol, sock=duplicate, backlog=BACKLOG)
+        if self.accepting and self._sock.fileno() >= 0:
+            self._server = server
+        else:
+            server.close()
+
+    def pause(self) -> None:
+        """Stop accepting; the kernel goes on queueing."""
+        self.accepting = False
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def close(self) -> None:
+        """Give the address back."""
+        self.pause()
+        self._sock.close()
+
+    def describe(self) -> SocketInfo:
+        """One line for `socks`."""
+        state = "listening" if self.accepting else "paused"
+        text = f"TCPListener(R): open: listening on {self.address} for service '{self.service.name}'"
+        return SocketInfo(
+            fd=self._sock.fileno(),
+            age=self.service.world.second - self.born,
+            class_name="TCPListener",
+            state=state,
+            text=text,
+            service=self.service.name,
+        )
+
+
+def listen(service: Service, protocol: Callable[[], asyncio.BaseProtocol]) -> Listener:
+    """Bind the service's address. Raises: ConfigError with the reason."""
+    endpoint = service["listen"]
+    try:
+        sock = bind(endpoint)
+    except OSError as error:
+        raise ConfigError(
+            f"Can't start service '{service.name}' on {endpoint}: {error.strerror or error}", about=service.name
+        ) from None
+    return Listener(service, sock, protocol)

@@ -1,0 +1,40 @@
+"""Coroutines for slow paths (memcached, connects, disk), each with an owner.
+
+A bare asyncio.create_task may be collected while it runs, and its exception is seen by nobody. Tasks started here
+are held, named, cancelled with their owner, and what they raise is logged in one line.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+from weakref import WeakKeyDictionary
+
+log = logging.getLogger("pbal.tasks")
+_owned: WeakKeyDictionary[object, set[asyncio.Task[Any]]] = WeakKeyDictionary()
+
+
+def spawn(owner: object, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+    """Run `coroutine` on the running loop on behalf of `owner`."""
+    task = asyncio.get_running_loop().create_task(coroutine, name=name)
+    held = _owned.setdefault(owner, set())
+    held.add(task)
+
+    def ended(done: asyncio.Task[Any]) -> None:
+        held.discard(done)
+        if not done.cancelled() and done.exception() is not None:
+            log.error("%s failed: %r", name, done.exception(), exc_info=done.exception() if log.isEnabledFor(logging.DEBUG) else None)
+
+    task.add_done_callback(ended)
+    return task
+
+
+def cancel_all(owner: object) -> None:
+    """Cancel every task of `owner`."""
+    for task in list(_owned.get(owner, ())):
+        task.cancel()
+
+
+def running() -> list[str]:
+    """Names of all tasks held, for `show tasks` and for tests that look for leaks."""
+    return sorted(task.get_name() for held in _owned.values() for task in held)

@@ -1,0 +1,1 @@
+"""What pbal can say about itself: counters, histograms, logging."""

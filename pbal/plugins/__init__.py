@@ -1,0 +1,1 @@
+"""Bundled plugins. Each imports pbal.api and no other pbal module."""

@@ -1,0 +1,1 @@
+"""What a service does with an exchange: one module a role."""

@@ -1,0 +1,1 @@
+"""reverse_proxy: relay an exchange to a node of a pool."""

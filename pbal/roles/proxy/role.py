@@ -1,0 +1,229 @@
+"""reverse_proxy: exchanges on one side, a pool's nodes on the other, bored backends and waiting clients between.
+
+Life of an exchange here: start_http_request -> (the body collected, if a plugin has proxy_read_request) ->
+proxy_read_request -> a Relay, which asks `pick` for a node and takes a bored backend to it, or waits while one is
+connected. A backend that becomes free serves the longest waiting client first, whichever connection that had asked
+for; the connection that then arrives in vain stays as a bored one.
+
+Bored backends are kept per node, the latest used first out. More than backend_persist_cache of them are closed by the
+tick a second after they became bored, and not at once: under load thirty are bored for a millisecond between two turns
+of the loop, and closing them would mean connecting thirty again.
+"""
+
+import asyncio
+import contextlib
+import logging
+
+from pbal.model.exchange import Exchange
+from pbal.model.pool import NODE_PENALTY, Node, Pool
+from pbal.model.service import Service
+from pbal.net import backend as link
+from pbal.net.backend import BackendConnection
+from pbal.net.tasks import cancel_all, spawn
+from pbal.roles.http import HttpRole
+from pbal.roles.proxy.relay import Relay
+
+log = logging.getLogger("pbal.proxy")
+
+
+class ReverseProxy(HttpRole):
+    """The handler of one reverse_proxy service."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self.bored: dict[Node, list[BackendConnection]] = {}
+        self.waiting: dict[Relay, None] = {}
+        """Relays without a backend, in order of arrival."""
+        self._pool: Pool | None = None
+        self.changed("pool")
+
+    # -- what arrives --------------------------------------------------------------------------------------------
+
+    def serve(self, exchange: Exchange) -> None:
+        """Relay an exchange whose plugins all passed."""
+        request = exchange.request
+        if request.method == b"CONNECT":
+            exchange.respond(501, (), b"CONNECT is not offered here.\n")
+            return
+        if request.method == b"TRACE" or (request.method == b"OPTIONS" and b"max-forwards" in request.fields):
+            if self._final_recipient(exchange):
+                return
+        Relay(self, exchange).seek()
+
+    def _final_recipient(self, exchange: Exchange) -> bool:
+        """Max-Forwards (RFC 9110 section 7.6.2): True when the request ends here."""
+        value = exchange.request.fields.get(b"max-forwards", b"1")
+        if not (value.isdigit() and value.isascii() and len(value) < 10):
+            exchange.respond(400, (), b"Max-Forwards is not a number.\n")
+            return True
+        if exchange.request.method == b"TRACE":
+            exchange.respond(501, (), b"TRACE is not offered here.\n")  # it would show a client's own secrets to scripts
+            return True
+        if value.strip(b"0") == b"":
+            exchange.respond(200, [(b"Allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")])
+            return True
+        return False
+
+    # -- nodes and backends --------------------------------------------------------------------------------------
+
+    def pick(self, tried: tuple[Node, ...]) -> Node | None:
+        """A node for a new attempt."""
+        return None if self._pool is None else self._pool.pick(self.clock.now(), tried)
+
+    def bored_on(self, node: Node) -> BackendConnection | None:
+        """A bored backend to `node`, taken out of the list."""
+        stack = self.bored.get(node)
+        while stack:
+            backend = stack.pop()
+            if backend.state is link.BORED and not backend.transport.is_closing():
+                return backend
+        return None
+
+    def connect_for(self, relay: Relay, node: Node) -> None:
+        """Queue `relay` and open a connection to `node`."""
+        self.waiting[relay] = None
+        spawn(self, self._connect(relay, node), f"connect {self.name} {node.name}")
+
+    async def _connect(self, relay: Relay, node: Node) -> None:
+        node.last_attempt = self.clock.now()
+        backend = BackendConnection(self, node)
+        loop = asyncio.get_running_loop()
+        endpoint = node.endpoint
+        try:
+            async with asyncio.timeout(self.service.values["connect_timeout"]):
+                await loop.create_connection(lambda: backend, endpoint.host, endpoint.port)
+        except (OSError, TimeoutError) as error:
+            self.counts["backend_connect_failures"] += 1
+            node.failures += 1
+            node.down_until = self.clock.now() + NODE_PENALTY
+            status = 504 if isinstance(error, TimeoutError) else 502
+            self.service.world.log_limited(f"connect {node.name}", "cannot connect to %s: %s", node.name, error or "too slow")
+            if relay in self.waiting:
+                del self.waiting[relay]
+                relay.connect_failed(node, status)
+
+    def forget(self, relay: Relay) -> None:
+        """`relay` waits no longer."""
+        self.waiting.pop(relay, None)
+
+    # Owner: what backends report.
+
+    def backend_made(self, backend: BackendConnection) -> None:
+        """Connected."""
+        self.service.world.backends.add(backend)
+        self.counts["backend_connects"] += 1
+        backend.node.connects += 1
+        backend.node.last_connect = self.clock.now()
+        backend.node.down_until = 0.0
+        self._offer(backend)
+
+    def backend_closed(self, backend: BackendConnection) -> None:
+        """The socket is gone."""
+        self.service.world.backends.discard(backend)
+        stack = self.bored.get(backend.node)
+        if stack is not None:
+            with contextlib.suppress(ValueError):  # it was not bored
+                stack.remove(backend)
+            if not stack:
+                self.bored.pop(backend.node, None)
+
+    def backend_second(self) -> int:
+        """The shared clock of ages."""
+        return self.service.world.second
+
+    def release(self, backend: BackendConnection, request_sent_whole: bool) -> None:
+        """A response ended: keep the connection, or close it."""
+        node = backend.node
+        node.pool.released(node)
+        values = self.service.values
+        most = values["max_backend_uses"]
+        if (
+            not request_sent_whole
+            or not values["persist_backend"]
+            or not backend.reader.keep_alive
+            or backend.reader.buffered
+            or (most and backend.uses >= most)
+            or backend.transport.is_closing()
+            or self.closed
+        ):
+            backend.abort()
+        else:
+            self._offer(backend)
+
+    def _offer(self, backend: BackendConnection) -> None:
+        """A connection is free: to the longest waiting client, else to the bored ones."""
+        node = backend.node
+        if node.removed or node.pool is not self._pool or self.closed:
+            backend.abort()
+            return
+        for relay in self.waiting:
+            if node not in relay.tried:
+                del self.waiting[relay]
+                relay.assigned(backend)
+                return
+        backend.state = link.BORED
+        backend.deadline = float("inf")
+        backend.bored_since = self.clock.now()
+        self.bored.setdefault(node, []).append(backend)
+
+    def _node_removed(self, node: Node) -> None:
+        """POOL REMOVE: its bored connections close at once, the others when their response ends."""
+        for backend in self.bored.pop(node, []):
+            backend.abort()
+
+    # -- settings and time ---------------------------------------------------------------------------------------
+
+    def changed(self, tunable: str) -> None:
+        """A tunable was set live."""
+        super().changed(tunable)
+        if tunable == "pool":
+            name = self.service.values["pool"]
+            pool = self.service.world.pool(name) if name else None
+            if pool is not self._pool:
+                if self._pool is not None:
+                    self._pool.removed_listeners.remove(self._node_removed)
+                for node in list(self.bored):
+                    self._node_removed(node)
+                self._pool = pool
+                if pool is not None:
+                    pool.removed_listeners.append(self._node_removed)
+
+    def tick(self, now: float) -> None:
+        """Once a second: clients that waited too long, bored backends that are too many."""
+        limit = self.service.values["queue_timeout"]
+        for relay in [relay for relay in self.waiting if relay.started + limit < now]:
+            relay.give_up(503)
+        surplus = sum(map(len, self.bored.values())) - int(self.service.values["backend_persist_cache"])
+        if surplus > 0:
+            every = sorted((b for stack in self.bored.values() for b in stack), key=lambda b: b.bored_since)
+            for backend in every[:surplus]:
+                if backend.bored_since + 1 < now:
+                    self.bored[backend.node].remove(backend)
+                    backend.abort()
+
+    def trusts(self, peer: bytes) -> bool:
+        """Whether forwarding fields of `peer` are believed (always_trusted, trusted_upstream_proxies)."""
+        values = self.service.values
+        if values["always_trusted"]:
+            return True
+        networks = values["trusted_upstream_proxies"]
+        if not networks:
+            return False
+        return self.peer_in(peer, networks)
+
+    def munge(self, block: bytes) -> bytes:
+        """Apply the HEADER statements, removals first (perlbal.md 7.6)."""
+        lines = block.split(b"\r\n")[:-1]
+        touched = {rule.name.lower() for rule in self.service.header_rules}
+        lines = [line for line in lines if line.partition(b":")[0].lower() not in touched]
+        lines += [b"%b: %b" % (rule.name, rule.value) for rule in self.service.header_rules if rule.value is not None]
+        return b"".join(line + b"\r\n" for line in lines)
+
+    def close(self) -> None:
+        """Close what is idle; exchanges end by their own."""
+        super().close()
+        cancel_all(self)
+        for node in list(self.bored):
+            self._node_removed(node)
+
+

@@ -1,0 +1,40 @@
+"""selector: hands each request to the service that a plugin (vhosts, vpaths) or default_service names.
+
+Routing is done anew for every request of a connection. The selector's own persist_client, limits and time-outs hold
+for the connection; what the target says holds for the answer. 404 when nothing was selected, never silence.
+"""
+
+from pbal.model.errors import ConfigError
+from pbal.model.exchange import Exchange
+from pbal.model.service import Service
+from pbal.roles import chain
+from pbal.roles.http import HttpRole
+
+DEEPEST = 8
+"""Selectors in a row; more is a loop."""
+
+
+class Selector(HttpRole):
+    """The handler of one selector service."""
+
+    def begin(self, exchange: Exchange) -> None:
+        """See model.service.RoleHandler."""
+        exchange.client.service = self.service
+        hooks = self.service.hooks
+        if hooks.start_http_request and chain.run(hooks.start_http_request, exchange):
+            return
+        exchange.hops += 1
+        if exchange.hops > DEEPEST:
+            exchange.respond(508, (), b"These selectors select each other.\n")
+            return
+        if chain.run(hooks.select_service, exchange):
+            return
+        name = self.service.values["default_service"]
+        target: Service | None = self.service.world.services.get(name.lower()) if name else None
+        if target is None:
+            exchange.respond(404, (), b"No service is configured for this host and path.\n")
+            return
+        try:
+            exchange.hand_to(target)
+        except ConfigError:
+            exchange.respond(500, (), b"The selected service answers no requests.\n")

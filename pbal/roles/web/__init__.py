@@ -1,0 +1,1 @@
+"""web_server: files below a docroot."""

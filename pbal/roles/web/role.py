@@ -1,0 +1,135 @@
+"""web_server: GET and HEAD of files below docroot, with conditional requests (RFC 9110 section 13).
+
+Small files go out in one write with their head. Larger ones are read a piece at a time as the client takes them, so
+one slow reader of a large file holds one piece and one descriptor.
+"""
+
+import os
+
+from pbal.http1.conditional import etag_for, evaluate
+from pbal.http1.events import ResponseHead
+from pbal.http1.writer import http_date, status_line
+from pbal.model.exchange import Exchange
+from pbal.net.client import render_fields
+from pbal.roles import chain
+from pbal.roles.http import HttpRole
+from pbal.roles.web.files import IsDirectory, NotServed, OpenFile, open_file
+
+PIECE = 131072
+"""Octets read at a time; Perlbal's sendfile step."""
+_ALLOW = ((b"Allow", b"GET, HEAD"),)
+
+
+class FileSending:
+    """The sink of an exchange whose file is going out piece by piece."""
+
+    __slots__ = ("_client", "_exchange", "_fd", "_keep", "_left")
+
+    def __init__(self, exchange: Exchange, fd: int, size: int, keep: bool) -> None:
+        self._exchange, self._client = exchange, exchange.client
+        self._fd, self._left, self._keep = fd, size, keep
+        exchange.sink = self
+
+    def go_on(self) -> None:
+        """Write until the client is full, or the file is out."""
+        transport = self._client.transport
+        while self._left and not transport.get_write_buffer_size():
+            try:
+                piece = os.read(self._fd, min(PIECE, self._left))
+            except OSError:
+                piece = b""
+            if not piece:  # the file shrank: what was promised cannot be kept, and must look so
+                self._end()
+                self._client.close()
+                return
+            self._left -= len(piece)
+            transport.write(piece)
+        if not self._left:
+            self._end()
+            self._client.finish(self._keep)
+
+    def _end(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+        self._exchange.sink = None
+
+    def client_drained(self) -> None:
+        self.go_on()
+
+    def client_full(self) -> None:
+        """go_on stops by itself."""
+
+    def client_gone(self) -> None:
+        os.close(self._fd)
+
+    def body_data(self, data: bytes) -> None:
+        """A body sent with a GET means nothing here."""
+
+    def body_end(self) -> None:
+        """A body sent with a GET means nothing here."""
+
+
+class WebServer(HttpRole):
+    """The handler of one web_server service."""
+
+    def serve(self, exchange: Exchange) -> None:
+        """Answer from the docroot."""
+        if exchange.method not in (b"GET", b"HEAD"):
+            exchange.respond(405, _ALLOW, b"Only GET and HEAD here.\n")
+            return
+        values = self.service.values
+        if values["docroot"] is None:
+            exchange.respond(404, (), b"Nothing here.\n")
+            return
+        try:
+            found = open_file(str(values["docroot"]), exchange.path, values["index_files"])
+        except NotServed as refusal:
+            exchange.respond(refusal.status, (), b"Nothing here.\n" if refusal.status == 404 else b"Not for you.\n")
+        except IsDirectory:
+            request = exchange.request
+            location = b"/" + request.path.lstrip(b"/") + b"/" + (b"?" + request.query if request.query else b"")
+            exchange.respond(301, [(b"Location", location)], b"")
+        else:
+            self._send(exchange, found)
+
+    def _send(self, exchange: Exchange, file: OpenFile) -> None:
+        etag = etag_for(file.mtime_ns, file.size)
+        mtime = file.mtime_ns // 10**9
+        validators = [(b"ETag", etag), (b"Last-Modified", http_date(mtime))]
+        status = evaluate(exchange.method, exchange.request.fields, etag, mtime)
+        if status != 200:
+            os.close(file.fd)
+            exchange.respond(status, validators, b"" if status == 304 else b"The condition does not hold.\n")
+            return
+        fields = [
+            *validators, (b"Content-Type", file.content_type), (b"Content-Length", b"%d" % file.size),
+        ]  # fmt: skip
+        hooks = self.service.hooks.modify_response_headers
+        if hooks:
+            response = ResponseHead.made(200, fields)
+            if not chain.run_all(hooks, exchange, response):
+                os.close(file.fd)
+                return
+            fields = response.headers
+        self._write(exchange, file, fields)
+
+    def _write(self, exchange: Exchange, file: OpenFile, fields: list[tuple[bytes, bytes]]) -> None:
+        client = exchange.client
+        keep = client.keeps(exchange)
+        head = [status_line(200), b"Date: %b\r\n" % http_date(self.clock.epoch())]
+        if self.service.values["server_tokens"]:
+            head.append(b"Server: pbal\r\n")
+        head.append(render_fields(fields))
+        if not keep:
+            head.append(b"Connection: close\r\n")
+        elif not exchange.request.minor:
+            head.append(b"Connection: keep-alive\r\n")
+        head.append(b"\r\n")
+        client.begin_response()
+        if exchange.method == b"HEAD":
+            os.close(file.fd)
+            client.transport.write(b"".join(head))
+            client.finish(keep)
+            return
+        client.transport.write(b"".join(head))
+        FileSending(exchange, file.fd, file.size, keep).go_on()

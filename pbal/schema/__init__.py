@@ -1,0 +1,1 @@
+"""What can be said: types of values, tunables, commands. Knows neither the grammar nor the model."""

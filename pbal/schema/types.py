@@ -1,0 +1,299 @@
+"""Types of values: how a tunable's text becomes a value, and back.
+
+A `Type` is one frozen object with four things: its name (shown in help and in the manual), `parse` from the
+text an operator typed, `render` back to text, and `complete` for the console. `render` always parses back
+to an equal value; that is what lets `dumpconfig` print a configuration that boots.
+
+`parse` raises ValueError, and the message is what the operator reads: what was expected, with an example,
+and what was found. Numbers are plain decimal digits only: Python's own `int` would also take '1_0', '+5'
+and digits of other scripts, none of which is meant by anybody who types them into a configuration.
+
+A new type is a function from text to value, perhaps one back, and one line at the end of this file.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Generic, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class Type(Generic[T]):
+    """One kind of value. `reader` raises ValueError with a message for the operator; `writer` inverts it."""
+
+    name: str
+    reader: Callable[[str], T]
+    writer: Callable[[T], str] = str
+    choices: tuple[str, ...] = ()
+
+    def parse(self, text: str) -> T:
+        """The value of `text`. Raises: ValueError saying what was expected and what was found."""
+        return self.reader(text)
+
+    def render(self, value: T) -> str:
+        """Text that parses back to `value`."""
+        return self.writer(value)
+
+    def complete(self) -> tuple[str, ...]:
+        """Values worth offering at the console; empty where there is no short list."""
+        return self.choices
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """A host and a port. `host` is a name, an IP literal without brackets, or '' for all addresses."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        if not self.host:
+            return str(self.port)
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _refuse(expected: str, found: str) -> NoReturn:
+    raise ValueError(f"expected {expected}, found {found!r}")
+
+
+# --- numbers -----------------------------------------------------------------------------------------------
+
+_TRUE = frozenset({"1", "true", "on", "yes"})
+_FALSE = frozenset({"0", "false", "off", "no"})
+
+# 15 digits: every such number is exact as a float, and far past any size or count that means something.
+_INT = re.compile(r"[0-9]{1,15}", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,15})([bkmg]?)", re.ASCII | re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|s|m|h)?", re.ASCII | re.IGNORECASE)
+
+# 30 years of 365 days, in seconds. Below it a float holds every microsecond; finer than that is rounded.
+_LONGEST_DURATION = 30 * 365 * 86400
+
+_SIZE_UNITS = {"g": 1 << 30, "m": 1 << 20, "k": 1 << 10, "b": 1, "": 1}
+_DURATION_UNITS = {"h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
+
+
+def _parse_bool(text: str) -> bool:
+    word = text.lower()
+    if word in _TRUE:
+        return True
+    return False if word in _FALSE else _refuse("on or off", text)
+
+
+def _render_bool(value: bool) -> str:
+    return "on" if value else "off"
+
+
+def _parse_int(text: str) -> int:
+    return int(text) if _INT.fullmatch(text) else _refuse("a whole number such as 64", text)
+
+
+def _parse_size(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if not match:
+        _refuse("a size such as 256k or 2m", text)
+    return int(match[1]) * _SIZE_UNITS[match[2].lower()]
+
+
+def _render_size(value: int) -> str:
+    for unit in "gmk":
+        if value and value % _SIZE_UNITS[unit] == 0:
+            return f"{value // _SIZE_UNITS[unit]}{unit}"
+    return str(value)
+
+
+def _parse_duration(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if not match:
+        _refuse("a time such as 30s, 500ms or 5m", text)
+    seconds = Decimal(match[1]) * _DURATION_UNITS[(match[2] or "s").lower()]
+    if seconds > _LONGEST_DURATION:
+        _refuse("a time of at most 30 years", text)
+    return float(round(seconds, 6))
+
+
+def _render_duration(value: float) -> str:
+    exact = Decimal(repr(value))
+    for unit, seconds in _DURATION_UNITS.items():
+        if exact and exact % seconds == 0:
+            return f"{int(exact / seconds)}{unit}"
+    return f"{exact:f}s" if exact else "0s"
+
+
+# --- words and text ----------------------------------------------------------------------------------------
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
+_SEPARATOR = re.compile(r"[,\s]+", re.ASCII)
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(word for word in _SEPARATOR.split(text) if word)
+
+
+def _parse_tokens(text: str) -> tuple[bytes, ...]:
+    tokens = tuple(word.encode() for word in _split(text))
+    for token in tokens:
+        if not _TOKEN.fullmatch(token):
+            _refuse("tokens such as GET or X-Name", token.decode())
+    return tokens
+
+
+def _render_tokens(value: tuple[bytes, ...]) -> str:
+    return " ".join(token.decode("ascii") for token in value)
+
+
+def _parse_regex(text: str) -> re.Pattern[bytes]:
+    try:
+        return re.compile(text.encode())
+    except re.error as error:
+        where = "" if error.pos is None else f" at character {error.pos + 1}"
+        raise ValueError(f"expected a regular expression, but {error.msg}{where} of {text!r}") from error
+    except (RecursionError, OverflowError, ValueError) as error:
+        raise ValueError(f"expected a regular expression, but {error} in {text!r}") from error
+
+
+def _render_regex(value: re.Pattern[bytes]) -> str:
+    return value.pattern.decode()
+
+
+# --- paths -------------------------------------------------------------------------------------------------
+
+
+def _parse_path(text: str) -> Path:
+    if not text or "\0" in text:
+        _refuse("a path", text)
+    return Path(text)
+
+
+def _parse_directory(text: str) -> Path:
+    path = _parse_path(text)
+    return path if os.path.isdir(path) else _refuse("an existing directory", text)
+
+
+def _parse_file(text: str) -> Path:
+    path = _parse_path(text)
+    return path if os.path.isfile(path) else _refuse("an existing file", text)
+
+
+# --- addresses ---------------------------------------------------------------------------------------------
+
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_HOST_PORT = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::([^:]*))?", re.ASCII)
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)", re.ASCII)
+_DOTTED = re.compile(r"[0-9.]+", re.ASCII)
+
+# What a node without a port means (Perlbal manual, Pools).
+DEFAULT_PORT = 80
+
+
+def _parse_port(text: str, least: int) -> int:
+    if not _PORT.fullmatch(text) or not least <= int(text) <= 65535:
+        _refuse(f"a port from {least} to 65535", text)
+    return int(text)
+
+
+def _parse_ipv6(text: str) -> str:
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        _refuse("an IPv6 address such as ::1 between [ and ]", text)
+
+
+def _parse_ipv4(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        _refuse("an IPv4 address such as 10.0.0.1", text)
+
+
+def _parse_host(text: str) -> str:
+    """A host name, in lower case, or an IPv4 literal. Source: RFC 1123 §2.1, and '_', which is in use."""
+    if _DOTTED.fullmatch(text):
+        return _parse_ipv4(text)
+    labels = text.removesuffix(".").split(".")
+    if len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        _refuse("a host name or an IP address", text)
+    return text.lower()
+
+
+def _parse_endpoint(text: str) -> Endpoint:
+    match = _HOST_PORT.fullmatch(text)
+    if not match or not (match[1] or match[2]):
+        _refuse("a node such as 10.0.0.1:8080, app.local:80 or [::1]:8080", text)
+    host = _parse_ipv6(match[1]) if match[1] else _parse_host(match[2])
+    return Endpoint(host, DEFAULT_PORT if match[3] is None else _parse_port(match[3], least=1))
+
+
+def _parse_listen(text: str) -> Endpoint:
+    if text.isdecimal():
+        return Endpoint("", _parse_port(text, least=0))
+    match = _HOST_PORT.fullmatch(text)
+    if not match or not (match[1] or match[2]) or match[3] is None:
+        _refuse("an address to listen on such as 8080, 127.0.0.1:8080 or [::1]:8080", text)
+    host = _parse_ipv6(match[1]) if match[1] else _parse_ipv4(match[2])
+    return Endpoint(host, _parse_port(match[3], least=0))
+
+
+def _parse_network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        _refuse("a network such as 10.0.0.0/8 or ::1 (no bits set right of the mask)", text)
+
+
+def _parse_networks(text: str) -> tuple[Network, ...]:
+    return tuple(_parse_network(word) for word in _split(text))
+
+
+def _render_networks(value: tuple[Network, ...]) -> str:
+    return " ".join(str(network) for network in value)
+
+
+# --- the types ---------------------------------------------------------------------------------------------
+
+
+def enum(*choices: str) -> Type[str]:
+    """One of a few words, any case typed; the value is the word as declared."""
+
+    def reader(text: str) -> str:
+        for choice in choices:
+            if text.lower() == choice.lower():
+                return choice
+        expected = choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
+        _refuse(expected, text)
+
+    return Type("|".join(choices), reader, choices=choices)
+
+
+def name_of(noun: str) -> Type[str]:
+    """The name of a pool, a service ...: only its shape is checked here, the World knows which exist."""
+
+    def reader(text: str) -> str:
+        return text if _NAME.fullmatch(text) else _refuse(f"the name of a {noun}", text)
+
+    return Type(noun, reader)
+
+
+BOOL: Type[bool] = Type("bool", _parse_bool, _render_bool, ("on", "off"))
+INT: Type[int] = Type("int", _parse_int)
+SIZE: Type[int] = Type("size", _parse_size, _render_size)  # octets
+DURATION: Type[float] = Type("duration", _parse_duration, _render_duration)  # seconds
+REGEX: Type[re.Pattern[bytes]] = Type("regex", _parse_regex, _render_regex)
+PATH: Type[Path] = Type("path", _parse_path)
+DIRECTORY: Type[Path] = Type("directory", _parse_directory)
+FILE: Type[Path] = Type("file", _parse_file)
+LISTEN: Type[Endpoint] = Type("listen", _parse_listen)
+ENDPOINT: Type[Endpoint] = Type("node", _parse_endpoint)
+NETWORKS: Type[tuple[Network, ...]] = Type("networks", _parse_networks, _render_networks)
+WORDS: Type[tuple[str, ...]] = Type("words", _split, " ".join)
+TOKENS: Type[tuple[bytes, ...]] = Type("tokens", _parse_tokens, _render_tokens)
+TEXT: Type[str] = Type("text", str)

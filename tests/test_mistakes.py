@@ -1,0 +1,568 @@
+"""Broken lines and what the operator reads for each: the data below is the specification of the messages."""
+# ruff: noqa: E501 - the messages are shown as they are, on one line
+
+import pytest
+
+from pbal.lang.mistakes import Mistake, did_you_mean, suggest
+from pbal.lang.parser import MAX_LINE, Language, bundled_fragments
+
+# Each block: the line, what is underlined, the message, and the hint where there is one. All bundled plugins loaded.
+BROKEN = r"""
+frobnicate
+^^^^^^^^^^
+'frobnicate' is not a statement
+
+CRAETE SERVICE x
+^^^^^^
+'CRAETE' is not a statement
+did you mean 'CREATE'?
+
+showx service
+^^^^^
+'showx' is not a statement
+did you mean 'SHOW'?
+
+SHOW
+    ^
+expected COUNTERS, PARKED, PLUGINS, POOL, QUEUE, SERVICE, STORE or TUNABLES, found the end of the line
+
+SHOW SERVCE
+     ^^^^^^
+expected COUNTERS, PARKED, PLUGINS, POOL, QUEUE, SERVICE, STORE or TUNABLES, found 'SERVCE'
+did you mean 'SERVICE'?
+
+SHOW SERVICE a b
+               ^
+expected AS JSON or the end of the line, found 'b'
+usage: SHOW SERVICE [<service_name>]
+
+SHOW SERVICE a.b
+             ^^^
+expected AS JSON, a service name or the end of the line, found 'a.b'
+usage: SHOW SERVICE [<service_name>]
+
+show pool p as xml
+               ^^^
+expected JSON, found 'xml'
+usage: SHOW POOL [<pool_name>]
+
+uptime now
+       ^^^
+expected AS JSON or the end of the line, found 'now'
+usage: UPTIME
+
+uptime AS
+         ^
+expected JSON, found the end of the line
+usage: UPTIME
+
+CREATE
+      ^
+expected POOL or SERVICE, found the end of the line
+usage: CREATE POOL <new_name> | CREATE SERVICE <new_name>
+
+CREATE x
+       ^
+expected POOL or SERVICE, found 'x'
+usage: CREATE POOL <new_name> | CREATE SERVICE <new_name>
+
+CREATE SERVICE
+              ^
+expected a new name, found the end of the line
+usage: CREATE SERVICE <new_name>
+
+CREATE SERVICE a b
+                 ^
+expected the end of the line, found 'b'
+usage: CREATE SERVICE <new_name>
+
+CREATE SERVICE -a
+               ^^
+expected a new name, found '-a'
+usage: CREATE SERVICE <new_name>
+
+CREATE SERVICE a.b
+               ^^^
+expected a new name, found 'a.b'
+usage: CREATE SERVICE <new_name>
+
+CREATE SERVICE "a"
+               ^^^
+expected a new name, found '"a"'
+usage: CREATE SERVICE <new_name>
+
+CREATE SERVICE größe
+               ^^^^^
+expected a new name, found 'größe'
+usage: CREATE SERVICE <new_name>
+
+CREATESERVICE a
+^^^^^^^^^^^^^
+'CREATESERVICE' is not a statement
+
+USE
+   ^
+expected an object name, found the end of the line
+usage: USE <object_name>
+
+USE a b
+      ^
+expected the end of the line, found 'b'
+usage: USE <object_name>
+
+USE a=b
+    ^
+expected an object name, found 'a'
+usage: USE <object_name>
+
+SET
+   ^
+expected an object name or a tunable, found the end of the line
+usage: SET <tunable> = <value> | SET <object_name> [.] <tunable> = <value>
+
+SET x
+     ^
+expected '.' or a tunable, found the end of the line
+usage: SET <tunable> = <value> | SET <object_name> [.] <tunable> = <value>
+
+SET x y
+       ^
+expected '=', found the end of the line
+usage: SET <tunable> = <value> | SET <object_name> [.] <tunable> = <value>
+
+SET x y z = 1
+        ^
+expected '=', found 'z'
+usage: SET <tunable> = <value> | SET <object_name> [.] <tunable> = <value>
+
+SET = y
+    ^
+expected an object name or a tunable, found '='
+usage: SET <tunable> = <value> | SET <object_name> [.] <tunable> = <value>
+
+SET x =
+       ^
+expected a value, found the end of the line
+usage: SET <tunable> = <value> | SET <object_name> [.] <tunable> = <value>
+
+SET x = # nothing
+       ^
+expected a value, found the end of the line
+usage: SET <tunable> = <value> | SET <object_name> [.] <tunable> = <value>
+
+SET x = "a
+        ^^
+the quote is never closed
+inside quotes write \" for a quote
+
+SET x = "a\"
+        ^^^^
+the quote is never closed
+inside quotes write \" for a quote
+
+SET x = "a" b
+        ^^^^^
+expected the end of the line after the closing quote, found 'b'
+inside quotes write \" for a quote
+
+SET a.b.c = 1
+      ^^^
+expected a tunable, found 'b.c'
+usage: SET <tunable> = <value> | SET <object_name> [.] <tunable> = <value>
+
+SET x: y
+    ^^
+expected an object name or a tunable, found 'x:'
+usage: SET <tunable> = <value> | SET <object_name> [.] <tunable> = <value>
+
+DEFAULT x
+         ^
+expected '=', found the end of the line
+usage: DEFAULT <tunable> = <value>
+
+DEFAULT x y
+          ^
+expected '=', found 'y'
+usage: DEFAULT <tunable> = <value>
+
+DEFAULT a.x = y
+        ^^^
+expected a tunable, found 'a.x'
+usage: DEFAULT <tunable> = <value>
+
+ENABLE
+      ^
+expected a service name, found the end of the line
+usage: ENABLE <service_name>
+
+ENABLE a b
+         ^
+expected the end of the line, found 'b'
+usage: ENABLE <service_name>
+
+ENABEL a
+^^^^^^
+'ENABEL' is not a statement
+did you mean 'ENABLE'?
+
+POOL
+    ^
+expected ADD, REMOVE or a pool name, found the end of the line
+
+POOL a
+      ^
+expected ADD or REMOVE, found the end of the line
+usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+
+POOL a AD n
+       ^^
+expected ADD or REMOVE, found 'AD'
+did you mean 'ADD'?
+
+POOL ADD
+        ^
+expected a pool name, found the end of the line
+usage: POOL <pool_name> ADD <node> | POOL ADD <pool_name> <node> | POOL <pool_name> REMOVE <node>
+
+POOL ADD a
+          ^
+expected a node, found the end of the line
+usage: POOL <pool_name> ADD <node> | POOL ADD <pool_name> <node> | POOL <pool_name> REMOVE <node>
+
+POOL a ADD
+          ^
+expected a node, found the end of the line
+usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+
+POOL a ADD n m
+             ^
+expected the end of the line, found 'm'
+usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+
+POOL a ADD REMOVE n
+                  ^
+expected the end of the line, found 'n'
+usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+
+POOL my.pool ADD n
+     ^^^^^^^
+expected ADD, REMOVE or a pool name, found 'my.pool'
+usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+
+POOL a ADD x=y
+            ^
+expected the end of the line, found '='
+usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+
+HEADER
+      ^
+expected a service name, found the end of the line
+usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+
+HEADER s
+        ^
+expected INSERT or REMOVE, found the end of the line
+usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+
+HEADER s INSRET X: y
+         ^^^^^^
+expected INSERT or REMOVE, found 'INSRET'
+did you mean 'INSERT'?
+
+HEADER s INSERT
+               ^
+expected a field name, found the end of the line
+usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+
+HEADER s INSERT X-A
+                   ^
+expected ':', found the end of the line
+usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+
+HEADER s INSERT X-A:
+                    ^
+expected a field value, found the end of the line
+usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+
+HEADER s INSERT X(A): y
+                 ^^^^
+expected ':', found '(A):'
+usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+
+HEADER s INSERT X-A: "y
+                     ^^
+the quote is never closed
+inside quotes write \" for a quote
+
+HEADER s REMOVE X-A: y
+                   ^
+expected the end of the line, found ':'
+usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+
+LOAD
+    ^
+expected a plugin name, found the end of the line
+usage: LOAD <plugin_name>
+
+LOAD my plugin
+        ^^^^^^
+expected the end of the line, found 'plugin'
+usage: LOAD <plugin_name>
+
+LOAD poll.py
+     ^^^^^^^
+expected a plugin name, found 'poll.py'
+usage: LOAD <plugin_name>
+
+SERVER x
+        ^
+expected '=', found the end of the line
+usage: SERVER <parameter> = <value>
+
+SERVER a b = c
+         ^
+expected '=', found 'b'
+usage: SERVER <parameter> = <value>
+
+VERBOSE
+       ^
+expected a switch, found the end of the line
+usage: VERBOSE <switch>
+
+VERBOSE on off
+           ^^^
+expected the end of the line, found 'off'
+usage: VERBOSE <switch>
+
+SHUTDOWN now
+         ^^^
+expected GRACEFUL or the end of the line, found 'now'
+usage: SHUTDOWN | SHUTDOWN GRACEFUL [<seconds>]
+
+SHUTDOWN GRACEFUL 5 s
+                    ^
+expected the end of the line, found 's'
+usage: SHUTDOWN GRACEFUL [<seconds>]
+
+socks summry
+      ^^^^^^
+expected ALL, AS JSON, SUMMARY or the end of the line, found 'summry'
+did you mean 'SUMMARY'?
+
+nodes a b
+        ^
+expected AS JSON or the end of the line, found 'b'
+usage: NODES [<node>]
+
+quit now
+     ^^^
+expected the end of the line, found 'now'
+usage: QUIT
+
+SET x = $NOPE
+        ^^^^^
+'NOPE' is not in the environment
+
+SET x = ${USERR}
+        ^^^^^^^^
+'USERR' is not in the environment
+did you mean 'USER'?
+
+SET x = ${nope:eth0}
+        ^^^^^^^^^^^^
+'nope' is not a type of variable, expected 'ip' as in ${ip:eth0}
+
+SET x = ${USER
+        ^^
+'${' without a name and a '}' after it
+
+VHOST a
+       ^
+expected a pattern, found the end of the line
+usage: VHOST [<selector_name>] <pattern> = <service_name>
+
+VHOST s a b = c
+          ^
+expected '=', found 'b'
+usage: VHOST [<selector_name>] <pattern> = <service_name>
+
+VHOST a = b c
+            ^
+expected the end of the line, found 'c'
+usage: VHOST [<selector_name>] <pattern> = <service_name>
+
+VPATH ^/a$
+          ^
+expected '=', found the end of the line
+usage: VPATH [<selector_name>] <regex> = <service_name>
+
+SHOW PARKED LIKE
+                ^
+expected a glob, found the end of the line
+usage: SHOW PARKED [<service_name>] [LIKE <glob>] [LIMIT <count>] | SHOW PARKED SUMMARY
+
+SHOW PARKED a LIMIT 3 LIKE b
+                      ^^^^
+expected AS JSON or the end of the line, found 'LIKE'
+usage: SHOW PARKED [<service_name>] [LIKE <glob>] [LIMIT <count>] | SHOW PARKED SUMMARY
+
+SHOW QUEUE alice
+                ^
+expected a queue, found the end of the line
+usage: SHOW QUEUE <service_name> <queue>
+
+POLL
+    ^
+expected ANSWER, KICK, PUBLISH or WAKE, found the end of the line
+
+POLL ANSWER
+           ^
+expected a target, found the end of the line
+usage: POLL ANSWER <target> [<text>]
+
+POLL KIKC 3
+     ^^^^
+expected ANSWER, KICK, PUBLISH or WAKE, found 'KIKC'
+did you mean 'KICK'?
+
+POLL PUBLISH a b
+                ^
+expected a text, found the end of the line
+usage: POLL PUBLISH <service_name> <queue> <text>
+
+= 1
+^
+'=' is not a statement
+
+"SET x = y"
+^^^^
+'"SET' is not a statement
+did you mean 'SET'?
+"""
+
+# The same with no plugin loaded.
+WITHOUT_PLUGINS = r"""
+VHOST a = b
+^^^^^
+'VHOST' is not a statement
+LOAD vhosts adds this statement
+
+show parked
+     ^^^^^^
+expected COUNTERS, PLUGINS, POOL, SERVICE or TUNABLES, found 'parked'
+LOAD poll adds this statement
+
+POLL KICK 3
+^^^^
+'POLL' is not a statement
+LOAD poll adds this statement
+
+VPATHS a
+^^^^^^
+'VPATHS' is not a statement
+"""
+
+
+def blocks(text: str) -> list[str]:
+    return text.strip("\n").split("\n\n")
+
+
+def mistake_of(line: str, language: Language, file: str = "") -> Mistake:
+    with pytest.raises(Mistake) as raised:
+        language.parse_line(line, file=file, line=7, environ={"USER": "u"})
+    return raised.value
+
+
+ALL_PLUGINS = Language(bundled_fragments())
+NO_PLUGINS = Language()
+CASES = [(ALL_PLUGINS, block) for block in blocks(BROKEN)] + [
+    (NO_PLUGINS, block) for block in blocks(WITHOUT_PLUGINS)
+]
+
+
+@pytest.mark.parametrize(("language", "block"), CASES, ids=[block.partition("\n")[0] for _, block in CASES])
+def test_a_broken_line_reads(language: Language, block: str) -> None:
+    source, underline, message, *hints = block.split("\n")
+    mistake = mistake_of(source, language)
+    assert [mistake.message, mistake.hint] == [message, *(hints or [""])]
+    assert " " * (mistake.column - 1) + "^" * (mistake.end - mistake.column) == underline
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(CASES) >= 60
+
+
+def test_the_text_is_the_headline_the_line_the_underline_and_the_hint() -> None:
+    assert mistake_of("  SHOW SERVCE", ALL_PLUGINS, "site.conf").render().split("\n")[1:] == [
+        "    7 |   SHOW SERVCE",
+        "      |        ^^^^^^",
+        "  did you mean 'SERVICE'?",
+    ]
+    mistake = mistake_of("  craete", ALL_PLUGINS, "site.conf")
+    assert mistake.headline == str(mistake) == "site.conf:7:3: 'craete' is not a statement"
+
+
+def test_at_the_console_there_is_no_place_to_name() -> None:
+    assert mistake_of("craete", ALL_PLUGINS).render().split("\n") == [
+        "'craete' is not a statement",
+        "      | craete",
+        "      | ^^^^^^",
+        "  did you mean 'CREATE'?",
+    ]
+
+
+def test_a_tab_is_kept_under_a_tab() -> None:
+    lines = mistake_of("\tSHOW\tSERVCE", ALL_PLUGINS, "f").render().split("\n")
+    assert lines[1:3] == ["    7 | \tSHOW\tSERVCE", "      | \t    \t^^^^^^"]
+
+
+def test_a_mistake_inside_an_expansion_underlines_the_variable() -> None:
+    lines = mistake_of("POOL a ADD n ${USER}", ALL_PLUGINS, "f").render().split("\n")
+    assert lines[1:3] == ["    7 | POOL a ADD n ${USER}", "      |              ^^^^^^^"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("SET x = a\x00b", "expected text, found the control character 0x00"),
+        ("\x1b[2J", "expected text, found the control character 0x1b"),
+        ("SET x = a\nUSE b", "expected text, found the control character 0x0a"),
+        ("SET x = \udcff", "expected text, found no UTF-8 but the octet 0xff"),
+        ("x" * (MAX_LINE + 1), "expected a line of 65536 characters at most, found 65537"),
+    ],
+    ids=["nul", "escape", "line end", "not utf-8", "too long"],
+)
+def test_what_is_no_text_is_refused_and_not_echoed(line: str, message: str) -> None:
+    mistake = mistake_of(line, ALL_PLUGINS, "f")
+    assert mistake.message == message
+    text = mistake.render()
+    assert not any(character in text for character in "\x00\x1b\udcff")
+    assert len(text) < 1000
+
+
+def test_a_long_line_is_shown_around_the_word_at_fault() -> None:
+    lines = (
+        mistake_of("POOL a ADD " + "n" * 3000 + " oops " + "m" * 3000, ALL_PLUGINS, "f").render().split("\n")
+    )
+    shown, underline = lines[1][8:], lines[2][8:]
+    assert len(shown) == 160
+    assert shown[underline.index("^") : underline.rindex("^") + 1] == "oops"
+
+
+def test_a_mistake_without_a_column_underlines_nothing() -> None:
+    mistake = Mistake("no such file", file="a.conf", line=3, source="x")
+    assert mistake.render() == "a.conf:3: no such file\n    3 | x"
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("persist_clent", "persist_client"), ("persist-client", "persist_client"), ("POOL", "pool"), ("liste", "listen"),
+        ("xyzzy", None), ("", None), ("p" * 100000, None),
+    ],
+    ids=lambda value: str(value)[:20],
+)  # fmt: skip
+def test_suggestions(word: str, near: str | None) -> None:
+    names = ["persist_client", "pool", "listen", "role"]
+    assert suggest(word, names) == near
+    assert did_you_mean(word, names) == (f"did you mean '{near}'?" if near else "")

@@ -1,0 +1,302 @@
+"""The grammar: what each statement parses to, the lexical rules, completion, usage, and plugin fragments."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pbal.lang.mistakes import Mistake
+from pbal.lang.parser import GrammarMistake, Language, bundled_fragments, comment_start, quoted
+
+LANGUAGE = Language(bundled_fragments())
+CORE = Language()
+
+STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
+    ("CREATE SERVICE web-1", "create_service", {"new_name": "web-1"}),
+    ("create pool App", "create_pool", {"new_name": "App"}),
+    ("USE App", "use", {"object_name": "App"}),
+    ("SET role = web_server", "set", {"tunable": "role", "value": "web_server"}),
+    ("SET role=web_server", "set", {"tunable": "role", "value": "web_server"}),
+    ("SET web role = x", "set", {"object_name": "web", "tunable": "role", "value": "x"}),
+    ("SET web.role = x", "set", {"object_name": "web", "tunable": "role", "value": "x"}),
+    ("SET web-1.role=x", "set", {"object_name": "web-1", "tunable": "role", "value": "x"}),
+    ("SET set = set", "set", {"tunable": "set", "value": "set"}),
+    ("SET x = = y", "set", {"tunable": "x", "value": "= y"}),
+    ("DEFAULT persist_client = on", "default", {"tunable": "persist_client", "value": "on"}),
+    ("ENABLE a", "enable", {"service_name": "a"}),
+    ("DISABLE a", "disable", {"service_name": "a"}),
+    ("POOL a ADD 10.0.0.1:80", "pool_add", {"pool_name": "a", "node": "10.0.0.1:80"}),
+    ("pool add a [::1]:80", "pool_add", {"pool_name": "a", "node": "[::1]:80"}),
+    ("POOL addx ADD n", "pool_add", {"pool_name": "addx", "node": "n"}),
+    ("POOL a REMOVE n", "pool_remove", {"pool_name": "a", "node": "n"}),
+    ("POOL REMOVE a n", "pool_remove", {"pool_name": "a", "node": "n"}),
+    (
+        "HEADER s INSERT X-Foo: Bar  Baz",
+        "header_insert",
+        {"service_name": "s", "field_name": "X-Foo", "field_value": "Bar  Baz"},
+    ),
+    ("HEADER s REMOVE X-Foo", "header_remove", {"service_name": "s", "field_name": "X-Foo"}),
+    ("LOAD poll", "load", {"plugin_name": "poll"}),
+    ("UNLOAD poll", "unload", {"plugin_name": "poll"}),
+    ("RELOAD poll", "reload", {"plugin_name": "poll"}),
+    ("SERVER graceful_timeout = 5s", "server_set", {"parameter": "graceful_timeout", "value": "5s"}),
+    ("VERBOSE off", "verbose", {"switch": "off"}),
+    ("SHUTDOWN", "shutdown", {}),
+    ("SHUTDOWN GRACEFUL", "shutdown_graceful", {}),
+    ("shutdown graceful 5", "shutdown_graceful", {"seconds": "5"}),
+    ("SHOW SERVICE", "show_service", {}),
+    ("SHOW SERVICE a", "show_service", {"service_name": "a"}),
+    ("SHOW POOL", "show_pool", {}),
+    ("SHOW POOL a", "show_pool", {"pool_name": "a"}),
+    ("SHOW PLUGINS", "show_plugins", {}),
+    ("plugins", "show_plugins", {}),
+    ("SHOW COUNTERS", "show_counters", {}),
+    ("SHOW COUNTERS LIKE poll_*", "show_counters", {"glob": "poll_*"}),
+    ("SHOW TUNABLES", "show_tunables", {}),
+    ("SHOW TUNABLES a", "show_tunables", {"service_name": "a"}),
+    ("states", "states", {}),
+    ("states a", "states", {"service_name": "a"}),
+    ("socks", "socks", {}),
+    ("socks all", "socks", {}),
+    ("socks summary", "socks_summary", {}),
+    ("nodes", "nodes", {}),
+    ("node 10.0.0.1", "nodes", {"node": "10.0.0.1"}),
+    ("backends", "backends", {}),
+    ("queues", "queues", {}),
+    ("uptime", "uptime", {}),
+    ("version", "version", {}),
+    ("proc", "proc", {}),
+    ("fd", "fd", {}),
+    ("dumpconfig", "dumpconfig", {}),
+    ("help", "help", {}),
+    ("help pool add", "help", {"words": "pool add"}),
+    ("quit", "quit", {}),
+    ("EXIT", "quit", {}),
+    ("VHOST *.site.com = site", "vhost", {"pattern": "*.site.com", "service_name": "site"}),
+    (
+        "VHOST sel site.com=site",
+        "vhost",
+        {"selector_name": "sel", "pattern": "site.com", "service_name": "site"},
+    ),
+    ("VPATH ^/a$ = site", "vpath", {"regex": "^/a$", "service_name": "site"}),
+    (
+        r"VPATH sel \S?q=1 = site",
+        "vpath",
+        {"selector_name": "sel", "regex": r"\S?q=1", "service_name": "site"},
+    ),
+    ("SHOW PARKED", "show_parked", {}),
+    ("SHOW PARKED a LIKE b* LIMIT 3", "show_parked", {"service_name": "a", "glob": "b*", "count": "3"}),
+    ("SHOW PARKED LIMIT 3", "show_parked", {"count": "3"}),
+    ("SHOW PARKED SUMMARY", "show_parked_summary", {}),
+    ("SHOW QUEUE chat alice", "show_queue", {"service_name": "chat", "queue": "alice"}),
+    ("SHOW STORE", "show_store", {}),
+    ("POLL ANSWER 17", "poll_answer", {"target": "17"}),
+    ("POLL ANSWER alice <m>hi  you</m>", "poll_answer", {"target": "alice", "text": "<m>hi  you</m>"}),
+    ("POLL KICK alice", "poll_kick", {"target": "alice"}),
+    ("POLL WAKE alice", "poll_wake", {"queue": "alice"}),
+    (
+        "POLL PUBLISH chat alice hello",
+        "poll_publish",
+        {"service_name": "chat", "queue": "alice", "text": "hello"},
+    ),
+]
+
+
+def value_of(text: str, **environ: str) -> str:
+    statement = LANGUAGE.parse_line(f"SET x = {text}", environ=environ)
+    assert statement
+    return statement["value"]
+
+
+@pytest.mark.parametrize(("text", "rule", "args"), STATEMENTS)
+def test_a_statement_parses(text: str, rule: str, args: dict[str, str]) -> None:
+    for variant in (text, f"\t{text}  # why", text + "\r\n"):
+        statement = LANGUAGE.parse_line(variant, file="a.conf", line=7)
+        assert statement
+        assert (statement.rule, statement.json, statement.file, statement.line) == (rule, False, "a.conf", 7)
+        assert {terminal: arg.text for terminal, arg in statement.args.items()} == args
+        assert set(statement.args) <= set(LANGUAGE.terminals(rule))
+
+
+def test_every_rule_is_parsed_above() -> None:
+    assert {rule for _, rule, _ in STATEMENTS} == LANGUAGE.rules
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"), [(t, r) for t, r, _ in STATEMENTS if r.startswith(("show_", "socks", "nodes", "fd"))]
+)
+def test_a_query_may_end_in_as_json(text: str, rule: str) -> None:
+    plain, as_json = LANGUAGE.parse_line(text), LANGUAGE.parse_line(text + " as JSON")
+    assert plain and as_json
+    assert as_json.json and not plain.json
+    assert as_json.rule == rule
+    assert as_json.args == plain.args
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\t", "# all comment $UNKNOWN", '   # "x', "\r\n", "#"])
+def test_nothing_is_no_statement(text: str) -> None:
+    assert LANGUAGE.parse_line(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a#b", "a#b"),
+        ("a # b", "a"),
+        ("a\t#b", "a"),
+        ('"a # b"  # c', "a # b"),
+        ('""', ""),
+        ('" a "', " a "),
+        (r'"a\"b\\c\d"', r'a"b\c\d'),
+        (r'"a \" # b" # c', 'a " # b'),
+        ("a   b", "a   b"),
+        ('a "b # c" d # e', 'a "b # c" d'),
+        ('5" disk # inch', '5" disk'),
+        (r"a\\b", r"a\\b"),
+        ("^/a$", "^/a$"),
+        ("$$", "$$"),
+        ("a$|b$", "a$|b$"),
+        ("a\u00a0# b", "a\u00a0# b"),
+    ],
+)
+def test_a_value_is_read(text: str, value: str) -> None:
+    assert value_of(text) == value
+
+
+def test_a_hash_right_after_the_equals_sign_is_part_of_the_value() -> None:
+    statement = LANGUAGE.parse_line("SET x =#1")
+    assert statement and statement["value"] == "#1"
+
+
+def test_the_environment_starts_no_comment() -> None:
+    assert value_of("$A b", A="x # y") == "x # y b"
+
+
+def test_columns_point_at_the_words_as_typed() -> None:
+    source = "  POOL $P  ADD ${HOST}:80"
+    statement = LANGUAGE.parse_line(source, environ={"P": "a-much-longer-name", "HOST": "h"})
+    assert statement
+    pool, node = statement.args["pool_name"], statement.args["node"]
+    assert source[pool.column - 1 : pool.end - 1] == "$P"
+    assert source[node.column - 1 : node.end - 1] == "${HOST}:80"
+    assert (pool.text, node.text) == ("a-much-longer-name", "h:80")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(blacklist_categories=["Cc", "Cs"], blacklist_characters="$"), max_size=40))
+def test_a_quoted_value_parses_back(value: str) -> None:
+    assert value_of(quoted(value)) == value
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.sampled_from('"\\# a'), max_size=30))
+def test_quotes_backslashes_and_hashes_parse_back(value: str) -> None:
+    assert value_of(quoted(value)) == value
+
+
+_PIECES = ["=", ".", ":", "#", '"', "$", "${", "$HOME", "${ip:lo}", "AS", "JSON", "\\", "\t", " ", "\u00a0"]
+_WORDS = [*sorted({word for text, _, _ in STATEMENTS for word in text.split()}), *_PIECES]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.text(max_size=80), st.lists(st.sampled_from(_WORDS), max_size=9).map(" ".join)))
+def test_any_text_is_a_statement_nothing_or_a_mistake(text: str) -> None:
+    try:
+        statement = LANGUAGE.parse_line(text, file="f", line=1, environ={"HOME": "/h"})
+    except Mistake as mistake:
+        assert mistake.message and mistake.render().startswith("f:1:")
+        assert 1 <= mistake.column <= len(text) + 1 and mistake.end > mistake.column
+    else:
+        assert statement is None or statement.rule in LANGUAGE.rules
+    assert isinstance(LANGUAGE.expected(text), list)
+
+
+@pytest.mark.parametrize(
+    "piece", ['"', '\\"', '"\\', "#", " #", "$", "a", "a ", " ", "=", ". ", "${", "a.", "SET ", "\u00e9"]
+)
+def test_the_longest_lines_end(piece: str) -> None:
+    """Repetitions that a careless pattern would need quadratic time for: minutes, at this length."""
+    for prefix in ("", "SET ", "SET x = ", "POOL ADD "):
+        line = (prefix + piece * 65536)[:65536]
+        assert 0 <= comment_start(line) <= len(line)
+        try:
+            assert LANGUAGE.parse_line(line, environ={}) is None or line.startswith("SET x = ")
+        except Mistake as mistake:
+            assert len(mistake.render()) < 300000
+
+
+# --- completion and usage ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sh", ["SHOW", "SHUTDOWN"]),
+        ("POOL ", ["ADD", "REMOVE", "pool_name"]),
+        ("POOL a", ["ADD", "pool_name"]),
+        ("POOL a ", ["ADD", "REMOVE"]),
+        ("POOL a ADD ", ["node"]),
+        ("SET ", ["object_name", "tunable"]),
+        ("SET web.", ["tunable"]),
+        ("SET web.pers", ["tunable"]),
+        ("SET web ", [".", "tunable"]),
+        ("SET x = ", ["value"]),
+        ("SET x = fo", ["value"]),
+        ("SHOW POOL ", ["AS", "pool_name"]),
+        ("show parked l", ["LIKE", "LIMIT", "service_name"]),
+        ("nonsense ", []),
+        ("LOAD ", ["plugin_name"]),
+        ("uptime as ", ["JSON"]),
+        ("HEADER s INSERT X-A ", [":"]),
+    ],
+)
+def test_completion(text: str, expected: list[str]) -> None:
+    assert LANGUAGE.expected(text) == expected
+
+
+def test_an_empty_line_completes_to_every_verb() -> None:
+    verbs = LANGUAGE.expected("")
+    assert {"CREATE", "SHOW", "VHOST", "QUIT"} <= set(verbs)
+    assert "VHOST" not in CORE.expected("")
+
+
+@pytest.mark.parametrize(
+    ("rule", "usage"),
+    [
+        ("pool_add", "POOL <pool_name> ADD <node> | POOL ADD <pool_name> <node>"),
+        ("set", "SET <tunable> = <value> | SET <object_name> [.] <tunable> = <value>"),
+        ("show_parked", "SHOW PARKED [<service_name>] [LIKE <glob>] [LIMIT <count>]"),
+        ("header_insert", "HEADER <service_name> INSERT <field_name> : <field_value>"),
+        ("quit", "QUIT | EXIT"),
+    ],
+)
+def test_usage(rule: str, usage: str) -> None:
+    assert LANGUAGE.syntax(rule) == usage
+
+
+# --- fragments ---------------------------------------------------------------------------------------------
+
+
+def test_a_plugins_statements_come_and_go_with_its_fragment() -> None:
+    language = Language({"shout": '%extend statement: shout\nshout: "SHOUT"i TEXT\nTEXT: /\\S.*/\n'})
+    statement = language.parse_line('shout "hello  "')
+    assert statement and statement["text"] == "hello  "
+    assert language.rules - CORE.rules == {"shout"}
+    with pytest.raises(Mistake):
+        CORE.parse_line("shout hello")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "%extend statement: nowhere\n",
+        "this is no grammar",
+        '%extend statement: use\nuse: "USE"i\n',
+        '%extend statement: a\na: "A" X\nX: /(/\n',
+        '%extend statement: a\na: "UPTIME"i\n',
+    ],
+)
+def test_a_fragment_that_does_not_build_is_named(text: str) -> None:
+    fragments = {**bundled_fragments(), "broken": text, "fine": ""}
+    with pytest.raises(GrammarMistake, match="grammar of plugin broken does not build") as raised:
+        Language(fragments).build()
+    assert raised.value.plugin == "broken"
