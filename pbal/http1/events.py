@@ -43,9 +43,9 @@ END: Final = EndOfBody()
 
 
 class Head:
-    """What requests and responses share."""
+    """What requests and responses share. Readers may give out the same head twice: it is not to be changed."""
 
-    __slots__ = ("block", "fields", "framing", "headers", "keep_alive", "minor")
+    __slots__ = ("block", "fields", "forwarded", "framing", "headers", "keep_alive", "minor")
 
     minor: int
     """0 or 1; HTTP/1.x with x above 1 counts as 1."""
@@ -59,6 +59,11 @@ class Head:
     """Length of the body in octets, CHUNKED or UNTIL_CLOSE."""
     keep_alive: bool
     """RFC 9112 section 9.3."""
+    forwarded: tuple[frozenset[bytes], bytes] | None
+    """What headers.forwardable_block made of it last, and for which fields to drop."""
+
+    def __init__(self) -> None:
+        self.forwarded = None
 
 
 class RequestHead(Head):

@@ -26,9 +26,20 @@ _unions: dict[frozenset[bytes], frozenset[bytes]] = {_NOTHING: HOP_BY_HOP}
 
 def forwardable_block(head: Head, also_drop: frozenset[bytes] = _NOTHING) -> bytes:
     """The header lines to forward: without hop-by-hop fields, those Connection names, and `also_drop` (lower-case)."""
+    known = head.forwarded
+    if known is not None and known[0] is also_drop:
+        return known[1]
+    block = _block(head, also_drop)
+    head.forwarded = (also_drop, block)
+    return block
+
+
+def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
     dropped = _unions.get(also_drop)
     if dropped is None:
-        dropped = _unions[also_drop] = HOP_BY_HOP | also_drop
+        dropped = HOP_BY_HOP | also_drop
+        if len(_unions) < 64:  # callers use a few constant sets
+            _unions[also_drop] = dropped
     fields = head.fields
     if dropped.isdisjoint(fields):
         return head.block

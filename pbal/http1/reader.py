@@ -11,6 +11,11 @@ int() and strip() see only what a regex has passed.
 
 A head that has not come whole is looked at once per octet, not once per feed: `_seen` says where the search goes on.
 
+Clients and backends of a kept connection mostly repeat themselves to the octet: the same poll, the same small answer.
+So a reader remembers its last head, and one that is equal in every octet is given out again without being parsed
+again (6 us for a request, 9 us for a response, of some 30 us of Python for a proxied request). That is why heads must
+not be changed by those who receive them.
+
                  feed                         next
     HEAD    ... CRLFCRLF        -> RequestHead | ResponseHead, then by framing:
     LENGTH  n octets            -> bytes ..., END                  CHUNK -> bytes ..., then trailers, END
@@ -54,6 +59,9 @@ _CODINGS: Final = re.compile(
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;" + _VALUE + rb"*+)?\r\n")
 _CHUNK_START: Final = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;" + _VALUE + rb"*+)?\r?)?\Z")
 
+_REMEMBERED: Final = 4096
+"""Octets of a head worth remembering: an idle connection keeps them."""
+
 _HEAD, _LENGTH_BODY, _CHUNK, _CHUNK_BODY, _TRAILER, _CLOSE, _ENDED, _DEAD, _TUNNEL = range(9)
 
 
@@ -75,7 +83,7 @@ class Limits:
 class _Reader:
     """What requests and responses share: the buffer, bodies, header lines."""
 
-    __slots__ = ("_buffer", "_left", "_limits", "_mode", "_seen")
+    __slots__ = ("_buffer", "_last", "_last_octets", "_left", "_limits", "_mode", "_seen")
 
     refusal: type[Malformed]
 
@@ -85,6 +93,8 @@ class _Reader:
         self._mode = _HEAD
         self._seen = 0
         self._left = 0
+        self._last_octets = b""
+        self._last: Head | None = None
 
     def feed(self, data: bytes) -> None:
         """Take octets from the socket."""
@@ -130,9 +140,8 @@ class _Reader:
         if end > self._limits.max_head:
             raise self._refused("the head is too large", self._too_large())
         self._seen = 0
-        head = bytes(buffer[: end + 2])
         self._buffer = bytes(buffer[end + 4 :])
-        return head
+        return bytes(buffer[: end + 2])
 
     def _look_at_part(self, buffer: bytes | bytearray) -> None:
         """Refuse early what cannot become a head any more."""
@@ -332,7 +341,17 @@ class RequestReader(_Reader):
             if not rest:
                 return None
         block = self._take_head()
-        return None if block is None else self._parse(block)
+        if block is None:
+            return None
+        if block == self._last_octets:
+            known: RequestHead = self._last  # type: ignore[assignment]
+            if known.framing:
+                self._begin_body(known.framing)
+            return known
+        head = self._parse(block)
+        if len(block) <= _REMEMBERED:
+            self._last_octets, self._last = block, head
+        return head
 
     def _too_large(self) -> int:
         return 431
@@ -432,12 +451,12 @@ class RequestReader(_Reader):
 class ResponseReader(_Reader):
     """Reads responses. Raises BadResponse."""
 
-    __slots__ = ("_method", "keep_alive")
+    __slots__ = ("_last_method", "_method", "keep_alive")
     refusal = BadResponse
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
-        self._method = b"GET"
+        self._method = self._last_method = b"GET"
         self.keep_alive = True
         """Whether the connection may serve another request after this response."""
 
@@ -452,7 +471,18 @@ class ResponseReader(_Reader):
         if not self._buffer:
             return None
         block = self._take_head()
-        return None if block is None else self._parse(block)
+        if block is None:
+            return None
+        if block == self._last_octets and self._method == self._last_method:
+            known: ResponseHead = self._last  # type: ignore[assignment]
+            self.keep_alive = known.keep_alive
+            if known.framing:
+                self._begin_body(known.framing)
+            return known
+        head = self._parse(block)
+        if len(block) <= _REMEMBERED and head.status >= 200:
+            self._last_octets, self._last, self._last_method = block, head, self._method
+        return head
 
     def eof(self) -> None:
         """The peer sent its last octet. Raises: BadResponse if a message is cut off."""

@@ -8,15 +8,11 @@ class Clock:
 
     __slots__ = ()
 
-    @staticmethod
-    def now() -> float:
-        """Seconds on a clock that never steps; only differences mean anything."""
-        return time.monotonic()
+    now = staticmethod(time.monotonic)
+    """Seconds on a clock that never steps; only differences mean anything. Called four times a request: no frame of ours."""
 
-    @staticmethod
-    def epoch() -> float:
-        """Seconds since 1970, for people and for HTTP dates."""
-        return time.time()
+    epoch = staticmethod(time.time)
+    """Seconds since 1970, for people and for HTTP dates."""
 
 
 class ManualClock(Clock):

@@ -216,9 +216,7 @@ class ClientConnection(asyncio.Protocol):
         head = reader.next()
         home = self.home
         if head is None:
-            if reader.at_start:
-                self.reader = None
-            elif self.state is PERSIST_WAIT:
+            if self.state is PERSIST_WAIT and not reader.at_start:
                 self.state = READING_HEADERS
                 self.deadline = home.world.clock.now() + home.values["header_timeout"]
             return False
@@ -376,11 +374,12 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self.close()
             return
-        self.flags = 0
-        self.service = self.home
+        home = self.home
+        self.service = home
         self.state = PERSIST_WAIT
-        self.deadline = self.home.world.clock.now() + self.home.values["persist_client_idle_timeout"]
-        if self.reader is not None and not self.advancing:
+        self.deadline = home.world.clock.now() + home.values["persist_client_idle_timeout"]
+        paused, self.flags = self.flags & _BODY_PAUSED, 0
+        if paused or (self.reader is not None and self.reader.buffered):
             if not self.transport.is_reading():
                 self.transport.resume_reading()
             self.advance()
@@ -413,7 +412,7 @@ class ClientConnection(asyncio.Protocol):
         self.state = PARKED
         self.deadline = inf
         if self.reader is not None and self.reader.buffered == 0:
-            self.reader = None
+            self.reader = None  # and with it what it remembers of the head
 
     def kick(self) -> None:
         """See model.exchange.Downstream."""

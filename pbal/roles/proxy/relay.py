@@ -327,8 +327,11 @@ class Relay:
         client = self.client
         client.begin_response()
         hooks = exchange.service.hooks.modify_response_headers
-        if hooks and not self._modify(hooks, head):
-            return False
+        if hooks:
+            modified = self._modify(hooks, head)
+            if modified is None:
+                return False
+            head = modified
         keep = client.keeps(exchange)
         block = forwardable_block(head)
         tail = b""
@@ -349,15 +352,16 @@ class Relay:
         out.append(b"%b%b%b\r\n" % (status_line(status, head.reason), block, tail))
         return framing == 0
 
-    def _modify(self, hooks: tuple[Any, ...], head: ResponseHead) -> bool:
-        """Run modify_response_headers; False when a plugin failed and the client has its 500."""
-        if not chain.run_all(hooks, self.exchange, head):
+    def _modify(self, hooks: tuple[Any, ...], head: ResponseHead) -> ResponseHead | None:
+        """Run modify_response_headers on a head of our own; None when a plugin failed and the client has its 500."""
+        own = ResponseHead.made(head.status, list(head.headers))
+        if not chain.run_all(hooks, self.exchange, own):
             self.phase = "done"
             self._drop_backend()
-            return False
-        head.block = render_fields(head.headers)
-        head.fields = {name.lower(): value for name, value in head.headers}
-        return True
+            return None
+        own.block, own.reason, own.framing = render_fields(own.headers), head.reason, head.framing
+        own.fields = {name.lower(): value for name, value in own.headers}
+        return own
 
     def _switch(self, head: ResponseHead) -> None:
         """101: relay it, then octets both ways (RFC 9110 section 7.8)."""

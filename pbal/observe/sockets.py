@@ -1,0 +1,15 @@
+"""What a socket says of itself, for `socks` and `states`."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SocketInfo:
+    """One open socket: descriptor, age in seconds, class and state by Perlbal's names, its line, its service."""
+
+    fd: int
+    age: int
+    class_name: str
+    state: str
+    text: str
+    service: str
