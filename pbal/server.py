@@ -20,13 +20,12 @@ import signal
 from typing import Any
 
 from pbal.commands.interpreter import Interpreter
-from pbal.commands.session import Session
+from pbal.console.management import ManagementRole
 from pbal.model.errors import ConfigError
 from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.net.listener import Listener, listen
 from pbal.net.tasks import cancel_all, spawn
-from pbal.roles.management import ManagementRole
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.roles.selector import Selector
 from pbal.roles.web.role import WebServer
@@ -108,7 +107,7 @@ class Server:
         """See model.world.Runtime."""
         if service.handler is None and service.role:
             role = ROLES[service.role]
-            service.handler = role(service, self) if role is ManagementRole else role(service)
+            service.handler = role(service, self.interpreter) if role is ManagementRole else role(service)
 
     def listen(self, service: Service) -> None:
         """See model.world.Runtime."""
@@ -136,10 +135,6 @@ class Server:
         """Where a service really listens: tests say port 0."""
         endpoint = self._listeners[service.lower()].address
         return endpoint.host or "127.0.0.1", endpoint.port
-
-    def session(self, origin: str) -> Session:
-        """A fresh context for a console connection."""
-        return Session(self.world, origin=origin)
 
     # -- the tick ------------------------------------------------------------------------------------------------
 

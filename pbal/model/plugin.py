@@ -49,8 +49,11 @@ class Plugin:
         """Before a reload: let what is in flight come to rest, in bounded time. Hooks go on being called."""
 
     def carry(self) -> Any:
-        """Plain data for the next generation."""
+        """Plain data for the next generation. Changes nothing here: the reload may still fail."""
         return None
+
+    def resume(self) -> None:
+        """A reload failed after quiesce(), perhaps after carry(): what was handed over is this instance's again."""
 
     def adopt(self, carried: Any) -> None:
         """Take over what the previous generation carried."""

@@ -158,6 +158,7 @@ class Service:
         self.replace_chain(chain)
         for plugin in gone:
             if self.opened:
+                plugin.service_disabled()
                 plugin.close()
 
     def _make(self, name: str) -> Plugin:

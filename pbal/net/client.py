@@ -122,7 +122,7 @@ class ClientConnection(asyncio.Protocol):
         counts["clients"] += 1
         name = transport.get_extra_info("peername")
         self.peer = _interned(name[0]) if name else b"unknown"
-        self.deadline = world.clock.now() + self.home.values["header_timeout"]
+        self.deadline = world.clock.now() + (self.home.values["header_timeout"] or inf)
         high = self.home.values["buffer_size"]
         if high != 65536:
             self.transport.set_write_buffer_limits(high=high)
@@ -179,7 +179,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.unsent = self.transport.get_write_buffer_size()
-        self.deadline = self.home.world.clock.now() + self.service.values["idle_timeout"]
+        self.deadline = self.home.world.clock.now() + (self.service.values["idle_timeout"] or inf)
         if self.exchange is not None and self.exchange.sink is not None:
             self.exchange.sink.client_full()
 
@@ -218,7 +218,7 @@ class ClientConnection(asyncio.Protocol):
         if head is None:
             if self.state is PERSIST_WAIT and not reader.at_start:
                 self.state = READING_HEADERS
-                self.deadline = home.world.clock.now() + home.values["header_timeout"]
+                self.deadline = home.world.clock.now() + (home.values["header_timeout"] or inf)
             return False
         assert isinstance(head, RequestHead)
         world = home.world
@@ -232,7 +232,7 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = inf
         else:
             self.state = READING_BODY
-            self.deadline = now + home.values["idle_timeout"]
+            self.deadline = now + (home.values["idle_timeout"] or inf)
         home.begin(exchange)
         return True
 
@@ -258,7 +258,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(BadRequest(f"the body is larger than {limit} octets", 413))
             return False
         if self.state is READING_BODY:
-            self.deadline = self.home.world.clock.now() + exchange.service.values["idle_timeout"]
+            self.deadline = self.home.world.clock.now() + (exchange.service.values["idle_timeout"] or inf)
         if sink is not None:
             sink.body_data(event)
         return True
@@ -300,7 +300,7 @@ class ClientConnection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         if self.state is READING_BODY:
-            self.deadline = self.home.world.clock.now() + self.service.values["idle_timeout"]
+            self.deadline = self.home.world.clock.now() + (self.service.values["idle_timeout"] or inf)
         self.transport.resume_reading()
         self.advance()
 
@@ -377,7 +377,7 @@ class ClientConnection(asyncio.Protocol):
         home = self.home
         self.service = home
         self.state = PERSIST_WAIT
-        self.deadline = home.world.clock.now() + home.values["persist_client_idle_timeout"]
+        self.deadline = home.world.clock.now() + (home.values["persist_client_idle_timeout"] or inf)
         paused, self.flags = self.flags & _BODY_PAUSED, 0
         if paused or (self.reader is not None and self.reader.buffered):
             if not self.transport.is_reading():
@@ -424,7 +424,7 @@ class ClientConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close after what was written has gone out."""
         if self.transport is not None:
-            self.deadline = self.home.world.clock.now() + self.service.values["idle_timeout"]
+            self.deadline = self.home.world.clock.now() + (self.service.values["idle_timeout"] or inf)
             self.transport.close()
 
     def abort(self) -> None:
@@ -473,7 +473,7 @@ class ClientConnection(asyncio.Protocol):
         if unsent and self.state is not LINGERING:
             if self.unsent == 0 or unsent < self.unsent:  # slow, but moving
                 self.unsent = unsent
-                self.deadline = now + self.service.values["idle_timeout"]
+                self.deadline = now + (self.service.values["idle_timeout"] or inf)
                 return
             counts["slow_readers_closed"] += 1
             self.abort()

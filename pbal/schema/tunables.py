@@ -323,7 +323,7 @@ SERVER: tuple[Tunable, ...] = (
     Tunable(
         "plugin_path",
         types.DIRECTORY,
-        summary="Directory searched for plugins before the bundled ones.",
+        summary="Directory searched for plugins that are not bundled.",
         source="pbal",
     ),
     Tunable(

@@ -116,7 +116,7 @@ class Relay:
         request = self.exchange.request
         backend.reader.expect(request.method)
         values = self.role.service.values
-        backend.deadline = self.role.clock.now() + values["response_timeout"]
+        backend.deadline = self.role.clock.now() + (values["response_timeout"] or inf)
         backend.transport.write(self._request_octets(request))
         if request.framing:
             self._send_body()
@@ -198,7 +198,7 @@ class Relay:
             raise RuntimeError("body octets while no backend is assigned: pause_body was not honoured")
         self.body_sent = True
         if self.phase == "tunnel":
-            backend.deadline = self.role.clock.now() + self.role.service.values["tunnel_timeout"]
+            backend.deadline = self.role.clock.now() + (self.role.service.values["tunnel_timeout"] or inf)
             backend.transport.write(data)
         else:
             backend.transport.write(chunk(data) if self.chunked_up else data)
@@ -266,7 +266,7 @@ class Relay:
         """The backend showed life, or has to wait for us: its time starts anew."""
         values = self.role.service.values
         name = "tunnel_timeout" if self.phase == "tunnel" else "response_timeout"
-        backend.deadline = self.role.clock.now() + values[name]
+        backend.deadline = self.role.clock.now() + (values[name] or inf)
 
     def backend_readable(self) -> None:
         """Octets of the response arrived: relay what is complete, in one write."""

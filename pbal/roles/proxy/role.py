@@ -34,6 +34,8 @@ class ReverseProxy(HttpRole):
         self.bored: dict[Node, list[BackendConnection]] = {}
         self.waiting: dict[Relay, None] = {}
         """Relays without a backend, in order of arrival."""
+        self.connecting = 0
+        """Connections being opened."""
         self._pool: Pool | None = None
         self.changed("pool")
 
@@ -89,6 +91,7 @@ class ReverseProxy(HttpRole):
         backend = BackendConnection(self, node)
         loop = asyncio.get_running_loop()
         endpoint = node.endpoint
+        self.connecting += 1
         try:
             async with asyncio.timeout(self.service.values["connect_timeout"]):
                 await loop.create_connection(lambda: backend, endpoint.host, endpoint.port)
@@ -101,6 +104,8 @@ class ReverseProxy(HttpRole):
             if relay in self.waiting:
                 del self.waiting[relay]
                 relay.connect_failed(node, status)
+        finally:
+            self.connecting -= 1
 
     def forget(self, relay: Relay) -> None:
         """`relay` waits no longer."""
@@ -190,7 +195,7 @@ class ReverseProxy(HttpRole):
 
     def tick(self, now: float) -> None:
         """Once a second: clients that waited too long, bored backends that are too many."""
-        limit = self.service.values["queue_timeout"]
+        limit = self.service.values["queue_timeout"] or float("inf")
         for relay in [relay for relay in self.waiting if relay.started + limit < now]:
             relay.give_up(503)
         surplus = sum(map(len, self.bored.values())) - int(self.service.values["backend_persist_cache"])

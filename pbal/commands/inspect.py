@@ -1,0 +1,335 @@
+"""Everything that only looks. Shapes of lines: Perlbal manual, Management; rows carry the same as named columns."""
+
+import os
+import resource
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pbal import __version__
+from pbal.commands.session import Session
+from pbal.lang.parser import quoted
+from pbal.model.pool import Pool
+from pbal.model.service import Service
+from pbal.observe.sockets import SocketInfo
+from pbal.schema.commands import Reply, Rows, Text, command
+from pbal.schema.types import Endpoint
+
+Row = tuple[Any, ...]
+
+
+def _table(columns: str, rows: Any, line: Callable[[Row], str] = lambda row: " ".join(map(str, row)), **more: Any) -> Rows:
+    return Rows(tuple(columns.split()), rows, line, **more)
+
+
+def _sockets(session: Session) -> Iterator[SocketInfo]:
+    """Every open socket; those that close while a long list is written are left out."""
+    runtime = session.world.runtime
+    listeners = runtime.listeners() if runtime is not None else []
+    for thing in [*listeners, *list(session.world.clients), *list(session.world.backends)]:
+        if getattr(thing, "state", "") != "closed":
+            yield thing.describe()
+
+
+@command
+def show_service(session: Session, service: Service | None = None) -> Reply:
+    """List the services, or describe one.
+
+    Source: Perlbal manual, show service.
+    """
+    if service is not None:
+        rows = list(_service_facts(service))
+        return _table("key value", rows, lambda row: f"{row[0]:>14}: {row[1]}" if row[0] else str(row[1]), head=(f"SERVICE {service.name}",))
+    services = sorted(session.world.services.values(), key=lambda each: each.name)
+    return _table(
+        "name listen state role",
+        [(s.name, s["listen"] or "not_listening", "ENABLED" if s.enabled else "DISABLED", s.role) for s in services],
+        lambda row: " ".join(map(str, row[:3])),
+    )
+
+
+def _service_facts(service: Service) -> Iterator[Row]:
+    yield "listening", service["listen"] or "--"
+    yield "role", service.role
+    handler: Any = service.handler
+    if service.role == "reverse_proxy":
+        bored = sum(map(len, handler.bored.values())) if handler is not None else 0
+        yield "pend clients", len(handler.waiting) if handler is not None else 0
+        yield "pend backend", handler.connecting if handler is not None else 0
+        yield "bored", bored
+        pool = service["pool"]
+        if pool:
+            yield "pool", pool
+            yield "nodes", ""
+            for node in service.world.pool(pool).nodes:
+                yield "", f"{'':16}{node.name:<21} {node.requests:>7}"
+    if service.role == "web_server":
+        yield "docroot", service["docroot"]
+
+
+@command
+def show_pool(session: Session, pool: Pool | None = None) -> Reply:
+    """List the pools, or the nodes of one with the requests each was given.
+
+    Source: Perlbal manual, show pool.
+    """
+    if pool is not None:
+        nodes = [(n.name, n.requests, n.active, "up") for n in pool.nodes]
+        nodes += [(n.name, n.requests, n.active, "draining") for n in pool.draining]
+        return _table("node requests active state", nodes, lambda row: f"{row[0]} {row[1]}" + (f" {row[3]} {row[2]}" if row[3] != "up" else ""))
+    rows: list[Row] = []
+    for each in sorted(session.world.pools.values(), key=lambda one: one.name):
+        users = sum(1 for s in session.world.services.values() if s["pool"] == each.name)
+        rows += [(each.name, "nodes", len(each.nodes)), (each.name, "services", users)]
+    return _table("pool key count", rows)
+
+
+@command
+def show_plugins(session: Session) -> Reply:
+    """The plugins of each service that has some, then those loaded, with their generation.
+
+    Source: Perlbal manual, plugins.
+    """
+    world = session.world
+    rows: list[Row] = [(s.name, " ".join(name for name, _ in s.plugins)) for s in world.services.values() if s.plugins]
+    rows += [("loaded", f"{each.name} generation {each.generation} {each.path}") for each in world.plugins.values()]
+    return _table("service plugins", rows)
+
+
+@command
+def show_counters(session: Session, glob: str | None = None) -> Reply:
+    """Counters and their values, all or those LIKE a pattern."""
+    counts = sorted(session.world.counters.counts.items())
+    return _table("counter value", [(name, value) for name, value in counts if glob is None or fnmatchcase(name, glob)])
+
+
+@command
+def show_tunables(session: Session, service: Service | None = None) -> Reply:
+    """Every tunable, with its value on a service and its default."""
+    rows: list[Row] = []
+    for tunable in sorted(session.world.tunables.values(), key=lambda each: each.name):
+        if service is not None and not tunable.fits(service.role):
+            continue
+        value = None if service is None else service.values[tunable.name]
+        shown = "" if value is None else tunable.type.render(value)
+        rows.append((tunable.name, shown or "-", tunable.default or "-", tunable.summary))
+    return _table("tunable value default summary", rows)
+
+
+@command
+def states(session: Session, service: Service | None = None) -> Reply:
+    """How many connections of each class are in each state.
+
+    Source: Perlbal manual, states.
+    """
+    infos = (info for info in _sockets(session) if service is None or info.service == service.name)
+    tally = Tally((info.class_name, info.state) for info in infos)
+    return _table("class state count", [(*key, number) for key, number in sorted(tally.items())])
+
+
+@command
+def socks(session: Session) -> Reply:
+    """Every open connection, one a line.
+
+    Source: Perlbal manual, socks.
+    """
+    rows = ((info.fd, info.age, info.class_name, info.state, info.service, info.text) for info in _sockets(session))
+    return _table("fd age class state service text", rows, lambda row: f"{row[0]:5d} {row[1]:5d}s {row[5]}", head=("   fd    age",))
+
+
+@command
+def socks_summary(session: Session) -> Reply:
+    """How many connections of each class are open.
+
+    Source: Perlbal manual, socks summary.
+    """
+    tally = Tally(info.class_name for info in _sockets(session))
+    buffered = sum(
+        thing.transport.get_write_buffer_size()
+        for thing in [*session.world.clients, *session.world.backends]
+        if getattr(thing, "transport", None) is not None
+    )
+    tail = ("", f"Aggregate write buffer: {buffered / 1024:.1f}k", f"            Open files: {sum(tally.values())}")
+    return _table("count class", [(number, name) for name, number in sorted(tally.items())], lambda row: f"{row[0]:5d} {row[1]}", tail=tail)
+
+
+@command
+def nodes(session: Session, node: Endpoint | None = None) -> Reply:
+    """What is known of each node.
+
+    Source: Perlbal manual, nodes. differs: connects counts only those that succeeded.
+    """
+    rows: list[Row] = []
+    for pool in session.world.pools.values():
+        for each in pool.nodes:
+            if node is not None and each.endpoint != node:
+                continue
+            rows += [
+                (each.name, "attempts", each.connects + each.failures),
+                (each.name, "connects", each.connects),
+                (each.name, "failures", each.failures),
+                (each.name, "active", each.active),
+                (each.name, "requests", each.requests),
+            ]
+            rows += [(each.name, f"responsecodes {code}", number) for code, number in sorted(each.responses.items())]
+    return _table("node key value", rows)
+
+
+@command
+def backends(session: Session) -> Reply:
+    """Open connections to each node.
+
+    Source: Perlbal manual, backends.
+    """
+    tally = Tally(backend.node.name for backend in session.world.backends)
+    return _table("node connections", sorted(tally.items()))
+
+
+@command
+def queues(session: Session) -> Reply:
+    """Clients of each reverse_proxy that wait for a backend: how many, and how long the first has (seconds).
+
+    Source: Perlbal manual, queues. highpri and lowpri are always empty.
+    """
+    now = session.world.clock.now()
+    rows: list[Row] = []
+    for service in session.world.services.values():
+        waiting = getattr(service.handler, "waiting", None)
+        if service.role != "reverse_proxy":
+            continue
+        first = next(iter(waiting), None) if waiting else None
+        for name, age, count in (
+            ("normal", int(now - first.started) if first is not None else 0, len(waiting or ())),
+            ("highpri", 0, 0),
+            ("lowpri", 0, 0),
+        ):
+            rows += [(service.name, f"{name}.age", age), (service.name, f"{name}.count", count)]
+    return _table("service key value", rows, lambda row: f"{row[0]}-{row[1]} {row[2]}")
+
+
+@command
+def uptime(session: Session) -> Reply:
+    """When pbal started, how long it runs (seconds), its version.
+
+    Source: Perlbal manual, uptime.
+    """
+    world = session.world
+    return _table(
+        "key value",
+        [("starttime", int(world.started)), ("uptime", int(world.clock.now() - world.started_at)), ("version", __version__)],
+    )
+
+
+@command
+def version(session: Session) -> Reply:
+    """The same as uptime.
+
+    Source: Perlbal manual, version.
+    """
+    return uptime(session)
+
+
+@command
+def proc(session: Session) -> Reply:
+    """Process figures, with what came since the previous `proc` of this connection.
+
+    Source: Perlbal manual, proc.
+    """
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    now = (usage.ru_utime, usage.ru_stime, session.world.counters.counts["requests"])
+    before = session.proc or (0.0, 0.0, 0)
+    session.proc = now
+    rows: list[Row] = [
+        ("time", int(session.world.clock.epoch()), None),
+        ("pid", os.getpid(), None),
+        ("utime", round(now[0], 3), round(now[0] - before[0], 3)),
+        ("stime", round(now[1], 3), round(now[1] - before[1], 3)),
+        ("reqs", now[2], now[2] - before[2]),
+        ("rss_kb", _resident_kb(), None),
+    ]
+    return _table("key value delta", rows, lambda row: f"{row[0]}: {row[1]}" + (f" (+{row[2]})" if row[2] is not None else ""))
+
+
+def _resident_kb() -> int:
+    """Resident memory in KiB; the peak where the system does not tell the present."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() // 1024
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@command
+def fd(session: Session) -> Reply:
+    """The limit of open files, and how many are open.
+
+    Source: Perlbal manual, fd.
+    """
+    try:
+        used = len(os.listdir("/proc/self/fd")) - 1
+    except OSError:
+        used = sum(1 for _ in _sockets(session))
+    return _table("key value", [("max", resource.getrlimit(resource.RLIMIT_NOFILE)[0]), ("cur", used)])
+
+
+@command
+def dumpconfig(session: Session) -> Reply:
+    """A configuration that makes this state again.
+
+    Source: Perlbal manual, dumpconfig. differs: complete, in an order that loads.
+    """
+    return Text(dump_lines(session), end_dot=False)
+
+
+def dump_lines(session: Session) -> Iterator[str]:
+    """The lines of dumpconfig: server, plugins, defaults, pools, services, what enables them."""
+    world = session.world
+    for name, text in sorted(world.server_explicit.items()):
+        yield f"SERVER {name} = {quoted(text)}"
+    for name in world.plugins:
+        yield f"LOAD {name}"
+    for name, text in sorted(world.defaults.items()):
+        yield f"DEFAULT {name} = {quoted(text)}"
+    for pool in world.pools.values():
+        yield ""
+        yield f"CREATE POOL {pool.name}"
+        if pool.values["balance_method"] != "random":
+            yield f"  SET balance_method = {pool.values['balance_method']}"
+        for node in pool.nodes:
+            yield f"  POOL {pool.name} ADD {node.name}"
+    for service in world.services.values():
+        yield ""
+        yield f"CREATE SERVICE {service.name}"
+        yield from (f"  {line}" for line in _service_settings(service, world.tunables))
+    yield ""
+    for service in world.services.values():
+        late = [f"SET {service.name} default_service = {service['default_service']}"] if service["default_service"] else []
+        for _, plugin in service.plugins:
+            late += plugin.dumpconfig()
+        if late:
+            yield f"USE {service.name}"
+            yield from (f"  {line}" for line in late)
+    for service in world.services.values():
+        if service.enabled:
+            yield f"ENABLE {service.name}"
+
+
+_FIRST = ("role", "listen", "pool", "plugins")
+
+
+def _service_settings(service: Service, tunables: Any) -> Iterator[str]:
+    said = service.explicit
+    for name in (*(n for n in _FIRST if n in said), *sorted(set(said) - set(_FIRST))):
+        if name == "default_service":
+            continue  # may name a service that comes later
+        value = service.values[name]
+        tunable = tunables[name]
+        text = said[name] if value is None else tunable.type.render(value)
+        yield f"SET {name} = {quoted(text)}"
+    for rule in service.header_rules:
+        name = rule.name.decode()
+        if rule.value is None:
+            yield f"HEADER {service.name} REMOVE {name}"
+        else:
+            yield f"HEADER {service.name} INSERT {name}: {quoted(rule.value.decode())}"

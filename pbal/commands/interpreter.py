@@ -1,0 +1,279 @@
+"""Statements carried out: text to Statement (lang), Statement to handler (schema), handler on World.
+
+Two callers: the console hands in one line at a time and may wait (a RELOAD waits for store calls); a file is run whole,
+before anything is live. A file with mistakes reports all of them. What keeps the list honest is that a mistake does
+not cause others: after a CREATE or USE that failed, the statements about that object are only parsed; after a LOAD that
+failed, what would have come from that plugin is not held against the file; a service with a mistake is not checked at ENABLE.
+
+The grammar is built once per file: the LOAD lines are found first, and their fragments handed to the Language together.
+Live, a LOAD that brings new statements builds the new parser in a thread (50 ms) and swaps it in.
+"""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from pbal.commands.session import Session
+from pbal.lang.ast import Statement
+from pbal.lang.mistakes import Mistake, did_you_mean, positioned
+from pbal.lang.parser import GrammarMistake, Language
+from pbal.model.errors import ConfigError
+from pbal.model.world import LoadedPlugin, World
+from pbal.schema.commands import CORE_COMMANDS, CommandError, Registry, Reply
+from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
+
+_LOAD_LINE = re.compile(r"\s*LOAD\s+([\w-]+)\s*(?:#.*)?", re.IGNORECASE)
+
+CONVERTERS: dict[str, Callable[[Any, str], object]] = {
+    "service_name": lambda session, text: session.world.service(text),
+    "pool_name": lambda session, text: session.world.pool(text),
+    "object_name": lambda session, text: session.world.object(text),
+    "selector_name": lambda session, text: session.world.service(text),
+    "node": lambda session, text: ENDPOINT.parse(text),
+    "seconds": lambda session, text: DURATION.parse(text),
+    "switch": lambda session, text: BOOL.parse(text),
+    "count": lambda session, text: INT.parse(text),
+}
+
+
+class Interpreter:
+    """The language and the handlers of one World."""
+
+    def __init__(self, world: World) -> None:
+        from pbal.commands import inspect as _inspect  # noqa: F401 - handlers register themselves
+        from pbal.commands import plugins, pools, server, services  # noqa: F401
+
+        self.world = world
+        self.language = Language()
+        self.registry = CORE_COMMANDS.copy()
+        self.folder = Path()
+        """Where relative paths in the file begin."""
+        self._in_file = False
+        self._prebuilt: dict[str, str] = {}
+
+    # -- one statement -------------------------------------------------------------------------------------------
+
+    async def execute(self, session: Session, text: str) -> tuple[Reply | None, bool]:
+        """Carry out one line; its reply (None for an empty line) and whether JSON was asked for. Raises: Mistake."""
+        statement = self.language.parse_line(text)
+        if statement is None:
+            return None, False
+        self.world.counters.counts["console_commands"] += 1
+        result = self._call(session, statement)
+        if inspect.isawaitable(result):
+            try:
+                result = await result
+            except (CommandError, ConfigError) as error:
+                raise self._mistake(error, statement) from error
+        return result, statement.json
+
+    def _call(self, session: Session, statement: Statement) -> Any:
+        try:
+            function, arguments = self.registry.bind(session, statement, _WITH_ERRORS)
+            return function(session, **arguments)
+        except (CommandError, ConfigError) as error:
+            raise self._mistake(error, statement) from error
+
+    def _mistake(self, error: CommandError | ConfigError, statement: Statement) -> Mistake:
+        if isinstance(error, ConfigError):
+            error = _as_command_error(error, statement)
+        return positioned(error, statement)
+
+    # -- a file --------------------------------------------------------------------------------------------------
+
+    def run_file(self, path: str) -> list[Mistake]:
+        """Carry out a whole file; its mistakes, in order. Raises: OSError if it cannot be read."""
+        data = Path(path).read_bytes()
+        self.folder = Path(path).resolve().parent
+        lines = data.decode("utf-8", "surrogateescape").split("\n")
+        run = _FileRun(self, path)
+        self._in_file = True
+        try:
+            self._collect_fragments(lines)
+            for number, line in enumerate(lines, 1):
+                run.line(number, line)
+        finally:
+            self._in_file = False
+        return run.mistakes
+
+    def _collect_fragments(self, lines: list[str]) -> None:
+        """Build the grammar with the fragments of every bundled plugin that the file will load."""
+        from pbal.lang.parser import bundled_fragments
+
+        known = bundled_fragments()
+        named = {match[1].lower() for line in lines if (match := _LOAD_LINE.fullmatch(line.rstrip("\r")))}
+        self._prebuilt = {name: known[name] for name in sorted(named) if name in known}
+        self.language = Language(self._prebuilt)
+
+    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a handler's coroutine in a file, where nothing is there to wait for."""
+        try:
+            coroutine.send(None)
+        except StopIteration as ended:
+            return ended.value
+        coroutine.close()
+        raise ConfigError("only on the console of a running pbal")
+
+    # -- plugins' statements -------------------------------------------------------------------------------------
+
+    async def prepare(self, loaded: LoadedPlugin) -> tuple[Language, Registry]:
+        """Language and registry with a plugin's statements, for `install`. Raises: ConfigError."""
+        fragments = {name: plugin.grammar for name, plugin in self.world.plugins.items() if plugin.grammar}
+        fragments.pop(loaded.name, None)
+        if loaded.grammar:
+            fragments[loaded.name] = loaded.grammar
+        language = self.language
+        if not self._in_file or any(self.language.fragments.get(name) != text for name, text in fragments.items()):
+            if fragments != dict(self.language.fragments):
+                language = Language({**fragments, **(self._prebuilt if self._in_file else {})})
+                await self._build(language)
+        registry = self.registry.copy()
+        registry.unregister(loaded.name)
+        try:
+            registry.register(loaded.name, loaded.commands)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        rules = Language({loaded.name: loaded.grammar}) if loaded.grammar else Language()
+        own = rules.rules - Language().rules
+        names = {function.__name__.removesuffix("_") for function in loaded.commands}
+        if own != names:
+            odd = ", ".join(sorted(own ^ names))
+            raise ConfigError(f"plugin '{loaded.name}': statements and handlers do not match: {odd}")
+        return language, registry
+
+    async def _build(self, language: Language) -> None:
+        try:
+            if self._in_file:
+                language.build()
+            else:
+                await asyncio.get_running_loop().run_in_executor(None, language.build)
+        except GrammarMistake as mistake:
+            raise ConfigError(str(mistake)) from None
+
+    def install(self, language: Language, registry: Registry) -> None:
+        """Swap in what `prepare` made."""
+        self.language, self.registry = language, registry
+
+    def uninstall(self, plugin: str) -> None:
+        """Take a plugin's statements out. The parser is rebuilt at the next line."""
+        self.registry.unregister(plugin)
+        if plugin in self.language.fragments:
+            self.language = Language({name: text for name, text in self.language.fragments.items() if name != plugin})
+
+
+def _as_command_error(error: ConfigError, statement: Statement) -> CommandError:
+    """A model's refusal with the argument it is about, and a suggestion."""
+    arg = None
+    for terminal, said in statement.args.items():
+        if error.about and said.text.lower() == error.about.lower():
+            arg = terminal
+    return CommandError(error.message, arg, did_you_mean(error.about, error.candidates) if error.about else "")
+
+
+def _with_errors(converter: Callable[[Any, str], object]) -> Callable[[Any, str], object]:
+    def convert(session: Any, text: str) -> object:
+        try:
+            return converter(session, text)
+        except ConfigError as error:
+            raise CommandError(error.message, hint=did_you_mean(error.about, error.candidates)) from None
+
+    return convert
+
+
+_WITH_ERRORS = {name: _with_errors(converter) for name, converter in CONVERTERS.items()}
+
+
+class _FileRun:
+    """One pass over a file."""
+
+    def __init__(self, interpreter: Interpreter, path: str) -> None:
+        self._interpreter = interpreter
+        self._path = path
+        self._session = Session(interpreter.world, interpreter, origin=path, verbose=False)
+        self.mistakes: list[Mistake] = []
+        self._faulty: set[str] = set()
+        """Names of objects that a mistake was made about; they are not checked at ENABLE."""
+        self._plugin_failed = False
+
+    def line(self, number: int, text: str) -> None:
+        """Carry out one line."""
+        interpreter = self._interpreter
+        try:
+            statement = interpreter.language.parse_line(text, file=self._path, line=number)
+            if statement is None or self._depends_on_mistake(statement):
+                return
+            try:
+                result = interpreter._call(self._session, statement)
+                if inspect.iscoroutine(result):
+                    try:
+                        interpreter.drive(result)
+                    except (CommandError, ConfigError) as error:
+                        raise interpreter._mistake(error, statement) from error
+            except Mistake as mistake:
+                self._failed(statement, mistake)
+                return
+            if statement.rule in ("create_service", "create_pool", "use"):
+                self._session.broken = False
+        except GrammarMistake as mistake:
+            self._report(Mistake(str(mistake), line=number, source=text, file=self._path))
+        except Mistake as mistake:
+            self._failed_to_parse(mistake, text)
+
+    def _depends_on_mistake(self, statement: Statement) -> bool:
+        """Whether a statement is about something that was refused before."""
+        if statement.rule in ("create_service", "create_pool", "load"):
+            return False
+        named = {statement.get(kind) for kind in ("object_name", "service_name", "pool_name", "selector_name")} - {None}
+        if any(str(name).lower() in self._missing() for name in named):
+            if statement.rule == "use":
+                self._session.broken = True
+            return True
+        if statement.rule in ("set", "vhost", "vpath") and not named & {statement.get("object_name"), statement.get("selector_name")}:
+            if self._session.broken:
+                return True
+        if statement.rule == "enable":
+            service = self._interpreter.world.services.get(str(statement.get("service_name")).lower())
+            return service is not None and service.name.lower() in self._faulty
+        return False
+
+    def _missing(self) -> set[str]:
+        world = self._interpreter.world
+        return {name for name in self._faulty if name not in world.services and name not in world.pools}
+
+    def _failed(self, statement: Statement, mistake: Mistake) -> None:
+        rule = statement.rule
+        if rule in ("create_service", "create_pool", "use"):
+            self._session.broken = True
+            self._session.current = None
+            self._faulty.add(str(statement.get("new_name") or statement.get("object_name")).lower())
+        elif rule == "load":
+            self._plugin_failed = True
+        else:
+            about = statement.get("object_name") or statement.get("selector_name")
+            current = about or (self._session.current.name if self._session.current is not None else "")
+            self._faulty.add(current.lower())
+            if self._plugin_failed and rule == "set" and self._from_plugin(statement):
+                return
+        self._report(mistake)
+
+    def _from_plugin(self, statement: Statement) -> bool:
+        """Whether a SET may have failed only because a plugin is missing whose LOAD is reported already."""
+        tunable = str(statement.get("tunable")).lower()
+        return tunable == "plugins" or tunable not in self._interpreter.world.tunables
+
+    def _failed_to_parse(self, mistake: Mistake, text: str) -> None:
+        words = text.split()
+        if words and words[0].upper() in ("CREATE", "USE"):
+            self._session.broken = True
+            self._session.current = None
+        elif self._session.current is not None:
+            self._faulty.add(self._session.current.name.lower())
+        if self._plugin_failed and mistake.message.endswith("is not a statement"):
+            return
+        self._report(mistake)
+
+    def _report(self, mistake: Mistake) -> None:
+        self.mistakes.append(mistake)

@@ -1,0 +1,37 @@
+"""LOAD, RELOAD, UNLOAD."""
+
+from pbal import loader
+from pbal.commands.session import Session
+from pbal.schema.commands import OK, Reply, command
+
+
+@command
+async def load(session: Session, plugin: str) -> Reply:
+    """Load a plugin: bundled, or from SERVER plugin_path. Loading one again changes nothing.
+
+    Source: Perlbal manual, LOAD.
+    """
+    await loader.load(session.world, session.interpreter, plugin)
+    return OK
+
+
+@command
+async def reload(session: Session, plugin: str) -> Reply:
+    """Load a plugin's file anew and swap it in on every service; parked polls and settings stay.
+
+    A file that does not import, or fails a check, leaves the old one serving.
+    Source: Perlbal manual, RELOAD. differs: every plugin can be reloaded.
+    """
+    session.runtime()
+    await loader.reload(session.world, session.interpreter, plugin)
+    return OK
+
+
+@command
+def unload(session: Session, plugin: str) -> Reply:
+    """Forget a plugin that no service uses.
+
+    Source: Perlbal manual, UNLOAD. differs: refused while a service uses it.
+    """
+    loader.unload(session.world, session.interpreter, plugin)
+    return OK

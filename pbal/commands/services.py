@@ -1,0 +1,122 @@
+"""CREATE, USE, SET, DEFAULT, ENABLE, DISABLE, HEADER."""
+
+import re
+
+from pbal.commands.session import Session
+from pbal.model.errors import ConfigError
+from pbal.model.pool import Pool
+from pbal.model.service import HeaderRule, Service
+from pbal.schema.commands import OK, CommandError, Reply, command
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_OURS = frozenset({"connection", "content-length", "transfer-encoding", "keep-alive", "te", "trailer", "upgrade", "via"})
+"""Fields that frame messages or are this hop's: a rule about them would break the protocol."""
+
+
+@command
+def create_service(session: Session, new: str) -> Reply:
+    """Make a service. It becomes the current object.
+
+    Raises: ConfigError if a service or pool has the name.
+    Source: Perlbal manual, CREATE SERVICE.
+    """
+    session.current = session.world.create_service(new)
+    return OK
+
+
+@command
+def create_pool(session: Session, new: str) -> Reply:
+    """Make a pool. It becomes the current object.
+
+    Raises: ConfigError if a service or pool has the name.
+    Source: Perlbal manual, CREATE POOL.
+    """
+    session.current = session.world.create_pool(new)
+    return OK
+
+
+@command
+def use(session: Session, object_: Service | Pool) -> Reply:
+    """Make a service or pool the current object, which SET without a name is about.
+
+    Source: Perlbal manual, USE.
+    """
+    session.current = object_
+    return OK
+
+
+@command
+def set_(session: Session, tunable: str, value: str, object_: Service | Pool | None = None) -> Reply:
+    """Set a tunable of a service or a parameter of a pool; whole or not at all.
+
+    Source: Perlbal manual, SET. differs: an unknown parameter of a pool is an error.
+    """
+    target = object_ or session.current
+    if target is None:
+        raise CommandError("omitted service/pool name not implied from context", "tunable", "CREATE or USE one first")
+    try:
+        target.set(tunable, value)
+    except ConfigError as error:
+        if error.about == value:
+            raise CommandError(error.message, "value") from None
+        raise
+    return OK
+
+
+@command
+def default(session: Session, tunable: str, value: str) -> Reply:
+    """Change the default of a tunable for services made later.
+
+    Source: Perlbal manual, DEFAULT. differs: name and value are checked at once.
+    """
+    session.world.set_default(tunable, value)
+    return OK
+
+
+@command
+def enable(session: Session, service: Service) -> Reply:
+    """Open a service: plugins first, then its listener.
+
+    Source: Perlbal manual, ENABLE.
+    """
+    session.world.enable(service)
+    return OK
+
+
+@command
+def disable(session: Session, service: Service) -> Reply:
+    """Stop listening. Parked polls get their empty answer, other connections go on.
+
+    Source: Perlbal manual, DISABLE.
+    """
+    session.world.disable(service)
+    return OK
+
+
+def _name(field: str) -> bytes:
+    if not _TOKEN.fullmatch(field) or field.lower() in _OURS:
+        raise CommandError(f"'{field}' cannot be set or removed by a rule", "field_name")
+    return field.encode()
+
+
+@command
+def header_insert(session: Session, service: Service, field: str, field_value: str) -> Reply:
+    """Put a field into every request to the backend, in place of one of that name.
+
+    Source: Perlbal manual, HEADER. differs: case is kept.
+    """
+    name = _name(field)
+    if any(ord(character) < 32 and character != "\t" for character in field_value):
+        raise CommandError("a field value holds no control characters", "field_value")
+    service.header_rules.append(HeaderRule(name, field_value.encode()))
+    return OK
+
+
+@command
+def header_remove(session: Session, service: Service, field: str) -> Reply:
+    """Take a field out of every request to the backend.
+
+    Source: Perlbal manual, HEADER.
+    """
+    service.header_rules.append(HeaderRule(_name(field), None))
+    return OK

@@ -1,0 +1,86 @@
+"""vhosts: a selector chooses the service by the Host of a request.
+
+    LOAD vhosts
+    CREATE SERVICE front
+      SET role    = selector
+      SET listen  = 0.0.0.0:80
+      SET plugins = vhosts
+      VHOST www.example.com = site
+      VHOST *.example.com   = other
+    ENABLE front
+
+For foo.site.com these are looked for, in this order: foo.site.com, *.foo.site.com, *.site.com, *.com, *. A pattern whose
+service does not exist (any more) is passed over. Case does not count; a port and one trailing dot are cut off.
+"""
+
+import re
+from typing import Any
+
+from pbal.api import OK, CommandError, ConfigError, Exchange, Plugin, Reply, Service, Verdict, hook
+
+_PATTERN = re.compile(r"\*|(?:\*\.)?[\w-]+(?:\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII)
+
+
+def candidates(host: str) -> list[str]:
+    """What to look up for a host, most particular first."""
+    host = host.lower()
+    host = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+    host = host.removesuffix(".")
+    if not host:
+        return ["*"]
+    labels = host.split(".")
+    return [host, *("*." + ".".join(labels[place:]) for place in range(len(labels))), "*"]
+
+
+def _instance(session: Any, selector: Service | None) -> "Vhosts":
+    service = selector or session.service()
+    if service.role != "selector":
+        raise ConfigError(f"service '{service.name}' is not a selector service", about=service.name)
+    instance = service.plugin("vhosts")
+    if instance is None:
+        raise ConfigError(f"service '{service.name}' does not have the plugin vhosts: SET plugins = vhosts", about=service.name)
+    return instance  # type: ignore[no-any-return]
+
+
+def vhost(session: Any, pattern: str, service: Service, selector: Service | None = None) -> Reply:
+    """Requests for a host (or *.host, or *) go to a service. A later statement replaces an equal pattern.
+
+    Source: Perlbal manual, VHOST. differs: the service must exist.
+    """
+    if not _PATTERN.fullmatch(pattern.lower()):
+        raise CommandError(f"invalid host pattern: '{pattern}'", "pattern")
+    _instance(session, selector).table[pattern.lower()] = service.name
+    return OK
+
+
+class Vhosts(Plugin):
+    """One selector's table."""
+
+    roles = frozenset({"selector"})
+    commands = (vhost,)
+
+    def __init__(self, service: Any, world: Any) -> None:
+        super().__init__(service, world)
+        self.table: dict[str, str] = {}
+
+    @hook.select_service
+    def by_host(self, exchange: Exchange) -> Verdict:
+        table, services = self.table, self.world.services
+        for candidate in candidates(exchange.request.host.decode("latin-1")):
+            name = table.get(candidate)
+            if name is not None and name.lower() in services:
+                try:
+                    exchange.hand_to(services[name.lower()])
+                except ConfigError as error:
+                    exchange.respond(500, (), f"{error.message}\n".encode())
+                return Verdict.TAKEN
+        return Verdict.PASS
+
+    def carry(self) -> dict[str, str]:
+        return self.table
+
+    def adopt(self, carried: dict[str, str]) -> None:
+        self.table = dict(carried)
+
+    def dumpconfig(self) -> tuple[str, ...]:
+        return tuple(f"VHOST {pattern} = {name}" for pattern, name in self.table.items())

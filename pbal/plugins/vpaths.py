@@ -1,0 +1,73 @@
+r"""vpaths: a selector chooses the service by the path of a request.
+
+    LOAD vpaths
+    CREATE SERVICE front
+      SET role            = selector
+      SET listen          = 0.0.0.0:80
+      SET plugins         = vpaths
+      SET default_service = site
+      VPATH ^/static/ = files
+      VPATH ^/poll/   = chat
+    ENABLE front
+
+The first pattern, in the order of the statements, that is found in the target (path and query, undecoded) decides. No
+match: default_service, or 404. Beside vhosts in `plugins`, the one named first is asked first.
+"""
+
+import re
+from typing import Any
+
+from pbal.api import OK, CommandError, ConfigError, Exchange, Plugin, Reply, Service, Verdict, hook
+
+
+def vpath(session: Any, regex: str, service: Service, selector: Service | None = None) -> Reply:
+    """Requests whose target a regular expression finds go to a service.
+
+    Source: Perlbal manual, VPATH. differs: case is kept, and the service must exist.
+    """
+    target = selector or session.service()
+    if target.role != "selector":
+        raise ConfigError(f"service '{target.name}' is not a selector service", about=target.name)
+    instance = target.plugin("vpaths")
+    if instance is None:
+        raise ConfigError(f"service '{target.name}' does not have the plugin vpaths: SET plugins = vpaths", about=target.name)
+    try:
+        compiled = re.compile(regex.encode())
+    except re.error as error:
+        raise CommandError(f"not a regular expression: {error}", "regex") from None
+    instance.rules.append((compiled, service.name))
+    return OK
+
+
+class Vpaths(Plugin):
+    """One selector's rules, in order."""
+
+    roles = frozenset({"selector"})
+    commands = (vpath,)
+
+    def __init__(self, service: Any, world: Any) -> None:
+        super().__init__(service, world)
+        self.rules: list[tuple[re.Pattern[bytes], str]] = []
+
+    @hook.select_service
+    def by_path(self, exchange: Exchange) -> Verdict:
+        for pattern, name in self.rules:
+            if pattern.search(exchange.request.target):
+                service = self.world.services.get(name.lower())
+                try:
+                    if service is None:
+                        raise ConfigError(f"service '{name}' does not exist")
+                    exchange.hand_to(service)
+                except ConfigError as error:
+                    exchange.respond(500, (), f"{error.message}\n".encode())
+                return Verdict.TAKEN
+        return Verdict.PASS
+
+    def carry(self) -> list[tuple[re.Pattern[bytes], str]]:
+        return self.rules
+
+    def adopt(self, carried: list[tuple[re.Pattern[bytes], str]]) -> None:
+        self.rules = list(carried)
+
+    def dumpconfig(self) -> tuple[str, ...]:
+        return tuple(f"VPATH {pattern.pattern.decode()} = {name}" for pattern, name in self.rules)
