@@ -23,12 +23,13 @@ from pbal.schema.types import (
     TEXT,
     WORDS,
     Endpoint,
+    Type,
     enum,
 )
 
 __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "REGEX", "SIZE", "TEXT", "WORDS",
     "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Histogram", "ManualClock",
-    "Parked", "Plugin", "Reply", "RequestHead", "Rows", "Service", "Text", "Tunable", "UnknownName", "Verdict", "World",
+    "Parked", "Plugin", "Reply", "RequestHead", "Rows", "Service", "Text", "Tunable", "Type", "UnknownName", "Verdict", "World",
     "enum", "hook", "spawn",
 ]  # fmt: skip

@@ -1,0 +1,172 @@
+"""What the console can see of polls, and do to them."""
+
+from collections import Counter as Tally
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from pbal.api import OK, CommandError, Reply, Rows, Service, Text
+
+from .framing import split
+from .lot import Parked
+from .names import BadName, key_for
+from .store import StoreError
+
+if TYPE_CHECKING:
+    from .plugin import Poll
+
+
+def _polls(session: Any, service: Service | None = None) -> Iterator["Poll"]:
+    """Poll instances, of one service or of all. Raises: CommandError."""
+    found = [instance for of, instance in session.world.instances("poll") if service is None or of is service]
+    if service is not None and not found:
+        raise CommandError(f"service '{service.name}' does not run the plugin poll", "service_name")
+    yield from found
+
+
+def _name(poll: "Poll", key: bytes) -> str:
+    return key[len(poll.settings.prefix) :].decode("utf-8", "replace")
+
+
+def show_parked(session: Any, service: Service | None = None, glob: str | None = None, count: int | None = None) -> Reply:
+    """List parked polls: id, service, queues, client, age, time left (seconds), looks; LIKE matches queue names."""
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        shown = 0
+        for instance in _polls(session, service):
+            for poll in instance.lot:
+                if count is not None and shown >= count:
+                    return
+                queues = [_name(instance, key) for key in poll.all_keys()]
+                if glob is None or any(fnmatchcase(queue, glob) for queue in queues):
+                    shown += 1
+                    yield _parked_row(session, instance, poll, queues)
+
+    if service is not None:
+        list(_polls(session, service))
+    columns = ("id", "service", "queues", "client", "age", "left", "looks")
+    return Rows(columns, rows(), lambda r: f"{r[0]} {r[1]} {','.join(r[2])} {r[3]} {r[4]}s {r[5]}s {r[6]}")
+
+
+def _parked_row(session: Any, instance: "Poll", poll: Parked, queues: list[str]) -> tuple[object, ...]:
+    world = session.world
+    left = max(0, round(poll.deadline / 4 - world.clock.now()))
+    return (poll.id, instance.service.name, queues, poll.client.peer_name, world.second - poll.since, left, poll.looks)
+
+
+def show_parked_summary(session: Any) -> Reply:
+    """Parked polls by service: how many, on how many queues, the age of the oldest (seconds)."""
+    rows = []
+    for instance in _polls(session):
+        lot = instance.lot
+        oldest = max((session.world.second - poll.since for poll in lot), default=0)
+        rows.append((instance.service.name, lot.count, len(lot.keys()), oldest))
+    return Rows(
+        ("service", "parked", "queues", "oldest"), rows, lambda r: f"{r[0]} parked {r[1]} queues {r[2]} oldest {r[3]}s"
+    )
+
+
+async def show_queue(session: Any, service: Service, queue: str) -> Reply:
+    """What the store holds for a queue, one message a line, without taking it."""
+    instance = next(_polls(session, service))
+    key = _key(instance, queue)
+    try:
+        value = instance.memory.peek(key) if instance.memory is not None else await _courier(instance).store.peek(key)
+    except StoreError as error:
+        raise CommandError(str(error)) from None
+    messages, framed = split(value, instance.settings.framing)
+    rows = [(number, message.decode("utf-8", "replace")) for number, message in enumerate(messages, 1)]
+    head = (f"{queue}: {len(value)} octets, {len(messages)} messages" + ("" if framed else ", not framed as poll_framing says"),)
+    return Rows(("number", "message"), rows, lambda r: f"{r[0]} {r[1]!r}", head=head)
+
+
+def show_store(session: Any) -> Reply:
+    """Each service's store: state and since when, sweeps, keys of the last one, its milliseconds, the watch and its lag."""
+    rows: list[tuple[object, ...]] = []
+    for instance in _polls(session):
+        name = instance.service.name
+        if instance.memory is not None:
+            facts = instance.memory.describe()
+            rows.append((name, "memory", "up", 0, 0, 0.0, "off", 0.0, f"{facts['queues']} queues {facts['octets']} octets"))
+        elif instance.courier is not None:
+            rows += _memcached_rows(session, name, instance)
+        for share, label in ((0.5, "median"), (0.99, "p99")):
+            if instance.store_to_answer.count:
+                milliseconds = round(instance.store_to_answer.percentile(share), 2)
+                rows.append((name, "store-to-answer", label, 0, 0, milliseconds, "off", 0.0, f"{milliseconds} ms"))
+    columns = ("service", "store", "state", "since", "sweep_keys", "sweep_ms", "watch", "lag_ms", "detail")
+    return Rows(columns, rows, lambda r: f"{r[0]} {r[1]} {r[2]} {r[8]}")
+
+
+def _memcached_rows(session: Any, name: str, instance: "Poll") -> Iterator[tuple[object, ...]]:
+    courier = _courier(instance)
+    for server, watcher in zip(courier.store.servers, courier.watchers, strict=True):
+        since = int(session.world.clock.now() - server.since)
+        state = "up" if server.up else "down"
+        watch = watcher.state if instance.settings.watch else "off"
+        lag = round(watcher.lag * 1000, 1)
+        detail = (
+            f"since {since}s sweeps {session.world.counters.counts['poll_sweeps']} keys {courier.last_sweep_keys}"
+            f" last {courier.last_sweep_ms:.1f}ms watch {watch} lag {lag}ms errors {server.errors}"
+        )
+        yield (name, server.name, state, since, courier.last_sweep_keys, round(courier.last_sweep_ms, 1), watch, lag, detail)
+
+
+def _courier(instance: "Poll") -> Any:
+    return instance.courier
+
+
+def _key(instance: "Poll", queue: str) -> bytes:
+    try:
+        return key_for(queue.encode("utf-8", "replace"), instance.settings.prefix)
+    except BadName as error:
+        raise CommandError(str(error), "queue") from None
+
+
+def _targets(session: Any, target: str) -> list[tuple["Poll", Parked]]:
+    """The polls meant by a number or a queue name. Raises: CommandError."""
+    found: list[tuple[Poll, Parked]] = []
+    for instance in _polls(session):
+        poll = instance.lot.find(target)
+        if poll is not None:
+            found.append((instance, poll))
+            continue
+        key = instance.settings.prefix + target.encode("utf-8", "replace")
+        found += [(instance, waiting) for waiting in instance.lot.waiting(key)]
+    if not found:
+        raise CommandError(f"no poll is parked with the id or queue '{target}'", "target")
+    return found
+
+
+def poll_answer(session: Any, target: str, text: str | None = None) -> Reply:
+    """Answer a parked poll now: empty, or with TEXT as its message."""
+    for instance, poll in _targets(session, target):
+        instance.answer_by_hand(poll, text)
+    return OK
+
+
+def poll_kick(session: Any, target: str) -> Reply:
+    """Close a parked poll's connection without an answer."""
+    for instance, poll in _targets(session, target):
+        instance.kick(poll)
+    return OK
+
+
+def poll_wake(session: Any, queue: str) -> Reply:
+    """Look at the store for a queue now."""
+    for instance in _polls(session):
+        instance.wake(_key(instance, queue))
+    return OK
+
+
+async def poll_publish(session: Any, service: Service, queue: str, text: str) -> Reply:
+    """Store a message, as the HTTP publish does."""
+    instance = next(_polls(session, service))
+    try:
+        receipt = await instance.publish_by_hand(_key(instance, queue), text.encode())
+    except StoreError as error:
+        raise CommandError(str(error)) from None
+    return Text([receipt.decode().strip()], end_dot=False)
+
+
+COMMANDS = (show_parked, show_parked_summary, show_queue, show_store, poll_answer, poll_kick, poll_wake, poll_publish)

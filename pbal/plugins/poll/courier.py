@@ -1,0 +1,295 @@
+"""From memcached to the lot: looks, takes, sweeps, and what the watch says.
+
+    wake(key)      something may be there: take it now. Keys woken in one turn of the loop are taken together.
+    look(keys)     first look for polls that just came: those of the same few milliseconds share one get
+    sweep          every poll_interval, the keys of all parked polls, poll_batch a get; the truth behind every hint
+
+A key is `busy` from the start of its take until what was taken has reached a client or is back in front. A second take
+of a busy key waits, so nothing overtakes within this process. Nothing here knows a poll: keys go in, values come out
+through `deliver`, which returns what found nobody.
+
+Store calls are never cancelled (see store.py); the tasks are few: one a batch of keys, none a poll.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pbal.api import spawn
+
+from .lot import Lot
+from .settings import Settings
+from .store import Memcached, Server, StoreError
+from .watch import Watcher
+
+log = logging.getLogger("pbal.poll")
+
+SHARED_LOOK = 0.002
+"""Seconds within which arriving polls share a first look."""
+TOGETHER = 64
+"""Keys taken by one task."""
+WATCH_LINGER = 30.0
+"""Seconds that watch and sweep go on after the last poll left: clients come back in a moment."""
+
+Deliver = Callable[[list[tuple[bytes, bytes]]], list[tuple[bytes, bytes]]]
+
+
+class Courier:
+    """One service's traffic with its memcacheds."""
+
+    def __init__(
+        self, settings: Settings, lot: Lot, counts: dict[str, int], now: Callable[[], float], deliver: Deliver,
+        wake_later: Callable[[bytes], None],
+    ) -> None:  # fmt: skip
+        self.settings = settings
+        self._lot = lot
+        self._counts = counts
+        self._now = now
+        self._deliver = deliver
+        self._wake_later = wake_later
+        """How a task of a generation that is being replaced wakes the next one."""
+        self.store = Memcached(settings.store.endpoints, now, lambda: self.settings.store_timeout)
+        self.watchers = [Watcher(s.endpoint, settings.prefix, now, self._stored, self._distrust) for s in self.store.servers]
+        self._pending: set[bytes] = set()
+        self._looking: set[bytes] = set()
+        self._busy: set[bytes] = set()
+        self._again: set[bytes] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._flush_due = False
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._sweeping = False
+        self._sweep_again = False
+        self._resting = False
+        self._last_parked = now()
+        self.last_sweep_ms = 0.0
+        self.last_sweep_keys = 0
+
+    def _task(self, coroutine: Any, name: str) -> None:
+        task = spawn(self, coroutine, name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- waking --------------------------------------------------------------------------------------------------
+
+    def wake(self, key: bytes) -> None:
+        """Take what is there for `key`, if somebody is parked for it."""
+        if not self._lot.has(key):
+            return
+        if key in self._busy:
+            self._again.add(key)
+            return
+        self._pending.add(key)
+        if not self._flush_due and not self._resting:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def look(self, keys: Iterable[bytes]) -> None:
+        """First look for a poll that was just parked."""
+        self._looking.update(keys)
+        self._start()
+        if self._look_timer is None and not self._resting:
+            self._look_timer = asyncio.get_running_loop().call_later(SHARED_LOOK, self._look)
+
+    def _look(self) -> None:
+        self._look_timer = None
+        keys, self._looking = self._looking, set()
+        if keys and not self._resting:
+            self._task(self._ask([key for key in keys if self._lot.has(key)]), "poll look")
+
+    async def _ask(self, keys: list[bytes]) -> None:
+        """Wake the keys that hold something."""
+        for server, group in self.store.by_server(keys).items():
+            await self._ask_server(server, group)
+
+    async def _ask_server(self, server: Server, keys: list[bytes]) -> None:
+        batch = self.settings.batch
+        for place in range(0, len(keys), batch):
+            if not server.may_be_tried:
+                return
+            try:
+                held = await self.store.held(server, keys[place : place + batch])
+            except StoreError:
+                self._counts["poll_store_errors"] += 1
+                return
+            for key in held:
+                self.wake(key)
+
+    # -- taking --------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._resting:
+            return
+        keys = [key for key in self._pending if self._lot.has(key)]
+        self._pending.clear()
+        self._busy.update(keys)
+        for place in range(0, len(keys), TOGETHER):
+            self._task(self._take(keys[place : place + TOGETHER]), "poll take")
+
+    async def _take(self, keys: list[bytes]) -> None:
+        """Take, deliver, put back what found nobody."""
+        try:
+            if len(keys) == 1:
+                values = [await self._take_one(keys[0])]
+            else:
+                values = await asyncio.gather(*map(self._take_one, keys))
+            taken = [(key, value) for key, value in zip(keys, values, strict=True) if value]
+            for key, value in self._deliver(taken) if taken else ():
+                await self._return(key, value)
+        finally:
+            self._release(keys)
+
+    async def _take_one(self, key: bytes) -> bytes:
+        before = self.store.cas_lost
+        try:
+            return await self.store.take(key, int(self.settings.ttl))
+        except StoreError:
+            self._counts["poll_store_errors"] += 1
+            return b""
+        finally:
+            self._counts["poll_cas_lost"] += self.store.cas_lost - before
+            self.store.cas_lost = before
+
+    def _release(self, keys: Iterable[bytes]) -> None:
+        self._busy.difference_update(keys)
+        for key in keys:
+            if key in self._again:
+                self._again.discard(key)
+                self._wake_later(key)
+
+    async def _return(self, key: bytes, value: bytes) -> None:
+        """Put a value back in front of its queue."""
+        self._counts["poll_put_back"] += 1
+        try:
+            await self.store.put_back(key, value, int(self.settings.ttl))
+        except StoreError as error:
+            self._counts["poll_store_errors"] += 1
+            self._counts["poll_lost"] += 1
+            log.error("%d octets for a client that left could not be put back: %s", len(value), error)
+        else:
+            self._again.add(key)
+
+    def put_back(self, queues: list[tuple[bytes, bytes]]) -> None:
+        """A client was lost after its answer was written: put the messages back in front."""
+        self._busy.update(key for key, _ in queues)
+        self._task(self._put_back(queues), "poll put back")
+
+    async def _put_back(self, queues: list[tuple[bytes, bytes]]) -> None:
+        try:
+            for key, value in queues:
+                await self._return(key, value)
+        finally:
+            self._release([key for key, _ in queues])
+
+    # -- publishing ----------------------------------------------------------------------------------------------
+
+    async def publish(self, key: bytes, data: bytes, shorten: Callable[[bytes], tuple[bytes, int]]) -> int:
+        """Append to a queue; how many older messages went for want of room. Raises: StoreError."""
+        ttl = int(self.settings.ttl)
+        try:
+            await self.store.append(key, data, ttl)
+            return 0 if self._lot.has(key) else await self.store.trim(key, shorten, ttl)
+        except StoreError:
+            self._counts["poll_store_errors"] += 1
+            raise
+
+    # -- sweeping and watching -----------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Somebody is parked: sweep, and watch."""
+        self._last_parked = self._now()
+        if self._sweep_timer is None and not self._sweeping and not self._resting:
+            self._sweep_timer = asyncio.get_running_loop().call_later(self.settings.interval, self.sweep)
+        for watcher in self.watchers if self.settings.watch else ():
+            watcher.start()
+
+    def sweep(self) -> None:
+        """Begin a sweep now, or another one after the one that runs."""
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+            self._sweep_timer = None
+        if self._resting:
+            return
+        if self._sweeping:
+            self._sweep_again = True
+            return
+        if not self._lot.count and self._now() - self._last_parked > WATCH_LINGER:
+            for watcher in self.watchers:
+                watcher.stop()
+            return
+        self._sweeping = True
+        self._task(self._sweep(), "poll sweep")
+
+    async def _sweep(self) -> None:
+        started = time.perf_counter()
+        keys = self._lot.keys()
+        try:
+            if keys:
+                self._counts["poll_sweeps"] += 1
+                self._counts["poll_keys_swept"] += len(keys)
+                self._last_parked = self._now()
+                await asyncio.gather(*(self._ask_server(s, group) for s, group in self.store.by_server(keys).items()))
+        finally:
+            self._sweeping = False
+            self.last_sweep_ms = (time.perf_counter() - started) * 1000
+            self.last_sweep_keys = len(keys)
+        if self._resting:
+            return
+        again, self._sweep_again = self._sweep_again, False
+        self._sweep_timer = asyncio.get_running_loop().call_later(0.0 if again else self.settings.interval, self.sweep)
+
+    def _stored(self, key: bytes) -> None:
+        """The watch saw a store."""
+        self._counts["poll_watch_lines"] += 1
+        self.wake(key)
+
+    def _distrust(self, why: str) -> None:
+        """The watch missed something, or has just begun: look at everything at once."""
+        if "skipped" in why:
+            self._counts["poll_watch_skipped"] += 1
+        self.sweep()
+
+    # -- settings and endings ------------------------------------------------------------------------------------
+
+    def changed(self, settings: Settings) -> None:
+        """Tunables were set that leave the store as it is."""
+        self.settings = settings
+        for watcher in self.watchers:
+            if not settings.watch:
+                watcher.stop()
+        if self._lot.count:
+            self._start()
+            self.sweep()
+
+    async def rest(self) -> None:
+        """Start nothing more and wait, in bounded time, for what is in flight."""
+        self._resting = True
+        for timer in (self._sweep_timer, self._look_timer):
+            if timer is not None:
+                timer.cancel()
+        self._sweep_timer = self._look_timer = None
+        limit = self.settings.store_timeout * 2 + 1
+        while self._tasks and limit > 0:
+            started = time.monotonic()
+            await asyncio.wait(set(self._tasks), timeout=limit)
+            limit -= time.monotonic() - started
+
+    def go_on(self) -> None:
+        """After rest(): as before."""
+        self._resting = False
+        if self._lot.count:
+            self._start()
+            self.sweep()
+
+    def close(self) -> None:
+        """Stop at once; what is in flight fails."""
+        self._resting = True
+        for timer in (self._sweep_timer, self._look_timer):
+            if timer is not None:
+                timer.cancel()
+        for watcher in self.watchers:
+            watcher.stop()
+        self.store.close()

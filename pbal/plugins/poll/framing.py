@@ -1,0 +1,71 @@
+"""How messages lie in a stored value, one after another.
+
+newline     each ends with LF                 hello\nthere\n
+netstring   <length>:<octets>,                5:hello,5:there,
+none        the value is one run of octets, as with XML fragments; it is never cut
+"""
+
+import re
+
+FRAMINGS = ("newline", "netstring", "none")
+_NETSTRING = re.compile(rb"(0|[1-9][0-9]{0,9}):")
+
+
+def split(value: bytes, framing: str) -> tuple[list[bytes], bool]:
+    """The messages of a value, without their framing, and whether all of it was framed as it should be.
+
+    What is not framed comes out as one message: a fault of a writer must not lose what it wrote.
+    """
+    if not value:
+        return [], True
+    if framing == "newline":
+        if not value.endswith(b"\n"):
+            return value.split(b"\n"), False
+        return value[:-1].split(b"\n"), True
+    if framing == "netstring":
+        messages = _netstrings(value)
+        return ([value], False) if messages is None else (messages, True)
+    return [value], True
+
+
+def _netstrings(value: bytes) -> list[bytes] | None:
+    messages, place = [], 0
+    while place < len(value):
+        head = _NETSTRING.match(value, place)
+        if head is None:
+            return None
+        end = head.end() + int(head[1])
+        if value[end : end + 1] != b",":
+            return None
+        messages.append(value[head.end() : end])
+        place = end + 1
+    return messages
+
+
+def wrap(message: bytes, framing: str) -> bytes:
+    """A message as it is appended to a value."""
+    if framing == "newline":
+        return message if message.endswith(b"\n") else message + b"\n"
+    if framing == "netstring":
+        return b"%d:%b," % (len(message), message)
+    return message
+
+
+def trim(value: bytes, limit: int, framing: str) -> tuple[bytes, int]:
+    """The newest whole messages that fit into `limit` octets, and how many older ones went.
+
+    A value that is one run of octets, or not framed, goes whole when it does not fit: half a message is none.
+    """
+    if len(value) <= limit or not limit:
+        return value, 0
+    messages, good = split(value, framing)
+    if not good or framing == "none":
+        return b"", len(messages)
+    size, kept = 0, 0
+    for message in reversed(messages):
+        size += len(message) + 1 if framing == "newline" else len(wrap(message, framing))
+        if size > limit:
+            break
+        kept += 1
+    left = messages[len(messages) - kept :]
+    return b"".join(wrap(message, framing) if framing != "newline" else message + b"\n" for message in left), len(messages) - kept

@@ -1,0 +1,148 @@
+"""The lot: who is parked, for which queues, until when. No I/O, no timers; time is handed in.
+
+Every way out stands beside the way in, and each has a counter:
+
+    park -> answered    its queue held a message              `remove`, by the plugin
+            empty       its time was over, the service was disabled
+            superseded  a newer poll on its queue (poll_duplicate = newest)
+            gone        the client left (record.gone)
+            kicked      by hand, on the console
+
+A parked poll is one record with seven slots. What can be shared is shared: the deadline is the number of a quarter of
+a second, one int object for all that end in it; a single queue is its key, not a tuple of one; one poll on a queue stands in
+the index itself, not in a list of one.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+QUARTER = 4
+"""Deadlines are kept in quarters of a second."""
+
+
+class Parked:
+    """One parked poll."""
+
+    __slots__ = ("client", "deadline", "id", "keys", "looks", "lot", "origin", "since")
+
+    def __init__(
+        self, lot: "Lot", client: Any, keys: bytes | tuple[bytes, ...], number: int, since: int, origin: bytes | None
+    ) -> None:
+        self.lot: Lot | None = lot
+        self.client = client
+        self.keys = keys
+        self.id = number
+        self.since = since
+        self.looks = 0
+        self.origin = origin
+        self.deadline = 0
+
+    def all_keys(self) -> tuple[bytes, ...]:
+        """Keys of the queues it waits for."""
+        return self.keys if isinstance(self.keys, tuple) else (self.keys,)
+
+    def gone(self) -> None:
+        """See model.exchange.Parked."""
+        lot = self.lot
+        if lot is not None:
+            lot.remove(self)
+            lot.on_gone(self)
+
+
+Place = Parked | list[Parked]
+
+
+class Lot:
+    """All parked polls of one service."""
+
+    def __init__(self, on_gone: Callable[[Parked], None]) -> None:
+        self.on_gone = on_gone
+        self.count = 0
+        self.next_id = 1
+        self._by_key: dict[bytes, Place] = {}
+        self._ends: dict[int, set[Parked]] = {}
+
+    def __iter__(self) -> Iterator[Parked]:
+        """Every parked poll, in order of their end. Robust against changes while a list is being written."""
+        for quarter in sorted(self._ends):
+            for poll in list(self._ends.get(quarter, ())):
+                if poll.lot is self:
+                    yield poll
+
+    def park(
+        self, client: Any, keys: tuple[bytes, ...], ends: float, since: int, origin: bytes | None, number: int | None = None
+    ) -> Parked:
+        """Take a client in until `ends` (clock time). The caller tells the client."""
+        if number is None:
+            number = self.next_id
+            self.next_id += 1
+        poll = Parked(self, client, keys[0] if len(keys) == 1 else keys, number, since, origin)
+        quarter = int(ends * QUARTER) + 1
+        ending = self._ends.get(quarter)
+        if ending is None:
+            ending = self._ends[quarter] = set()
+            poll.deadline = quarter
+        else:
+            poll.deadline = next(iter(ending)).deadline  # the same int object for all
+        ending.add(poll)
+        for key in keys:
+            self._enter(key, poll)
+        self.count += 1
+        return poll
+
+    def _enter(self, key: bytes, poll: Parked) -> None:
+        there = self._by_key.get(key)
+        if there is None:
+            self._by_key[key] = poll
+        elif isinstance(there, list):
+            there.append(poll)
+        else:
+            self._by_key[key] = [there, poll]
+
+    def remove(self, poll: Parked) -> bool:
+        """Take a poll out; False if it was not in."""
+        if poll.lot is not self:
+            return False
+        poll.lot = None
+        self.count -= 1
+        ending = self._ends[poll.deadline]
+        ending.discard(poll)
+        if not ending:
+            del self._ends[poll.deadline]
+        for key in poll.all_keys():
+            there = self._by_key[key]
+            if not isinstance(there, list):
+                del self._by_key[key]
+            else:
+                there.remove(poll)
+                if len(there) == 1:
+                    self._by_key[key] = there[0]
+        return True
+
+    def waiting(self, key: bytes) -> list[Parked]:
+        """Polls parked for a queue, the longest waiting first."""
+        there = self._by_key.get(key)
+        if there is None:
+            return []
+        return list(there) if isinstance(there, list) else [there]
+
+    def has(self, key: bytes) -> bool:
+        """Whether somebody is parked for a queue."""
+        return key in self._by_key
+
+    def keys(self) -> list[bytes]:
+        """Keys that somebody is parked for."""
+        return list(self._by_key)
+
+    def ended(self, now: float) -> list[Parked]:
+        """Polls whose time is over. They stay in until removed."""
+        limit = int(now * QUARTER)
+        return [poll for quarter in [q for q in self._ends if q <= limit] for poll in self._ends[quarter]]
+
+    def find(self, name: str) -> Parked | None:
+        """The poll with a number, as typed."""
+        return next((poll for poll in self if str(poll.id) == name), None)
+
+    def is_empty(self) -> bool:
+        """Nothing is left in any index. Tests look."""
+        return not (self.count or self._by_key or self._ends)

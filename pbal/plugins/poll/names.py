@@ -1,0 +1,158 @@
+"""Which queues a request means.
+
+    uri:GROUP      a group of poll_uri          query:NAME     ?q=a&q=b is two queues
+    header:NAME    a header field               cookie:NAME    a cookie
+    xml:PATH       elements of an XML body: user/chat, or user/@name for an attribute
+    json:PATH      members of a JSON body: user.chats; a list is several
+
+The first source of poll_queue that yields any wins. XML is read without entities, DTDs and anything from outside: a
+body that holds them is refused.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from urllib.parse import parse_qsl, unquote_to_bytes
+from xml.etree.ElementTree import Element
+
+from pbal.api import Exchange
+
+MOST_QUEUES = 32
+LONGEST_KEY = 250
+"""memcached's limit on a key, prefix included."""
+KINDS = ("uri", "query", "header", "cookie", "xml", "json")
+
+_ILLEGAL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
+
+
+class BadName(ValueError):
+    """A request that names no queue, too many, or one that cannot be. The text is for the client."""
+
+
+class Source:
+    """One source of queue names."""
+
+    __slots__ = ("argument", "kind")
+
+    def __init__(self, text: str) -> None:
+        """Raises: ValueError for a source that is none."""
+        kind, colon, argument = text.partition(":")
+        if kind not in KINDS or not colon or not argument:
+            raise ValueError(f"expected KIND:NAME with a kind of {', '.join(KINDS)}, found {text!r}")
+        self.kind, self.argument = kind, argument
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.argument}"
+
+    @property
+    def needs_body(self) -> bool:
+        """Whether it reads the body."""
+        return self.kind in ("xml", "json")
+
+    def names(self, exchange: Exchange, match: re.Match[bytes], read: Callable[[str], object]) -> Iterator[bytes]:
+        """The queue names this source yields; `read` parses the body once, as "xml" or "json". Raises: BadName."""
+        request = exchange.request
+        wanted = self.argument.encode()
+        if self.kind == "uri":
+            value = match.groupdict().get(self.argument)
+            if value is not None:
+                yield unquote_to_bytes(value)
+        elif self.kind == "query":
+            yield from (v for k, v in parse_qsl(request.query, keep_blank_values=False) if k == wanted)
+        elif self.kind == "header":
+            value = request.fields.get(wanted.lower())
+            if value:
+                yield from (part.strip(b" \t") for part in value.split(b",") if part.strip(b" \t"))
+        elif self.kind == "cookie":
+            yield from _cookie(request.fields.get(b"cookie", b""), wanted)
+        elif self.kind == "xml":
+            root = read("xml")
+            if isinstance(root, Element):
+                yield from _from_xml(root, self.argument)
+        else:
+            yield from _from_json(read("json"), self.argument)
+
+
+def _cookie(header: bytes, wanted: bytes) -> Iterator[bytes]:
+    for part in header.split(b";"):
+        name, _, value = part.strip(b" \t").partition(b"=")
+        if name == wanted and value:
+            yield unquote_to_bytes(value.strip(b'"'))
+
+
+def _from_xml(root: Element, path: str) -> Iterator[bytes]:
+    """Text of elements, or of an attribute of elements, below (or, with a leading slash, from) the root."""
+    path, at, attribute = path.partition("@")
+    path = path.rstrip("/") if at else path
+    if path.startswith("/"):
+        first, _, path = path[1:].partition("/")
+        if first != root.tag:
+            return
+    try:
+        elements = root.findall(path) if path else [root]
+    except SyntaxError:
+        return
+    for element in elements:
+        text = element.get(attribute) if at else element.text
+        if text and text.strip():
+            yield text.strip().encode()
+
+
+def _from_json(value: object, path: str) -> Iterator[bytes]:
+    for step in path.split("."):
+        if not isinstance(value, dict) or step not in value:
+            return
+        value = value[step]
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, str) and item:
+            yield item.encode("utf-8", "surrogatepass")
+        elif isinstance(item, int) and not isinstance(item, bool):
+            yield str(item).encode()
+
+
+def read_body(kind: str, body: bytes) -> object:
+    """Parse a body as "xml" or "json". Raises: BadName."""
+    if not body:
+        return None
+    if kind == "json":
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            raise BadName("the body is not JSON") from None
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import ParseError, fromstring
+
+    try:
+        return fromstring(body, forbid_dtd=True)
+    except (ParseError, DefusedXmlException, ValueError, LookupError):
+        raise BadName("the body is not XML, or holds a DTD") from None
+
+
+def queues_of(sources: tuple[Source, ...], exchange: Exchange, match: re.Match[bytes], prefix: bytes) -> tuple[bytes, ...]:
+    """Store keys of the queues a request means, in order, each once. Raises: BadName."""
+    parsed: dict[str, object] = {}
+
+    def read(kind: str) -> object:
+        if kind not in parsed:
+            parsed[kind] = read_body(kind, exchange.read_body())
+        return parsed[kind]
+
+    for source in sources:
+        found = tuple(dict.fromkeys(source.names(exchange, match, read)))
+        if found:
+            if len(found) > MOST_QUEUES:
+                raise BadName(f"{len(found)} queues; at most {MOST_QUEUES} can be waited for")
+            return tuple(key_for(name, prefix) for name in found)
+    raise BadName("the request names no queue")
+
+
+def key_for(name: bytes, prefix: bytes) -> bytes:
+    """The store key of a queue. Raises: BadName for one that memcached would refuse."""
+    key = prefix + name
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        raise BadName("a queue name is UTF-8") from None
+    if not name or len(key) > LONGEST_KEY or _ILLEGAL.search(text):
+        raise BadName(f"a queue name has no blanks and control characters, and {LONGEST_KEY - len(prefix)} octets at most")
+    return key

@@ -1,0 +1,576 @@
+"""The plugin itself: recognises polls and publishes, parks, answers, and survives its own replacement.
+
+    start_http_request   path, method, CORS and size are judged; nothing is answered that needs the body
+    proxy_read_request   the body is there: which queues? -> answered at once, or parked
+
+Where messages go: from the store to exactly one poll of their queue (poll_duplicate = all: to every one), in order. What
+cannot be written to a client, because it left between the take and the write or broke before the socket took all
+octets, goes back in front of the queue.
+
+With the memory store everything happens in the turn of the loop that brought the request. With memcached a Courier does
+the asking, and hands over what it took.
+
+A reload: quiesce() lets store calls come to rest while polls go on being parked; carry() is the list of parked polls and
+the memory store's content as plain values; adopt() parks them again under records of the new generation. What runs
+late in the old one (an answer that turns out unsent) reaches the new one through `_now_serving`.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from pbal.api import Exchange, Histogram, Plugin, Service, Verdict, World, hook, spawn
+
+from . import commands
+from .courier import Courier
+from .formats import render
+from .framing import trim, wrap
+from .lot import QUARTER, Lot, Parked
+from .memory import MemoryStore
+from .names import BadName, key_for, queues_of
+from .settings import COUNTERS, ROLES, TUNABLES, Settings
+from .store import StoreError
+
+log = logging.getLogger("pbal.poll")
+
+Queues = list[tuple[bytes, bytes]]
+"""(store key, value) pairs."""
+NO_STORE = (b"Cache-Control", b"no-store")
+EXPIRY_LOOKS = 30.0
+"""Seconds between two looks for memory queues past their ttl."""
+
+
+class Poll(Plugin):
+    """One service's polls."""
+
+    tunables = TUNABLES
+    counters = COUNTERS
+    roles = ROLES
+    commands = commands.COMMANDS
+
+    def __init__(self, service: Service, world: World) -> None:
+        super().__init__(service, world)
+        self.lot = Lot(self._gone)
+        self.memory: MemoryStore | None = None
+        self.courier: Courier | None = None
+        self.store_to_answer = Histogram()
+        self.settings: Settings
+        self._stored_at: dict[bytes, float] = {}
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
+        self._adopted: dict[bytes, tuple[bytes, float]] | None = None
+        self._open = False
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """See Plugin."""
+        Settings(self.service)
+
+    def open(self) -> None:
+        """See Plugin."""
+        self.settings = Settings(self.service)
+        self._open = True
+        self._open_store()
+        if self.lot.count:
+            self._schedule_tick()
+            if self.courier is not None:
+                self.courier.go_on()
+
+    def _open_store(self) -> None:
+        if self.settings.store.endpoints:
+            self.courier = Courier(
+                self.settings, self.lot, self.counts, self.world.clock.now, self.deliver, self._wake_serving
+            )
+            content, self._adopted = self._adopted, None
+            if content:
+                spawn(self, self._move(content), "poll move to memcached")
+        else:
+            self.memory = MemoryStore(self.world.clock.now, self._adopted)
+            self._adopted = None
+            self._schedule_expiry()
+
+    async def _move(self, content: dict[bytes, tuple[bytes, float]]) -> None:
+        """The store was changed to memcached: take what the memory held there."""
+        for key, (value, _) in content.items():
+            await self._append_to_memcached(key, value)
+
+    def changed(self, tunable: str) -> None:
+        """See Plugin."""
+        if not tunable.startswith("poll_"):
+            return
+        before, self.settings = self.settings, Settings(self.service)
+        if self.settings.store != before.store or self.settings.prefix != before.prefix:
+            self._replace_store()
+        elif self.courier is not None:
+            self.courier.changed(self.settings)
+
+    def _replace_store(self) -> None:
+        """Another store, live. Polls stay parked; a memory store's messages move along."""
+        courier, memory = self.courier, self.memory
+        self.courier = self.memory = None
+        if memory is not None:
+            self._adopted = memory.content
+        self._open_store()
+        if courier is not None:
+            spawn(self, self._retire(courier), "poll retire store")
+        if self.memory is not None:
+            self.deliver_waiting()
+        elif self.courier is not None and self.lot.count:
+            self.courier.go_on()
+
+    async def _retire(self, courier: Courier) -> None:
+        await courier.rest()
+        courier.close()
+
+    async def quiesce(self) -> None:
+        """See Plugin."""
+        if self.courier is not None:
+            await self.courier.rest()
+
+    def carry(self) -> dict[str, Any]:
+        """See Plugin."""
+        return {
+            "polls": [(p.client, p.all_keys(), p.deadline, p.id, p.since, p.looks, p.origin) for p in self.lot],
+            "next_id": self.lot.next_id,
+            "memory": None if self.memory is None else self.memory.content,
+            "histogram": (self.store_to_answer.buckets, self.store_to_answer.count),
+        }
+
+    def adopt(self, carried: dict[str, Any]) -> None:
+        """See Plugin."""
+        for client, keys, quarter, number, since, looks, origin in carried["polls"]:
+            poll = self.lot.park(client, keys, (quarter - 1) / QUARTER, since, origin, number)
+            poll.looks = looks
+            client.park(poll)
+        self.lot.next_id = carried["next_id"]
+        self._adopted = carried["memory"]
+        buckets, count = carried["histogram"]
+        self.store_to_answer.buckets, self.store_to_answer.count = list(buckets), count
+
+    def resume(self) -> None:
+        """See Plugin."""
+        for poll in self.lot:
+            poll.client.park(poll)
+        if self.courier is not None:
+            self.courier.go_on()
+
+    def close(self) -> None:
+        """See Plugin. Parked polls are not touched: they were carried on, or service_disabled() answered them."""
+        self._open = False
+        for timer in (self._tick_timer, self._expiry_timer):
+            if timer is not None:
+                timer.cancel()
+        if self.courier is not None:
+            self.courier.close()
+
+    def service_disabled(self) -> None:
+        """See Plugin."""
+        for poll in self.lot:
+            self._answer_empty(poll, "poll_empty")
+
+    def _now_serving(self) -> "Poll":
+        """The generation in the chain: this one, or the one that replaced it."""
+        return self.service.plugin("poll") or self  # type: ignore[return-value]
+
+    def _wake_serving(self, key: bytes) -> None:
+        courier = self._now_serving().courier
+        if courier is not None:
+            courier.wake(key)
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    @hook.start_http_request
+    def recognise(self, exchange: Exchange) -> Verdict:
+        settings = self.settings
+        path = exchange.path
+        if settings.uri.search(path):
+            return self._poll_begins(exchange)
+        if settings.publish_uri is not None and settings.publish_uri.search(path):
+            return self._publish_begins(exchange)
+        return Verdict.PASS
+
+    def _poll_begins(self, exchange: Exchange) -> Verdict:
+        settings, request = self.settings, exchange.request
+        if request.method == b"OPTIONS" and settings.origins and b"origin" in request.fields:
+            self._preflight(exchange)
+            return Verdict.TAKEN
+        if request.method not in settings.methods:
+            exchange.respond(405, [(b"Allow", b", ".join(settings.methods))], b"This is a place for polls.\n")
+            return Verdict.TAKEN
+        exchange.body_limit = settings.max_body
+        return Verdict.PASS
+
+    def _publish_begins(self, exchange: Exchange) -> Verdict:
+        if exchange.method != b"POST":
+            exchange.respond(405, [(b"Allow", b"POST")], b"This is a place to publish: POST.\n")
+            return Verdict.TAKEN
+        if not self._may_publish(exchange.client.peer):
+            exchange.respond(403, (), b"Not from your address.\n")
+            return Verdict.TAKEN
+        exchange.body_limit = self.settings.max_queue
+        return Verdict.PASS
+
+    @hook.proxy_read_request
+    def take(self, exchange: Exchange) -> Verdict:
+        if exchange.body_limit is None:  # not one of ours: `recognise` sets it
+            return Verdict.PASS
+        settings = self.settings
+        match = settings.uri.search(exchange.path)
+        try:
+            if match is not None:
+                self._poll(exchange, match)
+            elif settings.publish_uri is not None and (match := settings.publish_uri.search(exchange.path)):
+                self._publish(exchange, match)
+            else:
+                return Verdict.PASS
+        except BadName as error:
+            exchange.respond(400, self._cors(self._origin(exchange)), f"{error}\n".encode())
+        return Verdict.TAKEN
+
+    # -- polls ---------------------------------------------------------------------------------------------------
+
+    def _poll(self, exchange: Exchange, match: re.Match[bytes]) -> None:
+        """Answer a poll, or park it. Raises: BadName."""
+        settings, lot = self.settings, self.lot
+        keys = queues_of(settings.sources, exchange, match, settings.prefix)
+        origin = self._origin(exchange)
+        if self.memory is not None:
+            held = [(key, value) for key in keys if (value := self.memory.take(key))]
+            if held:
+                if not self._send(exchange.client, origin, held, put_back=True):
+                    for key, value in held:
+                        self._return_to_memory(key, value)
+                return
+        if settings.duplicate == "oldest" and any(lot.has(key) for key in keys):
+            self.counts["poll_refused"] += 1
+            exchange.respond(409, [NO_STORE, *self._cors(origin)], b"A poll for this queue is parked already.\n")
+            return
+        if settings.duplicate == "newest":
+            for key in keys:
+                for earlier in lot.waiting(key):
+                    self._answer_empty(earlier, "poll_superseded")
+        if settings.max_parked and lot.count >= settings.max_parked:
+            self.counts["poll_full"] += 1
+            self.world.log_limited("poll_full", "poll_max_parked: a poll was answered 503")
+            exchange.respond(503, [(b"Retry-After", b"5"), NO_STORE, *self._cors(origin)], b"Too many polls are parked.\n")
+            return
+        if self.world.draining:
+            self._send(exchange.client, origin, [])
+            self.counts["poll_empty"] += 1
+            return
+        self._park(exchange, keys, origin)
+
+    def _park(self, exchange: Exchange, keys: tuple[bytes, ...], origin: bytes | None) -> None:
+        world = self.world
+        # Earlier by up to a tenth, each its own time, so that clients do not come back in step.
+        ends = world.clock.now() + self.settings.timeout * (1 - random.random() / 10)  # noqa: S311
+        poll = self.lot.park(exchange.client, keys, ends, world.second, origin)
+        exchange.park(poll)
+        self.counts["poll_parked"] += 1
+        self.counts["poll_parked_ever"] += 1
+        if self._tick_timer is None:
+            self._schedule_tick()
+        if self.courier is not None:
+            self.courier.look(keys)
+
+    def _out(self, poll: Parked) -> bool:
+        """Take a poll out of the lot; False if it is out already."""
+        if self.lot.remove(poll):
+            self.counts["poll_parked"] -= 1
+            return True
+        return False
+
+    def _gone(self, poll: Parked) -> None:
+        """The client of a parked poll left. The lot has taken it out."""
+        self.counts["poll_parked"] -= 1
+        self.counts["poll_gone"] += 1
+
+    def _answer_empty(self, poll: Parked, counter: str) -> None:
+        if self._out(poll):
+            self.counts[counter] += 1
+            self._send(poll.client, poll.origin, [])
+
+    def answer_by_hand(self, poll: Parked, text: str | None) -> None:
+        """`poll answer`."""
+        if text is None:
+            self._answer_empty(poll, "poll_empty")
+        elif self._out(poll):
+            self._send(poll.client, poll.origin, [(poll.all_keys()[0], wrap(text.encode(), self.settings.framing))])
+
+    def kick(self, poll: Parked) -> None:
+        """`poll kick`."""
+        if self._out(poll):
+            self.counts["poll_kicked"] += 1
+            poll.client.kick()
+
+    # -- delivering ----------------------------------------------------------------------------------------------
+
+    def deliver(self, taken: Queues) -> Queues:
+        """Hand taken values to the polls that wait for them; those nobody took come back."""
+        left: Queues = []
+        if self.settings.duplicate == "all":
+            return self._deliver_to_all(taken)
+        answers: dict[Parked, Queues] = {}
+        for key, value in taken:
+            waiting = self.lot.waiting(key)
+            if waiting:
+                answers.setdefault(waiting[0], []).append((key, value))
+            else:
+                left.append((key, value))
+        for poll, queues in answers.items():
+            self._out(poll)
+            if not self._send(poll.client, poll.origin, queues, put_back=True):
+                left += queues
+        return left
+
+    def _deliver_to_all(self, taken: Queues) -> Queues:
+        """Every poll of a queue gets every message. What reached somebody is not put back."""
+        answers: dict[Parked, Queues] = {}
+        reached: set[bytes] = set()
+        for key, value in taken:
+            for poll in self.lot.waiting(key):
+                answers.setdefault(poll, []).append((key, value))
+        for poll, queues in answers.items():
+            self._out(poll)
+            if self._send(poll.client, poll.origin, queues, put_back=len(answers) == 1):
+                reached.update(key for key, _ in queues)
+        return [(key, value) for key, value in taken if key not in reached]
+
+    def deliver_waiting(self) -> None:
+        """Memory store: hand out what is there for parked polls."""
+        if self.memory is not None:
+            for key in self.lot.keys():
+                self.wake(key)
+
+    def wake(self, key: bytes) -> None:
+        """Look at the store for a queue now."""
+        if self.courier is not None:
+            self.courier.wake(key)
+        elif self.memory is not None and self.lot.has(key):
+            value = self.memory.take(key)
+            if value:
+                for left_key, left in self.deliver([(key, value)]):
+                    self._return_to_memory(left_key, left)
+
+    def _return_to_memory(self, key: bytes, value: bytes) -> None:
+        assert self.memory is not None
+        self.counts["poll_put_back"] += 1
+        self.memory.put_back(key, value)
+        self._limit_memory(key)
+
+    def _lost(self, queues: Queues) -> None:
+        """The connection broke before the socket took an answer: its messages go back in front."""
+        serving = self._now_serving()
+        self.counts["poll_answered"] -= 1
+        self.counts["poll_gone"] += 1
+        if serving.courier is not None:
+            serving.courier.put_back(queues)
+            return
+        for key, value in queues:
+            serving._return_to_memory(key, value)
+            serving.wake(key)
+
+    def _send(
+        self, client: Any, origin: bytes | None, queues: Queues, put_back: bool = False
+    ) -> bool:
+        """Write an answer; False if the client has gone (its messages are the caller's again).
+
+        With `put_back` they also go back if the connection breaks before the socket took them.
+        """
+        settings = self.settings
+        prefix = len(settings.prefix)
+        queues = [self._shortened(key, value) for key, value in queues]
+        named = [(key[prefix:], value) for key, value in queues]
+        status, media_type, body, good = render(settings.format, named, settings.framing)
+        if not good:
+            self.counts["poll_misframed"] += 1
+        fields = [NO_STORE]
+        if status != 204:
+            fields.append((b"Content-Type", media_type))
+        if origin is not None:
+            fields += self._cors(origin)
+        on_lost: Callable[[], None] | None = partial(self._lost, queues) if put_back and queues else None
+        if not client.reply(status, fields, body, on_lost):
+            return False
+        if queues:
+            self.counts["poll_answered"] += 1
+            self._measure(queues)
+        return True
+
+    def _measure(self, queues: Queues) -> None:
+        """Store to answer, where the time of the store is known."""
+        for key, _ in queues:
+            stored = self._stored_at.pop(key, None)
+            if stored is not None:
+                self.store_to_answer.add(self.world.clock.now() - stored)
+
+    def _shortened(self, key: bytes, value: bytes) -> tuple[bytes, bytes]:
+        settings = self.settings
+        if len(value) <= settings.max_queue:
+            return key, value
+        kept, dropped = trim(value, settings.max_queue, settings.framing)
+        self._evicted(key, dropped)
+        return key, kept
+
+    def _evicted(self, key: bytes, dropped: int) -> None:
+        if dropped:
+            self.counts["poll_evicted"] += dropped
+            self.world.log_limited("poll_evicted", "queue %r is too long: %d old messages dropped", key.decode("utf-8", "replace"), dropped)
+
+    # -- publishing ----------------------------------------------------------------------------------------------
+
+    def _may_publish(self, peer: bytes) -> bool:
+        handler: Any = self.service.handler
+        return bool(handler.peer_in(peer, self.settings.publish_from))
+
+    def _publish(self, exchange: Exchange, match: re.Match[bytes]) -> None:
+        """Store a message and wake its poll. Raises: BadName."""
+        settings = self.settings
+        group = match.groupdict().get(settings.publish_group)
+        key = key_for(unquote_to_bytes(group or b""), settings.prefix)
+        message = exchange.read_body()
+        if not message:
+            exchange.respond(400, (), b"A message has at least one octet.\n")
+            return
+        if self.memory is not None:
+            exchange.respond(202, _JSON, self.publish_to_memory(key, message))
+        else:
+            spawn(self, self._publish_to_memcached(exchange, key, message), "poll publish")
+
+    def publish_to_memory(self, key: bytes, message: bytes) -> bytes:
+        """Store, wake, and the answer for the publisher."""
+        assert self.memory is not None
+        parked = len(self.lot.waiting(key))
+        if parked:
+            self._note_time(key)
+        self.memory.append(key, wrap(message, self.settings.framing))
+        self._limit_memory(key)
+        self.counts["poll_published"] += 1
+        self.wake(key)
+        return self._receipt(key, message, parked)
+
+    async def publish_by_hand(self, key: bytes, message: bytes) -> bytes:
+        """`poll publish`. Raises: StoreError."""
+        if self.memory is not None:
+            return self.publish_to_memory(key, message)
+        parked = len(self.lot.waiting(key))
+        await self._append_to_memcached(key, wrap(message, self.settings.framing))
+        self._wake_serving(key)
+        return self._receipt(key, message, parked)
+
+    async def _publish_to_memcached(self, exchange: Exchange, key: bytes, message: bytes) -> None:
+        try:
+            receipt = await self.publish_by_hand(key, message)
+        except StoreError:
+            self.counts["poll_publish_failed"] += 1
+            exchange.respond(503, [(b"Retry-After", b"1"), NO_STORE], b"The store does not answer.\n")
+        else:
+            exchange.respond(202, _JSON, receipt)
+
+    async def _append_to_memcached(self, key: bytes, data: bytes) -> None:
+        serving = self._now_serving()
+        courier = serving.courier
+        if courier is None:
+            raise StoreError("the store was changed")
+        if serving.lot.has(key):
+            serving._note_time(key)
+        settings = self.settings
+        dropped = await courier.publish(key, data, lambda value: trim(value, settings.max_queue, settings.framing))
+        self._evicted(key, dropped)
+        self.counts["poll_published"] += 1
+
+    def _note_time(self, key: bytes) -> None:
+        if len(self._stored_at) > 10000:  # takes that never came: their times are worth nothing
+            self._stored_at.clear()
+        self._stored_at[key] = self.world.clock.now()
+
+    def _receipt(self, key: bytes, message: bytes, parked: int) -> bytes:
+        name = key[len(self.settings.prefix) :].decode("utf-8", "replace")
+        return json.dumps({"queue": name, "bytes": len(message), "parked": parked}).encode() + b"\n"
+
+    def _limit_memory(self, key: bytes) -> None:
+        """Keep poll_max_queue and poll_memory_limit."""
+        memory, settings = self.memory, self.settings
+        assert memory is not None
+        value = memory.peek(key)
+        if len(value) > settings.max_queue:
+            kept, dropped = trim(value, settings.max_queue, settings.framing)
+            memory.replace(key, kept)
+            self._evicted(key, dropped)
+        gone = memory.make_room(settings.memory_limit)
+        if gone:
+            self.counts["poll_evicted"] += gone
+            self.world.log_limited("poll_memory", "poll_memory_limit: %d queues dropped", gone)
+            memory.evicted.clear()
+
+    # -- CORS ----------------------------------------------------------------------------------------------------
+
+    def _origin(self, exchange: Exchange) -> bytes | None:
+        """The origin to name in answers, if it may poll."""
+        origins = self.settings.origins
+        if not origins:
+            return None
+        if b"*" in origins:
+            return b"*"
+        origin = exchange.request.fields.get(b"origin")
+        return origin if origin in origins else None
+
+    def _cors(self, origin: bytes | None) -> list[tuple[bytes, bytes]]:
+        if origin is None:
+            return []
+        fields = [(b"Access-Control-Allow-Origin", origin)]
+        if origin != b"*":
+            fields += [(b"Access-Control-Allow-Credentials", b"true"), (b"Vary", b"Origin")]
+        return fields
+
+    def _preflight(self, exchange: Exchange) -> None:
+        origin = self._origin(exchange)
+        if origin is None:
+            exchange.respond(403, [(b"Vary", b"Origin")], b"Not from this origin.\n")
+            return
+        asked = exchange.request.fields.get(b"access-control-request-headers", b"")
+        fields = [
+            *self._cors(origin),
+            (b"Access-Control-Allow-Methods", b", ".join(self.settings.methods)),
+            (b"Access-Control-Max-Age", b"600"),
+        ]
+        if _FIELD_NAMES.fullmatch(asked):
+            fields.append((b"Access-Control-Allow-Headers", asked))
+        exchange.respond(204, fields)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def _schedule_tick(self) -> None:
+        self._tick_timer = asyncio.get_running_loop().call_later(1 / QUARTER, self._tick)
+
+    def _tick(self) -> None:
+        """Answer polls whose time is over. Runs only while somebody is parked."""
+        self._tick_timer = None
+        self.expire(self.world.clock.now())
+        if self.lot.count and self._open:
+            self._schedule_tick()
+
+    def expire(self, now: float) -> None:
+        """Give their empty answer to polls whose time is over."""
+        for poll in self.lot.ended(now):
+            self._answer_empty(poll, "poll_empty")
+
+    def _schedule_expiry(self) -> None:
+        self._expiry_timer = asyncio.get_running_loop().call_later(EXPIRY_LOOKS, self._expire_queues)
+
+    def _expire_queues(self) -> None:
+        self._expiry_timer = None
+        if self.memory is not None and self._open:
+            self.counts["poll_expired_queues"] += self.memory.expire(self.settings.ttl)
+            self._schedule_expiry()
+
+
+_JSON = [(b"Content-Type", b"application/json"), NO_STORE]
+_FIELD_NAMES = re.compile(rb"[A-Za-z0-9-]+(?:[ \t]*,[ \t]*[A-Za-z0-9-]+)*")

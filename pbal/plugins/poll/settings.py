@@ -1,0 +1,163 @@
+"""The tunables and counters of poll, and what a service's values mean together."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pbal.api import (
+    BOOL,
+    DURATION,
+    ENDPOINT,
+    INT,
+    NETWORKS,
+    REGEX,
+    SIZE,
+    WORDS,
+    ConfigError,
+    Counter,
+    Endpoint,
+    Service,
+    TEXT,
+    Tunable,
+    Type,
+    enum,
+)
+
+from .formats import FORMATS
+from .framing import FRAMINGS
+from .names import Source
+
+ROLES = frozenset({"reverse_proxy", "web_server"})
+
+
+@dataclass(frozen=True, slots=True)
+class StoreChoice:
+    """poll_store: no endpoints is the memory store."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join(("memcached", *map(str, self.endpoints))) if self.endpoints else "memory"
+
+
+def _parse_store(text: str) -> StoreChoice:
+    words = text.split()
+    if words[:1] == ["memory"] and len(words) == 1:
+        return StoreChoice()
+    if words[:1] == ["memcached"] and len(words) > 1:
+        endpoints = tuple(ENDPOINT.parse(word if ":" in word else f"{word}:11211") for word in words[1:])
+        if len(set(endpoints)) != len(endpoints):
+            raise ValueError("a memcached is named twice")
+        return StoreChoice(endpoints)
+    raise ValueError(f"expected memory, or memcached HOST:PORT ..., found {text!r}")
+
+
+def _parse_sources(text: str) -> tuple[Source, ...]:
+    return tuple(Source(word) for word in WORDS.parse(text))
+
+
+def _parse_publish(text: str) -> re.Pattern[bytes] | None:
+    return None if text.lower() == "off" else REGEX.parse(text)
+
+
+def _parse_origins(text: str) -> tuple[str, ...]:
+    return () if text.lower() == "off" else WORDS.parse(text)
+
+
+STORE: Type[StoreChoice] = Type("store", _parse_store, str, ("memory", "memcached"))
+SOURCES: Type[tuple[Source, ...]] = Type("sources", _parse_sources, lambda value: " ".join(map(str, value)))
+REGEX_OR_OFF: Type[Any] = Type("regex or off", _parse_publish, lambda value: "off" if value is None else REGEX.render(value))
+ORIGINS: Type[tuple[str, ...]] = Type("origins or off", _parse_origins, lambda value: " ".join(value) or "off")
+
+
+def _tunable(name: str, type_: Type[Any], default: str | None, summary: str, **more: Any) -> Tunable:
+    return Tunable(name, type_, default=default, summary=summary, roles=ROLES, source="pbal", **more)
+
+
+TUNABLES: tuple[Tunable, ...] = (
+    _tunable("poll_uri", REGEX, None, "Regular expression searched in the path; a match makes the request a poll. Required."),
+    _tunable("poll_methods", WORDS, "GET POST", "Methods of a poll; others on that path are answered 405."),
+    _tunable("poll_queue", SOURCES, "uri:queue", "Where queue names come from: uri:GROUP query:NAME header:NAME cookie:NAME xml:PATH json:PATH; the first that yields any wins."),
+    _tunable("poll_max_body", SIZE, "64k", "Longest body of a poll; a longer one is 413.", unit="octets"),
+    _tunable("poll_store", STORE, "memory", "Where messages are: memory, or memcached HOST:PORT ..."),
+    _tunable("poll_key_prefix", TEXT, "poll:", "Store key = prefix + queue name."),
+    _tunable("poll_interval", DURATION, "1s", "Time between two sweeps of the store.", unit="seconds", minimum="50ms"),
+    _tunable("poll_batch", INT, "500", "Keys in one get of a sweep.", unit="keys", minimum="1", maximum="5000"),
+    _tunable("poll_watch", BOOL, "on", "For memcached: follow its `watch mutations` stream too."),
+    _tunable("poll_timeout", DURATION, "25s", "Then a poll gets the empty answer; spread by up to a tenth, earlier.", unit="seconds", minimum="100ms"),
+    _tunable("poll_duplicate", enum("newest", "oldest", "all"), "newest", "A second poll on a queue: the earlier is answered empty (newest), the later 409 (oldest), every one gets every message (all)."),
+    _tunable("poll_format", enum(*FORMATS), "raw", "Form of answers."),
+    _tunable("poll_framing", enum(*FRAMINGS), "newline", "How one message ends inside a stored value."),
+    _tunable("poll_ttl", DURATION, "300s", "Life of a queue that nobody collects.", unit="seconds", minimum="1s"),
+    _tunable("poll_max_queue", SIZE, "256k", "Most octets held for one queue; the oldest whole messages go first, and are counted.", minimum="1", unit="octets"),
+    _tunable("poll_memory_limit", SIZE, "64m", "For the memory store: all queues together; the one stored to longest ago goes first, and is counted.", minimum="1", unit="octets"),
+    _tunable("poll_max_parked", INT, "0", "Most polls parked; one more is 503. 0: no limit but descriptors.", unit="polls"),
+    _tunable("poll_publish_uri", REGEX_OR_OFF, "off", "Regular expression; a POST there appends its body to the queue and wakes the queue's poll."),
+    _tunable("poll_publish_from", NETWORKS, "127.0.0.0/8 ::1", "Who may publish; others are answered 403."),
+    _tunable("poll_store_timeout", DURATION, "2s", "A store call that takes longer has failed.", unit="seconds", minimum="10ms"),
+    _tunable("poll_allow_origin", ORIGINS, "off", "CORS: origins whose pages may poll, or *."),
+)  # fmt: skip
+
+COUNTERS: tuple[Counter, ...] = (
+    Counter("poll_parked", "Polls parked now.", gauge=True),
+    Counter("poll_parked_ever", "Polls that were parked."),
+    Counter("poll_answered", "Polls answered with messages."),
+    Counter("poll_empty", "Polls answered empty: their time was over, or their service ended."),
+    Counter("poll_superseded", "Polls answered empty because a newer one came for their queue."),
+    Counter("poll_refused", "Polls answered 409: an older one is parked for their queue."),
+    Counter("poll_full", "Polls answered 503: poll_max_parked."),
+    Counter("poll_gone", "Parked polls whose client left."),
+    Counter("poll_kicked", "Parked polls closed by hand."),
+    Counter("poll_published", "Publishes over HTTP or the console that were stored."),
+    Counter("poll_publish_failed", "Publishes answered 503: the store failed."),
+    Counter("poll_put_back", "Times messages were put back in front of a queue: their client was gone."),
+    Counter("poll_evicted", "Messages dropped: poll_max_queue, poll_memory_limit (a queue counts as one)."),
+    Counter("poll_expired_queues", "Queues dropped: nobody collected them for poll_ttl."),
+    Counter("poll_lost", "Taken values that could not be put back: the store failed at that moment."),
+    Counter("poll_misframed", "Values that were not framed as poll_framing says, delivered as they were."),
+    Counter("poll_sweeps", "Sweeps of the store."),
+    Counter("poll_keys_swept", "Keys asked for by sweeps."),
+    Counter("poll_cas_lost", "Takes that somebody's append came between; they were tried again."),
+    Counter("poll_watch_lines", "Lines of watch streams about our queues."),
+    Counter("poll_watch_skipped", "Times a watch stream said that it skipped lines."),
+    Counter("poll_store_errors", "Store calls that failed."),
+)
+
+
+class Settings:
+    """A service's poll tunables, taken apart once."""
+
+    def __init__(self, service: Service) -> None:
+        """Raises: ConfigError for values that do not fit together."""
+        values = service.values
+        if values.get("poll_uri") is None:
+            raise ConfigError(f"service '{service.name}' runs the plugin poll and needs SET poll_uri", about=service.name)
+        self.uri: re.Pattern[bytes] = values["poll_uri"]
+        self.sources: tuple[Source, ...] = values["poll_queue"]
+        self.publish_uri: re.Pattern[bytes] | None = values["poll_publish_uri"]
+        self.publish_group = next((source.argument for source in self.sources if source.kind == "uri"), "queue")
+        for source in self.sources:
+            if source.kind == "uri" and source.argument not in self.uri.groupindex:
+                raise ConfigError(f"poll_queue says {source}, and poll_uri has no group (?P<{source.argument}>...)", about="poll_uri")
+        if self.publish_uri is not None and self.publish_group not in self.publish_uri.groupindex:
+            raise ConfigError(f"poll_publish_uri has no group (?P<{self.publish_group}>...)", about="poll_publish_uri")
+        self.methods = tuple(method.upper().encode() for method in values["poll_methods"])
+        self.max_body: int = values["poll_max_body"]
+        self.store: StoreChoice = values["poll_store"]
+        self.prefix: bytes = values["poll_key_prefix"].encode()
+        if len(self.prefix) > 200 or any(octet <= 32 or octet == 127 for octet in self.prefix):
+            raise ConfigError("poll_key_prefix has no blanks, and 200 octets at most", about="poll_key_prefix")
+        self.interval: float = values["poll_interval"]
+        self.batch: int = values["poll_batch"]
+        self.watch: bool = values["poll_watch"]
+        self.timeout: float = values["poll_timeout"]
+        self.duplicate: str = values["poll_duplicate"]
+        self.format: str = values["poll_format"]
+        self.framing: str = values["poll_framing"]
+        self.ttl: float = values["poll_ttl"]
+        self.max_queue: int = values["poll_max_queue"]
+        self.memory_limit: int = values["poll_memory_limit"]
+        self.max_parked: int = values["poll_max_parked"]
+        self.publish_from = values["poll_publish_from"]
+        self.store_timeout: float = values["poll_store_timeout"]
+        self.origins = tuple(origin.encode() for origin in values["poll_allow_origin"])

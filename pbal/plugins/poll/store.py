@@ -1,0 +1,231 @@
+"""memcached, one or several: the one user of aiomcache.
+
+Two things about aiomcache 0.8.2 shape this file. A call that is cancelled puts its connection back into the pool with the
+answer unread, and the next caller reads somebody else's: so no call is ever cancelled; one that takes longer than
+poll_store_timeout has its connections cut off under it, and a new client takes their place. And a connection that ends
+while a simple command waits for its line makes it read an empty line for ever, without giving way: so that method is
+ours (`_execute_simple_command`), and an end is an error.
+
+Each server is up, or down since some time and tried again after a pause that doubles up to LONGEST_PAUSE. A call to a server
+that is down fails at once, without a connection. One log line when it goes and one when it returns.
+
+Keys are spread over several servers as libmemcached does with ketama (MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED, equal weights;
+PHP's LIBKETAMA_COMPATIBLE; pylibmc's ketama_weighted): 40 x 4 points of MD5 over `host:port-N`, without `:port` for 11211.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+import aiomcache
+from aiomcache.exceptions import ClientException
+from uhashring import HashRing
+
+from pbal.api import Endpoint, spawn
+
+log = logging.getLogger("pbal.poll")
+
+LONGEST_PAUSE = 5.0
+FIRST_PAUSE = 0.1
+CONNECTIONS = 4
+"""Connections to a server; calls beyond that wait their turn."""
+TRIES = 20
+"""Rounds of gets and cas on one key before it is left to the next sweep."""
+
+
+class StoreError(Exception):
+    """A store call that failed: refused, broken, too slow, or the server is down."""
+
+
+async def _as_it_is(value: bytes, flags: int) -> bytes:
+    """Values with flags are taken as octets."""
+    return value
+
+
+class _Client(aiomcache.FlagClient[bytes]):
+    """aiomcache with an end to reading, and a way to cut off."""
+
+    async def _execute_simple_command(self, conn: Any, raw_command: bytes) -> bytes:
+        conn.writer.write(raw_command)
+        await conn.writer.drain()
+        line: bytes = await conn.reader.readline()
+        if not line.endswith(b"\r\n"):
+            raise ConnectionResetError("memcached closed the connection")
+        return line[:-2]
+
+    def cut_off(self) -> None:
+        """Close every connection at once; calls in flight fail."""
+        pool = self._pool
+        connections = list(pool._in_use)
+        while not pool._pool.empty():
+            connections.append(pool._pool.get_nowait())
+        for connection in connections:
+            if connection.reader.exception() is None:
+                connection.reader.set_exception(ConnectionAbortedError("cut off"))
+            connection.writer.transport.abort()
+
+
+class Server:
+    """One memcached: its client and whether it is up."""
+
+    def __init__(self, endpoint: Endpoint, now: Callable[[], float]) -> None:
+        self.endpoint = endpoint
+        self.name = str(endpoint)
+        self.up = True
+        self.since = now()
+        self._now = now
+        self._pause = FIRST_PAUSE
+        self._try_at = 0.0
+        self._client: _Client | None = None
+        self.errors = 0
+
+    @property
+    def client(self) -> _Client:
+        if self._client is None:
+            self._client = _Client(
+                self.endpoint.host, self.endpoint.port, pool_size=CONNECTIONS, pool_minsize=CONNECTIONS,
+                get_flag_handler=_as_it_is,
+            )  # fmt: skip
+        return self._client
+
+    @property
+    def may_be_tried(self) -> bool:
+        """Whether a call is worth making now."""
+        return self.up or self._now() >= self._try_at
+
+    async def call(self, timeout: float, make: Callable[[_Client], Awaitable[Any]]) -> Any:
+        """Make one call. Raises: StoreError."""
+        if not self.may_be_tried:
+            raise StoreError(f"memcached {self.name} is down")
+        if not self.up:
+            self._try_at = self._now() + self._pause  # one call at a time finds out
+        client = self.client
+        call = spawn(self, _guarded(make(client)), f"memcached {self.name}")
+        done, _ = await asyncio.wait({call}, timeout=timeout)
+        if not done:
+            self._failed(client, f"no answer in {timeout:g} s")
+        result, error = call.result() if done else (None, None)
+        if error is not None:
+            if isinstance(error, ClientException) and str(error).startswith(("stats ", "(")) and b"too large" in repr(error).encode():
+                raise StoreError("the value is too large for memcached")
+            self._failed(client, str(error) or type(error).__name__)
+        if not self.up:
+            self.up, self.since, self._pause = True, self._now(), FIRST_PAUSE
+            log.warning("memcached %s is back", self.name)
+        return result
+
+    def _failed(self, client: _Client, reason: str) -> None:
+        """Drop the client whole. Raises: StoreError, always."""
+        self.errors += 1
+        if self._client is client:
+            self._client = None
+            client.cut_off()
+            if self.up:
+                self.up, self.since = False, self._now()
+                log.warning("memcached %s is gone: %s", self.name, reason)
+            else:
+                self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            self._try_at = self._now() + self._pause
+        raise StoreError(f"memcached {self.name}: {reason}")
+
+    def close(self) -> None:
+        """Close its connections."""
+        if self._client is not None:
+            self._client.cut_off()
+            self._client = None
+
+
+async def _guarded(call: Awaitable[Any]) -> tuple[Any, Exception | None]:
+    """A call's result or its exception, so that one nobody waits for any more is not reported as unseen."""
+    try:
+        return await call, None
+    except (OSError, EOFError, ClientException, asyncio.IncompleteReadError, ValueError, IndexError) as error:
+        return None, error
+
+
+def ring_name(endpoint: Endpoint) -> str:
+    """A server as libmemcached writes it into its ring."""
+    return endpoint.host if endpoint.port == 11211 else f"{endpoint.host}:{endpoint.port}"
+
+
+class Memcached:
+    """All servers of one poll_store. Units: octets, seconds."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], now: Callable[[], float], timeout: Callable[[], float]) -> None:
+        self.servers = [Server(endpoint, now) for endpoint in endpoints]
+        self._timeout = timeout
+        self._by_name = {ring_name(server.endpoint): server for server in self.servers}
+        self._ring = HashRing(nodes=list(self._by_name), hash_fn="ketama") if len(self.servers) > 1 else None
+        self.cas_lost = 0
+
+    def server_of(self, key: bytes) -> Server:
+        """The server that holds a key."""
+        if self._ring is None:
+            return self.servers[0]
+        return self._by_name[self._ring.get_node(key.decode())]
+
+    def by_server(self, keys: Iterable[bytes]) -> dict[Server, list[bytes]]:
+        """Keys grouped by the server that holds them."""
+        if self._ring is None:
+            return {self.servers[0]: list(keys)}
+        groups: dict[Server, list[bytes]] = {}
+        for key in keys:
+            groups.setdefault(self.server_of(key), []).append(key)
+        return groups
+
+    async def held(self, server: Server, keys: list[bytes]) -> list[bytes]:
+        """Which of `keys`, all of one server, hold something. Raises: StoreError."""
+        values = await server.call(self._timeout(), lambda client: client.multi_get(*keys))
+        return [key for key, value in zip(keys, values, strict=True) if value]
+
+    async def peek(self, key: bytes) -> bytes:
+        """A queue's value, untouched. Raises: StoreError."""
+        value = await self.server_of(key).call(self._timeout(), lambda client: client.get(key))
+        return value or b""
+
+    async def take(self, key: bytes, ttl: int) -> bytes:
+        """Empty a queue and return what it held; b"" if nothing, or somebody else was faster. Raises: StoreError."""
+        server, timeout = self.server_of(key), self._timeout()
+        for _ in range(TRIES):
+            value, token = await server.call(timeout, lambda client: client.gets(key))
+            if not value or token is None:
+                return b""
+            if await server.call(timeout, lambda client, token=token: client.cas(key, b"", token, exptime=ttl)):  # type: ignore[misc]
+                return bytes(value)
+            self.cas_lost += 1
+        return b""
+
+    async def append(self, key: bytes, data: bytes, ttl: int) -> None:
+        """Add octets behind a queue, by the writer's contract. Raises: StoreError."""
+        await self._join("append", key, data, ttl)
+
+    async def put_back(self, key: bytes, data: bytes, ttl: int) -> None:
+        """Add octets in front of a queue. Raises: StoreError."""
+        await self._join("prepend", key, data, ttl)
+
+    async def _join(self, verb: str, key: bytes, data: bytes, ttl: int) -> None:
+        server, timeout = self.server_of(key), self._timeout()
+        for _ in range(TRIES):
+            if await server.call(timeout, lambda client: getattr(client, verb)(key, data)):
+                return
+            if await server.call(timeout, lambda client: client.add(key, data, exptime=ttl)):
+                return
+        raise StoreError(f"memcached {server.name} stores neither by {verb} nor by add")
+
+    async def trim(self, key: bytes, shorten: Callable[[bytes], tuple[bytes, int]], ttl: int) -> int:
+        """Shorten a queue in place; how many messages went. Raises: StoreError."""
+        server, timeout = self.server_of(key), self._timeout()
+        for _ in range(TRIES):
+            value, token = await server.call(timeout, lambda client: client.gets(key))
+            kept, dropped = shorten(bytes(value or b""))
+            if not dropped or token is None:
+                return 0
+            if await server.call(timeout, lambda client, kept=kept, token=token: client.cas(key, kept, token, exptime=ttl)):  # type: ignore[misc]
+                return dropped
+        return 0
+
+    def close(self) -> None:
+        """Close every connection."""
+        for server in self.servers:
+            server.close()
