@@ -1,6 +1,7 @@
 """CREATE, USE, SET, DEFAULT, ENABLE, DISABLE, HEADER."""
 
 import re
+from pathlib import Path
 
 from pbal.commands.session import Session
 from pbal.model.errors import ConfigError
@@ -49,11 +50,14 @@ def use(session: Session, object_: Service | Pool) -> Reply:
 def set_(session: Session, tunable: str, value: str, object_: Service | Pool | None = None) -> Reply:
     """Set a tunable of a service or a parameter of a pool; whole or not at all.
 
+    A relative docroot begins at the configuration file.
     Source: Perlbal manual, SET. differs: an unknown parameter of a pool is an error.
     """
     target = object_ or session.current
     if target is None:
         raise CommandError("omitted service/pool name not implied from context", "tunable", "CREATE or USE one first")
+    if tunable.lower() == "docroot" and value and not Path(value).is_absolute():
+        value = str(session.interpreter.folder / value)
     try:
         target.set(tunable, value)
     except ConfigError as error:

@@ -1,0 +1,60 @@
+# Two commands: `make chat` and `make test`. Both set up what they need in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: chat test check quick lint types manual bench clean
+
+chat: .venv/run
+	@$(BIN)/python -m pbal check examples/chat.conf
+	@echo
+	@echo "  The chat:     http://127.0.0.1:8080/    open it in two windows"
+	@echo "  The console:  telnet 127.0.0.1 16000    then: show parked    help    quit"
+	@echo "  A message:    curl -d 'hello' http://127.0.0.1:8080/publish/lobby"
+	@echo "  Ctrl-C ends it."
+	@echo
+	@exec $(BIN)/python -m pbal -c examples/chat.conf
+
+test: .venv/dev memcached
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pbal.manual --check
+	$(BIN)/python -m pytest
+
+check: test
+
+quick: .venv/dev
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+
+types: .venv/dev
+	$(BIN)/mypy
+
+manual: .venv/dev
+	$(BIN)/python -m pbal.manual
+
+bench: .venv/dev
+	$(BIN)/python -m bench
+
+.venv/run: requirements.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("pbal needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/dev: requirements-dev.txt .venv/run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.PHONY: memcached
+memcached:
+	@if command -v memcached >/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  echo "installing memcached"; (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq memcached) >/dev/null 2>&1 \
+	  || echo "memcached could not be installed: its tests are skipped"; \
+	else echo "memcached is not installed (apt-get install memcached): its tests are skipped"; fi
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,277 @@
+"""The laboratory of the wire tests: a pbal in this process, backends, clients, a real memcached.
+
+Everything listens on free ports and is ended with the test. Nothing sleeps: `until` looks at a counter (or anything else)
+every few milliseconds, and fails after a deadline that only a broken program reaches.
+"""
+
+import asyncio
+import functools
+import inspect
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from pbal.commands.interpreter import Interpreter
+from pbal.commands.session import Session
+from pbal.lang.mistakes import Mistake
+from pbal.model.world import World
+from pbal.server import Server
+
+DEADLINE = 10.0
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def until(predicate: Callable[[], Any], what: str = "a condition", deadline: float = DEADLINE) -> Any:
+    """Wait until `predicate()` is true and return it."""
+    end = time.monotonic() + deadline
+    while not (value := predicate()):
+        if time.monotonic() > end:
+            raise AssertionError(f"waited in vain for {what}")
+        await asyncio.sleep(0.003)
+    return value
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Pbal:
+    """A running server and ways to talk to it."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.server = server
+        self.world: World = server.world
+        self.counts = server.world.counters.counts
+        self.folder = folder
+        self._writers: list[asyncio.StreamWriter] = []
+        self._session = Session(server.world, server.interpreter, origin="test")
+
+    async def connect(self, service: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Raw streams to a service."""
+        host, port = self.server.address(service)
+        reader, writer = await asyncio.open_connection(host, port)
+        self._writers.append(writer)
+        return reader, writer
+
+    async def ask(self, service: str, request: bytes) -> "Response":
+        """Send octets on a connection of its own and read one response."""
+        reader, writer = await self.connect(service)
+        writer.write(request)
+        return await read_response(reader, head_only=request.startswith(b"HEAD "))
+
+    async def say(self, statement: str) -> str:
+        """Carry out a console statement; its text, or the text of its mistake."""
+        try:
+            reply, json = await self.server.interpreter.execute(self._session, statement)
+        except Mistake as mistake:
+            return "ERROR: " + mistake.render()
+        if reply is None:
+            return ""
+        return "\n".join(reply.as_json() if json else reply.as_text())
+
+    async def until(self, counter: str, value: int) -> None:
+        """Wait until a counter has a value."""
+        await until(lambda: self.counts[counter] == value, f"{counter} = {value}, it is {self.counts.get(counter)}")
+
+    def plugin(self, service: str, name: str = "poll") -> Any:
+        """The plugin instance serving now."""
+        return self.world.service(service).plugin(name)
+
+    async def close(self) -> None:
+        """End it."""
+        for writer in self._writers:
+            writer.close()
+        await self.server.close()
+
+
+class Response:
+    """A response as read off the wire."""
+
+    def __init__(self, head: bytes, body: bytes) -> None:
+        line, *fields = head.decode("latin-1").split("\r\n")[:-2]
+        self.status = int(line.split(" ")[1])
+        self.head = head
+        self.fields: dict[str, str] = {}
+        for field in fields:
+            name, _, value = field.partition(":")
+            self.fields[name.lower()] = value.strip()
+        self.body = body
+
+
+async def read_response(reader: asyncio.StreamReader, head_only: bool = False) -> Response:
+    """Read one response: by length, chunked, or to the end."""
+    async with asyncio.timeout(DEADLINE):
+        head = await reader.readuntil(b"\r\n\r\n")
+        response = Response(head, b"")
+        if head_only or response.status in (204, 304) or response.status < 200:
+            return response
+        if response.fields.get("transfer-encoding") == "chunked":
+            while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+                response.body += await reader.readexactly(size)
+                assert await reader.readexactly(2) == b"\r\n"
+            assert await reader.readuntil(b"\r\n") == b"\r\n"
+        elif "content-length" in response.fields:
+            response.body = await reader.readexactly(int(response.fields["content-length"]))
+        else:
+            response.body = await reader.read()
+        return response
+
+
+class Origin:
+    """A backend made of a coroutine."""
+
+    def __init__(self, server: asyncio.AbstractServer) -> None:
+        self._server = server
+        self.port: int = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        self.address = f"127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.close()
+
+
+class Memcached:
+    """A real memcached."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.address = f"127.0.0.1:{port}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        self._process = subprocess.Popen(
+            ["memcached", "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", "-m", "64", *user],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        end = time.monotonic() + DEADLINE
+        while time.monotonic() < end:
+            with socket.socket() as sock:
+                if sock.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.01)
+        raise AssertionError("memcached does not start")
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """Kill it and start it anew, empty, on the same port."""
+        self.kill()
+        self.start()
+
+    def stop(self) -> None:
+        """SIGSTOP."""
+        self.signal(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        """SIGCONT."""
+        self.signal(signal.SIGCONT)
+
+    def client(self) -> Any:
+        """A plain blocking client."""
+        from pymemcache.client.base import Client
+
+        return Client(("127.0.0.1", self.port))
+
+
+class Lab:
+    """What one test started."""
+
+    def __init__(self) -> None:
+        self._pbals: list[Pbal] = []
+        self._origins: list[Origin] = []
+        self._caches: list[Memcached] = []
+        self.folder = Path(tempfile.mkdtemp(prefix="pbal-test-"))
+        self._number = 0
+
+    async def pbal(self, text: str) -> Pbal:
+        """Start a server from a configuration. Mistakes in it fail the test."""
+        self._number += 1
+        path = self.folder / f"test{self._number}.conf"
+        path.write_text(inspect.cleandoc(text) + "\n")
+        world = World()
+        interpreter = Interpreter(world)
+        mistakes = interpreter.run_file(str(path))
+        assert not mistakes, "\n".join(mistake.render() for mistake in mistakes)
+        server = Server(world, interpreter)
+        server.start()
+        pbal = Pbal(server, self.folder)
+        self._pbals.append(pbal)
+        await until(lambda: all(listener._server for listener in server.listeners()), "listeners")
+        return pbal
+
+    async def origin(self, handler: Handler) -> Origin:
+        """Start a backend."""
+
+        async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await handler(reader, writer)
+            except (OSError, EOFError, asyncio.CancelledError):
+                writer.transport.abort()
+
+        origin = Origin(await asyncio.start_server(guarded, "127.0.0.1", 0))
+        self._origins.append(origin)
+        return origin
+
+    async def memcached(self) -> Memcached:
+        """Start a real memcached, or skip the test and say why."""
+        if shutil.which("memcached") is None:
+            pytest.skip("memcached is not installed")
+        cache = Memcached(free_port())
+        self._caches.append(cache)
+        return cache
+
+    async def close(self) -> None:
+        """End everything."""
+        for pbal in self._pbals:
+            await pbal.close()
+        for origin in self._origins:
+            origin.close()
+        for cache in self._caches:
+            cache.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def lab(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run an async test with a Lab under uvloop, and end everything after."""
+
+    async def run(*args: Any, **kwargs: Any) -> None:
+        laboratory = Lab()
+        try:
+            await test(laboratory, *args, **kwargs)
+        finally:
+            await laboratory.close()
+
+    @functools.wraps(test)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        uvloop.run(run(*args, **kwargs))
+
+    signature = inspect.signature(test)
+    wrapper.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
+    return wrapper
