@@ -1,0 +1,95 @@
+"""The writer's contract, against a real memcached and against clients that lose every race."""
+
+import asyncio
+import threading
+from typing import Any
+
+import aiomcache
+import pytest
+from lab import Lab, lab
+
+from pbal.queue import ROUNDS, NotStored, aput, put
+
+
+class Scripted:
+    """A client whose answers are given; remembers what it was asked."""
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    def append(self, key: Any, value: Any, *, noreply: bool) -> bool:
+        assert noreply is False
+        self.asked.append("append")
+        return self.answers.pop(0)
+
+    def add(self, key: Any, value: Any, expire: int, *, noreply: bool) -> bool:
+        assert noreply is False
+        self.asked.append(f"add {expire}")
+        return self.answers.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked"),
+    [
+        ((True,), ["append"]),
+        ((False, True), ["append", "add 60"]),
+        ((False, False, True), ["append", "add 60", "append"]),
+    ],
+)
+def test_the_contract_is_append_add_append(answers: tuple[bool, ...], asked: list[str]) -> None:
+    client = Scripted(*answers)
+    put(client, b"poll:a", b"x\n", ttl=60)
+    assert client.asked == asked
+
+
+def test_a_queue_that_takes_nothing_is_an_error_not_silence() -> None:
+    client = Scripted(*[False] * (2 * ROUNDS))
+    with pytest.raises(NotStored, match="poll:a"):
+        put(client, b"poll:a", b"x\n")
+    assert client.answers == []
+
+
+@lab
+async def test_pymemcache_and_aiomcache_write_the_same_queue_in_order(lab: Lab) -> None:
+    cache = await lab.memcached()
+    blocking, waiting = cache.client(), aiomcache.Client("127.0.0.1", cache.port)
+    put(blocking, b"poll:a", b"one\n")
+    await aput(waiting, b"poll:a", b"two\n")
+    put(blocking, b"poll:a", b"three\n")
+    assert blocking.get(b"poll:a") == b"one\ntwo\nthree\n"
+    await waiting.close()
+
+
+@lab
+async def test_aput_raises_where_nothing_can_be_stored(lab: Lab) -> None:
+    class Deaf:
+        async def append(self, key: bytes, value: bytes) -> bool:
+            return False
+
+        async def add(self, key: bytes, value: bytes, exptime: int) -> bool:
+            return False
+
+    with pytest.raises(NotStored):
+        await aput(Deaf(), b"poll:a", b"x\n")
+
+
+@lab
+async def test_many_writers_lose_nothing_while_the_queue_begins(lab: Lab) -> None:
+    """All of them find no queue at first; exactly one `add` wins, and the others must append after it."""
+    cache = await lab.memcached()
+    writers, each = 8, 25
+    barrier = threading.Barrier(writers)
+
+    def write(number: int) -> None:
+        client = cache.client()
+        barrier.wait()
+        for message in range(each):
+            put(client, b"poll:a", b"%d.%d\n" % (number, message))
+
+    await asyncio.gather(*(asyncio.to_thread(write, number) for number in range(writers)))
+    lines = cache.client().get(b"poll:a").split()
+    assert sorted(lines) == sorted(b"%d.%d" % (n, m) for n in range(writers) for m in range(each))
+    for number in range(writers):
+        own = [line for line in lines if line.startswith(b"%d." % number)]
+        assert own == [b"%d.%d" % (number, message) for message in range(each)]
