@@ -67,7 +67,13 @@ class Courier:
         self.last_sweep_ms = 0.0
         self.last_sweep_keys = 0
 
-    def _task(self, coroutine: Any, name: str) -> None:
+    @property
+    def busy(self) -> bool:
+        """Whether a store call is in flight."""
+        return bool(self._tasks)
+
+    def run(self, coroutine: Any, name: str) -> None:
+        """Run something that uses the store; rest() waits for it."""
         task = spawn(self, coroutine, name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -97,7 +103,7 @@ class Courier:
         self._look_timer = None
         keys, self._looking = self._looking, set()
         if keys and not self._resting:
-            self._task(self._ask([key for key in keys if self._lot.has(key)]), "poll look")
+            self.run(self._ask([key for key in keys if self._lot.has(key)]), "poll look")
 
     async def _ask(self, keys: list[bytes]) -> None:
         """Wake the keys that hold something."""
@@ -127,7 +133,7 @@ class Courier:
         self._pending.clear()
         self._busy.update(keys)
         for place in range(0, len(keys), TOGETHER):
-            self._task(self._take(keys[place : place + TOGETHER]), "poll take")
+            self.run(self._take(keys[place : place + TOGETHER]), "poll take")
 
     async def _take(self, keys: list[bytes]) -> None:
         """Take, deliver, put back what found nobody."""
@@ -175,7 +181,7 @@ class Courier:
     def put_back(self, queues: list[tuple[bytes, bytes]]) -> None:
         """A client was lost after its answer was written: put the messages back in front."""
         self._busy.update(key for key, _ in queues)
-        self._task(self._put_back(queues), "poll put back")
+        self.run(self._put_back(queues), "poll put back")
 
     async def _put_back(self, queues: list[tuple[bytes, bytes]]) -> None:
         try:
@@ -221,7 +227,7 @@ class Courier:
                 watcher.stop()
             return
         self._sweeping = True
-        self._task(self._sweep(), "poll sweep")
+        self.run(self._sweep(), "poll sweep")
 
     async def _sweep(self) -> None:
         started = time.perf_counter()
@@ -290,6 +296,10 @@ class Courier:
         for timer in (self._sweep_timer, self._look_timer):
             if timer is not None:
                 timer.cancel()
+        self.stop_watching()
+        self.store.close()
+
+    def stop_watching(self) -> None:
+        """Let go of the watch streams."""
         for watcher in self.watchers:
             watcher.stop()
-        self.store.close()

@@ -168,7 +168,11 @@ class Poll(Plugin):
             if timer is not None:
                 timer.cancel()
         if self.courier is not None:
-            self.courier.close()
+            self.courier.stop_watching()
+            if self.courier.busy:
+                spawn(self, self._retire(self.courier), "poll retire store")
+            else:
+                self.courier.close()
 
     def service_disabled(self) -> None:
         """See Plugin."""
@@ -442,7 +446,8 @@ class Poll(Plugin):
         if self.memory is not None:
             exchange.respond(202, _JSON, self.publish_to_memory(key, message))
         else:
-            spawn(self, self._publish_to_memcached(exchange, key, message), "poll publish")
+            assert self.courier is not None
+            self.courier.run(self._publish_to_memcached(exchange, key, message), "poll publish")
 
     def publish_to_memory(self, key: bytes, message: bytes) -> bytes:
         """Store, wake, and the answer for the publisher."""
@@ -475,8 +480,8 @@ class Poll(Plugin):
             exchange.respond(202, _JSON, receipt)
 
     async def _append_to_memcached(self, key: bytes, data: bytes) -> None:
-        serving = self._now_serving()
-        courier = serving.courier
+        # Through this generation's own store, even when a reload came between: it is closed only when this is done.
+        courier, serving = self.courier, self._now_serving()
         if courier is None:
             raise StoreError("the store was changed")
         if serving.lot.has(key):

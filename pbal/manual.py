@@ -1,0 +1,235 @@
+"""The manual, from the tables: man/pbal.1, man/pbal.conf.5, man/pbal-poll.7.
+
+    python -m pbal.manual            writes the pages
+    python -m pbal.manual --check    writes nothing; exit status 1 if a page is not what would be written
+
+Statements come from the grammar (their usage) and their handlers (what they do), tunables, hooks and counters from their
+declarations: nothing that the program knows is written down here a second time. What it does not know (how to think of
+it, what a writer's side looks like in PHP) is prose in this file, in a notation of four kinds of block:
+
+    = TITLE            a section
+    - term: text       an entry of a list; the text may go on in the next lines
+        four blanks    a literal block
+    anything else      a paragraph; `words` between back quotes come out bold
+
+@NAME on a line of its own is where a table goes. A page has no date: it changes only when pbal does.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pbal import __version__
+from pbal.commands.interpreter import Interpreter
+from pbal.lang.parser import Language, bundled_fragments, core_grammar
+from pbal.model.hooks import HOOKS
+from pbal.model.plugin import Plugin
+from pbal.model.world import World
+from pbal.observe.counters import CORE as CORE_COUNTERS
+from pbal.observe.counters import Counter
+from pbal.plugins.poll import Poll
+from pbal.plugins.poll.settings import COUNTERS as POLL_COUNTERS
+from pbal.plugins.poll.settings import TUNABLES as POLL_TUNABLES
+from pbal.plugins.vhosts import Vhosts
+from pbal.plugins.vpaths import Vpaths
+from pbal.schema.commands import Registry
+from pbal.schema.tunables import CORE, POOL, SERVER, Applies, Tunable
+
+DIRECTORY = Path(__file__).resolve().parent.parent / "man"
+
+Table = Callable[[], Iterator[str]]
+
+# --- roff --------------------------------------------------------------------------------------------------
+
+_SPECIAL = {"\\": "\\e", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", "-": "\\-", '"': "\\(dq"}
+
+
+def literal(text: str) -> str:
+    """Text that comes out as it is, octet for octet, and can be copied from the page."""
+    escaped = "".join(_SPECIAL.get(c, c if ord(c) < 128 else f"\\[u{ord(c):04X}]") for c in text)
+    return "\\&" + escaped if escaped.startswith(".") else escaped
+
+
+def bold(text: str) -> str:
+    """Literal text in bold."""
+    return f"\\fB{literal(text)}\\fR"
+
+
+def prose(text: str) -> str:
+    """A line of running text; what is between back quotes is bold."""
+    parts = re.split(r"`([^`]+)`", text)
+    done = [bold(part) if place % 2 else literal(part).replace("\\-", "-") for place, part in enumerate(parts)]
+    line = "".join(done)
+    return "\\&" + line if line.startswith(("'", ".")) else line
+
+
+def entry(term: str, *paragraphs: str) -> Iterator[str]:
+    """A term, already roff, and paragraphs of prose about it."""
+    yield from (".TP", term)
+    for place, paragraph in enumerate(paragraphs):
+        if place:
+            yield ".br"
+        yield prose(paragraph)
+
+
+def code(lines: Iterable[str]) -> Iterator[str]:
+    """Lines as they are, indented."""
+    yield from (".PP", ".RS 4", ".nf")
+    yield from (literal(line) for line in lines)
+    yield from (".fi", ".RE")
+
+
+def _block(lines: Sequence[str], tables: Mapping[str, Table]) -> Iterator[str]:
+    first = lines[0]
+    if first.startswith("= "):
+        yield f".SH {first[2:]}"
+    elif first.startswith("@"):
+        yield from tables[first[1:]]()
+    elif first.startswith("    "):
+        yield from code(line[4:] for line in lines)
+    elif first.startswith("- "):
+        term, _, text = " ".join(lines)[2:].partition(": ")
+        yield from entry(bold(term), re.sub(r"\s+", " ", text))
+    else:
+        yield from (".PP", *map(prose, lines))
+
+
+_STARTS = re.compile(r"= |- |@")
+
+
+def _blocks(text: str) -> Iterator[list[str]]:
+    """The blocks of a page's text: apart by an empty line, or by what can only begin one."""
+    for chunk in re.split(r"\n{2,}(?!    )|\n{2,}(?=    )", text.strip("\n")):
+        block: list[str] = []
+        for line in chunk.split("\n"):
+            if block and _STARTS.match(line):
+                yield block
+                block = []
+            block.append(line)
+        yield block
+
+
+def render(name: str, section: int, text: str, tables: Mapping[str, Table]) -> str:
+    """A whole page."""
+    out = [
+        '.\\" Made by python -m pbal.manual; edit pbal/manual.py or the declarations it reads.',
+        f'.TH {literal(name.upper())} {section} "" "pbal {__version__}" "pbal manual"',
+        ".ad l",
+        ".nh",
+    ]
+    for block in _blocks(text):
+        out += _block(block, tables)
+    return "\n".join(out) + "\n"
+
+
+# --- tables ------------------------------------------------------------------------------------------------
+
+_APPLIES = {
+    Applies.NOW: "",
+    Applies.NEXT_CONNECTION: "A change is for connections made later.",
+    Applies.NEXT_ENABLE: "A change takes hold when the service is enabled.",
+}
+
+TYPES = {
+    "bool": "`on` or `off`; also yes, no, true, false, 1, 0.",
+    "int": "A whole number in decimal digits.",
+    "size": "Octets: a number, or one with `b`, `k`, `m` or `g`, in powers of 1024.",
+    "duration": "A time: a number with `ms`, `s`, `m` or `h`; seconds without. `1.5s` is one and a half.",
+    "regex": "A regular expression as Python's `re` has it, on octets; case counts.",
+    "directory": "An existing directory; a relative path begins at the configuration file.",
+    "listen": "`PORT` (every address), `ADDRESS:PORT` or `[IPV6]:PORT`; port 0 is one the system chooses.",
+    "networks": "Networks as `10.0.0.0/8` or `::1`, apart by blanks or commas.",
+    "words": "Words, apart by blanks or commas.",
+    "text": "Text to the end of the line.",
+    "pool": "The name of a pool.",
+    "service": "The name of a service.",
+    "store": "`memory`, or `memcached HOST:PORT ...`; without a port it is 11211.",
+    "sources": "Sources of queue names, apart by blanks: see QUEUE NAMES.",
+    "regex or off": "A regular expression, or `off`.",
+    "origins or off": "Origins as `https://chat.example`, apart by blanks; `*` for all; or `off`.",
+}
+"""What is written for a value, by the name of its type. Types that are a choice of words explain themselves."""
+
+
+def _types() -> Iterator[str]:
+    for name, meaning in TYPES.items():
+        yield from entry(bold(name), meaning)
+
+
+def _bounds(tunable: Tunable) -> str:
+    if tunable.minimum and tunable.maximum:
+        return f", from {tunable.minimum} to {tunable.maximum}"
+    if tunable.minimum:
+        return f", {tunable.minimum} at least"
+    return f", {tunable.maximum} at most" if tunable.maximum else ""
+
+
+def _default(tunable: Tunable) -> str:
+    return {None: "unset", "": "empty"}.get(tunable.default, f"`{tunable.default}`")
+
+
+def tunable_table(tunables: Iterable[Tunable]) -> Iterator[str]:
+    """An entry for each: type and bounds, default, what it does, where and when."""
+    for tunable in tunables:
+        kind = tunable.type.name if tunable.type.name in TYPES else " or ".join(tunable.type.choices)
+        facts = [f"Default: {_default(tunable)}."]
+        if tunable.roles:
+            facts.append(f"Roles: {', '.join(sorted(tunable.roles))}.")
+        facts += [_APPLIES[tunable.applies]] if _APPLIES[tunable.applies] else []
+        if tunable.source.startswith("differs:"):
+            facts.append(f"Differs from Perlbal: {tunable.source.removeprefix('differs:').strip()}.")
+        yield from entry(f"{bold(tunable.name)} = {literal(kind + _bounds(tunable))}", tunable.summary, " ".join(facts))
+
+
+def counter_table(counters: Iterable[Counter]) -> Iterator[str]:
+    """An entry for each counter."""
+    for counter in counters:
+        yield from entry(bold(counter.name), counter.summary + (" Goes down again." if counter.gauge else ""))
+
+
+def _hooks() -> Iterator[str]:
+    for hook in HOOKS.values():
+        roles = f"Roles: {', '.join(sorted(hook.roles))}."
+        yield from entry(f"{bold(hook.name)}(self, {', '.join(hook.arguments)})", hook.summary, roles)
+
+
+class Statements:
+    """Usage and meaning of every statement, of the core and of the bundled plugins."""
+
+    def __init__(self) -> None:
+        self.language = Language(bundled_fragments())
+        registry: Registry = Interpreter(World()).registry
+        for plugin in (Poll, Vhosts, Vpaths):
+            registry.register(plugin.__name__, plugin.commands)
+        self.registry = registry
+
+    def core(self, queries: bool) -> Iterator[str]:
+        """Core statements or queries, in the order of the grammar."""
+        grammar = core_grammar()
+        boundary = grammar.index("\n?query:")
+        places = {rule: grammar.find(f"\n{rule}:") for rule in Language().rules}
+        chosen = sorted((place, rule) for rule, place in places.items() if (place > boundary) == queries)
+        return self.table(rule for _, rule in chosen)
+
+    def of(self, *plugins: type[Plugin]) -> Iterator[str]:
+        """Statements of bundled plugins."""
+        return self.table(handler.__name__.removesuffix("_") for plugin in plugins for handler in plugin.commands)
+
+    def table(self, rules: Iterable[str]) -> Iterator[str]:
+        """An entry for each rule: usage, then its handler's docstring."""
+        for rule in rules:
+            usages = [bold(usage) for usage in self.language.syntax(rule).split(" | ")]
+            yield from entry(usages[0], "")
+            for usage in usages[1:]:
+                yield from (".br", usage)
+            yield from self._meaning(rule)
+
+    def _meaning(self, rule: str) -> Iterator[str]:
+        raise NotImplementedError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return 0

@@ -1,0 +1,406 @@
+"""Polls over the wire, on the memory store: every way in and out, formats, names, CORS, publish, console."""
+
+import asyncio
+import json
+
+import pytest
+from lab import lab, read_response, until
+
+CONF = """
+    LOAD poll
+    CREATE SERVICE chat
+      SET role             = web_server
+      SET listen           = 127.0.0.1:0
+      SET plugins          = poll
+      SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
+      SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
+      {more}
+    ENABLE chat
+"""
+
+
+def conf(*more: str) -> str:
+    return CONF.format(more="\n      ".join(more))
+
+
+def get(path: str, *fields: str, method: str = "GET", body: bytes = b"") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: chat", *fields]
+    if body or method == "POST":
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def publish(pbal, queue: str, text: bytes):
+    return await pbal.ask("chat", get(f"/publish/{queue}", method="POST", body=text))
+
+
+async def park(pbal, path: str, *fields: str):
+    before = pbal.counts["poll_parked_ever"]
+    reader, writer = await pbal.connect("chat")
+    writer.write(get(path, *fields))
+    await pbal.until("poll_parked_ever", before + 1)
+    return reader, writer
+
+
+def empty(pbal) -> bool:
+    return pbal.plugin("chat").lot.is_empty() and pbal.counts["poll_parked"] == 0
+
+
+@lab
+async def test_a_parked_poll_is_answered_by_a_publish_in_the_same_turn(lab):
+    pbal = await lab.pbal(conf())
+    reader, _ = await park(pbal, "/poll/alice")
+    answer = await publish(pbal, "alice", b"hello")
+    assert answer.status == 202
+    assert json.loads(answer.body) == {"queue": "alice", "bytes": 5, "parked": 1}
+    response = await read_response(reader)
+    assert (response.status, response.body) == (200, b"hello\n")
+    assert response.fields["cache-control"] == "no-store"
+    assert empty(pbal)
+    assert pbal.counts["poll_answered"] == 1
+
+
+@lab
+async def test_messages_wait_for_a_poll_in_order(lab):
+    pbal = await lab.pbal(conf())
+    for text in (b"one", b"two", b"three"):
+        assert json.loads((await publish(pbal, "a", text)).body)["parked"] == 0
+    assert (await pbal.ask("chat", get("/poll/a"))).body == b"one\ntwo\nthree\n"
+    assert empty(pbal)
+
+
+@lab
+async def test_after_its_timeout_a_poll_gets_the_empty_answer_and_the_connection_goes_on(lab):
+    pbal = await lab.pbal(conf("SET poll_timeout = 100ms"))
+    reader, writer = await park(pbal, "/poll/a")
+    assert (await read_response(reader)).status == 204
+    await publish(pbal, "a", b"x")
+    writer.write(get("/poll/a"))
+    assert (await read_response(reader)).body == b"x\n"
+    assert pbal.counts["poll_empty"] == 1
+
+
+@lab
+async def test_a_client_that_leaves_leaves_nothing_behind(lab):
+    pbal = await lab.pbal(conf())
+    _, writer = await park(pbal, "/poll/a")
+    writer.close()
+    await pbal.until("poll_gone", 1)
+    assert empty(pbal)
+    await publish(pbal, "a", b"kept")
+    assert (await pbal.ask("chat", get("/poll/a"))).body == b"kept\n"
+
+
+@lab
+async def test_a_client_gone_before_its_answer_was_read_by_the_kernel_loses_nothing(lab):
+    pbal = await lab.pbal(conf())
+    await park(pbal, "/poll/a")
+    poll = pbal.plugin("chat").lot.waiting(b"poll:a")[0]
+    poll.client.transport.abort()  # gone, and not yet told
+    assert json.loads((await publish(pbal, "a", b"m")).body)["bytes"] == 1
+    assert (await pbal.ask("chat", get("/poll/a"))).body == b"m\n"
+
+
+@pytest.mark.parametrize("duplicate", ["newest", "oldest", "all"])
+def test_a_second_poll_on_a_queue(duplicate):
+    @lab
+    async def run(lab):
+        pbal = await lab.pbal(conf(f"SET poll_duplicate = {duplicate}"))
+        first, _ = await park(pbal, "/poll/a")
+        second, writer = await pbal.connect("chat")
+        writer.write(get("/poll/a"))
+        if duplicate == "oldest":
+            assert (await read_response(second)).status == 409
+            await publish(pbal, "a", b"m")
+            assert (await read_response(first)).body == b"m\n"
+            return
+        await pbal.until("poll_parked_ever", 2)
+        if duplicate == "newest":
+            assert (await read_response(first)).status == 204
+            assert pbal.counts["poll_superseded"] == 1
+        await publish(pbal, "a", b"m")
+        assert (await read_response(second)).body == b"m\n"
+        if duplicate == "all":
+            assert (await read_response(first)).body == b"m\n"
+        assert empty(pbal)
+
+    run()
+
+
+@lab
+async def test_a_poll_waits_on_several_queues(lab):
+    pbal = await lab.pbal(conf("SET poll_queue = query:q uri:queue", "SET poll_format = json"))
+    reader, _ = await park(pbal, "/poll/x?q=a&q=b&q=a")
+    await publish(pbal, "b", b"m")
+    assert json.loads((await read_response(reader)).body) == {"queues": {"b": ["m"]}}
+    await publish(pbal, "a", b"1")
+    await publish(pbal, "b", b"2")
+    answer = await pbal.ask("chat", get("/poll/x?q=a&q=b"))
+    assert json.loads(answer.body) == {"queues": {"a": ["1"], "b": ["2"]}}
+    assert empty(pbal)
+
+
+@lab
+async def test_too_many_and_impossible_queues_are_refused(lab):
+    pbal = await lab.pbal(conf("SET poll_queue = query:q uri:queue"))
+    many = "&".join(f"q=n{number}" for number in range(33))
+    for path in (f"/poll/x?{many}", "/poll/a%20b", "/poll/a%00", "/poll/" + "x" * 250, "/poll/%FF"):
+        assert (await pbal.ask("chat", get(path))).status == 400
+    assert (await publish(pbal, "a%0Ab", b"x")).status == 400
+    assert (await publish(pbal, "a", b"")).status == 400
+
+
+@pytest.mark.parametrize(
+    ("form", "framing", "stored", "status", "body"),
+    [
+        ("raw", "newline", b"a\nb\n", 200, b"a\nb\n"),
+        ("lines", "netstring", b"1:a,3:b\nc,", 200, b"a\nb c\n"),
+        ("xml", "none", b"<m>1</m><m>2</m>", 200, b'<messages><queue name="q"><m>1</m><m>2</m></queue></messages>'),
+        ("json", "newline", b"a\n\xff\n", 200, b'{"queues": {"q": ["a", {"base64": "/w=="}]}}'),
+        ("json", "netstring", b"not framed", 200, b'{"queues": {"q": ["not framed"]}}'),
+        ("raw", "newline", b"", 204, b""),
+        ("lines", "newline", b"", 200, b""),
+        ("xml", "newline", b"", 200, b"<messages></messages>"),
+        ("json", "newline", b"", 200, b'{"queues": {}}'),
+    ],
+)
+def test_formats(form, framing, stored, status, body):
+    @lab
+    async def run(lab):
+        pbal = await lab.pbal(conf(f"SET poll_format = {form}", f"SET poll_framing = {framing}", "SET poll_timeout = 100ms"))
+        if stored:
+            pbal.plugin("chat").memory.append(b"poll:q", stored)
+        answer = await pbal.ask("chat", get("/poll/q"))
+        assert (answer.status, answer.body) == (status, body)
+        assert pbal.counts["poll_misframed"] == (stored == b"not framed")
+
+    run()
+
+
+@lab
+async def test_the_historical_shape_an_xml_body_naming_several_chats(lab):
+    pbal = await lab.pbal(
+        conf("SET poll_queue = xml:chat xml:user/@name", "SET poll_format = xml", "SET poll_framing = none", "SET poll_methods = POST")
+    )
+    for chat, text in (("lobby", b"<m>1</m>"), ("garden", b"<m>2</m>"), ("ann", b"<m>3</m>")):
+        await publish(pbal, chat, text)
+    body = b'<?xml version="1.0"?><poll><user name="ann"/><chat>lobby</chat><chat> garden </chat></poll>'
+    answer = await pbal.ask("chat", get("/poll/now", method="POST", body=body))
+    assert answer.body == b'<messages><queue name="lobby"><m>1</m></queue><queue name="garden"><m>2</m></queue></messages>'
+    assert answer.fields["content-type"].startswith("application/xml")
+    answer = await pbal.ask("chat", get("/poll/now", method="POST", body=b'<poll><user name="ann"/></poll>'))
+    assert b"<m>3</m>" in answer.body
+    assert (await pbal.ask("chat", get("/poll/now"))).status == 405
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<poll><chat>lobby</poll>",
+        b'<!DOCTYPE p [<!ENTITY a "lobby">]><poll><chat>&a;</chat></poll>',
+        b'<!DOCTYPE p [<!ENTITY a SYSTEM "file:///etc/passwd">]><poll><chat>&a;</chat></poll>',
+        b"<poll/>",
+        b"",
+        b"\xff\xfe",
+    ],
+)
+def test_xml_that_is_not_taken(body):
+    @lab
+    async def run(lab):
+        pbal = await lab.pbal(conf("SET poll_queue = xml:chat", "SET poll_methods = POST"))
+        answer = await pbal.ask("chat", get("/poll/now", method="POST", body=body))
+        assert answer.status == 400
+        assert b"root:" not in answer.body
+
+    run()
+
+
+@pytest.mark.parametrize(
+    ("source", "request_bytes"),
+    [
+        ("header:X-Queue", get("/poll/x", "X-Queue: me")),
+        ("cookie:user", get("/poll/x", "Cookie: a=b; user=me")),
+        ("json:user.queues", get("/poll/x", method="POST", body=b'{"user": {"queues": ["me"]}}')),
+        ("query:q", get("/poll/x?a=1&q=me")),
+    ],
+)
+def test_sources_of_names(source, request_bytes):
+    @lab
+    async def run(lab):
+        pbal = await lab.pbal(conf(f"SET poll_queue = {source}", "SET poll_publish_uri = ^/publish/(?P<queue>.+)$"))
+        await publish(pbal, "me", b"m")
+        assert (await pbal.ask("chat", request_bytes)).body == b"m\n"
+        assert (await pbal.ask("chat", get("/poll/x"))).status == 400
+
+    run()
+
+
+@lab
+async def test_limits_of_bodies_and_of_the_lot(lab):
+    pbal = await lab.pbal(conf("SET poll_max_body = 10", "SET poll_max_parked = 1", "SET poll_max_queue = 20"))
+    assert (await pbal.ask("chat", get("/poll/a", method="POST", body=b"x" * 11))).status == 413
+    chunked = b"POST /poll/a HTTP/1.1\r\nHost: c\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n" + b"x" * 11 + b"\r\n0\r\n\r\n"
+    assert (await pbal.ask("chat", chunked)).status == 413
+    assert (await publish(pbal, "a", b"x" * 21)).status == 413
+    await park(pbal, "/poll/a")
+    answer = await pbal.ask("chat", get("/poll/b"))
+    assert answer.status == 503
+    assert "retry-after" in answer.fields
+    assert pbal.counts["poll_full"] == 1
+
+
+@lab
+async def test_a_queue_that_is_too_long_loses_its_oldest_whole_messages_and_says_so(lab):
+    pbal = await lab.pbal(conf("SET poll_max_queue = 20"))
+    for number in range(10):
+        await publish(pbal, "a", b"number%d" % number)
+    assert (await pbal.ask("chat", get("/poll/a"))).body == b"number8\nnumber9\n"
+    assert pbal.counts["poll_evicted"] == 8
+
+
+@lab
+async def test_the_memory_limit_drops_the_queue_stored_to_longest_ago(lab):
+    pbal = await lab.pbal(conf("SET poll_memory_limit = 65", "SET poll_timeout = 100ms"))
+    for queue in ("a", "b", "c", "a", "d"):
+        await publish(pbal, queue, b"0123456789")
+    assert pbal.counts["poll_evicted"] == 1
+    assert (await pbal.ask("chat", get("/poll/b"))).status == 204
+    assert (await pbal.ask("chat", get("/poll/a"))).body == b"0123456789\n" * 2
+
+
+@lab
+async def test_cors(lab):
+    pbal = await lab.pbal(conf("SET poll_allow_origin = https://good.example", "SET poll_timeout = 100ms"))
+    preflight = get("/poll/a", "Origin: https://good.example", "Access-Control-Request-Method: GET",
+                    "Access-Control-Request-Headers: x-a, x-b", method="OPTIONS")  # fmt: skip
+    answer = await pbal.ask("chat", preflight)
+    assert answer.status == 204
+    assert answer.fields["access-control-allow-origin"] == "https://good.example"
+    assert answer.fields["access-control-allow-headers"] == "x-a, x-b"
+    refused = await pbal.ask("chat", preflight.replace(b"good", b"evil"))
+    assert refused.status == 403 and "access-control-allow-origin" not in refused.fields
+    answer = await pbal.ask("chat", get("/poll/a", "Origin: https://good.example"))
+    assert answer.fields["access-control-allow-origin"] == "https://good.example"
+    assert "Origin" in answer.fields["vary"]
+    assert "access-control-allow-origin" not in (await pbal.ask("chat", get("/poll/a", "Origin: https://evil.example"))).fields
+
+
+@lab
+async def test_who_may_publish(lab):
+    pbal = await lab.pbal(conf("SET poll_publish_from = 10.0.0.0/8"))
+    assert (await publish(pbal, "a", b"x")).status == 403
+    assert (await pbal.say("SET chat poll_publish_from = 127.0.0.1")) == "OK"
+    assert (await publish(pbal, "a", b"x")).status == 202
+    assert (await pbal.ask("chat", get("/publish/a"))).status == 405
+
+
+@lab
+async def test_requests_pipelined_behind_a_poll_are_served_after_it(lab):
+    pbal = await lab.pbal(conf())
+    reader, writer = await pbal.connect("chat")
+    writer.write(get("/poll/a") + get("/nothing"))
+    await pbal.until("poll_parked", 1)
+    await publish(pbal, "a", b"m")
+    assert (await read_response(reader)).body == b"m\n"
+    assert (await read_response(reader)).status == 404
+
+
+@lab
+async def test_http_1_0_and_head_polls(lab):
+    pbal = await lab.pbal(conf("SET poll_methods = GET HEAD", "SET poll_format = lines"))
+    await publish(pbal, "a", b"m")
+    reader, writer = await pbal.connect("chat")
+    writer.write(b"GET /poll/a HTTP/1.0\r\n\r\n")
+    answer = await read_response(reader)
+    assert answer.body == b"m\n" and answer.fields["connection"] == "close"
+    assert await reader.read() == b""
+
+
+@lab
+async def test_disable_answers_parked_polls_empty(lab):
+    pbal = await lab.pbal(conf())
+    reader, _ = await park(pbal, "/poll/a")
+    assert await pbal.say("DISABLE chat") == "OK"
+    assert (await read_response(reader)).status == 204
+    assert empty(pbal)
+
+
+@lab
+async def test_the_console_sees_and_steers_polls(lab):
+    pbal = await lab.pbal(conf())
+    first, _ = await park(pbal, "/poll/a")
+    second, _ = await park(pbal, "/poll/b")
+    third, _ = await park(pbal, "/poll/c")
+    lines = (await pbal.say("show parked")).split("\n")
+    assert [line.split()[2] for line in lines[:-1]] == ["a", "b", "c"] or len(lines) == 4
+    assert (await pbal.say("show parked chat like b limit 5")).split()[2] == "b"
+    assert len(json.loads(await pbal.say("show parked AS JSON"))) == 3
+    assert (await pbal.say("show parked summary")).startswith("chat parked 3 queues 3")
+    assert await pbal.say("poll answer a hi there") == "OK"
+    assert (await read_response(first)).body == b"hi there\n"
+    assert await pbal.say("poll answer 2") == "OK"
+    assert (await read_response(second)).status == 204
+    assert await pbal.say("poll kick c") == "OK"
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await read_response(third)
+    assert (await pbal.say("poll kick c")).startswith("ERROR: no poll is parked")
+    assert '"parked": 0' in await pbal.say("poll publish chat d some text")
+    assert "'some text'" in await pbal.say("show queue chat d")
+    assert (await pbal.ask("chat", get("/poll/d"))).body == b"some text\n"
+    assert (await pbal.say("show store")).startswith("chat memory up")
+    assert await pbal.say("poll wake d") == "OK"
+    assert empty(pbal)
+
+
+@lab
+async def test_settings_that_do_not_fit_are_refused_and_change_nothing(lab):
+    pbal = await lab.pbal(conf())
+    assert "no group" in await pbal.say("SET chat poll_uri = ^/poll/$")
+    assert "expected KIND:NAME" in await pbal.say("SET chat poll_queue = body:x")
+    assert "expected memory" in await pbal.say("SET chat poll_store = redis 127.0.0.1:1")
+    assert "50ms or more" in await pbal.say("SET chat poll_interval = 1ms")
+    await publish(pbal, "a", b"m")
+    assert (await pbal.ask("chat", get("/poll/a"))).body == b"m\n"
+
+
+@lab
+async def test_a_reverse_proxy_holds_polls_and_relays_the_rest(lab):
+    async def app(reader, writer):
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            path = head.split(b" ")[1]
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
+
+    origin = await lab.origin(app)
+    pbal = await lab.pbal(f"""
+        LOAD poll
+        CREATE POOL app
+          POOL app ADD {origin.address}
+        CREATE SERVICE chat
+          SET role             = reverse_proxy
+          SET listen           = 127.0.0.1:0
+          SET pool             = app
+          SET plugins          = poll
+          SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
+          SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
+        ENABLE chat
+    """)
+    reader, _ = await park(pbal, "/poll/a")
+    assert (await pbal.ask("chat", get("/app?x=1"))).body == b"/app?x=1"
+    assert (await pbal.ask("chat", get("/form", method="POST", body=b"abc"))).body == b"/form"
+    await publish(pbal, "a", b"m")
+    assert (await read_response(reader)).body == b"m\n"
+    assert pbal.counts["backend_connects"] >= 1
+
+
+@lab
+async def test_fifteen_hundred_polls_are_listed_in_pieces_and_answered(lab):
+    pbal = await lab.pbal(conf("SET poll_duplicate = all"))
+    connections = [await pbal.connect("chat") for _ in range(1500)]
+    for _, writer in connections:
+        writer.write(get("/poll/everybody"))
+    await pbal.until("poll_parked", 1500)
+    assert len((await pbal.say("show parked")).split("\n")) == 1501
+    await publish(pbal, "everybody", b"m")
+    bodies = await asyncio.gather(*(read_response(reader) for reader, _ in connections))
+    assert all(response.body == b"m\n" for response in bodies)
+    await until(lambda: empty(pbal), "an empty lot")

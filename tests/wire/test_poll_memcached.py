@@ -1,0 +1,288 @@
+"""Polls on a real memcached: delivery, several writers and pbals, several servers, and every kind of fault."""
+
+import asyncio
+import hashlib
+import json
+import random
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+from lab import lab, read_response, until
+
+from pbal.plugins.poll.store import Memcached
+from pbal.schema.types import Endpoint
+
+
+def conf(stores: str, *more: str) -> str:
+    lines = "\n      ".join(more)
+    return f"""
+    LOAD poll
+    CREATE SERVICE chat
+      SET role             = web_server
+      SET listen           = 127.0.0.1:0
+      SET plugins          = poll
+      SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
+      SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
+      SET poll_store       = memcached {stores}
+      {lines}
+    ENABLE chat
+"""
+
+
+def put(client, queue: str, message: bytes) -> None:
+    """The writer's contract, with a plain client."""
+    key = "poll:" + queue
+    while True:
+        if client.append(key, message, noreply=False):
+            return
+        if client.add(key, message, 300, noreply=False):
+            return
+
+
+def request(path: str, body: bytes | None = None) -> bytes:
+    if body is None:
+        return f"GET {path} HTTP/1.1\r\nHost: c\r\n\r\n".encode()
+    return f"POST {path} HTTP/1.1\r\nHost: c\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def park(pbal, queue: str):
+    before = pbal.counts["poll_parked_ever"]
+    reader, writer = await pbal.connect("chat")
+    writer.write(request(f"/poll/{queue}"))
+    await pbal.until("poll_parked_ever", before + 1)
+    return reader, writer
+
+
+def watch_state(pbal) -> str:
+    return pbal.plugin("chat").courier.watchers[0].state
+
+
+@lab
+async def test_a_message_stored_by_a_plain_client_reaches_the_parked_poll_through_the_watch(lab):
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 60s"))
+    reader, _ = await park(pbal, "alice")
+    await until(lambda: watch_state(pbal) == "live", "the watch")
+    put(cache.client(), "alice", b"hello\n")
+    assert (await read_response(reader)).body == b"hello\n"
+    assert pbal.counts["poll_watch_lines"] >= 1
+    assert cache.client().get("poll:alice") == b""
+
+
+@lab
+async def test_without_the_watch_the_sweep_finds_it(lab):
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address, "SET poll_watch = off", "SET poll_interval = 50ms"))
+    reader, _ = await park(pbal, "alice")
+    await until(lambda: pbal.counts["poll_sweeps"] > 1, "two sweeps")  # the first look is over: only a sweep can find it
+    put(cache.client(), "alice", b"hello\n")
+    assert (await read_response(reader)).body == b"hello\n"
+
+
+@lab
+async def test_what_is_stored_already_is_found_at_the_first_look(lab):
+    cache = await lab.memcached()
+    client = cache.client()
+    client.set("poll:a", b"one\n", flags=7)
+    put(client, "a", b"two\n")
+    pbal = await lab.pbal(conf(cache.address, "SET poll_watch = off", "SET poll_interval = 60s"))
+    reader, writer = await pbal.connect("chat")
+    writer.write(request("/poll/a"))
+    assert (await read_response(reader)).body == b"one\ntwo\n"
+
+
+@lab
+async def test_publish_over_http_with_memcached(lab):
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address, "SET poll_watch = off", "SET poll_interval = 60s"))
+    assert json.loads((await pbal.ask("chat", request("/publish/a", b"m1"))).body) == {"queue": "a", "bytes": 2, "parked": 0}
+    assert cache.client().get("poll:a") == b"m1\n"
+    reader, _ = await pbal.connect("chat")
+    assert (await pbal.ask("chat", request("/poll/a"))).body == b"m1\n"
+    reader, _ = await park(pbal, "a")
+    assert json.loads((await pbal.ask("chat", request("/publish/a", b"m2"))).body)["parked"] == 1
+    assert (await read_response(reader)).body == b"m2\n"
+
+
+@lab
+async def test_messages_for_a_client_that_left_are_put_back_in_front(lab):
+    cache = await lab.memcached()
+    client = cache.client()
+    pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 60s", "SET poll_watch = off"))
+    await park(pbal, "a")
+    courier = pbal.plugin("chat").courier
+    put(client, "a", b"first\n")
+    poll = pbal.plugin("chat").lot.waiting(b"poll:a")[0]
+    original = courier.store.take
+
+    async def take_then_leave(key, ttl):
+        value = await original(key, ttl)
+        poll.gone()  # between the take and the write
+        put(client, "a", b"second\n")
+        return value
+
+    courier.store.take = take_then_leave
+    courier.wake(b"poll:a")
+    await pbal.until("poll_put_back", 1)
+    courier.store.take = original
+    assert (await pbal.ask("chat", request("/poll/a"))).body == b"first\nsecond\n"
+    assert pbal.counts["poll_lost"] == 0
+
+
+@lab
+async def test_memcached_killed_and_restarted_while_polls_are_parked(lab):
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 50ms", "SET poll_store_timeout = 500ms"))
+    reader, _ = await park(pbal, "a")
+    await until(lambda: watch_state(pbal) == "live", "the watch")
+    cache.kill()
+    await until(lambda: not pbal.plugin("chat").courier.store.servers[0].up, "the server to be seen down")
+    assert (await pbal.ask("chat", request("/publish/a", b"x"))).status == 503
+    another, _ = await park(pbal, "b")
+    errors = pbal.counts["poll_store_errors"]
+    cache.start()
+    put(cache.client(), "a", b"after\n")
+    put(cache.client(), "b", b"too\n")
+    assert (await read_response(reader)).body == b"after\n"
+    assert (await read_response(another)).body == b"too\n"
+    assert pbal.counts["poll_store_errors"] < errors + 200  # it backed off and did not spin
+
+
+@lab
+async def test_memcached_stopped_and_continued_while_polls_are_parked(lab):
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 50ms", "SET poll_store_timeout = 100ms"))
+    reader, _ = await park(pbal, "a")
+    await until(lambda: watch_state(pbal) == "live", "the watch")
+    cache.stop()
+    await until(lambda: not pbal.plugin("chat").courier.store.servers[0].up, "the server to be seen down")
+    await until(lambda: watch_state(pbal) != "live", "the watch to be stale")
+    assert (await pbal.ask("chat", request("/publish/a", b"x"))).status == 503
+    cache.cont()
+    put(cache.client(), "a", b"after\n")
+    response = await read_response(reader)
+    assert response.body.endswith(b"after\n")  # the publish that was answered 503 may have been stored after all
+    await until(lambda: pbal.plugin("chat").courier.store.servers[0].up, "the server to be up")
+
+
+@lab
+async def test_a_server_that_talks_garbage_or_refuses_to_be_watched(lab):
+    async def garbage(reader, writer):
+        while await reader.readline():
+            writer.write(b"ERROR\r\n")
+
+    origin = await lab.origin(garbage)
+    pbal = await lab.pbal(conf(origin.address, "SET poll_interval = 50ms", "SET poll_timeout = 1s"))
+    reader, _ = await park(pbal, "a")
+    await until(lambda: watch_state(pbal) == "refused", "the refusal")
+    await until(lambda: pbal.counts["poll_store_errors"] > 0, "a store error")
+    assert (await pbal.ask("chat", request("/publish/a", b"x"))).status == 503
+    assert (await read_response(reader)).status == 204
+
+
+@lab
+async def test_two_pbals_on_one_memcached_deliver_each_message_once_and_in_order(lab):
+    cache = await lab.memcached()
+    pbals = [await lab.pbal(conf(cache.address, "SET poll_interval = 50ms")) for _ in range(2)]
+    queues, writers, each = 100, 4, 10
+    got: dict[str, list[bytes]] = {f"q{number}": [] for number in range(queues)}
+    done = asyncio.Event()
+
+    async def poller(pbal, queue: str) -> None:
+        reader, writer = await pbal.connect("chat")
+        while not done.is_set():
+            writer.write(request(f"/poll/{queue}"))
+            response = await read_response(reader)
+            got[queue] += response.body.splitlines()
+            if sum(map(len, got.values())) == queues * writers * each:
+                done.set()
+
+    def write(number: int) -> None:
+        client = cache.client()
+        order = [queue for queue in got for _ in range(each)]
+        random.Random(number).shuffle(order)
+        counts: dict[str, int] = {}
+        for queue in order:
+            counts[queue] = counts.get(queue, 0) + 1
+            put(client, queue, b"%d-%d\n" % (number, counts[queue]))
+
+    # One poller a queue, the odd ones on one pbal, the even ones on the other; every tenth queue is polled through both.
+    tasks = [asyncio.create_task(poller(pbals[number % 2], queue)) for number, queue in enumerate(got)]
+    tasks += [asyncio.create_task(poller(pbals[(number + 1) % 2], queue)) for number, queue in enumerate(got) if number % 10 == 0]
+    await asyncio.gather(*(asyncio.to_thread(write, number) for number in range(writers)))
+    await asyncio.wait_for(done.wait(), 30)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for number, (_queue, messages) in enumerate(got.items()):
+        assert len(messages) == len(set(messages)) == writers * each
+        for writer in range(writers) if number % 10 else ():  # two connections may be read in either order
+            own = [int(message.split(b"-")[1]) for message in messages if message.startswith(b"%d-" % writer)]
+            assert own == sorted(own)
+
+
+def ketama(servers: list[tuple[str, int]], key: bytes) -> tuple[str, int]:
+    """libmemcached's weighted ketama with equal weights, written from its definition."""
+    points = []
+    for host, port in servers:
+        name = host if port == 11211 else f"{host}:{port}"
+        for index in range(40):
+            digest = hashlib.md5(f"{name}-{index}".encode()).digest()
+            points += [(int.from_bytes(digest[4 * part : 4 * part + 4], "little"), (host, port)) for part in range(4)]
+    points.sort()
+    place = int.from_bytes(hashlib.md5(key).digest()[:4], "little")
+    return next((server for point, server in points if point >= place), points[0][1])
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40))
+def test_keys_are_spread_as_libmemcached_does(name):
+    servers = [("10.0.1.1", 11211), ("10.0.1.2", 11211), ("10.0.1.3", 11212)]
+    store = Memcached([Endpoint(*server) for server in servers], time.monotonic, lambda: 1.0)
+    key = b"poll:" + name.encode()
+    endpoint = store.server_of(key).endpoint
+    assert (endpoint.host, endpoint.port) == ketama(servers, key)
+
+
+@lab
+async def test_three_memcacheds_and_a_writer_with_a_ketama_of_its_own(lab):
+    caches = [await lab.memcached() for _ in range(3)]
+    pbal = await lab.pbal(conf(" ".join(cache.address for cache in caches), "SET poll_interval = 50ms"))
+    servers = [("127.0.0.1", cache.port) for cache in caches]
+    readers = {f"user{number}": (await park(pbal, f"user{number}"))[0] for number in range(30)}
+    used = set()
+    for queue in readers:
+        server = ketama(servers, b"poll:" + queue.encode())
+        used.add(server)
+        put(caches[servers.index(server)].client(), queue, queue.encode() + b"\n")
+    for queue, reader in readers.items():
+        assert (await read_response(reader)).body == queue.encode() + b"\n"
+    assert len(used) > 1
+    caches[0].kill()  # one of three: the others' queues go on
+    alive = next(q for q in (f"new{n}" for n in range(100)) if ketama(servers, b"poll:" + q.encode()) == servers[1])
+    reader, _ = await park(pbal, alive)
+    put(caches[1].client(), alive, b"m\n")
+    assert (await read_response(reader)).body == b"m\n"
+
+
+@lab
+async def test_a_queue_grown_too_long_by_others_is_cut_to_its_newest_messages(lab):
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address, "SET poll_max_queue = 20"))
+    put(cache.client(), "a", b"".join(b"number%d\n" % number for number in range(10)))
+    assert (await pbal.ask("chat", request("/poll/a"))).body == b"number8\nnumber9\n"
+    assert pbal.counts["poll_evicted"] == 8
+
+
+@lab
+async def test_the_store_can_be_changed_live(lab):
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address))
+    reader, _ = await park(pbal, "a")
+    assert await pbal.say("SET chat poll_store = memory") == "OK"
+    await pbal.ask("chat", request("/publish/a", b"in memory"))
+    assert (await read_response(reader)).body == b"in memory\n"
+    await pbal.ask("chat", request("/publish/b", b"moves along"))
+    assert await pbal.say(f"SET chat poll_store = memcached {cache.address}") == "OK"
+    await until(lambda: cache.client().get("poll:b") == b"moves along\n", "the message in memcached")
+    assert (await pbal.ask("chat", request("/poll/b"))).body == b"moves along\n"

@@ -1,0 +1,262 @@
+"""LOAD, RELOAD, UNLOAD on a running server: nothing is lost, and what is broken changes nothing."""
+
+import asyncio
+import json
+
+from lab import lab, read_response
+
+POLL = """
+    LOAD poll
+    CREATE SERVICE chat
+      SET role             = web_server
+      SET listen           = 127.0.0.1:0
+      SET plugins          = poll
+      SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
+      SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
+      {store}
+    ENABLE chat
+"""
+
+GREETING = '''
+from pbal.api import TEXT, Exchange, Plugin, Tunable, Verdict, hook
+
+class Greeting(Plugin):
+    tunables = (Tunable("greeting", TEXT, default="one"),)
+
+    @hook.start_http_request
+    def hello(self, exchange: Exchange) -> Verdict:
+        exchange.respond(200, (), b"{version} " + self.service["greeting"].encode())
+        return Verdict.TAKEN
+'''
+
+GREETING_CONF = """
+    SERVER plugin_path = {folder}
+    LOAD greeting
+    CREATE SERVICE site
+      SET role    = web_server
+      SET listen  = 127.0.0.1:0
+      SET plugins = greeting
+      SET greeting = set
+    ENABLE site
+"""
+
+GET = b"GET / HTTP/1.1\r\nHost: c\r\n\r\n"
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: c\r\n\r\n".encode()
+
+
+def post(path: str, body: bytes) -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: c\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def reload_under_load(pbal) -> None:
+    """Pollers and publishers work while poll is reloaded ten times; every message arrives once and in order."""
+    queues, each = 20, 30
+    got: dict[int, list[int]] = {number: [] for number in range(queues)}
+
+    async def poller(number: int) -> None:
+        reader, writer = await pbal.connect("chat")
+        while len(got[number]) < each:
+            writer.write(get(f"/poll/q{number}"))
+            response = await read_response(reader)
+            got[number] += [int(line) for line in response.body.split()]
+
+    async def publisher(number: int) -> None:
+        reader, writer = await pbal.connect("chat")
+        for message in range(each):
+            writer.write(post(f"/publish/q{number}", b"%d" % message))
+            assert (await read_response(reader)).status == 202
+
+    async def reloader() -> None:
+        for _ in range(10):
+            assert await pbal.say("RELOAD poll") == "OK"
+
+    idle = []
+    for number in range(50):
+        reader, writer = await pbal.connect("chat")
+        writer.write(get(f"/poll/idle{number}"))
+        idle.append(reader)
+    await pbal.until("poll_parked", 50)
+    await asyncio.gather(*map(poller, range(queues)), *map(publisher, range(queues)), reloader())
+    assert got == {number: list(range(each)) for number in range(queues)}
+    assert pbal.counts["poll_parked"] == pbal.plugin("chat").lot.count == 50
+    for number, reader in enumerate(idle):
+        await pbal.ask("chat", post(f"/publish/idle{number}", b"x"))
+        assert (await read_response(reader)).body == b"x\n"
+    assert pbal.plugin("chat").lot.is_empty()
+    assert pbal.world.plugins["poll"].generation == 11
+
+
+@lab
+async def test_reload_poll_under_load_on_the_memory_store(lab):
+    await reload_under_load(await lab.pbal(POLL.format(store="SET poll_store = memory")))
+
+
+@lab
+async def test_reload_poll_under_load_on_memcached(lab):
+    cache = await lab.memcached()
+    await reload_under_load(await lab.pbal(POLL.format(store=f"SET poll_store = memcached {cache.address}")))
+
+
+@lab
+async def test_reload_keeps_messages_ids_and_the_client_that_leaves_afterwards(lab):
+    pbal = await lab.pbal(POLL.format(store=""))
+    await pbal.ask("chat", post("/publish/waiting", b"m"))
+    _, writer = await pbal.connect("chat")
+    writer.write(get("/poll/a"))
+    await pbal.until("poll_parked", 1)
+    before = json.loads(await pbal.say("show parked AS JSON"))
+    assert await pbal.say("RELOAD poll") == "OK"
+    after = json.loads(await pbal.say("show parked AS JSON"))
+    assert [(row["id"], row["queues"]) for row in before] == [(row["id"], row["queues"]) for row in after]
+    writer.close()
+    await pbal.until("poll_gone", 1)
+    assert pbal.plugin("chat").lot.is_empty()
+    assert (await pbal.ask("chat", get("/poll/waiting"))).body == b"m\n"
+
+
+@lab
+async def test_edit_reload_see_it(lab):
+    path = lab.folder / "greeting.py"
+    path.write_text(GREETING.replace("{version}", "v1"))
+    pbal = await lab.pbal(GREETING_CONF.format(folder=lab.folder))
+    assert (await pbal.ask("site", GET)).body == b"v1 set"
+    path.write_text(GREETING.replace("{version}", "v2"))
+    assert await pbal.say("RELOAD greeting") == "OK"
+    assert (await pbal.ask("site", GET)).body == b"v2 set"
+
+
+@lab
+async def test_a_version_that_does_not_load_leaves_the_old_one_serving_and_says_why(lab):
+    path = lab.folder / "greeting.py"
+    good = GREETING.replace("{version}", "v1")
+    path.write_text(good)
+    pbal = await lab.pbal(GREETING_CONF.format(folder=lab.folder))
+    for broken, said in (
+        (good + "\nif True\n", "SyntaxError"),
+        (good + "\n1 / 0\n", "ZeroDivisionError: division by zero (greeting.py:"),
+        (good.replace("start_http_request", "start_htp_request"), "did you mean 'start_http_request'?"),
+        (good.replace("exchange: Exchange", "request: Exchange"), "is called with (exchange)"),
+        (good.replace("class Greeting(Plugin)", "class Greeting"), "exactly one Plugin class"),
+        (good.replace('Tunable("greeting"', 'Tunable("listen"'), "exists already"),
+        (good + "\n    def check(self):\n        raise RuntimeError('not today')\n", "not today"),
+        (good + "\n    def open(self):\n        raise OSError('no port')\n", "no port"),
+        (good + "\n    def adopt(self, carried):\n        raise KeyError('carried')\n", "carried"),
+    ):
+        path.write_text(broken)
+        answer = await pbal.say("RELOAD greeting")
+        assert answer.startswith("ERROR: ") and said in answer, (said, answer)
+        assert "Traceback" not in answer
+        assert (await pbal.ask("site", GET)).body == b"v1 set"
+        assert pbal.world.plugins["greeting"].generation == 1
+    path.write_text(good.replace("v1", "v2"))
+    assert await pbal.say("RELOAD greeting") == "OK"
+    assert (await pbal.ask("site", GET)).body == b"v2 set"
+
+
+@lab
+async def test_a_failed_reload_of_poll_keeps_every_parked_poll(lab):
+    pbal = await lab.pbal(POLL.format(store=""))
+    reader, writer = await pbal.connect("chat")
+    writer.write(get("/poll/a"))
+    await pbal.until("poll_parked", 1)
+    old = pbal.plugin("chat")
+    module = type(old).__module__
+    original = old.carry
+    old.carry = lambda: {"polls": original()["polls"], "next_id": 1}  # adopt() fails half way
+    assert (await pbal.say("RELOAD poll")).startswith("ERROR: ")
+    assert pbal.plugin("chat") is old and type(old).__module__ == module
+    await pbal.ask("chat", post("/publish/a", b"m"))
+    assert (await read_response(reader)).body == b"m\n"
+    assert old.lot.is_empty()
+
+
+@lab
+async def test_an_exception_in_a_plugin_answers_that_request_and_hurts_nothing_else(lab, caplog):
+    (lab.folder / "faulty.py").write_text(
+        "from pbal.api import Plugin, hook\n"
+        "class Faulty(Plugin):\n"
+        "    @hook.start_http_request\n"
+        "    def begin(self, exchange):\n"
+        "        if exchange.path == b'/start':\n"
+        "            raise ValueError('oh')\n"
+        "    @hook.proxy_read_request\n"
+        "    def read(self, exchange):\n"
+        "        if exchange.path == b'/read':\n"
+        "            return exchange.no_such_thing\n"
+        "    @hook.modify_response_headers\n"
+        "    def headers(self, exchange, response):\n"
+        "        if exchange.path == b'/headers':\n"
+        "            1 / 0\n"
+    )
+    (lab.folder / "headers").write_text("x")
+    pbal = await lab.pbal(f"""
+        SERVER plugin_path = {lab.folder}
+        LOAD faulty
+        CREATE SERVICE site
+          SET role    = web_server
+          SET listen  = 127.0.0.1:0
+          SET docroot = {lab.folder}
+          SET plugins = faulty
+        ENABLE site
+    """)
+    reader, writer = await pbal.connect("site")
+    for path in ("/start", "/read", "/headers"):
+        writer.write(get(path))
+        assert (await read_response(reader)).status == 500
+    writer.write(get("/none"))
+    assert (await read_response(reader)).status == 404
+    assert pbal.counts["plugin_errors"] == 3
+    assert "plugin faulty, hook start_http_request: ValueError: oh (faulty.py:6)" in caplog.text
+
+
+@lab
+async def test_proxy_read_request_runs_once_for_every_request(lab):
+    (lab.folder / "seen.py").write_text(
+        "from pbal.api import Counter, Plugin, Verdict, hook\n"
+        "class Seen(Plugin):\n"
+        "    counters = (Counter('seen', 'times'),)\n"
+        "    @hook.proxy_read_request\n"
+        "    def read(self, exchange):\n"
+        "        self.counts['seen'] += 1\n"
+        "        exchange.respond(200, (), b'%d' % len(exchange.read_body()))\n"
+        "        return Verdict.TAKEN\n"
+    )
+    pbal = await lab.pbal(f"""
+        SERVER plugin_path = {lab.folder}
+        LOAD seen
+        CREATE SERVICE site
+          SET role    = reverse_proxy
+          SET listen  = 127.0.0.1:0
+          SET plugins = seen
+          SET buffer_backend_connect = 1k
+        ENABLE site
+    """)
+    chunked = b"POST / HTTP/1.1\r\nHost: c\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    for number, (request, size) in enumerate(((GET, b"0"), (post("/", b"abc"), b"3"), (chunked, b"5"), (post("/", b"x" * 300000), b"300000")), 1):
+        assert (await pbal.ask("site", request)).body == size
+        assert pbal.counts["seen"] == number
+
+
+@lab
+async def test_load_and_unload_live(lab):
+    pbal = await lab.pbal(GREETING_CONF.format(folder=lab.folder).replace("LOAD greeting", "").split("CREATE")[0] + """
+        CREATE SERVICE site
+          SET role    = web_server
+          SET listen  = 127.0.0.1:0
+        ENABLE site
+    """)
+    (lab.folder / "greeting.py").write_text(GREETING.replace("{version}", "v1"))
+    assert "did you mean" in await pbal.say("LOAD greting")
+    assert await pbal.say("LOAD greeting") == "OK"
+    assert await pbal.say("SET site plugins = greeting") == "OK"
+    assert (await pbal.ask("site", GET)).body == b"v1 one"
+    assert "is used by site" in await pbal.say("UNLOAD greeting")
+    assert await pbal.say("SET site plugins = none") == "OK"
+    assert await pbal.say("UNLOAD greeting") == "OK"
+    assert "is not a tunable" in await pbal.say("SET site greeting = x")
+    assert "LOAD poll adds this statement" in await pbal.say("show parked")
+    assert await pbal.say("LOAD poll") == "OK"
+    assert (await pbal.say("show parked")) == "."
