@@ -63,7 +63,8 @@ async def test_a_message_stored_by_a_plain_client_reaches_the_parked_poll_throug
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 60s"))
     reader, _ = await park(pbal, "alice")
-    await until(lambda: watch_state(pbal) == "live", "the watch")
+    await until(lambda: watch_state(pbal) == "live" and pbal.counts["poll_sweeps"], "the watch and the sweep it begins with")
+    await until(lambda: not pbal.plugin("chat").courier.busy, "rest: only the watch can find what comes now")
     put(cache.client(), "alice", b"hello\n")
     assert (await read_response(reader)).body == b"hello\n"
     assert pbal.counts["poll_watch_lines"] >= 1

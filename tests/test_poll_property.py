@@ -1,0 +1,243 @@
+"""Random lives of the lot and its store: no message is lost or doubled, nothing is left behind.
+
+Real: the plugin, its lot, its memory store or its courier. Made up: the clients, the clock, and in the courier's case a
+memcached whose calls fail or are late when the machine says so. The model knows for every message where it may be.
+"""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pbal.model.clock import ManualClock
+from pbal.model.world import World
+from pbal.plugins.poll.plugin import Poll
+from pbal.plugins.poll.store import StoreError
+
+QUEUES = [b"poll:a", b"poll:b", b"poll:c"]
+
+
+class Client:
+    """A Downstream that can leave at any moment, also after it took an answer."""
+
+    peer_name = "test"
+
+    def __init__(self) -> None:
+        self.record: Any = None
+        self.gone = False
+        self.answers: list[bytes] = []
+        self.on_lost: Any = None
+
+    def park(self, record: Any) -> None:
+        self.record = record
+
+    def reply(self, status: int, fields: Any, body: bytes, on_lost: Any = None) -> bool:
+        if self.gone:
+            return False
+        self.record = None
+        self.answers.append(body)
+        self.on_lost = on_lost
+        return True
+
+    def leave(self) -> None:
+        """The connection closes."""
+        self.gone = True
+        record, self.record = self.record, None
+        if record is not None:
+            record.gone()
+
+    def break_unsent(self) -> None:
+        """The answer turns out not to have been sent."""
+        if self.on_lost is not None:
+            on_lost, self.on_lost = self.on_lost, None
+            self.answers.pop()
+            self.gone = True
+            on_lost()
+
+    def kick(self) -> None:
+        self.record = None
+        self.gone = True
+
+
+class Exchange:
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def park(self, record: Any) -> None:
+        self.client.park(record)
+
+
+class FaultyStore:
+    """A memcached of a dict. Calls give way at random places; a failing one fails before it did anything."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.values: dict[bytes, bytes] = {}
+        self.chance = chance
+        self.failing = False
+        self.cas_lost = 0
+        self.servers: list[Any] = []
+
+    async def _turn(self) -> None:
+        for _ in range(self.chance.randrange(3)):
+            await asyncio.sleep(0)
+        if self.failing and self.chance.random() < 0.7:
+            raise StoreError("made up")
+
+    def by_server(self, keys: Any) -> dict[Any, list[bytes]]:
+        return {self: list(keys)}
+
+    may_be_tried = True
+
+    async def held(self, server: Any, keys: list[bytes]) -> list[bytes]:
+        await self._turn()
+        return [key for key in keys if self.values.get(key)]
+
+    async def take(self, key: bytes, ttl: int) -> bytes:
+        await self._turn()
+        value, self.values[key] = self.values.get(key, b""), b""
+        return value
+
+    async def put_back(self, key: bytes, value: bytes, ttl: int) -> None:
+        for _ in range(self.chance.randrange(3)):
+            await asyncio.sleep(0)
+        self.values[key] = value + self.values.get(key, b"")
+
+    def close(self) -> None:
+        self.servers = []
+
+
+def machine(store: str, duplicate: str) -> tuple[World, Any, Poll]:
+    world = World(ManualClock())
+    world.add_plugin_tunables("poll", Poll.tunables)
+    world.counters.declare(Poll.counters)
+    service = world.create_service("chat")
+    service.set("role", "web_server")
+    service.set("poll_uri", "^/(?P<queue>.*)$")
+    service.set("poll_duplicate", duplicate)
+    service.set("poll_watch", "off")
+    service.set("poll_interval", "3600s")
+    service.set("poll_store", "memcached 127.0.0.1:1" if store == "memcached" else "memory")
+    plugin = Poll(service, world)
+    service.replace_chain([("poll", plugin)])
+    return world, service, plugin
+
+
+def lay_in(plugin: Poll, faulty: FaultyStore | None) -> None:
+    plugin.open()
+    if faulty is not None and plugin.courier is not None:
+        plugin.courier.store = faulty  # type: ignore[assignment]
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["poll", "poll", "poll", "say", "say", "say", "leave", "break", "expire", "reload", "fail", "mend", "sweep"]),
+        st.integers(0, 2),
+    ),
+    max_size=60,
+)
+
+
+async def live(store: str, duplicate: str, steps: list[tuple[str, int]], seed: int) -> None:
+    chance = random.Random(seed)
+    world, service, plugin = machine(store, duplicate)
+    faulty = FaultyStore(chance) if store == "memcached" else None
+    lay_in(plugin, faulty)
+    clients: list[Client] = []
+    said: dict[bytes, list[bytes]] = {key: [] for key in QUEUES}
+    number = 0
+
+    async def settle() -> None:
+        for _ in range(30):
+            await asyncio.sleep(0)
+
+    for step, which in steps:
+        key = QUEUES[which]
+        if step == "poll":
+            client = Client()
+            clients.append(client)
+            if plugin.memory is not None and (value := plugin.memory.take(key)):
+                plugin._send(client, None, [(key, value)], put_back=True)
+            else:
+                if duplicate == "newest":
+                    for earlier in plugin.lot.waiting(key):
+                        plugin._answer_empty(earlier, "poll_superseded")
+                plugin._park(Exchange(client), (key,), None)  # type: ignore[arg-type]
+                if plugin.courier is not None:
+                    plugin.courier._look()
+        elif step == "say":
+            number += 1
+            message = b"%d\n" % number
+            said[key].append(message)
+            if faulty is not None:
+                faulty.values[key] = faulty.values.get(key, b"") + message
+                plugin.wake(key)
+            else:
+                plugin.publish_to_memory(key, message)
+        elif step == "leave" and clients:
+            chance.choice(clients).leave()
+        elif step == "break" and clients and duplicate != "all":
+            clients[-1].break_unsent()
+        elif step == "expire":
+            world.clock.advance(30)  # type: ignore[attr-defined]
+            plugin.expire(world.clock.now())
+        elif step == "reload":
+            await plugin.quiesce()
+            successor = Poll(service, world)
+            successor.adopt(plugin.carry())
+            lay_in(successor, faulty)
+            former, plugin = plugin, successor
+            service.replace_chain([("poll", successor)])
+            former.close()
+        elif step == "sweep" and plugin.courier is not None:
+            plugin.courier.sweep()
+        elif faulty is not None and step in ("fail", "mend"):
+            faulty.failing = step == "fail"
+        if chance.random() < 0.5:
+            await settle()
+
+    if faulty is not None:
+        faulty.failing = False
+        await settle()
+        plugin.courier.sweep()  # type: ignore[union-attr]
+    await settle()
+    check(plugin, faulty, clients, said, duplicate)
+    for client in clients:
+        client.leave()
+    assert plugin.lot.is_empty()
+    assert world.counters.counts["poll_parked"] == 0
+    await plugin.quiesce()
+    plugin.close()
+
+
+def check(plugin: Poll, faulty: FaultyStore | None, clients: list[Client], said: dict[bytes, list[bytes]], duplicate: str) -> None:
+    got = [line + b"\n" for client in clients for body in client.answers for line in body.split(b"\n") if line]
+    held: list[bytes] = []
+    for key in QUEUES:
+        value = faulty.values.get(key, b"") if faulty is not None else plugin.memory.peek(key)  # type: ignore[union-attr]
+        held += [line + b"\n" for line in value.split(b"\n") if line]
+        kept = [message for message in said[key] if message in value.splitlines(keepends=True)]
+        assert kept == value.splitlines(keepends=True), "what is held is in order"
+    everything = sorted(message for messages in said.values() for message in messages)
+    if duplicate == "all":  # fans out: at least once, and held only if nobody had it
+        assert sorted(set(got) | set(held)) == everything
+        assert not set(got) & set(held)
+    else:
+        assert sorted(got + held) == everything, "each message exactly once"
+    for client in clients:
+        for body in client.answers:
+            numbers = [int(line) for line in body.split()]
+            assert numbers == sorted(numbers)
+    # Nobody waits while something is there for them.
+    for key in plugin.lot.keys():
+        assert not (faulty.values.get(key) if faulty is not None else plugin.memory.peek(key))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("duplicate", ["newest", "all"])
+@pytest.mark.parametrize("store", ["memory", "memcached"])
+@settings(max_examples=120)
+@given(steps=STEPS, seed=st.integers(0, 2**16))
+def test_no_message_is_lost_or_doubled(store, duplicate, steps, seed):
+    asyncio.run(live(store, duplicate, steps, seed))
