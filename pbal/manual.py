@@ -60,7 +60,7 @@ def bold(text: str) -> str:
 def prose(text: str) -> str:
     """A line of running text; what is between back quotes is bold."""
     parts = re.split(r"`([^`]+)`", text)
-    done = [bold(part) if place % 2 else literal(part).replace("\\-", "-") for place, part in enumerate(parts)]
+    done = [bold(part) if place % 2 else literal(part).replace(" \\- ", " \0 ").replace("\\-", "-").replace("\0", "\\-") for place, part in enumerate(parts)]
     line = "".join(done)
     return "\\&" + line if line.startswith(("'", ".")) else line
 
@@ -93,7 +93,7 @@ def _block(lines: Sequence[str], tables: Mapping[str, Table]) -> Iterator[str]:
         term, _, text = " ".join(lines)[2:].partition(": ")
         yield from entry(bold(term), re.sub(r"\s+", " ", text))
     else:
-        yield from (".PP", *map(prose, lines))
+        yield from (".PP", prose(" ".join(lines)))
 
 
 _STARTS = re.compile(r"= |- |@")
@@ -410,7 +410,7 @@ pbal-poll - long polls that wait in pbal, and how to send them messages
 
 = DESCRIPTION
 A client asks for messages with a request that is a poll: its path matches `poll_uri`. If a queue of that poll holds something,
-the answer is there at once; otherwise the poll is parked. A parked poll costs no backend, no task and about no memory. It
+the answer is there at once; otherwise the poll is parked. A parked poll costs no backend, no task and next to no memory. It
 ends when a message comes (the answer is sent within milliseconds), when `poll_timeout` is over (the empty answer), when a
 newer poll takes its place (`poll_duplicate`), when its client goes, or by hand from the console.
 
@@ -472,7 +472,7 @@ Three commands, with any memcached client:
     append KEY MESSAGE            NOT_STORED again: somebody was faster
 
 The key is prefix and name, as `poll:alice`. The message carries its framing: with `poll_framing = newline` it ends with a newline,
-with netstring it is `5:hello,`, with none it is whatever it is. Values are plain: no serializer, no compression, flags 0,
+`5:hello,` is one for netstring, and with none nothing is added. Values are plain: no serializer, no compression, flags 0,
 because append joins octets and knows nothing of what they mean. The ttl is that of `poll_ttl`, in seconds.
 
 Several memcacheds: see KETAMA for the clients that agree with pbal.

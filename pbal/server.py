@@ -86,6 +86,7 @@ class Server:
         world = self.world
         self.descriptor_limit = raise_descriptor_limit(world.server.get("max_connections"))
         world.runtime = self
+        world.room = self.descriptor_limit - DESCRIPTORS_KEPT
         enabled = [service for service in world.services.values() if service.enabled]
         try:
             for service in world.services.values():
@@ -165,23 +166,26 @@ class Server:
         except Exception as error:  # a fault in one connection must not end every deadline
             log.exception("tick: %r", error)
 
+    def out_of_room(self) -> None:
+        """See model.world.Runtime: stop accepting, and say so once."""
+        if self._paused:
+            return
+        self._paused = True
+        self.world.counters.counts["accept_pauses"] += 1
+        log.warning("%d connections of at most %d descriptors: accepting no more connections", len(self.world.clients), self.descriptor_limit)
+        for listener in self._listeners.values():
+            if listener.service.role != "management":
+                listener.pause()
+
     def _watch_descriptors(self) -> None:
-        """Stop accepting when descriptors run short, and say so once; go on when there is room."""
-        used = len(self.world.clients) + len(self.world.backends)
-        if used > self.descriptor_limit - 4 * DESCRIPTORS_KEPT or self._paused:
-            # Near the limit the exact number is worth its price: listing 15,000 descriptors takes 10 ms.
-            used = max(used, _open_descriptors())
-        short = used > self.descriptor_limit - DESCRIPTORS_KEPT
-        if short and not self._paused:
-            self._paused = True
-            self.world.counters.counts["accept_pauses"] += 1
-            log.warning("%d of %d descriptors in use: accepting no more connections", used, self.descriptor_limit)
-            for listener in self._listeners.values():
-                if listener.service.role != "management":
-                    listener.pause()
-        elif self._paused and used < self.descriptor_limit - 2 * DESCRIPTORS_KEPT and not self._ending:
+        """Stop accepting when descriptors run short; go on when there is room again."""
+        world = self.world
+        used = len(world.clients) + len(world.backends)
+        if not self._paused and used > world.room - 4 * DESCRIPTORS_KEPT and _open_descriptors() > world.room + DESCRIPTORS_KEPT // 2:
+            self.out_of_room()  # something else holds many: files, a plugin's sockets
+        elif self._paused and used < world.room - DESCRIPTORS_KEPT // 2 and not self._ending:
             self._paused = False
-            log.warning("%d of %d descriptors in use: accepting again", used, self.descriptor_limit)
+            log.warning("%d connections: accepting again", used)
             for listener in self._listeners.values():
                 listener.start()
 

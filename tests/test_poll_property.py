@@ -133,7 +133,7 @@ def lay_in(plugin: Poll, faulty: FaultyStore | None) -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["poll", "poll", "poll", "say", "say", "say", "leave", "break", "expire", "reload", "fail", "mend", "sweep"]),
+        st.sampled_from(["poll", "poll", "poll", "say", "say", "say", "leave", "vanish", "break", "expire", "reload", "fail", "mend", "sweep"]),
         st.integers(0, 2),
     ),
     max_size=60,
@@ -178,6 +178,8 @@ async def live(store: str, duplicate: str, steps: list[tuple[str, int]], seed: i
                 plugin.publish_to_memory(key, message)
         elif step == "leave" and clients:
             chance.choice(clients).leave()
+        elif step == "vanish" and clients:
+            chance.choice(clients).gone = True  # the socket is dead, and nobody has said so yet
         elif step == "break" and clients and duplicate != "all":
             clients[-1].break_unsent()
         elif step == "expire":

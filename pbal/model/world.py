@@ -34,6 +34,9 @@ class Runtime(Protocol):
     def attach(self, service: Service) -> None:
         """Give the service its role handler."""
 
+    def out_of_room(self) -> None:
+        """More than `room` connections are open: stop accepting."""
+
     async def shutdown(self, graceful: bool, seconds: float | None) -> None:
         """End the process."""
 
@@ -72,6 +75,8 @@ class World:
         """Every open client connection, consoles included."""
         self.backends: set[Any] = set()
         """Every open or opening backend connection."""
+        self.room = 1 << 30
+        """Connections, clients and backends together, after which accepting pauses."""
         self.runtime: Runtime | None = None
         self.draining = False
         self._logged: dict[str, tuple[float, int]] = {}

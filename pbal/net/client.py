@@ -120,6 +120,8 @@ class ClientConnection(asyncio.Protocol):
         counts = world.counters.counts
         counts["connections"] += 1
         counts["clients"] += 1
+        if len(world.clients) + len(world.backends) > world.room and world.runtime is not None:
+            world.runtime.out_of_room()
         name = transport.get_extra_info("peername")
         self.peer = _interned(name[0]) if name else b"unknown"
         self.deadline = world.clock.now() + (self.home.values["header_timeout"] or inf)

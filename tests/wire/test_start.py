@@ -1,0 +1,224 @@
+"""The program as an operator meets it: arguments, start-up, signals, what it prints."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from lab import DEADLINE, free_port
+
+from pbal import __version__
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def pbal(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "pbal", *arguments], capture_output=True, text=True, cwd=cwd, timeout=60)
+
+
+def conf(tmp_path: Path, port: int, more: str = "") -> Path:
+    path = tmp_path / "test.conf"
+    path.write_text(f"""
+LOAD poll
+CREATE SERVICE chat
+  SET role             = web_server
+  SET listen           = 127.0.0.1:{port}
+  SET plugins          = poll
+  SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
+  SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
+ENABLE chat
+{more}
+""")
+    return path
+
+
+class Running:
+    """A pbal of its own process."""
+
+    def __init__(self, path: Path, port: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pbal", "-c", str(path)], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.port = port
+        end = time.monotonic() + DEADLINE
+        while time.monotonic() < end and self.process.poll() is None:
+            with socket.socket() as sock:
+                if sock.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.01)
+        raise AssertionError(f"did not start: {self.process.communicate()}")
+
+    def park(self, queue: str) -> socket.socket:
+        """A parked poll."""
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
+        sock.sendall(f"GET /poll/{queue} HTTP/1.1\r\nHost: c\r\n\r\n".encode())
+        other = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
+        for number in range(2):  # two answers after the poll was sent: it has been read
+            other.sendall(f"GET /{number} HTTP/1.1\r\nHost: c\r\n\r\n".encode())
+            assert b"404" in other.recv(4096)
+        other.close()
+        return sock
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Signal it; exit status and what it logged."""
+        self.process.send_signal(number)
+        _, err = self.process.communicate(timeout=30)
+        return self.process.returncode, err
+
+
+def test_version_and_help():
+    assert pbal("--version").stdout == f"pbal {__version__}\n"
+    assert "check" in pbal("--help").stdout
+    assert pbal("--nonsense").returncode == 2
+
+
+def test_check_says_good_or_reports_every_mistake(tmp_path):
+    path = conf(tmp_path, 8080)
+    assert (pbal("check", str(path)).returncode, pbal("check", str(path)).stdout) == (0, f"{path}: good\n")
+    path.write_text("CREATE SERVICE web\n  SET role = web_server\n  SET persist_clent = on\n  SET idle_timeout = soon\nENABEL web\n")
+    done = pbal("check", str(path))
+    assert done.returncode == 1
+    assert f"{path}:3:7: 'persist_clent' is not a tunable of role web_server" in done.stderr
+    assert "      |       ^^^^^^^^^^^^^" in done.stderr
+    assert "did you mean 'persist_client'?" in done.stderr
+    assert f"{path}:4:" in done.stderr and f"{path}:5:1: 'ENABEL' is not a statement" in done.stderr
+    assert "3 mistakes, nothing started" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert pbal("check", str(tmp_path / "none.conf")).returncode == 1
+
+
+def test_a_tunable_that_is_not_built_is_an_error(tmp_path):
+    path = conf(tmp_path, 8080, "SET chat enable_ssl = on")
+    assert "'enable_ssl' is not a tunable" in pbal("check", str(path)).stderr
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.conf")), ids=lambda path: path.name)
+def test_every_example_checks_and_boots(example, tmp_path):
+    assert pbal("check", str(example)).returncode == 0
+    text = re.sub(r"127\.0\.0\.1:(8080|16000)\b", lambda match: f"127.0.0.1:{free_port()}", example.read_text())
+    copy = example.with_name(f".test-{example.name}")
+    try:
+        copy.write_text(text)
+        port = int(re.search(r"listen\s*=\s*127\.0\.0\.1:(\d+)", text)[1])  # type: ignore[index]
+        running = Running(copy, port)
+        status, log = running.end()
+    finally:
+        copy.unlink()
+    assert status == 0
+    assert "Traceback" not in log
+
+
+def test_a_port_that_is_taken_is_one_clear_line(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = pbal("-c", str(conf(tmp_path, port)))
+    assert done.returncode == 1
+    assert f"pbal: Can't start service 'chat' on 127.0.0.1:{port}: Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_to_do_is_said(tmp_path):
+    path = tmp_path / "empty.conf"
+    path.write_text("# nothing\n")
+    done = pbal("-c", str(path))
+    assert done.returncode == 1 and "no service listens" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_gracefully_and_parked_polls_get_the_empty_answer(tmp_path, number):
+    port = free_port()
+    running = Running(conf(tmp_path, port), port)
+    poll = running.park("a")
+    status, log = running.end(number)
+    assert status == 0
+    assert b"204 No Content" in poll.recv(4096)
+    assert poll.recv(10) == b""
+    assert "Traceback" not in log
+    assert "open files" in log
+
+
+def test_a_request_in_flight_finishes_and_a_second_signal_ends_at_once(tmp_path):
+    port = free_port()
+    running = Running(conf(tmp_path, port), port)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+    sock.sendall(b"POST /publish/a HTTP/1.1\r\nHost: c\r\nContent-Length: 5\r\n\r\nhe")
+    running.park("b").close()
+    running.process.send_signal(signal.SIGTERM)
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                break
+    sock.sendall(b"llo")
+    assert b"202 Accepted" in sock.recv(4096)
+    running.process.communicate(timeout=30)
+    assert running.process.returncode == 0
+
+    running = Running(conf(tmp_path, port), port)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+    sock.sendall(b"POST /publish/a HTTP/1.1\r\nHost: c\r\nContent-Length: 5\r\n\r\nhe")
+    running.park("b").close()
+    running.process.send_signal(signal.SIGTERM)
+    with socket.socket() as probe:
+        while probe.connect_ex(("127.0.0.1", port)) == 0:
+            probe.close()
+            probe = socket.socket()  # noqa: PLW2901
+    status, log = running.end()
+    assert status == 0 and "second signal" in log
+
+
+def test_descriptors_run_out_and_it_goes_on_with_what_it_has(tmp_path):
+    port = free_port()
+    running = Running(conf(tmp_path, port, "SERVER max_connections = 200"), port)
+    # SERVER max_connections is the limit: more clients than that come.
+    socks = []
+    for _ in range(180):
+        sock = socket.socket()
+        sock.settimeout(DEADLINE)
+        sock.connect(("127.0.0.1", port))
+        socks.append(sock)
+    socks[0].sendall(b"GET /poll/a HTTP/1.1\r\nHost: c\r\n\r\n")
+    socks[1].sendall(b"POST /publish/a HTTP/1.1\r\nHost: c\r\nContent-Length: 1\r\n\r\nx")
+    assert b"202" in socks[1].recv(4096)
+    assert socks[0].recv(4096).endswith(b"x\n")
+    for sock in socks:
+        sock.close()
+    fresh = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+    fresh.sendall(b"GET /x HTTP/1.1\r\nHost: c\r\n\r\n")
+    assert b"404" in fresh.recv(4096)  # accepting went on
+    status, log = running.end()
+    assert status == 0
+    assert log.count("accepting no more connections") == 1
+
+
+def test_the_wheel_works_elsewhere(tmp_path):
+    subprocess.run(
+        [sys.executable, "-c", "import setuptools.build_meta as b, sys; b.build_wheel(sys.argv[1])", str(tmp_path)],
+        cwd=ROOT, check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    for left in ("build", "pbal.egg-info"):
+        subprocess.run(["rm", "-rf", str(ROOT / left)], check=True)
+    wheel = next(tmp_path.glob("pbal-*.whl"))
+    place = tmp_path / "elsewhere"
+    with zipfile.ZipFile(wheel) as archive:
+        assert "pbal/grammar/pbal.lark" in archive.namelist()
+        assert "pbal/grammar/plugins/poll.lark" in archive.namelist()
+        archive.extractall(place)
+    environment = {**os.environ, "PYTHONPATH": str(place)}
+    good = subprocess.run(
+        [sys.executable, "-m", "pbal", "check", str(conf(tmp_path, 8080))],
+        capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60,
+    )  # fmt: skip
+    assert good.returncode == 0, good.stderr
+    where = subprocess.run(
+        [sys.executable, "-c", "import pbal; print(pbal.__file__)"], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60
+    )
+    assert where.stdout.startswith(str(place))
