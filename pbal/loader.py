@@ -16,12 +16,12 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Protocol
 
+from pbal.lang.parser import grammar_directory
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.hooks import hooks_of
 from pbal.model.plugin import Plugin
 from pbal.model.service import Service
 from pbal.model.world import LoadedPlugin, World
-from pbal.lang.parser import grammar_directory
 
 BUNDLED = Path(__file__).resolve().parent / "plugins"
 

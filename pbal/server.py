@@ -136,8 +136,8 @@ class Server:
         if listener is not None:
             listener.close()
 
-    def listeners(self) -> list[Listener]:
-        """All listeners."""
+    def listeners(self) -> list[Any]:
+        """See model.world.Runtime."""
         return list(self._listeners.values())
 
     def address(self, service: str) -> tuple[str, int]:
@@ -172,7 +172,8 @@ class Server:
             return
         self._paused = True
         self.world.counters.counts["accept_pauses"] += 1
-        log.warning("%d connections of at most %d descriptors: accepting no more connections", len(self.world.clients), self.descriptor_limit)
+        used = len(self.world.clients)
+        log.warning("%d connections, %d descriptors at most: accepting no more connections", used, self.descriptor_limit)
         for listener in self._listeners.values():
             if listener.service.role != "management":
                 listener.pause()

@@ -1,5 +1,5 @@
 """Broken lines and what the operator reads for each: the data below is the specification of the messages."""
-# ruff: noqa: E501 - the messages are shown as they are, on one line
+
 
 import pytest
 

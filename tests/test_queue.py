@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiomcache
@@ -79,7 +80,7 @@ async def test_many_writers_lose_nothing_while_the_queue_begins(lab: Lab) -> Non
     """All of them find no queue at first; exactly one `add` wins, and the others must append after it."""
     cache = await lab.memcached()
     writers, each = 8, 25
-    barrier = threading.Barrier(writers)
+    barrier = threading.Barrier(writers, timeout=10)
 
     def write(number: int) -> None:
         client = cache.client()
@@ -87,7 +88,10 @@ async def test_many_writers_lose_nothing_while_the_queue_begins(lab: Lab) -> Non
         for message in range(each):
             put(client, b"poll:a", b"%d.%d\n" % (number, message))
 
-    await asyncio.gather(*(asyncio.to_thread(write, number) for number in range(writers)))
+    # A pool of its own: the loop's default one has fewer threads than writers, and they meet at a barrier.
+    with ThreadPoolExecutor(writers) as pool:
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.run_in_executor(pool, write, number) for number in range(writers)))
     lines = cache.client().get(b"poll:a").split()
     assert sorted(lines) == sorted(b"%d.%d" % (n, m) for n in range(writers) for m in range(each))
     for number in range(writers):

@@ -40,7 +40,8 @@ def show_service(session: Session, service: Service | None = None) -> Reply:
     """
     if service is not None:
         rows = list(_service_facts(service))
-        return _table("key value", rows, lambda row: f"{row[0]:>14}: {row[1]}" if row[0] else str(row[1]), head=(f"SERVICE {service.name}",))
+        head = (f"SERVICE {service.name}",)
+        return _table("key value", rows, lambda row: f"{row[0]:>14}: {row[1]}" if row[0] else str(row[1]), head=head)
     services = sorted(session.world.services.values(), key=lambda each: each.name)
     return _table(
         "name listen state role",
@@ -77,12 +78,18 @@ def show_pool(session: Session, pool: Pool | None = None) -> Reply:
     if pool is not None:
         nodes = [(n.name, n.requests, n.active, "up") for n in pool.nodes]
         nodes += [(n.name, n.requests, n.active, "draining") for n in pool.draining]
-        return _table("node requests active state", nodes, lambda row: f"{row[0]} {row[1]}" + (f" {row[3]} {row[2]}" if row[3] != "up" else ""))
+        return _table("node requests active state", nodes, _node_line)
     rows: list[Row] = []
     for each in sorted(session.world.pools.values(), key=lambda one: one.name):
         users = sum(1 for s in session.world.services.values() if s["pool"] == each.name)
         rows += [(each.name, "nodes", len(each.nodes)), (each.name, "services", users)]
     return _table("pool key count", rows)
+
+
+def _node_line(row: Row) -> str:
+    """Perlbal's two columns, and for a node that was removed how many requests still run there."""
+    name, requests, active, state = row
+    return f"{name} {requests}" + (f" {state} {active}" if state != "up" else "")
 
 
 @command

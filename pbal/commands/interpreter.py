@@ -126,10 +126,11 @@ class Interpreter:
         if loaded.grammar:
             fragments[loaded.name] = loaded.grammar
         language = self.language
-        if not self._in_file or any(self.language.fragments.get(name) != text for name, text in fragments.items()):
-            if fragments != dict(self.language.fragments):
-                language = Language({**fragments, **(self._prebuilt if self._in_file else {})})
-                await self._build(language)
+        if self._in_file:  # the fragments of bundled plugins were collected before the first line
+            fragments = {**fragments, **self._prebuilt}
+        if fragments != dict(self.language.fragments):
+            language = Language(fragments)
+            await self._build(language)
         registry = self.registry.copy()
         registry.unregister(loaded.name)
         try:
@@ -231,9 +232,9 @@ class _FileRun:
             if statement.rule == "use":
                 self._session.broken = True
             return True
-        if statement.rule in ("set", "vhost", "vpath") and not named & {statement.get("object_name"), statement.get("selector_name")}:
-            if self._session.broken:
-                return True
+        implied = not named & {statement.get("object_name"), statement.get("selector_name")}
+        if statement.rule in ("set", "vhost", "vpath") and implied and self._session.broken:
+            return True
         if statement.rule == "enable":
             service = self._interpreter.world.services.get(str(statement.get("service_name")).lower())
             return service is not None and service.name.lower() in self._faulty

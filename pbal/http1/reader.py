@@ -216,7 +216,7 @@ class _Reader:
         if mode == _ENDED:
             self._mode = _HEAD
             return END
-        if mode == _DEAD or mode == _TUNNEL:
+        if mode in (_DEAD, _TUNNEL):
             return None
         return self._chunked_piece()
 

@@ -23,10 +23,10 @@ class ManualClock(Clock):
     def __init__(self, now: float = 1000.0, epoch: float = 1_700_000_000.0) -> None:
         self._now, self._epoch = now, epoch
 
-    def now(self) -> float:  # type: ignore[override]
+    def now(self) -> float:
         return self._now
 
-    def epoch(self) -> float:  # type: ignore[override]
+    def epoch(self) -> float:
         return self._epoch
 
     def advance(self, seconds: float) -> None:

@@ -24,7 +24,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 class Verdict(Enum):
     """A hook's answer. PASS: the next one decides. TAKEN: the plugin owns the exchange from here."""
 
-    PASS = "pass"  # noqa: S105 - not a password
+    PASS = "pass"
     TAKEN = "taken"
 
 

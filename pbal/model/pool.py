@@ -100,7 +100,7 @@ class Pool:
         if method == "least_connections":
             least = min(node.active for node in candidates)
             candidates = [node for node in candidates if node.active == least]
-        return candidates[int(random.random() * len(candidates))]  # noqa: S311 - balancing, not secrets
+        return candidates[int(random.random() * len(candidates))]
 
     def set(self, name: str, value: object) -> None:
         """Set a pool parameter to a parsed value."""

@@ -31,6 +31,9 @@ class Runtime(Protocol):
     def unlisten(self, service: Service) -> None:
         """Close the service's listener; connections go on."""
 
+    def listeners(self) -> list[Any]:
+        """Every listener, for `socks`: each has describe()."""
+
     def attach(self, service: Service) -> None:
         """Give the service its role handler."""
 
@@ -111,7 +114,7 @@ class World:
         """A service or, failing that, a pool. Raises: UnknownName."""
         found = self.services.get(name.lower()) or self.pools.get(name.lower())
         if found is None:
-            names = [thing.name for thing in (*self.services.values(), *self.pools.values())]
+            names = [service.name for service in self.services.values()] + [pool.name for pool in self.pools.values()]
             raise UnknownName(f"service/pool '{name}' does not exist", name, names)
         return found
 

@@ -33,7 +33,7 @@ def bind(endpoint: Endpoint) -> socket.socket:
     except OSError:
         if host:
             raise
-        return _bind(socket.AF_INET, "0.0.0.0", endpoint.port)  # noqa: S104 - asked for by `listen = PORT`
+        return _bind(socket.AF_INET, "0.0.0.0", endpoint.port)
 
 
 def _bind(family: int, host: str, port: int) -> socket.socket:

@@ -36,10 +36,10 @@ def _instance(session: Any, selector: Service | None) -> "Vhosts":
     service = selector or session.service()
     if service.role != "selector":
         raise ConfigError(f"service '{service.name}' is not a selector service", about=service.name)
-    instance = service.plugin("vhosts")
+    instance: Any = service.plugin("vhosts")
     if instance is None:
         raise ConfigError(f"service '{service.name}' does not have the plugin vhosts: SET plugins = vhosts", about=service.name)
-    return instance  # type: ignore[no-any-return]
+    return instance  # type: ignore[no-any-return]  # a reload makes it another class of the same name
 
 
 def vhost(session: Any, pattern: str, service: Service, selector: Service | None = None) -> Reply:

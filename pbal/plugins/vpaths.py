@@ -28,7 +28,7 @@ def vpath(session: Any, regex: str, service: Service, selector: Service | None =
     target = selector or session.service()
     if target.role != "selector":
         raise ConfigError(f"service '{target.name}' is not a selector service", about=target.name)
-    instance = target.plugin("vpaths")
+    instance: Any = target.plugin("vpaths")
     if instance is None:
         raise ConfigError(f"service '{target.name}' does not have the plugin vpaths: SET plugins = vpaths", about=target.name)
     try:

@@ -113,7 +113,7 @@ async def test_windows_chat_and_one_that_lost_its_connection_misses_nothing(lab)
           SET poll_format      = json
         ENABLE chat
     """)
-    url = "http://127.0.0.1:%d/" % pbal.server.address("chat")[1]
+    url = f"http://127.0.0.1:{pbal.server.address('chat')[1]}/"
     browser = Browser()
     try:
         await browser.start()

@@ -235,7 +235,8 @@ async def test_proxy_read_request_runs_once_for_every_request(lab):
         ENABLE site
     """)
     chunked = b"POST / HTTP/1.1\r\nHost: c\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
-    for number, (request, size) in enumerate(((GET, b"0"), (post("/", b"abc"), b"3"), (chunked, b"5"), (post("/", b"x" * 300000), b"300000")), 1):
+    requests = ((GET, b"0"), (post("/", b"abc"), b"3"), (chunked, b"5"), (post("/", b"x" * 300000), b"300000"))
+    for number, (request, size) in enumerate(requests, 1):
         assert (await pbal.ask("site", request)).body == size
         assert pbal.counts["seen"] == number
 

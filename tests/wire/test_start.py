@@ -170,7 +170,7 @@ def test_a_request_in_flight_finishes_and_a_second_signal_ends_at_once(tmp_path)
     with socket.socket() as probe:
         while probe.connect_ex(("127.0.0.1", port)) == 0:
             probe.close()
-            probe = socket.socket()  # noqa: PLW2901
+            probe = socket.socket()
     status, log = running.end()
     assert status == 0 and "second signal" in log
 
@@ -219,6 +219,7 @@ def test_the_wheel_works_elsewhere(tmp_path):
     )  # fmt: skip
     assert good.returncode == 0, good.stderr
     where = subprocess.run(
-        [sys.executable, "-c", "import pbal; print(pbal.__file__)"], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60
-    )
+        [sys.executable, "-c", "import pbal; print(pbal.__file__)"],
+        capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60,
+    )  # fmt: skip
     assert where.stdout.startswith(str(place))

@@ -1,6 +1,5 @@
 """What the console can see of polls, and do to them."""
 
-from collections import Counter as Tally
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -60,7 +59,7 @@ def show_parked_summary(session: Any) -> Reply:
     for instance in _polls(session):
         lot = instance.lot
         oldest = max((session.world.second - poll.since for poll in lot), default=0)
-        rows.append((instance.service.name, lot.count, len(lot.keys()), oldest))
+        rows.append((instance.service.name, lot.count, len(lot.queues()), oldest))
     return Rows(
         ("service", "parked", "queues", "oldest"), rows, lambda r: f"{r[0]} parked {r[1]} queues {r[2]} oldest {r[3]}s"
     )

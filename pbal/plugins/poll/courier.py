@@ -231,7 +231,7 @@ class Courier:
 
     async def _sweep(self) -> None:
         started = time.perf_counter()
-        keys = self._lot.keys()
+        keys = self._lot.queues()
         try:
             if keys:
                 self._counts["poll_sweeps"] += 1

@@ -20,7 +20,7 @@ def split(value: bytes, framing: str) -> tuple[list[bytes], bool]:
         return [], True
     if framing == "newline":
         if not value.endswith(b"\n"):
-            return value.split(b"\n"), False
+            return [value], False
         return value[:-1].split(b"\n"), True
     if framing == "netstring":
         messages = _netstrings(value)

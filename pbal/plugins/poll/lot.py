@@ -130,7 +130,7 @@ class Lot:
         """Whether somebody is parked for a queue."""
         return key in self._by_key
 
-    def keys(self) -> list[bytes]:
+    def queues(self) -> list[bytes]:
         """Keys that somebody is parked for."""
         return list(self._by_key)
 

@@ -12,7 +12,7 @@ body that holds them is refused.
 import json
 import re
 from collections.abc import Callable, Iterator
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 from xml.etree.ElementTree import Element
 
 from pbal.api import Exchange
@@ -58,7 +58,7 @@ class Source:
             if value is not None:
                 yield unquote_to_bytes(value)
         elif self.kind == "query":
-            yield from (v for k, v in parse_qsl(request.query, keep_blank_values=False) if k == wanted)
+            yield from _query(request.query, wanted)
         elif self.kind == "header":
             value = request.fields.get(wanted.lower())
             if value:
@@ -71,6 +71,14 @@ class Source:
                 yield from _from_xml(root, self.argument)
         else:
             yield from _from_json(read("json"), self.argument)
+
+
+def _query(query: bytes, wanted: bytes) -> Iterator[bytes]:
+    """Values of a form-coded query, as octets. urllib's parse_qsl raises on any that is not ASCII once decoded."""
+    for part in query.split(b"&"):
+        name, _, value = part.replace(b"+", b" ").partition(b"=")
+        if value and unquote_to_bytes(name) == wanted:
+            yield unquote_to_bytes(value)
 
 
 def _cookie(header: bytes, wanted: bytes) -> Iterator[bytes]:
@@ -90,7 +98,7 @@ def _from_xml(root: Element, path: str) -> Iterator[bytes]:
             return
     try:
         elements = root.findall(path) if path else [root]
-    except SyntaxError:
+    except (SyntaxError, TypeError):  # TypeError: what ElementTree makes of a path such as 'a['
         return
     for element in elements:
         text = element.get(attribute) if at else element.text

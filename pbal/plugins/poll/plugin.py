@@ -274,7 +274,7 @@ class Poll(Plugin):
     def _park(self, exchange: Exchange, keys: tuple[bytes, ...], origin: bytes | None) -> None:
         world = self.world
         # Earlier by up to a tenth, each its own time, so that clients do not come back in step.
-        ends = world.clock.now() + self.settings.timeout * (1 - random.random() / 10)  # noqa: S311
+        ends = world.clock.now() + self.settings.timeout * (1 - random.random() / 10)
         poll = self.lot.park(exchange.client, keys, ends, world.second, origin)
         exchange.park(poll)
         self.counts["poll_parked"] += 1
@@ -350,7 +350,7 @@ class Poll(Plugin):
     def deliver_waiting(self) -> None:
         """Memory store: hand out what is there for parked polls."""
         if self.memory is not None:
-            for key in self.lot.keys():
+            for key in self.lot.queues():
                 self.wake(key)
 
     def wake(self, key: bytes) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from pbal.http1.events import CHUNKED, END, UNTIL_CLOSE, BadResponse, RequestHead, ResponseHead
+from pbal.http1.events import CHUNKED, END, BadResponse, RequestHead, ResponseHead
 from pbal.http1.headers import forwardable_block
 from pbal.http1.writer import LAST_CHUNK, chunk, http_date, status_line
 from pbal.model.exchange import Exchange

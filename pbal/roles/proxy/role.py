@@ -47,9 +47,9 @@ class ReverseProxy(HttpRole):
         if request.method == b"CONNECT":
             exchange.respond(501, (), b"CONNECT is not offered here.\n")
             return
-        if request.method == b"TRACE" or (request.method == b"OPTIONS" and b"max-forwards" in request.fields):
-            if self._final_recipient(exchange):
-                return
+        limited = request.method == b"TRACE" or (request.method == b"OPTIONS" and b"max-forwards" in request.fields)
+        if limited and self._final_recipient(exchange):
+            return
         Relay(self, exchange).seek()
 
     def _final_recipient(self, exchange: Exchange) -> bool:
