@@ -60,9 +60,13 @@ def bold(text: str) -> str:
 def prose(text: str) -> str:
     """A line of running text; what is between back quotes is bold."""
     parts = re.split(r"`([^`]+)`", text)
-    done = [bold(part) if place % 2 else literal(part).replace(" \\- ", " \0 ").replace("\\-", "-").replace("\0", "\\-") for place, part in enumerate(parts)]
-    line = "".join(done)
+    line = "".join(bold(part) if place % 2 else _running(part) for place, part in enumerate(parts))
     return "\\&" + line if line.startswith(("'", ".")) else line
+
+
+def _running(text: str) -> str:
+    """Between words '-' is a hyphen; alone, as in NAME, it is a dash that man's index looks for."""
+    return re.sub(r"(?<! )\\-|\\-(?! )", "-", literal(text))
 
 
 def entry(term: str, *paragraphs: str) -> Iterator[str]:

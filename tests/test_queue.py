@@ -9,6 +9,8 @@ import aiomcache
 import pytest
 from lab import Lab, lab
 
+from pbal.api import Endpoint
+from pbal.plugins.poll.store import Memcached
 from pbal.queue import ROUNDS, NotStored, aput, put
 
 
@@ -97,3 +99,12 @@ async def test_many_writers_lose_nothing_while_the_queue_begins(lab: Lab) -> Non
     for number in range(writers):
         own = [line for line in lines if line.startswith(b"%d." % number)]
         assert own == [b"%d.%d" % (number, message) for message in range(each)]
+
+
+def test_keys_lie_where_libmemcached_puts_them() -> None:
+    """Measured with libmemcached (pylibmc, ketama_weighted) and three memcacheds: the server of poll:user0, poll:user1 ..."""
+    servers = [Endpoint("127.0.0.2", 11211), Endpoint("127.0.0.3", 11211), Endpoint("127.0.0.4", 11300)]
+    measured = "0011001220001012001001121101101222200110221121002121002122101002"
+    store = Memcached(servers, lambda: 0.0, lambda: 1.0)
+    found = [store.server_of(b"poll:user%d" % number).endpoint for number in range(len(measured))]
+    assert "".join(str(servers.index(endpoint)) for endpoint in found) == measured

@@ -139,7 +139,7 @@ class _Reader:
             return None
         if end > self._limits.max_head:
             raise self._refused("the head is too large", self._too_large())
-        self._seen = 0
+        self._seen = self._left = 0
         self._buffer = bytes(buffer[end + 4 :])
         return bytes(buffer[: end + 2])
 
@@ -333,13 +333,12 @@ class RequestReader(_Reader):
         if not self._buffer:
             return None
         if self._seen == 0 and self._buffer[:2] == b"\r\n":
-            # One empty line before a request is let pass (RFC 9112 section 2.2). A second is found in _parse.
-            rest = bytes(self._buffer[2:])
-            if rest[:2] == b"\r\n":
+            # One empty line before a request is let pass (RFC 9112 section 2.2); `_left` remembers it.
+            if self._left:
                 raise self._refused("empty lines before the request")
-            self._buffer = rest
-            if not rest:
-                return None
+            self._left = 1
+            self._buffer = bytes(self._buffer[2:])
+            return self.next()
         block = self._take_head()
         if block is None:
             return None

@@ -1,0 +1,201 @@
+"""The reader by tables: what is refused, what is taken, and that it does not matter where octets are cut."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pbal.http1.conditional import etag_for, evaluate, parse_http_date
+from pbal.http1.events import CHUNKED, END, UNTIL_CLOSE, BadRequest, BadResponse, Malformed
+from pbal.http1.headers import forwardable_block
+from pbal.http1.reader import Limits, RequestReader, ResponseReader
+from pbal.http1.writer import chunk, http_date, status_line
+
+CASES = sorted((Path(__file__).parent / "cases").glob("*.http"))
+
+
+def events(reader: Any, pieces: list[bytes], eof: bool = False) -> list[Any]:
+    """What comes out, a refusal as its status; pieces of body joined."""
+    out: list[Any] = []
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+            drain(reader, out)
+        if eof:
+            reader.eof()
+            drain(reader, out)
+    except Malformed as refusal:
+        if out and isinstance(out[-1], bytes):
+            out.pop()  # whether octets before the fault were handed out depends on the cut, and does not matter
+        out.append(refusal.status)
+    return out
+
+
+def drain(reader: Any, out: list[Any]) -> None:
+    while (event := reader.next()) is not None:
+        if isinstance(event, bytes):
+            if out and isinstance(out[-1], bytes):
+                out[-1] += event
+            else:
+                out.append(event)
+        elif event is END:
+            out.append("end")
+        else:
+            start = (event.method, event.target) if hasattr(event, "method") else (event.status, event.reason)
+            out.append((*start, event.framing, tuple(event.headers)))
+
+
+def cuts(data: bytes) -> list[list[bytes]]:
+    """The same octets: whole, one by one, cut once at every place."""
+    whole = [[data], [data[place : place + 1] for place in range(len(data))]]
+    return whole + [[data[:place], data[place:]] for place in range(1, len(data))]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_a_case_file(case):
+    """NNNN-name.http beside .expect: the statuses and request lines that come out, one a line."""
+    data = case.read_bytes()
+    expected = case.with_suffix(".expect").read_text().split("\n")[:-1]
+    for pieces in cuts(data):
+        seen = []
+        for event in events(RequestReader(Limits()), pieces):
+            if isinstance(event, tuple):
+                seen.append(f"{event[0].decode()} {event[1].decode()} {event[2]}")
+            else:
+                seen.append(f"body {event.decode('latin-1')}" if isinstance(event, bytes) else str(event))
+        assert seen == expected, pieces
+
+
+@pytest.mark.parametrize(
+    ("limits", "request_bytes", "status"),
+    [
+        (Limits(max_head=100), b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 100, 431),
+        (Limits(max_fields=2), b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\nC: d\r\n\r\n", 431),
+        (Limits(max_target=50), b"GET /" + b"x" * 60, 414),
+        (Limits(max_target=50), b"GET /" + b"x" * 60 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (Limits(max_target=50), b"x" * 60, 400),
+        (Limits(max_chunk_line=10), b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 20, 400),
+        (Limits(max_trailer=10), b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: " + b"x" * 20, 431),
+    ],
+)
+def test_limits_hit_before_the_message_is_complete(limits, request_bytes, status):
+    assert events(RequestReader(limits), [request_bytes])[-1] == status
+    assert events(RequestReader(limits), [request_bytes[place : place + 1] for place in range(len(request_bytes))])[-1] == status
+
+
+def test_a_reader_that_refused_stays_dead():
+    reader = RequestReader(Limits())
+    assert events(reader, [b"GET / HTTP/1.1\r\n\r\n"]) == [400]
+    assert events(reader, [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]) == []
+
+
+def test_a_remembered_head_frames_its_body_again():
+    reader = RequestReader(Limits())
+    message = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+    first = events(reader, [message + b"abc"])
+    assert events(reader, [message + b"def"]) == [first[0], b"def", "end"]
+    response = ResponseReader(Limits())
+    for method, body, expected in ((b"GET", b"ab", [b"ab", "end"]), (b"HEAD", b"", []), (b"GET", b"cd", [b"cd", "end"])):
+        response.expect(method)
+        assert events(response, [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + body])[1:] == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", [(200, b"OK", 2, ((b"Content-Length", b"2"),)), b"ab", "end"]),
+        (b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", [(200, b"", 0, ((b"Content-Length", b"0"),))]),
+        (b"HTTP/1.1 204 No\r\n\r\n", [(204, b"No", 0, ())]),
+        (b"HTTP/1.1 304 N\r\nContent-Length: 5\r\n\r\n", [(304, b"N", 0, ((b"Content-Length", b"5"),))]),
+        (b"HTTP/1.1 103 E\r\n\r\nHTTP/1.1 204 N\r\n\r\n", [(103, b"E", 0, ()), (204, b"N", 0, ())]),
+        (b"HTTP/1.0 200 OK\r\n\r\nabc", [(200, b"OK", UNTIL_CLOSE, ()), b"abc", "end"]),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+            [(200, b"OK", CHUNKED, ((b"Transfer-Encoding", b"Chunked"),)), b"ab", "end"],
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", [(200, b"OK", 5, ((b"Content-Length", b"5"),)), 502]),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab", [502]),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nab", [502]),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", [502]),
+        (b"HTTP/1.1 200 OK\nA: b\r\n\r\n", [502]),
+        (b"HTTP/2 200 OK\r\n\r\n", [502]),
+        (b"HTTP/1.1 20 OK\r\n\r\n", [502]),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", [502]),
+        (b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n", [502]),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabc", [(200, b"OK", -1, ((b"Transfer-Encoding", b"chunked"),)), 502]),
+    ],
+)
+def test_responses(response, expected):
+    for pieces in cuts(response):
+        final = [event for event in events(ResponseReader(Limits()), pieces, eof=UNTIL_CLOSE in _framings(expected) or expected[-1] == 502)]
+        assert final == expected, pieces
+
+
+def _framings(expected: list[Any]) -> list[int]:
+    return [event[2] for event in expected if isinstance(event, tuple)]
+
+
+def head_of(data: bytes) -> Any:
+    reader = RequestReader(Limits())
+    reader.feed(data)
+    return reader.next()
+
+
+def test_forwardable_block():
+    plain = head_of(b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n")
+    assert forwardable_block(plain) is plain.block
+    hop = head_of(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close, X-Own, Host, Cookie\r\nX-Own: 1\r\nKeep-Alive: 5\r\nTE: a\r\nCookie: c\r\nB: d\r\n\r\n")
+    assert forwardable_block(hop) == b"Host: x\r\nCookie: c\r\nB: d\r\n"
+    assert forwardable_block(hop, frozenset({b"b"})) == b"Host: x\r\nCookie: c\r\n"
+    assert forwardable_block(hop) == b"Host: x\r\nCookie: c\r\nB: d\r\n"
+
+
+def test_derived_facts():
+    head = head_of(b"GET http://a.b:80/c?d=e HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (head.host, head.path, head.query) == (b"a.b:80", b"/c", b"d=e")
+    assert head_of(b"GET / HTTP/1.0\r\n\r\n").keep_alive is False
+    assert head_of(b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive is True
+    assert head_of(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n").upgrade == b""
+    assert head_of(b"GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\na: 2\r\nCookie: b\r\nCookie: c\r\n\r\n").fields == {
+        b"host": b"x", b"a": b"1, 2", b"cookie": b"b; c",
+    }  # fmt: skip
+
+
+def test_writing():
+    assert status_line(404) == b"HTTP/1.1 404 Not Found\r\n"
+    with pytest.raises(ValueError, match="not a status line"):
+        status_line(200, b"OK\r\nX: y")
+    assert (chunk(b""), chunk(b"x" * 16)) == (b"", b"10\r\n" + b"x" * 16 + b"\r\n")
+    assert http_date(784111777) == b"Sun, 06 Nov 1994 08:49:37 GMT"
+    for text in (b"Sun, 06 Nov 1994 08:49:37 GMT", b"Sunday, 06-Nov-94 08:49:37 GMT", b"Sun Nov  6 08:49:37 1994"):
+        assert parse_http_date(text) == 784111777
+    assert parse_http_date(b"yesterday") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({}, 200),
+        ({b"if-none-match": b"*"}, 304),
+        ({b"if-none-match": b'W/"5-5"'}, 304),
+        ({b"if-none-match": b'"x", "5-5"'}, 304),
+        ({b"if-none-match": b'"x"', b"if-modified-since": b"Sun, 06 Nov 1994 08:49:37 GMT"}, 200),
+        ({b"if-modified-since": b"Sun, 06 Nov 1994 08:49:37 GMT"}, 304),
+        ({b"if-modified-since": b"Sun, 06 Nov 1994 08:49:36 GMT"}, 200),
+        ({b"if-modified-since": b"rubbish"}, 200),
+        ({b"if-match": b'"5-5"'}, 200),
+        ({b"if-match": b'W/"5-5"'}, 412),
+        ({b"if-unmodified-since": b"Sun, 06 Nov 1994 08:49:36 GMT"}, 412),
+    ],
+)
+def test_conditional_requests(fields, status):
+    assert evaluate(b"GET", fields, etag_for(5, 5), 784111777) == status
+
+
+def test_refusals_are_of_their_side():
+    with pytest.raises(BadRequest):
+        head_of(b"\r\n\r\n")
+    reader = ResponseReader(Limits())
+    reader.feed(b"rubbish\r\n\r\n")
+    with pytest.raises(BadResponse):
+        reader.next()

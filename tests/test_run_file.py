@@ -1,0 +1,145 @@
+"""A file with mistakes: all of them, in order, each once."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pbal.commands.interpreter import Interpreter
+from pbal.lang.mistakes import Mistake
+from pbal.model.world import World
+
+
+def run(tmp_path: Path, text: str) -> list[Mistake]:
+    """The mistakes of a file."""
+    path = tmp_path / "test.conf"
+    path.write_text(inspect.cleandoc(text) + "\n", encoding="utf-8")
+    return Interpreter(World()).run_file(str(path))
+
+
+def said(mistakes: list[Mistake]) -> list[tuple[int, str]]:
+    """(line, message) of each."""
+    return [(mistake.line, mistake.message) for mistake in mistakes]
+
+
+def test_mistakes_of_every_kind_are_reported_in_order(tmp_path: Path) -> None:
+    mistakes = run(
+        tmp_path,
+        """
+        CREATE POOL app
+          POOL app ADD 10.0.0.1:99999
+        CREAT SERVICE typo
+        CREATE SERVICE site
+          SET role = reverse_prox
+          SET role = reverse_proxy
+          SET idle_timeout = soon
+          SET idle_timeot = 3s
+          SET pool = ap
+        ENABLE site
+        """,
+    )
+    assert [mistake.line for mistake in mistakes] == [2, 3, 5, 7, 8, 9]
+    rendered = [mistake.render() for mistake in mistakes]
+    for text, part in zip(
+        rendered,
+        ["port", "'CREAT' is not a statement", "reverse_proxy", "idle_timeout: expected a time", "did you mean", "pool 'ap' does not exist"],
+        strict=True,
+    ):
+        assert part in text
+    assert mistakes[4].hint == "did you mean 'idle_timeout'?"
+
+
+@pytest.mark.xfail(strict=True, reason="SET drops the candidates of a name that is its value")
+def test_a_value_that_names_nothing_gets_a_suggestion(tmp_path: Path) -> None:
+    (mistake,) = run(tmp_path, "CREATE POOL app\nCREATE SERVICE a\nSET role = reverse_proxy\nSET pool = ap")
+    assert mistake.hint == "did you mean 'app'?"
+
+
+def test_a_mistake_says_file_line_and_column_and_underlines(tmp_path: Path) -> None:
+    (mistake,) = run(tmp_path, "CREATE SERVICE a\nSET role = reverse_prox")
+    headline, source, underline, *_ = mistake.render().splitlines()
+    assert headline.startswith(f"{tmp_path / 'test.conf'}:2:12: ")
+    assert source.endswith("SET role = reverse_prox")
+    assert underline.endswith("^" * len("reverse_prox"))
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        # the object was never made: what is said about it is not held against the file
+        ("CREATE SERVICE a.b\nSET role = web_server\nSET docroot = .\nENABLE a.b", [1, 4]),
+        ("CREATE POOL x\nCREATE SERVICE x\nSET role = web_server\nSET docroot = nowhere", [2]),
+        ("USE nobody\nSET role = web_server\nENABLE nobody", [1]),
+        # ... but it is still parsed
+        ("USE nobody\nSET role web_server", [1, 2]),
+        # the next CREATE ends it
+        ("USE nobody\nSET role = web_server\nCREATE SERVICE a\nSET role = nothing", [1, 4]),
+        # a service with a mistake is not checked at ENABLE
+        ("CREATE SERVICE a\nSET role = management\nSET listen = x\nENABLE a", [3]),
+        ("CREATE SERVICE a\nSET rol = management\nENABLE a", [2]),
+        # what a plugin that did not load would have brought
+        ("LOAD polll\nCREATE SERVICE a\nSET role = web_server\nSET plugins = polll\nSET poll_uri = ^/x\nENABLE a", [1]),
+        # RELOAD and SHUTDOWN are for the living
+        ("LOAD poll\nRELOAD poll\nSHUTDOWN\nSHUTDOWN GRACEFUL 3s", [2, 3, 4]),
+    ],
+)
+def test_what_follows_from_a_mistake_is_not_reported(tmp_path: Path, text: str, lines: list[int]) -> None:
+    mistakes = run(tmp_path, text)
+    assert [mistake.line for mistake in mistakes] == lines, said(mistakes)
+
+
+def test_an_unrelated_service_is_still_checked_after_a_mistake(tmp_path: Path) -> None:
+    mistakes = run(tmp_path, "CREATE SERVICE a\nSET rol = x\nCREATE SERVICE b\nSET role = management\nENABLE b")
+    assert said(mistakes)[1] == (5, "management service 'b' needs SET listen")
+    assert len(mistakes) == 2
+
+
+def test_a_statement_of_a_plugin_that_is_not_loaded_says_which(tmp_path: Path) -> None:
+    (mistake,) = run(tmp_path, "VHOST * = a")
+    assert mistake.hint == "LOAD vhosts adds this statement"
+
+
+def test_queries_comments_line_ends_and_no_last_newline_are_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "test.conf"
+    path.write_bytes(b"# a file\r\n\r\nshow service\r\nCREATE POOL a # pool\r\n\tPOOL a ADD 10.0.0.1")
+    world = World()
+    assert said(Interpreter(world).run_file(str(path))) == []
+    assert [node.name for node in world.pool("a").nodes] == ["10.0.0.1:80"]
+
+
+def test_octets_that_are_no_text_are_a_mistake_of_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "test.conf"
+    path.write_bytes(b"CREATE POOL a\nPOOL a ADD \xff\x00\nCREATE POOL b\n")
+    mistakes = Interpreter(World()).run_file(str(path))
+    assert [mistake.line for mistake in mistakes] == [2]
+    assert "octet 0xff" in mistakes[0].message
+
+
+def check(path: Path) -> subprocess.CompletedProcess[str]:
+    """`pbal check FILE`."""
+    return subprocess.run([sys.executable, "-m", "pbal", "check", str(path)], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_check_exits_0_for_a_good_file(tmp_path: Path) -> None:
+    path = tmp_path / "good.conf"
+    path.write_text("CREATE SERVICE a\nSET role = web_server\nSET docroot = .\nENABLE a\n")
+    done = check(path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{path}: good\n", "")
+
+
+def test_check_exits_1_and_prints_every_mistake_to_standard_error(tmp_path: Path) -> None:
+    path = tmp_path / "bad.conf"
+    path.write_text("CREATE SERVICE a\nSET rol = web_server\nNONSENSE\n")
+    done = check(path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{path}:2:5: 'rol' is not a tunable" in done.stderr
+    assert f"{path}:3:1: 'NONSENSE' is not a statement" in done.stderr
+    assert done.stderr.endswith(f"{path}: 2 mistakes, nothing started\n")
+
+
+def test_check_exits_1_for_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    done = check(tmp_path / "none.conf")
+    assert done.returncode == 1
+    assert done.stderr == f"pbal: cannot read {tmp_path / 'none.conf'}: No such file or directory\n"
