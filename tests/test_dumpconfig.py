@@ -63,7 +63,7 @@ def assert_survives(lines: list[str], folder: str) -> None:
 
 # Words of the language are names like any other; so are digits.
 NAMES = st.lists(
-    st.one_of(st.sampled_from(["add", "remove", "set", "service", "SUMMARY", "json"]), st.from_regex(r"[a-z0-9_][a-z0-9_-]{0,8}", fullmatch=True)),
+    st.sampled_from(["add", "remove", "set", "service", "SUMMARY", "json"]) | st.from_regex(r"[a-z0-9_][a-z0-9_-]{0,8}", fullmatch=True),
     min_size=6, max_size=6, unique_by=str.lower,
 )  # fmt: skip
 # '$' is left out: '$word' is expanded before anything else, and there is no way to write it.
@@ -81,12 +81,12 @@ SETTINGS = st.fixed_dictionaries(
     },
 )
 POLL = st.fixed_dictionaries(
-    {"poll_uri": st.sampled_from([r"^/poll/(?P<queue>[\w.-]+)$", r"^/a b #(?P<queue>\d+)", r'"(?P<queue>\\d)"'])},
+    {"poll_uri": st.sampled_from([r"^/poll/(?P<queue>[\w.-]+)$", r'"^/a b #(?P<queue>\\d+)"', r'"(?P<queue>\\d)"'])},
     optional={
         "poll_store": st.sampled_from(["memory", "memcached 10.0.0.1", "memcached 10.0.0.1:11212 [::1]:1"]),
         "poll_publish_uri": st.sampled_from(["off", "^/publish/(?P<queue>.+)"]),
         "poll_queue": st.sampled_from(["uri:queue", "xml:user/@name query:q uri:queue"]),
-        "poll_key_prefix": st.sampled_from(["p:", "#", '""', '"a']),
+        "poll_key_prefix": st.sampled_from(["p:", '"#"', '""', "a#b"]),
         "poll_allow_origin": st.sampled_from(["off", "*", "https://a.example https://b.example"]),
     },
 )

@@ -22,7 +22,7 @@ def sources() -> list[str]:
 
 def layer_of(module: str) -> str:
     """pbal.net.client is of 'net'; pbal itself is of ''."""
-    return (module.split(".") + [""])[1]
+    return f"{module}.".split(".")[1]
 
 
 def imported(module: str, is_package: bool, source: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pbal.model.clock import ManualClock
 from pbal.model.world import World
 from pbal.plugins.poll.plugin import Poll
-from pbal.plugins.poll.store import StoreError
+from pbal.plugins.poll.store import StoreError, Taken
 
 QUEUES = [b"poll:a", b"poll:b", b"poll:c"]
 
@@ -77,7 +77,6 @@ class FaultyStore:
         self.values: dict[bytes, bytes] = {}
         self.chance = chance
         self.failing = False
-        self.cas_lost = 0
         self.servers: list[Any] = []
 
     async def _turn(self) -> None:
@@ -95,14 +94,41 @@ class FaultyStore:
         await self._turn()
         return [key for key in keys if self.values.get(key)]
 
-    async def take(self, key: bytes, ttl: int) -> bytes:
-        await self._turn()
-        value, self.values[key] = self.values.get(key, b""), b""
-        return value
+    def server_of(self, key: bytes) -> Any:
+        return self
+
+    async def take(self, server: Any, keys: list[bytes], ttl: int) -> Taken:
+        """While failing: not read, read and its cas not answered, whether carried out or not."""
+        taken = Taken()
+        for key in keys:
+            try:
+                await self._turn()
+            except StoreError:
+                taken.failed = True
+                self._half_taken(key, taken)
+                continue
+            value, self.values[key] = self.values.get(key, b""), b""
+            taken.read.add(key)
+            if value:
+                taken.values[key] = value
+        return taken
+
+    def _half_taken(self, key: bytes, taken: Taken) -> None:
+        value = self.values.get(key, b"")
+        if value and self.chance.random() < 0.7:
+            taken.unsure[key] = value
+            taken.read.add(key)
+            if self.chance.random() < 0.5:
+                self.values[key] = b""
 
     async def put_back(self, key: bytes, value: bytes, ttl: int) -> None:
-        for _ in range(self.chance.randrange(3)):
-            await asyncio.sleep(0)
+        """While failing: stored or not, the answer does not come."""
+        try:
+            await self._turn()
+        except StoreError:
+            if self.chance.random() < 0.5:
+                self.values[key] = value + self.values.get(key, b"")
+            raise
         self.values[key] = value + self.values.get(key, b"")
 
     def close(self) -> None:
@@ -207,7 +233,8 @@ async def live(store: str, duplicate: str, steps: list[tuple[str, int]], seed: i
         await settle()
         plugin.courier.sweep()  # type: ignore[union-attr]
     await settle()
-    check(plugin, faulty, clients, said, duplicate)
+    failed = faulty is not None and any(step == "fail" for step, _ in steps)
+    check(plugin, faulty, clients, said, duplicate, failed)
     for client in clients:
         client.leave()
     assert plugin.lot.is_empty()
@@ -216,15 +243,20 @@ async def live(store: str, duplicate: str, steps: list[tuple[str, int]], seed: i
     plugin.close()
 
 
-def check(plugin: Poll, faulty: FaultyStore | None, clients: list[Client], said: dict[bytes, list[bytes]], duplicate: str) -> None:
+def check(plugin: Poll, faulty: FaultyStore | None, clients: list[Client], said: dict[bytes, list[bytes]], duplicate: str,
+          failed: bool) -> None:
+    """Where the store left answers out (`failed`) nothing may be lost; else each is there exactly once and in order."""
     got = [line + b"\n" for client in clients for body in client.answers for line in body.split(b"\n") if line]
     held: list[bytes] = []
     for key in QUEUES:
         value = faulty.values.get(key, b"") if faulty is not None else plugin.memory.peek(key)  # type: ignore[union-attr]
         held += [line + b"\n" for line in value.split(b"\n") if line]
         kept = [message for message in said[key] if message in value.splitlines(keepends=True)]
-        assert kept == value.splitlines(keepends=True), "what is held is in order"
+        assert failed or kept == value.splitlines(keepends=True), "what is held is in order"
     everything = sorted(message for messages in said.values() for message in messages)
+    if failed:
+        assert sorted(set(got) | set(held)) == everything, "nothing is lost"
+        return
     if duplicate == "all":  # fans out: at least once, and held only if nobody had it
         assert sorted(set(got) | set(held)) == everything
         assert not set(got) & set(held)

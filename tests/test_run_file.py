@@ -44,7 +44,7 @@ def test_mistakes_of_every_kind_are_reported_in_order(tmp_path: Path) -> None:
     rendered = [mistake.render() for mistake in mistakes]
     for text, part in zip(
         rendered,
-        ["port", "'CREAT' is not a statement", "reverse_proxy", "idle_timeout: expected a time", "did you mean", "pool 'ap' does not exist"],
+        ["port", "'CREAT' is not a statement", "reverse_proxy", "expected a time", "did you mean", "pool 'ap' does not exist"],
         strict=True,
     ):
         assert part in text

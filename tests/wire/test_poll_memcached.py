@@ -117,8 +117,8 @@ async def test_messages_for_a_client_that_left_are_put_back_in_front(lab):
     poll = pbal.plugin("chat").lot.waiting(b"poll:a")[0]
     original = courier.store.take
 
-    async def take_then_leave(key, ttl):
-        value = await original(key, ttl)
+    async def take_then_leave(server, keys, ttl):
+        value = await original(server, keys, ttl)
         poll.gone()  # between the take and the write
         put(client, "a", b"second\n")
         return value
@@ -165,6 +165,48 @@ async def test_memcached_stopped_and_continued_while_polls_are_parked(lab):
     response = await read_response(reader)
     assert response.body.endswith(b"after\n")  # the publish that was answered 503 may have been stored after all
     await until(lambda: pbal.plugin("chat").courier.store.servers[0].up, "the server to be up")
+
+
+@lab
+async def test_memcached_stopped_between_read_and_take_loses_nothing(lab):
+    """It takes the `cas` out of its socket when it wakes, long after pbal gave the call up: what it empties is in doubt."""
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 50ms", "SET poll_watch = off", "SET poll_store_timeout = 100ms"))
+    reader, _ = await park(pbal, "a")
+    courier = pbal.plugin("chat").courier
+    server = courier.store.servers[0]
+    original = server.call
+
+    async def stop_before_cas(timeout, make):
+        if "empty_many" in make.__code__.co_names:
+            cache.stop()
+        return await original(timeout, make)
+
+    server.call = stop_before_cas
+    put(cache.client(), "a", b"precious\n")
+    await until(lambda: courier.doubts, "the take to be given up")
+    server.call = original
+    cache.cont()
+    assert (await read_response(reader)).body == b"precious\n"
+    await until(lambda: not courier.doubts and not courier.busy, "rest")
+    assert not cache.client().get("poll:a")
+
+
+@lab
+async def test_thousands_of_queues_that_fill_at_once_are_no_dead_server(lab, caplog):
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 50ms", "SET poll_store_timeout = 500ms"))
+    plugin = pbal.plugin("chat")
+    client, queues = cache.client(), [b"poll:%d" % number for number in range(6000)]
+    client.set_many({key.decode(): b"x\n" for key in queues}, expire=300)
+    taken = []
+    plugin.courier._deliver = lambda values: taken.extend(values) or []
+    plugin.lot.has = lambda key: True  # somebody is parked for each: thousands of sockets would only measure sockets
+    for key in queues:
+        plugin.courier.wake(key)
+    await until(lambda: len(taken) == len(queues), "every queue to be taken")
+    assert plugin.courier.store.servers[0].up and "is gone" not in caplog.text
+    assert pbal.counts["poll_store_errors"] == 0
 
 
 @lab

@@ -9,6 +9,12 @@ of a busy key waits, so nothing overtakes within this process. Nothing here know
 through `deliver`, which returns what found nobody.
 
 Store calls are never cancelled (see store.py); the tasks are few: one a batch of keys, none a poll.
+
+Doubts. A take or a put-back whose answer never came leaves octets of which nobody can say whether the store has them. They
+are kept, and the next look at that queue tells: a value that begins with them is the store's own copy, any other means
+that ours is the only one, and it goes out first. Sweeps go on for a doubt even when nobody is parked. Wrong only if
+another pbal took the same queue in between, or if the very same octets were written again: then a message is doubled, or
+one of two equal ones lost. After poll_ttl a doubt is given up, as the store would have done.
 """
 
 import asyncio
@@ -21,18 +27,20 @@ from pbal.api import spawn
 
 from .lot import Lot
 from .settings import Settings
-from .store import Memcached, Server, StoreError
+from .store import Memcached, Server, StoreError, Taken
 from .watch import Watcher
 
 log = logging.getLogger("pbal.poll")
 
 SHARED_LOOK = 0.002
 """Seconds within which arriving polls share a first look."""
-TOGETHER = 64
+TOGETHER = 200
 """Keys taken by one task."""
 WATCH_LINGER = 30.0
 """Seconds that watch and sweep go on after the last poll left: clients come back in a moment."""
 
+Doubt = tuple[tuple[bytes, ...], float]
+"""Pieces of a queue, in order, each of which is either in the store or only here; and since when (clock time)."""
 Deliver = Callable[[list[tuple[bytes, bytes]]], list[tuple[bytes, bytes]]]
 
 
@@ -56,7 +64,9 @@ class Courier:
         self._looking: set[bytes] = set()
         self._busy: set[bytes] = set()
         self._again: set[bytes] = set()
+        self._freed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.doubts: dict[bytes, Doubt] = {}
         self._flush_due = False
         self._look_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -81,8 +91,8 @@ class Courier:
     # -- waking --------------------------------------------------------------------------------------------------
 
     def wake(self, key: bytes) -> None:
-        """Take what is there for `key`, if somebody is parked for it."""
-        if not self._lot.has(key):
+        """Take what is there for `key`, if somebody is parked for it or it is in doubt."""
+        if not self._wanted(key):
             return
         if key in self._busy:
             self._again.add(key)
@@ -91,6 +101,9 @@ class Courier:
         if not self._flush_due and not self._resting:
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def _wanted(self, key: bytes) -> bool:
+        return self._lot.has(key) or key in self.doubts
 
     def look(self, keys: Iterable[bytes]) -> None:
         """First look for a poll that was just parked."""
@@ -129,38 +142,82 @@ class Courier:
         self._flush_due = False
         if self._resting:
             return
-        keys = [key for key in self._pending if self._lot.has(key)]
+        keys = self._with_siblings(key for key in self._pending if self._wanted(key))
         self._pending.clear()
         self._busy.update(keys)
         for place in range(0, len(keys), TOGETHER):
             self.run(self._take(keys[place : place + TOGETHER]), "poll take")
 
+    def _with_siblings(self, keys: Iterable[bytes]) -> list[bytes]:
+        """`keys` and the other queues of polls on several: such a poll is answered with all that is there for it."""
+        found = dict.fromkeys(keys)
+        for key in list(found):
+            for poll in self._lot.waiting(key):
+                if isinstance(poll.keys, tuple):
+                    found.update(dict.fromkeys(other for other in poll.keys if other not in self._busy))
+        return list(found)
+
     async def _take(self, keys: list[bytes]) -> None:
         """Take, deliver, put back what found nobody."""
         try:
-            if len(keys) == 1:
-                values = [await self._take_one(keys[0])]
-            else:
-                values = await asyncio.gather(*map(self._take_one, keys))
-            taken = [(key, value) for key, value in zip(keys, values, strict=True) if value]
+            groups = self.store.by_server(keys)
+            values: dict[bytes, bytes] = {}
+            for part in await asyncio.gather(*(self._take_from(server, group) for server, group in groups.items())):
+                values.update(part)
+            taken = [(key, values[key]) for key in keys if key in values]
             for key, value in self._deliver(taken) if taken else ():
                 await self._return(key, value)
         finally:
             self._release(keys)
 
-    async def _take_one(self, key: bytes) -> bytes:
-        before = self.store.cas_lost
-        try:
-            return await self.store.take(key, int(self.settings.ttl))
-        except StoreError:
-            self._counts["poll_store_errors"] += 1
-            return b""
-        finally:
-            self._counts["poll_cas_lost"] += self.store.cas_lost - before
-            self.store.cas_lost = before
+    async def _take_from(self, server: Server, keys: list[bytes]) -> dict[bytes, bytes]:
+        """What is in hand for queues of one server: taken now, or found to be ours after a doubt."""
+        taken = await self.store.take(server, keys, int(self.settings.ttl))
+        self._counts["poll_cas_lost"] += taken.cas_lost
+        self._counts["poll_store_errors"] += taken.failed
+        for key in taken.read & self.doubts.keys():
+            self._resolve(key, taken)
+        for key, value in taken.unsure.items():
+            self._doubt(key, value)
+        return taken.values
+
+    def _resolve(self, key: bytes, taken: Taken) -> None:
+        """The store was read: which octets in doubt are in its value, and which are only here?"""
+        pieces, _ = self.doubts.pop(key)
+        emptied = key in taken.values
+        there = taken.values.get(key) or taken.unsure.get(key) or b""
+        ours, place = b"", 0
+        for piece in pieces:
+            if there.startswith(piece, place):
+                place += len(piece)
+                ours += piece if emptied else b""
+            else:
+                ours += piece
+        if emptied:
+            ours += there[place:]
+        if ours:
+            taken.values[key] = ours
+
+    def _doubt(self, key: bytes, value: bytes) -> None:
+        """Keep octets that the store may or may not have, in front of what is in doubt already, and look again."""
+        later, since = self.doubts.get(key, ((), self._now()))
+        self.doubts[key] = ((value, *later), since)
+        if self._sweep_timer is None and not self._sweeping and not self._resting:
+            self._sweep_timer = asyncio.get_running_loop().call_later(self.settings.interval, self.sweep)
+
+    def _settle_doubts(self) -> None:
+        """Look at every queue in doubt, unless its server is known to be down; give up those past poll_ttl."""
+        for key, (pieces, since) in list(self.doubts.items()):
+            if self._now() - since > self.settings.ttl:
+                del self.doubts[key]
+                self._counts["poll_lost"] += 1
+                log.error("%d octets of %r given up: the store did not come back within poll_ttl", sum(map(len, pieces)), key)
+            elif self.store.server_of(key).may_be_tried:
+                self.wake(key)
 
     def _release(self, keys: Iterable[bytes]) -> None:
         self._busy.difference_update(keys)
+        self._freed.set()  # who waits for a key to put something back runs before the next flush
         for key in keys:
             if key in self._again:
                 self._again.discard(key)
@@ -171,24 +228,32 @@ class Courier:
         self._counts["poll_put_back"] += 1
         try:
             await self.store.put_back(key, value, int(self.settings.ttl))
-        except StoreError as error:
+        except StoreError:
             self._counts["poll_store_errors"] += 1
-            self._counts["poll_lost"] += 1
-            log.error("%d octets for a client that left could not be put back: %s", len(value), error)
+            self._doubt(key, value)
         else:
             self._again.add(key)
 
     def put_back(self, queues: list[tuple[bytes, bytes]]) -> None:
         """A client was lost after its answer was written: put the messages back in front."""
-        self._busy.update(key for key, _ in queues)
-        self.run(self._put_back(queues), "poll put back")
+        for key, value in queues:
+            owned = key not in self._busy
+            if owned:
+                self._busy.add(key)
+            self.run(self._put_back(key, value, owned), "poll put back")
 
-    async def _put_back(self, queues: list[tuple[bytes, bytes]]) -> None:
+    async def _put_back(self, key: bytes, value: bytes, owned: bool) -> None:
+        """Put one queue back; unless it is `owned` already, after the take of it that is in flight."""
+        while not owned:
+            self._freed.clear()
+            await self._freed.wait()
+            if key not in self._busy:
+                self._busy.add(key)
+                owned = True
         try:
-            for key, value in queues:
-                await self._return(key, value)
+            await self._return(key, value)
         finally:
-            self._release([key for key, _ in queues])
+            self._release([key])
 
     # -- publishing ----------------------------------------------------------------------------------------------
 
@@ -222,7 +287,7 @@ class Courier:
         if self._sweeping:
             self._sweep_again = True
             return
-        if not self._lot.count and self._now() - self._last_parked > WATCH_LINGER:
+        if not self._lot.count and not self.doubts and self._now() - self._last_parked > WATCH_LINGER:
             for watcher in self.watchers:
                 watcher.stop()
             return
@@ -240,6 +305,7 @@ class Courier:
                 await asyncio.gather(*(self._ask_server(s, group) for s, group in self.store.by_server(keys).items()))
         finally:
             self._sweeping = False
+            self._settle_doubts()
             self.last_sweep_ms = (time.perf_counter() - started) * 1000
             self.last_sweep_keys = len(keys)
         if self._resting:

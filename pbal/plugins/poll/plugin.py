@@ -28,7 +28,7 @@ from urllib.parse import unquote_to_bytes
 from pbal.api import Exchange, Histogram, Plugin, Service, Verdict, World, hook, spawn
 
 from . import commands
-from .courier import Courier
+from .courier import Courier, Doubt
 from .formats import render
 from .framing import trim, wrap
 from .lot import QUARTER, Lot, Parked
@@ -65,6 +65,7 @@ class Poll(Plugin):
         self._tick_timer: asyncio.TimerHandle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
         self._adopted: dict[bytes, tuple[bytes, float]] | None = None
+        self._adopted_doubts: dict[bytes, Doubt] = {}
         self._open = False
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -88,6 +89,7 @@ class Poll(Plugin):
             self.courier = Courier(
                 self.settings, self.lot, self.counts, self.world.clock.now, self.deliver, self._wake_serving
             )
+            self.courier.doubts.update(self._adopted_doubts)
             content, self._adopted = self._adopted, None
             if content:
                 spawn(self, self._move(content), "poll move to memcached")
@@ -128,6 +130,20 @@ class Poll(Plugin):
     async def _retire(self, courier: Courier) -> None:
         await courier.rest()
         courier.close()
+        serving = self._now_serving()
+        if serving.courier is not courier:
+            serving._take_over(courier.doubts)
+
+    def _take_over(self, doubts: dict[bytes, Doubt]) -> None:
+        """Octets that another store left in doubt are this one's to deliver."""
+        if self.courier is not None:
+            self.courier.doubts.update(doubts)
+            self.courier.go_on()
+        elif self.memory is not None:
+            for key, (pieces, _) in doubts.items():
+                self._return_to_memory(key, b"".join(pieces))
+                self.wake(key)
+        doubts.clear()
 
     async def quiesce(self) -> None:
         """See Plugin."""
@@ -140,6 +156,7 @@ class Poll(Plugin):
             "polls": [(p.client, p.all_keys(), p.deadline, p.id, p.since, p.looks, p.origin) for p in self.lot],
             "next_id": self.lot.next_id,
             "memory": None if self.memory is None else self.memory.content,
+            "doubts": {} if self.courier is None else dict(self.courier.doubts),
             "histogram": (self.store_to_answer.buckets, self.store_to_answer.count),
         }
 
@@ -151,6 +168,7 @@ class Poll(Plugin):
             client.park(poll)
         self.lot.next_id = carried["next_id"]
         self._adopted = carried["memory"]
+        self._adopted_doubts = carried.get("doubts", {})
         buckets, count = carried["histogram"]
         self.store_to_answer.buckets, self.store_to_answer.count = list(buckets), count
 

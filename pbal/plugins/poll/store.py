@@ -6,6 +6,13 @@ poll_store_timeout has its connections cut off under it, and a new client takes 
 while a simple command waits for its line makes it read an empty line for ever, without giving way: so that method is
 ours (`_execute_simple_command`), and an end is an error.
 
+Calls wait for one of CONNECTIONS slots here, before their time runs, and never inside aiomcache's pool: ten thousand queues
+that fill at once are work, not a dead server, and a caller inside the pool is forgotten there when its client is dropped.
+
+Queues are taken many at a time: one `gets`, then their `cas` to the empty value in one write. A `cas` that was sent and not
+answered may have been carried out, now or when the server wakes: what it would have taken is returned as `unsure`, and
+the courier finds out at the next look (see Courier.doubts).
+
 Each server is up, or down since some time and tried again after a pause that doubles up to LONGEST_PAUSE. A call to a server
 that is down fails at once, without a connection. One log line when it goes and one when it returns.
 
@@ -16,9 +23,11 @@ PHP's LIBKETAMA_COMPATIBLE; pylibmc's ketama_weighted): 40 x 4 points of MD5 ove
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiomcache
+from aiomcache.client import acquire
 from aiomcache.exceptions import ClientException
 from uhashring import HashRing
 
@@ -38,15 +47,66 @@ class StoreError(Exception):
     """A store call that failed: refused, broken, too slow, or the server is down."""
 
 
+@dataclass(slots=True)
+class Taken:
+    """What became of the queues a take asked for."""
+
+    values: dict[bytes, bytes] = field(default_factory=dict)
+    """Emptied by us: these octets are in hand and nowhere else."""
+    unsure: dict[bytes, bytes] = field(default_factory=dict)
+    """Read, and perhaps emptied by us: the server did not say."""
+    read: set[bytes] = field(default_factory=set)
+    """Keys whose state is known up to `unsure`; the others are to be asked for again."""
+    cas_lost: int = 0
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class _Emptying:
+    """A pipeline of `cas`: whether it was sent, and the answers that came."""
+
+    sent: bool = False
+    stored: list[bool] = field(default_factory=list)
+
+
 async def _as_it_is(value: bytes, flags: int) -> bytes:
     """Values with flags are taken as octets."""
     return value
 
 
 class _Client(aiomcache.FlagClient[bytes]):
-    """aiomcache with an end to reading, and a way to cut off."""
+    """aiomcache with an end to reading, pipelined takes, and a way to cut off."""
+
+    dead = False
+    """Cut off. A call that gets its connection only then must send nothing: its caller has given up."""
+
+    def _alive(self) -> None:
+        if self.dead:
+            raise ConnectionAbortedError("cut off")
+
+    @acquire
+    async def gets_many(self, conn: Any, *keys: bytes) -> tuple[dict[bytes, bytes], dict[bytes, int]]:
+        """Values and cas tokens of those keys that exist."""
+        self._alive()
+        values, tokens = await self._multi_get(conn, *keys, with_cas=True)
+        return values, tokens
+
+    @acquire
+    async def empty_many(self, conn: Any, tokens: list[tuple[bytes, int]], ttl: int, emptying: _Emptying) -> None:
+        """`cas` each key to the empty value, in one write. The answers are in `emptying` also when this fails half-way."""
+        self._alive()
+        emptying.sent = True
+        conn.writer.write(b"".join([b"cas %b 0 %d 0 %d\r\n\r\n" % (key, ttl, token) for key, token in tokens]))
+        await conn.writer.drain()
+        for _ in tokens:
+            line = await conn.reader.readline()
+            if line in (b"STORED\r\n", b"EXISTS\r\n", b"NOT_FOUND\r\n"):
+                emptying.stored.append(line == b"STORED\r\n")
+            else:
+                raise ClientException("cas failed", line)
 
     async def _execute_simple_command(self, conn: Any, raw_command: bytes) -> bytes:
+        self._alive()
         conn.writer.write(raw_command)
         await conn.writer.drain()
         line: bytes = await conn.reader.readline()
@@ -60,6 +120,7 @@ class _Client(aiomcache.FlagClient[bytes]):
 
     def cut_off(self) -> None:
         """Close every connection at once; calls in flight fail."""
+        self.dead = True
         pool = self._pool
         connections = list(pool._in_use)
         while not pool._pool.empty():
@@ -82,6 +143,7 @@ class Server:
         self._pause = FIRST_PAUSE
         self._try_at = 0.0
         self._client: _Client | None = None
+        self._slots = asyncio.Semaphore(CONNECTIONS)
         self.errors = 0
 
     @property
@@ -99,7 +161,11 @@ class Server:
         return self.up or self._now() >= self._try_at
 
     async def call(self, timeout: float, make: Callable[[_Client], Awaitable[Any]]) -> Any:
-        """Make one call. Raises: StoreError."""
+        """Make one call when a connection is free; `timeout` runs from then. Raises: StoreError."""
+        async with self._slots:
+            return await self._call(timeout, make)
+
+    async def _call(self, timeout: float, make: Callable[[_Client], Awaitable[Any]]) -> Any:
         if not self.may_be_tried:
             raise StoreError(f"memcached {self.name} is down")
         if not self.up:
@@ -111,8 +177,8 @@ class Server:
             self._failed(client, f"no answer in {timeout:g} s")
         result, error = call.result() if done else (None, None)
         if error is not None:
-            if isinstance(error, ClientException) and str(error).startswith(("stats ", "(")) and b"too large" in repr(error).encode():
-                raise StoreError("the value is too large for memcached")
+            if isinstance(error, ClientException) and "SERVER_ERROR" in str(error):  # it lives, and says no: full, too large
+                raise StoreError(f"memcached {self.name}: {error}")
             self._failed(client, str(error) or type(error).__name__)
         if not self.up:
             self.up, self.since, self._pause = True, self._now(), FIRST_PAUSE
@@ -161,7 +227,6 @@ class Memcached:
         self._timeout = timeout
         self._by_name = {ring_name(server.endpoint): server for server in self.servers}
         self._ring = HashRing(nodes=list(self._by_name), hash_fn="ketama") if len(self.servers) > 1 else None
-        self.cas_lost = 0
 
     def server_of(self, key: bytes) -> Server:
         """The server that holds a key."""
@@ -188,17 +253,40 @@ class Memcached:
         value = await self.server_of(key).call(self._timeout(), lambda client: client.get(key))
         return value or b""
 
-    async def take(self, key: bytes, ttl: int) -> bytes:
-        """Empty a queue and return what it held; b"" if nothing, or somebody else was faster. Raises: StoreError."""
-        server, timeout = self.server_of(key), self._timeout()
+    async def take(self, server: Server, keys: list[bytes], ttl: int) -> Taken:
+        """Empty queues, all of one server. Never raises: what failed is in the answer."""
+        taken, wanted = Taken(), keys
         for _ in range(TRIES):
-            value, token = await server.call(timeout, lambda client: client.gets(key))
-            if not value or token is None:
-                return b""
-            if await server.call(timeout, lambda client, token=token: client.cas(key, b"", token, exptime=ttl)):  # type: ignore[misc]
-                return bytes(value)
-            self.cas_lost += 1
-        return b""
+            wanted = await self._take_round(server, wanted, ttl, taken)
+            if not wanted:
+                break
+        return taken
+
+    async def _take_round(self, server: Server, keys: list[bytes], ttl: int, taken: Taken) -> list[bytes]:
+        """One `gets` and one row of `cas`; the keys that somebody appended to in between."""
+        timeout, emptying = self._timeout(), _Emptying()
+        try:
+            values, tokens = await server.call(timeout, lambda client: client.gets_many(*keys))
+            full = [(key, tokens[key]) for key in keys if values.get(key)]
+            taken.read.update(key for key in keys if not values.get(key))
+            if full:
+                await server.call(timeout, lambda client: client.empty_many(full, ttl, emptying))
+        except StoreError:
+            taken.failed = True
+            if not emptying.sent:
+                return []
+            for key, _ in full[len(emptying.stored) :]:
+                taken.unsure[key] = values[key]
+                taken.read.add(key)
+        lost: list[bytes] = []
+        for (key, _), stored in zip(full, emptying.stored, strict=False):
+            if stored:
+                taken.values[key] = values[key]
+                taken.read.add(key)
+            else:
+                lost.append(key)
+        taken.cas_lost += len(lost)
+        return [] if taken.failed else lost
 
     async def append(self, key: bytes, data: bytes, ttl: int) -> None:
         """Add octets behind a queue, by the writer's contract. Raises: StoreError."""
