@@ -17,6 +17,7 @@ chat: .venv/run
 
 test: .venv/dev memcached
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pbal.manual --check
 	$(BIN)/python -m pytest
@@ -28,6 +29,7 @@ quick: .venv/dev
 
 lint: .venv/dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: .venv/dev
 	$(BIN)/mypy

@@ -76,11 +76,11 @@ def proxied() -> Iterator[Row]:
     target = "40 or 2.5 x nginx"
     try:
         for name, origin in (("", same), (", every head different", varied)):
-            if name == "" or True:
-                port = peers.free_port()
-                upstream = f"upstream u {{ server 127.0.0.1:{origin.port}; keepalive 64; keepalive_requests 1000000000; }}"
-                server = f'server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}'
-                yield f"proxied GET, nginx{name}", _load(peers.nginx(upstream + server, port, first), bool(name)), "us CPU", ""
+            port = peers.free_port()
+            upstream = f"upstream u {{ server 127.0.0.1:{origin.port}; keepalive 64; keepalive_requests 1000000000; }}"
+            place = 'location / { proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; }'
+            server = f"server {{ listen 127.0.0.1:{port}; {place} }}"
+            yield f"proxied GET, nginx{name}", _load(peers.nginx(upstream + server, port, first), bool(name)), "us CPU", ""
             yield f"proxied GET, pbal{name}", _load(start_pbal(origin.port, core=first)[0], bool(name)), "us CPU", target
         for name, start in (("haproxy", peers.haproxy), ("perlbal", peers.perlbal)):
             if peers.have(name):

@@ -29,9 +29,7 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _set_up_logging(level: str) -> None:
-    logging.basicConfig(
-        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True
-    )
+    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True)
     logging.raiseExceptions = False  # a closed standard error must not end the server
 
 

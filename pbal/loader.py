@@ -235,9 +235,7 @@ def _swap_tunables(world: World, old: LoadedPlugin, new: LoadedPlugin) -> None:
 Chain = list[tuple[str, Plugin]]
 
 
-def _successors(
-    world: World, old: LoadedPlugin, new: LoadedPlugin, undo: "_Undo"
-) -> list[tuple[Service, Chain, Plugin]]:
+def _successors(world: World, old: LoadedPlugin, new: LoadedPlugin, undo: "_Undo") -> list[tuple[Service, Chain, Plugin]]:
     """New instances in place of the old ones: checked, filled with what was carried, opened."""
     made = [(service, former, new.plugin_class(service, world)) for service, former in world.instances(old.name)]
     for _, _, instance in made:

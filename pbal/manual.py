@@ -616,9 +616,7 @@ def pages() -> dict[str, str]:
 def stale(directory: Path) -> list[str]:
     """Names of pages that are missing, or are not what would be written."""
     return [
-        name
-        for name, text in pages().items()
-        if not (directory / name).is_file() or (directory / name).read_text(encoding="utf-8") != text
+        name for name, text in pages().items() if not (directory / name).is_file() or (directory / name).read_text(encoding="utf-8") != text
     ]
 
 

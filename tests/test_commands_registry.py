@@ -91,24 +91,15 @@ def test_what_was_not_said_is_the_default_or_none() -> None:
 
 def test_a_converter_that_refuses_names_its_argument() -> None:
     assert refusal("  POOL ap ADD 10.0.0.1", {}) == (
-        "a.conf:3:8: there is no pool 'ap'\n"
-        "    3 |   POOL ap ADD 10.0.0.1\n"
-        "      |        ^^\n"
-        "  did you mean 'app'?"
+        "a.conf:3:8: there is no pool 'ap'\n    3 |   POOL ap ADD 10.0.0.1\n      |        ^^\n  did you mean 'app'?"
     )
     assert refusal("POOL app ADD 10.0.0.1:x", {"app": []}) == (
-        "a.conf:3:14: expected a port from 1 to 65535, found 'x'\n"
-        "    3 | POOL app ADD 10.0.0.1:x\n"
-        "      |              ^^^^^^^^^^"
+        "a.conf:3:14: expected a port from 1 to 65535, found 'x'\n    3 | POOL app ADD 10.0.0.1:x\n      |              ^^^^^^^^^^"
     )
 
 
-@pytest.mark.parametrize(
-    ("arg", "columns"), [("node", (13, 14)), ("pool", (7, 8)), ("pool_name", (7, 8)), (None, (2, 14))]
-)
-def test_a_refusal_underlines_its_argument_or_the_statement(
-    arg: str | None, columns: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize(("arg", "columns"), [("node", (13, 14)), ("pool", (7, 8)), ("pool_name", (7, 8)), (None, (2, 14))])
+def test_a_refusal_underlines_its_argument_or_the_statement(arg: str | None, columns: tuple[int, int]) -> None:
     statement = LANGUAGE.parse_line(" POOL p ADD n ")
     assert statement
     mistake = positioned(CommandError("no", arg=arg), statement)
@@ -190,9 +181,7 @@ def test_the_decorator_records_plain_and_coroutine_functions() -> None:
 
 
 def test_replies_as_text_and_as_json() -> None:
-    rows = Rows(
-        ("name", "node"), [("a", Endpoint("h", 1)), ("b", None)], "{0[0]} {0[1]}".format, ("HEAD",), ("tail",)
-    )
+    rows = Rows(("name", "node"), [("a", Endpoint("h", 1)), ("b", None)], "{0[0]} {0[1]}".format, ("HEAD",), ("tail",))
     assert list(rows.as_text()) == ["HEAD", "a h:1", "b None", "tail", "."]
     assert json.loads("\n".join(rows.as_json())) == [
         {"name": "a", "node": "h:1"},

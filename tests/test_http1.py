@@ -83,6 +83,76 @@ def test_limits_hit_before_the_message_is_complete(limits, request_bytes, status
     assert events(RequestReader(limits), [request_bytes[place : place + 1] for place in range(len(request_bytes))])[-1] == status
 
 
+CHUNKED_POST = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("limits", "fits", "one_more", "status"),
+    [
+        (
+            Limits(max_target=40),
+            b"GET /" + b"x" * 26 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /" + b"x" * 27 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+            414,
+        ),
+        (
+            Limits(max_head=40),
+            b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 12 + b"\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 13 + b"\r\n\r\n",
+            431,
+        ),
+        (
+            Limits(max_head=40, max_target=8192),
+            b"GET /" + b"x" * 16 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /" + b"x" * 27 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+            414,
+        ),
+        (
+            Limits(max_trailer=10),
+            CHUNKED_POST + b"0\r\nA: " + b"x" * 7 + b"\r\n\r\n",
+            CHUNKED_POST + b"0\r\nA: " + b"x" * 8 + b"\r\n\r\n",
+            431,
+        ),
+        (Limits(max_chunk_line=10), CHUNKED_POST + b"0;abcdef\r\n\r\n", CHUNKED_POST + b"0;abcdefg\r\n\r\n", 400),
+    ],
+)
+def test_a_limit_is_the_same_however_octets_are_cut(limits, fits, one_more, status):
+    for pieces in cuts(fits):
+        assert status not in events(RequestReader(limits), pieces), pieces
+    for pieces in cuts(one_more):
+        assert events(RequestReader(limits), pieces)[-1] == status, pieces
+
+
+def test_a_slow_trailer_is_looked_at_once_per_octet():
+    """The search for its end goes on where it stopped; and it finds an end cut anywhere."""
+    trailer = b"A: b\r\nC: d\r\n\r\n"
+    for pieces in cuts(trailer):
+        reader = RequestReader(Limits())
+        assert events(reader, [CHUNKED_POST, b"0\r\n", *pieces, b"GET / HTTP/1.1\r\nHost: y\r\n\r\n"])[1:] == [
+            "end",
+            (b"GET", b"/", 0, ((b"Host", b"y"),)),
+        ]
+
+
+def test_a_reader_between_messages():
+    reader = RequestReader(Limits())
+    assert reader.at_start
+    reader.feed(b"G")
+    assert reader.next() is None
+    assert (reader.at_start, reader.buffered) == (False, 1)
+    assert events(reader, [b"ET / HTTP/1.1\r\nHost: x\r\n\r\nrest"])[0][1] == b"/"
+    assert (reader.buffered, reader.take_rest(), reader.buffered) == (4, b"rest", 0)
+
+
+def test_what_follows_a_101_is_left_alone():
+    reader = ResponseReader(Limits())
+    reader.feed(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x00\n\n")
+    head = reader.next()
+    assert head.upgrade
+    assert reader.next() is None
+    assert reader.take_rest() == b"\x81\x00\n\n"
+
+
 def test_a_reader_that_refused_stays_dead():
     reader = RequestReader(Limits())
     assert events(reader, [b"GET / HTTP/1.1\r\n\r\n"]) == [400]
@@ -118,6 +188,11 @@ def test_a_remembered_head_frames_its_body_again():
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nab", [502]),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", [502]),
         (b"HTTP/1.1 200 OK\nA: b\r\n\r\n", [502]),
+        (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", [502]),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", [502]),
+        (b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", [502]),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nab", [502]),
+        (b"HTTP/1.1 200 OK\r\nA: \x00\r\n\r\n", [502]),
         (b"HTTP/2 200 OK\r\n\r\n", [502]),
         (b"HTTP/1.1 20 OK\r\n\r\n", [502]),
         (b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", [502]),
@@ -144,10 +219,23 @@ def head_of(data: bytes) -> Any:
 def test_forwardable_block():
     plain = head_of(b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n")
     assert forwardable_block(plain) is plain.block
-    hop = head_of(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close, X-Own, Host, Cookie\r\nX-Own: 1\r\nKeep-Alive: 5\r\nTE: a\r\nCookie: c\r\nB: d\r\n\r\n")
+    hop = head_of(
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close, X-Own, Host, Cookie\r\n"
+        b"X-Own: 1\r\nKeep-Alive: 5\r\nTE: a\r\nCookie: c\r\nB: d\r\n\r\n"
+    )
     assert forwardable_block(hop) == b"Host: x\r\nCookie: c\r\nB: d\r\n"
     assert forwardable_block(hop, frozenset({b"b"})) == b"Host: x\r\nCookie: c\r\n"
     assert forwardable_block(hop) == b"Host: x\r\nCookie: c\r\nB: d\r\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"Host", b"Content-Length", b"Authorization", b"Cookie", b"X-Forwarded-For", b"X-Forwarded-User", b"Via", b"Date", b"Cache-Control"],
+)
+def test_connection_cannot_strip_what_others_rely_on(name):
+    host = b"" if name == b"Host" else b"Host: x\r\n"
+    kept = host + name + b": 0\r\n"
+    assert forwardable_block(head_of(b"GET / HTTP/1.1\r\n" + kept + b"Connection: " + name.lower() + b", a\r\nA: b\r\n\r\n")) == kept
 
 
 def test_derived_facts():
@@ -169,7 +257,18 @@ def test_writing():
     assert http_date(784111777) == b"Sun, 06 Nov 1994 08:49:37 GMT"
     for text in (b"Sun, 06 Nov 1994 08:49:37 GMT", b"Sunday, 06-Nov-94 08:49:37 GMT", b"Sun Nov  6 08:49:37 1994"):
         assert parse_http_date(text) == 784111777
-    assert parse_http_date(b"yesterday") is None
+    for text in (
+        b"yesterday",
+        b"",
+        b"Sun, 06 Nov 0000 08:49:37 GMT",
+        b"Sat, 31 Feb 2026 08:49:37 GMT",
+        b"Sun, 06 Nov 1994 24:00:00 GMT",
+        b"Sun, 06 Nov 1994 08:49:37 UTC",
+        b"Sun Nov  0 08:49:37 1994",
+        b"Sun, 06 Nov 1994 08:49:37 GMT ",
+    ):
+        assert parse_http_date(text) is None, text
+    assert parse_http_date(b"Sat, 31 Dec 2016 23:59:60 GMT") == parse_http_date(b"Sun, 01 Jan 2017 00:00:00 GMT")
 
 
 @pytest.mark.parametrize(

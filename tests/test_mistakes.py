@@ -1,6 +1,5 @@
 """Broken lines and what the operator reads for each: the data below is the specification of the messages."""
 
-
 import pytest
 
 from pbal.lang.mistakes import Mistake, did_you_mean, suggest
@@ -475,9 +474,7 @@ def mistake_of(line: str, language: Language, file: str = "") -> Mistake:
 
 ALL_PLUGINS = Language(bundled_fragments())
 NO_PLUGINS = Language()
-CASES = [(ALL_PLUGINS, block) for block in blocks(BROKEN)] + [
-    (NO_PLUGINS, block) for block in blocks(WITHOUT_PLUGINS)
-]
+CASES = [(ALL_PLUGINS, block) for block in blocks(BROKEN)] + [(NO_PLUGINS, block) for block in blocks(WITHOUT_PLUGINS)]
 
 
 @pytest.mark.parametrize(("language", "block"), CASES, ids=[block.partition("\n")[0] for _, block in CASES])
@@ -541,9 +538,7 @@ def test_what_is_no_text_is_refused_and_not_echoed(line: str, message: str) -> N
 
 
 def test_a_long_line_is_shown_around_the_word_at_fault() -> None:
-    lines = (
-        mistake_of("POOL a ADD " + "n" * 3000 + " oops " + "m" * 3000, ALL_PLUGINS, "f").render().split("\n")
-    )
+    lines = mistake_of("POOL a ADD " + "n" * 3000 + " oops " + "m" * 3000, ALL_PLUGINS, "f").render().split("\n")
     shown, underline = lines[1][8:], lines[2][8:]
     assert len(shown) == 160
     assert shown[underline.index("^") : underline.rindex("^") + 1] == "oops"

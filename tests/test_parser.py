@@ -121,9 +121,7 @@ def test_every_rule_is_parsed_above() -> None:
     assert {rule for _, rule, _ in STATEMENTS} == LANGUAGE.rules
 
 
-@pytest.mark.parametrize(
-    ("text", "rule"), [(t, r) for t, r, _ in STATEMENTS if r.startswith(("show_", "socks", "nodes", "fd"))]
-)
+@pytest.mark.parametrize(("text", "rule"), [(t, r) for t, r, _ in STATEMENTS if r.startswith(("show_", "socks", "nodes", "fd"))])
 def test_a_query_may_end_in_as_json(text: str, rule: str) -> None:
     plain, as_json = LANGUAGE.parse_line(text), LANGUAGE.parse_line(text + " as JSON")
     assert plain and as_json
@@ -210,9 +208,7 @@ def test_any_text_is_a_statement_nothing_or_a_mistake(text: str) -> None:
     assert isinstance(LANGUAGE.expected(text), list)
 
 
-@pytest.mark.parametrize(
-    "piece", ['"', '\\"', '"\\', "#", " #", "$", "a", "a ", " ", "=", ". ", "${", "a.", "SET ", "\u00e9"]
-)
+@pytest.mark.parametrize("piece", ['"', '\\"', '"\\', "#", " #", "$", "a", "a ", " ", "=", ". ", "${", "a.", "SET ", "\u00e9"])
 def test_the_longest_lines_end(piece: str) -> None:
     """Repetitions that a careless pattern would need quadratic time for: minutes, at this length."""
     for prefix in ("", "SET ", "SET x = ", "POOL ADD "):

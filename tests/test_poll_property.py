@@ -243,8 +243,9 @@ async def live(store: str, duplicate: str, steps: list[tuple[str, int]], seed: i
     plugin.close()
 
 
-def check(plugin: Poll, faulty: FaultyStore | None, clients: list[Client], said: dict[bytes, list[bytes]], duplicate: str,
-          failed: bool) -> None:
+def check(
+    plugin: Poll, faulty: FaultyStore | None, clients: list[Client], said: dict[bytes, list[bytes]], duplicate: str, failed: bool
+) -> None:
     """Where the store left answers out (`failed`) nothing may be lost; else each is there exactly once and in order."""
     got = [line + b"\n" for client in clients for body in client.answers for line in body.split(b"\n") if line]
     held: list[bytes] = []

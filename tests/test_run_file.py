@@ -51,7 +51,6 @@ def test_mistakes_of_every_kind_are_reported_in_order(tmp_path: Path) -> None:
     assert mistakes[4].hint == "did you mean 'idle_timeout'?"
 
 
-@pytest.mark.xfail(strict=True, reason="SET drops the candidates of a name that is its value")
 def test_a_value_that_names_nothing_gets_a_suggestion(tmp_path: Path) -> None:
     (mistake,) = run(tmp_path, "CREATE POOL app\nCREATE SERVICE a\nSET role = reverse_proxy\nSET pool = ap")
     assert mistake.hint == "did you mean 'app'?"

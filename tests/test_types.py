@@ -179,9 +179,7 @@ def _round_trips(kind: Type[Any], value: object) -> bool:
     networks=st.lists(st.ip_addresses(), max_size=4),
     words=st.lists(st.from_regex(r"\A[a-z_.]+\Z"), max_size=4),
 )
-def test_render_parses_back(
-    size: int, octets: tuple[int, ...], port: int, number: str, networks: list[Any], words: list[str]
-) -> None:
+def test_render_parses_back(size: int, octets: tuple[int, ...], port: int, number: str, networks: list[Any], words: list[str]) -> None:
     assert _round_trips(types.SIZE, size)
     assert _round_trips(types.INT, size)
     assert _round_trips(types.ENDPOINT, Endpoint(".".join(map(str, octets)), port))

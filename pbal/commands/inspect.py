@@ -303,8 +303,8 @@ def dump_lines(session: Session) -> Iterator[str]:
         yield f"CREATE POOL {pool.name}"
         if pool.values["balance_method"] != "random":
             yield f"  SET balance_method = {pool.values['balance_method']}"
-        for node in pool.nodes:
-            yield f"  POOL {pool.name} ADD {node.name}"
+        add = f"POOL ADD {pool.name}" if pool.name.lower() in ("add", "remove") else f"POOL {pool.name} ADD"
+        yield from (f"  {add} {node.name}" for node in pool.nodes)
     for service in world.services.values():
         yield ""
         yield f"CREATE SERVICE {service.name}"
@@ -334,6 +334,10 @@ def _service_settings(service: Service, tunables: Any) -> Iterator[str]:
         tunable = tunables[name]
         text = said[name] if value is None else tunable.type.render(value)
         yield f"SET {name} = {quoted(text)}"
+    for name in sorted(service.world.defaults.keys() - said.keys()):
+        tunable, value = tunables.get(name), service.values.get(name)
+        if tunable is not None and value is not None and value != tunable.parse(service.world.defaults[name]):
+            yield f"SET {name} = {quoted(tunable.type.render(value))}"  # the DEFAULT came after this service
     for rule in service.header_rules:
         name = rule.name.decode()
         if rule.value is None:

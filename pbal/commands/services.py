@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from pbal.commands.session import Session
+from pbal.lang.mistakes import did_you_mean
 from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
 from pbal.model.service import HeaderRule, Service
@@ -62,7 +63,7 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
         target.set(tunable, value)
     except ConfigError as error:
         if error.about == value:
-            raise CommandError(error.message, "value") from None
+            raise CommandError(error.message, "value", did_you_mean(value, error.candidates)) from None
         raise
     return OK
 

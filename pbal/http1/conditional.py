@@ -2,6 +2,7 @@
 
 import calendar
 import re
+from datetime import date
 from typing import Final
 
 _MONTHS: Final = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
@@ -14,7 +15,10 @@ _ETAG: Final = re.compile(rb'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 
 def parse_http_date(value: bytes) -> int | None:
-    """Seconds since 1970 of any of the three forms of RFC 9110 section 5.6.7; None for anything else."""
+    """Seconds since 1970 of any of the three forms of RFC 9110 section 5.6.7; None for anything else.
+
+    A date the calendar does not have (31 February, the year 0) is none. Second 60 is the next minute's first.
+    """
     if match := _FIXDATE.fullmatch(value):
         day, month, year, *clock = match.groups()
     elif match := _RFC850.fullmatch(value):
@@ -25,10 +29,13 @@ def parse_http_date(value: bytes) -> int | None:
     else:
         return None
     hour, minute, second = (int(part) for part in clock)
-    number = int(day.strip(b" "))
-    if hour > 23 or minute > 59 or second > 60 or not 1 <= number <= 31:
+    if hour > 23 or minute > 59 or second > 60:
         return None
-    return calendar.timegm((int(year), _MONTHS[month], number, hour, minute, second))
+    try:
+        found = date(int(year), _MONTHS[month], int(day.strip(b" ")))
+    except ValueError:
+        return None
+    return calendar.timegm((*found.timetuple()[:3], hour, minute, second))
 
 
 def etag_for(mtime_ns: int, size: int) -> bytes:

@@ -15,10 +15,10 @@ END_TO_END: Final = frozenset(
     {
         b"host", b"content-length", b"content-type", b"content-encoding", b"authorization", b"cookie", b"set-cookie", b"via",
         b"date", b"cache-control", b"expect", b"max-forwards", b"location", b"x-forwarded-for", b"x-forwarded-host",
-        b"x-forwarded-proto", b"x-forwarded-port", b"forwarded", b"origin",
+        b"x-forwarded-proto", b"x-forwarded-port", b"x-real-ip", b"forwarded", b"origin",
     }
 )  # fmt: skip
-"""What a Connection field cannot strip: naming them there is an attack on whoever relies on them."""
+"""What a Connection field cannot strip, nor any X-Forwarded-*: naming them there is an attack on whoever relies on them."""
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _unions: dict[frozenset[bytes], frozenset[bytes]] = {_NOTHING: HOP_BY_HOP}
@@ -47,7 +47,7 @@ def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
     if named is not None:
         options = {option.strip(b" \t") for option in named.lower().split(b",")}
         if not options <= _COMMON_OPTIONS:
-            dropped = dropped | (options - END_TO_END)
+            dropped = dropped | {name for name in options - END_TO_END if not name.startswith(b"x-forwarded-")}
     return b"".join([b"%b: %b\r\n" % field for field in head.headers if field[0].lower() not in dropped])
 
 

@@ -42,12 +42,11 @@ from pbal.http1.events import (
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]"
 _BLOCK: Final = re.compile(rb"(?:" + _TOKEN + rb"++:" + _VALUE + rb"*+\r\n)*+")
-_FIELDS: Final = re.compile(rb"(" + _TOKEN + rb"++):[\t ]*+(" + _VALUE + rb"*+)\r\n")
-_TRAILING_BLANK: Final = re.compile(rb"[\t ]\r\n")
+_FIELDS: Final = re.compile(rb"^(" + _TOKEN + rb"++):[\t ]*+(" + _VALUE + rb"*+)\r\n", re.MULTILINE)
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb"++) ([!\"$-~]++) HTTP/([0-9])\.([0-9])\r\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9][0-9])(?: (" + _VALUE + rb"*+))?\r\n")
 _FORBIDDEN: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*+|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5})?")
+_HOST: Final = re.compile(rb"(?!:)(?:[A-Za-z0-9._~!$&'()*+,;=%-]*+|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5})?")
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]++)([^?]*+)(?:\?(.*+))?")
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~%-]++|\[[0-9A-Fa-f:.]++\]):[0-9]{1,5}")
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}")
@@ -56,7 +55,8 @@ _CODINGS: Final = re.compile(
     rb"[\t ]*+,[\t ]*+chunked",
     re.IGNORECASE,
 )
-_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;" + _VALUE + rb"*+)?\r\n")
+_QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
+_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:;" + _TOKEN + rb"++(?:=(?:" + _TOKEN + rb"++|" + _QUOTED + rb"))?)*+\r\n")
 _CHUNK_START: Final = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;" + _VALUE + rb"*+)?\r?)?\Z")
 
 _REMEMBERED: Final = 4096
@@ -74,7 +74,7 @@ class Limits:
     max_fields: int = 100
     """Header lines: 431. Apache's default."""
     max_target: int = 8192
-    """Octets of the request line: 414. RFC 9112 section 3 asks for 8000 at least."""
+    """Octets of the start line, without its CRLF: 414. RFC 9112 section 3 asks for 8000 at least."""
     max_trailer: int = 8192
     max_chunk_line: int = 256
     """Octets of a chunk's size line: extensions have no honest use (nginx reads any, h11 20k)."""
@@ -137,8 +137,9 @@ class _Reader:
         if end < 0:
             self._look_at_part(buffer)
             return None
-        if end > self._limits.max_head:
-            raise self._refused("the head is too large", self._too_large())
+        limits = self._limits
+        if end > limits.max_target or end > limits.max_head:
+            self._look_at_size(buffer, end)
         self._seen = self._left = 0
         self._buffer = bytes(buffer[end + 4 :])
         return bytes(buffer[: end + 2])
@@ -149,25 +150,35 @@ class _Reader:
         wrong = _FORBIDDEN.search(buffer, start)
         if wrong is not None:
             raise self._refused("a control octet, or a line not ended by CRLF")
-        size = len(buffer)
-        if size > self._limits.max_target and buffer.find(b"\r\n", 0, self._limits.max_target + 1) < 0:
-            raise self._refused("the start line is too long", self._line_too_long())
-        if size > self._limits.max_head:
+        end = max(0, len(buffer) - 3)  # CRLFCRLF cannot come to stand earlier
+        self._look_at_size(buffer, end)
+        self._seen = end
+
+    def _look_at_size(self, buffer: bytes | bytearray, end: int) -> None:
+        """Refuse a head that ends at `end`, or will not end before, when that is too far.
+
+        A whole head and a part of it are measured alike, or it would depend on how octets were cut what is taken.
+        """
+        limits = self._limits
+        line = min(limits.max_target, limits.max_head)
+        if end > line and buffer.find(b"\r\n", 0, line + 2) < 0:
+            raise self._refused("the start line is too long", self._line_too_long(line))
+        if end > limits.max_head:
             raise self._refused("the head is too large", self._too_large())
-        self._seen = max(0, size - 3)
 
     def _too_large(self) -> int | None:
         return None
 
-    def _line_too_long(self) -> int | None:
+    def _line_too_long(self, limit: int) -> int | None:
         return None
 
     def _read_fields(self, head: Head, block: bytes) -> None:
         """Check and split header lines into `head`."""
-        if _BLOCK.fullmatch(block) is None:
-            raise self._refused(_what_is_wrong(block))
         headers = _FIELDS.findall(block)
-        if _TRAILING_BLANK.search(block) is not None:
+        # A match is one line from its start to its CRLF: as many matches as LFs means that every line is one.
+        if len(headers) != block.count(b"\n"):
+            raise self._refused(_what_is_wrong(block))
+        if b" \r\n" in block or b"\t\r\n" in block:
             headers = [(name, value.rstrip(b" \t")) for name, value in headers]
         if len(headers) > self._limits.max_fields:
             raise self._refused("too many header fields", self._too_large())
@@ -216,6 +227,8 @@ class _Reader:
         if mode == _ENDED:
             self._mode = _HEAD
             return END
+        if mode == _TRAILER:
+            return self._end_of_trailer()
         if mode in (_DEAD, _TUNNEL):
             return None
         return self._chunked_piece()
@@ -283,12 +296,14 @@ class _Reader:
         if buffer[:2] == b"\r\n":
             self._buffer = bytes(buffer[2:])
         else:
-            end = buffer.find(b"\r\n\r\n")
-            if (end if end >= 0 else len(buffer)) > self._limits.max_trailer:
+            end = buffer.find(b"\r\n\r\n", self._seen)
+            reach = end if end >= 0 else max(0, len(buffer) - 3)
+            if reach > self._limits.max_trailer:
                 raise self._refused("the trailer section is too large", self._too_large())
             if end < 0:
-                if _FORBIDDEN.search(buffer) is not None:
+                if _FORBIDDEN.search(buffer, max(0, self._seen - 1)) is not None:
                     raise self._refused("a trailer line is not ended by CRLF")
+                self._seen = reach
                 return None
             if _BLOCK.fullmatch(bytes(buffer[: end + 2])) is None:
                 raise self._refused("a trailer field is malformed")
@@ -355,8 +370,8 @@ class RequestReader(_Reader):
     def _too_large(self) -> int:
         return 431
 
-    def _line_too_long(self) -> int:
-        return 414 if b" " in self._buffer[: self._limits.max_target] else 400
+    def _line_too_long(self, limit: int) -> int:
+        return 414 if b" " in self._buffer[:limit] else 400
 
     def _parse(self, block: bytes) -> RequestHead:
         line = _REQUEST_LINE.match(block)
@@ -364,8 +379,6 @@ class RequestReader(_Reader):
             raise self._refused("the request line is malformed")
         head = RequestHead()
         method, target, major, minor = line.groups()
-        if len(target) > self._limits.max_target:
-            raise self._refused("the request target is too long", 414)
         if major != b"1":
             raise self._refused("this is HTTP/1", 505)
         head.method, head.target = method, target
@@ -393,7 +406,7 @@ class RequestReader(_Reader):
             self._connection(head, _tokens(connection))
         head.expect_continue = False
         if b"expect" in fields:
-            if fields[b"expect"].lower() != b"100-continue":
+            if not {b"100-continue"}.issuperset(_tokens(fields[b"expect"])):
                 raise self._refused("only 100-continue can be expected", 417)
             head.expect_continue = one == 1 and head.framing != 0
         self._begin_body(head.framing)

@@ -38,9 +38,7 @@ _TO_THE_END = r"\S.*"
 
 _ROOTS = frozenset({"statement", "query"})
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-_DEFINITION = re.compile(
-    r"^(%extend\s+)?[?!]*([a-z_][a-z0-9_]*)(?:\.\d+)?\s*:(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE
-)
+_DEFINITION = re.compile(r"^(%extend\s+)?[?!]*([a-z_][a-z0-9_]*)(?:\.\d+)?\s*:(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 _SYMBOL = re.compile(r'"((?:[^"\\]|\\.)*)"i?(\?)?|([A-Z][A-Z0-9_]*)|([a-z_][a-z0-9_]*)|([\[\]|()?*+])')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r'\\(["\\])')
@@ -195,9 +193,7 @@ class Language:
 
     # parsing
 
-    def parse_line(
-        self, text: str, *, file: str = "", line: int = 1, environ: Mapping[str, str] = os.environ
-    ) -> Statement | None:
+    def parse_line(self, text: str, *, file: str = "", line: int = 1, environ: Mapping[str, str] = os.environ) -> Statement | None:
         """The statement of one line, None if it is empty or all comment. Raises: Mistake, GrammarMistake."""
         source = text.rstrip("\r\n")
         try:
@@ -348,8 +344,7 @@ def _begins(usage: str, words: list[str]) -> bool:
     """Whether a usage text begins with these upper-case words; an argument stands for any word."""
     said = usage.split()
     return 0 < len(words) <= len(said) and all(
-        said_word == word or said_word.startswith(("<", "["))
-        for said_word, word in zip(said, words, strict=False)
+        said_word == word or said_word.startswith(("<", "[")) for said_word, word in zip(said, words, strict=False)
     )
 
 

@@ -36,9 +36,7 @@ class Downstream(Protocol):
     def peer_name(self) -> str:
         """The client's address and port, for people."""
 
-    def reply(
-        self, status: int, fields: Fields = (), body: bytes = b"", on_lost: Callable[[], None] | None = None
-    ) -> bool:
+    def reply(self, status: int, fields: Fields = (), body: bytes = b"", on_lost: Callable[[], None] | None = None) -> bool:
         """Answer the current (or parked) request whole. False: the client has gone, nothing was sent.
 
         `on_lost` is called at most once, later, if the connection broke before the socket took every octet.

@@ -120,9 +120,7 @@ def hooks_of(plugin_class: type) -> dict[str, str]:
         arguments = tuple(inspect.signature(method).parameters)[1:]
         declared = HOOKS[name].arguments
         if arguments != declared:
-            raise ConfigError(
-                f"{method_name}({', '.join(arguments)}): hook '{name}' is called with ({', '.join(declared)})", about=name
-            )
+            raise ConfigError(f"{method_name}({', '.join(arguments)}): hook '{name}' is called with ({', '.join(declared)})", about=name)
         found[name] = method_name
     return found
 

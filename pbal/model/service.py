@@ -86,9 +86,7 @@ class Service:
             roles = " or ".join(sorted(tunable.roles))
             if not self.role:
                 raise ConfigError(f"'{name}' can only be set on a {roles} service: SET role first", about=name)
-            raise ConfigError(
-                f"'{name}' is not a tunable of role {self.role}; it belongs to {roles}", about=name
-            )
+            raise ConfigError(f"'{name}' is not a tunable of role {self.role}; it belongs to {roles}", about=name)
         try:
             value = tunable.parse(text)
         except ValueError as error:
@@ -195,9 +193,7 @@ class Service:
         if self.role == "management" and self.values["listen"] is None:
             raise ConfigError(f"management service '{self.name}' needs SET listen", about=self.name)
         if self.role == "selector" and not self.hooks.select_service and self.values["default_service"] is None:
-            raise ConfigError(
-                f"selector '{self.name}' has no selector plugin (vhosts, vpaths) and no default_service", about=self.name
-            )
+            raise ConfigError(f"selector '{self.name}' has no selector plugin (vhosts, vpaths) and no default_service", about=self.name)
         for _, plugin in self.plugins:
             plugin.check()
 

@@ -318,9 +318,7 @@ class ClientConnection(asyncio.Protocol):
             and not self.home.world.draining
         )
 
-    def reply(
-        self, status: int, fields: Fields = (), body: bytes = b"", on_lost: Callable[[], None] | None = None
-    ) -> bool:
+    def reply(self, status: int, fields: Fields = (), body: bytes = b"", on_lost: Callable[[], None] | None = None) -> bool:
         """See model.exchange.Downstream."""
         transport = self.transport
         if transport is None or transport.is_closing() or self.state is CLOSED or self.state is LINGERING:
@@ -342,9 +340,7 @@ class ClientConnection(asyncio.Protocol):
         self.finish(keep)
         return True
 
-    def _answer(
-        self, status: int, fields: Fields, body: bytes, *, keep: bool, old: bool, head_only: bool
-    ) -> None:
+    def _answer(self, status: int, fields: Fields, body: bytes, *, keep: bool, old: bool, head_only: bool) -> None:
         """Write one self-made response."""
         values = self.service.values
         parts = [status_line(status), b"Date: %b\r\n" % http_date(self.home.world.clock.epoch())]
@@ -407,9 +403,7 @@ class ClientConnection(asyncio.Protocol):
             return
         head = exchange.request
         keep = self.keeps(exchange)
-        self.flags = (
-            (_KEEP if keep else 0) | (_OLD if head.minor == 0 else 0) | (_HEAD_ONLY if head.method == b"HEAD" else 0)
-        )
+        self.flags = (_KEEP if keep else 0) | (_OLD if head.minor == 0 else 0) | (_HEAD_ONLY if head.method == b"HEAD" else 0)
         self.exchange = None
         self.state = PARKED
         self.deadline = inf

@@ -110,7 +110,5 @@ def listen(service: Service, protocol: Callable[[], asyncio.BaseProtocol]) -> Li
     try:
         sock = bind(endpoint)
     except OSError as error:
-        raise ConfigError(
-            f"Can't start service '{service.name}' on {endpoint}: {error.strerror or error}", about=service.name
-        ) from None
+        raise ConfigError(f"Can't start service '{service.name}' on {endpoint}: {error.strerror or error}", about=service.name) from None
     return Listener(service, sock, protocol)

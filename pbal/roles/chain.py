@@ -18,10 +18,7 @@ def _blame(bound: Bound, error: Exception) -> str:
     folder = os.path.dirname(own.co_filename) if own is not None else ""
     inside = [frame for frame in frames if frame.filename.startswith(folder)] or list(frames)
     place = inside[-1]
-    return (
-        f"plugin {bound.plugin}, hook {bound.hook}: {type(error).__name__}: {error}"
-        f" ({os.path.basename(place.filename)}:{place.lineno})"
-    )
+    return f"plugin {bound.plugin}, hook {bound.hook}: {type(error).__name__}: {error} ({os.path.basename(place.filename)}:{place.lineno})"
 
 
 def blame(exchange: Exchange, bound: Bound, error: Exception) -> None:

@@ -170,9 +170,7 @@ class Registry:
             raise CommandError(f"'{rule}' is not a command")
         return self.handlers[rule]
 
-    def check(
-        self, rules: Iterable[str], terminals: Callable[[str], Iterable[str]] | None = None
-    ) -> list[str]:
+    def check(self, rules: Iterable[str], terminals: Callable[[str], Iterable[str]] | None = None) -> list[str]:
         """What does not fit between grammar and handlers, one complaint a line; empty means sound.
 
         With `terminals` (rule to its terminals' names) the parameters are compared as well.
@@ -197,9 +195,7 @@ class Registry:
         """Names of what the handler takes after the session."""
         return tuple(_word(parameter.name) for parameter in _parameters(self.handler(rule)))
 
-    def bind(
-        self, session: Any, statement: Parsed, converters: Mapping[str, Converter]
-    ) -> tuple[Handler, dict[str, object]]:
+    def bind(self, session: Any, statement: Parsed, converters: Mapping[str, Converter]) -> tuple[Handler, dict[str, object]]:
         """The handler of a statement and its keyword arguments, converted.
 
         Converters go by terminal name ('pool_name', 'node'); without one the text itself is the value. An
@@ -207,10 +203,7 @@ class Registry:
         naming the argument at fault.
         """
         function = self.handler(statement.rule)
-        values = {
-            parameter_name(terminal): _converted(session, terminal, arg.text, converters)
-            for terminal, arg in statement.args.items()
-        }
+        values = {parameter_name(terminal): _converted(session, terminal, arg.text, converters) for terminal, arg in statement.args.items()}
         kwargs: dict[str, object] = {}
         for parameter in _parameters(function):
             unsaid = None if parameter.default is parameter.empty else parameter.default

@@ -24,9 +24,7 @@ class Browser:
 
     def __init__(self) -> None:
         self._port = free_port()
-        self._driver = subprocess.Popen(
-            ["chromedriver", f"--port={self._port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self._driver = subprocess.Popen(["chromedriver", f"--port={self._port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._session = ""
         self._folder = tempfile.mkdtemp(prefix="pbal-browser-")
 

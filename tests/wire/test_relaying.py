@@ -86,7 +86,9 @@ async def test_what_the_backend_sees(lab):
     answer = await pbal.ask("web", get("/", "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Proto: https"))
     assert b"X-Forwarded-For: 6.6.6.6, 127.0.0.1" in answer.body and b"X-Forwarded-Proto: https" in answer.body
     answer = await pbal.ask("web", b"GET http://other.example/x?y HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert answer.body.startswith(b"GET /x?y HTTP/1.1\r\n") and b"Host: other.example\r\n" in answer.body and b"Host: h\r\n" not in answer.body
+    assert (
+        answer.body.startswith(b"GET /x?y HTTP/1.1\r\n") and b"Host: other.example\r\n" in answer.body and b"Host: h\r\n" not in answer.body
+    )
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -242,7 +244,10 @@ async def test_slow_heads_and_bodies_are_answered_408_and_idle_connections_close
 
     origin = await lab.origin(app)
     pbal = await lab.pbal(
-        conf(origin.address, more="SET header_timeout = 100ms\n          SET idle_timeout = 100ms\n          SET persist_client_idle_timeout = 100ms")
+        conf(
+            origin.address,
+            more="SET header_timeout = 100ms\n          SET idle_timeout = 100ms\n          SET persist_client_idle_timeout = 100ms",
+        )
     )
     assert (await pbal.ask("web", b"GET / HTTP/1.1\r\nHo")).status == 408
     assert (await pbal.ask("web", get("/", "Content-Length: 10", method="POST") + b"abc")).status == 408
@@ -285,9 +290,17 @@ async def test_a_silent_node_is_504(lab):
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"hello\r\n\r\n", b"HTTP/1.1 200 OK\nA: b\n\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", b"\0" * 100,
-     b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", b"HTTP/1.1 99 No\r\n\r\n", b"HTTP/1.1 101 Up\r\n\r\n", b"x" * 100000],
-)  # fmt: skip
+    [
+        b"hello\r\n\r\n",
+        b"HTTP/1.1 200 OK\nA: b\n\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"HTTP/1.1 99 No\r\n\r\n",
+        b"HTTP/1.1 101 Up\r\n\r\n",
+        b"\0" * 100,
+        b"x" * 100000,
+    ],
+)
 def test_garbage_from_a_backend_is_502(garbage):
     @lab
     async def run(lab):
@@ -322,7 +335,9 @@ def test_a_truncated_response_looks_truncated(cut):
 
 @lab
 async def test_surplus_octets_of_a_response_are_dropped_with_the_connection(lab):
-    origin = await lab.origin(says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", close=False))
+    origin = await lab.origin(
+        says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", close=False)
+    )
     pbal = await lab.pbal(conf(origin.address))
     reader, writer = await pbal.connect("web")
     for _ in range(3):
@@ -400,7 +415,7 @@ async def test_least_connections_passes_the_busy_node_over(lab):
 
     slow, quick = await lab.origin(busy), await lab.origin(echo_head(b"quick"))
     pbal = await lab.pbal(conf(slow.address, pool="SET balance_method = least_connections"))
-    reader, writer = await pbal.connect("web")
+    _reader, writer = await pbal.connect("web")
     writer.write(get())
     await until(lambda: pbal.world.pool("app").nodes[0].active == 1, "the slow node to be busy")
     await pbal.say(f"POOL app ADD {quick.address}")

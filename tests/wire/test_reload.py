@@ -3,7 +3,7 @@
 import asyncio
 import json
 
-from lab import lab, read_response
+from lab import lab, read_response, until
 
 POLL = """
     LOAD poll
@@ -17,7 +17,7 @@ POLL = """
     ENABLE chat
 """
 
-GREETING = '''
+GREETING = """
 from pbal.api import TEXT, Exchange, Plugin, Tunable, Verdict, hook
 
 class Greeting(Plugin):
@@ -27,7 +27,7 @@ class Greeting(Plugin):
     def hello(self, exchange: Exchange) -> Verdict:
         exchange.respond(200, (), b"{version} " + self.service["greeting"].encode())
         return Verdict.TAKEN
-'''
+"""
 
 GREETING_CONF = """
     SERVER plugin_path = {folder}
@@ -115,6 +115,42 @@ async def test_reload_keeps_messages_ids_and_the_client_that_leaves_afterwards(l
     await pbal.until("poll_gone", 1)
     assert pbal.plugin("chat").lot.is_empty()
     assert (await pbal.ask("chat", get("/poll/waiting"))).body == b"m\n"
+
+
+@lab
+async def test_a_publish_that_hangs_does_not_hold_up_a_reload(lab):
+    cache = await lab.memcached()
+    pbal = await lab.pbal(POLL.format(store=f"SET poll_store = memcached {cache.address}\nSET poll_store_timeout = 30s"))
+    reader, writer = await pbal.connect("chat")
+    writer.write(get("/poll/a"))
+    await pbal.until("poll_parked", 1)
+    await until(lambda: not pbal.plugin("chat").courier.busy, "the first look to end")
+    cache.stop()
+    publisher, publishing = await pbal.connect("chat")
+    publishing.write(post("/publish/b", b"m"))
+    await until(lambda: pbal.plugin("chat").courier.busy, "the publish to be under way")
+    assert await pbal.say("RELOAD poll") == "OK"
+    cache.cont()
+    assert (await read_response(publisher)).status == 202
+    assert (await pbal.ask("chat", get("/poll/b"))).body == b"m\n"
+    await pbal.ask("chat", post("/publish/a", b"m"))
+    assert (await read_response(reader)).body == b"m\n"
+
+
+@lab
+async def test_a_take_that_outlasts_a_reload_is_delivered_by_the_new_generation(lab):
+    pbal = await lab.pbal(POLL.format(store=""))
+    reader, writer = await pbal.connect("chat")
+    writer.write(get("/poll/a"))
+    await pbal.until("poll_parked", 1)
+    old = pbal.plugin("chat")
+    assert await pbal.say("RELOAD poll") == "OK"
+    assert old.lot.is_empty()
+    a, b = old.settings.prefix + b"a", old.settings.prefix + b"b"
+    assert old.deliver([(a, b"m\n"), (b, b"n\n")]) == [(b, b"n\n")]
+    assert (await read_response(reader)).body == b"m\n"
+    assert pbal.plugin("chat").lot.is_empty() and pbal.counts["poll_parked"] == 0
+    assert old.deliver([(a, b"o\n")]) == [(a, b"o\n")], "nobody is parked any more"
 
 
 @lab
@@ -243,12 +279,15 @@ async def test_proxy_read_request_runs_once_for_every_request(lab):
 
 @lab
 async def test_load_and_unload_live(lab):
-    pbal = await lab.pbal(GREETING_CONF.format(folder=lab.folder).replace("LOAD greeting", "").split("CREATE")[0] + """
+    pbal = await lab.pbal(
+        GREETING_CONF.format(folder=lab.folder).replace("LOAD greeting", "").split("CREATE")[0]
+        + """
         CREATE SERVICE site
           SET role    = web_server
           SET listen  = 127.0.0.1:0
         ENABLE site
-    """)
+    """
+    )
     (lab.folder / "greeting.py").write_text(GREETING.replace("{version}", "v1"))
     assert "did you mean" in await pbal.say("LOAD greting")
     assert await pbal.say("LOAD greeting") == "OK"

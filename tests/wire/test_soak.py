@@ -73,7 +73,8 @@ async def test_a_minute_of_everything_leaves_nothing_behind(lab):
                 if chance.random() < 0.1:
                     done["vanished"] += 1
                     break
-                done["answers"] += (await read_response(reader)).status == 200
+                response = await read_response(reader)
+                done["answers"] += response.status == 200
             if chance.random() < 0.5:
                 writer.transport.abort()
             writer.close()

@@ -60,9 +60,7 @@ def show_parked_summary(session: Any) -> Reply:
         lot = instance.lot
         oldest = max((session.world.second - poll.since for poll in lot), default=0)
         rows.append((instance.service.name, lot.count, len(lot.queues()), oldest))
-    return Rows(
-        ("service", "parked", "queues", "oldest"), rows, lambda r: f"{r[0]} parked {r[1]} queues {r[2]} oldest {r[3]}s"
-    )
+    return Rows(("service", "parked", "queues", "oldest"), rows, lambda r: f"{r[0]} parked {r[1]} queues {r[2]} oldest {r[3]}s")
 
 
 async def show_queue(session: Any, service: Service, queue: str) -> Reply:

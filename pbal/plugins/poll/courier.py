@@ -66,6 +66,9 @@ class Courier:
         self._again: set[bytes] = set()
         self._freed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        """Everything that uses the store."""
+        self._takes: set[asyncio.Task[Any]] = set()
+        """Those of them that touch what is parked: all but publishes."""
         self.doubts: dict[bytes, Doubt] = {}
         self._flush_due = False
         self._look_timer: asyncio.TimerHandle | None = None
@@ -82,11 +85,18 @@ class Courier:
         """Whether a store call is in flight."""
         return bool(self._tasks)
 
-    def run(self, coroutine: Any, name: str) -> None:
-        """Run something that uses the store; rest() waits for it."""
-        task = spawn(self, coroutine, name)
+    def run_publish(self, coroutine: Any) -> None:
+        """Run something that only adds to a queue: a reload need not wait for it."""
+        task = spawn(self, coroutine, "poll publish")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _run(self, coroutine: Any, name: str) -> None:
+        """Run something that takes or puts back; rest() waits for it."""
+        task = spawn(self, coroutine, name)
+        for tasks in (self._tasks, self._takes):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     # -- waking --------------------------------------------------------------------------------------------------
 
@@ -116,7 +126,7 @@ class Courier:
         self._look_timer = None
         keys, self._looking = self._looking, set()
         if keys and not self._resting:
-            self.run(self._ask([key for key in keys if self._lot.has(key)]), "poll look")
+            self._run(self._ask([key for key in keys if self._lot.has(key)]), "poll look")
 
     async def _ask(self, keys: list[bytes]) -> None:
         """Wake the keys that hold something."""
@@ -146,7 +156,7 @@ class Courier:
         self._pending.clear()
         self._busy.update(keys)
         for place in range(0, len(keys), TOGETHER):
-            self.run(self._take(keys[place : place + TOGETHER]), "poll take")
+            self._run(self._take(keys[place : place + TOGETHER]), "poll take")
 
     def _with_siblings(self, keys: Iterable[bytes]) -> list[bytes]:
         """`keys` and the other queues of polls on several: such a poll is answered with all that is there for it."""
@@ -240,7 +250,7 @@ class Courier:
             owned = key not in self._busy
             if owned:
                 self._busy.add(key)
-            self.run(self._put_back(key, value, owned), "poll put back")
+            self._run(self._put_back(key, value, owned), "poll put back")
 
     async def _put_back(self, key: bytes, value: bytes, owned: bool) -> None:
         """Put one queue back; unless it is `owned` already, after the take of it that is in flight."""
@@ -292,7 +302,7 @@ class Courier:
                 watcher.stop()
             return
         self._sweeping = True
-        self.run(self._sweep(), "poll sweep")
+        self._run(self._sweep(), "poll sweep")
 
     async def _sweep(self) -> None:
         started = time.perf_counter()
@@ -336,17 +346,18 @@ class Courier:
             self._start()
             self.sweep()
 
-    async def rest(self) -> None:
-        """Start nothing more and wait, in bounded time, for what is in flight."""
+    async def rest(self, for_publishes: bool = False) -> None:
+        """Take nothing more and wait, in bounded time, for the takes in flight."""
         self._resting = True
         for timer in (self._sweep_timer, self._look_timer):
             if timer is not None:
                 timer.cancel()
         self._sweep_timer = self._look_timer = None
+        tasks = self._tasks if for_publishes else self._takes
         limit = self.settings.store_timeout * 2 + 1
-        while self._tasks and limit > 0:
+        while tasks and limit > 0:
             started = time.monotonic()
-            await asyncio.wait(set(self._tasks), timeout=limit)
+            await asyncio.wait(set(tasks), timeout=limit)
             limit -= time.monotonic() - started
 
     def go_on(self) -> None:

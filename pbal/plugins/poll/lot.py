@@ -25,9 +25,7 @@ class Parked:
 
     __slots__ = ("client", "deadline", "id", "keys", "looks", "lot", "origin", "since")
 
-    def __init__(
-        self, lot: "Lot", client: Any, keys: bytes | tuple[bytes, ...], number: int, since: int, origin: bytes | None
-    ) -> None:
+    def __init__(self, lot: "Lot", client: Any, keys: bytes | tuple[bytes, ...], number: int, since: int, origin: bytes | None) -> None:
         self.lot: Lot | None = lot
         self.client = client
         self.keys = keys
@@ -118,6 +116,14 @@ class Lot:
                 if len(there) == 1:
                     self._by_key[key] = there[0]
         return True
+
+    def forget(self) -> None:
+        """Let go of all polls, which another lot has now."""
+        for poll in self:
+            poll.lot = None
+        self.count = 0
+        self._by_key.clear()
+        self._ends.clear()
 
     def waiting(self, key: bytes) -> list[Parked]:
         """Polls parked for a queue, the longest waiting first."""

@@ -86,9 +86,7 @@ class Poll(Plugin):
 
     def _open_store(self) -> None:
         if self.settings.store.endpoints:
-            self.courier = Courier(
-                self.settings, self.lot, self.counts, self.world.clock.now, self.deliver, self._wake_serving
-            )
+            self.courier = Courier(self.settings, self.lot, self.counts, self.world.clock.now, self.deliver, self._wake_serving)
             self.courier.doubts.update(self._adopted_doubts)
             content, self._adopted = self._adopted, None
             if content:
@@ -128,7 +126,7 @@ class Poll(Plugin):
             self.courier.go_on()
 
     async def _retire(self, courier: Courier) -> None:
-        await courier.rest()
+        await courier.rest(for_publishes=True)
         courier.close()
         serving = self._now_serving()
         if serving.courier is not courier:
@@ -180,8 +178,9 @@ class Poll(Plugin):
             self.courier.go_on()
 
     def close(self) -> None:
-        """See Plugin. Parked polls are not touched: they were carried on, or service_disabled() answered them."""
+        """See Plugin. Parked polls are not answered: they were carried on, or service_disabled() did it."""
         self._open = False
+        self.lot.forget()
         for timer in (self._tick_timer, self._expiry_timer):
             if timer is not None:
                 timer.cancel()
@@ -336,6 +335,9 @@ class Poll(Plugin):
 
     def deliver(self, taken: Queues) -> Queues:
         """Hand taken values to the polls that wait for them; those nobody took come back."""
+        serving = self._now_serving()
+        if serving is not self:  # the take was in flight for so long that a reload went on without it
+            return serving.deliver(taken)
         left: Queues = []
         if self.settings.duplicate == "all":
             return self._deliver_to_all(taken)
@@ -347,8 +349,7 @@ class Poll(Plugin):
             else:
                 left.append((key, value))
         for poll, queues in answers.items():
-            self._out(poll)
-            if not self._send(poll.client, poll.origin, queues, put_back=True):
+            if not self._out(poll) or not self._send(poll.client, poll.origin, queues, put_back=True):
                 left += queues
         return left
 
@@ -360,8 +361,7 @@ class Poll(Plugin):
             for poll in self.lot.waiting(key):
                 answers.setdefault(poll, []).append((key, value))
         for poll, queues in answers.items():
-            self._out(poll)
-            if self._send(poll.client, poll.origin, queues, put_back=len(answers) == 1):
+            if self._out(poll) and self._send(poll.client, poll.origin, queues, put_back=len(answers) == 1):
                 reached.update(key for key, _ in queues)
         return [(key, value) for key, value in taken if key not in reached]
 
@@ -399,9 +399,7 @@ class Poll(Plugin):
             serving._return_to_memory(key, value)
             serving.wake(key)
 
-    def _send(
-        self, client: Any, origin: bytes | None, queues: Queues, put_back: bool = False
-    ) -> bool:
+    def _send(self, client: Any, origin: bytes | None, queues: Queues, put_back: bool = False) -> bool:
         """Write an answer; False if the client has gone (its messages are the caller's again).
 
         With `put_back` they also go back if the connection breaks before the socket took them.
@@ -465,7 +463,7 @@ class Poll(Plugin):
             exchange.respond(202, _JSON, self.publish_to_memory(key, message))
         else:
             assert self.courier is not None
-            self.courier.run(self._publish_to_memcached(exchange, key, message), "poll publish")
+            self.courier.run_publish(self._publish_to_memcached(exchange, key, message))
 
     def publish_to_memory(self, key: bytes, message: bytes) -> bytes:
         """Store, wake, and the answer for the publisher."""

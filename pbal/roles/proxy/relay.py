@@ -43,9 +43,7 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 MOST_ATTEMPTS: Final = 4
 """Times a request is sent; connection failures are bounded by the number of nodes instead."""
 
-_SPOOFABLE: Final = frozenset(
-    {b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-host", b"forwarded"}
-)
+_SPOOFABLE: Final = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-host", b"forwarded"})
 _SPOOFABLE_AND_MORE: Final = _SPOOFABLE | {b"host", b"expect", b"content-length", b"max-forwards"}
 
 

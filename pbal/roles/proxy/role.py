@@ -230,5 +230,3 @@ class ReverseProxy(HttpRole):
         cancel_all(self)
         for node in list(self.bored):
             self._node_removed(node)
-
-
