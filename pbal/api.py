@@ -1,6 +1,7 @@
 """All that a plugin may import. Re-exports, nothing else; a bundled plugin uses no door that others lack."""
 
 from pbal.http1.events import RequestHead
+from pbal.lang.mistakes import did_you_mean
 from pbal.model.clock import Clock, ManualClock
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange, Parked
@@ -10,6 +11,7 @@ from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.net.tasks import spawn
 from pbal.observe.counters import Counter, Histogram
+from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import OK, CommandError, Reply, Rows, Text
 from pbal.schema.tunables import Applies, Tunable
 from pbal.schema.types import (
@@ -31,5 +33,5 @@ __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "REGEX", "SIZE", "TEXT", "WORDS",
     "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Histogram", "ManualClock",
     "Parked", "Plugin", "Reply", "RequestHead", "Rows", "Service", "Text", "Tunable", "Type", "UnknownName", "Verdict", "World",
-    "enum", "hook", "spawn",
+    "did_you_mean", "enum", "hook", "resident_bytes", "spawn",
 ]  # fmt: skip

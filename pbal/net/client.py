@@ -315,6 +315,7 @@ class ClientConnection(asyncio.Protocol):
             and exchange.body_complete
             and not self.flags & _HALF_CLOSED
             and self.home.values["persist_client"]
+            and self.home.enabled
             and not self.home.world.draining
         )
 
@@ -330,7 +331,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.state is PARKED:
             flags = self.flags
             keep, old, head_only = bool(flags & _KEEP), bool(flags & _OLD), bool(flags & _HEAD_ONLY)
-            keep = keep and not self.home.world.draining
+            keep = keep and self.home.enabled and not self.home.world.draining
         else:
             return False
         self._answer(status, fields, body, keep=keep, old=old, head_only=head_only)

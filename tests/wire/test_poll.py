@@ -6,6 +6,9 @@ import json
 import pytest
 from lab import lab, read_response, until
 
+from pbal.api import ManualClock
+from pbal.plugins.poll.memory import MemoryStore
+
 CONF = """
     LOAD poll
     CREATE SERVICE chat
@@ -286,6 +289,41 @@ async def test_cors(lab):
 
 
 @lab
+async def test_refusals_are_not_cached_and_readable_across_origins(lab):
+    pbal = await lab.pbal(conf("SET poll_allow_origin = https://good.example", "SET poll_publish_from = 10.0.0.0/8"))
+    origin = "Origin: https://good.example"
+    for request, status in (
+        (get("/poll/" + "x" * 300, origin), 400),
+        (get("/poll/a", origin, method="DELETE"), 405),
+        (get("/publish/a", origin), 405),
+        (get("/publish/a", origin, method="POST", body=b"m"), 403),
+    ):
+        answer = await pbal.ask("chat", request)
+        assert (answer.status, answer.fields["cache-control"]) == (status, "no-store")
+        assert answer.fields["access-control-allow-origin"] == "https://good.example"
+
+
+def test_a_queue_nobody_collects_ends_with_its_ttl():
+    clock = ManualClock()
+    memory = MemoryStore(clock.now, 10.0)
+    memory.append(b"a", b"old")
+    memory.append(b"b", b"old")
+    clock.advance(10.5)
+    assert memory.peek(b"a") == b""
+    assert memory.append(b"a", b"new") == b"new"
+    assert memory.expire() == 2, "one that was stored to again, one that was not"
+    assert (memory.take(b"a"), memory.take(b"b"), memory.size) == (b"new", b"", 0)
+
+
+@lab
+async def test_another_ttl_holds_for_what_is_there(lab):
+    pbal = await lab.pbal(conf())
+    await publish(pbal, "a", b"m")
+    assert await pbal.say("SET chat.poll_ttl = 5s") == "OK"
+    assert pbal.plugin("chat").memory.ttl == 5
+
+
+@lab
 async def test_who_may_publish(lab):
     pbal = await lab.pbal(conf("SET poll_publish_from = 10.0.0.0/8"))
     assert (await publish(pbal, "a", b"x")).status == 403
@@ -306,8 +344,8 @@ async def test_requests_pipelined_behind_a_poll_are_served_after_it(lab):
 
 
 @lab
-async def test_http_1_0_and_head_polls(lab):
-    pbal = await lab.pbal(conf("SET poll_methods = GET HEAD", "SET poll_format = lines"))
+async def test_an_http_1_0_poll(lab):
+    pbal = await lab.pbal(conf("SET poll_format = lines"))
     await publish(pbal, "a", b"m")
     reader, writer = await pbal.connect("chat")
     writer.write(b"GET /poll/a HTTP/1.0\r\n\r\n")
@@ -320,9 +358,16 @@ async def test_http_1_0_and_head_polls(lab):
 async def test_disable_answers_parked_polls_empty(lab):
     pbal = await lab.pbal(conf())
     reader, _ = await park(pbal, "/poll/a")
+    other, _ = await park(pbal, "/poll/b")
     assert await pbal.say("DISABLE chat") == "OK"
-    assert (await read_response(reader)).status == 204
+    for waiting in (reader, other):
+        answer = await read_response(waiting)
+        assert (answer.status, answer.fields["connection"]) == (204, "close"), "or it would poll on, on a service that is off"
+        assert await waiting.read() == b""
     assert empty(pbal)
+    assert await pbal.say("ENABLE chat") == "OK"
+    await publish(pbal, "a", b"m")
+    assert (await pbal.ask("chat", get("/poll/a"))).body == b"m\n"
 
 
 @lab
@@ -344,6 +389,10 @@ async def test_the_console_sees_and_steers_polls(lab):
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await read_response(third)
     assert (await pbal.say("poll kick c")).startswith("ERROR: no poll is parked")
+    fourth, _ = await park(pbal, "/poll/lobby")
+    assert "did you mean 'lobby'?" in await pbal.say("poll answer loby")
+    assert await pbal.say("poll answer lobby") == "OK"
+    assert (await read_response(fourth)).status == 204
     assert '"parked": 0' in await pbal.say("poll publish chat d some text")
     assert "'some text'" in await pbal.say("show queue chat d")
     assert (await pbal.ask("chat", get("/poll/d"))).body == b"some text\n"

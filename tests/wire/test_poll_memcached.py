@@ -77,6 +77,9 @@ async def test_without_the_watch_the_sweep_finds_it(lab):
     pbal = await lab.pbal(conf(cache.address, "SET poll_watch = off", "SET poll_interval = 50ms"))
     reader, _ = await park(pbal, "alice")
     await until(lambda: pbal.counts["poll_sweeps"] > 1, "two sweeps")  # the first look is over: only a sweep can find it
+    assert json.loads(await pbal.say("show parked AS JSON"))[0]["looks"] >= 3
+    assert await pbal.say("RELOAD poll") == "OK"
+    assert json.loads(await pbal.say("show parked AS JSON"))[0]["looks"] >= 3
     put(cache.client(), "alice", b"hello\n")
     assert (await read_response(reader)).body == b"hello\n"
 

@@ -91,6 +91,14 @@ async def test_what_the_backend_sees(lab):
     )
 
 
+@lab
+async def test_an_old_request_without_a_host_gets_the_nodes(lab):
+    origin = await lab.origin(echo_head())
+    pbal = await lab.pbal(conf(origin.address))
+    answer = await pbal.ask("web", b"GET / HTTP/1.0\r\n\r\n")
+    assert answer.body.startswith(b"GET / HTTP/1.1\r\n") and f"Host: {origin.address}\r\n".encode() in answer.body
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("size", [1, 70_000, 3_000_000])
 def test_bodies_arrive_whole_both_ways(framing, size):

@@ -2,17 +2,23 @@
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pbal.api import OK, CommandError, Reply, Rows, Service, Text
+from pbal.api import OK, CommandError, Reply, Rows, Service, Text, did_you_mean, resident_bytes
 
 from .framing import split
-from .lot import Parked
+from .lot import QUARTER, Parked
 from .names import BadName, key_for
 from .store import StoreError
 
 if TYPE_CHECKING:
     from .plugin import Poll
+
+SUGGESTED_FROM = 500
+"""Queues of a service that a mistyped name is compared with."""
+ENOUGH_TO_TELL = 1000
+"""Parked polls from which on the growth of the process tells what one costs."""
 
 
 def _polls(session: Any, service: Service | None = None) -> Iterator["Poll"]:
@@ -28,7 +34,7 @@ def _name(poll: "Poll", key: bytes) -> str:
 
 
 def show_parked(session: Any, service: Service | None = None, glob: str | None = None, count: int | None = None) -> Reply:
-    """List parked polls: id, service, queues, client, age, time left (seconds), looks; LIKE matches queue names."""
+    """List parked polls: id, service, queues, client, age and time left (seconds), looks at the store; LIKE matches queue names."""
 
     def rows() -> Iterator[tuple[object, ...]]:
         shown = 0
@@ -49,18 +55,26 @@ def show_parked(session: Any, service: Service | None = None, glob: str | None =
 
 def _parked_row(session: Any, instance: "Poll", poll: Parked, queues: list[str]) -> tuple[object, ...]:
     world = session.world
-    left = max(0, round(poll.deadline / 4 - world.clock.now()))
-    return (poll.id, instance.service.name, queues, poll.client.peer_name, world.second - poll.since, left, poll.looks)
+    left = max(0, round(poll.deadline / QUARTER - world.clock.now()))
+    looks = 1 if instance.courier is None else 1 + max(0, instance.courier.sweeps - poll.first_sweep)
+    return (poll.id, instance.service.name, queues, poll.client.peer_name, world.second - poll.since, left, looks)
 
 
 def show_parked_summary(session: Any) -> Reply:
-    """Parked polls by service: how many, on how many queues, the age of the oldest (seconds)."""
+    """Parked polls by service: how many, on how many queues, the age of the oldest (seconds), bytes a poll.
+
+    Bytes a poll is what the process has grown since the service opened, by all polls parked; 0 while they are too few to tell.
+    """
+    total = session.world.counters.counts["poll_parked"]
+    resident = resident_bytes()
     rows = []
     for instance in _polls(session):
         lot = instance.lot
         oldest = max((session.world.second - poll.since for poll in lot), default=0)
-        rows.append((instance.service.name, lot.count, len(lot.queues()), oldest))
-    return Rows(("service", "parked", "queues", "oldest"), rows, lambda r: f"{r[0]} parked {r[1]} queues {r[2]} oldest {r[3]}s")
+        size = max(0, resident - instance.resident_at_open) // total if total >= ENOUGH_TO_TELL else 0
+        rows.append((instance.service.name, lot.count, len(lot.queues()), oldest, size))
+    columns = ("service", "parked", "queues", "oldest", "bytes")
+    return Rows(columns, rows, lambda r: f"{r[0]} parked {r[1]} queues {r[2]} oldest {r[3]}s" + (f" bytes {r[4]}" if r[4] else ""))
 
 
 async def show_queue(session: Any, service: Service, queue: str) -> Reply:
@@ -131,7 +145,8 @@ def _targets(session: Any, target: str) -> list[tuple["Poll", Parked]]:
         key = instance.settings.prefix + target.encode("utf-8", "replace")
         found += [(instance, waiting) for waiting in instance.lot.waiting(key)]
     if not found:
-        raise CommandError(f"no poll is parked with the id or queue '{target}'", "target")
+        queues = [_name(instance, key) for instance in _polls(session) for key in islice(instance.lot.queues(), SUGGESTED_FROM)]
+        raise CommandError(f"no poll is parked with the id or queue '{target}'", "target", did_you_mean(target, queues))
     return found
 
 

@@ -77,6 +77,7 @@ class Courier:
         self._sweep_again = False
         self._resting = False
         self._last_parked = now()
+        self.sweeps = 0
         self.last_sweep_ms = 0.0
         self.last_sweep_keys = 0
 
@@ -309,6 +310,7 @@ class Courier:
         keys = self._lot.queues()
         try:
             if keys:
+                self.sweeps += 1
                 self._counts["poll_sweeps"] += 1
                 self._counts["poll_keys_swept"] += len(keys)
                 self._last_parked = self._now()

@@ -23,7 +23,7 @@ QUARTER = 4
 class Parked:
     """One parked poll."""
 
-    __slots__ = ("client", "deadline", "id", "keys", "looks", "lot", "origin", "since")
+    __slots__ = ("client", "deadline", "first_sweep", "id", "keys", "lot", "origin", "since")
 
     def __init__(self, lot: "Lot", client: Any, keys: bytes | tuple[bytes, ...], number: int, since: int, origin: bytes | None) -> None:
         self.lot: Lot | None = lot
@@ -31,7 +31,7 @@ class Parked:
         self.keys = keys
         self.id = number
         self.since = since
-        self.looks = 0
+        self.first_sweep = 0
         self.origin = origin
         self.deadline = 0
 

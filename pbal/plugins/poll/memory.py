@@ -5,19 +5,23 @@ message; the one stored to longest ago is the first to go, when its ttl is over 
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 
 class MemoryStore:
     """Queues by key. Units: octets, seconds."""
 
-    def __init__(self, now: Callable[[], float], content: dict[bytes, tuple[bytes, float]] | None = None) -> None:
+    def __init__(self, now: Callable[[], float], ttl: float, content: dict[bytes, tuple[bytes, float]] | None = None) -> None:
         self._now = now
+        self.ttl = ttl
+        """Seconds after its last message that a queue lives."""
         self.content: dict[bytes, tuple[bytes, float]] = {} if content is None else content
         """Key to (value, time of the last message), longest ago first."""
         self.size = sum(len(key) + len(value) for key, (value, _) in self.content.items())
         self.evicted: list[tuple[bytes, int]] = []
         """(key, octets) of queues that went for want of room, since somebody looked."""
+        self._expired = 0
 
     def append(self, key: bytes, data: bytes) -> bytes:
         """Add octets behind a queue; its whole value now."""
@@ -45,13 +49,17 @@ class MemoryStore:
         found = self.content.pop(key, None)
         if found is None:
             return b""
-        self.size -= len(key) + len(found[0])
-        return found[0]
+        value, stored = found
+        self.size -= len(key) + len(value)
+        if stored < self._now() - self.ttl:
+            self._expired += 1
+            return b""
+        return value
 
     def peek(self, key: bytes) -> bytes:
         """A queue's value, b"" if there is none."""
-        found = self.content.get(key)
-        return b"" if found is None else found[0]
+        value, stored = self.content.get(key, (b"", inf))
+        return b"" if stored < self._now() - self.ttl else value
 
     def make_room(self, limit: int) -> int:
         """Drop the queues stored to longest ago until all together fit; how many went."""
@@ -62,13 +70,13 @@ class MemoryStore:
             gone += 1
         return gone
 
-    def expire(self, ttl: float) -> int:
-        """Drop queues whose last message is older than `ttl`; how many went."""
-        oldest = self._now() - ttl
-        gone = [key for key, (_, stored) in self.content.items() if stored < oldest] if self.content else []
-        for key in gone:
+    def expire(self) -> int:
+        """Drop queues whose time is over; how many went since this was last asked."""
+        oldest = self._now() - self.ttl
+        for key in [key for key, (_, stored) in self.content.items() if stored < oldest]:
             self.take(key)
-        return len(gone)
+        gone, self._expired = self._expired, 0
+        return gone
 
     def describe(self) -> dict[str, Any]:
         """For `show store`."""

@@ -25,9 +25,9 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from pbal.api import Exchange, Histogram, Plugin, Service, Verdict, World, hook, spawn
+from pbal.api import Exchange, Histogram, Plugin, Service, Verdict, World, hook, resident_bytes, spawn
 
-from . import commands
+from . import commands, cors
 from .courier import Courier, Doubt
 from .formats import render
 from .framing import trim, wrap
@@ -67,6 +67,7 @@ class Poll(Plugin):
         self._adopted: dict[bytes, tuple[bytes, float]] | None = None
         self._adopted_doubts: dict[bytes, Doubt] = {}
         self._open = False
+        self.resident_at_open = 0
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -78,6 +79,7 @@ class Poll(Plugin):
         """See Plugin."""
         self.settings = Settings(self.service)
         self._open = True
+        self.resident_at_open = self.resident_at_open or resident_bytes()
         self._open_store()
         if self.lot.count:
             self._schedule_tick()
@@ -92,7 +94,7 @@ class Poll(Plugin):
             if content:
                 spawn(self, self._move(content), "poll move to memcached")
         else:
-            self.memory = MemoryStore(self.world.clock.now, self._adopted)
+            self.memory = MemoryStore(self.world.clock.now, self.settings.ttl, self._adopted)
             self._adopted = None
             self._schedule_expiry()
 
@@ -110,6 +112,8 @@ class Poll(Plugin):
             self._replace_store()
         elif self.courier is not None:
             self.courier.changed(self.settings)
+        elif self.memory is not None:
+            self.memory.ttl = self.settings.ttl
 
     def _replace_store(self) -> None:
         """Another store, live. Polls stay parked; a memory store's messages move along."""
@@ -150,9 +154,11 @@ class Poll(Plugin):
 
     def carry(self) -> dict[str, Any]:
         """See Plugin."""
+        sweeps = 0 if self.courier is None else self.courier.sweeps
         return {
-            "polls": [(p.client, p.all_keys(), p.deadline, p.id, p.since, p.looks, p.origin) for p in self.lot],
+            "polls": [(p.client, p.all_keys(), p.deadline, p.id, p.since, p.first_sweep - sweeps, p.origin) for p in self.lot],
             "next_id": self.lot.next_id,
+            "resident": self.resident_at_open,
             "memory": None if self.memory is None else self.memory.content,
             "doubts": {} if self.courier is None else dict(self.courier.doubts),
             "histogram": (self.store_to_answer.buckets, self.store_to_answer.count),
@@ -160,11 +166,12 @@ class Poll(Plugin):
 
     def adopt(self, carried: dict[str, Any]) -> None:
         """See Plugin."""
-        for client, keys, quarter, number, since, looks, origin in carried["polls"]:
+        for client, keys, quarter, number, since, first_sweep, origin in carried["polls"]:
             poll = self.lot.park(client, keys, (quarter - 1) / QUARTER, since, origin, number)
-            poll.looks = looks
+            poll.first_sweep = first_sweep
             client.park(poll)
         self.lot.next_id = carried["next_id"]
+        self.resident_at_open = carried.get("resident", 0)
         self._adopted = carried["memory"]
         self._adopted_doubts = carried.get("doubts", {})
         buckets, count = carried["histogram"]
@@ -220,20 +227,24 @@ class Poll(Plugin):
     def _poll_begins(self, exchange: Exchange) -> Verdict:
         settings, request = self.settings, exchange.request
         if request.method == b"OPTIONS" and settings.origins and b"origin" in request.fields:
-            self._preflight(exchange)
+            origin = cors.origin_of(exchange, settings.origins)
+            if origin is None:
+                self._refuse(exchange, 403, "Not from this origin.", (b"Vary", b"Origin"))
+            else:
+                exchange.respond(204, cors.preflight(exchange, origin, b", ".join(settings.methods)))
             return Verdict.TAKEN
         if request.method not in settings.methods:
-            exchange.respond(405, [(b"Allow", b", ".join(settings.methods))], b"This is a place for polls.\n")
+            self._refuse(exchange, 405, "This is a place for polls.", (b"Allow", b", ".join(settings.methods)))
             return Verdict.TAKEN
         exchange.body_limit = settings.max_body
         return Verdict.PASS
 
     def _publish_begins(self, exchange: Exchange) -> Verdict:
         if exchange.method != b"POST":
-            exchange.respond(405, [(b"Allow", b"POST")], b"This is a place to publish: POST.\n")
+            self._refuse(exchange, 405, "This is a place to publish: POST.", (b"Allow", b"POST"))
             return Verdict.TAKEN
         if not self._may_publish(exchange.client.peer):
-            exchange.respond(403, (), b"Not from your address.\n")
+            self._refuse(exchange, 403, "Not from your address.")
             return Verdict.TAKEN
         exchange.body_limit = self.settings.max_queue
         return Verdict.PASS
@@ -252,8 +263,13 @@ class Poll(Plugin):
             else:
                 return Verdict.PASS
         except BadName as error:
-            exchange.respond(400, self._cors(self._origin(exchange)), f"{error}\n".encode())
+            self._refuse(exchange, 400, str(error))
         return Verdict.TAKEN
+
+    def _refuse(self, exchange: Exchange, status: int, why: str, *fields: tuple[bytes, bytes]) -> None:
+        """An error, which a script of another origin may read too if it may poll."""
+        origin = cors.origin_of(exchange, self.settings.origins)
+        exchange.respond(status, [*fields, NO_STORE, *cors.fields_for(origin)], f"{why}\n".encode())
 
     # -- polls ---------------------------------------------------------------------------------------------------
 
@@ -261,7 +277,7 @@ class Poll(Plugin):
         """Answer a poll, or park it. Raises: BadName."""
         settings, lot = self.settings, self.lot
         keys = queues_of(settings.sources, exchange, match, settings.prefix)
-        origin = self._origin(exchange)
+        origin = cors.origin_of(exchange, settings.origins)
         if self.memory is not None:
             held = [(key, value) for key in keys if (value := self.memory.take(key))]
             if held:
@@ -271,7 +287,7 @@ class Poll(Plugin):
                 return
         if settings.duplicate == "oldest" and any(lot.has(key) for key in keys):
             self.counts["poll_refused"] += 1
-            exchange.respond(409, [NO_STORE, *self._cors(origin)], b"A poll for this queue is parked already.\n")
+            self._refuse(exchange, 409, "A poll for this queue is parked already.")
             return
         if settings.duplicate == "newest":
             for key in keys:
@@ -280,7 +296,7 @@ class Poll(Plugin):
         if settings.max_parked and lot.count >= settings.max_parked:
             self.counts["poll_full"] += 1
             self.world.log_limited("poll_full", "poll_max_parked: a poll was answered 503")
-            exchange.respond(503, [(b"Retry-After", b"5"), NO_STORE, *self._cors(origin)], b"Too many polls are parked.\n")
+            self._refuse(exchange, 503, "Too many polls are parked.", (b"Retry-After", b"5"))
             return
         if self.world.draining:
             self._send(exchange.client, origin, [])
@@ -299,6 +315,7 @@ class Poll(Plugin):
         if self._tick_timer is None:
             self._schedule_tick()
         if self.courier is not None:
+            poll.first_sweep = self.courier.sweeps
             self.courier.look(keys)
 
     def _out(self, poll: Parked) -> bool:
@@ -415,7 +432,7 @@ class Poll(Plugin):
         if status != 204:
             fields.append((b"Content-Type", media_type))
         if origin is not None:
-            fields += self._cors(origin)
+            fields += cors.fields_for(origin)
         on_lost: Callable[[], None] | None = partial(self._lost, queues) if put_back and queues else None
         if not client.reply(status, fields, body, on_lost):
             return False
@@ -457,7 +474,7 @@ class Poll(Plugin):
         key = key_for(unquote_to_bytes(group or b""), settings.prefix)
         message = exchange.read_body()
         if not message:
-            exchange.respond(400, (), b"A message has at least one octet.\n")
+            self._refuse(exchange, 400, "A message has at least one octet.")
             return
         if self.memory is not None:
             exchange.respond(202, _JSON, self.publish_to_memory(key, message))
@@ -491,7 +508,7 @@ class Poll(Plugin):
             receipt = await self.publish_by_hand(key, message)
         except StoreError:
             self.counts["poll_publish_failed"] += 1
-            exchange.respond(503, [(b"Retry-After", b"1"), NO_STORE], b"The store does not answer.\n")
+            self._refuse(exchange, 503, "The store does not answer.", (b"Retry-After", b"1"))
         else:
             exchange.respond(202, _JSON, receipt)
 
@@ -531,41 +548,6 @@ class Poll(Plugin):
             self.world.log_limited("poll_memory", "poll_memory_limit: %d queues dropped", gone)
             memory.evicted.clear()
 
-    # -- CORS ----------------------------------------------------------------------------------------------------
-
-    def _origin(self, exchange: Exchange) -> bytes | None:
-        """The origin to name in answers, if it may poll."""
-        origins = self.settings.origins
-        if not origins:
-            return None
-        if b"*" in origins:
-            return b"*"
-        origin = exchange.request.fields.get(b"origin")
-        return origin if origin in origins else None
-
-    def _cors(self, origin: bytes | None) -> list[tuple[bytes, bytes]]:
-        if origin is None:
-            return []
-        fields = [(b"Access-Control-Allow-Origin", origin)]
-        if origin != b"*":
-            fields += [(b"Access-Control-Allow-Credentials", b"true"), (b"Vary", b"Origin")]
-        return fields
-
-    def _preflight(self, exchange: Exchange) -> None:
-        origin = self._origin(exchange)
-        if origin is None:
-            exchange.respond(403, [(b"Vary", b"Origin")], b"Not from this origin.\n")
-            return
-        asked = exchange.request.fields.get(b"access-control-request-headers", b"")
-        fields = [
-            *self._cors(origin),
-            (b"Access-Control-Allow-Methods", b", ".join(self.settings.methods)),
-            (b"Access-Control-Max-Age", b"600"),
-        ]
-        if _FIELD_NAMES.fullmatch(asked):
-            fields.append((b"Access-Control-Allow-Headers", asked))
-        exchange.respond(204, fields)
-
     # -- time ----------------------------------------------------------------------------------------------------
 
     def _schedule_tick(self) -> None:
@@ -589,9 +571,8 @@ class Poll(Plugin):
     def _expire_queues(self) -> None:
         self._expiry_timer = None
         if self.memory is not None and self._open:
-            self.counts["poll_expired_queues"] += self.memory.expire(self.settings.ttl)
+            self.counts["poll_expired_queues"] += self.memory.expire()
             self._schedule_expiry()
 
 
 _JSON = [(b"Content-Type", b"application/json"), NO_STORE]
-_FIELD_NAMES = re.compile(rb"[A-Za-z0-9-]+(?:[ \t]*,[ \t]*[A-Za-z0-9-]+)*")

@@ -169,4 +169,4 @@ class Settings:
         self.max_parked: int = values["poll_max_parked"]
         self.publish_from = values["poll_publish_from"]
         self.store_timeout: float = values["poll_store_timeout"]
-        self.origins = tuple(origin.encode() for origin in values["poll_allow_origin"])
+        self.origins = frozenset(origin.encode() for origin in values["poll_allow_origin"])

@@ -133,7 +133,13 @@ class Relay:
         else:
             dropped = _SPOOFABLE
         more = b""
-        if not target.startswith(b"/") or request.expect_continue or self.collected is not None or request.framing == CHUNKED:
+        if (
+            not target.startswith(b"/")
+            or request.expect_continue
+            or self.collected is not None
+            or request.framing == CHUNKED
+            or not request.host
+        ):
             target, dropped, more = self._unusual(request, dropped)
         if request.upgrade:
             more += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
@@ -156,6 +162,8 @@ class Relay:
             target = request.path + (b"?" + request.query if request.query else b"")
             dropped |= {b"host"}
             more += b"Host: %b\r\n" % request.host
+        elif b"host" not in request.fields:  # HTTP/1.0 may do without; what goes out is HTTP/1.1
+            more += b"Host: %b\r\n" % self.node.name.encode()  # type: ignore[union-attr]
         if self.collected is not None:
             dropped |= {b"expect", b"content-length"}
             more += b"Content-Length: %d\r\n" % self.collected.size
