@@ -262,15 +262,17 @@ def answers() -> Iterator[Row]:
     """Answers a second: publishers and pollers that never rest."""
     program, _ = start_pbal(core=peers.CORES[0])
     try:
-        rate, own = _answers(program.port)
+        before = program.cpu()
+        rate, count, own = _answers(program.port)
         yield "answers a second, pbal", rate, "1/s", "8000"
+        yield "CPU of a publish and its answer, pbal", (program.cpu() - before) / count * 1e6, "us CPU", ""
         if own > 0.95:
             print(f"the load generator used {own:.0%} of its core: pbal was not the limit")
     finally:
         program.end()
 
 
-def _answers(port: int, seconds: float = 5.0, pairs: int = 64) -> tuple[float, float]:
+def _answers(port: int, seconds: float = 5.0, pairs: int = 64) -> tuple[float, int, float]:
     """Pairs of a poller and a publisher; the next publish goes out when the poll is parked again."""
     os.sched_setaffinity(0, {peers.CORES[-1]})
     poll = selectors.DefaultSelector()
@@ -293,7 +295,7 @@ def _answers(port: int, seconds: float = 5.0, pairs: int = 64) -> tuple[float, f
                 publisher.send(post)
     took = time.perf_counter() - started
     os.sched_setaffinity(0, set(peers.CORES))
-    return count / took, (time.process_time() - used) / took
+    return count / took, count, (time.process_time() - used) / took
 
 
 def start() -> Iterator[Row]:

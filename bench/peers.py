@@ -29,7 +29,7 @@ def have(program: str) -> bool:
 class Program:
     """A running process; `pid` is the one that works (a worker, where there is a master)."""
 
-    def __init__(self, argv: list[str], port: int, cwd: str | None = None, core: int | None = None) -> None:
+    def __init__(self, argv: list[str], port: int, cwd: str | None = None, core: int | None = None, worker: bool = False) -> None:
         self.folder = cwd
         self.started = time.perf_counter()
         self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cwd)
@@ -43,15 +43,18 @@ class Program:
         else:
             raise RuntimeError(f"{argv[0]} did not start")
         self.listening_after = time.perf_counter() - self.started
-        self.pid = self._worker()
+        self.pid = self._worker() if worker else self.process.pid
         if core is not None:
             os.sched_setaffinity(self.pid, {core})
 
     def _worker(self) -> int:
-        """The child that does the work, if there is one."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        children = path.read_text().split() if path.exists() else []
-        return int(children[0]) if children else self.process.pid
+        """The child that does the work; the master listens before it is there."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        for _ in range(500):
+            if found := children.read_text().split():
+                return int(found[0])
+            time.sleep(0.01)
+        raise RuntimeError("no worker process came")
 
     def cpu(self) -> float:
         """User and system seconds so far."""
@@ -89,7 +92,7 @@ def nginx(http: str, port: int, core: int | None = None, modules: str = "") -> P
         f"{modules}\nworker_processes 1; worker_rlimit_nofile 20000; pid {folder}/pid; error_log {folder}/log; daemon off;\n"
         f"events {{ worker_connections 19000; }}\nhttp {{ access_log off; keepalive_requests 1000000000;\n{http}\n}}\n"
     )
-    return Program(["nginx", "-c", f"{folder}/nginx.conf"], port, cwd=folder, core=core)
+    return Program(["nginx", "-c", f"{folder}/nginx.conf"], port, cwd=folder, core=core, worker=True)
 
 
 def haproxy(origin: int, port: int, core: int | None = None) -> Program:

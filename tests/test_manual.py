@@ -87,7 +87,7 @@ def test_literal_text_comes_out_as_it_is(text: str, roff: str) -> None:
 
 
 def test_the_languages_of_the_writers_contract_and_the_faults_are_there() -> None:
-    text = manual.PBAL_POLL_7
+    text = manual.source("pbal-poll.7")
     for word in ("pymemcache", "aiomcache", "new Memcached", "Dalli", "Cache::Memcached", "= FAULTS", "KETAMA_WEIGHTED"):
         assert word in text
 
@@ -96,7 +96,7 @@ def test_the_languages_of_the_writers_contract_and_the_faults_are_there() -> Non
 async def test_the_contract_of_the_page_works_as_printed(lab: Lab) -> None:
     """The Python of pbal-poll(7) that does without pbal."""
     client = (await lab.memcached()).client()
-    block = next(block for block in manual._blocks(manual.PBAL_POLL_7) if block[0].startswith("    def put(client"))
+    block = next(block for block in manual._blocks(manual.source("pbal-poll.7")) if block[0].startswith("    def put(client"))
     names: dict[str, Any] = {}
     exec("\n".join(line[4:] for line in block), names)  # noqa: S102
     assert names["put"](client, b"poll:a", b"one\n") and names["put"](client, b"poll:a", b"two\n")

@@ -530,8 +530,8 @@ class Poll(Plugin):
         self._stored_at[key] = self.world.clock.now()
 
     def _receipt(self, key: bytes, message: bytes, parked: int) -> bytes:
-        name = key[len(self.settings.prefix) :].decode("utf-8", "replace")
-        return json.dumps({"queue": name, "bytes": len(message), "parked": parked}).encode() + b"\n"
+        name = json.dumps(key[len(self.settings.prefix) :].decode("utf-8", "replace"))
+        return f'{{"queue": {name}, "bytes": {len(message)}, "parked": {parked}}}\n'.encode()
 
     def _limit_memory(self, key: bytes) -> None:
         """Keep poll_max_queue and poll_memory_limit."""
