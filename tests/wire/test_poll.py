@@ -303,6 +303,20 @@ async def test_refusals_are_not_cached_and_readable_across_origins(lab):
         assert answer.fields["access-control-allow-origin"] == "https://good.example"
 
 
+@lab
+async def test_another_key_prefix_takes_the_messages_along(lab):
+    pbal = await lab.pbal(conf())
+    await publish(pbal, "a", b"m")
+    reader, _ = await park(pbal, "/poll/b")
+    assert await pbal.say("SET chat.poll_key_prefix = chats:2026:") == "OK"
+    assert (await read_response(reader)).status == 204
+    assert (await pbal.ask("chat", get("/poll/a"))).body == b"m\n"
+    reader, _ = await park(pbal, "/poll/b")
+    await publish(pbal, "b", b"n")
+    assert (await read_response(reader)).body == b"n\n"
+    assert empty(pbal) and pbal.plugin("chat").memory.size == 0
+
+
 def test_a_queue_nobody_collects_ends_with_its_ttl():
     clock = ManualClock()
     memory = MemoryStore(clock.now, 10.0)

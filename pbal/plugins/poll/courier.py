@@ -216,15 +216,25 @@ class Courier:
         if self._sweep_timer is None and not self._sweeping and not self._resting:
             self._sweep_timer = asyncio.get_running_loop().call_later(self.settings.interval, self.sweep)
 
+    def inherit(self, doubts: dict[bytes, Doubt]) -> None:
+        """Octets that an earlier courier left in doubt: taken before anything that is in doubt here."""
+        for key, (pieces, since) in doubts.items():
+            later, _ = self.doubts.get(key, ((), since))
+            self.doubts[key] = ((*pieces, *later), since)
+        self.go_on()
+
     def _settle_doubts(self) -> None:
         """Look at every queue in doubt, unless its server is known to be down; give up those past poll_ttl."""
         for key, (pieces, since) in list(self.doubts.items()):
             if self._now() - since > self.settings.ttl:
                 del self.doubts[key]
-                self._counts["poll_lost"] += 1
-                log.error("%d octets of %r given up: the store did not come back within poll_ttl", sum(map(len, pieces)), key)
+                self._give_up(key, pieces, "the store did not come back within poll_ttl")
             elif self.store.server_of(key).may_be_tried:
                 self.wake(key)
+
+    def _give_up(self, key: bytes, pieces: tuple[bytes, ...], why: str) -> None:
+        self._counts["poll_lost"] += 1
+        log.error("%d octets of %r given up: %s", sum(map(len, pieces)), key, why)
 
     def _release(self, keys: Iterable[bytes]) -> None:
         self._busy.difference_update(keys)
@@ -363,14 +373,16 @@ class Courier:
             limit -= time.monotonic() - started
 
     def go_on(self) -> None:
-        """After rest(): as before."""
+        """Begin, or after rest() go on, if there is anything to look for."""
         self._resting = False
-        if self._lot.count:
+        if self._lot.count or self.doubts:
             self._start()
             self.sweep()
 
     def close(self) -> None:
-        """Stop at once; what is in flight fails."""
+        """Stop at once; what is in flight fails, and what is in doubt is given up."""
+        for key, (pieces, _) in self.doubts.items():
+            self._give_up(key, pieces, "the plugin ends before the store came back")
         self._resting = True
         for timer in (self._sweep_timer, self._look_timer):
             if timer is not None:

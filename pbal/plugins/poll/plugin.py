@@ -83,13 +83,13 @@ class Poll(Plugin):
         self._open_store()
         if self.lot.count:
             self._schedule_tick()
-            if self.courier is not None:
-                self.courier.go_on()
+        if self.courier is not None:
+            self.courier.go_on()
 
     def _open_store(self) -> None:
         if self.settings.store.endpoints:
             self.courier = Courier(self.settings, self.lot, self.counts, self.world.clock.now, self.deliver, self._wake_serving)
-            self.courier.doubts.update(self._adopted_doubts)
+            self.courier.doubts, self._adopted_doubts = self._adopted_doubts, {}
             content, self._adopted = self._adopted, None
             if content:
                 spawn(self, self._move(content), "poll move to memcached")
@@ -108,12 +108,24 @@ class Poll(Plugin):
         if not tunable.startswith("poll_"):
             return
         before, self.settings = self.settings, Settings(self.service)
+        if self.settings.prefix != before.prefix:
+            self._rename(len(before.prefix))
         if self.settings.store != before.store or self.settings.prefix != before.prefix:
             self._replace_store()
         elif self.courier is not None:
             self.courier.changed(self.settings)
         elif self.memory is not None:
             self.memory.ttl = self.settings.ttl
+
+    def _rename(self, skip: int) -> None:
+        """Another key prefix: parked polls get the empty answer and come back, a memory store's queues are renamed."""
+        for poll in self.lot:
+            self._answer_empty(poll, "poll_empty")
+        if self.memory is not None:
+            content, prefix = self.memory.content, self.settings.prefix
+            renamed = {prefix + key[skip:]: held for key, held in content.items()}
+            content.clear()
+            content.update(renamed)
 
     def _replace_store(self) -> None:
         """Another store, live. Polls stay parked; a memory store's messages move along."""
@@ -131,16 +143,15 @@ class Poll(Plugin):
 
     async def _retire(self, courier: Courier) -> None:
         await courier.rest(for_publishes=True)
-        courier.close()
         serving = self._now_serving()
         if serving.courier is not courier:
             serving._take_over(courier.doubts)
+        courier.close()
 
     def _take_over(self, doubts: dict[bytes, Doubt]) -> None:
         """Octets that another store left in doubt are this one's to deliver."""
         if self.courier is not None:
-            self.courier.doubts.update(doubts)
-            self.courier.go_on()
+            self.courier.inherit(doubts)
         elif self.memory is not None:
             for key, (pieces, _) in doubts.items():
                 self._return_to_memory(key, b"".join(pieces))
@@ -193,6 +204,8 @@ class Poll(Plugin):
                 timer.cancel()
         if self.courier is not None:
             self.courier.stop_watching()
+            if self._now_serving() is not self:
+                self.courier.doubts.clear()  # carried on; what becomes doubtful from here, _retire hands over
             if self.courier.busy:
                 spawn(self, self._retire(self.courier), "poll retire store")
             else:
