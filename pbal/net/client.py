@@ -55,10 +55,12 @@ READ_AHEAD: Final = 32768
 LINGER_SECONDS: Final = 2.0
 """How long octets are read and dropped after a closing answer (RFC 9112 section 9.6)."""
 LINGER_OCTETS: Final = 1 << 20
+BURST: Final = 32
+"""Pipelined requests answered in one turn of the loop; then it is somebody else's."""
 
 # What a parked connection remembers of its request.
 _KEEP, _OLD, _HEAD_ONLY, _HALF_CLOSED = 1, 2, 4, 8
-_BODY_PAUSED = 16
+_BODY_PAUSED, _FULL = 16, 32
 
 CLASS_NAMES: Final = {
     "reverse_proxy": "ClientProxy", "web_server": "ClientHTTP", "selector": "ClientHTTPBase", "management": "ClientManage",
@@ -180,6 +182,7 @@ class ClientConnection(asyncio.Protocol):
                 exchange.sink.client_gone()
 
     def pause_writing(self) -> None:
+        self.flags |= _FULL
         self.unsent = self.transport.get_write_buffer_size()
         self.deadline = self.home.world.clock.now() + (self.service.values["idle_timeout"] or inf)
         if self.exchange is not None and self.exchange.sink is not None:
@@ -188,8 +191,12 @@ class ClientConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self.state in (XFER_RES, WAIT_RES):
             self.deadline = inf
-        if self.exchange is not None and self.exchange.sink is not None:
-            self.exchange.sink.client_drained()
+        self.flags &= ~_FULL
+        exchange = self.exchange
+        if exchange is None:
+            self._read_on()
+        elif exchange.sink is not None:
+            exchange.sink.client_drained()
 
     # -- requests in ---------------------------------------------------------------------------------------------
 
@@ -198,12 +205,17 @@ class ClientConnection(asyncio.Protocol):
         if self.advancing:
             return
         self.advancing = True
+        left = BURST
         try:
             while self.state is not CLOSED and self.state is not LINGERING and not self.transport.is_closing():
                 exchange, reader = self.exchange, self.reader
                 if reader is None or self.state is PARKED:
                     break
                 if exchange is None:
+                    if self.flags & _FULL or not left:
+                        self._hold(reader, not left)
+                        break
+                    left -= 1
                     if not self._next_request(reader):
                         break
                 elif exchange.body_complete or self.flags & _BODY_PAUSED or not self._more_body(exchange, reader):
@@ -212,6 +224,24 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(error)
         finally:
             self.advancing = False
+
+    def _hold(self, reader: RequestReader, for_a_turn: bool) -> None:
+        """Leave what is buffered: a client that takes no answers, or sends very many requests, is not to fill memory or the loop."""
+        if reader.at_start:
+            return
+        self.transport.pause_reading()
+        if for_a_turn:
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Read and take up requests again."""
+        transport = self.transport
+        if transport.is_closing() or self.flags & _FULL or self.state not in (PERSIST_WAIT, READING_HEADERS):
+            return
+        if not transport.is_reading():
+            transport.resume_reading()
+        if self.reader is not None and self.reader.buffered:
+            self.advance()
 
     def _next_request(self, reader: RequestReader) -> bool:
         """Start the next exchange; False when its head has not come whole."""
@@ -377,11 +407,9 @@ class ClientConnection(asyncio.Protocol):
         self.service = home
         self.state = PERSIST_WAIT
         self.deadline = home.world.clock.now() + (home.values["persist_client_idle_timeout"] or inf)
-        paused, self.flags = self.flags & _BODY_PAUSED, 0
+        paused, self.flags = self.flags & _BODY_PAUSED, self.flags & _FULL
         if paused or (self.reader is not None and self.reader.buffered):
-            if not self.transport.is_reading():
-                self.transport.resume_reading()
-            self.advance()
+            self._read_on()
 
     def begin_response(self) -> None:
         """A relayed response starts: its octets follow through `transport`, and finish() ends it."""
@@ -404,7 +432,9 @@ class ClientConnection(asyncio.Protocol):
             return
         head = exchange.request
         keep = self.keeps(exchange)
-        self.flags = (_KEEP if keep else 0) | (_OLD if head.minor == 0 else 0) | (_HEAD_ONLY if head.method == b"HEAD" else 0)
+        self.flags = (
+            self.flags & _FULL | (_KEEP if keep else 0) | (_OLD if head.minor == 0 else 0) | (_HEAD_ONLY if head.method == b"HEAD" else 0)
+        )
         self.exchange = None
         self.state = PARKED
         self.deadline = inf
