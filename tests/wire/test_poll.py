@@ -224,6 +224,8 @@ def test_xml_that_is_not_taken(body):
         ("header:X-Queue", get("/poll/x", "X-Queue: me")),
         ("cookie:user", get("/poll/x", "Cookie: a=b; user=me")),
         ("json:user.queues", get("/poll/x", method="POST", body=b'{"user": {"queues": ["me"]}}')),
+        ("xml:chat json:user", get("/poll/x", method="POST", body=b'{"user": "me"}')),
+        ("json:user xml:chat", get("/poll/x", method="POST", body=b"<p><chat>me</chat></p>")),
         ("query:q", get("/poll/x?a=1&q=me")),
     ],
 )

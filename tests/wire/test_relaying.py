@@ -155,6 +155,17 @@ async def test_head_has_no_body_and_the_connection_goes_on(lab):
 
 
 @lab
+async def test_204_goes_out_without_a_length(lab):
+    origin = await lab.origin(says(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nA: b\r\n\r\nhello"))
+    pbal = await lab.pbal(conf(origin.address))
+    reader, writer = await pbal.connect("web")
+    for _ in range(2):
+        writer.write(get())
+        answer = await read_response(reader)
+        assert (answer.status, answer.fields.get("content-length"), answer.fields["a"]) == (204, None, "b")
+
+
+@lab
 async def test_http_1_0_clients_get_no_chunks(lab):
     origin = await lab.origin(says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", close=False))
     pbal = await lab.pbal(conf(origin.address))

@@ -137,12 +137,20 @@ def read_body(kind: str, body: bytes) -> object:
 
 
 def queues_of(sources: tuple[Source, ...], exchange: Exchange, match: re.Match[bytes], prefix: bytes) -> tuple[bytes, ...]:
-    """Store keys of the queues a request means, in order, each once. Raises: BadName."""
+    """Store keys of the queues a request means, in order, each once. Raises: BadName.
+
+    A body that one source cannot read (JSON, where it looks for XML) may be what the next one is for.
+    """
     parsed: dict[str, object] = {}
+    unread: list[BadName] = []
 
     def read(kind: str) -> object:
         if kind not in parsed:
-            parsed[kind] = read_body(kind, exchange.read_body())
+            try:
+                parsed[kind] = read_body(kind, exchange.read_body())
+            except BadName as error:
+                parsed[kind] = None
+                unread.append(error)
         return parsed[kind]
 
     for source in sources:
@@ -151,7 +159,7 @@ def queues_of(sources: tuple[Source, ...], exchange: Exchange, match: re.Match[b
             if len(found) > MOST_QUEUES:
                 raise BadName(f"{len(found)} queues; at most {MOST_QUEUES} can be waited for")
             return tuple(key_for(name, prefix) for name in found)
-    raise BadName("the request names no queue")
+    raise unread[0] if unread else BadName("the request names no queue")
 
 
 def key_for(name: bytes, prefix: bytes) -> bytes:

@@ -44,6 +44,7 @@ MOST_ATTEMPTS: Final = 4
 """Times a request is sent; connection failures are bounded by the number of nodes instead."""
 
 _SPOOFABLE: Final = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-host", b"forwarded"})
+_LENGTH: Final = frozenset({b"content-length"})
 _SPOOFABLE_AND_MORE: Final = _SPOOFABLE | {b"host", b"expect", b"content-length", b"max-forwards"}
 
 
@@ -339,7 +340,7 @@ class Relay:
                 return False
             head = modified
         keep = client.keeps(exchange)
-        block = forwardable_block(head)
+        block = forwardable_block(head) if status != 204 else forwardable_block(head, _LENGTH)  # RFC 9110 section 8.6
         tail = b""
         framing = head.framing
         if framing < 0:
