@@ -1,5 +1,6 @@
 """Events to octets. Whatever would break out of its line is refused, whoever wrote it."""
 
+from collections.abc import Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
@@ -36,3 +37,12 @@ def http_date(epoch: float) -> bytes:
     if _date[0] != second:
         _date = (second, formatdate(second, usegmt=True).encode())
     return _date[1]
+
+
+def render_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Header lines. Raises: ValueError if a name or value would break out of its line."""
+    lines = [b"%b: %b\r\n" % field for field in fields]
+    block = b"".join(lines)
+    if block.count(b"\n") != len(lines) or block.count(b"\r") != len(lines) or b"\0" in block:
+        raise ValueError("a header field holds CR, LF or NUL")
+    return block

@@ -114,6 +114,12 @@ class BackendConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def finish(self) -> None:
+        """Close after what was written has gone out; the relay hears nothing more."""
+        self.relay = None
+        self.state = CLOSED
+        self.transport.close()
+
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None

@@ -31,8 +31,8 @@ from math import inf
 from typing import Any, Final, cast
 
 from pbal.http1.events import END, BadRequest, RequestHead
-from pbal.http1.reader import Limits, RequestReader
-from pbal.http1.writer import http_date, status_line
+from pbal.http1.reader import RequestReader
+from pbal.http1.writer import http_date, render_fields, status_line
 from pbal.model.exchange import Exchange, Fields, Parked
 from pbal.model.service import Service
 from pbal.observe.sockets import SocketInfo
@@ -60,7 +60,7 @@ BURST: Final = 32
 
 # What a parked connection remembers of its request.
 _KEEP, _OLD, _HEAD_ONLY, _HALF_CLOSED = 1, 2, 4, 8
-_BODY_PAUSED, _FULL = 16, 32
+_BODY_PAUSED, _FULL, _ABORTED = 16, 32, 64
 
 CLASS_NAMES: Final = {
     "reverse_proxy": "ClientProxy", "web_server": "ClientHTTP", "selector": "ClientHTTPBase", "management": "ClientManage",
@@ -79,20 +79,12 @@ def _interned(host: str) -> bytes:
     return found
 
 
-def render_fields(fields: Fields) -> bytes:
-    """Header lines. Raises: ValueError if a name or value would break out of its line."""
-    lines = [b"%b: %b\r\n" % field for field in fields]
-    block = b"".join(lines)
-    if block.count(b"\n") != len(lines) or block.count(b"\r") != len(lines) or b"\0" in block:
-        raise ValueError("a header field holds CR, LF or NUL")
-    return block
-
-
 class ClientConnection(asyncio.Protocol):
     """An accepted connection of an HTTP service."""
 
     __slots__ = (
-        "advancing", "born", "deadline", "exchange", "flags", "home", "on_lost", "peer", "reader", "record", "requests", "service",
+        "advancing", "born", "deadline", "exchange", "flags", "home", "lingered",
+        "on_lost", "peer", "reader", "record", "requests", "service",
         "state", "transport", "unsent",
     )  # fmt: skip
 
@@ -109,6 +101,7 @@ class ClientConnection(asyncio.Protocol):
         self.flags = 0
         self.requests = 0
         self.unsent = 0
+        self.lingered = 0
         self.peer = b""
         self.born = home.world.second
         self.advancing = False
@@ -134,12 +127,13 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self.state
         if state is TUNNEL:
-            self.exchange.sink.body_data(data)  # type: ignore[union-attr]
+            if self.exchange is not None and self.exchange.sink is not None:
+                self.exchange.sink.body_data(data)
             return
         if state is LINGERING:
-            self.unsent += len(data)
-            if self.unsent > LINGER_OCTETS:
-                self.transport.abort()
+            self.lingered += len(data)
+            if self.lingered > LINGER_OCTETS:
+                self.abort()
             return
         if state is CLOSED:
             return
@@ -150,7 +144,12 @@ class ClientConnection(asyncio.Protocol):
         exchange = self.exchange
         if state is PARKED or (exchange is not None and exchange.body_complete):
             if reader.buffered > READ_AHEAD:
-                self.transport.pause_reading()
+                if state is PARKED:  # not reading, we would not see it go
+                    self.home.world.counters.counts["bad_requests"] += 1
+                    self.home.world.log_limited("read ahead", "%s: sent too much behind a parked poll", self.peer_name)
+                    self.abort()
+                else:
+                    self.transport.pause_reading()
             return
         self.advance()
 
@@ -172,7 +171,7 @@ class ClientConnection(asyncio.Protocol):
         world.counters.counts["clients"] -= 1
         record, exchange, on_lost = self.record, self.exchange, self.on_lost
         self.record = self.exchange = self.on_lost = self.reader = None
-        if on_lost is not None:
+        if on_lost is not None and (exc is not None or self.flags & _ABORTED):  # else it closed when all was sent
             on_lost()
         if record is not None:
             record.gone()
@@ -189,9 +188,13 @@ class ClientConnection(asyncio.Protocol):
             self.exchange.sink.client_full()
 
     def resume_writing(self) -> None:
-        if self.state in (XFER_RES, WAIT_RES):
+        if self.state in (XFER_RES, WAIT_RES, TUNNEL):
             self.deadline = inf
+        elif self.state is PERSIST_WAIT:
+            self.deadline = self.home.world.clock.now() + (self.home.values["persist_client_idle_timeout"] or inf)
         self.flags &= ~_FULL
+        if self.on_lost is not None:
+            self._all_sent()
         exchange = self.exchange
         if exchange is None:
             self._read_on()
@@ -213,7 +216,7 @@ class ClientConnection(asyncio.Protocol):
                     break
                 if exchange is None:
                     if self.flags & _FULL or not left:
-                        self._hold(reader, not left)
+                        self._hold(reader)
                         break
                     left -= 1
                     if not self._next_request(reader):
@@ -225,12 +228,16 @@ class ClientConnection(asyncio.Protocol):
         finally:
             self.advancing = False
 
-    def _hold(self, reader: RequestReader, for_a_turn: bool) -> None:
-        """Leave what is buffered: a client that takes no answers, or sends very many requests, is not to fill memory or the loop."""
+    def _hold(self, reader: RequestReader) -> None:
+        """Leave what is buffered, for a turn of the loop or until the client has taken its answers.
+
+        A client that takes none, or sends very many requests, is not to fill memory or the loop; and behind an answer that
+        may not be lost nothing else is written before the socket took it whole, so that it is known which was.
+        """
         if reader.at_start:
             return
         self.transport.pause_reading()
-        if for_a_turn:
+        if not self.flags & _FULL:
             asyncio.get_running_loop().call_soon(self._read_on)
 
     def _read_on(self) -> None:
@@ -243,6 +250,11 @@ class ClientConnection(asyncio.Protocol):
         if self.reader is not None and self.reader.buffered:
             self.advance()
 
+    def _all_sent(self) -> None:
+        """The socket took an answer that may not be lost, whole."""
+        self.on_lost = None
+        self.transport.set_write_buffer_limits(high=self.home.values["buffer_size"])
+
     def _next_request(self, reader: RequestReader) -> bool:
         """Start the next exchange; False when its head has not come whole."""
         head = reader.next()
@@ -250,7 +262,8 @@ class ClientConnection(asyncio.Protocol):
         if head is None:
             if self.state is PERSIST_WAIT and not reader.at_start:
                 self.state = READING_HEADERS
-                self.deadline = home.world.clock.now() + (home.values["header_timeout"] or inf)
+                if self.requests:  # else it runs since the connection was made
+                    self.deadline = home.world.clock.now() + (home.values["header_timeout"] or inf)
             return False
         assert isinstance(head, RequestHead)
         world = home.world
@@ -298,7 +311,7 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, error: BadRequest) -> None:
         """Answer a malformed or oversized message and close: what follows it cannot be trusted."""
         self.home.world.counters.counts["bad_requests"] += 1
-        log.info("%s: %d %s", self.peer_name, error.status, error.reason)
+        self.home.world.log_limited("bad request", "%s: %d %s", self.peer_name, error.status, error.reason)
         exchange = self.exchange
         if exchange is not None and exchange.sink is not None:
             sink, exchange.sink = exchange.sink, None
@@ -364,10 +377,17 @@ class ClientConnection(asyncio.Protocol):
             keep = keep and self.home.enabled and not self.home.world.draining
         else:
             return False
-        self._answer(status, fields, body, keep=keep, old=old, head_only=head_only)
-        if on_lost is not None:
-            self.on_lost = on_lost
-            self.home.handler.watch_unsent(self)  # type: ignore[union-attr]
+        if on_lost is None:
+            self._answer(status, fields, body, keep=keep, old=old, head_only=head_only)
+        else:
+            # With no room for what is unsent, the transport writes at once: what is left then, or a transport that is
+            # closing because the write failed, tells what became of it. resume_writing comes when all is sent.
+            transport.set_write_buffer_limits(high=0)
+            self._answer(status, fields, body, keep=keep, old=old, head_only=head_only)
+            if transport.get_write_buffer_size() or transport.is_closing():
+                self.on_lost = on_lost
+            else:
+                self._all_sent()
         self.finish(keep)
         return True
 
@@ -408,8 +428,12 @@ class ClientConnection(asyncio.Protocol):
         self.state = PERSIST_WAIT
         self.deadline = home.world.clock.now() + (home.values["persist_client_idle_timeout"] or inf)
         paused, self.flags = self.flags & _BODY_PAUSED, self.flags & _FULL
-        if paused or (self.reader is not None and self.reader.buffered):
-            self._read_on()
+        if self.advancing:  # which goes on by itself
+            if paused and not self.flags & _FULL:
+                self.transport.resume_reading()
+        elif paused or (self.reader is not None and self.reader.buffered):
+            # Not from here: an answer to one connection must not run the requests of another on its stack.
+            asyncio.get_running_loop().call_soon(self._read_on)
 
     def begin_response(self) -> None:
         """A relayed response starts: its octets follow through `transport`, and finish() ends it."""
@@ -420,6 +444,8 @@ class ClientConnection(asyncio.Protocol):
         self.state = TUNNEL
         self.deadline = inf
         reader, self.reader = self.reader, None
+        if not self.transport.is_reading():
+            self.transport.resume_reading()
         return b"" if reader is None else reader.take_rest()
 
     # -- parking -------------------------------------------------------------------------------------------------
@@ -456,6 +482,7 @@ class ClientConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+        self.flags |= _ABORTED
         if self.transport is not None:
             self.transport.abort()
 
@@ -464,14 +491,14 @@ class ClientConnection(asyncio.Protocol):
         sock = self.transport.get_extra_info("socket")
         with contextlib.suppress(OSError):  # the peer may have closed already; then there is nobody to tell
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
+        self.abort()
 
     def linger(self) -> None:
         """Close the sending side and drop what still comes for a short while."""
         if self.state is CLOSED:
             return
         self.state = LINGERING
-        self.unsent = 0
+        self.unsent = self.lingered = 0
         self.deadline = self.home.world.clock.now() + LINGER_SECONDS
         self.reader = None
         if self.transport.is_closing():
@@ -481,23 +508,12 @@ class ClientConnection(asyncio.Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def sent(self) -> bool:
-        """Whether the socket took everything written; then `on_lost` is forgotten."""
-        if self.on_lost is None:
-            return True
-        if self.transport.is_closing() and self.transport.get_write_buffer_size():
-            return False
-        if self.transport.get_write_buffer_size() == 0:
-            self.on_lost = None
-            return True
-        return False
-
     def expired(self, now: float) -> None:
         """The deadline passed."""
         counts = self.home.world.counters.counts
         transport = self.transport
         unsent = transport.get_write_buffer_size()
-        if unsent and self.state is not LINGERING:
+        if unsent:
             if self.unsent == 0 or unsent < self.unsent:  # slow, but moving
                 self.unsent = unsent
                 self.deadline = now + (self.service.values["idle_timeout"] or inf)
@@ -510,6 +526,8 @@ class ClientConnection(asyncio.Protocol):
         elif self.state is PERSIST_WAIT:
             counts["idle_closed"] += 1
             self.close()
+        elif self.state is LINGERING and self.unsent:  # a slow reader: its time to read the last octets begins now
+            self.unsent, self.deadline = 0, now + LINGER_SECONDS
         elif self.state is TUNNEL or self.state is LINGERING:
             self.abort()
         else:
@@ -527,6 +545,16 @@ class ClientConnection(asyncio.Protocol):
             self.flags &= ~_KEEP
 
     # -- being looked at -----------------------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes slower than we write: client_drained() will follow."""
+        return bool(self.flags & _FULL)
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether it has sent its last octet."""
+        return bool(self.flags & _HALF_CLOSED)
 
     @property
     def peer_name(self) -> str:
@@ -554,6 +582,3 @@ class ClientConnection(asyncio.Protocol):
             text=f"{CLASS_NAMES.get(self.service.role, 'ClientHTTP')}({flags}): {text}",
             service=self.service.name,
         )
-
-
-__all__ = ["ClientConnection", "Limits", "render_fields"]

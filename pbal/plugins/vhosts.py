@@ -14,6 +14,7 @@ service does not exist (any more) is passed over. Case does not count; a port an
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from pbal.api import OK, CommandError, ConfigError, Exchange, Plugin, Reply, Service, Verdict, hook
@@ -21,15 +22,19 @@ from pbal.api import OK, CommandError, ConfigError, Exchange, Plugin, Reply, Ser
 _PATTERN = re.compile(r"\*|(?:\*\.)?[\w-]+(?:\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII)
 
 
-def candidates(host: str) -> list[str]:
+def candidates(host: str) -> Iterator[str]:
     """What to look up for a host, most particular first."""
     host = host.lower()
     host = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
     host = host.removesuffix(".")
-    if not host:
-        return ["*"]
-    labels = host.split(".")
-    return [host, *("*." + ".".join(labels[place:]) for place in range(len(labels))), "*"]
+    if host:
+        yield host
+        yield "*." + host
+        place = host.find(".")
+        while place >= 0:
+            yield "*" + host[place:]
+            place = host.find(".", place + 1)
+    yield "*"
 
 
 def _instance(session: Any, selector: Service | None) -> "Vhosts":

@@ -32,8 +32,6 @@ class HttpRole:
         self.clock = service.world.clock
         self.counts = service.world.counters.counts
         self.closed = False
-        self._unsent: set[ClientConnection] = set()
-        self._check_due = False
         self._peers: dict[tuple[bytes, int], bool] = {}
         self.limits = Limits()
         self.changed("max_request_head")
@@ -103,26 +101,6 @@ class HttpRole:
     def close(self) -> None:
         """Give everything back."""
         self.closed = True
-
-    def watch_unsent(self, client: ClientConnection) -> None:
-        """Look, after this turn's writes, whether the socket took an answer that may not be lost."""
-        self._unsent.add(client)
-        if not self._check_due:
-            self._check_due = True
-            asyncio.get_running_loop().call_soon(self._check_later)
-
-    def _check_later(self) -> None:
-        # uvloop writes at the end of a turn, after its callbacks; so the turn after the next one knows.
-        asyncio.get_running_loop().call_soon(self._check_unsent)
-
-    def _check_unsent(self) -> None:
-        self._check_due = False
-        waiting, self._unsent = self._unsent, set()
-        left = {client for client in waiting if not client.sent()}
-        if left:
-            self._unsent |= left
-            self._check_due = True
-            asyncio.get_running_loop().call_later(0.05, self._check_unsent)
 
     def peer_in(self, peer: bytes, networks: tuple[Any, ...]) -> bool:
         """Whether an address lies in one of `networks`; remembered, as a few peers make all requests."""

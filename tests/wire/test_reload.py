@@ -120,11 +120,14 @@ async def test_reload_keeps_messages_ids_and_the_client_that_leaves_afterwards(l
 @lab
 async def test_a_publish_that_hangs_does_not_hold_up_a_reload(lab):
     cache = await lab.memcached()
-    pbal = await lab.pbal(POLL.format(store=f"SET poll_store = memcached {cache.address}\nSET poll_store_timeout = 30s"))
+    more = ("SET poll_store_timeout = 30s", "SET poll_watch = off", "SET poll_interval = 60s")
+    pbal = await lab.pbal(POLL.format(store="\n      ".join([f"SET poll_store = memcached {cache.address}", *more])))
     reader, writer = await pbal.connect("chat")
     writer.write(get("/poll/a"))
     await pbal.until("poll_parked", 1)
-    await until(lambda: not pbal.plugin("chat").courier.busy, "the first look to end")
+    await pbal.ask("chat", post("/publish/c", b"m"))
+    await pbal.ask("chat", get("/poll/c"))  # whose first look comes after that of the other poll
+    await until(lambda: not pbal.plugin("chat").courier.busy, "rest")
     cache.stop()
     publisher, publishing = await pbal.connect("chat")
     publishing.write(post("/publish/b", b"m"))

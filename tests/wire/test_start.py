@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -42,9 +43,9 @@ class Running:
     """A pbal of its own process."""
 
     def __init__(self, path: Path, port: int) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pbal", "-c", str(path)], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  # for as long as this lives
+        log = self._log.fileno()
+        self.process = subprocess.Popen([sys.executable, "-m", "pbal", "-c", str(path)], cwd=ROOT, stderr=log, stdout=log)
         self.port = port
         end = time.monotonic() + DEADLINE
         while time.monotonic() < end and self.process.poll() is None:
@@ -52,7 +53,18 @@ class Running:
                 if sock.connect_ex(("127.0.0.1", port)) == 0:
                     return
             time.sleep(0.01)
-        raise AssertionError(f"did not start: {self.process.communicate()}")
+        raise AssertionError(f"did not start: {self.log()}")
+
+    def log(self) -> str:
+        """What it logged so far."""
+        return os.pread(self._log.fileno(), 1 << 20, 0).decode()
+
+    def says(self, text: str) -> None:
+        """Wait until it has logged that."""
+        end = time.monotonic() + DEADLINE
+        while text not in self.log():
+            assert time.monotonic() < end, self.log()
+            time.sleep(0.01)
 
     def park(self, queue: str) -> socket.socket:
         """A parked poll."""
@@ -68,8 +80,8 @@ class Running:
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Signal it; exit status and what it logged."""
         self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=30)
-        return self.process.returncode, err
+        self.process.wait(timeout=30)
+        return self.process.returncode, self.log()
 
 
 def test_version_and_help():
@@ -159,7 +171,7 @@ def test_a_request_in_flight_finishes_and_a_second_signal_ends_at_once(tmp_path)
                 break
     sock.sendall(b"llo")
     assert b"202 Accepted" in sock.recv(4096)
-    running.process.communicate(timeout=30)
+    running.process.wait(timeout=30)
     assert running.process.returncode == 0
 
     running = Running(conf(tmp_path, port), port)
@@ -189,6 +201,7 @@ def test_descriptors_run_out_and_it_goes_on_with_what_it_has(tmp_path):
     socks[1].sendall(b"POST /publish/a HTTP/1.1\r\nHost: c\r\nContent-Length: 1\r\n\r\nx")
     assert b"202" in socks[1].recv(4096)
     assert socks[0].recv(4096).endswith(b"x\n")
+    running.says("accepting no more connections")
     for sock in socks:
         sock.close()
     fresh = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)

@@ -58,14 +58,18 @@ def trim(value: bytes, limit: int, framing: str) -> tuple[bytes, int]:
     """
     if len(value) <= limit or not limit:
         return value, 0
+    if framing == "newline":  # a full queue comes here with every message: no splitting
+        if not value.endswith(b"\n"):
+            return b"", 1
+        start = value.find(b"\n", len(value) - limit - 1) + 1
+        return value[start:], value.count(b"\n", 0, start)
     messages, good = split(value, framing)
     if not good or framing == "none":
         return b"", len(messages)
-    size, kept = 0, 0
-    for message in reversed(messages):
-        size += len(message) + 1 if framing == "newline" else len(wrap(message, framing))
-        if size > limit:
+    start, dropped = 0, 0
+    for message in messages:
+        if len(value) - start <= limit:
             break
-        kept += 1
-    left = messages[len(messages) - kept :]
-    return b"".join(wrap(message, framing) if framing != "newline" else message + b"\n" for message in left), len(messages) - kept
+        start += len(wrap(message, framing))
+        dropped += 1
+    return value[start:], dropped

@@ -41,6 +41,8 @@ log = logging.getLogger("pbal.poll")
 
 Queues = list[tuple[bytes, bytes]]
 """(store key, value) pairs."""
+Rendered = tuple[int, bytes, bytes]
+"""Status, media type and body of an answer."""
 NO_STORE = (b"Cache-Control", b"no-store")
 EXPIRY_LOOKS = 30.0
 """Seconds between two looks for memory queues past their ttl."""
@@ -387,12 +389,17 @@ class Poll(Plugin):
         """Every poll of a queue gets every message. What reached somebody is not put back."""
         answers: dict[Parked, Queues] = {}
         reached: set[bytes] = set()
+        rendered: dict[tuple[bytes, ...], Rendered] = {}
         for key, value in taken:
             for poll in self.lot.waiting(key):
                 answers.setdefault(poll, []).append((key, value))
         for poll, queues in answers.items():
-            if self._out(poll) and self._send(poll.client, poll.origin, queues, put_back=len(answers) == 1):
-                reached.update(key for key, _ in queues)
+            keys = tuple(key for key, _ in queues)
+            answer = rendered.get(keys)
+            if answer is None:
+                answer = rendered[keys] = self._render(queues)
+            if self._out(poll) and self._send(poll.client, poll.origin, queues, len(answers) == 1, answer):
+                reached.update(keys)
         return [(key, value) for key, value in taken if key not in reached]
 
     def deliver_waiting(self) -> None:
@@ -429,18 +436,22 @@ class Poll(Plugin):
             serving._return_to_memory(key, value)
             serving.wake(key)
 
-    def _send(self, client: Any, origin: bytes | None, queues: Queues, put_back: bool = False) -> bool:
+    def _render(self, queues: Queues) -> Rendered:
+        """Status, media type and body of the answer that holds these."""
+        settings = self.settings
+        prefix = len(settings.prefix)
+        named = [(key[prefix:], self._shortened(key, value)) for key, value in queues]
+        status, media_type, body, good = render(settings.format, named, settings.framing)
+        if not good:
+            self.counts["poll_misframed"] += 1
+        return status, media_type, body
+
+    def _send(self, client: Any, origin: bytes | None, queues: Queues, put_back: bool = False, ready: Rendered | None = None) -> bool:
         """Write an answer; False if the client has gone (its messages are the caller's again).
 
         With `put_back` they also go back if the connection breaks before the socket took them.
         """
-        settings = self.settings
-        prefix = len(settings.prefix)
-        queues = [self._shortened(key, value) for key, value in queues]
-        named = [(key[prefix:], value) for key, value in queues]
-        status, media_type, body, good = render(settings.format, named, settings.framing)
-        if not good:
-            self.counts["poll_misframed"] += 1
+        status, media_type, body = ready or self._render(queues)
         fields = [NO_STORE]
         if status != 204:
             fields.append((b"Content-Type", media_type))
@@ -451,23 +462,19 @@ class Poll(Plugin):
             return False
         if queues:
             self.counts["poll_answered"] += 1
-            self._measure(queues)
-        return True
-
-    def _measure(self, queues: Queues) -> None:
-        """Store to answer, where the time of the store is known."""
         for key, _ in queues:
             stored = self._stored_at.pop(key, None)
             if stored is not None:
                 self.store_to_answer.add(self.world.clock.now() - stored)
+        return True
 
-    def _shortened(self, key: bytes, value: bytes) -> tuple[bytes, bytes]:
+    def _shortened(self, key: bytes, value: bytes) -> bytes:
         settings = self.settings
         if len(value) <= settings.max_queue:
-            return key, value
+            return value
         kept, dropped = trim(value, settings.max_queue, settings.framing)
         self._evicted(key, dropped)
-        return key, kept
+        return kept
 
     def _evicted(self, key: bytes, dropped: int) -> None:
         if dropped:

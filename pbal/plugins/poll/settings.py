@@ -64,8 +64,9 @@ def _parse_origins(text: str) -> tuple[str, ...]:
     return () if text.lower() == "off" else WORDS.parse(text)
 
 
-STORE: Type[StoreChoice] = Type("store", _parse_store, str, ("memory", "memcached"))
-SOURCES: Type[tuple[Source, ...]] = Type("sources", _parse_sources, lambda value: " ".join(map(str, value)))
+# In quotes: typing would remember StoreChoice and Source, and with them each generation of this module.
+STORE: "Type[StoreChoice]" = Type("store", _parse_store, str, ("memory", "memcached"))
+SOURCES: "Type[tuple[Source, ...]]" = Type("sources", _parse_sources, lambda value: " ".join(map(str, value)))
 REGEX_OR_OFF: Type[Any] = Type("regex or off", _parse_publish, lambda value: "off" if value is None else REGEX.render(value))
 ORIGINS: Type[tuple[str, ...]] = Type("origins or off", _parse_origins, lambda value: " ".join(value) or "off")
 
@@ -96,8 +97,8 @@ TUNABLES: tuple[Tunable, ...] = (
     _tunable("poll_ttl", DURATION, "300s", "Life of a queue that nobody collects.", unit="seconds", minimum="1s"),
     _tunable("poll_max_queue", SIZE, "256k", "Most octets held for one queue; the oldest whole messages go first, and are counted.",
              minimum="1", unit="octets"),
-    _tunable("poll_memory_limit", SIZE, "64m", "For the memory store: all queues together; the one stored to longest"
-             " ago goes first, and is counted.",
+    _tunable("poll_memory_limit", SIZE, "64m", "For the memory store: octets of names and messages of all queues together (each queue"
+             " needs about 250 more). The one stored to longest ago goes first, and is counted.",
              minimum="1", unit="octets"),
     _tunable("poll_max_parked", INT, "0", "Most polls parked; one more is 503. 0: no limit but descriptors.", unit="polls"),
     _tunable("poll_publish_uri", REGEX_OR_OFF, "off",
@@ -151,6 +152,8 @@ class Settings:
         if self.publish_uri is not None and self.publish_group not in self.publish_uri.groupindex:
             raise ConfigError(f"poll_publish_uri has no group (?P<{self.publish_group}>...)", about="poll_publish_uri")
         self.methods = tuple(method.upper().encode() for method in values["poll_methods"])
+        if b"HEAD" in self.methods:
+            raise ConfigError("poll_methods: the answer to HEAD has no body, its messages would be lost", about="poll_methods")
         self.max_body: int = values["poll_max_body"]
         self.store: StoreChoice = values["poll_store"]
         self.prefix: bytes = values["poll_key_prefix"].encode()

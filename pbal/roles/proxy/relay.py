@@ -24,12 +24,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pbal.http1.events import CHUNKED, END, BadResponse, RequestHead, ResponseHead
 from pbal.http1.headers import forwardable_block
-from pbal.http1.writer import LAST_CHUNK, chunk, http_date, status_line
+from pbal.http1.writer import LAST_CHUNK, chunk, http_date, render_fields, status_line
 from pbal.model.exchange import Exchange
 from pbal.model.pool import Node
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
-from pbal.net.client import render_fields
 from pbal.roles import chain
 from pbal.roles.collect import CollectedBody
 
@@ -43,7 +42,17 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 MOST_ATTEMPTS: Final = 4
 """Times a request is sent; connection failures are bounded by the number of nodes instead."""
 
-_SPOOFABLE: Final = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-host", b"forwarded"})
+_BELIEVED: Final = (
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+    b"x-forwarded-port",
+    b"x-real-ip",
+    b"x-host",
+    b"forwarded",
+)
+_SPOOFABLE: Final = frozenset({*_BELIEVED, *(name.replace(b"-", b"_") for name in _BELIEVED)})
+"""Dropped from clients that are not trusted; with '_' too, which CGI and WSGI cannot tell from '-'."""
 _LENGTH: Final = frozenset({b"content-length"})
 _SPOOFABLE_AND_MORE: Final = _SPOOFABLE | {b"host", b"expect", b"content-length", b"max-forwards"}
 
@@ -52,8 +61,8 @@ class Relay:
     """The state of one exchange in a reverse_proxy service."""
 
     __slots__ = (
-        "attempts", "backend", "body_sent", "chunked_down", "chunked_up", "client", "collected", "exchange", "failure", "keep",
-        "node", "phase", "pieces", "role", "started", "tried",
+        "attempts", "backend", "body_sent", "chunked_down", "chunked_up", "client", "collected", "exchange", "failure", "fresh", "keep",
+        "ended", "node", "phase", "pieces", "role", "started", "tried",
     )  # fmt: skip
 
     def __init__(self, role: "ReverseProxy", exchange: Exchange) -> None:
@@ -64,7 +73,7 @@ class Relay:
         self.node: Node | None = None
         self.collected: CollectedBody | None = exchange.collected_body()
         self.pieces: Iterator[bytes] | None = None
-        self.started = exchange.started
+        self.started = exchange.started if self.collected is None else role.clock.now()
         self.phase = "waiting"
         self.tried: tuple[Node, ...] = ()
         self.attempts = 0
@@ -73,6 +82,8 @@ class Relay:
         self.chunked_up = False
         self.chunked_down = False
         self.keep = False
+        self.fresh = False
+        self.ended: Any = None
         exchange.sink = self
 
     # -- finding a backend ---------------------------------------------------------------------------------------
@@ -84,7 +95,7 @@ class Relay:
         if node is None:
             self.give_up(self.failure)
             return
-        backend = role.bored_on(node)
+        backend = None if self.fresh else role.bored_on(node)
         if backend is not None:
             self.assigned(backend)
             return
@@ -114,9 +125,11 @@ class Relay:
         self.phase = "asked"
         request = self.exchange.request
         backend.reader.expect(request.method)
-        values = self.role.service.values
-        backend.deadline = self.role.clock.now() + (values["response_timeout"] or inf)
         backend.transport.write(self._request_octets(request))
+        if request.framing and self.collected is None and not self.exchange.body_complete:
+            backend.deadline = inf  # the node waits for us; its time begins with the end of the body
+        else:
+            self._extend(backend)
         if request.framing:
             self._send_body()
 
@@ -161,6 +174,8 @@ class Relay:
         target, more = request.target, b""
         if not target.startswith(b"/") and target != b"*":  # absolute-form: RFC 9112 section 3.2.2
             target = request.path + (b"?" + request.query if request.query else b"")
+            if request.method == b"OPTIONS" and request.target.count(b"/") == 2 and not request.query:
+                target = b"*"  # RFC 9112 section 3.2.4
             dropped |= {b"host"}
             more += b"Host: %b\r\n" % request.host
         elif b"host" not in request.fields:  # HTTP/1.0 may do without; what goes out is HTTP/1.1
@@ -179,7 +194,10 @@ class Relay:
             self._send_pieces()
             return
         self.chunked_up = self.exchange.request.framing == CHUNKED
-        self.client.resume_body()
+        if self.chunked_up and self.exchange.body_complete:  # sent again: it was empty, or it could not be
+            self.body_end()
+        else:
+            self.client.resume_body()
 
     def _send_pieces(self) -> None:
         """Send collected pieces until the backend is full or all are out."""
@@ -216,10 +234,11 @@ class Relay:
         if backend is None or self.phase == "done":
             return
         if self.phase == "tunnel":
-            if backend.transport.can_write_eof():
-                backend.transport.write_eof()
-        elif self.chunked_up:
+            self._tunnel_end(self.client.transport, backend.transport)
+            return
+        if self.chunked_up:
             backend.transport.write(LAST_CHUNK)
+        self._extend(backend)
 
     def client_full(self) -> None:
         """The client takes slower than the backend sends: stop the backend."""
@@ -247,11 +266,18 @@ class Relay:
 
     def backend_full(self) -> None:
         """The backend takes slower than the client sends."""
+        if self.backend is not None and self.phase != "tunnel":
+            self._extend(self.backend)
         if self.pieces is None:
             self._pause_client()
 
     def backend_drained(self) -> None:
         """The backend took what was waiting."""
+        if self.backend is not None and self.phase != "tunnel":
+            if self.pieces is not None or self.exchange.body_complete:
+                self._extend(self.backend)
+            else:
+                self.backend.deadline = inf
         if self.pieces is not None:
             self._send_pieces()
         else:
@@ -272,8 +298,10 @@ class Relay:
     def _extend(self, backend: BackendConnection) -> None:
         """The backend showed life, or has to wait for us: its time starts anew."""
         values = self.role.service.values
-        name = "tunnel_timeout" if self.phase == "tunnel" else "response_timeout"
-        backend.deadline = self.role.clock.now() + (values[name] or inf)
+        if self.phase == "tunnel":
+            backend.deadline = self.role.clock.now() + (values["tunnel_timeout"] or inf)
+        else:
+            backend.deadline = inf if self.client.full else self.role.clock.now() + (values["response_timeout"] or inf)
 
     def backend_readable(self) -> None:
         """Octets of the response arrived: relay what is complete, in one write."""
@@ -309,7 +337,7 @@ class Relay:
             self.client.transport.write(out[0] if len(out) == 1 else b"".join(out))
         if ended:
             self._complete()
-        elif backend.state is link.XFER_RES and not self.client.transport.get_write_buffer_size():
+        elif backend.state is link.XFER_RES:
             self._extend(backend)
 
     def _head(self, head: ResponseHead, out: list[bytes]) -> bool:
@@ -323,7 +351,7 @@ class Relay:
             return False
         if status < 200:
             if request.minor:
-                out.append(status_line(status, head.reason) + forwardable_block(head) + b"\r\n")
+                out.append(status_line(status, head.reason) + forwardable_block(head, _LENGTH) + b"\r\n")
             return False
         now = self.role.clock.now()
         backend.state = link.XFER_RES
@@ -389,6 +417,23 @@ class Relay:
         if early:
             backend.transport.write(early)
         self._extend(backend)
+        if self.client.half_closed:
+            self._tunnel_end(self.client.transport, backend.transport)
+
+    def _tunnel_end(self, ended: Any, other: Any) -> None:
+        """A side of a tunnel will send no more: tell the other; after both, close."""
+        if self.ended is None:
+            self.ended = ended
+            if other.can_write_eof():
+                other.write_eof()
+        elif self.ended is not ended:  # a transport that reads on after its end tells of the end again
+            backend = self.backend
+            self._release_lost()
+            self.phase = "done"
+            self.exchange.sink = None
+            self.client.finish(False)
+            if backend is not None:
+                backend.finish()
 
     def _complete(self) -> None:
         """The response is relayed whole."""
@@ -408,8 +453,7 @@ class Relay:
         if backend is None:
             return
         if self.phase == "tunnel":
-            if self.client.transport.can_write_eof():
-                self.client.transport.write_eof()
+            self._tunnel_end(backend.transport, self.client.transport)
             return
         try:
             backend.reader.eof()
@@ -442,7 +486,9 @@ class Relay:
         safe = self.exchange.request.method in IDEMPOTENT and replayable
         if safe and self.attempts < MOST_ATTEMPTS:
             self._drop_backend()
-            if not reused:  # a fresh connection that dies says something of the node; a stale one does not
+            if reused:  # a stale connection says nothing of the node; but the others may be stale as well
+                self.fresh = True
+            else:
                 self.tried = (*self.tried, node)
             self.failure = 502
             self.body_sent = False

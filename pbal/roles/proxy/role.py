@@ -35,7 +35,7 @@ class ReverseProxy(HttpRole):
         self.waiting: dict[Relay, None] = {}
         """Relays without a backend, in order of arrival."""
         self.connecting = 0
-        """Connections being opened."""
+        """Connections being opened; never fewer than relays wait, or one would wait in vain."""
         self._pool: Pool | None = None
         self.changed("pool")
 
@@ -84,6 +84,7 @@ class ReverseProxy(HttpRole):
     def connect_for(self, relay: Relay, node: Node) -> None:
         """Queue `relay` and open a connection to `node`."""
         self.waiting[relay] = None
+        self.connecting += 1
         spawn(self, self._connect(relay, node), f"connect {self.name} {node.name}")
 
     async def _connect(self, relay: Relay, node: Node) -> None:
@@ -91,7 +92,7 @@ class ReverseProxy(HttpRole):
         backend = BackendConnection(self, node)
         loop = asyncio.get_running_loop()
         endpoint = node.endpoint
-        self.connecting += 1
+        failed = 0
         try:
             async with asyncio.timeout(self.service.values["connect_timeout"]):
                 await loop.create_connection(lambda: backend, endpoint.host, endpoint.port)
@@ -99,13 +100,17 @@ class ReverseProxy(HttpRole):
             self.counts["backend_connect_failures"] += 1
             node.failures += 1
             node.down_until = self.clock.now() + NODE_PENALTY
-            status = 504 if isinstance(error, TimeoutError) else 502
+            failed = 504 if isinstance(error, TimeoutError) else 502
             self.service.world.log_limited(f"connect {node.name}", "cannot connect to %s: %s", node.name, error or "too slow")
-            if relay in self.waiting:
-                del self.waiting[relay]
-                relay.connect_failed(node, status)
         finally:
             self.connecting -= 1
+        if failed and relay in self.waiting:
+            del self.waiting[relay]
+            relay.connect_failed(node, failed)
+        # This connection, had it come or had it been of use, might have been for one whose own one went to another relay.
+        for other in list(self.waiting)[: max(0, len(self.waiting) - self.connecting)]:
+            del self.waiting[other]
+            other.seek()
 
     def forget(self, relay: Relay) -> None:
         """`relay` waits no longer."""
