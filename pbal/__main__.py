@@ -5,6 +5,7 @@ import gc
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pbal import __version__
 
@@ -52,7 +53,11 @@ def _load(path: str) -> tuple[object, object] | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run pbal. Exit status: 0 after a clean end, 1 for a configuration or start-up that failed, 2 for usage."""
-    options = _arguments().parse_args(argv)
+    said = sys.argv[1:] if argv is None else argv
+    if said and said[0] != "check" and Path(said[0]).is_file():
+        print(f"pbal: 'pbal -c {said[0]}' runs that file, 'pbal check {said[0]}' checks it", file=sys.stderr)
+        return 2
+    options = _arguments().parse_args(said)
     _set_up_logging(options.log_level or "info")
     path = options.file if options.command == "check" else options.config or DEFAULT_FILE
     try:
@@ -63,7 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if loaded is None:
         return 1
     if options.command == "check":
+        from pbal.model.world import World
+
+        world = loaded[0]
+        assert isinstance(world, World)
+        listening = any(service.enabled and service["listen"] is not None for service in world.services.values())
         print(f"{path}: good")
+        if not listening:
+            print(f"{path}: but no service listens: ENABLE one that has a listen", file=sys.stderr)
         return 0
     return _serve(*loaded, level=options.log_level)
 

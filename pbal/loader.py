@@ -9,6 +9,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import inspect
+import logging
 import sys
 import traceback
 from collections.abc import Awaitable
@@ -22,6 +23,8 @@ from pbal.model.hooks import hooks_of
 from pbal.model.plugin import Plugin
 from pbal.model.service import Service
 from pbal.model.world import LoadedPlugin, World
+
+log = logging.getLogger("pbal.plugins")
 
 BUNDLED = Path(__file__).resolve().parent / "plugins"
 
@@ -208,6 +211,7 @@ async def reload(world: World, statements: Statements, name: str) -> LoadedPlugi
         service.replace_chain(chain)
         former.close()
     forget(_module_name(old.name, old.generation))
+    log.info("plugin %s: generation %d serves", new.name, new.generation)
     return new
 
 

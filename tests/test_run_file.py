@@ -121,9 +121,36 @@ def check(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "pbal", "check", str(path)], capture_output=True, text=True, timeout=60, check=False)
 
 
+def test_check_says_when_nothing_would_listen(tmp_path: Path) -> None:
+    path = tmp_path / "mute.conf"
+    path.write_text("CREATE SERVICE a\nSET role = web_server\nSET listen = 8080\n")
+    done = check(path)
+    assert (done.returncode, done.stdout) == (0, f"{path}: good\n")
+    assert done.stderr == f"{path}: but no service listens: ENABLE one that has a listen\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("CREATE SERVICE a\nSET role = web_server\nSET poll_uri = x", "LOAD poll adds the tunables poll_..."),
+        ("CREATE POOL p\nSET balance_method = least_conections", "did you mean 'least_connections'?"),
+        ("LOAD nope\nCREATE POOL p\nSET balance_metod = random", "did you mean 'balance_method'?"),
+        ("LOAD nope\nCRAETE POOL p", "did you mean 'CREATE'?"),
+    ],
+)
+def test_what_would_help(tmp_path: Path, text: str, said: str) -> None:
+    assert run(tmp_path, text)[-1].hint == said
+
+
+def test_two_services_cannot_listen_on_one_address(tmp_path: Path) -> None:
+    one = "CREATE SERVICE {0}\nSET role = web_server\nSET listen = 127.0.0.1:8080\nENABLE {0}\n"
+    (mistake,) = run(tmp_path, one.format("a") + one.format("b"))
+    assert (mistake.line, mistake.message) == (8, "127.0.0.1:8080 is where service 'a' listens already")
+
+
 def test_check_exits_0_for_a_good_file(tmp_path: Path) -> None:
     path = tmp_path / "good.conf"
-    path.write_text("CREATE SERVICE a\nSET role = web_server\nSET docroot = .\nENABLE a\n")
+    path.write_text("CREATE SERVICE a\nSET role = web_server\nSET listen = 8080\nSET docroot = .\nENABLE a\n")
     done = check(path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{path}: good\n", "")
 

@@ -24,6 +24,10 @@ function status(text, bad = false) {
   state.className = bad ? "bad" : "";
 }
 
+function connected() {
+  return known.size ? "connected, " + (known.size + 1) + " windows" : "connected, nobody else is here";
+}
+
 function heard(queue) {
   if (!queue || queue === own) return;
   known.set(queue, Date.now());
@@ -69,7 +73,7 @@ function received(text) {
   for (const queue of message.known || []) if (queue !== own && !known.has(queue)) heard(queue);
   if (message.kind === "hello" && stranger) publish(message.queue, envelope("here")).catch(() => status("cannot send", true));
   if (message.kind === "say") show(message, false);
-  status("connected, " + (known.size + 1) + " windows");
+  status(connected());
 }
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -83,7 +87,7 @@ async function poll() {
       for (const messages of Object.values(queues)) for (const text of messages) received(text);
       if (wait > 250) greet();
       wait = 250;
-      status("connected, " + (known.size + 1) + " windows");
+      status(connected());
     } catch (error) {
       status("connection lost, trying again", true);
       await pause(wait);
@@ -93,7 +97,7 @@ async function poll() {
 }
 
 function greet() {
-  publish("lobby", envelope("hello")).then(() => status("connected, " + (known.size + 1) + " windows"), () => {});
+  publish("lobby", envelope("hello")).then(() => status(connected()), () => {});
 }
 
 document.getElementById("form").addEventListener("submit", async (event) => {

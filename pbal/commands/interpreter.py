@@ -187,6 +187,11 @@ def _with_errors(converter: Callable[[Any, str], object]) -> Callable[[Any, str]
 _WITH_ERRORS = {name: _with_errors(converter) for name, converter in CONVERTERS.items()}
 
 
+def _near(mistake: Mistake) -> bool:
+    """Whether it is most likely a word misspelt."""
+    return mistake.hint.startswith("did you mean")
+
+
 class _FileRun:
     """One pass over a file."""
 
@@ -256,7 +261,7 @@ class _FileRun:
             about = statement.get("object_name") or statement.get("selector_name")
             current = about or (self._session.current.name if self._session.current is not None else "")
             self._faulty.add(current.lower())
-            if self._plugin_failed and rule == "set" and self._from_plugin(statement):
+            if self._plugin_failed and rule == "set" and not _near(mistake) and self._from_plugin(statement):
                 return
         self._report(mistake)
 
@@ -272,7 +277,7 @@ class _FileRun:
             self._session.current = None
         elif self._session.current is not None:
             self._faulty.add(self._session.current.name.lower())
-        if self._plugin_failed and mistake.message.endswith("is not a statement"):
+        if self._plugin_failed and not _near(mistake) and mistake.message.endswith("is not a statement"):
             return
         self._report(mistake)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pbal.commands.session import Session
 from pbal.lang.mistakes import did_you_mean
+from pbal.lang.parser import bundled_fragments
 from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
 from pbal.model.service import HeaderRule, Service
@@ -62,6 +63,9 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
     try:
         target.set(tunable, value)
     except ConfigError as error:
+        plugin = tunable.lower().partition("_")[0]
+        if error.about == tunable and plugin in bundled_fragments().keys() - session.world.plugins.keys():
+            raise CommandError(error.message, "tunable", f"LOAD {plugin} adds the tunables {plugin}_...") from None
         if error.about == value:
             raise CommandError(error.message, "value", did_you_mean(value, error.candidates)) from None
         raise

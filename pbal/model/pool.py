@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 
 from pbal.model.errors import ConfigError
+from pbal.schema.tunables import POOL
 from pbal.schema.types import Endpoint
 
 NODE_PENALTY = 1.0  # seconds; Perlbal's, perlbal.md 0.3
@@ -18,7 +19,7 @@ class Node:
     """One address in a pool and what was seen of it."""
 
     __slots__ = (
-        "active", "connects", "down_until", "endpoint", "failures", "last_attempt", "last_connect", "last_response",
+        "active", "connecting", "connects", "down_until", "endpoint", "failures", "last_attempt", "last_connect", "last_response",
         "name", "pool", "removed", "requests", "responses",
     )  # fmt: skip
 
@@ -27,6 +28,7 @@ class Node:
         self.name = str(endpoint)
         self.pool = pool
         self.active = 0
+        self.connecting = 0
         self.requests = 0
         self.connects = 0
         self.failures = 0
@@ -98,12 +100,19 @@ class Pool:
             self._turn += 1
             return candidates[self._turn % len(candidates)]
         if method == "least_connections":
-            least = min(node.active for node in candidates)
-            candidates = [node for node in candidates if node.active == least]
+            least = min(node.active + node.connecting for node in candidates)
+            candidates = [node for node in candidates if node.active + node.connecting == least]
         return candidates[int(random.random() * len(candidates))]
 
-    def set(self, name: str, value: object) -> None:
-        """Set a pool parameter to a parsed value."""
-        if name not in self.values:
+    def set(self, name: str, text: str) -> None:
+        """Set a pool parameter from its text. Raises: ConfigError."""
+        tunable = _PARAMETERS.get(name.lower())
+        if tunable is None:
             raise ConfigError(f"'{name}' is not a parameter of a pool", about=name, candidates=self.values)
-        self.values[name] = value
+        try:
+            self.values[tunable.name] = tunable.parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{tunable.name}: {error}", about=text, candidates=tunable.type.choices) from None
+
+
+_PARAMETERS = {tunable.name: tunable for tunable in POOL}

@@ -205,6 +205,10 @@ class World:
         if service.enabled:
             raise ConfigError(f"service {service.name} is already enabled", about=service.name)
         service.check()
+        listen = service["listen"]
+        for other in self.services.values():
+            if other.enabled and listen is not None and listen.port and other["listen"] == listen:
+                raise ConfigError(f"{listen} is where service '{other.name}' listens already", about=service.name)
         if self.runtime is not None:
             self.runtime.attach(service)
             service.open()

@@ -75,7 +75,8 @@ def _interned(host: str) -> bytes:
     if found is None:
         if len(_peers) > 10000:
             _peers.clear()
-        found = _peers[host] = host.encode("ascii", "replace")
+        plain = host.removeprefix("::ffff:") if "." in host else host  # IPv4 on a socket for both: RFC 4291 section 2.5.5.2
+        found = _peers[host] = plain.encode("ascii", "replace")
     return found
 
 

@@ -85,6 +85,7 @@ class ReverseProxy(HttpRole):
         """Queue `relay` and open a connection to `node`."""
         self.waiting[relay] = None
         self.connecting += 1
+        node.connecting += 1
         spawn(self, self._connect(relay, node), f"connect {self.name} {node.name}")
 
     async def _connect(self, relay: Relay, node: Node) -> None:
@@ -104,6 +105,7 @@ class ReverseProxy(HttpRole):
             self.service.world.log_limited(f"connect {node.name}", "cannot connect to %s: %s", node.name, error or "too slow")
         finally:
             self.connecting -= 1
+            node.connecting -= 1
         if failed and relay in self.waiting:
             del self.waiting[relay]
             relay.connect_failed(node, failed)
