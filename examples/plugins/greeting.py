@@ -1,4 +1,4 @@
-"""greeting: answer /hello with a text, and put a field into every response.
+"""greeting: answer /hello with a text, and put a field into every answer that is a file.
 
     LOAD greeting
     CREATE SERVICE site
@@ -24,6 +24,6 @@ class Greeting(Plugin):
         exchange.respond(200, [(b"Content-Type", b"text/plain; charset=utf-8")], self.service["greeting"].encode() + b"\n")
         return Verdict.TAKEN
 
-    @hook.modify_response_headers
+    @hook.modify_response_headers  # of files and of backends; what a plugin answers has the fields it was given
     def sign(self, exchange: Exchange, response) -> None:
         response.headers.append((b"X-Greeting", b"hello"))
