@@ -186,8 +186,10 @@ class Memcached:
         self.start()
 
     def stop(self) -> None:
-        """SIGSTOP."""
+        """SIGSTOP; when this returns, none of its threads runs any more."""
         self.signal(signal.SIGSTOP)
+        assert self._process is not None
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def cont(self) -> None:
         """SIGCONT."""

@@ -12,7 +12,7 @@ from pbal.commands.session import Session
 from pbal.lang.parser import quoted
 from pbal.model.pool import Pool
 from pbal.model.service import Service
-from pbal.observe.sockets import SocketInfo
+from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import Reply, Rows, Text, command
 from pbal.schema.types import Endpoint
 
@@ -23,13 +23,13 @@ def _table(columns: str, rows: Any, line: Callable[[Row], str] = lambda row: " "
     return Rows(tuple(columns.split()), rows, line, **more)
 
 
-def _sockets(session: Session) -> Iterator[SocketInfo]:
+def _sockets(session: Session) -> Iterator[Any]:
     """Every open socket; those that close while a long list is written are left out."""
     runtime = session.world.runtime
     listeners = runtime.listeners() if runtime is not None else []
-    for thing in [*listeners, *list(session.world.clients), *list(session.world.backends)]:
+    for thing in [*listeners, *session.world.clients, *session.world.backends]:
         if getattr(thing, "state", "") != "closed":
-            yield thing.describe()
+            yield thing
 
 
 @command
@@ -130,8 +130,8 @@ def states(session: Session, service: Service | None = None) -> Reply:
 
     Source: Perlbal manual, states.
     """
-    infos = (info for info in _sockets(session) if service is None or info.service == service.name)
-    tally = Tally((info.class_name, info.state) for info in infos)
+    kinds = (thing.kind() for thing in _sockets(session))
+    tally = Tally(kind[:2] for kind in kinds if service is None or kind[2] == service.name)
     return _table("class state count", [(*key, number) for key, number in sorted(tally.items())])
 
 
@@ -141,7 +141,8 @@ def socks(session: Session) -> Reply:
 
     Source: Perlbal manual, socks.
     """
-    rows = ((info.fd, info.age, info.class_name, info.state, info.service, info.text) for info in _sockets(session))
+    infos = (thing.describe() for thing in _sockets(session))
+    rows = ((info.fd, info.age, info.class_name, info.state, info.service, info.text) for info in infos)
     return _table("fd age class state service text", rows, lambda row: f"{row[0]:5d} {row[1]:5d}s {row[5]}", head=("   fd    age",))
 
 
@@ -151,7 +152,7 @@ def socks_summary(session: Session) -> Reply:
 
     Source: Perlbal manual, socks summary.
     """
-    tally = Tally(info.class_name for info in _sockets(session))
+    tally = Tally(thing.kind()[0] for thing in _sockets(session))
     buffered = sum(
         thing.transport.get_write_buffer_size()
         for thing in [*session.world.clients, *session.world.backends]
@@ -253,18 +254,9 @@ def proc(session: Session) -> Reply:
         ("utime", round(now[0], 3), round(now[0] - before[0], 3)),
         ("stime", round(now[1], 3), round(now[1] - before[1], 3)),
         ("reqs", now[2], now[2] - before[2]),
-        ("rss_kb", _resident_kb(), None),
+        ("rss_kb", resident_bytes() // 1024, None),
     ]
     return _table("key value delta", rows, lambda row: f"{row[0]}: {row[1]}" + (f" (+{row[2]})" if row[2] is not None else ""))
-
-
-def _resident_kb() -> int:
-    """Resident memory in KiB; the peak where the system does not tell the present."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize() // 1024
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @command

@@ -2,7 +2,7 @@
 
 A line, ended by LF or CRLF, is a statement; several may come in one packet and are carried out in order. A list ends with a
 line that holds a single dot, a statement that changed something is answered OK (unless VERBOSE off), a refusal is
-`ERROR: ` and as many lines as it takes. Output lines end with CRLF.
+`ERROR: ` and the reason, in one line: scripts go by lines, and who typed it sees what was typed. Output lines end with CRLF.
 
 A console is worked by one task, which exists while there is something to do. A long list is written PIECES rows at a time,
 and the task gives way between two pieces and while the socket is full: fifteen thousand parked polls are listed
@@ -26,7 +26,7 @@ from pbal.commands.session import Session
 from pbal.lang.mistakes import Mistake
 from pbal.model.service import Service
 from pbal.net.tasks import cancel_all, spawn
-from pbal.observe.sockets import SocketInfo
+from pbal.observe.sockets import Kind, SocketInfo
 from pbal.schema.commands import OK, Reply
 
 log = logging.getLogger("pbal.console")
@@ -141,7 +141,7 @@ class ConsoleConnection(asyncio.Protocol):
             if reply is not None:
                 await self._answer(reply, json)
         except Mistake as mistake:
-            self._write(("ERROR: " + mistake.render()).split("\n"))
+            self._write([f"ERROR: {mistake.in_one_line()}"])
         except Exception as error:  # a fault of ours is answered in one line, and logged whole
             log.error("console, %r: %r", line[:100], error, exc_info=error)
             self._write([f"ERROR: internal error: {type(error).__name__}: {error}"])
@@ -183,6 +183,10 @@ class ConsoleConnection(asyncio.Protocol):
             self.transport.close()
         else:
             self.transport.abort()
+
+    def kind(self) -> Kind:
+        """See observe.sockets."""
+        return "ClientManage", self.state, self.service.name
 
     def describe(self) -> SocketInfo:
         """One line for `socks`."""

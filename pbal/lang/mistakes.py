@@ -53,6 +53,11 @@ class Mistake(Exception):
         place = f"{self.file}:{self.line}" + (f":{self.column}" if self.column else "")
         return _printable(f"{place}: {self.message}")
 
+    def in_one_line(self) -> str:
+        """Message and hint, for the console."""
+        text = f"{self.message}: {self.hint}" if self.hint else self.message
+        return _printable(" ".join(text.split("\n")))
+
     def render(self) -> str:
         """The whole text, joined by newlines: headline, the line, the underline, the hint if there is one."""
         lines = [self.headline]

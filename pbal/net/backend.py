@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, cast
 
 from pbal.http1.reader import Limits, ResponseReader
 from pbal.model.pool import Node
-from pbal.observe.sockets import SocketInfo
+from pbal.observe.sockets import Kind, SocketInfo
 
 CONNECTING: Final = "connecting"
 BORED: Final = "bored"
@@ -119,6 +119,10 @@ class BackendConnection(asyncio.Protocol):
         self.relay = None
         self.state = CLOSED
         self.transport.close()
+
+    def kind(self) -> Kind:
+        """See observe.sockets."""
+        return "BackendHTTP", self.state, self.owner.name
 
     def describe(self) -> SocketInfo:
         """One line for `socks`."""

@@ -35,7 +35,7 @@ from pbal.http1.reader import RequestReader
 from pbal.http1.writer import http_date, render_fields, status_line
 from pbal.model.exchange import Exchange, Fields, Parked
 from pbal.model.service import Service
-from pbal.observe.sockets import SocketInfo
+from pbal.observe.sockets import Kind, SocketInfo
 
 log = logging.getLogger("pbal.client")
 
@@ -563,6 +563,11 @@ class ClientConnection(asyncio.Protocol):
         name = self.transport.get_extra_info("peername") if self.transport is not None else None
         return f"{name[0]}:{name[1]}" if name else "unknown"
 
+    def kind(self) -> Kind:
+        """See observe.sockets."""
+        service = self.service
+        return CLASS_NAMES.get(service.role, "ClientHTTP"), self.state, service.name
+
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
         sock = self.transport.get_extra_info("socket")
@@ -575,11 +580,12 @@ class ClientConnection(asyncio.Protocol):
         flags = "R" if self.transport.is_reading() else ""
         if self.transport.get_write_buffer_size():
             flags += "W"
+        class_name, state, service = self.kind()
         return SocketInfo(
             fd=sock.fileno() if sock is not None else -1,
             age=self.home.world.second - self.born,
-            class_name=CLASS_NAMES.get(self.service.role, "ClientHTTP"),
-            state=self.state,
-            text=f"{CLASS_NAMES.get(self.service.role, 'ClientHTTP')}({flags}): {text}",
-            service=self.service.name,
+            class_name=class_name,
+            state=state,
+            text=f"{class_name}({flags}): {text}",
+            service=service,
         )

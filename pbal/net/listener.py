@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pbal.model.errors import ConfigError
 from pbal.model.service import Service
 from pbal.net.tasks import spawn
-from pbal.observe.sockets import SocketInfo
+from pbal.observe.sockets import Kind, SocketInfo
 from pbal.schema.types import Endpoint
 
 log = logging.getLogger("pbal.listener")
@@ -90,17 +90,21 @@ class Listener:
         self.pause()
         self._sock.close()
 
+    def kind(self) -> Kind:
+        """See observe.sockets."""
+        return "TCPListener", "listening" if self.accepting else "paused", self.service.name
+
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
-        state = "listening" if self.accepting else "paused"
+        class_name, state, service = self.kind()
         text = f"TCPListener(R): open: listening on {self.address} for service '{self.service.name}'"
         return SocketInfo(
             fd=self._sock.fileno(),
             age=self.service.world.second - self.born,
-            class_name="TCPListener",
+            class_name=class_name,
             state=state,
             text=text,
-            service=self.service.name,
+            service=service,
         )
 
 

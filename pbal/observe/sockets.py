@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+Kind = tuple[str, str, str]
+"""Class, state and service of a socket: what is counted, without a line made for each of thousands."""
+
 
 @dataclass(frozen=True, slots=True)
 class SocketInfo:

@@ -1,7 +1,8 @@
 """What the console can see of polls, and do to them."""
 
+import re
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -36,16 +37,17 @@ def _name(poll: "Poll", key: bytes) -> str:
 def show_parked(session: Any, service: Service | None = None, glob: str | None = None, count: int | None = None) -> Reply:
     """List parked polls: id, service, queues, client, age and time left (seconds), looks at the store; LIKE matches queue names."""
 
+    wanted = None if glob is None else re.compile(translate(glob).encode("utf-8", "surrogatepass"))
+
     def rows() -> Iterator[tuple[object, ...]]:
         shown = 0
         for instance in _polls(session, service):
             for poll in instance.lot:
                 if count is not None and shown >= count:
                     return
-                queues = [_name(instance, key) for key in poll.all_keys()]
-                if glob is None or any(fnmatchcase(queue, glob) for queue in queues):
+                if wanted is None or any(wanted.match(key, len(instance.settings.prefix)) for key in poll.all_keys()):
                     shown += 1
-                    yield _parked_row(session, instance, poll, queues)
+                    yield _parked_row(session, instance, poll, [_name(instance, key) for key in poll.all_keys()])
 
     if service is not None:
         list(_polls(session, service))
