@@ -3,11 +3,13 @@
 import re
 from types import SimpleNamespace
 from typing import Any
+from xml.etree.ElementTree import ParseError, fromstring
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pbal.plugins.poll.formats import render
 from pbal.plugins.poll.framing import split, trim, wrap
 from pbal.plugins.poll.names import BadName, Source, queues_of
 
@@ -57,3 +59,14 @@ def test_framing_gives_back_what_was_wrapped_and_cuts_whole_messages(messages: l
     assert split(value, framing) == (messages, True)
     kept, dropped = trim(value, limit, framing)
     assert len(kept) <= limit and split(kept, framing) == (messages[dropped:], True)
+
+
+@given(st.text(st.characters(min_codepoint=33, exclude_categories=["Cs", "Cc", "Zs"]), min_size=1, max_size=20))
+def test_any_name_survives_the_xml_answer(name: str) -> None:
+    body = render("xml", [(name.encode(), b"<m/>")], "none")[2]
+    try:
+        (queue,) = fromstring(body)
+    except ParseError:  # XML 1.0 has no way to write some code points, such as U+FFFF
+        assert re.search("[\ufffe\uffff]", name)
+    else:
+        assert queue.get("name") == name
