@@ -1,16 +1,18 @@
 """Everything that only looks. Shapes of lines: Perlbal manual, Management; rows carry the same as named columns."""
 
+import asyncio
 import os
 import resource
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from fnmatch import fnmatchcase
+from itertools import dropwhile
 from typing import Any
 
 from pbal import __version__
 from pbal.commands.session import Session
 from pbal.lang.parser import quoted
-from pbal.model.pool import Pool
+from pbal.model.pool import Node, Pool
 from pbal.model.service import Service
 from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import Reply, Rows, Text, command
@@ -18,18 +20,26 @@ from pbal.schema.types import Endpoint
 
 Row = tuple[Any, ...]
 
+PIECE = 200
+"""Sockets looked at in one turn of the loop: about a millisecond's work."""
+
 
 def _table(columns: str, rows: Any, line: Callable[[Row], str] = lambda row: " ".join(map(str, row)), **more: Any) -> Rows:
     return Rows(tuple(columns.split()), rows, line, **more)
 
 
-def _sockets(session: Session) -> Iterator[Any]:
-    """Every open socket; those that close while a long list is written are left out."""
-    runtime = session.world.runtime
-    listeners = runtime.listeners() if runtime is not None else []
-    for thing in [*listeners, *session.world.clients, *session.world.backends]:
+async def _sockets(session: Session) -> AsyncIterator[Any]:
+    """Every open socket; each has `kind` and `describe`.
+
+    They come PIECE in a turn of the loop, so that ten thousand hold nobody up; those that close meanwhile are left out.
+    """
+    world = session.world
+    listeners = world.runtime.listeners() if world.runtime is not None else []
+    for number, thing in enumerate((*listeners, *world.clients, *world.backends), 1):
         if getattr(thing, "state", "") != "closed":
             yield thing
+        if number % PIECE == 0:
+            await asyncio.sleep(0)
 
 
 @command
@@ -39,9 +49,7 @@ def show_service(session: Session, service: Service | None = None) -> Reply:
     Source: Perlbal manual, show service.
     """
     if service is not None:
-        rows = list(_service_facts(service))
-        head = (f"SERVICE {service.name}",)
-        return _table("key value", rows, lambda row: f"{row[0]:>14}: {row[1]}" if row[0] else str(row[1]), head=head)
+        return _table("key value requests", list(_service_facts(service)), _fact_line, head=(f"SERVICE {service.name}",))
     services = sorted(session.world.services.values(), key=lambda each: each.name)
     return _table(
         "name listen state role",
@@ -51,22 +59,30 @@ def show_service(session: Session, service: Service | None = None) -> Reply:
 
 
 def _service_facts(service: Service) -> Iterator[Row]:
-    yield "listening", service["listen"] or "--"
-    yield "role", service.role
+    yield "listening", service["listen"] or "--", None
+    yield "role", service.role or "--", None
     handler: Any = service.handler
     if service.role == "reverse_proxy":
         bored = sum(map(len, handler.bored.values())) if handler is not None else 0
-        yield "pend clients", len(handler.waiting) if handler is not None else 0
-        yield "pend backend", handler.connecting if handler is not None else 0
-        yield "bored", bored
+        yield "pend clients", len(handler.waiting) if handler is not None else 0, None
+        yield "pend backend", handler.connecting if handler is not None else 0, None
+        yield "bored", bored, None
         pool = service["pool"]
         if pool:
-            yield "pool", pool
-            yield "nodes", ""
+            yield "pool", pool, None
+            yield "nodes", len(service.world.pool(pool).nodes), None
             for node in service.world.pool(pool).nodes:
-                yield "", f"{'':16}{node.name:<21} {node.requests:>7}"
+                yield "node", node.name, node.requests
     if service.role == "web_server":
-        yield "docroot", service["docroot"]
+        yield "docroot", service["docroot"] or "--", None
+
+
+def _fact_line(row: Row) -> str:
+    """Perlbal's block: key and value, and under `nodes:` a line for each."""
+    key, value, requests = row
+    if key == "node":
+        return f"{'':16}{value:<21} {requests:>7}"
+    return f"{key:>14}:" + (f" {value}" if key != "nodes" else "")
 
 
 @command
@@ -125,54 +141,56 @@ def show_tunables(session: Session, service: Service | None = None) -> Reply:
 
 
 @command
-def states(session: Session, service: Service | None = None) -> Reply:
+async def states(session: Session, service: Service | None = None) -> Reply:
     """How many connections of each class are in each state.
 
     Source: Perlbal manual, states.
     """
-    kinds = (thing.kind() for thing in _sockets(session))
+    kinds = [thing.kind() async for thing in _sockets(session)]
     tally = Tally(kind[:2] for kind in kinds if service is None or kind[2] == service.name)
     return _table("class state count", [(*key, number) for key, number in sorted(tally.items())])
 
 
 @command
-def socks(session: Session) -> Reply:
-    """Every open connection, one a line.
+async def socks(session: Session) -> Reply:
+    """Every open connection, one a line, by descriptor.
 
     Source: Perlbal manual, socks.
     """
-    infos = (thing.describe() for thing in _sockets(session))
+    infos = sorted([thing.describe() async for thing in _sockets(session)], key=lambda info: info.fd)
     rows = ((info.fd, info.age, info.class_name, info.state, info.service, info.text) for info in infos)
     return _table("fd age class state service text", rows, lambda row: f"{row[0]:5d} {row[1]:5d}s {row[5]}", head=("   fd    age",))
 
 
 @command
-def socks_summary(session: Session) -> Reply:
+async def socks_summary(session: Session) -> Reply:
     """How many connections of each class are open.
 
     Source: Perlbal manual, socks summary.
     """
-    tally = Tally(thing.kind()[0] for thing in _sockets(session))
-    buffered = sum(
-        thing.transport.get_write_buffer_size()
-        for thing in [*session.world.clients, *session.world.backends]
-        if getattr(thing, "transport", None) is not None
-    )
+    tally: Tally[str] = Tally()
+    buffered = 0
+    async for thing in _sockets(session):
+        tally[thing.kind()[0]] += 1
+        transport = getattr(thing, "transport", None)
+        buffered += transport.get_write_buffer_size() if transport is not None else 0
     tail = ("", f"Aggregate write buffer: {buffered / 1024:.1f}k", f"            Open files: {sum(tally.values())}")
     return _table("count class", [(number, name) for name, number in sorted(tally.items())], lambda row: f"{row[0]:5d} {row[1]}", tail=tail)
 
 
 @command
 def nodes(session: Session, node: Endpoint | None = None) -> Reply:
-    """What is known of each node.
+    """What is known of each node; times are in seconds since 1970.
 
     Source: Perlbal manual, nodes. differs: connects counts only those that succeeded.
     """
     rows: list[Row] = []
+    began = session.world.clock.epoch() - session.world.clock.now()
     for pool in session.world.pools.values():
         for each in pool.nodes:
             if node is not None and each.endpoint != node:
                 continue
+            rows += [(each.name, f"last{key}", int(began + at)) for key, at in _last(each) if at]
             rows += [
                 (each.name, "attempts", each.connects + each.failures),
                 (each.name, "connects", each.connects),
@@ -182,6 +200,10 @@ def nodes(session: Session, node: Endpoint | None = None) -> Reply:
             ]
             rows += [(each.name, f"responsecodes {code}", number) for code, number in sorted(each.responses.items())]
     return _table("node key value", rows)
+
+
+def _last(node: Node) -> tuple[tuple[str, float], ...]:
+    return ("attempt", node.last_attempt), ("connect", node.last_connect), ("response", node.last_response)
 
 
 @command
@@ -260,15 +282,17 @@ def proc(session: Session) -> Reply:
 
 
 @command
-def fd(session: Session) -> Reply:
+async def fd(session: Session) -> Reply:
     """The limit of open files, and how many are open.
 
     Source: Perlbal manual, fd.
     """
     try:
-        used = len(os.listdir("/proc/self/fd")) - 1
+        used = os.stat("/proc/self/fd").st_size  # the number of them, since Linux 6.2
+        if not used and session.live:  # to list fifteen thousand takes too long to do it here
+            used = len(await asyncio.get_running_loop().run_in_executor(None, os.listdir, "/proc/self/fd")) - 1
     except OSError:
-        used = sum(1 for _ in _sockets(session))
+        used = len([thing async for thing in _sockets(session)])
     return _table("key value", [("max", resource.getrlimit(resource.RLIMIT_NOFILE)[0]), ("cur", used)])
 
 
@@ -278,7 +302,7 @@ def dumpconfig(session: Session) -> Reply:
 
     Source: Perlbal manual, dumpconfig. differs: complete, in an order that loads.
     """
-    return Text(dump_lines(session), end_dot=False)
+    return Text(dropwhile(lambda line: not line, dump_lines(session)), end_dot=False)
 
 
 def dump_lines(session: Session) -> Iterator[str]:
@@ -318,18 +342,18 @@ _FIRST = ("role", "listen", "pool", "plugins")
 
 
 def _service_settings(service: Service, tunables: Any) -> Iterator[str]:
-    said = service.explicit
+    defaults = service.world.defaults
+    said = dict(service.explicit)
+    for name in defaults.keys() - said.keys():
+        tunable, value = tunables.get(name), service.values.get(name)
+        if tunable is not None and value is not None and value != tunable.parse(defaults[name]):
+            said[name] = tunable.type.render(value)  # the DEFAULT came after this service
     for name in (*(n for n in _FIRST if n in said), *sorted(set(said) - set(_FIRST))):
         if name == "default_service":
             continue  # may name a service that comes later
         value = service.values[name]
-        tunable = tunables[name]
-        text = said[name] if value is None else tunable.type.render(value)
+        text = said[name] if value is None else tunables[name].type.render(value)
         yield f"SET {name} = {quoted(text)}"
-    for name in sorted(service.world.defaults.keys() - said.keys()):
-        tunable, value = tunables.get(name), service.values.get(name)
-        if tunable is not None and value is not None and value != tunable.parse(service.world.defaults[name]):
-            yield f"SET {name} = {quoted(tunable.type.render(value))}"  # the DEFAULT came after this service
     for rule in service.header_rules:
         name = rule.name.decode()
         if rule.value is None:

@@ -10,6 +10,7 @@ Live, a LOAD that brings new statements builds the new parser in a thread (50 ms
 """
 
 import asyncio
+import codecs
 import inspect
 import re
 from collections.abc import Callable, Coroutine
@@ -88,7 +89,7 @@ class Interpreter:
         """Carry out a whole file; its mistakes, in order. Raises: OSError if it cannot be read."""
         data = Path(path).read_bytes()
         self.folder = Path(path).resolve().parent
-        lines = data.decode("utf-8", "surrogateescape").split("\n")
+        lines = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
         run = _FileRun(self, path)
         self._in_file = True
         try:
@@ -203,6 +204,8 @@ class _FileRun:
         self._faulty: set[str] = set()
         """Names of objects that a mistake was made about; they are not checked at ENABLE."""
         self._plugin_failed = False
+        self._roleless: set[str] = set()
+        """Services whose SET role was refused; that others of their settings need one is not held against them."""
 
     def line(self, number: int, text: str) -> None:
         """Carry out one line."""
@@ -261,6 +264,10 @@ class _FileRun:
             about = statement.get("object_name") or statement.get("selector_name")
             current = about or (self._session.current.name if self._session.current is not None else "")
             self._faulty.add(current.lower())
+            if rule == "set" and str(statement.get("tunable")).lower() == "role":
+                self._roleless.add(current.lower())
+            elif rule == "set" and current.lower() in self._roleless and "SET role " in mistake.message:
+                return
             if self._plugin_failed and rule == "set" and not _near(mistake) and self._from_plugin(statement):
                 return
         self._report(mistake)

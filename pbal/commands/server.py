@@ -63,7 +63,7 @@ def help_(session: Session, words: str | None = None) -> Reply:
     wanted = words.lower().replace("_", " ").split()
     found = [rule for rule in rules if _matches(language.syntax(rule), rule, wanted)]
     if not found:
-        hint = did_you_mean(words.replace(" ", "_"), rules)
+        hint = did_you_mean(words.lower(), [rule.replace("_", " ") for rule in rules])
         raise CommandError(f"no statement is called '{words}'", "words", hint)
     lines = []
     for rule in found:

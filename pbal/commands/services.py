@@ -67,7 +67,10 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
         if error.about == tunable and plugin in bundled_fragments().keys() - session.world.plugins.keys():
             raise CommandError(error.message, "tunable", f"LOAD {plugin} adds the tunables {plugin}_...") from None
         if error.about == value:
-            raise CommandError(error.message, "value", did_you_mean(value, error.candidates)) from None
+            known = session.world.tunables.get(tunable.lower())
+            raise CommandError(
+                error.message, "value", did_you_mean(value, error.candidates or (known.type.choices if known else ()))
+            ) from None
         raise
     return OK
 

@@ -4,20 +4,24 @@ A line, ended by LF or CRLF, is a statement; several may come in one packet and 
 line that holds a single dot, a statement that changed something is answered OK (unless VERBOSE off), a refusal is
 `ERROR: ` and the reason, in one line: scripts go by lines, and who typed it sees what was typed. Output lines end with CRLF.
 
-A console is worked by one task, which exists while there is something to do. A long list is written PIECES rows at a time,
-and the task gives way between two pieces and while the socket is full: fifteen thousand parked polls are listed
-without holding up one of them.
+A console is worked by one task, which exists while there is something to do. A long list is written a piece at a time, and
+the task gives way between two pieces, between two statements, and while the socket is full: fifteen thousand parked polls
+are listed without holding up one of them, and who sends much and reads nothing fills no memory.
 
-Who speaks HTTP to a console is a browser that somebody else's page sent here. It is refused at the first line, before
-any of its lines could be taken for a statement.
+What arrived is carried out, whether or not somebody is still there to read the answer: `printf ... | nc` may close at once,
+and a LOAD or RELOAD is not left half done. A list that nobody reads any more is not written.
+
+Who speaks HTTP to a console is a browser that somebody else's page sent here; who begins with binary octets speaks TLS or the
+like, where that page's server chooses some of what the browser sends. Both are refused before any of it could be
+taken for a statement.
 """
 
 import asyncio
+import codecs
 import itertools
 import logging
 import re
 from collections import deque
-from collections.abc import Iterator
 from math import inf
 from typing import Any, Final, cast
 
@@ -25,7 +29,7 @@ from pbal.commands.interpreter import Interpreter
 from pbal.commands.session import Session
 from pbal.lang.mistakes import Mistake
 from pbal.model.service import Service
-from pbal.net.tasks import cancel_all, spawn
+from pbal.net.tasks import spawn
 from pbal.observe.sockets import Kind, SocketInfo
 from pbal.schema.commands import OK, Reply
 
@@ -33,13 +37,26 @@ log = logging.getLogger("pbal.console")
 
 PIECE: Final = 200
 """Lines written between two turns of the loop: about a millisecond's work."""
+PIECE_OCTETS: Final = 65536
+"""A piece ends here as well: a line may hold a whole message."""
+LINGER_SECONDS: Final = 2.0
+"""How long what still comes from a client that was refused is read and dropped."""
 LONGEST_LINE: Final = 65536
 MOST_WAITING: Final = 1000
 """Lines kept while earlier ones are carried out; then reading pauses."""
 
-_HTTP = re.compile(rb"[A-Za-z]+ \S+ HTTP/\d", re.ASCII)
-_TELNET = re.compile(rb"\xff(?:[\xfb-\xfe].|\xfa.*?\xff\xf0|[\xf0-\xf9])", re.DOTALL)
-"""Option negotiation (RFC 854), which telnet may send by itself."""
+_HTTP = re.compile(rb"\s*[!#-'*+.0-9A-Z^-z|~-]+ \S+ HTTP/\d", re.ASCII)
+_BINARY = re.compile(rb"\x16\x03|\x00")
+"""How TLS begins, and STUN."""
+EOT: Final = b"\x04"
+"""Control-D, which a terminal sends instead of ending the connection."""
+_DROP: Final = b"\x03"
+"""Control-C: the line begun is dropped."""
+_WONT_TIMING_MARK: Final = b"\xff\xfc\x06"
+_TELNET = re.compile(rb"\xff(?:[\xfb-\xfe].|\xfa.{0,64}?\xff\xf0|([\xec-\xf9]))", re.DOTALL)
+"""Option negotiation and commands (RFC 854, RFC 1184), which telnet sends for some keys."""
+_TELNET_CUT = re.compile(rb"\xff(?:[\xfb-\xfe]?|\xfa.{0,65})\Z", re.DOTALL)
+"""The beginning of one, whose rest is in the next packet."""
 
 
 class ConsoleConnection(asyncio.Protocol):
@@ -58,7 +75,11 @@ class ConsoleConnection(asyncio.Protocol):
         self._lines: deque[bytes] = deque()
         self._working = False
         self._ended = False
+        """No more lines are taken: the client sent its last, or one that ends it."""
+        self._parting = ""
+        """What is still said after the last answer."""
         self._first = True
+        self._refused = False
         self._commands = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -76,31 +97,74 @@ class ConsoleConnection(asyncio.Protocol):
         self.service.world.clients.discard(self)
         self.service.world.counters.counts["clients"] -= 1
         self._room.set()
-        cancel_all(self)
 
     def data_received(self, data: bytes) -> None:
-        self._buffer = _TELNET.sub(b"", self._buffer + data)
-        *lines, self._buffer = self._buffer.split(b"\n")
-        if self._first and lines:
-            self._first = False
-            if _HTTP.match(lines[0]):
-                log.warning("%s: HTTP on the console refused", self.peer_name)
-                self._write(["ERROR: this is a line console, it does not speak HTTP"])
-                self.transport.close()
-                return
-        self._lines.extend(lines)
-        if len(self._buffer) > LONGEST_LINE:
-            self._write([f"ERROR: a line is longer than {LONGEST_LINE} octets"])
-            self.transport.close()
+        if self._ended:
             return
-        if len(self._lines) > MOST_WAITING:
-            self.transport.pause_reading()
+        data = self._buffer + data
+        if self._first and self._is_foreign(data):
+            return
+        cut = b""
+        if b"\xff" in data:
+            data = _TELNET.sub(self._key, data)
+            if found := _TELNET_CUT.search(data):
+                data, cut = data[: found.start()], found[0]
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._take(line)
+        if len(rest) + len(cut) > LONGEST_LINE + 1 or rest.startswith(EOT):
+            self._take(rest + cut)
+        if not self._ended:
+            self._buffer = rest + cut
+            if len(self._lines) > MOST_WAITING:
+                self.transport.pause_reading()
         self._work()
+
+    def _is_foreign(self, data: bytes) -> bool:
+        """Whether the first line is no console's; it is refused then, and nothing of it taken."""
+        self._first = b"\n" not in data.lstrip()
+        if _HTTP.match(data):
+            what = "HTTP"
+        elif _BINARY.match(data):
+            what = "anything binary"
+        else:
+            return False
+        self.service.world.log_limited("console", "%s: refused: a console does not speak %s", self.peer_name, what)
+        self._ended = True
+        self._part(f"ERROR: this is a line console, it does not speak {what}")
+        return True
+
+    def _key(self, found: re.Match[bytes]) -> bytes:
+        """What a key means that telnet made a command of: Control-C, Control-\\, Control-Z drop the line begun, Control-D ends.
+
+        After the first three telnet shows nothing until an option it asks for with them is answered.
+        """
+        command = found[1]
+        if command in (b"\xf4", b"\xee", b"\xed"):
+            if self._room.is_set():
+                self.transport.write(_WONT_TIMING_MARK)
+            return _DROP
+        return b"\n" + EOT if command == b"\xec" else b""
+
+    def _take(self, line: bytes) -> None:
+        """One line has come."""
+        line = line.rpartition(_DROP)[2].removesuffix(b"\r").removeprefix(codecs.BOM_UTF8)
+        if self._ended:
+            return
+        if len(line) > LONGEST_LINE:
+            self._parting = f"ERROR: a line is longer than {LONGEST_LINE} octets"
+        elif not line.startswith(EOT):
+            self._lines.append(line)
+            return
+        self._ended = True
+        self._buffer = b""
 
     def eof_received(self) -> bool:
         """What was sent is still carried out and answered: `printf ... | nc` works."""
+        if self._refused:
+            return False
         if self._buffer:
-            self._lines.append(self._buffer)
+            self._take(self._buffer)
             self._buffer = b""
         self._ended = True
         self._work()
@@ -121,19 +185,39 @@ class ConsoleConnection(asyncio.Protocol):
 
     async def _carry_out(self) -> None:
         """Carry out waiting lines until none is left."""
+        transport = self.transport
         try:
-            while self._lines and not self._session.closing and not self.transport.is_closing():
+            while self._lines and not self._session.closing:
                 line = self._lines.popleft()
                 self._commands += 1
                 self.state = "working"
-                await self._one(line.rstrip(b"\r").decode("utf-8", "surrogateescape"))
-                if len(self._lines) < MOST_WAITING and not self.transport.is_reading() and not self._ended:
-                    self.transport.resume_reading()
+                await self._one(line.decode("utf-8", "surrogateescape"))
+                await self._give_way()
+                if len(self._lines) < MOST_WAITING and not self._ended and not transport.is_closing() and not transport.is_reading():
+                    transport.resume_reading()
         finally:
             self._working = False
-            self.state = "waiting"
-        if self._session.closing or (self._ended and not self._lines):
-            self.transport.close()
+            if self.state == "working":
+                self.state = "waiting"
+        if self._session.closing or self._ended:
+            if self._parting:
+                self._part(self._parting)
+            else:
+                transport.close()
+
+    def _part(self, refusal: str) -> None:
+        """Say why, and drop what still comes for a while: a reset because of it would take the words away."""
+        self._write([refusal])
+        self._refused = True
+        self.state = "lingering"
+        self.deadline = self.service.world.clock.now() + LINGER_SECONDS
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+
+    async def _give_way(self) -> None:
+        """Let others have a turn, and wait until the client took what was written."""
+        await asyncio.sleep(0)
+        await self._room.wait()
 
     async def _one(self, line: str) -> None:
         try:
@@ -141,6 +225,8 @@ class ConsoleConnection(asyncio.Protocol):
             if reply is not None:
                 await self._answer(reply, json)
         except Mistake as mistake:
+            if not mistake.hint and mistake.message.endswith("is not a statement"):
+                mistake.hint = "help lists the statements"
             self._write([f"ERROR: {mistake.in_one_line()}"])
         except Exception as error:  # a fault of ours is answered in one line, and logged whole
             log.error("console, %r: %r", line[:100], error, exc_info=error)
@@ -152,19 +238,25 @@ class ConsoleConnection(asyncio.Protocol):
             if self._session.verbose:
                 self._write(["OK"])
             return
-        lines: Iterator[str] = iter(itertools.chain(reply.as_json(), (".",)) if json else reply.as_text())
-        while piece := list(itertools.islice(lines, PIECE)):
-            if self.transport.is_closing():
-                return
-            self._write(piece)
-            await asyncio.sleep(0)
-            await self._room.wait()
+        piece: list[str] = []
+        octets = 0
+        for line in itertools.chain(reply.as_json(), (".",)) if json else reply.as_text():
+            piece.append(line)
+            octets += len(line)
+            if len(piece) == PIECE or octets > PIECE_OCTETS:
+                self._write(piece)
+                piece, octets = [], 0
+                await self._give_way()
+                if self.transport.is_closing():
+                    return
+        self._write(piece)
         if getattr(reply, "end_dot", True) is False and self._session.verbose and not self._session.closing and not json:
             self._write(["OK"])
 
     def _write(self, lines: list[str]) -> None:
-        text = "".join(f"{line}\r\n" for line in lines)
-        self.transport.write(text.encode("utf-8", "replace"))
+        if lines and not self.transport.is_closing():
+            text = "".join(f"{line}\r\n" for line in lines)
+            self.transport.write(text.encode("utf-8", "replace"))
 
     # -- like every connection -----------------------------------------------------------------------------------
 
@@ -175,7 +267,8 @@ class ConsoleConnection(asyncio.Protocol):
         return f"{name[0]}:{name[1]}" if name else "unknown"
 
     def expired(self, now: float) -> None:
-        """A console never times out."""
+        """A console never times out; one that was refused does."""
+        self.transport.abort()
 
     def shutdown(self, graceful: bool) -> None:
         """Close, after what was written has gone out if graceful."""

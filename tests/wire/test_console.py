@@ -1,0 +1,898 @@
+"""The management console at length: packets cut anywhere, strangers, slow and vanished readers, every query twice, live changes."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import resource
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from lab import lab, read_response, until
+
+from pbal import __version__
+from pbal.api import ManualClock
+from pbal.commands.interpreter import Interpreter
+from pbal.console import connection
+from pbal.console.connection import ConsoleConnection
+from pbal.lang.parser import Language, bundled_fragments
+from pbal.model.world import World
+from pbal.net.tasks import running
+
+CONF = """
+    LOAD poll
+    LOAD vhosts
+    CREATE POOL app
+      POOL app ADD {node}
+    CREATE SERVICE chat
+      SET role             = reverse_proxy
+      SET listen           = 127.0.0.1:0
+      SET pool             = app
+      SET plugins          = poll
+      SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
+      SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
+    ENABLE chat
+    CREATE SERVICE files
+      SET role    = web_server
+      SET listen  = 127.0.0.1:0
+      SET docroot = .
+    ENABLE files
+    CREATE SERVICE front
+      SET role            = selector
+      SET listen          = 127.0.0.1:0
+      SET default_service = files
+    ENABLE front
+    CREATE SERVICE console
+      SET role   = management
+      SET listen = 127.0.0.1:0
+    ENABLE console
+"""
+QUIET = CONF.format(node="127.0.0.1:1")
+
+
+class Console:
+    """A console held open: a statement, the lines of its answer."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def line(self) -> str:
+        async with asyncio.timeout(10):
+            line = (await self.reader.readline()).decode()
+        assert line.endswith("\r\n"), line
+        return line[:-2]
+
+    async def ask(self, statement: str) -> list[str]:
+        """The answer, without the dot that ends a list."""
+        self.writer.write(statement.encode() + b"\n")
+        lines = [await self.line()]
+        while lines[-1] not in (".", "OK") and not lines[0].startswith("ERROR: "):
+            lines.append(await self.line())
+        return lines[:-1] if lines[-1] == "." else lines
+
+
+async def console(pbal) -> Console:
+    return Console(*await pbal.connect("console"))
+
+
+async def talk(pbal, *packets: bytes) -> list[str]:
+    """Send packets, each read before the next is sent, end our side; every line until theirs ends."""
+    reader, writer = await pbal.connect("console")
+    writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for packet in packets:
+        before = OCTETS[0]
+        writer.write(packet)
+        await until(lambda: OCTETS[0] == before + len(packet), "the packet to be read")  # noqa: B023
+    writer.write_eof()
+    async with asyncio.timeout(10):
+        data = await reader.read()
+    assert not data or data.endswith(b"\r\n")
+    return data.decode("utf-8", "backslashreplace").split("\r\n")[:-1]
+
+
+OCTETS = [0]
+"""Octets that consoles were handed."""
+
+
+@pytest.fixture(autouse=True)
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count them."""
+    taken = ConsoleConnection.data_received
+
+    def data_received(self: ConsoleConnection, data: bytes) -> None:
+        OCTETS[0] += len(data)
+        taken(self, data)
+
+    monkeypatch.setattr(ConsoleConnection, "data_received", data_received)
+
+
+def consoles(pbal) -> list[ConsoleConnection]:
+    return [thing for thing in pbal.world.clients if isinstance(thing, ConsoleConnection)]
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Vanish: the other side gets a reset."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+class Kept(logging.Handler):
+    """What was logged."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+# -- lines ---------------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_a_session_may_be_cut_anywhere(lab):
+    pbal = await lab.pbal(QUIET)
+    session = (
+        b"\r\n# a note\r\n  \t \nUSE app\r\nSET balance_method = round_robin   # why\n"
+        b"no\xff\xfd\x06nsense \xc3\xa4\r\nshow\xff\xfa\x1f\x00\x0a\x00\x18\xff\xf0 pool\r\n"
+        b"not this\xff\xf3\xff\xf1!\nqueues AS JSON\nverbose off\nUSE files\n\n\nshow service"
+    )
+    answers = await talk(pbal, session)
+    assert answers[:4] == ["OK", "OK", "ERROR: 'nonsense' is not a statement: help lists the statements", "app nodes 1"]
+    assert answers[6:8] == ["ERROR: 'not' is not a statement: help lists the statements", "["]
+    assert (answers[-1], answers.count("OK"), answers.count(".")) == (".", 2, 3)
+    for cut in range(1, len(session)):
+        assert await talk(pbal, session[:cut], session[cut:]) == answers, session[:cut]
+    assert await talk(pbal, *(session[place : place + 1] for place in range(len(session)))) == answers
+
+
+@lab
+async def test_what_says_nothing_is_answered_by_nothing(lab):
+    pbal = await lab.pbal(QUIET)
+    assert await talk(pbal, b"") == []
+    assert await talk(pbal, b"\n\r\n# x\n \t # y\n\t\n   ") == []
+    assert await talk(pbal, b"#" + b"x" * (connection.LONGEST_LINE - 1) + b"\nUSE app\n") == ["OK"]
+    assert pbal.counts["console_commands"] == 1
+
+
+@lab
+async def test_keys_of_telnet(lab):
+    pbal = await lab.pbal(QUIET)
+    reader, writer = await pbal.connect("console")
+    writer.write(b"SHUTDOWN\xff\xf4\xff\xfd\x06USE app\n")  # Control-C: interrupt, and an option telnet waits for to be answered
+    assert await reader.readline() == b"\xff\xfc\x06OK\r\n"
+    writer.write(b"SHUTDOWN\x03USE app\n")
+    assert await reader.readline() == b"OK\r\n"
+    for end in (b"\x04", b"\xff\xec"):  # Control-D
+        reader, writer = await pbal.connect("console")
+        writer.write(b"USE app\n" + end)
+        assert await reader.read() == b"OK\r\n"
+        assert await talk(pbal, b"USE app\n" + end + b"USE nothing\n") == ["OK"]
+    assert await talk(pbal, "\ufeffUSE app\n".encode()) == ["OK"], "a file with a mark at its beginning"
+
+
+NO_TEXT = [
+    b"up\x00time",
+    b"\x01",
+    b"uptime\x07",
+    b"\x1b[A",
+    b"\x7f",
+    b"show service \x85",
+    b"\xc3\x28",
+    b"\xed\xa0\x80",
+    b"\xf8\x88\x80\x80\x80",
+    b"up\xff",
+    b"\xfe\xff",
+    "show service \u202eflies".encode(),
+    b"uptime\ruptime",
+    b"up\xff\xfb\x01\xfftime",
+]
+
+
+@lab
+async def test_octets_that_are_no_text_are_refused_in_one_clean_line(lab):
+    pbal = await lab.pbal(QUIET)
+    before = await pbal.say("dumpconfig")
+    for line in NO_TEXT:
+        answers = await talk(pbal, b"USE app\n" + line + b"\nUSE app\n")
+        assert len(answers) == 3 and answers[0] == answers[2] == "OK", answers
+        assert answers[1].startswith("ERROR: ") and answers[1].isprintable(), answers
+    assert await pbal.say("dumpconfig") == before
+
+
+@lab
+async def test_a_line_too_long_ends_the_console_however_it_comes(lab):
+    pbal = await lab.pbal(QUIET)
+    reader, writer = await pbal.connect("console")
+    writer.write(b"x" * 2 * connection.LONGEST_LINE)
+    assert await reader.readline() == b"ERROR: a line is longer than 65536 octets\r\n", "at once, before it ends"
+    for ending in (b"", b"\n", b"\r\nSET files.max_body = 2\n"):
+        long = b"x" * (connection.LONGEST_LINE + 1)
+        wanted = ["OK", "ERROR: a line is longer than 65536 octets"]
+        said = b"SET files.max_body = 1\n"
+        assert await talk(pbal, said + long + ending) == wanted
+        assert await talk(pbal, said + long[:40000], long[40000:] + ending) == wanted
+        assert await talk(pbal, said, "ä".encode() * 40000 + ending) == wanted, "octets count, not characters"
+        assert await talk(pbal, said + long, b"\nSET files.max_body = 3\n") == wanted
+        assert pbal.world.service("files")["max_body"] == 1
+        assert len(await talk(pbal, long[:-1] + ending)) == (2 if b"SET" in ending else 1), "that long is only no statement"
+
+
+@lab
+async def test_everything_pipelined_is_answered_in_order_after_an_end(lab):
+    pbal = await lab.pbal(QUIET)
+    number = 2 * connection.MOST_WAITING
+    lines = [b"USE app\nSET files max_body = %d\nshow pool\nxyzzy%d\n" % (n, n) for n in range(1, number // 4)]
+    answers = await talk(pbal, b"".join(lines)[:-1])
+    block = ["OK", "OK", "app nodes 1", "app services 1", "."]
+    wanted = [line for n in range(1, number // 4) for line in (*block, f"ERROR: 'xyzzy{n}' is not a statement: help lists the statements")]
+    assert answers == wanted
+    assert pbal.world.service("files")["max_body"] == number // 4 - 1
+    assert await talk(pbal, b"USE app\n" * (3 * connection.MOST_WAITING)) == ["OK"] * (3 * connection.MOST_WAITING)
+
+
+@lab
+async def test_quit_closes_and_what_follows_is_not_carried_out(lab):
+    pbal = await lab.pbal(QUIET)
+    for word in (b"quit", b"QUIT", b"exit", b"  Exit  # home"):
+        reader, writer = await pbal.connect("console")
+        writer.write(b"USE app\n" + word + b"\nSET files max_body = 1\n")
+        assert await reader.read() == b"OK\r\n"
+    assert pbal.world.service("files")["max_body"] != 1
+
+
+@lab
+async def test_verbose_is_a_consoles_own(lab):
+    pbal = await lab.pbal(QUIET)
+    first, second = await console(pbal), await console(pbal)
+    first.writer.write(b"VERBOSE off\nUSE app\ndumpconfig\nnope\n")
+    assert await first.line() == "LOAD poll", "no OK before it, and a blank line only between blocks"
+    while (line := await first.line()) != "ENABLE console":
+        assert line != "OK"
+    assert (await first.line()).startswith("ERROR: ")
+    assert await second.ask("USE app") == ["OK"]
+    assert (await second.ask("dumpconfig"))[-1] == "OK"
+
+
+# -- strangers -----------------------------------------------------------------------------------------------------
+
+EVIL = b"SET files.max_body = 1\nPOOL app REMOVE 127.0.0.1:1\nSHUTDOWN\n"
+
+
+STRANGERS = [
+    b"POST / HTTP/1.1\r\nHost: 127.0.0.1:16000\r\nContent-Type: text/plain\r\n\r\n",
+    b"get /socks HTTP/1.0\n\n",
+    b"OPTIONS * HTTP/1.1\r\n\r\n",
+    b"M-SEARCH / HTTP/1.1\r\n\r\n",
+    b"\r\n\nPUT /x HTTP/1.1\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+    b"POST /%0aSHUTDOWN HTTP/1.1\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n",
+    b"\x00\x03\x00\x24\x21\x12\xa4\x42\n",
+]
+
+
+@lab
+async def test_a_browser_sent_here_by_somebody_carries_out_nothing(lab):
+    pbal = await lab.pbal(QUIET)
+    kept = Kept(logging.WARNING)
+    logging.getLogger("pbal").addHandler(kept)
+    for head in STRANGERS:
+        for packets in ([head + EVIL], [head, EVIL], [head[:1], head[1:], EVIL, EVIL], [head + EVIL[:5], EVIL[5:]]):
+            answers = await talk(pbal, *packets)
+            assert len(answers) == 1 and answers[0].startswith("ERROR: this is a line console, it does not speak "), answers
+    logging.getLogger("pbal").removeHandler(kept)
+    assert pbal.counts["console_commands"] == 0
+    assert (await talk(pbal, b"show pool app\n"))[0] == "127.0.0.1:1 0"
+    assert pbal.world.service("files")["max_body"] != 1
+    assert sum("refused" in message for message in kept.messages) == 1, "once in ten seconds is enough"
+
+
+@lab
+async def test_a_browser_that_stays_is_closed(lab):
+    pbal = await lab.pbal(QUIET)
+    reader, writer = await pbal.connect("console")
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    assert (await reader.readline()).startswith(b"ERROR: ")
+    (refused,) = consoles(pbal)
+    assert refused.state == "lingering" and refused.deadline <= pbal.world.clock.now() + connection.LINGER_SECONDS
+    assert "ClientManage lingering 1" in await pbal.say("states")
+    refused.deadline = 0.0
+    pbal.server._tick_handle.cancel()
+    pbal.server._tick()  # which comes once a second by itself
+    await until(lambda: not consoles(pbal), "it to be closed")
+    assert (await talk(pbal, b"poll publish chat lobby GET / HTTP/1.1\nUSE app\n"))[1:] == ["OK", "OK"], "only the first line counts"
+
+
+# -- readers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What consoles write at a time."""
+    pieces: list[list[str]] = []
+    write = ConsoleConnection._write
+
+    def _write(self: ConsoleConnection, lines: list[str]) -> None:
+        pieces.append(list(lines))
+        write(self, lines)
+
+    monkeypatch.setattr(ConsoleConnection, "_write", _write)
+    return pieces
+
+
+async def crowd(pbal, number: int) -> list[asyncio.StreamWriter]:
+    """Connections that say nothing."""
+    writers = [(await pbal.connect("files"))[1] for _ in range(number)]
+    await until(lambda: len(pbal.world.clients) >= number, "the crowd")
+    return writers
+
+
+def test_long_lists_are_written_in_pieces(written):
+    @lab
+    async def run(lab):
+        pbal = await lab.pbal(QUIET)
+        await crowd(pbal, 450)
+        answers = await talk(pbal, b"socks all\n")
+        assert len(answers) == 1 + 4 + 450 + 1 + 1
+        assert [len(piece) for piece in written if piece] == [200, 200, 57]
+        assert answers[0] == "   fd    age" and answers[-1] == "."
+        descriptors = [int(line.split()[0]) for line in answers[1:-1]]
+        assert descriptors == sorted(set(descriptors))
+        written.clear()
+        for _ in range(8):
+            assert (
+                await pbal.ask("chat", b"POST /publish/q HTTP/1.1\r\nHost: c\r\nContent-Length: 30000\r\n\r\n" + b"y" * 30000)
+            ).status == 202
+        assert len(await talk(pbal, b"show queue chat q\n")) == 10
+        assert max(sum(map(len, piece)) for piece in written) < connection.PIECE_OCTETS + 31000
+
+    run()
+
+
+async def unread(pbal) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, ConsoleConnection]:
+    """The only console, whose client does not read, with little room in the kernel; and its other end."""
+    reader, writer = await pbal.connect("console")
+    writer.transport.pause_reading()
+    (stalled,) = await until(lambda: consoles(pbal), "the console")
+    for transport, option in ((writer.transport, socket.SO_RCVBUF), (stalled.transport, socket.SO_SNDBUF)):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, 65536)
+    return reader, writer, stalled
+
+
+@pytest.mark.parametrize(
+    ("statement", "number", "ends"),
+    [
+        ("socks all", 100, "."),
+        ("help\nverbose on", 500, "OK"),
+        ("show queue chat q", 2, "."),
+        ("show tunables", 250, "."),
+        ("z" * 20000, 60, f"ERROR: '{'z' * 20000}' is not a statement: help lists the statements"),
+    ],
+    ids=["socks", "help", "queue", "tunables", "errors"],
+)
+def test_a_reader_that_stops_costs_a_bounded_buffer_and_gets_all_when_it_goes_on(statement, number, ends):
+    @lab
+    async def run(lab):
+        pbal = await lab.pbal(QUIET)
+        await crowd(pbal, 100)
+        body = b"y" * 30000
+        for _ in range(30):
+            published = b"POST /publish/q HTTP/1.1\r\nHost: c\r\nContent-Length: 30000\r\n\r\n" + body
+            assert (await pbal.ask("chat", published)).status == 202
+        reader, writer, stalled = await unread(pbal)
+        writer.write(f"{statement}\n".encode() * number)
+        writer.write_eof()
+        await until(lambda: not stalled._room.is_set(), "its buffer to be full")
+        other = await console(pbal)
+        for _ in range(20):
+            assert len(await other.ask("uptime")) == 3
+        assert stalled.transport.get_write_buffer_size() < 3 * connection.PIECE_OCTETS
+        writer.transport.resume_reading()
+        async with asyncio.timeout(10):
+            answers = (await reader.read()).decode().split("\r\n")
+        assert answers.count(ends) == number
+
+    run()
+
+
+@lab
+async def test_who_vanishes_in_a_long_list_leaves_nothing_behind(lab):
+    pbal = await lab.pbal(QUIET)
+    kept = Kept(logging.ERROR)
+    logging.getLogger("pbal").addHandler(kept)
+    try:
+        held = await crowd(pbal, 450)
+        for abandon in (reset, lambda writer: writer.close()):
+            _, writer, stalled = await unread(pbal)
+            writer.write(b"socks all\nhelp\nshow tunables\n" * 200)
+            await until(lambda: not stalled._room.is_set(), "its buffer to be full")  # noqa: B023
+            abandon(writer)
+            await until(lambda: not consoles(pbal) and "console" not in running(), "it to be gone")
+        reader, writer, stalled = await unread(pbal)
+        writer.write(b"socks all\n" * 50)
+        await until(lambda: not stalled._room.is_set(), "its buffer to be full")
+        for other in held:
+            reset(other)
+        await until(lambda: len(pbal.world.clients) == 1, "the crowd to be gone")
+        writer.transport.resume_reading()
+        writer.write(b"quit\n")
+        async with asyncio.timeout(10):
+            answers = (await reader.read()).decode().split("\r\n")
+        assert answers.count(".") == 50
+        assert not [line for line in answers if line.startswith("ERROR")]
+        assert answers[-3].split()[2].startswith("ClientManage")
+    finally:
+        logging.getLogger("pbal").removeHandler(kept)
+    assert kept.messages == []
+
+
+@lab
+async def test_what_arrived_is_carried_out_whole_though_nobody_reads_the_answer(lab):
+    pbal = await lab.pbal(QUIET)
+    for number in range(3):
+        _, writer = await pbal.connect("console")
+        before = OCTETS[0]
+        statements = b"LOAD vpaths\nUSE files\nSET max_body = %d\n" % (number + 1)
+        writer.write(statements)
+        await until(lambda: OCTETS[0] == before + len(statements), "it to be read")  # noqa: B023
+        reset(writer)
+        await until(lambda: pbal.world.service("files")["max_body"] == number + 1, "the last to be carried out")  # noqa: B023
+        assert (
+            await talk(pbal, b"SET front.plugins = vpaths\nVPATH front ^/x = chat\nSET front.plugins = none\nUNLOAD vpaths\n") == ["OK"] * 4
+        )
+
+
+@lab
+async def test_two_consoles_have_a_current_object_each(lab):
+    pbal = await lab.pbal(QUIET)
+    first, second = await console(pbal), await console(pbal)
+    assert (await second.ask("SET max_body = 1"))[0].startswith("ERROR: omitted service/pool name not implied from context")
+    assert await first.ask("CREATE SERVICE extra") == ["OK"]
+    assert (await second.ask("SET max_body = 1"))[0].startswith("ERROR: omitted")
+    assert await second.ask("USE files") == ["OK"]
+    assert await first.ask("SET role = web_server") == ["OK"]
+    assert await second.ask("SET max_body = 2") == ["OK"]
+    assert await first.ask("SET max_body = 3") == ["OK"]
+    assert (await first.ask("USE nothing"))[0].startswith("ERROR: ")
+    assert await first.ask("SET max_body = 4") == ["OK"], "a USE that failed changes nothing"
+    assert [pbal.world.service(name)["max_body"] for name in ("extra", "files", "chat")] == [4, 2, 200 << 20]
+    assert await second.ask("POOL app ADD 10.0.0.1") == ["OK"]
+    assert await second.ask("SET max_body = 5") == ["OK"], "POOL does not make its pool the current object"
+    assert pbal.world.service("files")["max_body"] == 5
+
+
+# -- queries -------------------------------------------------------------------------------------------------------
+
+
+def joined(row: dict[str, Any]) -> str:
+    return " ".join(map(str, row.values()))
+
+
+def parked(row: dict[str, Any]) -> str:
+    queues = ",".join(row["queues"])
+    return f"{row['id']} {row['service']} {queues} {row['client']} {row['age']}s {row['left']}s {row['looks']}"
+
+
+def fact(row: dict[str, Any]) -> str:
+    if row["key"] == "node":
+        return f"{'':16}{row['value']:<21} {row['requests']:>7}"
+    return f"{row['key']:>14}:" + (f" {row['value']}" if row["key"] != "nodes" else "")
+
+
+SHAPES: dict[str, tuple[Callable[[dict[str, Any]], str], int, int]] = {
+    # A query: how a row of its JSON reads as text, and how many lines stand before and after the rows.
+    "show service": (lambda r: f"{r['name']} {r['listen']} {r['state']}", 0, 0),
+    "show service chat": (fact, 1, 0),
+    "show service files": (fact, 1, 0),
+    "show service front": (fact, 1, 0),
+    "show pool": (joined, 0, 0),
+    "show pool app": (lambda r: f"{r['node']} {r['requests']}", 0, 0),
+    "show plugins": (joined, 0, 0),
+    "plugins": (joined, 0, 0),
+    "show counters": (joined, 0, 0),
+    "show counters LIKE backend_*": (joined, 0, 0),
+    "show counters LIKE nothing*": (joined, 0, 0),
+    "show tunables": (joined, 0, 0),
+    "show tunables files": (joined, 0, 0),
+    "show parked": (parked, 0, 0),
+    "show parked chat LIKE b* LIMIT 1": (parked, 0, 0),
+    "show parked summary": (lambda r: f"{r['service']} parked {r['parked']} queues {r['queues']} oldest {r['oldest']}s", 0, 0),
+    "show queue chat full": (lambda r: f"{r['number']} {r['message']!r}", 1, 0),
+    "show queue chat empty": (lambda r: f"{r['number']} {r['message']!r}", 1, 0),
+    "show store": (lambda r: f"{r['service']} {r['store']} {r['state']} {r['detail']}", 0, 0),
+    "states": (joined, 0, 0),
+    "states chat": (joined, 0, 0),
+    "socks": (lambda r: f"{r['fd']:5d} {r['age']:5d}s {r['text']}", 1, 0),
+    "socks all": (lambda r: f"{r['fd']:5d} {r['age']:5d}s {r['text']}", 1, 0),
+    "socks summary": (lambda r: f"{r['count']:5d} {r['class']}", 0, 3),
+    "nodes": (joined, 0, 0),
+    "nodes 127.0.0.1:1": (joined, 0, 0),
+    "node 127.0.0.1": (joined, 0, 0),
+    "backends": (joined, 0, 0),
+    "queues": (lambda r: f"{r['service']}-{r['key']} {r['value']}", 0, 0),
+    "uptime": (joined, 0, 0),
+    "version": (joined, 0, 0),
+    "proc": (lambda r: f"{r['key']}: {r['value']}" + (f" (+{r['delta']})" if r["delta"] is not None else ""), 0, 0),
+    "fd": (joined, 0, 0),
+}
+MOVES = ("console_commands", "utime: ", "stime: ", "rss_kb: ")
+"""What is another number each time one asks."""
+
+
+@lab
+async def test_every_query_as_json_says_what_its_text_says(lab):
+    language = Language(dict(bundled_fragments()))
+    asked = {statement.rule for query in SHAPES if (statement := language.parse_line(query)) is not None}
+    queries = {statement for statement in language.rules if language.syntax(statement).split()[0] in ("SHOW", "STATES", "SOCKS", "NODES")}
+    assert queries | {"uptime", "version", "proc", "fd", "queues", "backends"} == asked, "each query there is"
+
+    origin = await lab.origin(app)
+    pbal = await lab.pbal(CONF.format(node=origin.address).replace("ENABLE chat", "POOL app ADD 127.0.0.1:1\n    ENABLE chat"))
+    await pbal.ask("chat", b"GET /quick HTTP/1.1\r\nHost: c\r\n\r\n")
+    for queue in (b"alice", b"bob", b"bert"):
+        (await pbal.connect("chat"))[1].write(b"GET /poll/" + queue + b" HTTP/1.1\r\nHost: c\r\n\r\n")
+    await pbal.until("poll_parked", 3)
+    here = await console(pbal)
+    assert (await here.ask('poll publish chat full "a \\" b"'))[-1] == "OK"
+    pbal.server._tick_handle.cancel()  # time stands still
+    pbal.world.clock = ManualClock(pbal.world.clock.now(), pbal.world.clock.epoch())
+    filled = 0
+    for query, (shape, head, tail) in SHAPES.items():
+        await here.ask("proc")  # it tells what came since the last one
+        text = await here.ask(query)
+        await here.ask("proc")
+        rows = json.loads("\n".join(await here.ask(query + "  as Json")))
+        told = [line for line in map(shape, rows) if not line.startswith(MOVES) and "ClientManage(" not in line]
+        lines = [line for line in text[head : len(text) - tail] if not line.startswith(MOVES) and "ClientManage(" not in line]
+        assert told == lines, query
+        assert len(rows) == len(text) - head - tail, query
+        filled += bool(rows)
+    assert filled == len(SHAPES) - 3, "the unknown counter, the empty queue and the unknown node have no rows"
+    assert await here.ask("show service chat") == [
+        "SERVICE chat",
+        "     listening: 127.0.0.1:0",
+        "          role: reverse_proxy",
+        "  pend clients: 0",
+        "  pend backend: 0",
+        "         bored: 1",
+        "          pool: app",
+        "         nodes:",
+        f"{'':16}{origin.address:<21}       1",
+        f"{'':16}127.0.0.1:1                 0",
+    ]
+    dumped = await here.ask("dumpconfig")
+    assert json.loads("\n".join(await here.ask("dumpconfig AS JSON"))) == dumped[:-1] and dumped[-1] == "OK"
+    assert (await here.ask("USE app AS JSON"))[0].startswith("ERROR: "), "only queries"
+
+
+async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A node that answers /quick at once, and others when the test is over."""
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"/quick" in head:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+@lab
+async def test_figures_of_the_process(lab):
+    origin = await lab.origin(app)
+    pbal = await lab.pbal(CONF.format(node=origin.address))
+    here = await console(pbal)
+    await here.ask("proc")
+    for _ in range(3):
+        await pbal.ask("chat", b"GET /quick HTTP/1.1\r\nHost: c\r\n\r\n")
+    figures = dict(line.split(": ") for line in await here.ask("proc"))
+    assert list(figures) == ["time", "pid", "utime", "stime", "reqs", "rss_kb"]
+    assert figures["pid"] == str(os.getpid()) and figures["reqs"] == "3 (+3)"
+    assert abs(int(figures["time"]) - pbal.world.clock.epoch()) < 60 and int(figures["rss_kb"]) > 10000
+    assert dict(line.split(": ") for line in await here.ask("proc"))["reqs"] == "3 (+0)"
+    held = [socket.socket() for _ in range(50)]
+    most, used = await here.ask("fd")
+    for each in held:
+        each.close()
+    fewer = await here.ask("fd")
+    assert most == fewer[0] == f"max {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}"
+    assert int(used.removeprefix("cur ")) - int(fewer[1].removeprefix("cur ")) == 50
+    started, up, version = await here.ask("uptime")
+    assert version == f"version {__version__}" and await here.ask("version") == [started, up, version]
+    assert abs(int(started.split()[1]) + int(up.split()[1]) - pbal.world.clock.epoch()) < 3
+    nodes = dict(line.split(" ")[1:3] for line in await here.ask("nodes") if "responsecodes" not in line)
+    assert all(abs(int(nodes[key]) - pbal.world.clock.epoch()) < 60 for key in ("lastattempt", "lastconnect", "lastresponse"))
+    assert (nodes["attempts"], nodes["connects"], nodes["failures"], nodes["requests"], nodes["active"]) == ("1", "1", "0", "3", "0")
+
+
+@lab
+async def test_connections_of_every_role_are_seen_in_their_states(lab):
+    (lab.folder / "large").write_bytes(bytes(20_000_000))
+    pbal = await lab.pbal(QUIET.replace("docroot = .", f"docroot = {lab.folder}"))
+    port = {name: pbal.server.address(name)[1] for name in ("chat", "files", "front", "console")}
+    wanted = {
+        ("files", b""): "ClientHTTP persist_wait",
+        ("files", b"GET / HTT"): "ClientHTTP reading_headers",
+        ("files", b"GET /large HTTP/1.1\r\nHost: c\r\n\r\n"): "ClientHTTP xfer_res",
+        ("files", b"NONSENSE\r\n\r\n"): "ClientHTTP lingering",
+        ("front", b"GET / HTT"): "ClientHTTPBase reading_headers",
+        ("chat", b"POST /publish/a HTTP/1.1\r\nHost: c\r\nContent-Length: 5\r\n\r\nab"): "ClientProxy reading_body",
+        ("chat", b"GET /poll/a HTTP/1.1\r\nHost: c\r\n\r\n"): "ClientProxy parked",
+        ("console", b""): "ClientManage waiting",
+    }
+    names = {}
+    for (service, request), state in wanted.items():
+        _, writer = await pbal.connect(service)
+        writer.transport.pause_reading()
+        writer.write(request)
+        names[state] = "{}:{}".format(*writer.get_extra_info("sockname"))
+    here = await console(pbal)
+    all_there = sorted([*(f"{state} 1" for state in wanted.values()), "ClientManage working 1", "TCPListener listening 4"])
+    async with asyncio.timeout(10):
+        while (states := await here.ask("states")) != all_there:
+            await asyncio.sleep(0.003)
+    for query in ("states front", "STATES Front"):
+        assert await here.ask(query) == ["ClientHTTPBase reading_headers 1", "TCPListener listening 1"]
+    rows = await here.ask("socks")
+    for (service, request), state in wanted.items():
+        class_name, word = state.split()
+        (row,) = [row for row in rows if names[state] in row]
+        number = int((request.endswith(b"\r\n\r\n") and word not in ("lingering",)) or word == "reading_body")
+        flags = "RW" if word == "xfer_res" else "R"
+        assert row[13:].startswith(f"{class_name}({flags}): open to {names[state]}: localport={port[service]}; reqs={number}; {word}"), row
+    (large,) = [row for row in rows if "xfer_res" in row]
+    assert large.endswith("; http://c/large")
+    assert f"TCPListener(R): open: listening on 127.0.0.1:{port['front']} for service 'front'" in "\n".join(rows)
+    summary = await here.ask("socks summary")
+    assert summary[:5] == ["    4 ClientHTTP", "    1 ClientHTTPBase", "    2 ClientManage", "    2 ClientProxy", "    4 TCPListener"]
+    assert summary[5] == "" and float(summary[6].removeprefix("Aggregate write buffer: ").removesuffix("k")) > 1
+    assert summary[7:] == ["            Open files: 13"]
+    assert states == all_there
+
+
+@lab
+async def test_both_ends_of_a_proxy_are_seen_in_their_states(lab):
+    async def node(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"/tunnel" in head:
+                writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+            elif b"/stream" in head:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+            elif b"/quick" in head:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    origin = await lab.origin(node)
+    pbal = await lab.pbal(CONF.format(node=origin.address))
+    here = await console(pbal)
+    for path, more in (("wait", ""), ("stream", ""), ("tunnel", "Connection: Upgrade\r\nUpgrade: x\r\n"), ("quick", "")):
+        reader, writer = await pbal.connect("chat")
+        writer.write(f"GET /{path} HTTP/1.1\r\nHost: c\r\n{more}\r\n".encode())
+        if path == "wait":
+            await until(lambda: len(pbal.world.backends) == 1, "its backend")
+        else:
+            await reader.readuntil(b"\r\n\r\n")
+    assert [line for line in await here.ask("states chat") if not line.startswith("TCP")] == [
+        *(f"BackendHTTP {state} 1" for state in ("bored", "tunnel", "wait_res", "xfer_res")),
+        *(f"ClientProxy {state} 1" for state in ("persist_wait", "tunnel", "wait_res", "xfer_res")),
+    ]
+    rows = [row[13:] for row in await here.ask("socks") if "BackendHTTP" in row]
+    assert sorted(row.rpartition("; ")[2] for row in rows) == ["bored", "tunnel", "wait_res", "xfer_res"]
+    assert all(row.startswith(f"BackendHTTP(R): open to {origin.address}: localport=") and "; uses=1; " in row for row in rows)
+    assert await here.ask("backends") == [f"{origin.address} 4"]
+
+
+@lab
+async def test_who_waits_for_a_node_is_in_the_queue(lab):
+    with socket.socket() as deaf, contextlib.ExitStack() as filling:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(3):  # its kernel takes no more
+            one = filling.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(deaf.getsockname())
+        pbal = await lab.pbal(CONF.format(node="{}:{}".format(*deaf.getsockname())))
+        here = await console(pbal)
+        _, writer = await pbal.connect("chat")
+        writer.write(b"GET /x HTTP/1.1\r\nHost: c\r\n\r\n")
+        await until(lambda: pbal.world.service("chat").handler.waiting, "it to wait")
+        pbal.world.clock = ManualClock(pbal.world.clock.now() + 7, pbal.world.clock.epoch())
+        assert await here.ask("queues") == [
+            "chat-normal.age 7",
+            "chat-normal.count 1",
+            "chat-highpri.age 0",
+            "chat-highpri.count 0",
+            "chat-lowpri.age 0",
+            "chat-lowpri.count 0",
+        ]
+        assert (await here.ask("show service chat"))[3:6] == ["  pend clients: 1", "  pend backend: 1", "         bored: 0"]
+        assert "ClientProxy wait_res 1" in await here.ask("states")
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------
+
+UNKNOWN = [
+    ("verson", "did you mean 'VERSION'?"),
+    ("xyzzy", "help lists the statements"),
+    ("show service chatt", "did you mean 'chat'?"),
+    ("show pool ap", "did you mean 'app'?"),
+    ("show parked chatt", "did you mean 'chat'?"),
+    ("show queue chatt q", "did you mean 'chat'?"),
+    ("show tunables fles", "did you mean 'files'?"),
+    ("states chatt", "did you mean 'chat'?"),
+    ("show plugin", "did you mean 'PLUGINS'?"),
+    ("show stor", "did you mean 'STORE'?"),
+    ("socks sumary", "did you mean 'SUMMARY'?"),
+    ("ENABLE fles", "did you mean 'files'?"),
+    ("DISABLE chatt", "did you mean 'chat'?"),
+    ("USE ap", "did you mean 'app'?"),
+    ("SET ap.balance_method = random", "did you mean 'app'?"),
+    ("SET app.balanc_method = random", "did you mean 'balance_method'?"),
+    ("SET app.balance_method = randm", "did you mean 'random'?"),
+    ("SET chat.idle_timeot = 1", "did you mean 'idle_timeout'?"),
+    ("SET chat.pool = ap", "did you mean 'app'?"),
+    ("SET front.default_service = fils", "did you mean 'files'?"),
+    ("SET chat.plugins = pol", "did you mean 'poll'?"),
+    ("SET chat.poll_duplicate = newst", "did you mean 'newest'?"),
+    ("DEFAULT idle_timeot = 1", "did you mean 'idle_timeout'?"),
+    ("SERVER graceful_timeot = 1", "did you mean 'graceful_timeout'?"),
+    ("POOL ap ADD 10.0.0.1", "did you mean 'app'?"),
+    ("POOL app AD 10.0.0.1", "did you mean 'ADD'?"),
+    ("HEADER chatt INSERT A: b", "did you mean 'chat'?"),
+    ("LOAD vhost", "did you mean 'vhosts'?"),
+    ("RELOAD pol", "did you mean 'poll'?"),
+    ("UNLOAD pol", "did you mean 'poll'?"),
+    ("VHOST front x = fils", "did you mean 'files'?"),
+    ("VPATH front ^/ = files", "LOAD vpaths adds this statement"),
+    ("help shwo pool", "did you mean 'show pool'?"),
+    ("poll kick alic", "did you mean 'alice'?"),
+    ("version please", "usage: VERSION"),
+    ("show counters LIKE", "usage: SHOW COUNTERS [LIKE <glob>]"),
+    ("show queue files q", "service 'files' does not run the plugin poll"),
+    ("show parked LIMIT many", "found 'many'"),
+    ("nodes 10.0.0.1:http", "found 'http'"),
+    ("SHUTDOWN GRACEFUL soon", "found 'soon'"),
+    ("VERBOSE perhaps", "found 'perhaps'"),
+    ("CREATE SERVICE app", "pool 'app' already exists"),
+    ("CREATE POOL chat", "service 'chat' already exists"),
+    ("ENABLE chat", "service chat is already enabled"),
+    ("DISABLE console", "can't disable management service"),
+]
+
+
+@lab
+async def test_what_is_unknown_is_said_with_what_was_meant_and_changes_nothing(lab):
+    pbal = await lab.pbal(QUIET)
+    here = await console(pbal)
+    (await pbal.connect("chat"))[1].write(b"GET /poll/alice HTTP/1.1\r\nHost: c\r\n\r\n")
+    await pbal.until("poll_parked", 1)
+    before = await here.ask("dumpconfig")
+    for statement, said in UNKNOWN:
+        (answer,) = await here.ask(statement)
+        assert answer.startswith("ERROR: ") and answer.endswith(said), (statement, answer)
+    assert await here.ask("dumpconfig") == before
+    assert await here.ask("nodes 10.9.9.9") == [] == await here.ask("show counters LIKE nothing")
+    assert pbal.counts["poll_parked"] == 1
+
+
+@lab
+async def test_a_wrong_value_changes_nothing(lab):
+    pbal = await lab.pbal(QUIET)
+    here = await console(pbal)
+    before = await here.ask("dumpconfig")
+    refused = set()
+    for service in ("chat", "files", "front", "console"):
+        for name, tunable in pbal.world.tunables.items():
+            for wrong in ("?", '""', "-1", "1e9", "99999999999999999999", "[", "off please"):
+                with contextlib.suppress(ValueError):
+                    tunable.parse(wrong.strip('"'))
+                    if name not in ("pool", "default_service", "plugins") or wrong == '""':
+                        continue  # no mistake
+                (answer,) = await here.ask(f"SET {service}.{name} = {wrong}")
+                assert answer.startswith("ERROR: ") and "internal" not in answer, (name, wrong, answer)
+                if tunable.fits(pbal.world.service(service).role):
+                    refused.add(name)
+    assert len(refused) > 25
+    assert await here.ask("dumpconfig") == before
+
+
+# -- live changes --------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_nodes_come_and_go_while_requests_run(lab):
+    first, second = await lab.origin(app), await lab.origin(app)
+    pbal = await lab.pbal(CONF.format(node=first.address))
+    here = await console(pbal)
+    quick = b"GET /quick HTTP/1.1\r\nHost: c\r\n\r\n"
+    assert (await pbal.ask("chat", quick)).status == 200
+    _, waiting = await pbal.connect("chat")
+    waiting.write(b"GET /slow HTTP/1.1\r\nHost: c\r\n\r\n")
+    await until(lambda: pbal.world.pool("app").nodes[0].active, "a request to run")
+    assert (await pbal.ask("chat", quick)).status == 200
+    await until(lambda: len(pbal.world.backends) == 2, "a bored one beside it")
+    assert await here.ask("backends") == [f"{first.address} 2"]
+    for _ in range(2):
+        assert await here.ask(f"POOL app ADD {second.address}") == ["OK"], "twice changes nothing"
+    assert await here.ask(f"POOL REMOVE app {first.address}") == ["OK"]
+    assert await here.ask("show pool app") == [f"{second.address} 0", f"{first.address} 3 draining 1"]
+    await until(lambda: len(pbal.world.backends) == 1, "the bored one to close")
+    assert (await pbal.ask("chat", quick)).status == 200
+    assert (await here.ask("show pool app"))[0] == f"{second.address} 1"
+    reset(waiting)
+    await until(lambda: not pbal.world.pool("app").draining, "it to be drained")
+    assert await here.ask("show pool app") == [f"{second.address} 1"]
+    assert await here.ask(f"POOL app REMOVE {second.address}") == ["OK"]
+    assert (await pbal.ask("chat", quick)).status == 503
+    assert await here.ask("show pool") == ["app nodes 0", "app services 1"]
+
+
+@lab
+async def test_a_service_is_disabled_enabled_and_moved(lab):
+    pbal = await lab.pbal(QUIET)
+    here = await console(pbal)
+    reader, writer = await pbal.connect("chat")
+    writer.write(b"GET /poll/a HTTP/1.1\r\nHost: c\r\n\r\n")
+    await pbal.until("poll_parked", 1)
+    old = pbal.server.address("chat")
+    assert await here.ask("DISABLE chat") == ["OK"]
+    assert (await read_response(reader)).status == 204
+    assert "chat 127.0.0.1:0 DISABLED" in await here.ask("show service")
+    assert not [row for row in await here.ask("socks") if "'chat'" in row]
+    with pytest.raises(OSError):
+        await asyncio.open_connection(*old)
+    assert (await here.ask("DISABLE chat"))[0] == "ERROR: service chat is already disabled"
+    assert await here.ask("ENABLE chat") == ["OK"]
+    reader, writer = await pbal.connect("chat")
+    writer.write(b"GET /poll/a HTTP/1.1\r\nHost: c\r\n\r\n")
+    await pbal.until("poll_parked", 1)
+    taken = pbal.server.address("files")
+    (answer,) = await here.ask("SET chat.listen = {}:{}".format(*taken))
+    assert answer.startswith("ERROR: ") and "in use" in answer
+    assert await here.ask("poll publish chat a hello") == ['{"queue": "a", "bytes": 5, "parked": 1}', "OK"]
+    assert (await read_response(reader)).body == b"hello\n"
+
+
+@lab
+async def test_what_dumpconfig_prints_makes_another_that_prints_the_same(lab):
+    pbal = await lab.pbal(QUIET)
+    here = await console(pbal)
+    for statement in (
+        "SERVER graceful_timeout = 3s",
+        "DEFAULT idle_timeout = 7s",
+        "SET chat.poll_timeout = 90s",
+        "VHOST front *.a.example = chat",
+        "SET front.plugins = vhosts",
+        "VHOST front *.a.example = chat",
+        'HEADER chat INSERT X-A: "b # c"',
+        "DISABLE files",
+    ):
+        await here.ask(statement)
+    dumped = await here.ask("dumpconfig")
+    assert "VHOST" in "".join(dumped) and 'HEADER chat INSERT X-A: "b # c"' in "\n".join(dumped)
+    other = await console(await lab.pbal("\n".join(dumped[:-1])))
+    assert await other.ask("dumpconfig") == dumped
+    alone = await console(await lab.pbal(QUIET[QUIET.index("CREATE SERVICE console") :]))
+    assert (await alone.ask("dumpconfig"))[0] == "CREATE SERVICE console"
+
+
+def test_a_file_may_begin_with_a_mark_and_a_misspelt_role_is_one_mistake(tmp_path):
+    path = tmp_path / "test.conf"
+    path.write_text("\ufeffCREATE SERVICE a\n SET role = web-server\n SET docroot = .\n SET plugins = none\n SET max_boddy = 1\nENABLE a\n")
+    mistakes = Interpreter(World()).run_file(str(path))
+    assert [(mistake.line, mistake.hint) for mistake in mistakes] == [(2, "did you mean 'web_server'?"), (5, "did you mean 'max_body'?")]
+
+
+@lab
+async def test_help_knows_each_statement_by_name(lab):
+    pbal = await lab.pbal(QUIET)
+    here = await console(pbal)
+    registry = pbal.server.interpreter.registry
+    for rule in registry.help_topics():
+        text = "\n".join(await here.ask(f"help {rule.replace('_', ' ')}"))
+        assert registry.help_for(rule)[0] in text and pbal.server.interpreter.language.syntax(rule) in text
+    assert await here.ask("help VERSION") == ["VERSION", "  The same as uptime.", "", "  Source: Perlbal manual, version."]
+    assert (await here.ask("help nonsense"))[0] == "ERROR: no statement is called 'nonsense'"
