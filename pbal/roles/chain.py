@@ -3,8 +3,9 @@
 import logging
 import os
 import traceback
-from typing import Any
 
+from pbal.http1.events import ResponseHead
+from pbal.http1.writer import render_fields
 from pbal.model.exchange import Exchange
 from pbal.model.hooks import Bound, Verdict
 
@@ -41,11 +42,12 @@ def run(hooks: tuple[Bound, ...], exchange: Exchange) -> bool:
     return False
 
 
-def run_all(hooks: tuple[Bound, ...], exchange: Exchange, subject: Any) -> bool:
-    """Call all hooks with a second argument; False when one failed (its request is answered then)."""
+def run_all(hooks: tuple[Bound, ...], exchange: Exchange, response: ResponseHead) -> bool:
+    """Call all hooks with a response; False when one failed or left fields that cannot be sent (its request is answered then)."""
     for bound in hooks:
         try:
-            bound.call(exchange, subject)
+            bound.call(exchange, response)
+            render_fields(response.headers)
         except Exception as error:
             blame(exchange, bound, error)
             return False

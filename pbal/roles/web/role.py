@@ -5,6 +5,7 @@ one slow reader of a large file holds one piece and one descriptor.
 """
 
 import asyncio
+import logging
 import os
 
 from pbal.http1.conditional import etag_for, evaluate
@@ -15,11 +16,14 @@ from pbal.roles import chain
 from pbal.roles.http import HttpRole
 from pbal.roles.web.files import IsDirectory, NotServed, OpenFile, open_file
 
+log = logging.getLogger("pbal.web")
+
 PIECE = 131072
 """Octets read at a time; Perlbal's sendfile step."""
 PIECES = 8
 """Pieces written in one turn of the loop, to a client that takes them that fast."""
 _ALLOW = ((b"Allow", b"GET, HEAD"),)
+_REFUSALS = {403: b"Not for you.\n", 404: b"Nothing here.\n", 500: b"The file cannot be read.\n", 503: b"Too much is open here.\n"}
 
 
 class FileSending:
@@ -50,13 +54,17 @@ class FileSending:
                 piece = b""
             if not piece:  # the file shrank: what was promised cannot be kept, and must look so
                 self._end()
+                self._exchange.service.world.log_limited(
+                    "file shrank", "%s became shorter while it was sent", self._exchange.path.decode("latin-1")
+                )
                 client.close()
                 return
             self._left -= len(piece)
             client.transport.write(piece)
         if not self._left:
             self._end()
-            client.finish(self._keep)
+            # Asked again: meanwhile the client may have ended, or the service been disabled, or the server be draining.
+            client.finish(self._keep and client.keeps(self._exchange))
 
     def _next_turn(self) -> None:
         self._scheduled = False
@@ -99,7 +107,9 @@ class WebServer(HttpRole):
         try:
             found = open_file(str(values["docroot"]), exchange.path, values["index_files"])
         except NotServed as refusal:
-            exchange.respond(refusal.status, (), b"Nothing here.\n" if refusal.status == 404 else b"Not for you.\n")
+            if refusal.status >= 500:
+                self.service.world.log_limited("file", "%s: %d, a file could not be opened", self.name, refusal.status)
+            exchange.respond(refusal.status, (), _REFUSALS[refusal.status])
         except IsDirectory:
             request = exchange.request
             location = b"/" + request.path.lstrip(b"/") + b"/" + (b"?" + request.query if request.query else b"")
@@ -110,7 +120,8 @@ class WebServer(HttpRole):
     def _send(self, exchange: Exchange, file: OpenFile) -> None:
         etag = etag_for(file.mtime_ns, file.size)
         mtime = file.mtime_ns // 10**9
-        validators = [(b"ETag", etag), (b"Last-Modified", http_date(mtime))]
+        modified = min(max(mtime, 0), self.clock.epoch())  # RFC 9110 section 8.8.2.1: never later than Date
+        validators = [(b"ETag", etag), (b"Last-Modified", http_date(modified))]
         status = evaluate(exchange.method, exchange.request.fields, etag, mtime)
         if status != 200:
             os.close(file.fd)
@@ -126,15 +137,23 @@ class WebServer(HttpRole):
                 os.close(file.fd)
                 return
             fields = response.headers
-        self._write(exchange, file, fields)
+        try:
+            block = render_fields(fields)
+        except ValueError as error:  # a plugin's field
+            os.close(file.fd)
+            self.counts["plugin_errors"] += 1
+            log.error("service %s, hook modify_response_headers: %s", self.name, error)
+            exchange.respond(500, (), b"A plugin failed.\n")
+            return
+        self._write(exchange, file, block)
 
-    def _write(self, exchange: Exchange, file: OpenFile, fields: list[tuple[bytes, bytes]]) -> None:
+    def _write(self, exchange: Exchange, file: OpenFile, block: bytes) -> None:
         client = exchange.client
         keep = client.keeps(exchange)
         head = [status_line(200), b"Date: %b\r\n" % http_date(self.clock.epoch())]
         if self.service.values["server_tokens"]:
             head.append(b"Server: pbal\r\n")
-        head.append(render_fields(fields))
+        head.append(block)
         if not keep:
             head.append(b"Connection: close\r\n")
         elif not exchange.request.minor:
