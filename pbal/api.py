@@ -4,10 +4,11 @@ from pbal.http1.events import RequestHead
 from pbal.lang.mistakes import did_you_mean
 from pbal.model.clock import Clock, ManualClock
 from pbal.model.errors import ConfigError, UnknownName
-from pbal.model.exchange import Exchange, Parked
+from pbal.model.exchange import AnswerRefused, Exchange, Fields, OnLost, Parked, Waiting
 from pbal.model.hooks import Verdict, hook
 from pbal.model.plugin import Plugin
 from pbal.model.service import Service
+from pbal.model.trust import Networks
 from pbal.model.world import World
 from pbal.net.tasks import spawn
 from pbal.observe.counters import Counter, Histogram
@@ -31,7 +32,8 @@ from pbal.schema.types import (
 
 __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "REGEX", "SIZE", "TEXT", "WORDS",
-    "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Histogram", "ManualClock",
-    "Parked", "Plugin", "Reply", "RequestHead", "Rows", "Service", "Text", "Tunable", "Type", "UnknownName", "Verdict", "World",
+    "AnswerRefused", "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields", "Histogram",
+    "ManualClock", "Networks", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "Rows", "Service", "Text", "Tunable", "Type",
+    "UnknownName", "Verdict", "Waiting", "World",
     "did_you_mean", "enum", "hook", "resident_bytes", "spawn",
 ]  # fmt: skip

@@ -172,8 +172,7 @@ async def socks_summary(session: Session) -> Reply:
     buffered = 0
     async for thing in _sockets(session):
         tally[thing.kind()[0]] += 1
-        transport = getattr(thing, "transport", None)
-        buffered += transport.get_write_buffer_size() if transport is not None else 0
+        buffered += getattr(thing, "unsent_octets", 0)
     tail = ("", f"Aggregate write buffer: {buffered / 1024:.1f}k", f"            Open files: {sum(tally.values())}")
     return _table("count class", [(number, name) for name, number in sorted(tally.items())], lambda row: f"{row[0]:5d} {row[1]}", tail=tail)
 
@@ -354,7 +353,7 @@ def _service_settings(service: Service, tunables: Any) -> Iterator[str]:
         value = service.values[name]
         text = said[name] if value is None else tunables[name].type.render(value)
         yield f"SET {name} = {quoted(text)}"
-    for rule in service.header_rules:
+    for rule in service.header_rules.values():
         name = rule.name.decode()
         if rule.value is None:
             yield f"HEADER {service.name} REMOVE {name}"

@@ -12,6 +12,7 @@ from pbal.model.service import HeaderRule, Service
 from pbal.schema.commands import OK, CommandError, Reply, command
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HOST = re.compile(r"[A-Za-z0-9._~-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
 _OURS = frozenset({"connection", "content-length", "transfer-encoding", "keep-alive", "te", "trailer", "upgrade", "via"})
 """Fields that frame messages or are this hop's: a rule about them would break the protocol."""
 
@@ -106,29 +107,34 @@ def disable(session: Session, service: Service) -> Reply:
 
 
 def _name(field: str) -> bytes:
-    if not _TOKEN.fullmatch(field) or field.lower() in _OURS:
+    if not _TOKEN.fullmatch(field) or field.lower().replace("_", "-") in _OURS:
         raise CommandError(f"'{field}' cannot be set or removed by a rule", "field_name")
     return field.encode()
 
 
 @command
 def header_insert(session: Session, service: Service, field: str, field_value: str) -> Reply:
-    """Put a field into every request to the backend, in place of one of that name.
+    """Put a field into every request that the service sends on, in place of those of that name.
 
-    Source: Perlbal manual, HEADER. differs: case is kept.
+    The last HEADER about a name counts. On a selector it holds for whatever the selector hands on.
+    Source: Perlbal manual, HEADER. differs: case is kept; an error where it would have no effect.
     """
     name = _name(field)
     if any(ord(character) < 32 and character != "\t" for character in field_value):
         raise CommandError("a field value holds no control characters", "field_value")
-    service.header_rules.append(HeaderRule(name, field_value.encode()))
+    if name.lower() == b"host" and not _HOST.fullmatch(field_value):
+        raise CommandError(f"not a host: '{field_value}'", "field_value")
+    service.add_header_rule(HeaderRule(name, field_value.encode()))
     return OK
 
 
 @command
 def header_remove(session: Session, service: Service, field: str) -> Reply:
-    """Take a field out of every request to the backend.
+    """Take a field out of every request that the service sends on. `_` in the name counts as `-`.
 
-    Source: Perlbal manual, HEADER.
+    Source: Perlbal manual, HEADER. differs: as with INSERT.
     """
-    service.header_rules.append(HeaderRule(_name(field), None))
+    if field.lower() == "host":
+        raise CommandError("a request has a Host (RFC 9112 section 3.2): INSERT another", "field_name")
+    service.add_header_rule(HeaderRule(_name(field), None))
     return OK

@@ -1,19 +1,56 @@
-"""One request and its response, as plugins and roles see it.
+"""One request and its response, as plugins and roles see it: it owns its answer, and ends once.
 
-The client connection behind an exchange is reached only through Downstream, which is as narrow as parking needs:
-answer, close, tell me when it has gone. A parked poll keeps that connection and drops the exchange, its head and its
-body; ten thousand of them then cost little more than their sockets.
+    NEW        its hooks run, or its body is being collected for them
+    SERVED     a role has it: a relay, a file
+    TAKEN      a plugin has it, and owes an answer within taken_timeout
+    ANSWERING  a head went out, the body follows
+    PARKED     a long poll: the connection waits under a record, the exchange is let go of
+    ENDED      answered whole, cut off, or its client has gone
+
+What is not an edge of EDGES raises AnswerRefused for whoever tried, is counted, and never reaches the wire: a second
+response, one after the client was told 504, one to a request that was parked. An answer goes to `exchange.stream` only while that
+stream serves this very exchange, so a late one cannot reach another request.
+
+`ended` runs once, whatever happened, and is where slots, the list of taken exchanges and the counters are given back. A
+parked poll ends on its connection, which kept what an answer needs.
+
+The stream is an abstract base class and not a Protocol: a compiled call through it costs 2 ns instead of 35.
 """
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final, Protocol
 
-from pbal.http1.events import RequestHead
+from pbal.http1.encoder import FRAMING_FIELDS, IllegalField, render_fields
+from pbal.http1.events import RequestHead, ResponseHead
+from pbal.model.errors import ConfigError
 
 if TYPE_CHECKING:
     from pbal.model.service import Service
 
 Fields = Iterable[tuple[bytes, bytes]]
+OnLost = Callable[[], None]
+
+NEW: Final = "new"
+SERVED: Final = "served"
+TAKEN: Final = "taken"
+ANSWERING: Final = "answering"
+PARKED: Final = "parked"
+ENDED: Final = "ended"
+
+EDGES: Final[dict[str, frozenset[str]]] = {
+    NEW: frozenset({NEW, SERVED, TAKEN, ANSWERING, PARKED, ENDED}),
+    SERVED: frozenset({ANSWERING, ENDED}),
+    TAKEN: frozenset({NEW, SERVED, ANSWERING, PARKED, ENDED}),
+    ANSWERING: frozenset({ENDED}),
+    PARKED: frozenset({ENDED}),
+    ENDED: frozenset(),
+}
+"""From a taken exchange back to NEW: a plugin that had to wait hands it to a service."""
+
+
+class AnswerRefused(RuntimeError):
+    """An answer that comes when nothing is to be answered: a second one, a late one. Nothing was sent."""
 
 
 class Parked(Protocol):
@@ -23,57 +60,160 @@ class Parked(Protocol):
         """The client left, or its connection was closed by the server's own shutdown. Called at most once."""
 
 
-class Downstream(Protocol):
-    """A client connection, as far as models, roles and plugins may know it."""
+class CollectedBody(metaclass=ABCMeta):
+    """A request body that was collected whole."""
 
-    service: "Service"
+    size: int
 
-    @property
-    def peer(self) -> bytes:
-        """The client's address without port, as text: b"127.0.0.1"."""
+    @abstractmethod
+    def read(self) -> bytes:
+        """All of it."""
 
-    @property
-    def peer_name(self) -> str:
-        """The client's address and port, for people."""
+    @abstractmethod
+    def pieces(self) -> Iterator[bytes]:
+        """All of it, a piece at a time."""
 
-    def reply(self, status: int, fields: Fields = (), body: bytes = b"", on_lost: Callable[[], None] | None = None) -> bool:
-        """Answer the current (or parked) request whole. False: the client has gone, nothing was sent.
-
-        `on_lost` is called at most once, later, if the connection broke before the socket took every octet.
-        """
-
-    def park(self, record: Parked) -> None:
-        """Keep the client waiting without an exchange, until reply(), kick() or record.gone()."""
-
-    def kick(self) -> None:
-        """Close the connection now, without an answer; record.gone() is not called."""
+    @abstractmethod
+    def close(self) -> None:
+        """Give its memory or its file back. Twice is once."""
 
 
-class Sink(Protocol):
-    """Where the octets of a request body go, and who hears of the client's end."""
+class Sink(metaclass=ABCMeta):
+    """Who has an exchange: where the octets of its body go, and who hears of its client."""
 
-    def body_data(self, data: bytes) -> None: ...
-    def body_end(self) -> None: ...
-    def client_gone(self) -> None: ...
+    @abstractmethod
+    def body_data(self, data: bytes) -> None:
+        """Octets of the request body, or of a tunnel."""
+
+    @abstractmethod
+    def body_end(self) -> None:
+        """The request body is complete; in a tunnel: the client will send no more."""
+
+    @abstractmethod
+    def client_gone(self) -> None:
+        """Nobody waits for the answer any more. The last call."""
+
+    @abstractmethod
     def client_drained(self) -> None:
         """The client took what was waiting for it: a paused sender may go on."""
 
+    @abstractmethod
     def client_full(self) -> None:
         """More is waiting for the client than buffer_size: the sender should pause."""
+
+
+class Waiting(metaclass=ABCMeta):
+    """A client that is parked."""
+
+    @property
+    @abstractmethod
+    def peer_name(self) -> str:
+        """The peer's address and port, for people."""
+
+    @abstractmethod
+    def answer(self, record: Parked, status: int, fields: Fields, body: bytes, on_lost: OnLost | None) -> bool:
+        """As Stream.respond, for the request parked under `record`. False also when another is served there by now."""
+
+    @abstractmethod
+    def repark(self, record: Parked) -> bool:
+        """Another record for the client that is parked: the next generation of a lot takes over. False: it is not parked any more."""
+
+    @abstractmethod
+    def kick(self, record: Parked) -> None:
+        """Close the connection now, without an answer; record.gone() is not called."""
+
+
+class Stream(Waiting):
+    """What an exchange is answered on: verbs, not a socket. HTTP/1 has one at a time on a connection."""
+
+    peer: bytes
+    """The address at the other end, without port, as text: b"127.0.0.1". Who is believed to be behind it: client_address."""
+
+    @property
+    @abstractmethod
+    def half_closed(self) -> bool:
+        """Whether the peer has sent its last octet."""
+
+    @property
+    @abstractmethod
+    def full(self) -> bool:
+        """Whether the peer takes slower than we write: client_drained() will follow."""
+
+    @abstractmethod
+    def respond(self, exchange: "Exchange", status: int, fields: Fields, body: bytes, on_lost: OnLost | None) -> bool:
+        """Answer whole and end the exchange. False: the peer has gone, nothing was sent. Raises: IllegalField, nothing was sent.
+
+        `on_lost` is called at most once, later, if the connection broke before the peer's socket took every octet.
+        """
+
+    @abstractmethod
+    def interim(self, head: ResponseHead, block: bytes) -> None:
+        """Pass on a 1xx; nothing for a client of HTTP/1.0."""
+
+    @abstractmethod
+    def start(self, exchange: "Exchange", head: ResponseHead, block: bytes, more: bytes) -> None:
+        """Begin a response whose body follows. It goes out with what is written next. `block` and `more` are header lines."""
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Octets of the body that start() began, or of a tunnel."""
+
+    @abstractmethod
+    def end(self, exchange: "Exchange", data: bytes) -> None:
+        """The last octets of the body: the exchange ends."""
+
+    @abstractmethod
+    def cut(self, exchange: "Exchange") -> None:
+        """The rest of the body will not come: end so that the response looks truncated."""
+
+    @abstractmethod
+    def tunnel(self, exchange: "Exchange", head: ResponseHead, block: bytes, protocol: bytes, data: bytes) -> bytes:
+        """Send 101 and `data`; octets go both ways from here. What the client sent already."""
+
+    @abstractmethod
+    def write_eof(self) -> None:
+        """In a tunnel: no more octets for the client."""
+
+    @abstractmethod
+    def close(self, exchange: "Exchange") -> None:
+        """Close after what was written has gone out; the exchange ends."""
+
+    @abstractmethod
+    def continue_body(self) -> None:
+        """Say 100 Continue, if the client waits for it (RFC 9110 section 10.1.1)."""
+
+    @abstractmethod
+    def pause_body(self) -> None:
+        """Read no more of the body: whoever takes it is full, or not there yet."""
+
+    @abstractmethod
+    def resume_body(self) -> None:
+        """Read on."""
+
+    @abstractmethod
+    def park(self, exchange: "Exchange", record: Parked) -> Waiting:
+        """Keep the client without an exchange, until Waiting.answer(), Waiting.kick() or record.gone()."""
+
+    @abstractmethod
+    def withdraw(self, record: Parked) -> None:
+        """Take a park() back, with record.gone(): whoever parked has failed. respond() is possible again."""
 
 
 class Exchange:
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_body", "body_complete", "body_limit", "client", "hops", "received", "request", "service", "sink", "started",
+        "_address", "_body", "body_complete", "body_limit", "home", "hops", "owner", "received", "record", "request", "service", "sink",
+        "stage", "started", "status", "stream",
     )  # fmt: skip
 
-    def __init__(self, client: Any, service: "Service", request: RequestHead, now: float) -> None:
-        self.client = client
+    def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
+        self.stream = stream
+        self.home = service
+        """The service whose listener accepted the connection."""
         self.service = service
         self.request = request
-        self.sink: Any = None
+        self.sink: Sink | None = None
         self.started = now
         self.body_complete = request.framing == 0
         self.body_limit: int | None = None
@@ -82,7 +222,16 @@ class Exchange:
         """Octets of body that came so far."""
         self.hops = 0
         """Selectors passed through."""
-        self._body: Any = None
+        self.stage: str = NEW
+        self.owner = ""
+        """The plugin that took it."""
+        self.status = 0
+        """The status that was sent; 0 before."""
+        self.record: Parked | None = None
+        self._body: CollectedBody | None = None
+        self._address = b""
+
+    # -- what came -----------------------------------------------------------------------------------------------
 
     @property
     def method(self) -> bytes:
@@ -93,37 +242,145 @@ class Exchange:
         """The raw path, undecoded, without the query."""
         return self.request.path
 
+    @property
+    def believed(self) -> bool:
+        """Whether what the peer says of the client is believed: by the service, or the one that accepted the connection."""
+        peer = self.stream.peer
+        return self.service.trust.believes(peer) or (self.home is not self.service and self.home.trust.believes(peer))
+
+    @property
+    def client_address(self) -> bytes:
+        """The client's address after trust, as text: what a trusted proxy said in X-Forwarded-For, else the peer's.
+
+        Source: Perlbal manual, trusted_upstream_proxies, always_trusted. Computed once; for log, rights, limits and balance.
+        """
+        if not self._address:
+            forwarded = self.request.fields.get(b"x-forwarded-for")
+            peer = self.stream.peer
+            trust = self.service.trust if self.service.trust.believes(peer) else self.home.trust
+            self._address = peer if forwarded is None else trust.client_address(peer, forwarded)
+        return self._address
+
+    def set_field(self, name: bytes, value: bytes | None) -> None:
+        """Change a field of the request for everybody after this hook: in place of all of that name; None removes them.
+
+        The head that was read is shared and stays as it is; this exchange gets its own.
+        Raises: IllegalField for a name or value that is none, or one that frames the message.
+        """
+        if name.lower() in FRAMING_FIELDS:
+            raise IllegalField(f"{name!r} frames the message and cannot be changed")
+        render_fields([(name, value or b"")])
+        self.request = self.request.altered(name, value)
+
     def read_body(self) -> bytes:
         """The whole body. Only in proxy_read_request and after it; b"" when there is none."""
-        if self._body is None:
-            return b""
-        return self._body.read()  # type: ignore[no-any-return]
+        return b"" if self._body is None else self._body.read()
 
     @property
     def body_size(self) -> int:
         """Octets of body collected so far."""
         return 0 if self._body is None else self._body.size
 
-    def collected(self, body: Any) -> None:
+    def collected(self, body: CollectedBody) -> None:
         """The role hands in what it collected."""
         self._body = body
 
-    def collected_body(self) -> Any:
+    def collected_body(self) -> CollectedBody | None:
         """What collected() was given, or None."""
         return self._body
 
-    def respond(self, status: int, fields: Fields = (), body: bytes = b"") -> bool:
-        """Answer whole. False: the client has gone."""
-        return self.client.reply(status, fields, body)  # type: ignore[no-any-return]
+    # -- the answer ----------------------------------------------------------------------------------------------
 
-    def park(self, record: Parked) -> None:
-        """Let the client wait under `record` (see Downstream.park). The exchange must not be used after this."""
-        self.client.park(record)
+    @property
+    def answered(self) -> bool:
+        """Whether an answer began, or nothing is left to answer: parked, ended, the client has gone."""
+        return self.stage in _ANSWERED
+
+    def enter(self, stage: str) -> None:
+        """Go on to a stage. Raises: AnswerRefused if there is no such edge."""
+        if stage not in EDGES[self.stage]:
+            self.service.world.counters.counts["answers_refused"] += 1
+            raise AnswerRefused(f"the request is {self.stage} already: {self.method!r} {self.request.target[:100]!r}")
+        if self.stage is TAKEN:
+            self.service.world.taken.pop(self, None)
+        self.stage = stage
+
+    def respond(self, status: int, fields: Fields = (), body: bytes = b"", on_lost: OnLost | None = None) -> bool:
+        """Answer whole. False: the client has gone.
+
+        Content-Length, Connection and what else frames a message is added, and not taken from `fields`.
+        `on_lost`: see Stream.respond.
+        Raises: AnswerRefused if an answer began already; IllegalField for a status, field or body that cannot be sent:
+        the client then has its 500.
+        """
+        if self.stage is ENDED and not self.status:
+            return False
+        self.enter(ANSWERING)
+        try:
+            return self.stream.respond(self, status, fields, body, on_lost)
+        except IllegalField:
+            self.stream.respond(self, 500, (), b"The answer could not be sent.\n", None)
+            raise
+
+    def park(self, record: Parked) -> Waiting:
+        """Let the client wait under `record`; what it is answered on. The exchange must not be used after this.
+
+        Raises: AnswerRefused.
+        """
+        self.enter(PARKED)
+        self.record = record
+        if self._body is not None:
+            self._body.close()
+        return self.stream.park(self, record)
 
     def hand_to(self, service: "Service") -> None:
         """Give the exchange to another service, as a selector does.
 
-        Raises: ConfigError if the service's role answers no requests.
+        Raises: AnswerRefused; ConfigError if the service's role answers no requests, or it is itself being selected for ever.
         """
+        handler = service.handler
+        if handler is None:
+            raise ConfigError(f"service '{service.name}' (role {service.role or 'none'}) answers no requests")
+        self.enter(NEW)
+        for rule in self.service.header_rules.values():
+            self.request = self.request.altered(rule.name, rule.value)
         self.service = service
-        service.begin(self)
+        self._address = b""
+        handler.begin(self)
+
+    # -- for roles and the connection ----------------------------------------------------------------------------
+
+    def taken_by(self, plugin: str) -> None:
+        """A hook said TAKEN and did not answer yet: it owes an answer."""
+        if self.stage is not NEW:
+            return
+        self.stage = TAKEN
+        self.owner = plugin
+        self.service.world.taken[self] = self.service.world.clock.now()
+
+    def fail(self, status: int, body: bytes) -> None:
+        """Whoever had it cannot answer: an error as long as that can be said, then a visible cut."""
+        if self.stage is PARKED and self.record is not None:
+            record, self.record = self.record, None
+            self.stream.withdraw(record)
+            self.stage = NEW
+        if self.stage is ANSWERING:
+            self.stream.cut(self)
+        elif self.stage is not ENDED:
+            self.respond(status, (), body)
+
+    def ended(self) -> None:
+        """Nothing more comes of it. Called once, by the stream, whatever happened."""
+        if self.stage is TAKEN:
+            self.service.world.taken.pop(self, None)
+        if not self.status and self.stage is not PARKED:
+            self.service.world.counters.counts["aborted_clients"] += 1
+        self.stage = ENDED
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            sink.client_gone()
+        elif self._body is not None:
+            self._body.close()
+
+
+_ANSWERED: Final = frozenset({ANSWERING, PARKED, ENDED})

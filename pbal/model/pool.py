@@ -52,6 +52,10 @@ class Pool:
         self.draining: list[Node] = []
         self.values: dict[str, object] = {"balance_method": "random"}
         self._turn = 0
+        self.emptied = False
+        """Whether it has had nodes, and has none: another may come in a moment."""
+        self.added_listeners: list[Callable[[], None]] = []
+        """Told when a node comes."""
         self.removed_listeners: list[Callable[[Node], None]] = []
         """Told of each removed node, so that idle connections to it are closed at once."""
 
@@ -59,6 +63,9 @@ class Pool:
         """Add a node. Adding one twice changes nothing."""
         if self.find(endpoint) is None:
             self.nodes.append(Node(endpoint, self))
+            self.emptied = False
+            for tell in list(self.added_listeners):
+                tell()
 
     def remove(self, endpoint: Endpoint) -> None:
         """Take a node out; what runs on it finishes. Removing an absent one changes nothing."""
@@ -67,6 +74,7 @@ class Pool:
             return
         node.removed = True
         self.nodes.remove(node)
+        self.emptied = not self.nodes
         if node.active:
             self.draining.append(node)
         for tell in list(self.removed_listeners):

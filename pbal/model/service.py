@@ -4,34 +4,51 @@
 and never asks whether it was set. `explicit` remembers which were, and in what words, for dumpconfig.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABCMeta, abstractmethod
+from typing import TYPE_CHECKING, Any
 
 from pbal.http1.events import RequestHead
+from pbal.http1.reader import Limits
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
 from pbal.model.hooks import Bound, HookTable, hooks_of
 from pbal.model.plugin import Plugin
+from pbal.model.trust import Trust
 from pbal.schema.tunables import Tunable
 
 if TYPE_CHECKING:
     from pbal.model.world import World
 
 
-class RoleHandler(Protocol):
+class RoleHandler(metaclass=ABCMeta):
     """What a role does; made by the server when the service is first reachable."""
 
+    limits: Limits
+    """What requests may be, for connections of the service's listener."""
+
+    @abstractmethod
     def begin(self, exchange: Exchange) -> None:
         """An exchange arrived: answer it, now or later."""
 
+    @abstractmethod
     def changed(self, tunable: str) -> None:
         """A tunable was set live."""
 
+    @abstractmethod
+    def tick(self, now: float) -> None:
+        """Called once a second."""
+
+    @abstractmethod
     def close(self) -> None:
         """The service is going: give back what the role holds."""
 
 
+RULED_ROLES = ("reverse_proxy", "selector")
+"""Roles whose requests go on, and so can be changed by HEADER."""
+
+
 class HeaderRule:
-    """One HEADER statement: insert (with value) or remove (value None) on requests to the backend."""
+    """One HEADER statement: insert (with value) or remove (value None) on requests that go on."""
 
     __slots__ = ("name", "value")
 
@@ -51,11 +68,14 @@ class Service:
         self.explicit: dict[str, str] = {}
         self.plugins: list[tuple[str, Plugin]] = []
         self.hooks = HookTable()
-        self.header_rules: list[HeaderRule] = []
+        self.header_rules: dict[bytes, HeaderRule] = {}
+        """By name in lower case with `_` read as `-`. The last statement about a name counts."""
+        self._ruled: dict[frozenset[bytes], frozenset[bytes]] = {}
         self.handler: RoleHandler | None = None
         self.opened = False
         for tunable in world.tunables.values():
             self.fill(tunable)
+        self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -65,6 +85,29 @@ class Service:
         if tunable.name not in self.explicit:
             text = self.world.defaults.get(tunable.name, tunable.default)
             self.values[tunable.name] = None if text is None else tunable.parse(text)
+
+    def add_header_rule(self, rule: HeaderRule) -> None:
+        """A HEADER statement. Raises: ConfigError where it would have no effect."""
+        self._refuse_rules(self.role)
+        name = rule.name.lower().replace(b"_", b"-")
+        self.header_rules.pop(name, None)
+        self.header_rules = {**self.header_rules, name: rule}
+        self._ruled = {}
+
+    def _refuse_rules(self, role: str) -> None:
+        if role and role not in RULED_ROLES:
+            raise ConfigError(
+                f"HEADER has no effect on a {role}: it changes requests that a {' or '.join(RULED_ROLES)} sends on", about=self.name
+            )
+
+    def ruled(self, dropped: frozenset[bytes]) -> frozenset[bytes]:
+        """`dropped` and the names that rules are about; the same object each time, for who remembers by it."""
+        found = self._ruled.get(dropped)
+        if found is None:
+            found = dropped | self.header_rules.keys()
+            if len(self._ruled) < 64:
+                self._ruled[dropped] = found
+        return found
 
     def begin(self, exchange: Exchange) -> None:
         """Hand an exchange to the role.
@@ -121,12 +164,16 @@ class Service:
                 for _, plugin in self.plugins:
                     plugin.changed(name)
             raise
+        if name in ("always_trusted", "trusted_upstream_proxies"):
+            self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
         if self.handler is not None:
             self.handler.changed(name)
 
     def _set_role(self, role: str) -> None:
         if self.role and self.role != role:
             raise ConfigError(f"service '{self.name}' has role {self.role} already", about=role)
+        if self.header_rules:
+            self._refuse_rules(role)
         self.role = role
 
     def _set_plugins(self, names: tuple[str, ...]) -> None:

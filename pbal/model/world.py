@@ -6,6 +6,7 @@ opens sockets at once.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import inf
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 from pbal.model.clock import Clock
 from pbal.model.errors import ConfigError, UnknownName
+from pbal.model.exchange import Exchange
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
@@ -80,6 +82,10 @@ class World:
         """Every open or opening backend connection."""
         self.room = 1 << 30
         """Connections, clients and backends together, after which accepting pauses."""
+        self.taken: dict[Exchange, float] = {}
+        """Exchanges that a plugin took and has not answered, and since when (clock time)."""
+        self.identity = os.urandom(8)
+        """New with each start: what Via names are made of."""
         self.runtime: Runtime | None = None
         self.draining = False
         self._logged: dict[str, tuple[float, int]] = {}

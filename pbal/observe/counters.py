@@ -37,6 +37,10 @@ CORE: tuple[Counter, ...] = (
     Counter("truncated_responses", "Responses cut off because the backend was; the client connection was closed."),
     Counter("tunnels", "Connections upgraded and tunnelled."),
     Counter("plugin_errors", "Exceptions raised by plugins; each answered its request with 500."),
+    Counter("answers_refused", "Answers of plugins to requests that were answered already, or whose client had a 504. Nothing was sent."),
+    Counter("taken_timeouts", "Answers 504: a plugin took the request and did not answer within taken_timeout."),
+    Counter("loops_refused", "Answers 508: a request came back to the service that sent it."),
+    Counter("backend_surprises", "Connections to nodes closed because octets came that nobody had asked for."),
     Counter("accept_pauses", "Times a listener stopped accepting because descriptors ran out."),
     Counter("console_commands", "Statements executed on management consoles."),
 )

@@ -51,8 +51,12 @@ class Vpaths(Plugin):
 
     @hook.select_service
     def by_path(self, exchange: Exchange) -> Verdict:
+        request = exchange.request
+        target = request.target
+        if not target.startswith(b"/") and request.path.startswith(b"/"):  # absolute-form: as if it were sent in origin-form
+            target = request.path + (b"?" + request.query if request.query else b"")
         for pattern, name in self.rules:
-            if pattern.search(exchange.request.target):
+            if pattern.search(target):
                 service = self.world.services.get(name.lower())
                 try:
                     if service is None:

@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from pbal.model.exchange import Exchange
+from pbal.model.exchange import CollectedBody, Exchange, Sink
+from pbal.model.hooks import Bound
 
 PIECE = 65536
 
 
-class CollectedBody:
+class SpooledBody(CollectedBody):
     """A body of known size. `read` gives it whole, `pieces` for relaying."""
 
     __slots__ = ("_file", "_limit", "_parts", "size")
@@ -59,17 +60,18 @@ class CollectedBody:
             self._file.close()
 
 
-class Collector:
-    """The sink of an exchange whose body is being collected. Calls `done` once with the exchange."""
+class Collector(Sink):
+    """The sink of an exchange whose body is being collected. Calls `done` once, with the exchange and the hooks that read."""
 
-    __slots__ = ("_body", "_done", "_exchange")
+    __slots__ = ("_body", "_done", "_exchange", "_reading")
 
-    def __init__(self, exchange: Exchange, done: Callable[[Exchange], None]) -> None:
+    def __init__(self, exchange: Exchange, reading: tuple[Bound, ...], done: Callable[[Exchange, tuple[Bound, ...]], None]) -> None:
         self._exchange = exchange
+        self._reading = reading
         self._done = done
-        self._body = CollectedBody(exchange.service.values["buffer_backend_connect"])
+        self._body = SpooledBody(exchange.service.values["buffer_backend_connect"])
         exchange.sink = self
-        exchange.client.continue_body()
+        exchange.stream.continue_body()
 
     def body_data(self, data: bytes) -> None:
         try:
@@ -84,7 +86,7 @@ class Collector:
         exchange = self._exchange
         exchange.sink = None
         exchange.collected(self._body)
-        self._done(exchange)
+        self._done(exchange, self._reading)
 
     def client_gone(self) -> None:
         self._body.close()

@@ -5,25 +5,16 @@
 A role says what `serve` does. Plugins can take the exchange at either hook.
 """
 
-import asyncio
-import ipaddress
-import logging
-from typing import Any
-
 from pbal.http1.reader import Limits
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
-from pbal.model.service import Service
-from pbal.net.client import ClientConnection
+from pbal.model.hooks import Bound
+from pbal.model.service import RoleHandler, Service
+from pbal.net.connection import ClientConnection
 from pbal.roles import chain
 from pbal.roles.collect import Collector
 
-log = logging.getLogger("pbal.http")
-
-_PEERS_KEPT = 4096
-
-
-class HttpRole:
+class HttpRole(RoleHandler):
     """Base of the roles that answer HTTP."""
 
     def __init__(self, service: Service) -> None:
@@ -32,7 +23,6 @@ class HttpRole:
         self.clock = service.world.clock
         self.counts = service.world.counters.counts
         self.closed = False
-        self._peers: dict[tuple[bytes, int], bool] = {}
         self.limits = Limits()
         self.changed("max_request_head")
 
@@ -41,19 +31,32 @@ class HttpRole:
     def begin(self, exchange: Exchange) -> None:
         """See model.service.RoleHandler."""
         service = self.service
-        exchange.client.service = service
         hooks = service.hooks
+        if exchange.request.underscores and not self._names_allowed(exchange):
+            return
         if hooks.start_http_request and chain.run(hooks.start_http_request, exchange):
             return
         request = exchange.request
         if request.framing > 0 and not self._size_allowed(exchange, request.framing):
             return
-        if not hooks.proxy_read_request:
-            self.serve(exchange)
-        elif exchange.body_complete:
-            self.body_read(exchange)
-        else:
-            Collector(exchange, self.body_read)
+        reading = hooks.proxy_read_request
+        if reading and not exchange.body_complete:
+            reading = tuple([bound for bound in reading if bound.wants_body(exchange)])
+            if reading:
+                Collector(exchange, reading, self.body_read)
+                return
+        self.body_read(exchange, reading)
+
+    def _names_allowed(self, exchange: Exchange) -> bool:
+        """Field names with `_` (header_underscores); False when the request was refused."""
+        rule = self.service.values["header_underscores"]
+        if rule == "refuse":
+            self.counts["bad_requests"] += 1
+            exchange.respond(400, (), b"A header field name has '_' in it.\n")
+            return False
+        if rule == "drop":
+            exchange.request = exchange.request.without_underscores()
+        return True
 
     def _size_allowed(self, exchange: Exchange, size: int) -> bool:
         limit = exchange.body_limit
@@ -65,9 +68,9 @@ class HttpRole:
             return False
         return True
 
-    def body_read(self, exchange: Exchange) -> None:
-        """The whole body is there."""
-        if not chain.run(self.service.hooks.proxy_read_request, exchange):
+    def body_read(self, exchange: Exchange, reading: tuple[Bound, ...]) -> None:
+        """The whole body is there for the hooks that want it."""
+        if not reading or not chain.run(reading, exchange):
             self.serve(exchange)
 
     def serve(self, exchange: Exchange) -> None:
@@ -79,7 +82,6 @@ class HttpRole:
     def changed(self, tunable: str) -> None:
         """A tunable was set live."""
         values = self.service.values
-        self._peers.clear()
         if tunable.startswith("max_request"):
             self.limits = Limits(
                 max_head=values["max_request_head"],
@@ -92,27 +94,22 @@ class HttpRole:
         return int(self.service.values["buffer_size"])
 
     def tick(self, now: float) -> None:
-        """Called once a second."""
+        """Called once a second: plugins that owe an answer for too long."""
+        taken = self.service.world.taken
+        limit = self.service.values["taken_timeout"]
+        if not taken or not limit:
+            return
+        for exchange in [each for each, since in taken.items() if each.service is self.service and since + limit < now]:
+            self.counts["taken_timeouts"] += 1
+            self.service.world.log_limited(
+                f"taken {exchange.owner}", "plugin %s took a request of service %s and did not answer it: 504", exchange.owner, self.name
+            )
+            exchange.fail(504, b"No answer was made in time.\n")
 
-    def protocol(self) -> asyncio.Protocol:
+    def protocol(self) -> ClientConnection:
         """The protocol of a connection to this service's listener."""
         return ClientConnection(self.service)
 
     def close(self) -> None:
         """Give everything back."""
         self.closed = True
-
-    def peer_in(self, peer: bytes, networks: tuple[Any, ...]) -> bool:
-        """Whether an address lies in one of `networks`; remembered, as a few peers make all requests."""
-        key = (peer, id(networks))
-        found = self._peers.get(key)
-        if found is None:
-            if len(self._peers) > _PEERS_KEPT:
-                self._peers.clear()
-            try:
-                address = ipaddress.ip_address(peer.decode("ascii"))
-                found = any(address in network for network in networks)
-            except ValueError:
-                found = False
-            self._peers[key] = found
-        return found

@@ -19,7 +19,6 @@ class Selector(HttpRole):
 
     def begin(self, exchange: Exchange) -> None:
         """See model.service.RoleHandler."""
-        exchange.client.service = self.service
         hooks = self.service.hooks
         if hooks.start_http_request and chain.run(hooks.start_http_request, exchange):
             return

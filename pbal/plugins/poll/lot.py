@@ -14,7 +14,8 @@ the index itself, not in a list of one.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+
+from pbal.api import Fields, OnLost, Waiting
 
 QUARTER = 4
 """Deadlines are kept in quarters of a second."""
@@ -25,7 +26,7 @@ class Parked:
 
     __slots__ = ("client", "deadline", "first_sweep", "id", "keys", "lot", "origin", "since")
 
-    def __init__(self, lot: "Lot", client: Any, keys: bytes | tuple[bytes, ...], number: int, since: int, origin: bytes | None) -> None:
+    def __init__(self, lot: "Lot", client: Waiting | None, keys: bytes | tuple[bytes, ...], number: int, since: int, origin: bytes | None) -> None:
         self.lot: Lot | None = lot
         self.client = client
         self.keys = keys
@@ -38,6 +39,10 @@ class Parked:
     def all_keys(self) -> tuple[bytes, ...]:
         """Keys of the queues it waits for."""
         return self.keys if isinstance(self.keys, tuple) else (self.keys,)
+
+    def respond(self, status: int, fields: Fields, body: bytes, on_lost: OnLost | None = None) -> bool:
+        """Answer it. False: the client has gone."""
+        return self.client is not None and self.client.answer(self, status, fields, body, on_lost)
 
     def gone(self) -> None:
         """See model.exchange.Parked."""
@@ -68,9 +73,9 @@ class Lot:
                     yield poll
 
     def park(
-        self, client: Any, keys: tuple[bytes, ...], ends: float, since: int, origin: bytes | None, number: int | None = None
+        self, client: Waiting | None, keys: tuple[bytes, ...], ends: float, since: int, origin: bytes | None, number: int | None = None
     ) -> Parked:
-        """Take a client in until `ends` (clock time). The caller tells the client."""
+        """Take a poll in until `ends` (clock time). The caller parks the client, and says who it is if it was not known yet."""
         if number is None:
             number = self.next_id
             self.next_id += 1

@@ -182,7 +182,7 @@ class Poll(Plugin):
         for client, keys, quarter, number, since, first_sweep, origin in carried["polls"]:
             poll = self.lot.park(client, keys, (quarter - 1) / QUARTER, since, origin, number)
             poll.first_sweep = first_sweep
-            client.park(poll)
+            client.repark(poll)
         self.lot.next_id = carried["next_id"]
         self.resident_at_open = carried.get("resident", 0)
         self._adopted = carried["memory"]
@@ -193,7 +193,8 @@ class Poll(Plugin):
     def resume(self) -> None:
         """See Plugin."""
         for poll in self.lot:
-            poll.client.park(poll)
+            if poll.client is not None:
+                poll.client.repark(poll)
         if self.courier is not None:
             self.courier.go_on()
 
@@ -258,7 +259,7 @@ class Poll(Plugin):
         if exchange.method != b"POST":
             self._refuse(exchange, 405, "This is a place to publish: POST.", (b"Allow", b"POST"))
             return Verdict.TAKEN
-        if not self._may_publish(exchange.client.peer):
+        if exchange.client_address not in self.settings.publish_from:
             self._refuse(exchange, 403, "Not from your address.")
             return Verdict.TAKEN
         exchange.body_limit = self.settings.max_queue
@@ -296,7 +297,7 @@ class Poll(Plugin):
         if self.memory is not None:
             held = [(key, value) for key in keys if (value := self.memory.take(key))]
             if held:
-                if not self._send(exchange.client, origin, held, put_back=True):
+                if not self._send(exchange, origin, held, put_back=True):
                     for key, value in held:
                         self._return_to_memory(key, value)
                 return
@@ -314,7 +315,7 @@ class Poll(Plugin):
             self._refuse(exchange, 503, "Too many polls are parked.", (b"Retry-After", b"5"))
             return
         if self.world.draining:
-            self._send(exchange.client, origin, [])
+            self._send(exchange, origin, [])
             self.counts["poll_empty"] += 1
             return
         self._park(exchange, keys, origin)
@@ -323,8 +324,8 @@ class Poll(Plugin):
         world = self.world
         # Earlier by up to a tenth, each its own time, so that clients do not come back in step.
         ends = world.clock.now() + self.settings.timeout * (1 - random.random() / 10)
-        poll = self.lot.park(exchange.client, keys, ends, world.second, origin)
-        exchange.park(poll)
+        poll = self.lot.park(None, keys, ends, world.second, origin)
+        poll.client = exchange.park(poll)
         self.counts["poll_parked"] += 1
         self.counts["poll_parked_ever"] += 1
         if self._tick_timer is None:
@@ -348,20 +349,21 @@ class Poll(Plugin):
     def _answer_empty(self, poll: Parked, counter: str) -> None:
         if self._out(poll):
             self.counts[counter] += 1
-            self._send(poll.client, poll.origin, [])
+            self._send(poll, poll.origin, [])
 
     def answer_by_hand(self, poll: Parked, text: str | None) -> None:
         """`poll answer`."""
         if text is None:
             self._answer_empty(poll, "poll_empty")
         elif self._out(poll):
-            self._send(poll.client, poll.origin, [(poll.all_keys()[0], wrap(text.encode(), self.settings.framing))])
+            self._send(poll, poll.origin, [(poll.all_keys()[0], wrap(text.encode(), self.settings.framing))])
 
     def kick(self, poll: Parked) -> None:
         """`poll kick`."""
         if self._out(poll):
             self.counts["poll_kicked"] += 1
-            poll.client.kick()
+            if poll.client is not None:
+                poll.client.kick(poll)
 
     # -- delivering ----------------------------------------------------------------------------------------------
 
@@ -381,7 +383,7 @@ class Poll(Plugin):
             else:
                 left.append((key, value))
         for poll, queues in answers.items():
-            if not self._out(poll) or not self._send(poll.client, poll.origin, queues, put_back=True):
+            if not self._out(poll) or not self._send(poll, poll.origin, queues, put_back=True):
                 left += queues
         return left
 
@@ -398,7 +400,7 @@ class Poll(Plugin):
             answer = rendered.get(keys)
             if answer is None:
                 answer = rendered[keys] = self._render(queues)
-            if self._out(poll) and self._send(poll.client, poll.origin, queues, len(answers) == 1, answer):
+            if self._out(poll) and self._send(poll, poll.origin, queues, len(answers) == 1, answer):
                 reached.update(keys)
         return [(key, value) for key, value in taken if key not in reached]
 
@@ -446,7 +448,7 @@ class Poll(Plugin):
             self.counts["poll_misframed"] += 1
         return status, media_type, body
 
-    def _send(self, client: Any, origin: bytes | None, queues: Queues, put_back: bool = False, ready: Rendered | None = None) -> bool:
+    def _send(self, to: "Exchange | Parked", origin: bytes | None, queues: Queues, put_back: bool = False, ready: Rendered | None = None) -> bool:
         """Write an answer; False if the client has gone (its messages are the caller's again).
 
         With `put_back` they also go back if the connection breaks before the socket took them.
@@ -458,7 +460,7 @@ class Poll(Plugin):
         if origin is not None:
             fields += cors.fields_for(origin)
         on_lost: Callable[[], None] | None = partial(self._lost, queues) if put_back and queues else None
-        if not client.reply(status, fields, body, on_lost):
+        if not to.respond(status, fields, body, on_lost):
             return False
         if queues:
             self.counts["poll_answered"] += 1
@@ -482,10 +484,6 @@ class Poll(Plugin):
             self.world.log_limited("poll_evicted", "queue %r is too long: %d old messages dropped", key.decode("utf-8", "replace"), dropped)
 
     # -- publishing ----------------------------------------------------------------------------------------------
-
-    def _may_publish(self, peer: bytes) -> bool:
-        handler: Any = self.service.handler
-        return bool(handler.peer_in(peer, self.settings.publish_from))
 
     def _publish(self, exchange: Exchange, match: re.Match[bytes]) -> None:
         """Store a message and wake its poll. Raises: BadName."""

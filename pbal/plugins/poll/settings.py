@@ -17,6 +17,7 @@ from pbal.api import (
     ConfigError,
     Counter,
     Endpoint,
+    Networks,
     Service,
     Tunable,
     Type,
@@ -170,6 +171,6 @@ class Settings:
         self.max_queue: int = values["poll_max_queue"]
         self.memory_limit: int = values["poll_memory_limit"]
         self.max_parked: int = values["poll_max_parked"]
-        self.publish_from = values["poll_publish_from"]
+        self.publish_from = Networks(values["poll_publish_from"])
         self.store_timeout: float = values["poll_store_timeout"]
         self.origins = frozenset(origin.encode() for origin in values["poll_allow_origin"])

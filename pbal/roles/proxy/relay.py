@@ -8,29 +8,32 @@
 
 Every way out of `waiting` and `asked` gives the client an answer: another node where that is safe, else 502 (a node
 refused or answered rubbish), 503 (no node), 504 (a node was silent). After the first octet of a response nothing can
-be taken back: a loss then closes the client's connection, so that a truncated response looks truncated.
+be taken back: a loss then ends the client's connection, so that a truncated response looks truncated.
 
 What is safe (RFC 9110 section 9.2.2): as long as nothing was sent, anything may go to another node. Once octets were
-sent, only an idempotent method whose body is still at hand, and only if no octet of an answer came.
+sent, only an idempotent method whose body is still at hand, and only if no octet of an answer came: part of a head counts, and
+so does a 1xx, which the client would see twice.
 
 Octets go by direct call from socket to socket. Each direction stops its sender when the receiver's buffer passes
-buffer_size and goes on when it has drained.
+buffer_size and goes on when it has drained. What a node sends in very many pieces is read in several turns (Reader.tired).
 """
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from pbal.http1.events import CHUNKED, END, BadResponse, RequestHead, ResponseHead
-from pbal.http1.headers import forwardable_block
-from pbal.http1.writer import LAST_CHUNK, chunk, http_date, render_fields, status_line
-from pbal.model.exchange import Exchange
+from pbal.http1.encoder import LAST_CHUNK, chunk, http_date, render_fields
+from pbal.http1.events import CHUNKED, END, BadResponse, ResponseHead
+from pbal.http1.headers import forwardable_block, upgrade_offer
+from pbal.model.exchange import SERVED, Exchange
+from pbal.model.hooks import Bound
 from pbal.model.pool import Node
 from pbal.net import backend as link
-from pbal.net.backend import BackendConnection
+from pbal.net.backend import Attendant, BackendConnection
 from pbal.roles import chain
-from pbal.roles.collect import CollectedBody
+from pbal.roles.proxy.request import request_octets
 
 if TYPE_CHECKING:
     from pbal.roles.proxy.role import ReverseProxy
@@ -42,48 +45,48 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 MOST_ATTEMPTS: Final = 4
 """Times a request is sent; connection failures are bounded by the number of nodes instead."""
 
-_BELIEVED: Final = (
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-proto",
-    b"x-forwarded-port",
-    b"x-real-ip",
-    b"x-host",
-    b"forwarded",
-)
-_SPOOFABLE: Final = frozenset({*_BELIEVED, *(name.replace(b"-", b"_") for name in _BELIEVED)})
-"""Dropped from clients that are not trusted; with '_' too, which CGI and WSGI cannot tell from '-'."""
-_LENGTH: Final = frozenset({b"content-length"})
-_SPOOFABLE_AND_MORE: Final = _SPOOFABLE | {b"host", b"expect", b"content-length", b"max-forwards"}
+_NO_LENGTH: Final = frozenset({b"content-length"})
+
+WAITING: Final = "waiting"
+ASKED: Final = "asked"
+ANSWERING: Final = "answering"
+TUNNEL: Final = "tunnel"
+DONE: Final = "done"
+
+NOBODY, CLIENT, NODE = 0, 1, 2
+"""Which side of a tunnel has ended."""
 
 
-class Relay:
+class Relay(Attendant):
     """The state of one exchange in a reverse_proxy service."""
 
     __slots__ = (
-        "attempts", "backend", "body_sent", "chunked_down", "chunked_up", "client", "collected", "exchange", "failure", "fresh", "keep",
-        "ended", "node", "phase", "pieces", "role", "started", "tried",
+        "attempts", "backend", "body_sent", "chunked_up", "collected", "ended", "exchange", "failure", "fresh", "heard", "node", "phase",
+        "pieces", "resting", "role", "started", "stream", "tried",
     )  # fmt: skip
 
     def __init__(self, role: "ReverseProxy", exchange: Exchange) -> None:
         self.role = role
         self.exchange = exchange
-        self.client = exchange.client
+        self.stream = exchange.stream
         self.backend: BackendConnection | None = None
         self.node: Node | None = None
-        self.collected: CollectedBody | None = exchange.collected_body()
+        self.collected = exchange.collected_body()
         self.pieces: Iterator[bytes] | None = None
         self.started = exchange.started if self.collected is None else role.clock.now()
-        self.phase = "waiting"
+        self.phase: str = WAITING
         self.tried: tuple[Node, ...] = ()
         self.attempts = 0
         self.failure = 503
         self.body_sent = False
         self.chunked_up = False
-        self.chunked_down = False
-        self.keep = False
         self.fresh = False
-        self.ended: Any = None
+        self.heard = False
+        """Whether an octet of an answer came."""
+        self.resting = False
+        """Whether the rest of what the backend sent is read in the next turn of the loop."""
+        self.ended = NOBODY
+        exchange.enter(SERVED)
         exchange.sink = self
 
     # -- finding a backend ---------------------------------------------------------------------------------------
@@ -93,16 +96,23 @@ class Relay:
         role = self.role
         node = role.pick(self.tried)
         if node is None:
+            if not self.tried and role.may_get_nodes():
+                self._wait()
+                role.waiting[self] = None
+                return
             self.give_up(self.failure)
             return
         backend = None if self.fresh else role.bored_on(node)
         if backend is not None:
             self.assigned(backend)
             return
-        self.phase = "waiting"
-        if not self.exchange.body_complete:
-            self.client.pause_body()
+        self._wait()
         role.connect_for(self, node)
+
+    def _wait(self) -> None:
+        self.phase = WAITING
+        if not self.exchange.body_complete:
+            self.stream.pause_body()
 
     def connect_failed(self, node: Node, status: int) -> None:
         """The connection to `node` could not be made: `status` 502 (refused) or 504 (too slow)."""
@@ -112,80 +122,31 @@ class Relay:
 
     def assigned(self, backend: BackendConnection) -> None:
         """`backend` is ours: send the request."""
+        role, exchange = self.role, self.exchange
         self.backend = backend
         self.node = node = backend.node
         node.active += 1
         node.requests += 1
         if backend.uses:
-            self.role.counts["backend_reuses"] += 1
+            role.counts["backend_reuses"] += 1
         backend.uses += 1
         backend.relay = self
         backend.state = link.WAIT_RES
         self.attempts += 1
-        self.phase = "asked"
-        request = self.exchange.request
+        self.phase = ASKED
+        self.heard = False
+        request = exchange.request
         backend.reader.expect(request.method)
-        backend.transport.write(self._request_octets(request))
-        if request.framing and self.collected is None and not self.exchange.body_complete:
+        collected = self.collected
+        backend.write(request_octets(exchange, role.service, node.name, None if collected is None else collected.size, role.via))
+        if request.framing and collected is None and not exchange.body_complete:
             backend.deadline = inf  # the node waits for us; its time begins with the end of the body
         else:
             self._extend(backend)
         if request.framing:
             self._send_body()
 
-    # -- the request, out ----------------------------------------------------------------------------------------
-
-    def _request_octets(self, request: RequestHead) -> bytes:
-        """The head to send to the backend (RFC 9110 section 7.6, perlbal.md 7.6 and 11.2)."""
-        role, client = self.role, self.client
-        target, forwarded_for = request.target, client.peer
-        if role.trusts(client.peer):
-            dropped = frozenset({b"x-forwarded-for"})
-            before = request.fields.get(b"x-forwarded-for")
-            if before:
-                forwarded_for = before + b", " + forwarded_for
-        else:
-            dropped = _SPOOFABLE
-        more = b""
-        if (
-            not target.startswith(b"/")
-            or request.expect_continue
-            or self.collected is not None
-            or request.framing == CHUNKED
-            or not request.host
-        ):
-            target, dropped, more = self._unusual(request, dropped)
-        if request.upgrade:
-            more += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
-        elif not role.service.values["persist_backend"]:
-            more += b"Connection: close\r\n"
-        if request.method == b"OPTIONS" and b"max-forwards" in request.fields:
-            dropped |= {b"max-forwards"}
-            more += b"Max-Forwards: %d\r\n" % (int(request.fields[b"max-forwards"]) - 1)
-        block = forwardable_block(request, dropped)
-        if role.service.header_rules:
-            block = role.munge(block)
-        return b"%b %b HTTP/1.1\r\n%b%bX-Forwarded-For: %b\r\nVia: 1.%d pbal\r\n\r\n" % (
-            request.method, target, block, more, forwarded_for, request.minor,
-        )  # fmt: skip
-
-    def _unusual(self, request: RequestHead, dropped: frozenset[bytes]) -> tuple[bytes, frozenset[bytes], bytes]:
-        """Target, fields to drop and fields to add for what is not a plain origin-form request."""
-        target, more = request.target, b""
-        if not target.startswith(b"/") and target != b"*":  # absolute-form: RFC 9112 section 3.2.2
-            target = request.path + (b"?" + request.query if request.query else b"")
-            if request.method == b"OPTIONS" and request.target.count(b"/") == 2 and not request.query:
-                target = b"*"  # RFC 9112 section 3.2.4
-            dropped |= {b"host"}
-            more += b"Host: %b\r\n" % request.host
-        elif b"host" not in request.fields:  # HTTP/1.0 may do without; what goes out is HTTP/1.1
-            more += b"Host: %b\r\n" % self.node.name.encode()  # type: ignore[union-attr]
-        if self.collected is not None:
-            dropped |= {b"expect", b"content-length"}
-            more += b"Content-Length: %d\r\n" % self.collected.size
-        elif request.framing == CHUNKED:
-            more += b"Transfer-Encoding: chunked\r\n"
-        return target, dropped, more
+    # -- the request's body, out ---------------------------------------------------------------------------------
 
     def _send_body(self) -> None:
         """Start sending the body: what was collected, or what the client goes on sending."""
@@ -197,7 +158,7 @@ class Relay:
         if self.chunked_up and self.exchange.body_complete:  # sent again: it was empty, or it could not be
             self.body_end()
         else:
-            self.client.resume_body()
+            self.stream.resume_body()
 
     def _send_pieces(self) -> None:
         """Send collected pieces until the backend is full or all are out."""
@@ -207,8 +168,8 @@ class Relay:
         limit = self.role.buffer_size()
         for piece in self.pieces:
             self.body_sent = True
-            backend.transport.write(piece)
-            if backend.transport.get_write_buffer_size() > limit:
+            backend.write(piece)
+            if backend.unsent > limit:
                 return
         self.pieces = None
 
@@ -217,63 +178,63 @@ class Relay:
     def body_data(self, data: bytes) -> None:
         """Octets of the request body, streamed."""
         backend = self.backend
-        if self.phase == "done":
+        if self.phase is DONE:
             return  # answered already: the rest is read and dropped
         if backend is None:
             raise RuntimeError("body octets while no backend is assigned: pause_body was not honoured")
         self.body_sent = True
-        if self.phase == "tunnel":
-            backend.deadline = self.role.clock.now() + (self.role.service.values["tunnel_timeout"] or inf)
-            backend.transport.write(data)
+        if self.phase is TUNNEL:
+            self._extend(backend)
+            backend.write(data)
         else:
-            backend.transport.write(chunk(data) if self.chunked_up else data)
+            backend.write(chunk(data) if self.chunked_up else data)
 
     def body_end(self) -> None:
         """The request body is complete; in a tunnel: the client will send no more."""
         backend = self.backend
-        if backend is None or self.phase == "done":
+        if backend is None or self.phase is DONE:
             return
-        if self.phase == "tunnel":
-            self._tunnel_end(self.client.transport, backend.transport)
+        if self.phase is TUNNEL:
+            self._tunnel_end(CLIENT)
             return
         if self.chunked_up:
-            backend.transport.write(LAST_CHUNK)
+            backend.write(LAST_CHUNK)
         self._extend(backend)
 
     def client_full(self) -> None:
         """The client takes slower than the backend sends: stop the backend."""
-        if self.backend is not None and self.backend.state is not link.CLOSED:
-            self.backend.transport.pause_reading()
-            self.backend.deadline = inf
+        backend = self.backend
+        if backend is not None and backend.state is not link.CLOSED:
+            backend.pause()
+            backend.deadline = inf
 
     def client_drained(self) -> None:
         """The client took what was waiting."""
         backend = self.backend
-        if backend is not None and not backend.transport.is_closing():
+        if backend is not None and not backend.closing:
             self._extend(backend)
-            backend.transport.resume_reading()
+            if not self.resting:
+                backend.resume()
 
     def client_gone(self) -> None:
         """Nobody waits for the answer any more: the backend is told by closing."""
-        phase, self.phase = self.phase, "done"
-        if phase == "waiting":
+        if self.phase is WAITING:
             self.role.forget(self)
+        self.phase = DONE
         self._drop_backend()
-        if self.collected is not None:
-            self.collected.close()
 
     # -- the backend's side --------------------------------------------------------------------------------------
 
     def backend_full(self) -> None:
         """The backend takes slower than the client sends."""
-        if self.backend is not None and self.phase != "tunnel":
+        if self.backend is not None and self.phase is not TUNNEL:
             self._extend(self.backend)
         if self.pieces is None:
-            self._pause_client()
+            self.stream.pause_body()
 
     def backend_drained(self) -> None:
         """The backend took what was waiting."""
-        if self.backend is not None and self.phase != "tunnel":
+        if self.backend is not None and self.phase is not TUNNEL:
             if self.pieces is not None or self.exchange.body_complete:
                 self._extend(self.backend)
             else:
@@ -281,179 +242,183 @@ class Relay:
         if self.pieces is not None:
             self._send_pieces()
         else:
-            self._resume_client()
-
-    def _pause_client(self) -> None:
-        if self.phase == "tunnel":
-            self.client.transport.pause_reading()
-        elif not self.exchange.body_complete:
-            self.client.pause_body()
-
-    def _resume_client(self) -> None:
-        if self.phase == "tunnel":
-            self.client.transport.resume_reading()
-        else:
-            self.client.resume_body()
+            self.stream.resume_body()
 
     def _extend(self, backend: BackendConnection) -> None:
         """The backend showed life, or has to wait for us: its time starts anew."""
-        values = self.role.service.values
-        if self.phase == "tunnel":
-            backend.deadline = self.role.clock.now() + (values["tunnel_timeout"] or inf)
+        role = self.role
+        if self.phase is TUNNEL:
+            backend.deadline = role.clock.now() + (role.service.values["tunnel_timeout"] or inf)
         else:
-            backend.deadline = inf if self.client.full else self.role.clock.now() + (values["response_timeout"] or inf)
+            backend.deadline = inf if self.stream.full else role.clock.now() + role.response_timeout
 
     def backend_readable(self) -> None:
         """Octets of the response arrived: relay what is complete, in one write."""
         backend = self.backend
-        if backend is None or self.phase == "done":
+        if backend is None or self.phase is DONE or self.resting:
             return
-        if self.phase == "tunnel":
+        if self.phase is TUNNEL:
             self._extend(backend)
-            self.client.transport.write(backend.reader.take_rest())
+            self.stream.write(backend.reader.take_rest())
             return
+        self.heard = True
+        reader = backend.reader
+        reader.begin_turn()
         out: list[bytes] = []
-        ended = False
         try:
-            while not ended:
-                event = backend.reader.next()
+            while True:
+                event = reader.next()
                 if event is None:
                     break
                 if event is END:
-                    if self.chunked_down:
-                        out.append(LAST_CHUNK)
-                    ended = True
-                elif type(event) is bytes:
-                    out.append(chunk(event) if self.chunked_down else event)
-                else:
-                    ended = self._head(event, out)  # type: ignore[arg-type]
-                    if self.phase in ("done", "tunnel"):
-                        return
+                    self._complete(out)
+                    return
+                if isinstance(event, bytes):
+                    out.append(event)
+                    continue
+                assert isinstance(event, ResponseHead)
+                ended = self._head(event)
+                if ended:
+                    self._complete(out)
+                if ended or self.phase is DONE or self.phase is TUNNEL:
+                    return
         except BadResponse as error:
-            log.warning("%s: %s", backend.node.name, error.reason)
-            self._failed(502, out)
+            self.role.service.world.log_limited(f"bad response {backend.node.name}", "%s: %s", backend.node.name, error.reason)
+            self._pass_on(out)
+            self._failed(502)
             return
-        if out:
-            self.client.transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if ended:
-            self._complete()
+        self._pass_on(out)
+        if reader.tired and self.phase is not DONE:
+            self.resting = True
+            backend.pause()
+            asyncio.get_running_loop().call_soon(self._after_rest, backend)
         elif backend.state is link.XFER_RES:
             self._extend(backend)
 
-    def _head(self, head: ResponseHead, out: list[bytes]) -> bool:
-        """A response head arrived; append what the client gets. True when the response has no body."""
+    def _pass_on(self, out: list[bytes]) -> None:
+        if self.phase is ANSWERING:
+            self.stream.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _after_rest(self, backend: BackendConnection) -> None:
+        """Another turn of the loop: read on."""
+        self.resting = False
+        if self.backend is not backend or self.phase is DONE:
+            return
+        if not self.stream.full:
+            backend.resume()
+        self.backend_readable()
+
+    def _head(self, head: ResponseHead) -> bool:
+        """A response head arrived: pass it on. True when the response has no body."""
         status = head.status
         backend, exchange = self.backend, self.exchange
         assert backend is not None
-        request = exchange.request
         if status == 101:
             self._switch(head)
             return False
         if status < 200:
-            if request.minor:
-                out.append(status_line(status, head.reason) + forwardable_block(head, _LENGTH) + b"\r\n")
+            self.stream.interim(head, forwardable_block(head, _NO_LENGTH))
             return False
-        now = self.role.clock.now()
         backend.state = link.XFER_RES
         node = backend.node
-        node.last_response = now
+        node.last_response = self.role.clock.now()
         node.responses[status] = node.responses.get(status, 0) + 1
-        self.phase = "answering"
-        client = self.client
-        client.begin_response()
         hooks = exchange.service.hooks.modify_response_headers
         if hooks:
             modified = self._modify(hooks, head)
             if modified is None:
                 return False
             head = modified
-        keep = client.keeps(exchange)
-        block = forwardable_block(head) if status != 204 else forwardable_block(head, _LENGTH)  # RFC 9110 section 8.6
-        tail = b""
-        framing = head.framing
-        if framing < 0:
-            if request.minor:
-                self.chunked_down = True
-                tail = b"Transfer-Encoding: chunked\r\n"
-            else:
-                keep = False
+            block = head.block
+        else:
+            block = forwardable_block(head) if status != 204 else forwardable_block(head, _NO_LENGTH)  # RFC 9110 section 8.6
+        more = b""
         if b"date" not in head.fields:
-            tail += b"Date: %b\r\n" % http_date(self.role.clock.epoch())
-        if not keep:
-            tail += b"Connection: close\r\n"
-        elif not request.minor:
-            tail += b"Connection: keep-alive\r\n"
-        self.keep = keep
-        out.append(b"%b%b%b\r\n" % (status_line(status, head.reason), block, tail))
-        return framing == 0
+            more = b"Date: %b\r\n" % http_date(self.role.clock.epoch())
+        offer = upgrade_offer(head)
+        if offer:
+            more += b"Upgrade: %b\r\n" % offer
+        self.phase = ANSWERING
+        self.stream.start(exchange, head, block, more)
+        return head.framing == 0
 
-    def _modify(self, hooks: tuple[Any, ...], head: ResponseHead) -> ResponseHead | None:
-        """Run modify_response_headers on a head of our own; None when a plugin failed and the client has its 500."""
-        own = ResponseHead.made(head.status, list(head.headers))
-        if not chain.run_all(hooks, self.exchange, own):
-            self.phase = "done"
+    def _modify(self, hooks: tuple[Bound, ...], head: ResponseHead) -> ResponseHead | None:
+        """Run modify_response_headers on a head of our own; None when a plugin failed and the client has its 500.
+
+        What frames the message they do not see, and cannot change.
+        """
+        exchange = self.exchange
+        own = ResponseHead.made(head.status, forwardable_fields(head))
+        if not chain.run_all(hooks, exchange, own):
+            exchange.sink = None
+            self.phase = DONE
             self._drop_backend()
             return None
-        own.block, own.reason, own.framing = render_fields(own.headers), head.reason, head.framing
+        block = render_fields(own.headers)
+        length = head.fields.get(b"content-length")
+        if length is not None and head.status != 204:
+            block += b"Content-Length: %b\r\n" % length
+        own.block, own.reason, own.framing = block, head.reason, head.framing
         own.fields = {name.lower(): value for name, value in own.headers}
         return own
 
     def _switch(self, head: ResponseHead) -> None:
         """101: relay it, then octets both ways (RFC 9110 section 7.8)."""
-        backend, request = self.backend, self.exchange.request
+        backend, exchange = self.backend, self.exchange
         assert backend is not None
-        if not request.upgrade:
-            self._failed(502, [])
+        if not exchange.request.upgrade:
+            self._failed(502)
             return
-        protocol = head.fields.get(b"upgrade", request.upgrade)
-        self.phase = "tunnel"
+        protocol = head.fields.get(b"upgrade", exchange.request.upgrade)
+        self.phase = TUNNEL
         backend.state = link.TUNNEL
         self.role.counts["tunnels"] += 1
-        early = self.client.begin_tunnel()
-        self.client.transport.write(
-            b"%b%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n%b"
-            % (status_line(101, head.reason), forwardable_block(head), protocol, backend.reader.take_rest())
-        )
+        early = self.stream.tunnel(exchange, head, forwardable_block(head), protocol, backend.reader.take_rest())
         if early:
-            backend.transport.write(early)
+            backend.write(early)
         self._extend(backend)
-        if self.client.half_closed:
-            self._tunnel_end(self.client.transport, backend.transport)
+        if self.stream.half_closed:
+            self._tunnel_end(CLIENT)
 
-    def _tunnel_end(self, ended: Any, other: Any) -> None:
+    def _tunnel_end(self, side: int) -> None:
         """A side of a tunnel will send no more: tell the other; after both, close."""
-        if self.ended is None:
-            self.ended = ended
-            if other.can_write_eof():
-                other.write_eof()
-        elif self.ended is not ended:  # a transport that reads on after its end tells of the end again
-            backend = self.backend
+        backend = self.backend
+        if self.ended == NOBODY:
+            self.ended = side
+            if side == NODE:
+                self.stream.write_eof()
+            elif backend is not None:
+                backend.write_eof()
+        elif self.ended != side:  # a transport that reads on after its end tells of the end again
             self._release_lost()
-            self.phase = "done"
-            self.exchange.sink = None
-            self.client.finish(False)
+            self._finish()
+            self.stream.close(self.exchange)
             if backend is not None:
                 backend.finish()
 
-    def _complete(self) -> None:
+    def _finish(self) -> None:
+        """The exchange is nobody's from here, and its end is told to nobody."""
+        self.phase = DONE
+        self.exchange.sink = None
+
+    def _complete(self, out: list[bytes]) -> None:
         """The response is relayed whole."""
-        self.phase = "done"
         backend, self.backend = self.backend, None
         assert backend is not None
         backend.relay = None
-        self.role.release(backend, self.exchange.body_complete and self.pieces is None)
-        if self.collected is not None:
-            self.collected.close()
-        self.exchange.sink = None
-        self.client.finish(self.keep)
+        self._finish()
+        data = out[0] if len(out) == 1 else b"".join(out)
+        sent_whole = self.exchange.body_complete and self.pieces is None
+        self.role.release(backend, sent_whole)
+        self.stream.end(self.exchange, data)
 
     def backend_eof(self) -> None:
         """The backend will send no more."""
         backend = self.backend
         if backend is None:
             return
-        if self.phase == "tunnel":
-            self._tunnel_end(backend.transport, self.client.transport)
+        if self.phase is TUNNEL:
+            self._tunnel_end(NODE)
             return
         try:
             backend.reader.eof()
@@ -464,12 +429,12 @@ class Relay:
 
     def backend_lost(self, exc: Exception | None) -> None:
         """The connection broke, or closed after its end was seen."""
-        if self.backend is None or self.phase == "done":
+        if self.backend is None or self.phase is DONE:
             return
-        if self.phase == "tunnel":
+        if self.phase is TUNNEL:
             self._release_lost()
-            self.phase = "done"
-            self.client.close()
+            self._finish()
+            self.stream.close(self.exchange)
             return
         self._lost(str(exc) if exc else "connection closed")
 
@@ -477,13 +442,14 @@ class Relay:
         """The backend went before the response was whole."""
         backend, node = self.backend, self.node
         assert backend is not None and node is not None
-        if self.phase == "answering":
-            log.info("%s: response cut off: %s", node.name, reason)
-            self._failed(502, [])
+        world = self.role.service.world
+        if self.phase is ANSWERING:
+            world.log_limited(f"cut off {node.name}", "%s: response cut off: %s", node.name, reason)
+            self._failed(502)
             return
         reused = backend.uses > 1
         replayable = not self.body_sent or self.collected is not None
-        safe = self.exchange.request.method in IDEMPOTENT and replayable
+        safe = self.exchange.request.method in IDEMPOTENT and replayable and not self.heard
         if safe and self.attempts < MOST_ATTEMPTS:
             self._drop_backend()
             if reused:  # a stale connection says nothing of the node; but the others may be stale as well
@@ -495,52 +461,43 @@ class Relay:
             self.role.counts["backend_retries"] += 1
             self.seek()
             return
-        log.warning("%s: no response: %s", node.name, reason)
-        self._failed(502, [])
+        world.log_limited(f"no response {node.name}", "%s: no response: %s", node.name, reason)
+        self._failed(502)
 
     def backend_expired(self) -> None:
         """The node was silent for response_timeout (or the tunnel for tunnel_timeout)."""
-        if self.phase == "tunnel":
-            self.client.close()
+        if self.phase is TUNNEL:
+            self._finish()
             self._drop_backend()
-            self.phase = "done"
+            self.stream.close(self.exchange)
             return
         if self.node is not None:
-            log.warning("%s: silent for too long", self.node.name)
-        self._failed(504, [])
+            self.role.service.world.log_limited(f"silent {self.node.name}", "%s: silent for too long", self.node.name)
+        self._failed(504)
 
     # -- endings -------------------------------------------------------------------------------------------------
 
-    def _failed(self, status: int, out: list[bytes]) -> None:
+    def _failed(self, status: int) -> None:
         """No usable response: an error while that can still be said, else a visible cut."""
         self._drop_backend()
-        if self.phase != "answering":
+        if self.phase is not ANSWERING:
             self.give_up(status)
             return
-        self.phase = "done"
-        self.exchange.sink = None
+        self._finish()
         self.role.counts["truncated_responses"] += 1
-        client = self.client
-        if out:
-            client.transport.write(b"".join(out))
-        if self.chunked_down or self.exchange.request.minor:
-            client.close()
-        else:
-            client.reset()
+        self.stream.cut(self.exchange)
 
     def give_up(self, status: int) -> None:
         """Answer with the proxy's own error."""
-        self.phase = "done"
+        self._finish()
         self.role.forget(self)
         self._drop_backend()
-        self.exchange.sink = None
-        if self.collected is not None:
-            self.collected.close()
         counter, text = _OWN_ERRORS[status]
         self.role.counts[counter] += 1
         fields = [(b"Retry-After", b"1")] if status == 503 else []
-        self.client.resume_body()
-        self.exchange.respond(status, fields, text)
+        self.stream.resume_body()
+        if not self.exchange.answered:  # reading on may have found that the body is no body
+            self.exchange.respond(status, fields, text)
 
     def _release_lost(self) -> None:
         backend, self.backend = self.backend, None
@@ -553,6 +510,16 @@ class Relay:
         self._release_lost()
         if backend is not None:
             backend.abort()
+
+
+_HIDDEN: Final = frozenset({b"content-length"})
+
+
+def forwardable_fields(head: ResponseHead) -> list[tuple[bytes, bytes]]:
+    """The fields of a response that hooks may see: without those of the hop and of the framing."""
+    lines = forwardable_block(head, _HIDDEN).split(b"\r\n")
+    pairs = [line.split(b":", 1) for line in lines if line]
+    return [(name, value.strip(b" \t")) for name, value in pairs]
 
 
 _OWN_ERRORS: Final = {

@@ -5,15 +5,19 @@ proxy_read_request -> a Relay, which asks `pick` for a node and takes a bored ba
 connected. A backend that becomes free serves the longest waiting client first, whichever connection that had asked
 for; the connection that then arrives in vain stays as a bored one.
 
-Bored backends are kept per node, the latest used first out. More than backend_persist_cache of them are closed by the
+Bored backends are kept per node, the the longest rested first out. More than backend_persist_cache of them are closed by the
 tick a second after they became bored, and not at once: under load thirty are bored for a millisecond between two turns
 of the loop, and closing them would mean connecting thirty again.
 """
 
 import asyncio
 import contextlib
+import hashlib
 import logging
+from collections import deque
+from math import inf
 
+from pbal.http1.reader import Limits
 from pbal.model.exchange import Exchange
 from pbal.model.pool import NODE_PENALTY, Node, Pool
 from pbal.model.service import Service
@@ -31,19 +35,33 @@ class ReverseProxy(HttpRole):
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
-        self.bored: dict[Node, list[BackendConnection]] = {}
+        self.bored: dict[Node, deque[BackendConnection]] = {}
+        """The one that rested longest first: what a node sends too much has most time to show."""
         self.waiting: dict[Relay, None] = {}
         """Relays without a backend, in order of arrival."""
         self.connecting = 0
         """Connections being opened; never fewer than relays wait, or one would wait in vain."""
         self._pool: Pool | None = None
-        self.changed("pool")
+        self.response_limits = Limits()
+        self.response_timeout = inf
+        identity = hashlib.blake2s(self.name.lower().encode(), key=service.world.identity, digest_size=4).hexdigest()
+        self.via = f"pbal-{identity}".encode()
+        """This process and service in a Via field: who sees it come back has sent the request to itself."""
+        for tunable in ("pool", "response_timeout", "max_response_head"):
+            self.changed(tunable)
 
     # -- what arrives --------------------------------------------------------------------------------------------
 
     def serve(self, exchange: Exchange) -> None:
         """Relay an exchange whose plugins all passed."""
         request = exchange.request
+        if b"via" in request.fields and self.via in request.fields[b"via"]:
+            self.counts["loops_refused"] += 1
+            self.service.world.log_limited(
+                f"loop {self.name}", "service %s: a request came back to it: does a node of its pool lead here?", self.name
+            )
+            exchange.respond(508, (), b"This request came back to the proxy that sent it.\n")
+            return
         if request.method == b"CONNECT":
             exchange.respond(501, (), b"CONNECT is not offered here.\n")
             return
@@ -76,10 +94,37 @@ class ReverseProxy(HttpRole):
         """A bored backend to `node`, taken out of the list."""
         stack = self.bored.get(node)
         while stack:
-            backend = stack.pop()
-            if backend.state is link.BORED and not backend.transport.is_closing():
+            backend = stack.popleft()
+            if backend.state is not link.BORED or backend.closing:
+                continue
+            if not backend.unread:
                 return backend
+            self.backend_surprised(backend)
+            backend.abort()
         return None
+
+    def backend_surprised(self, backend: BackendConnection) -> None:
+        """A node sent octets that belong to no request: its connections may give each client its predecessor's answer."""
+        node = backend.node
+        self.counts["backend_surprises"] += 1
+        self.service.world.log_limited(
+            f"surprise {node.name}", "%s: sent octets that nobody asked for; its kept connections are closed", node.name
+        )
+        for other in self.bored.pop(node, ()):
+            other.abort()
+        for busy in self.service.world.backends:
+            if busy.node is node:
+                busy.suspect = True
+
+    def may_get_nodes(self) -> bool:
+        """Whether the pool is empty just now and was not always: who waits queue_timeout may get a node."""
+        return self._pool is not None and self._pool.emptied
+
+    def _node_added(self) -> None:
+        """POOL ADD: who waits while no connection is being made asks again."""
+        for relay in list(self.waiting)[: max(0, len(self.waiting) - self.connecting)]:
+            del self.waiting[relay]
+            relay.seek()
 
     def connect_for(self, relay: Relay, node: Node) -> None:
         """Queue `relay` and open a connection to `node`."""
@@ -149,13 +194,16 @@ class ReverseProxy(HttpRole):
         node.pool.released(node)
         values = self.service.values
         most = values["max_backend_uses"]
+        if backend.reader.leftover:
+            self.backend_surprised(backend)
         if (
             not request_sent_whole
             or not values["persist_backend"]
             or not backend.reader.keep_alive
-            or backend.reader.buffered
+            or backend.reader.must_close
+            or backend.suspect
             or (most and backend.uses >= most)
-            or backend.transport.is_closing()
+            or backend.closing
             or self.closed
         ):
             backend.abort()
@@ -176,11 +224,11 @@ class ReverseProxy(HttpRole):
         backend.state = link.BORED
         backend.deadline = float("inf")
         backend.bored_since = self.clock.now()
-        self.bored.setdefault(node, []).append(backend)
+        self.bored.setdefault(node, deque()).append(backend)
 
     def _node_removed(self, node: Node) -> None:
         """POOL REMOVE: its bored connections close at once, the others when their response ends."""
-        for backend in self.bored.pop(node, []):
+        for backend in self.bored.pop(node, ()):
             backend.abort()
 
     # -- settings and time ---------------------------------------------------------------------------------------
@@ -188,20 +236,36 @@ class ReverseProxy(HttpRole):
     def changed(self, tunable: str) -> None:
         """A tunable was set live."""
         super().changed(tunable)
+        service, values = self.service, self.service.values
+        if tunable.startswith("max_response"):
+            self.response_limits = Limits(
+                max_head=values["max_response_head"], max_fields=values["max_response_fields"], max_target=values["max_response_head"]
+            )
+        if tunable in ("response_timeout", "idle_timeout"):
+            limit, idle = values["response_timeout"], values["idle_timeout"]
+            if not ("response_timeout" in service.explicit or "response_timeout" in service.world.defaults):
+                limit = max(limit, idle) if idle else 0
+            self.response_timeout = limit or inf
+        if tunable == "persist_backend" and not values["persist_backend"]:
+            for node in list(self.bored):
+                self._node_removed(node)
         if tunable == "pool":
             name = self.service.values["pool"]
             pool = self.service.world.pool(name) if name else None
             if pool is not self._pool:
                 if self._pool is not None:
                     self._pool.removed_listeners.remove(self._node_removed)
+                    self._pool.added_listeners.remove(self._node_added)
                 for node in list(self.bored):
                     self._node_removed(node)
                 self._pool = pool
                 if pool is not None:
                     pool.removed_listeners.append(self._node_removed)
+                    pool.added_listeners.append(self._node_added)
 
     def tick(self, now: float) -> None:
         """Once a second: clients that waited too long, bored backends that are too many."""
+        super().tick(now)
         limit = self.service.values["queue_timeout"] or float("inf")
         for relay in [relay for relay in self.waiting if relay.started + limit < now]:
             relay.give_up(503)
@@ -212,24 +276,6 @@ class ReverseProxy(HttpRole):
                 if backend.bored_since + 1 < now:
                     self.bored[backend.node].remove(backend)
                     backend.abort()
-
-    def trusts(self, peer: bytes) -> bool:
-        """Whether forwarding fields of `peer` are believed (always_trusted, trusted_upstream_proxies)."""
-        values = self.service.values
-        if values["always_trusted"]:
-            return True
-        networks = values["trusted_upstream_proxies"]
-        if not networks:
-            return False
-        return self.peer_in(peer, networks)
-
-    def munge(self, block: bytes) -> bytes:
-        """Apply the HEADER statements, removals first (perlbal.md 7.6)."""
-        lines = block.split(b"\r\n")[:-1]
-        touched = {rule.name.lower() for rule in self.service.header_rules}
-        lines = [line for line in lines if line.partition(b":")[0].lower() not in touched]
-        lines += [b"%b: %b" % (rule.name, rule.value) for rule in self.service.header_rules if rule.value is not None]
-        return b"".join(line + b"\r\n" for line in lines)
 
     def close(self) -> None:
         """Close what is idle; exchanges end by their own."""

@@ -5,18 +5,15 @@ one slow reader of a large file holds one piece and one descriptor.
 """
 
 import asyncio
-import logging
 import os
 
 from pbal.http1.conditional import etag_for, evaluate
+from pbal.http1.encoder import http_date, render_fields
 from pbal.http1.events import ResponseHead
-from pbal.http1.writer import http_date, render_fields, status_line
-from pbal.model.exchange import Exchange
+from pbal.model.exchange import SERVED, Exchange, Sink
 from pbal.roles import chain
 from pbal.roles.http import HttpRole
 from pbal.roles.web.files import IsDirectory, NotServed, OpenFile, open_file
-
-log = logging.getLogger("pbal.web")
 
 PIECE = 131072
 """Octets read at a time; Perlbal's sendfile step."""
@@ -26,22 +23,22 @@ _ALLOW = ((b"Allow", b"GET, HEAD"),)
 _REFUSALS = {403: b"Not for you.\n", 404: b"Nothing here.\n", 500: b"The file cannot be read.\n", 503: b"Too much is open here.\n"}
 
 
-class FileSending:
+class FileSending(Sink):
     """The sink of an exchange whose file is going out piece by piece."""
 
-    __slots__ = ("_client", "_exchange", "_fd", "_keep", "_left", "_scheduled")
+    __slots__ = ("_exchange", "_fd", "_left", "_scheduled", "_stream")
 
-    def __init__(self, exchange: Exchange, fd: int, size: int, keep: bool) -> None:
-        self._exchange, self._client = exchange, exchange.client
-        self._fd, self._left, self._keep = fd, size, keep
+    def __init__(self, exchange: Exchange, fd: int, size: int) -> None:
+        self._exchange, self._stream = exchange, exchange.stream
+        self._fd, self._left = fd, size
         self._scheduled = False
         exchange.sink = self
 
     def go_on(self) -> None:
         """Write until the client is full, or the file is out."""
-        client = self._client
+        stream = self._stream
         pieces = PIECES
-        while self._left and not client.full:
+        while not stream.full:
             if not pieces:
                 if not self._scheduled:
                     self._scheduled = True
@@ -49,22 +46,22 @@ class FileSending:
                 return
             pieces -= 1
             try:
-                piece = os.read(self._fd, min(PIECE, self._left))
+                piece = os.read(self._fd, min(PIECE, self._left)) if self._left else b""
             except OSError:
                 piece = b""
+            self._left -= len(piece)
+            if not self._left:
+                self._end()
+                stream.end(self._exchange, piece)
+                return
             if not piece:  # the file shrank: what was promised cannot be kept, and must look so
                 self._end()
                 self._exchange.service.world.log_limited(
                     "file shrank", "%s became shorter while it was sent", self._exchange.path.decode("latin-1")
                 )
-                client.close()
+                stream.cut(self._exchange)
                 return
-            self._left -= len(piece)
-            client.transport.write(piece)
-        if not self._left:
-            self._end()
-            # Asked again: meanwhile the client may have ended, or the service been disabled, or the server be draining.
-            client.finish(self._keep and client.keeps(self._exchange))
+            stream.write(piece)
 
     def _next_turn(self) -> None:
         self._scheduled = False
@@ -83,7 +80,8 @@ class FileSending:
         """go_on stops by itself."""
 
     def client_gone(self) -> None:
-        self._end()
+        os.close(self._fd)
+        self._fd = -1
 
     def body_data(self, data: bytes) -> None:
         """A body sent with a GET means nothing here."""
@@ -127,43 +125,24 @@ class WebServer(HttpRole):
             os.close(file.fd)
             exchange.respond(status, validators, b"" if status == 304 else b"The condition does not hold.\n")
             return
-        fields = [
-            *validators, (b"Content-Type", file.content_type), (b"Content-Length", b"%d" % file.size),
-        ]  # fmt: skip
+        fields = [*validators, (b"Content-Type", file.content_type)]
         hooks = self.service.hooks.modify_response_headers
-        if hooks:
-            response = ResponseHead.made(200, fields)
-            if not chain.run_all(hooks, exchange, response):
-                os.close(file.fd)
-                return
-            fields = response.headers
-        try:
-            block = render_fields(fields)
-        except ValueError as error:  # a plugin's field
+        response = ResponseHead.made(200, fields)
+        if hooks and not chain.run_all(hooks, exchange, response):
             os.close(file.fd)
-            self.counts["plugin_errors"] += 1
-            log.error("service %s, hook modify_response_headers: %s", self.name, error)
-            exchange.respond(500, (), b"A plugin failed.\n")
             return
-        self._write(exchange, file, block)
+        response.block = render_fields(response.headers)
+        response.framing = file.size
+        self._begin(exchange, file, response)
 
-    def _write(self, exchange: Exchange, file: OpenFile, block: bytes) -> None:
-        client = exchange.client
-        keep = client.keeps(exchange)
-        head = [status_line(200), b"Date: %b\r\n" % http_date(self.clock.epoch())]
+    def _begin(self, exchange: Exchange, file: OpenFile, response: ResponseHead) -> None:
+        more = b"Date: %b\r\nContent-Length: %d\r\n" % (http_date(self.clock.epoch()), file.size)
         if self.service.values["server_tokens"]:
-            head.append(b"Server: pbal\r\n")
-        head.append(block)
-        if not keep:
-            head.append(b"Connection: close\r\n")
-        elif not exchange.request.minor:
-            head.append(b"Connection: keep-alive\r\n")
-        head.append(b"\r\n")
-        client.begin_response()
-        if exchange.method == b"HEAD":
+            more = b"Server: pbal\r\n" + more
+        exchange.enter(SERVED)
+        exchange.stream.start(exchange, response, response.block, more)
+        if exchange.method == b"HEAD" or not file.size:
             os.close(file.fd)
-            client.transport.write(b"".join(head))
-            client.finish(keep)
-            return
-        client.transport.write(b"".join(head))
-        FileSending(exchange, file.fd, file.size, keep).go_on()
+            exchange.stream.end(exchange, b"")
+        else:
+            FileSending(exchange, file.fd, file.size).go_on()

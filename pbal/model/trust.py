@@ -1,0 +1,79 @@
+"""Whom to believe: networks, and the address of a client after trust.
+
+What is remembered of an address is remembered with the networks it was asked for, so that other networks start anew.
+"""
+
+import ipaddress
+
+from pbal.schema.types import Network
+
+REMEMBERED = 4096
+"""Addresses remembered; a few peers make all requests."""
+MOST_HOPS = 32
+"""Addresses of X-Forwarded-For that are looked at. A longer row of trusted proxies is a claim."""
+
+
+class Networks:
+    """Whether an address, as text, lies in one of some networks."""
+
+    __slots__ = ("_known", "networks")
+
+    def __init__(self, networks: tuple[Network, ...]) -> None:
+        self.networks = networks
+        self._known: dict[bytes, bool] = {}
+
+    def __contains__(self, address: bytes) -> bool:
+        found = self._known.get(address)
+        if found is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            found = self._known[address] = self._look(address)
+        return found
+
+    def _look(self, address: bytes) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address.decode("ascii"))
+        except ValueError:
+            return False
+        return any(parsed in network for network in self.networks)
+
+
+class Trust:
+    """Which peers' forwarding fields a service believes. Source: Perlbal manual, always_trusted, trusted_upstream_proxies."""
+
+    __slots__ = ("always", "networks")
+
+    def __init__(self, always: bool, networks: tuple[Network, ...]) -> None:
+        self.always = always
+        self.networks = Networks(networks)
+
+    def believes(self, peer: bytes) -> bool:
+        """Whether what `peer` says of others is true."""
+        return self.always or (bool(self.networks.networks) and peer in self.networks)
+
+    def client_address(self, peer: bytes, forwarded_for: bytes) -> bytes:
+        """The first address, from the peer on, that is not a trusted proxy's; the last one where all are.
+
+        `forwarded_for`: the value of X-Forwarded-For. What is no address in it ends the row.
+        """
+        address = peer
+        for said in reversed(forwarded_for.split(b",")[-MOST_HOPS:]):
+            if not self.believes(address):
+                break
+            further = _address(said.strip(b" \t"))
+            if not further:
+                break
+            address = further
+        return address
+
+
+def _address(said: bytes) -> bytes:
+    """An address without port and brackets, b"" for what is none."""
+    if said.startswith(b"["):
+        said = said[1:].partition(b"]")[0]
+    elif said.count(b":") == 1:
+        said = said.partition(b":")[0]
+    try:
+        return str(ipaddress.ip_address(said.decode("ascii"))).encode()
+    except ValueError:
+        return b""

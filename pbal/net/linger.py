@@ -1,0 +1,120 @@
+"""A connection that was answered and is closing: our side ends, and what still comes is dropped for a short while.
+
+A close with unread octets makes the kernel send a reset, which may take the answer away from the client before it has read
+it (RFC 9112 section 9.6). So a Lingering takes the socket over from its connection, of which it knows nothing else.
+
+    draining    the client has not taken all of the answer   -> closed when it takes nothing for idle_timeout
+    lingering   it has; its octets are read and dropped      -> closed after LINGER_SECONDS, LINGER_OCTETS, or with its end
+"""
+
+import asyncio
+from math import inf
+from typing import Final
+
+from pbal.model.exchange import OnLost
+from pbal.model.service import Service
+from pbal.observe.sockets import Kind, SocketInfo
+
+LINGER_SECONDS: Final = 2.0
+LINGER_OCTETS: Final = 1 << 20
+
+
+def peer_name(transport: asyncio.BaseTransport | None) -> str:
+    """A connection's peer, address and port, for people."""
+    name = transport.get_extra_info("peername") if transport is not None else None
+    return f"{name[0]}:{name[1]}" if name else "unknown"
+
+
+class Lingering:
+    """A socket on its way out."""
+
+    __slots__ = ("_aborted", "_born", "_dropped", "_on_lost", "_service", "_unsent", "deadline", "state", "transport")
+
+    def __init__(self, service: Service, transport: asyncio.Transport, on_lost: OnLost | None, born: int, full: bool) -> None:
+        """Take `transport` over. `on_lost` is called if the connection breaks before the socket took the answer whole."""
+        self._service = service
+        self._on_lost = on_lost
+        self._born = born
+        self._dropped = 0
+        self._unsent = 0
+        self._aborted = False
+        self.transport = transport
+        self.state: str = "lingering"
+        self.deadline = service.world.clock.now() + LINGER_SECONDS
+        if not transport.is_closing():
+            transport.set_protocol(self)  # type: ignore[arg-type]  # duck-typed: compiled classes have no foreign bases
+            if not transport.is_reading():
+                transport.resume_reading()
+            if transport.can_write_eof():
+                transport.write_eof()
+        else:
+            transport.set_protocol(self)  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        self._dropped += len(data)
+        if self._dropped > LINGER_OCTETS:
+            self.abort()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self.deadline = self._service.world.clock.now() + (self._service.values["idle_timeout"] or inf)
+
+    def resume_writing(self) -> None:
+        self._on_lost = None  # the socket took it whole
+        self.deadline = self._service.world.clock.now() + LINGER_SECONDS
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.state = "closed"
+        world = self._service.world
+        world.clients.discard(self)
+        world.counters.counts["clients"] -= 1
+        on_lost, self._on_lost = self._on_lost, None
+        if on_lost is not None and (exc is not None or self._aborted):
+            on_lost()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._aborted = True
+        self.transport.abort()
+
+    def expired(self, now: float) -> None:
+        """The deadline passed: a slow reader that moves gets more time, any other is closed."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and (not self._unsent or unsent < self._unsent):
+            self._unsent = unsent
+            self.deadline = now + (self._service.values["idle_timeout"] or inf)
+        elif unsent:
+            self._service.world.counters.counts["slow_readers_closed"] += 1
+            self.abort()
+        elif self._unsent:  # its time to read the last octets begins now
+            self._unsent, self.deadline = 0, now + LINGER_SECONDS
+        else:
+            self.abort()
+
+    def shutdown(self, graceful: bool) -> None:
+        """The server ends; what is unsent may still go out where there is time."""
+        if not graceful or not self.transport.get_write_buffer_size():
+            self.abort()
+
+    @property
+    def unsent_octets(self) -> int:
+        """Octets that the socket has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
+    def kind(self) -> Kind:
+        """See observe.sockets."""
+        return "ClientHTTP", self.state, self._service.name
+
+    def describe(self) -> SocketInfo:
+        """One line for `socks`."""
+        sock = self.transport.get_extra_info("socket")
+        return SocketInfo(
+            fd=sock.fileno() if sock is not None else -1,
+            age=self._service.world.second - self._born,
+            class_name="ClientHTTP",
+            state=self.state,
+            text=f"ClientHTTP(R): open to {peer_name(self.transport)}; {self.state}",
+            service=self._service.name,
+        )

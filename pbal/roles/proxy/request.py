@@ -1,0 +1,76 @@
+"""What is sent to a node: the request head, with forwarding fields, header rules and Via (RFC 9110 section 7.6).
+
+Whatever pbal owns, or an operator's rule names, is compared with `_` read as `-`: CGI and its kin cannot tell them apart,
+and a client's `X-Forwarded_For` must not reach an application as X-Forwarded-For.
+"""
+
+from typing import Final
+
+from pbal.http1.events import CHUNKED, RequestHead
+from pbal.http1.headers import KNOWN_FORWARDING, forwardable_block
+from pbal.model.exchange import Exchange
+from pbal.model.service import Service
+
+_TRUSTED: Final = frozenset({b"x-forwarded-for"})
+_UNTRUSTED: Final = frozenset(KNOWN_FORWARDING)
+
+
+def request_octets(exchange: Exchange, service: Service, node: str, size: int | None, via: bytes) -> bytes:
+    """The head to send. `size`: octets of a body that was collected whole; `node` is the Host for who sent none.
+
+    Source: RFC 9110 section 7.6, RFC 9112 section 3.2; Perlbal manual, header management.
+    """
+    request, peer = exchange.request, exchange.stream.peer
+    target, forwarded_for = request.target, peer
+    dropped = _UNTRUSTED
+    if exchange.believed:
+        dropped = _TRUSTED
+        before = request.fields.get(b"x-forwarded-for")
+        if before:
+            forwarded_for = before + b", " + peer
+    own: list[tuple[bytes, bytes]] = []
+    if (
+        not target.startswith(b"/") or request.expect_continue or size is not None or request.framing == CHUNKED or not request.host
+    ):  # fmt: skip
+        target, dropped = _unusual(request, node, size, dropped, own)
+    if request.upgrade:
+        own += ((b"Connection", b"Upgrade"), (b"Upgrade", request.upgrade))
+    elif not service.values["persist_backend"]:
+        own.append((b"Connection", b"close"))
+    if request.method == b"OPTIONS" and b"max-forwards" in request.fields:
+        dropped |= {b"max-forwards"}
+        own.append((b"Max-Forwards", b"%d" % (int(request.fields[b"max-forwards"]) - 1)))
+    rules = service.header_rules
+    if not own and not rules:  # nearly all
+        return b"%b %b HTTP/1.1\r\n%bX-Forwarded-For: %b\r\nVia: 1.%d %b\r\n\r\n" % (
+            request.method, target, forwardable_block(request, dropped), forwarded_for, request.minor, via,
+        )  # fmt: skip
+    own.append((b"X-Forwarded-For", forwarded_for))
+    if rules:
+        dropped = service.ruled(dropped)
+        own = [field for field in own if field[0].lower() not in rules]
+        own += [(rule.name, rule.value) for rule in rules.values() if rule.value is not None]
+    block = forwardable_block(request, dropped)
+    more = b"".join([b"%b: %b\r\n" % field for field in own])
+    return b"%b %b HTTP/1.1\r\n%b%bVia: 1.%d %b\r\n\r\n" % (request.method, target, block, more, request.minor, via)
+
+
+def _unusual(
+    request: RequestHead, node: str, size: int | None, dropped: frozenset[bytes], own: list[tuple[bytes, bytes]]
+) -> tuple[bytes, frozenset[bytes]]:
+    """Target and fields to drop for what is not a plain origin-form request; fields to add are put into `own`."""
+    target = request.target
+    if not target.startswith(b"/") and target != b"*":  # absolute-form: RFC 9112 section 3.2.2
+        target = request.path + (b"?" + request.query if request.query else b"")
+        if request.method == b"OPTIONS" and request.target.count(b"/") == 2 and not request.query:
+            target = b"*"  # RFC 9112 section 3.2.4
+        dropped |= {b"host"}
+        own.append((b"Host", request.host))
+    elif b"host" not in request.fields:  # HTTP/1.0 may do without; what goes out is HTTP/1.1
+        own.append((b"Host", node.encode()))
+    if size is not None:
+        dropped |= {b"expect", b"content-length"}
+        own.append((b"Content-Length", b"%d" % size))
+    elif request.framing == CHUNKED:
+        own.append((b"Transfer-Encoding", b"chunked"))
+    return target, dropped
