@@ -68,7 +68,7 @@ clean:
 FAST := .venv-fast/bin/python
 FAST_SOURCES := setup.py pyproject.toml $(shell find pbal grammar -name '*.py' -o -name '*.lark')
 
-.PHONY: fast test-fast bench-fast
+.PHONY: fast test-fast bench-fast clean-fast
 
 fast: .venv-fast/done
 	@PYTHONSAFEPATH=1 $(FAST) -m pbal --version
@@ -87,3 +87,7 @@ test-fast: .venv-fast/done memcached
 
 bench-fast: .venv-fast/done
 	PBAL_PYTHON=$(FAST) $(BIN)/python -m bench
+
+clean: clean-fast
+clean-fast:
+	rm -rf .venv-fast

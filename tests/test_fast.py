@@ -80,7 +80,6 @@ async def test_an_owner_without_weak_references_has_tasks(lab):
     assert running() == []
 
 
-@pytest.mark.skipif(EXPECTED != "interpreted", reason="setup.py is not installed")
 def test_setup_asks_for_mypy_only_where_something_is_compiled(tmp_path: Path):
     ask = "import setuptools.build_meta as b; print(b.get_requires_for_build_wheel())"
     for value, wanted in (("", False), ("0", False), ("1", True)):
