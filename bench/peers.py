@@ -13,8 +13,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 CORES = sorted(os.sched_getaffinity(0))
 PYTHON = os.environ.get("PBAL_PYTHON", sys.executable)
 """What runs pbal: `make bench-fast` names the interpreter that has the compiled one installed."""
-SAFE = ["-P"] if "PBAL_PYTHON" in os.environ else []
-"""The checkout's own pbal/ is not to be found before the installed one."""
+SAFE = ["-I"] if "PBAL_PYTHON" in os.environ else []
+"""Isolated: neither the checkout's own pbal/ nor one on PYTHONPATH is to be found before the installed one."""
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 
