@@ -110,13 +110,13 @@ def _node_line(row: Row) -> str:
 
 @command
 def show_plugins(session: Session) -> Reply:
-    """The plugins of each service that has some, then those loaded, with their generation.
+    """The plugins of each service that has some, then those loaded, with their generation and the faults counted.
 
     Source: Perlbal manual, plugins.
     """
     world = session.world
     rows: list[Row] = [(s.name, " ".join(name for name, _ in s.plugins)) for s in world.services.values() if s.plugins]
-    rows += [("loaded", f"{each.name} generation {each.generation} {each.path}") for each in world.plugins.values()]
+    rows += [("loaded", f"{each.name} generation {each.generation} errors {each.errors} {each.path}") for each in world.plugins.values()]
     return _table("service plugins", rows)
 
 
