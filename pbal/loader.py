@@ -1,32 +1,52 @@
 """LOAD, RELOAD, UNLOAD: import beside, check, swap, close the old.
 
 A plugin is a file NAME.py or a package NAME/, bundled or in a folder of SERVER plugin_path. Each load imports it under
-a name of its own generation, so old and new stand side by side and a relative import inside a package finds its own
-generation. What does not import, or fails a check, leaves everything as it was and says file and line.
+a name of its own, so old and new stand side by side and a relative import inside a package finds its own generation.
+What does not import, or fails a check, leaves everything as it was and says file and line.
+
+Live, reading and importing is done in a thread, so that a module that works long meanwhile holds nobody up. The thread
+touches nothing of the World. One LOAD, RELOAD or UNLOAD runs at a time: two consoles cannot interleave theirs.
 """
 
+import asyncio
 import importlib
 import importlib.machinery
 import importlib.util
 import inspect
+import itertools
 import logging
 import sys
-import traceback
-from collections.abc import Awaitable
+import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from pbal.lang.parser import grammar_directory
+from pbal.model import faults, garbage
 from pbal.model.errors import ConfigError, UnknownName
-from pbal.model.hooks import hooks_of
+from pbal.model.hooks import take_marked
 from pbal.model.plugin import Plugin
+from pbal.model.plugin_check import check_class, check_imports
 from pbal.model.service import Service
 from pbal.model.world import LoadedPlugin, World
 
 log = logging.getLogger("pbal.plugins")
 
 BUNDLED = Path(__file__).resolve().parent / "plugins"
+
+IMPORT_LIMIT = 30.0
+"""Seconds an import may take live. A module that loads a model or asks a database is done by then; one that hangs would
+keep every LOAD and RELOAD after it waiting."""
+
+_serials = itertools.count(1)
+_turns: WeakKeyDictionary[World, asyncio.Lock] = WeakKeyDictionary()
+
+
+def _turn(world: World) -> asyncio.Lock:
+    """Held by the LOAD, RELOAD or UNLOAD that runs."""
+    return _turns.setdefault(world, asyncio.Lock())
 
 
 class Statements(Protocol):
@@ -63,6 +83,8 @@ def find(name: str, folders: list[Path]) -> Path:
 
 def _import(path: Path, module_name: str) -> ModuleType:
     """Import a file under `module_name`. Raises: ConfigError with file and line."""
+    if not path.is_relative_to(BUNDLED):  # whose imports a test reads
+        check_imports(path)
     importlib.invalidate_caches()
     package = [str(path.parent)] if path.name == "__init__.py" else None
     loader = _FreshLoader(module_name, str(path))
@@ -72,26 +94,23 @@ def _import(path: Path, module_name: str) -> ModuleType:
     sys.modules[module_name] = module
     try:
         loader.exec_module(module)
-    except Exception as error:
+    except faults.CAUGHT as error:
         forget(module_name)
         raise ConfigError(f"{path.name} does not import: {_where(error, path)}") from error
     return module
 
 
-def _where(error: Exception, path: Path) -> str:
+def _where(error: BaseException, path: Path) -> str:
     """`Type: message (file:line)`, the line being the plugin's own."""
-    if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg} ({Path(error.filename or path).name}:{error.lineno})"
-    own = str(path.parent if path.name == "__init__.py" else path)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(own)]
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    message = error.message if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-    return f"{message}{place}"
+    place = faults.place_in(error, str(path))
+    message = error.message if isinstance(error, ConfigError) else faults.describe(error)
+    return f"{message} ({place})" if place else message
 
 
 def forget(module_name: str) -> None:
     """Drop a generation's modules."""
-    for name in [name for name in sys.modules if name == module_name or name.startswith(module_name + ".")]:
+    take_marked(module_name)
+    for name in [name for name in list(sys.modules) if name == module_name or name.startswith(module_name + ".")]:
         del sys.modules[name]
 
 
@@ -108,28 +127,67 @@ def _plugin_class(module: ModuleType, name: str) -> type[Plugin]:
     return found.pop()
 
 
-def _module_name(name: str, generation: int) -> str:
-    return f"pbal_loaded_{name}_{generation}"
-
-
-def _read(world: World, name: str, generation: int) -> LoadedPlugin:
-    """Import and check one generation. Raises: ConfigError."""
-    folders = [Path(folder) for folder in _folders(world)]
-    path = find(name, folders)
+def _read(folders: list[str], name: str, generation: int) -> LoadedPlugin:
+    """Import and check one generation. May run in a thread: asks and changes no World. Raises: ConfigError."""
+    path = find(name, [Path(folder) for folder in folders])
     name = (path.parent if path.name == "__init__.py" else path.with_suffix("")).name.lower()
-    module_name = _module_name(name, generation)
+    module_name = f"pbal_loaded_{name}_{generation}_{next(_serials)}"
     module = _import(path, module_name)
     try:
         plugin_class = _plugin_class(module, name)
-        hooks_of(plugin_class)
+        check_class(plugin_class, take_marked(module_name))
         for tunable in plugin_class.tunables:
             if tunable.default is not None:
                 tunable.parse(tunable.default)
-    except (ConfigError, ValueError) as error:
+        grammar = plugin_class.grammar or _grammar_file(path, name)
+        return LoadedPlugin(name, plugin_class, str(path), generation, grammar, tuple(plugin_class.commands), module=module_name)
+    except faults.CAUGHT as error:
         forget(module_name)
-        raise ConfigError(f"plugin '{name}': {error}") from error
-    grammar = plugin_class.grammar or _grammar_file(path, name)
-    return LoadedPlugin(name, plugin_class, str(path), generation, grammar, tuple(plugin_class.commands))
+        raise ConfigError(f"plugin '{name}': {_where(error, path)}") from error
+
+
+async def _read_beside(world: World, name: str, generation: int) -> LoadedPlugin:
+    """_read, in a thread when the World is being served. Raises: ConfigError."""
+    folders = _folders(world)
+    if world.runtime is None:
+        return _read(folders, name, generation)
+    return await _in_a_thread(lambda: _read(folders, name, generation), f"plugin '{name}'")
+
+
+async def _in_a_thread(work: Callable[[], LoadedPlugin], what: str) -> LoadedPlugin:
+    """Run `work` in a thread of its own. Raises: what it raises, or ConfigError after IMPORT_LIMIT.
+
+    The thread is a daemon and not one of the loop's executor: the end of the process would wait for that one, and a module
+    that hangs at import would hang it.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[LoadedPlugin] = loop.create_future()
+
+    def ended(loaded: LoadedPlugin | None, error: BaseException | None) -> None:
+        if done.done():  # nobody waits any more
+            if loaded is not None:
+                forget(loaded.module)
+        elif loaded is not None:
+            done.set_result(loaded)
+        else:
+            done.set_exception(error or RuntimeError("nothing was loaded"))
+
+    def run() -> None:
+        loaded: LoadedPlugin | None = None
+        failure: BaseException | None = None
+        try:
+            loaded = work()
+        except faults.CAUGHT as error:
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(ended, loaded, failure)
+
+    threading.Thread(target=run, name=f"import of {what}", daemon=True).start()
+    try:
+        async with asyncio.timeout(IMPORT_LIMIT):
+            return await done
+    except TimeoutError:
+        raise ConfigError(f"{what}: the import did not end within {IMPORT_LIMIT:g} s; what it does goes on in a thread") from None
 
 
 def _folders(world: World) -> list[str]:
@@ -151,72 +209,83 @@ def _grammar_file(path: Path, name: str) -> str:
 
 async def load(world: World, statements: Statements, name: str) -> LoadedPlugin:
     """LOAD. Loading twice changes nothing. Raises: ConfigError."""
-    if name.lower() in world.plugins:
-        return world.plugins[name.lower()]
-    loaded = _read(world, name, 1)
-    try:
-        world.add_plugin_tunables(loaded.name, loaded.plugin_class.tunables)
+    async with _turn(world):
+        if name.lower() in world.plugins:
+            return world.plugins[name.lower()]
+        loaded = await _read_beside(world, name, 1)
+        loaded.frozen = world.runtime is None
         try:
-            prepared = await statements.prepare(loaded)
-        except Exception:
-            for tunable in loaded.plugin_class.tunables:
-                world.tunables.pop(tunable.name, None)
+            world.add_plugin_tunables(loaded.name, loaded.plugin_class.tunables)
+            try:
+                prepared = await statements.prepare(loaded)
+            except (Exception, asyncio.CancelledError):
+                for tunable in loaded.plugin_class.tunables:
+                    world.tunables.pop(tunable.name, None)
+                raise
+        except (Exception, asyncio.CancelledError):
+            forget(loaded.module)
             raise
-    except Exception:
-        forget(_module_name(loaded.name, 1))
-        raise
-    world.plugins[loaded.name] = loaded
-    world.counters.declare(loaded.plugin_class.counters)
-    statements.install(*prepared)
-    return loaded
+        world.plugins[loaded.name] = loaded
+        world.counters.declare(loaded.plugin_class.counters)
+        statements.install(*prepared)
+        return loaded
 
 
-def unload(world: World, statements: Statements, name: str) -> None:
+async def unload(world: World, statements: Statements, name: str) -> None:
     """UNLOAD. Raises: UnknownName, or ConfigError while a service uses it."""
-    loaded = world.loaded_plugin(name)
-    users = [service.name for service, _ in world.instances(loaded.name)]
-    if users:
-        raise ConfigError(f"plugin '{loaded.name}' is used by {', '.join(users)}", about=name)
-    del world.plugins[loaded.name]
-    for tunable in loaded.plugin_class.tunables:
-        world.tunables.pop(tunable.name, None)
-        for service in world.services.values():
-            service.values.pop(tunable.name, None)
-            service.explicit.pop(tunable.name, None)
-    statements.uninstall(loaded.name)
-    forget(_module_name(loaded.name, loaded.generation))
+    async with _turn(world):
+        loaded = world.loaded_plugin(name)
+        users = [service.name for service, _ in world.instances(loaded.name)]
+        if users:
+            raise ConfigError(f"plugin '{loaded.name}' is used by {', '.join(users)}", about=name)
+        del world.plugins[loaded.name]
+        for tunable in loaded.plugin_class.tunables:
+            world.tunables.pop(tunable.name, None)
+            for service in world.services.values():
+                service.values.pop(tunable.name, None)
+                service.explicit.pop(tunable.name, None)
+        statements.uninstall(loaded.name)
+        forget(loaded.module)
+        if world.runtime is not None:
+            garbage.collect_soon(world, loaded.frozen)
 
 
 async def reload(world: World, statements: Statements, name: str) -> LoadedPlugin:
     """RELOAD. Raises: ConfigError; the old generation serves on then."""
-    old = world.loaded_plugin(name)
-    new = _read(world, old.name, old.generation + 1)
-    undo = _Undo(world, old)
-    try:
-        prepared = await statements.prepare(new)
-        for _, instance in world.instances(old.name):
-            await instance.quiesce()
-        # From here to the swap nothing waits.
-        undo.remember()
-        _swap_tunables(world, old, new)
-        world.counters.declare(new.plugin_class.counters)
-        chains = _successors(world, old, new, undo)
-    except Exception as error:
-        undo.all()
-        forget(_module_name(new.name, new.generation))
-        raise ConfigError(f"plugin '{old.name}' is not reloaded, the old one serves on: {_reason(error, new)}") from error
-    world.plugins[old.name] = new
-    statements.install(*prepared)
-    for service, chain, former in chains:
-        service.replace_chain(chain)
-        former.close()
-    forget(_module_name(old.name, old.generation))
-    log.info("plugin %s: generation %d serves", new.name, new.generation)
-    return new
+    async with _turn(world):
+        old = world.loaded_plugin(name)
+        new = await _read_beside(world, old.name, old.generation + 1)
+        undo = _Undo(world, old)
+        try:
+            prepared = await statements.prepare(new)
+            for _, instance in world.instances(old.name):
+                await instance.quiesce()
+            # From here to the swap nothing waits.
+            undo.remember()
+            _swap_tunables(world, old, new)
+            world.counters.declare(new.plugin_class.counters)
+            chains = _successors(world, old, new, undo)
+        except faults.CAUGHT as error:
+            undo.all()
+            forget(new.module)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise ConfigError(f"plugin '{old.name}' is not reloaded, the old one serves on: {_reason(error, new)}") from error
+        new.errors = old.errors
+        world.plugins[old.name] = new
+        statements.install(*prepared)
+        for service, chain, _ in chains:
+            service.replace_chain(chain)
+        for _, _, former in chains:
+            faults.guarded(world, old.name, former.close, old.generation)
+        forget(old.module)
+        garbage.collect_soon(world, old.frozen)
+        log.info("plugin %s: generation %d serves", new.name, new.generation)
+        return new
 
 
-def _reason(error: Exception, new: LoadedPlugin) -> str:
-    return error.message if isinstance(error, ConfigError) else _where(error, Path(new.path))
+def _reason(error: BaseException, new: LoadedPlugin) -> str:
+    return _where(error, Path(new.path))
 
 
 def _swap_tunables(world: World, old: LoadedPlugin, new: LoadedPlugin) -> None:
@@ -276,21 +345,18 @@ class _Undo:
 
     def all(self) -> None:
         """Put everything back."""
-        if self._tunables is None:
-            for _, former in self._world.instances(self._old.name):
-                former.resume()
-            return
-        self._world.tunables.clear()
-        self._world.tunables.update(self._tunables)
-        for name, values in self._values.items():
-            service = self._world.services.get(name)
-            if service is not None:
-                service.values.clear()
-                service.values.update(values)
+        if self._tunables is not None:
+            self._world.tunables.clear()
+            self._world.tunables.update(self._tunables)
+            for name, values in self._values.items():
+                service = self._world.services.get(name)
+                if service is not None:
+                    service.values.clear()
+                    service.values.update(values)
         for _, instance in self._taken:
-            instance.close()
+            faults.guarded(self._world, self._old.name, instance.close, self._old.generation + 1)
         for _, former in self._world.instances(self._old.name):
-            former.resume()
+            faults.guarded(self._world, self._old.name, former.resume)
 
 
 __all__ = ["find", "load", "reload", "unload"]

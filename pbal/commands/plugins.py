@@ -28,10 +28,10 @@ async def reload(session: Session, plugin: str) -> Reply:
 
 
 @command
-def unload(session: Session, plugin: str) -> Reply:
+async def unload(session: Session, plugin: str) -> Reply:
     """Forget a plugin that no service uses.
 
     Source: Perlbal manual, UNLOAD. differs: refused while a service uses it.
     """
-    loader.unload(session.world, session.interpreter, plugin)
+    await loader.unload(session.world, session.interpreter, plugin)
     return OK

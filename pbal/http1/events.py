@@ -45,7 +45,7 @@ END: Final = EndOfBody()
 class Head:
     """What requests and responses share. Readers may give out the same head twice: it is not to be changed."""
 
-    __slots__ = ("block", "fields", "forwarded", "framing", "headers", "keep_alive", "minor")
+    __slots__ = ("block", "fields", "forwarded", "framing", "headers", "keep_alive", "minor", "underscores")
 
     minor: int
     """0 or 1; HTTP/1.x with x above 1 counts as 1."""
@@ -61,9 +61,12 @@ class Head:
     """RFC 9112 section 9.3."""
     forwarded: tuple[frozenset[bytes], bytes] | None
     """What headers.forwardable_block made of it last, and for which fields to drop."""
+    underscores: bool
+    """Whether a field's name has a `_`, which many an application reads as `-`."""
 
     def __init__(self) -> None:
         self.forwarded = None
+        self.underscores = False
 
 
 class RequestHead(Head):
@@ -122,6 +125,7 @@ class ResponseHead(Head):
         head.status, head.reason, head.minor, head.headers = status, b"", 1, headers
         head.fields = {name.lower(): value for name, value in headers}
         head.block, head.framing, head.keep_alive, head.upgrade = b"", 0, True, False
+        head.underscores = b"_" in b"".join(head.fields)
         return head
 
     def __repr__(self) -> str:

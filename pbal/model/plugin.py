@@ -11,6 +11,7 @@ What carry() returns is plain data - tuples, dicts, client connections - and nev
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pbal.model.exchange import Exchange
 from pbal.observe.counters import Counter
 from pbal.schema.tunables import Tunable
 
@@ -63,6 +64,12 @@ class Plugin:
 
     def service_disabled(self) -> None:
         """The service stops listening: answer what is parked. Hooks may still be called for open connections."""
+
+    def wants_body(self, exchange: Exchange) -> bool:
+        """Asked at the head, for a plugin with proxy_read_request, of a request that has a body: False when this plugin
+        does not need it whole.
+        """
+        return True
 
     def dumpconfig(self) -> tuple[str, ...]:
         """Statements, beside tunables, that make this state again."""

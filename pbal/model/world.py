@@ -56,6 +56,12 @@ class LoadedPlugin:
     generation: int = 1
     grammar: str = ""
     commands: tuple[Callable[..., Any], ...] = field(default=())
+    errors: int = 0
+    """Faults of all its generations: exceptions, and verdicts that are none."""
+    frozen: bool = False
+    """Loaded at start-up, before the collector was told to leave alone what was there."""
+    module: str = ""
+    """The name its module was imported under."""
 
 
 class World:

@@ -1,54 +1,139 @@
-"""Running the hooks of a service. The one place where a plugin's exception is caught."""
+"""Running the hooks of a service. The one place where a hook's fault is found: it fails closed.
 
-import logging
-import os
-import traceback
+A request goes on only when every hook said PASS and left it alone. What a hook raised, a verdict that is none, and a PASS for
+a request that the hook answered, parked or handed on, are faults of that plugin: the chain stops there, and the request
+is answered with 500 unless something has answered it.
+
+`running` names the hook that runs now, for whoever finds the loop standing still.
+"""
+
+import inspect
+from pathlib import Path
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
 from pbal.http1.events import ResponseHead
 from pbal.http1.writer import render_fields
+from pbal.model import faults
 from pbal.model.exchange import Exchange
 from pbal.model.hooks import Bound, Verdict
+from pbal.model.service import Service
+from pbal.model.world import World
 
-log = logging.getLogger("pbal.plugins")
+SLOW = 0.05
+"""Seconds in one hook after which the log names it. Every other client waits as long; people notice a tenth of a second, and a
+page of chat makes two requests in a row."""
 
+running: Bound | None = None
 
-def _blame(bound: Bound, error: Exception) -> str:
-    """Plugin, hook and the innermost line of the plugin's own file."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = getattr(getattr(bound.call, "__func__", bound.call), "__code__", None)
-    folder = os.path.dirname(own.co_filename) if own is not None else ""
-    inside = [frame for frame in frames if frame.filename.startswith(folder)] or list(frames)
-    place = inside[-1]
-    return f"plugin {bound.plugin}, hook {bound.hook}: {type(error).__name__}: {error} ({os.path.basename(place.filename)}:{place.lineno})"
+_told_until = 0.0
+"""When the last slow hook ended: a hook that ran it, by handing a request on, is not blamed for the same time again."""
 
-
-def blame(exchange: Exchange, bound: Bound, error: Exception) -> None:
-    """Count and log a plugin's exception, and answer its request with 500."""
-    exchange.service.world.counters.counts["plugin_errors"] += 1
-    log.error("%s", _blame(bound, error))
-    log.debug("the whole of it", exc_info=error)
-    exchange.respond(500, (), b"A plugin failed.\n")
+_PASS, _TAKEN = Verdict.PASS, Verdict.TAKEN
 
 
 def run(hooks: tuple[Bound, ...], exchange: Exchange) -> bool:
     """Call hooks in order until one takes the exchange; True when one did, or failed."""
+    global running
+    service = exchange.service
+    now = service.world.clock.now
+    outer = running
+    began = now()
     for bound in hooks:
+        running = bound
+        verdict: object = None
+        failure: BaseException | None = None
         try:
-            if bound.call(exchange) is Verdict.TAKEN:
-                return True
-        except Exception as error:
-            blame(exchange, bound, error)
+            verdict = bound.call(exchange)
+        except faults.CAUGHT as error:
+            failure = error
+        running = outer
+        ended = now()
+        if ended - began > SLOW:
+            _slow(service.world, bound, began, ended)
+        began = ended
+        if verdict is _TAKEN:
+            return True
+        if verdict is not _PASS or exchange.answered or exchange.service is not service:
+            _stop(service, exchange, bound, verdict, failure)
             return True
     return False
 
 
 def run_all(hooks: tuple[Bound, ...], exchange: Exchange, response: ResponseHead) -> bool:
     """Call all hooks with a response; False when one failed or left fields that cannot be sent (its request is answered then)."""
+    global running
+    service = exchange.service
+    now = service.world.clock.now
+    outer = running
+    began = now()
     for bound in hooks:
+        running = bound
+        returned: object = None
+        failure: BaseException | None = None
         try:
-            bound.call(exchange, response)
+            returned = bound.call(exchange, response)
             render_fields(response.headers)
-        except Exception as error:
-            blame(exchange, bound, error)
+        except faults.CAUGHT as error:
+            failure = error
+        running = outer
+        ended = now()
+        if ended - began > SLOW:
+            _slow(service.world, bound, began, ended)
+        began = ended
+        if failure is not None or exchange.answered or (returned is not None and _unfinished(returned)):
+            _stop(service, exchange, bound, returned, failure)
             return False
     return True
+
+
+def _stop(service: Service, exchange: Exchange, bound: Bound, returned: object, failure: BaseException | None) -> None:
+    """A hook's fault: count it, log it, and answer the request unless that is done or another's business."""
+    what = f"hook {bound.hook}"
+    if failure is not None:
+        faults.report(service.world, bound.plugin, what, failure)
+    else:
+        faults.tell(service.world, bound.plugin, what, _wrong(service, exchange, returned), _place(bound))
+    if isinstance(returned, CoroutineType):
+        returned.close()
+    if not exchange.answered and exchange.service is service:
+        exchange.respond(500, (), b"A plugin failed.\n")
+
+
+def _wrong(service: Service, exchange: Exchange, returned: object) -> str:
+    """What is wrong with what a hook returned, or did and did not say."""
+    if _unfinished(returned):
+        return f"returned a {type(returned).__name__} that nobody runs: a hook is called, not awaited"
+    if not isinstance(returned, Verdict) and returned is not None:
+        return f"returned {returned!r:.60}, not Verdict.PASS or Verdict.TAKEN"
+    if exchange.service is not service:
+        return "handed the request on and did not return Verdict.TAKEN"
+    if exchange.answered:
+        return "answered the request and did not return Verdict.TAKEN"
+    return "returned None, not Verdict.PASS or Verdict.TAKEN"
+
+
+def _unfinished(returned: object) -> bool:
+    """Whether it is a body of code that did not run."""
+    if returned is _PASS or returned is _TAKEN:
+        return False
+    return isinstance(returned, CoroutineType | GeneratorType | AsyncGeneratorType) or inspect.isawaitable(returned)
+
+
+def _place(bound: Bound) -> str:
+    """`file.py:line` of a hook's definition."""
+    code = getattr(inspect.unwrap(bound.call), "__code__", None)
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else ""
+
+
+def _slow(world: World, bound: Bound, began: float, ended: float) -> None:
+    """Log a hook that held the loop up."""
+    global _told_until
+    spent = ended - max(began, _told_until)
+    _told_until = ended
+    if spent <= SLOW:
+        return
+    place = _place(bound)
+    world.log_limited(
+        f"slow {bound.plugin} {bound.hook}",
+        "plugin %s, hook %s held up every connection for %d ms (%s)", bound.plugin, bound.hook, spent * 1000, place,
+    )  # fmt: skip

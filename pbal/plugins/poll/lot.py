@@ -10,7 +10,8 @@ Every way out stands beside the way in, and each has a counter:
 
 A parked poll is one record with seven slots. What can be shared is shared: the deadline is the number of a quarter of
 a second, one int object for all that end in it; a single queue is its key, not a tuple of one; one poll on a queue stands in
-the index itself, not in a list of one.
+the index itself. Several on a queue are the keys of a dict, which keeps the order they came in and lets any of them go at
+once: ten thousand polls of one queue that leave together cost what ten thousand of ten thousand queues do.
 """
 
 from collections.abc import Callable, Iterator
@@ -52,7 +53,8 @@ class Parked:
             lot.on_gone(self)
 
 
-Place = Parked | list[Parked]
+Place = Parked | dict[Parked, None]
+"""Who is parked for one queue. A dict holds at least two, but for the moment in which a removal ends."""
 
 
 class Lot:
@@ -97,10 +99,10 @@ class Lot:
         there = self._by_key.get(key)
         if there is None:
             self._by_key[key] = poll
-        elif isinstance(there, list):
-            there.append(poll)
+        elif isinstance(there, dict):
+            there[poll] = None
         else:
-            self._by_key[key] = [there, poll]
+            self._by_key[key] = {there: None, poll: None}
 
     def remove(self, poll: Parked) -> bool:
         """Take a poll out; False if it was not in."""
@@ -113,14 +115,17 @@ class Lot:
         if not ending:
             del self._ends[poll.deadline]
         for key in poll.all_keys():
-            there = self._by_key[key]
-            if not isinstance(there, list):
-                del self._by_key[key]
-            else:
-                there.remove(poll)
-                if len(there) == 1:
-                    self._by_key[key] = there[0]
+            self._leave(key, poll)
         return True
+
+    def _leave(self, key: bytes, poll: Parked) -> None:
+        there = self._by_key[key]
+        if not isinstance(there, dict):
+            del self._by_key[key]
+            return
+        del there[poll]
+        if len(there) == 1:
+            (self._by_key[key],) = there
 
     def forget(self) -> None:
         """Let go of all polls, which another lot has now."""
@@ -135,7 +140,19 @@ class Lot:
         there = self._by_key.get(key)
         if there is None:
             return []
-        return list(there) if isinstance(there, list) else [there]
+        return list(there) if isinstance(there, dict) else [there]
+
+    def first(self, key: bytes) -> Parked | None:
+        """The poll that has waited longest for a queue."""
+        there = self._by_key.get(key)
+        return next(iter(there)) if isinstance(there, dict) else there
+
+    def number(self, key: bytes) -> int:
+        """How many polls are parked for a queue."""
+        there = self._by_key.get(key)
+        if there is None:
+            return 0
+        return len(there) if isinstance(there, dict) else 1
 
     def has(self, key: bytes) -> bool:
         """Whether somebody is parked for a queue."""

@@ -1,0 +1,73 @@
+"""Faults of plugins: counted for each plugin, logged in one line with their place, never silent and never a flood.
+
+Whoever calls into a plugin and must go on whatever happens calls through here, or hands what it caught to `report`. The first
+fault of a kind (plugin, generation, what was called, line) is logged at once; those that follow are counted and told
+with the next line (World.log_limited). The whole traceback is for log_level debug.
+"""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pbal.model.world import World
+
+log = logging.getLogger("pbal.plugins")
+
+CAUGHT = (Exception, SystemExit, asyncio.CancelledError)
+"""What a plugin may raise: sys.exit() in a hook ends the hook and not the server."""
+
+
+def place_in(error: BaseException, path: str) -> str:
+    """`file.py:line` of the innermost frame that is in a plugin's own file or package; "" when none is.
+
+    `path` is the plugin's file, NAME/__init__.py for a package.
+    """
+    file = Path(path)
+    package = file.name == "__init__.py"
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}:{error.lineno}"
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        name = frame.f_code.co_filename
+        if name == path or (package and Path(name).is_relative_to(file.parent)):
+            return f"{Path(name).name}:{line}"
+    return ""
+
+
+def describe(error: BaseException) -> str:
+    """`Type: message`, on one line."""
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return " ".join(f"{type(error).__name__}: {message}".rstrip(": ").split("\n"))
+
+
+def report(world: "World", plugin: str, what: str, error: BaseException, generation: int = 0) -> None:
+    """Count and log what a plugin raised in `what` ("hook start_http_request", "close()"). `generation`: 0 is the one that serves."""
+    loaded = world.plugins.get(plugin)
+    place = place_in(error, loaded.path) if loaded is not None else ""
+    tell(world, plugin, what, describe(error), place, generation)
+    log.debug("the whole of it", exc_info=error)
+
+
+def tell(world: "World", plugin: str, what: str, fault: str, place: str, generation: int = 0) -> None:
+    """Count and log a fault. `place` is `file.py:line`, or "" where it is not known."""
+    world.counters.counts["plugin_errors"] += 1
+    loaded = world.plugins.get(plugin)
+    if loaded is not None:
+        loaded.errors += 1
+        generation = generation or loaded.generation
+    where = f" ({place})" if place else ""
+    kind = f"plugin {plugin} {generation} {what} {place}"
+    world.log_limited(kind, "plugin %s generation %d, %s: %s%s", plugin, generation, what, fault, where)
+
+
+def guarded(world: "World", plugin: str, call: Callable[[], object], generation: int = 0) -> bool:
+    """Call a method of a plugin's life that must stop nobody; False when it raised, which is reported."""
+    try:
+        call()
+    except CAUGHT as error:
+        report(world, plugin, f"{getattr(call, '__name__', 'a method')}()", error, generation)
+        return False
+    return True
