@@ -21,7 +21,7 @@ def sources() -> list[str]:
 
 
 def layer_of(module: str) -> str:
-    """pbal.net.client is of 'net'; pbal itself is of ''."""
+    """pbal.net.connection is of 'net'; pbal itself is of ''."""
     return f"{module}.".split(".")[1]
 
 
@@ -107,7 +107,7 @@ def test_an_import_to_the_right_is_found(path: str, source: str, complaint: str)
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("pbal/roles/x.py", "from pbal.net.client import ClientConnection"),
+        ("pbal/roles/x.py", "from pbal.net.connection import ClientConnection"),
         ("pbal/plugins/poll/x.py", "from pbal.api import hook\nfrom . import lot\nimport aiomcache"),
         ("pbal/plugins/poll/__init__.py", "from .plugin import Poll"),
         ("pbal/manual.py", "from pbal.plugins.poll.settings import COUNTERS"),

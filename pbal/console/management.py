@@ -5,16 +5,18 @@ from typing import Any
 
 from pbal.commands.interpreter import Interpreter
 from pbal.console.connection import ConsoleConnection
+from pbal.http1.reader import Limits
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
-from pbal.model.service import Service
+from pbal.model.service import RoleHandler, Service
 
 
-class ManagementRole:
+class ManagementRole(RoleHandler):
     """The handler of one management service."""
 
     def __init__(self, service: Service, interpreter: Interpreter) -> None:
         self._service = service
+        self.limits = Limits()
         self._interpreter = interpreter
 
     def protocol(self) -> asyncio.Protocol:
@@ -27,6 +29,9 @@ class ManagementRole:
 
     def changed(self, tunable: Any) -> None:
         """Nothing here depends on tunables."""
+
+    def tick(self, now: float) -> None:
+        """Consoles have no time."""
 
     def close(self) -> None:
         """Connections are closed with the server."""

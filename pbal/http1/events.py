@@ -87,21 +87,34 @@ class RequestHead(Head):
     upgrade: bytes
     """The protocols asked for, or b"". An h2c upgrade is not passed on: it would hide requests from us."""
 
+    def without_underscores(self) -> "RequestHead":
+        """A copy without the fields whose names hold `_`."""
+        other = self._copy([field for field in self.headers if b"_" not in field[0]])
+        other.fields = {key: text for key, text in self.fields.items() if b"_" not in key}
+        other.underscores = False
+        return other
+
     def altered(self, name: bytes, value: bytes | None) -> "RequestHead":
         """A copy with one field in place of all of that name; None: without it. The framing stays as it was read."""
-        other = RequestHead()
-        other.method, other.target, other.path, other.query, other.host = self.method, self.target, self.path, self.query, self.host
-        other.minor, other.framing, other.keep_alive = self.minor, self.framing, self.keep_alive
-        other.expect_continue, other.upgrade = self.expect_continue, self.upgrade
         wanted = name.lower().replace(b"_", b"-")
-        other.headers = [field for field in self.headers if field[0].lower().replace(b"_", b"-") != wanted]
+        other = self._copy([field for field in self.headers if field[0].lower().replace(b"_", b"-") != wanted])
         other.fields = {key: text for key, text in self.fields.items() if key.replace(b"_", b"-") != wanted}
         if value is not None:
             other.headers.append((name, value))
             other.fields[name.lower()] = value
             if wanted == b"host":
                 other.host = value
-        other.block = b"".join([b"%b: %b\r\n" % field for field in other.headers])
+            other.block += b"%b: %b\r\n" % (name, value)
+        return other
+
+    def _copy(self, headers: list[tuple[bytes, bytes]]) -> "RequestHead":
+        """The same request with other fields; `fields` is left to be filled."""
+        other = RequestHead()
+        other.method, other.target, other.path, other.query, other.host = self.method, self.target, self.path, self.query, self.host
+        other.minor, other.framing, other.keep_alive, other.underscores = self.minor, self.framing, self.keep_alive, self.underscores
+        other.expect_continue, other.upgrade = self.expect_continue, self.upgrade
+        other.headers = headers
+        other.block = b"".join([b"%b: %b\r\n" % field for field in headers])
         return other
 
     def __repr__(self) -> str:

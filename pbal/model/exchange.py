@@ -234,11 +234,6 @@ class Exchange:
     # -- what came -----------------------------------------------------------------------------------------------
 
     @property
-    def answered(self) -> bool:
-        """Whether nothing is left to answer here: it was answered, parked, or the client's connection has ended."""
-        return self.client.exchange is not self
-
-    @property
     def method(self) -> bytes:
         return self.request.method
 

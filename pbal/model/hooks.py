@@ -151,6 +151,8 @@ class Bound:
     plugin: str
     hook: str
     call: Callable[..., object]
+    wants_body: Callable[..., object]
+    """Plugin.wants_body of the same plugin."""
 
 
 class HookTable:

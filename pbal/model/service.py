@@ -104,7 +104,7 @@ class Service:
         """`dropped` and the names that rules are about; the same object each time, for who remembers by it."""
         found = self._ruled.get(dropped)
         if found is None:
-            found = dropped | self.header_rules.keys()
+            found = dropped.union(self.header_rules)
             if len(self._ruled) < 64:
                 self._ruled[dropped] = found
         return found
@@ -219,7 +219,7 @@ class Service:
     def replace_chain(self, chain: list[tuple[str, Plugin]]) -> None:
         """Swap the whole chain, hooks included, in one step."""
         bound = tuple(
-            Bound(name, hook_name, getattr(plugin, method))
+            Bound(name, hook_name, getattr(plugin, method), plugin.wants_body)
             for name, plugin in chain
             for hook_name, method in hooks_of(type(plugin)).items()
         )

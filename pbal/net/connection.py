@@ -436,6 +436,7 @@ class ClientConnection(Stream):
         """See Stream."""
         if self.exchange is not exchange or self._gone():
             return False
+        self.service = exchange.service
         facts = self._facts(exchange)
         data = encoder.whole(status, fields, body, facts, self._server(), self._epoch())
         exchange.status = status
@@ -482,6 +483,7 @@ class ClientConnection(Stream):
         """See Stream."""
         if self.exchange is not exchange:
             return
+        self.service = exchange.service
         facts = self._facts(exchange)
         framing = encoder.framing_of(head.framing, facts)
         if framing == UNTIL_CLOSE:
@@ -572,6 +574,7 @@ class ClientConnection(Stream):
         assert self.transport is not None
         exchange.enter(ANSWERING)
         exchange.status = head.status
+        self.service = exchange.service
         self.state = TUNNEL
         self.deadline = inf
         reader, self.reader = self.reader, None
@@ -600,6 +603,7 @@ class ClientConnection(Stream):
         if self.exchange is exchange:
             self.flags = self.flags & ~_FACTS | self._facts(exchange)
             self.exchange = None
+            self.service = exchange.service
             self.state = PARKED_STATE
             self.deadline = inf
             if self.reader is not None and self.reader.buffered == 0:

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
 from pbal.http1.events import ResponseHead
-from pbal.http1.writer import render_fields
+from pbal.http1.encoder import render_fields
 from pbal.model import faults
-from pbal.model.exchange import Exchange
+from pbal.model.exchange import NEW, SERVED, Exchange
 from pbal.model.hooks import Bound, Verdict
 from pbal.model.service import Service
 from pbal.model.world import World
@@ -52,11 +52,31 @@ def run(hooks: tuple[Bound, ...], exchange: Exchange) -> bool:
             _slow(service.world, bound, began, ended)
         began = ended
         if verdict is _TAKEN:
+            if exchange.stage is NEW and exchange.service is service:
+                exchange.taken_by(bound.plugin)
             return True
-        if verdict is not _PASS or exchange.answered or exchange.service is not service:
+        if verdict is not _PASS or exchange.stage is not NEW or exchange.service is not service:
             _stop(service, exchange, bound, verdict, failure)
             return True
     return False
+
+
+def wanting(hooks: tuple[Bound, ...], exchange: Exchange) -> tuple[Bound, ...] | None:
+    """The hooks whose plugins want the body whole; None when one failed to say (its request is answered then)."""
+    found: list[Bound] = []
+    for bound in hooks:
+        failure: BaseException | None = None
+        wants: object = None
+        try:
+            wants = bound.wants_body(exchange)
+        except faults.CAUGHT as error:
+            failure = error
+        if failure is not None or not isinstance(wants, bool):
+            _stop(exchange.service, exchange, bound, wants, failure)
+            return None
+        if wants:
+            found.append(bound)
+    return tuple(found)
 
 
 def run_all(hooks: tuple[Bound, ...], exchange: Exchange, response: ResponseHead) -> bool:
@@ -95,8 +115,8 @@ def _stop(service: Service, exchange: Exchange, bound: Bound, returned: object, 
         faults.tell(service.world, bound.plugin, what, _wrong(service, exchange, returned), _place(bound))
     if isinstance(returned, CoroutineType):
         returned.close()
-    if not exchange.answered and exchange.service is service:
-        exchange.respond(500, (), b"A plugin failed.\n")
+    if failure is not None or exchange.stage is NEW or exchange.stage is SERVED:
+        exchange.fail(500, b"A plugin failed.\n")
 
 
 def _wrong(service: Service, exchange: Exchange, returned: object) -> str:

@@ -41,7 +41,10 @@ class HttpRole(RoleHandler):
             return
         reading = hooks.proxy_read_request
         if reading and not exchange.body_complete:
-            reading = tuple([bound for bound in reading if bound.wants_body(exchange)])
+            wanting = chain.wanting(reading, exchange)
+            if wanting is None:
+                return
+            reading = wanting
             if reading:
                 Collector(exchange, reading, self.body_read)
                 return

@@ -6,7 +6,7 @@ import socket
 import pytest
 from lab import lab, read_response, until
 
-from pbal.net.client import READ_AHEAD
+from pbal.net.connection import READ_AHEAD
 
 
 def proxy(*nodes: str, more: str = "") -> str:

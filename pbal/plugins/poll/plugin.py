@@ -265,6 +265,10 @@ class Poll(Plugin):
         exchange.body_limit = self.settings.max_queue
         return Verdict.PASS
 
+    def wants_body(self, exchange: Exchange) -> bool:
+        """See Plugin: polls and publishes are read whole, all else streams on."""
+        return exchange.body_limit is not None
+
     @hook.proxy_read_request
     def take(self, exchange: Exchange) -> Verdict:
         if exchange.body_limit is None:  # not one of ours: `recognise` sets it

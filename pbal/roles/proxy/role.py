@@ -16,6 +16,7 @@ import hashlib
 import logging
 from collections import deque
 from math import inf
+from typing import cast
 
 from pbal.http1.reader import Limits
 from pbal.model.exchange import Exchange
@@ -141,7 +142,8 @@ class ReverseProxy(HttpRole):
         failed = 0
         try:
             async with asyncio.timeout(self.service.values["connect_timeout"]):
-                await loop.create_connection(lambda: backend, endpoint.host, endpoint.port)
+                made = cast(asyncio.Protocol, backend)  # not by base class: compiled classes have no foreign bases
+                await loop.create_connection(lambda: made, endpoint.host, endpoint.port)
         except (OSError, TimeoutError) as error:
             self.counts["backend_connect_failures"] += 1
             node.failures += 1
