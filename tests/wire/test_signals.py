@@ -1,6 +1,7 @@
 """Signals, with a loop that turns and with one that does not; a log that nobody reads."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -36,7 +37,7 @@ def test_a_signal_that_only_tells_never_kills(tmp_path, number):
         poll = running.park("a")
         begun = time.monotonic()
         running.send_signal(number)
-        running.says("2 clients, 1 parked, 0 backends" if number == signal.SIGUSR1 else f"{number.name}: there is nothing to reload")
+        running.says(" 1 parked, 0 backends; 3 requests; " if number == signal.SIGUSR1 else f"{number.name}: there is nothing to reload")
         assert time.monotonic() - begun < 0.5, "an idle loop hears a signal at once, not at its next event"
         fresh = running.send("/x")
         assert b"404" in fresh.recv(4096)
@@ -60,12 +61,12 @@ def test_a_hook_that_never_returns_is_named_and_the_second_signal_ends_it(tmp_pa
     with Running(plugin(tmp_path, port, BLOCK), port) as running:
         begun = time.monotonic()
         running.send("/block")
-        running.says("Timeout (0:00:05)!")
+        running.says("in _run_module_as_main")
         assert time.monotonic() - begun > 4
-        running.says('own.py", line 14 in answer')
+        assert re.search(r'own\.py", line \d+ in answer', running.log())
         running.send_signal(signal.SIGTERM)
         running.says("SIGTERM: the loop has been blocked for")
-        assert "in answer (" in running.log() and "own.py:14)" in running.log()
+        assert re.search(r"blocked for [\d.]+ s by .*answer \(.*own\.py:\d+\)", running.log())
         status, log = running.end()
         assert status == 1
         assert "SIGTERM: ending at once, without the loop" in log
@@ -86,9 +87,9 @@ def test_a_runaway_regular_expression_is_dumped(tmp_path):
     port = free_port()
     with Running(plugin(tmp_path, port, REGEX), port) as running:
         running.send("/block")
-        running.says("Timeout (0:00:05)!")
-        running.says('own.py", line 14 in answer')
-        running.says('__init__.py", line')
+        running.says("in _run_module_as_main")
+        assert re.search(r'own\.py", line \d+ in answer', running.log())
+        assert "in match" in running.log()
         running.send_signal(signal.SIGTERM)  # no handler can run: only SIGKILL helps, as the manual says
         running.send_signal(signal.SIGTERM)
         assert running.process.poll() is None
