@@ -174,6 +174,22 @@ def test_graceful_timeout_0_is_no_limit(tmp_path):
         assert running.ended()[0] == 0
 
 
+def test_shutdown_graceful_0_is_no_limit_either(tmp_path):
+    port, console = free_port(), free_port()
+    more = f"CREATE SERVICE console\nSET role = management\nSET listen = 127.0.0.1:{console}\nENABLE console"
+    with Running(conf(tmp_path, port, more), port) as running:
+        sock = running.connect()
+        sock.sendall(b"POST /publish/a HTTP/1.1\r\nHost: c\r\nContent-Length: 5\r\n\r\nhe")
+        running.park("b").close()
+        with socket.create_connection(("127.0.0.1", console), timeout=DEADLINE) as operator:
+            operator.sendall(b"SHUTDOWN GRACEFUL 0\r\n")
+            running.says("ending: requests in flight have no time limit")
+        wait(lambda: _refused(port), "the listener to close")
+        sock.sendall(b"llo")
+        assert b"202 Accepted" in sock.recv(4096)
+        assert running.ended()[0] == 0
+
+
 def _refused(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
