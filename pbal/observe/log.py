@@ -54,9 +54,12 @@ class LineFormatter(logging.Formatter):
         except Exception:  # arguments that do not fit the message, or cannot be shown: better said raw than not at all
             message = str(record.msg)
         line = f"{self.formatTime(record)} {record.levelname:7} {record.name}: {_cut(escape(message))}"
-        if not record.exc_info:
+        trace = record.stack_info or ""
+        if record.exc_info:
+            trace = self.formatException(record.exc_info)
+        if not trace:
             return line
-        trace = _cut(self.formatException(record.exc_info))
+        trace = _cut(trace)
         return "\n".join((line, *(f"  | {escape(each)}" for each in trace.splitlines())))
 
 

@@ -17,6 +17,13 @@ if target == b"/block":
     while True:
         pass
 """
+BLOCK_IN_C = """
+if target == b"/block":
+    import signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # as in C, no handler runs
+    time.sleep(6.5)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+"""
 REGEX = """
 if target == b"/block":
     re.match(r"(a+)+$", "a" * 40 + "b")
@@ -61,15 +68,17 @@ def test_a_hook_that_never_returns_is_named_and_the_second_signal_ends_it(tmp_pa
     with Running(plugin(tmp_path, port, BLOCK), port) as running:
         begun = time.monotonic()
         running.send("/block")
-        running.says("in _run_module_as_main")
+        running.says(", line ")
         assert time.monotonic() - begun > 4
-        assert re.search(r'own\.py", line \d+ in answer', running.log())
+        assert re.search(r"ERROR +pbal: the loop has been blocked for 5\.\d s by .*answer \(.*own\.py:\d+\)\n  \| Stack", running.log())
+        assert re.search(r'\n  \|   File ".*own\.py", line \d+, in answer\n', running.log())
         running.send_signal(signal.SIGTERM)
         running.says("SIGTERM: the loop has been blocked for")
         assert re.search(r"blocked for [\d.]+ s by .*answer \(.*own\.py:\d+\)", running.log())
         status, log = running.end()
         assert status == 1
         assert "SIGTERM: ending at once, without the loop" in log
+        assert "Timeout" not in log, "where a handler runs, no other thread reads the stack"
 
 
 def test_two_signals_soon_after_the_loop_blocked_end_it(tmp_path):
@@ -83,26 +92,37 @@ def test_two_signals_soon_after_the_loop_blocked_end_it(tmp_path):
         assert running.end(signal.SIGINT)[0] == 1
 
 
-def test_a_runaway_regular_expression_is_dumped(tmp_path):
+def test_a_runaway_regular_expression_is_named_and_the_second_signal_ends_it(tmp_path):
     port = free_port()
     with Running(plugin(tmp_path, port, REGEX), port) as running:
         running.send("/block")
-        running.says("in _run_module_as_main")
-        assert re.search(r'own\.py", line \d+ in answer', running.log())
-        assert "in match" in running.log()
-        running.send_signal(signal.SIGTERM)  # no handler can run: only SIGKILL helps, as the manual says
+        running.says("the loop has been blocked for 5")
+        assert re.search(r'\n  \|   File ".*own\.py", line \d+, in answer\n', running.log())
         running.send_signal(signal.SIGTERM)
-        assert running.process.poll() is None
+        running.says("SIGTERM: the loop has been blocked for")
+        assert running.end()[0] == 1
+
+
+def test_where_no_handler_runs_the_stack_is_dumped(tmp_path):
+    port = free_port()
+    with Running(plugin(tmp_path, port, BLOCK_IN_C), port) as running:
+        held = running.send("/block")
+        running.says("in _run_module_as_main")
+        assert "Timeout (0:00:06)!" in running.log()
+        assert re.search(r'own\.py", line \d+ in answer', running.log())
+        assert held.recv(4096).endswith(b"done")
+        running.says("the loop was blocked for")
+        assert running.end()[0] == 0
 
 
 def test_a_loop_that_turns_is_never_dumped(tmp_path):
     port = free_port()
     with Running(conf(tmp_path, port), port) as running:
         with pytest.raises(subprocess.TimeoutExpired):  # it serves on, idle, for longer than the watchdog waits
-            running.process.wait(timeout=6)
+            running.process.wait(timeout=7)
         status, log = running.end()
         assert status == 0
-        assert "Timeout" not in log
+        assert "Timeout" not in log and "blocked" not in log
 
 
 def test_a_log_that_nobody_reads_stops_nothing(tmp_path):
@@ -144,6 +164,23 @@ def test_it_ends_in_time_though_nobody_reads_the_log(tmp_path):
     flood = "import logging\nfor number in range(1000):\n    logging.getLogger('own').warning('%s', 'x' * 200)"
     with Running(plugin(tmp_path, port, flood), port, writing) as running:
         os.close(writing)
+        assert running.send().recv(4096).endswith(b"done")
+        running.send_signal(signal.SIGTERM)
+        assert running.process.wait(timeout=5) == 0
+    os.close(reading)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_dump_that_nobody_reads_does_not_hold_the_loop(tmp_path, kind):
+    port = free_port()
+    reading, writing = os.pipe() if kind == "pipe" else (end.detach() for end in socket.socketpair())
+    flood = "import logging\nfor number in range(2000):\n    logging.getLogger('own').warning('%s', 'x' * 1000)\n"
+    with Running(plugin(tmp_path, port, flood + BLOCK_IN_C), port, writing) as running:
+        os.close(writing)
+        assert running.send().recv(4096).endswith(b"done")
+        held = running.send("/block")
+        held.settimeout(15)
+        assert held.recv(4096).endswith(b"done")
         assert running.send().recv(4096).endswith(b"done")
         running.send_signal(signal.SIGTERM)
         assert running.process.wait(timeout=5) == 0
