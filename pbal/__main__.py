@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pbal import __version__, build
+from pbal.observe.log import LogWriter, set_up
 
 log = logging.getLogger("pbal")
 
@@ -27,11 +28,6 @@ def _arguments() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a configuration; exit status 0 or 1")
     check.add_argument("file", metavar="FILE")
     return parser
-
-
-def _set_up_logging(level: str) -> None:
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True)
-    logging.raiseExceptions = False  # a closed standard error must not end the server
 
 
 def _load(path: str) -> tuple[object, object] | None:
@@ -58,8 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pbal: 'pbal -c {said[0]}' runs that file, 'pbal check {said[0]}' checks it", file=sys.stderr)
         return 2
     options = _arguments().parse_args(said)
-    _set_up_logging(options.log_level or "info")
+    writer = set_up(options.log_level or "info")
+    try:
+        return _run(options, writer)
+    finally:
+        writer.finish()
+
+
+def _run(options: argparse.Namespace, writer: LogWriter) -> int:
     path = options.file if options.command == "check" else options.config or DEFAULT_FILE
+    if options.command != "check":
+        from pbal.observe.stuck import ignore_telling
+
+        ignore_telling()
     try:
         loaded = _load(path)
     except OSError as error:
@@ -77,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not listening:
             print(f"{path}: but no service listens: ENABLE one that has a listen", file=sys.stderr)
         return 0
-    return _serve(*loaded, level=options.log_level)
+    return _serve(*loaded, level=options.log_level, writer=writer)
 
 
-def _serve(world: object, interpreter: object, level: str | None) -> int:
+def _serve(world: object, interpreter: object, level: str | None, writer: LogWriter) -> int:
     import uvloop
 
     from pbal.commands.interpreter import Interpreter
@@ -91,11 +98,12 @@ def _serve(world: object, interpreter: object, level: str | None) -> int:
     assert isinstance(world, World) and isinstance(interpreter, Interpreter)
     if level is None and world.server.get("log_level"):
         logging.getLogger().setLevel(str(world.server["log_level"]).upper())
+    writer.count_in(world.counters.counts)
     gc.collect()
     gc.freeze()  # what start-up made is never garbage; the collector need not look at it again
     gc.set_threshold(20000, 20, 50)
     try:
-        return uvloop.run(serve(world, interpreter))
+        return uvloop.run(serve(world, interpreter, flush=writer.flush))
     except ConfigError as error:
         print(f"pbal: {error.message}", file=sys.stderr)
         return 1

@@ -9,7 +9,9 @@ Life of the process:
                  closed, requests in flight may finish within graceful_timeout
     ended        nothing left, the time is over, or a second signal
 
-The tick is the only timer that always runs. Idle, that is one wake-up a second.
+The tick is the only timer that always runs. Idle, that is one wake-up a second. Each of its duties is isolated: one
+connection whose deadline cannot be carried out is aborted, and the others have theirs. What holds while the loop does
+not turn at all is in observe.stuck, what is measured of its lag in observe.loop.
 """
 
 import asyncio
@@ -17,15 +19,22 @@ import logging
 import os
 import resource
 import signal
+from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from pbal.commands.interpreter import Interpreter
 from pbal.console.management import ManagementRole
 from pbal.model.errors import ConfigError
+from pbal.model.hooks import Bound
 from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.net.listener import Listener, listen
 from pbal.net.tasks import cancel_all, spawn
+from pbal.observe.loop import LoopLag
+from pbal.observe.memory import resident_bytes
+from pbal.observe.stuck import ENDING, Signals, Watchdog
+from pbal.roles import chain
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.roles.selector import Selector
 from pbal.roles.web.role import WebServer
@@ -78,6 +87,9 @@ class Server:
         self._paused = False
         self.descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.exit_status = 0
+        self.lag = LoopLag(world.clock.now, world.counters.counts, self._stalled)
+        self.watchdog: Watchdog | None = None
+        """Armed by the tick; the process has one, servers in tests have none."""
 
     # -- starting ------------------------------------------------------------------------------------------------
 
@@ -102,6 +114,7 @@ class Server:
             raise
         for listener in self._listeners.values():
             listener.start()
+        self.lag.begin()
         self._tick()
 
     def _bind(self, service: Service) -> Listener:
@@ -153,18 +166,52 @@ class Server:
         world = self.world
         now = world.clock.now()
         world.second = int(now)
+        self.lag.tick()
+        if self.watchdog is not None:
+            self.watchdog.arm()
+        for connections in (world.clients, world.backends):
+            for connection in [connection for connection in connections if connection.deadline < now]:
+                try:
+                    connection.expired(now)
+                except Exception as error:  # the deadlines of all others are to be kept
+                    self._give_up(connection, error)
+        for service in world.services.values():
+            tick = getattr(service.handler, "tick", None)
+            if tick is not None:
+                self._duty(f"tick of {service.name}", tick, now)
+        for listener in self._listeners.values():
+            self._duty(f"keep-alive of {listener.service.name}", listener.refresh)
+        self._duty("descriptors", self._watch_descriptors)
+        world.log_left_out()
+
+    def _duty(self, what: str, duty: Callable[..., None], *args: float) -> None:
+        """One thing the tick does; a fault in it ends it alone."""
         try:
-            for client in [client for client in world.clients if client.deadline < now]:
-                client.expired(now)
-            for backend in [backend for backend in world.backends if backend.deadline < now]:
-                backend.expired(now)
-            for service in world.services.values():
-                tick = getattr(service.handler, "tick", None)
-                if tick is not None:
-                    tick(now)
-            self._watch_descriptors()
-        except Exception as error:  # a fault in one connection must not end every deadline
-            log.exception("tick: %r", error)
+            duty(*args)
+        except Exception as error:  # whatever it is, the other duties are to be done
+            self.world.counters.counts["tick_errors"] += 1
+            self.world.log_limited(what, "%s: %r", what, error)
+            log.debug("the whole of it", exc_info=error)
+
+    def _give_up(self, connection: Any, error: Exception) -> None:
+        """Abort a connection whose deadline could not be carried out."""
+        connection.deadline = inf
+        self.world.counters.counts["tick_errors"] += 1
+        try:
+            text = connection.describe().text
+        except Exception:  # it is broken already
+            text = repr(connection)
+        self.world.log_limited("deadline", "aborted, since its deadline failed with %r: %s", error, text)
+        log.debug("the whole of it", exc_info=error)
+        if connection.transport is not None:  # its own abort() may be what is broken; connection_lost still comes
+            connection.transport.abort()
+
+    def _stalled(self, lag: float, processor: float, requests: int) -> None:
+        self.world.log_limited(
+            "loop lag",
+            "the loop was blocked for %d ms (%d ms of it computing; %d requests were read)",
+            lag * 1000, processor * 1000, requests,
+        )  # fmt: skip
 
     def out_of_room(self) -> None:
         """See model.world.Runtime: stop accepting, and say so once."""
@@ -192,13 +239,35 @@ class Server:
 
     # -- ending --------------------------------------------------------------------------------------------------
 
-    def signalled(self) -> None:
-        """SIGTERM or SIGINT: the first ends gracefully, the second at once."""
+    @property
+    def ending(self) -> bool:
+        """Whether an end, graceful or not, has begun."""
+        return self._ending
+
+    def signalled(self, number: signal.Signals) -> None:
+        """A signal, on the loop. The first that is to end pbal ends it gracefully, the second at once."""
+        if number is signal.SIGUSR1:
+            log.info("%s", self._state())
+            return
+        if number not in ENDING:
+            log.warning("%s: there is nothing to reload; say what changes on the console", number.name)
+            return
         if self._ending:
             log.warning("second signal: ending at once")
             self._finish()
             return
         spawn(self, self.shutdown(True, None), "shutdown")
+
+    def _state(self) -> str:
+        """One line for SIGUSR1."""
+        world = self.world
+        counts = world.counters.counts
+        return (
+            f"state: up {world.clock.now() - world.started_at:.0f} s{', ending' if self._ending else ''}; "
+            f"{len(world.clients)} clients, {counts.get('poll_parked', 0)} parked, {len(world.backends)} backends; "
+            f"{counts['requests']} requests; {resident_bytes() // 1024} KB resident; "
+            f"loop at most {counts['loop_lag_max_ms']} ms late in a minute"
+        )
 
     async def shutdown(self, graceful: bool, seconds: float | None) -> None:
         """See model.world.Runtime."""
@@ -209,8 +278,8 @@ class Server:
             return
         self._ending = True
         self.world.draining = True
-        limit = self.world.server["graceful_timeout"] if seconds is None else seconds
-        log.info("ending: requests in flight have %g seconds", limit)
+        limit = (self.world.server["graceful_timeout"] if seconds is None else seconds) or inf
+        log.info("ending: requests in flight have %s", "no time limit" if limit == inf else f"{limit:g} seconds")
         for listener in self._listeners.values():
             listener.close()
         for service in self.world.services.values():
@@ -249,6 +318,7 @@ class Server:
             backend.abort()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
+        self.lag.close()
         self.world.runtime = None
 
     async def run(self) -> None:
@@ -266,23 +336,33 @@ class Server:
         await asyncio.sleep(0)
 
 
-async def serve(world: World, interpreter: Interpreter, ready: Any = None) -> int:
-    """Run a configured World until a signal or a SHUTDOWN ends it; the exit status.
+async def serve(world: World, interpreter: Interpreter, ready: Any = None, flush: Callable[[], None] = lambda: None) -> int:
+    """Run a configured World until a signal or a SHUTDOWN ends it; the exit status. `flush` writes the log out.
 
     Raises: ConfigError if it cannot start.
     """
     server = Server(world, interpreter)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.signalled)
-    server.start()
-    await asyncio.sleep(0)
-    log.info("at most %d open files", server.descriptor_limit)
-    for listener in server.listeners():
-        log.info("%s (%s) listens on %s", listener.service.name, listener.service.role, listener.address)
-    if not server.listeners():
-        raise ConfigError("no service listens: nothing to do")
-    if ready is not None:
-        ready(server)
-    await server.run()
+    now = world.clock.now
+    Signals(server.signalled, lambda: now() - server.lag.turned, lambda: server.ending, _running, flush).install()
+    server.watchdog = Watchdog()
+    try:
+        server.watchdog.arm()
+        server.start()
+        await asyncio.sleep(0)
+        log.info("at most %d open files", server.descriptor_limit)
+        for listener in server.listeners():
+            log.info("%s (%s) listens on %s", listener.service.name, listener.service.role, listener.address)
+        if not server.listeners():
+            raise ConfigError("no service listens: nothing to do")
+        if ready is not None:
+            ready(server)
+        await server.run()
+    finally:
+        server.watchdog.close()
     return server.exit_status
+
+
+def _running() -> str:
+    """The plugin and hook that run at this moment; nothing where none does."""
+    bound: Bound | None = getattr(chain, "running", None)
+    return "" if bound is None else f"plugin {bound.plugin}, hook {bound.hook}"

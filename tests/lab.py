@@ -225,7 +225,7 @@ class Lab:
         server.start()
         pbal = Pbal(server, self.folder)
         self._pbals.append(pbal)
-        await until(lambda: all(listener._server for listener in server.listeners()), "listeners")
+        await until(lambda: all(listener.serving for listener in server.listeners()), "listeners")
         return pbal
 
     async def origin(self, handler: Handler) -> Origin:

@@ -23,6 +23,12 @@ from pbal.schema.tunables import CORE, SERVER, Tunable
 
 log = logging.getLogger("pbal")
 
+LOG_SECONDS = 10
+"""How often a warning of one kind is logged."""
+
+LOG_KINDS = 256
+"""Kinds told apart at a time; nodes are kinds of their own, and there may be thousands."""
+
 
 class Runtime(Protocol):
     """What the server does for a live world. The model calls it and knows no more of it."""
@@ -95,16 +101,31 @@ class World:
         self.runtime: Runtime | None = None
         self.draining = False
         self._logged: dict[str, tuple[float, int]] = {}
+        """Kinds of warnings logged within the last ten seconds: when, and how many more were left out since."""
 
     def log_limited(self, what: str, message: str, *args: object) -> None:
-        """Log a warning of kind `what` at most once in ten seconds, with the number of those left out."""
+        """Log a warning of kind `what` at most once in ten seconds; the number of those left out follows."""
         now = self.clock.now()
+        if what not in self._logged and len(self._logged) >= LOG_KINDS:
+            what = "warnings of many kinds"
         last, left_out = self._logged.get(what, (-inf, 0))
-        if now - last < 10:
+        if now - last < LOG_SECONDS:
             self._logged[what] = (last, left_out + 1)
+            self.counters.counts["log_lines_limited"] += 1
             return
         self._logged[what] = (now, 0)
         log.warning(message + (f" (and {left_out} more like it)" if left_out else ""), *args)
+
+    def log_left_out(self) -> None:
+        """Say how many warnings were left out of each kind whose ten seconds are over. The tick calls it."""
+        if not self._logged:
+            return
+        now = self.clock.now()
+        for what, (last, left_out) in list(self._logged.items()):
+            if now - last >= LOG_SECONDS:
+                del self._logged[what]
+                if left_out:
+                    log.warning("%s: %d more left out in %d seconds", what, left_out, now - last)
 
     # -- names ---------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,13 @@ CORE: tuple[Counter, ...] = (
     Counter("backend_surprises", "Connections to nodes closed because octets came that nobody had asked for."),
     Counter("accept_pauses", "Times a listener stopped accepting because descriptors ran out."),
     Counter("console_commands", "Statements executed on management consoles."),
+    Counter("tick_errors", "Connections aborted, and roles passed over, because their duty of the tick failed."),
+    Counter("log_lines_dropped", "Log lines dropped because standard error took them too slowly or not at all."),
+    Counter("log_lines_limited", "Warnings left out because one of their kind was logged within ten seconds."),
+    Counter("loop_stalls", "Times the event loop was found 100 ms late or more; each stall delayed every client."),
+    Counter("loop_lag_ms", "Most the event loop was found late within the last second, in milliseconds.", gauge=True),
+    Counter("loop_lag_max_ms", "Most the event loop was found late within the last minute, in milliseconds.", gauge=True),
+    Counter("loop_lag_p99_ms", "Lag of the event loop in 99 of 100 measurements, at most, in milliseconds.", gauge=True),
 )
 
 

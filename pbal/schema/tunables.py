@@ -130,6 +130,16 @@ CORE: tuple[Tunable, ...] = (
         source=_PERLBAL,
     ),
     Tunable(
+        "client_keepalive",
+        types.DURATION,
+        default="60s",
+        unit="seconds",
+        maximum="9h",
+        applies=Applies.NEXT_CONNECTION,
+        summary="Silence after which the kernel probes whether a client is still there (3 probes, 10 s apart); 0 is never.",
+        source="pbal",
+    ),
+    Tunable(
         "header_timeout",
         types.DURATION,
         default="30s",

@@ -6,82 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
 from lab import DEADLINE, free_port
+from process import ROOT, Running, conf
 
 from pbal import __version__, build
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def pbal(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "pbal", *arguments], capture_output=True, text=True, cwd=cwd, timeout=60)
-
-
-def conf(tmp_path: Path, port: int, more: str = "") -> Path:
-    path = tmp_path / "test.conf"
-    path.write_text(f"""
-LOAD poll
-CREATE SERVICE chat
-  SET role             = web_server
-  SET listen           = 127.0.0.1:{port}
-  SET plugins          = poll
-  SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
-  SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
-ENABLE chat
-{more}
-""")
-    return path
-
-
-class Running:
-    """A pbal of its own process."""
-
-    def __init__(self, path: Path, port: int) -> None:
-        self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  # for as long as this lives
-        log = self._log.fileno()
-        self.process = subprocess.Popen([sys.executable, "-m", "pbal", "-c", str(path)], cwd=ROOT, stderr=log, stdout=log)
-        self.port = port
-        end = time.monotonic() + DEADLINE
-        while time.monotonic() < end and self.process.poll() is None:
-            with socket.socket() as sock:
-                if sock.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            time.sleep(0.01)
-        raise AssertionError(f"did not start: {self.log()}")
-
-    def log(self) -> str:
-        """What it logged so far."""
-        return os.pread(self._log.fileno(), 1 << 20, 0).decode()
-
-    def says(self, text: str) -> None:
-        """Wait until it has logged that."""
-        end = time.monotonic() + DEADLINE
-        while text not in self.log():
-            assert time.monotonic() < end, self.log()
-            time.sleep(0.01)
-
-    def park(self, queue: str) -> socket.socket:
-        """A parked poll."""
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
-        sock.sendall(f"GET /poll/{queue} HTTP/1.1\r\nHost: c\r\n\r\n".encode())
-        other = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
-        for number in range(2):  # two answers after the poll was sent: it has been read
-            other.sendall(f"GET /{number} HTTP/1.1\r\nHost: c\r\n\r\n".encode())
-            assert b"404" in other.recv(4096)
-        other.close()
-        return sock
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """Signal it; exit status and what it logged."""
-        self.process.send_signal(number)
-        self.process.wait(timeout=30)
-        return self.process.returncode, self.log()
 
 
 def test_version_and_help():

@@ -1,0 +1,176 @@
+"""Log lines that neither stop the loop nor lie.
+
+A write to standard error waits when that is a pipe which nobody reads, and a server that waits there serves nobody. So the
+loop only formats a line and puts it on a bounded queue; a daemon thread writes. While the queue is full, lines are
+dropped and counted, and the next line that can be written says how many. A non-blocking descriptor instead of a thread
+would not do: the flag belongs to the open file, which the shell or the supervisor shares with us.
+
+The queue is a SimpleQueue because its `put` is reentrant: a signal handler may log while it interrupts a log call.
+
+What strangers sent reaches the log inside messages. Whatever could end a line, move a cursor or turn the text around is
+written as an escape, so that nobody outside can forge a line. The lines of a traceback begin with a bar for the same reason.
+"""
+
+import logging
+import os
+import select
+import threading
+from queue import Empty, SimpleQueue
+
+LINES_KEPT = 1000
+"""Lines waiting to be written: some seconds of a bad day, 100 KB as lines usually are."""
+
+LONGEST_LINE = 8192
+"""Characters. A request line may have as many; what is longer is cut, and says so."""
+
+AT_ONCE = 65536
+"""Octets a single write hands over: what a Linux pipe holds."""
+
+FLUSH_SECONDS = 1.0
+"""How long the end of the process waits for lines to be written."""
+
+
+def _escapes() -> dict[int, str]:
+    """C0 and C1 controls, DEL, line and paragraph separators, and the marks that turn the direction of text."""
+    table = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+    table |= {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
+    return table | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+
+
+_ESCAPES = _escapes()
+
+
+def escape(text: str) -> str:
+    """`text` as one line that shows every control character in it as an escape."""
+    return text if text.isprintable() else text.translate(_ESCAPES)
+
+
+class LineFormatter(logging.Formatter):
+    """Time, level, name and message on a line of their own; a traceback below it, each line behind a bar."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        try:
+            message = record.getMessage()
+        except Exception:  # arguments that do not fit the message, or cannot be shown: better said raw than not at all
+            message = str(record.msg)
+        line = f"{self.formatTime(record)} {record.levelname:7} {record.name}: {_cut(escape(message))}"
+        trace = record.stack_info or ""
+        if record.exc_info:
+            trace = self.formatException(record.exc_info)
+        if not trace:
+            return line
+        trace = _cut(trace)
+        return "\n".join((line, *(f"  | {escape(each)}" for each in trace.splitlines())))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}... ({len(text) - LONGEST_LINE} characters more)"
+
+
+class LogWriter(logging.Handler):
+    """A handler that never waits. Made without a thread; the first line starts it."""
+
+    def __init__(self, descriptor: int, lines: int = LINES_KEPT) -> None:
+        super().__init__()
+        self.setFormatter(LineFormatter())
+        self._descriptor = descriptor
+        self._lines = lines
+        self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._counts = {"log_lines_dropped": 0}
+        self._dropped = 0
+        self._said = 0
+        self._ended = False
+
+    def count_in(self, counts: dict[str, int]) -> None:
+        """Count dropped lines there from now on, those so far included."""
+        counts["log_lines_dropped"] += self._dropped
+        self._counts = counts
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a line, or drop and count it."""
+        if self._ended or self._queue.qsize() >= self._lines:
+            self._drop(1)
+            return
+        self._put(f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
+
+    def _put(self, item: bytes | threading.Event) -> None:
+        self._queue.put(item)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+            self._thread.start()
+
+    def _drop(self, lines: int) -> None:
+        self._dropped += lines
+        self._counts["log_lines_dropped"] += lines
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Wait until what is queued now was written, for `seconds` at most."""
+        if self._thread is None or self._ended:
+            return
+        reached = threading.Event()
+        self._queue.put(reached)
+        reached.wait(seconds)
+
+    def finish(self) -> None:
+        """Write what is queued, for a bounded time; nothing is taken after."""
+        self.flush()
+        self._ended = True
+
+    # -- the thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            reached: list[threading.Event] = []
+            pieces: list[bytes] = []
+            octets = 0
+            while True:
+                if isinstance(item, threading.Event):
+                    reached.append(item)
+                    break
+                pieces.append(item)
+                octets += len(item)
+                if octets >= AT_ONCE:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except Empty:
+                    break
+            if pieces and not self._write(b"".join(pieces)):
+                self._drop(len(pieces))
+            if self._dropped != self._said and self._queue.qsize() <= self._lines // 2:
+                self._say_dropped()
+            for event in reached:
+                event.set()
+
+    def _say_dropped(self) -> None:
+        dropped = self._dropped
+        record = logging.LogRecord(
+            "pbal.log", logging.WARNING, "", 0, "%d log lines dropped: they could not be written", (dropped - self._said,), None
+        )
+        if self._write(f"{self.format(record)}\n".encode()):
+            self._said = dropped
+
+    def _write(self, octets: bytes) -> bool:
+        """Write all of it, waiting as long as that takes; False when the descriptor takes no more for good."""
+        left = memoryview(octets)
+        while left:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:  # somebody who shares the open file made it non-blocking
+                select.select((), (self._descriptor,), ())
+            except OSError:
+                return False
+        return True
+
+
+def set_up(level: str, descriptor: int = 2) -> LogWriter:
+    """Send all logging of the process through one LogWriter."""
+    writer = LogWriter(descriptor)
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(writer)
+    root.setLevel(level.upper())
+    return writer

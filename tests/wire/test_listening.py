@@ -1,0 +1,54 @@
+"""What a listening socket gives to the connections that are accepted from it."""
+
+import socket
+
+import pytest
+from lab import Pbal, lab, until
+
+SITE = """
+    CREATE SERVICE site
+      SET role    = {role}
+      SET listen  = 127.0.0.1:0
+      {more}
+    ENABLE site
+"""
+
+
+async def probes(pbal: Pbal) -> tuple[int, int, int, int]:
+    """What the kernel does for a connection made now: probes at all, after how long, how often, how many."""
+    before = set(pbal.world.clients)
+    _, writer = await pbal.connect("site")
+    (client,) = await until(lambda: set(pbal.world.clients) - before, "the connection")
+    sock = client.transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    idle, interval, count = (sock.getsockopt(socket.IPPROTO_TCP, option) for option in options)
+    on = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    writer.close()
+    return on, idle, interval, count
+
+
+@pytest.mark.parametrize(("role", "more"), [("web_server", "SET docroot = ."), ("management", "")])
+@lab
+async def test_accepted_connections_have_keep_alive_probes(lab, role, more):
+    pbal = await lab.pbal(SITE.format(role=role, more=more))
+    assert await probes(pbal) == (1, 60, 10, 3)
+
+
+@lab
+async def test_client_keepalive_is_heard_live_within_a_second(lab):
+    pbal = await lab.pbal(SITE.format(role="web_server", more="SET docroot = ."))
+    assert await pbal.say("SET site client_keepalive = 1500ms") == "OK"
+    second = pbal.world.second
+    await until(lambda: pbal.world.second >= second + 2, "a tick")
+    assert await probes(pbal) == (1, 2, 10, 3)
+    assert await pbal.say("SET site client_keepalive = 0") == "OK"
+    second = pbal.world.second
+    await until(lambda: pbal.world.second >= second + 2, "a tick")
+    assert (await probes(pbal))[0] == 0
+
+
+@lab
+async def test_client_keepalive_set_in_the_file_holds_from_the_start(lab):
+    pbal = await lab.pbal(SITE.format(role="web_server", more="SET docroot = .\n      SET client_keepalive = 5m"))
+    assert await probes(pbal) == (1, 300, 10, 3)
