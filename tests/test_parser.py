@@ -277,7 +277,7 @@ def test_a_plugins_statements_come_and_go_with_its_fragment() -> None:
     statement = language.parse_line('shout "hello  "')
     assert statement and statement["text"] == "hello  "
     assert language.rules - CORE.rules == {"shout"}
-    with pytest.raises(Mistake):
+    with pytest.raises(Mistake, match="shout"):
         CORE.parse_line("shout hello")
 
 

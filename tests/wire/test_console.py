@@ -843,7 +843,7 @@ async def test_a_service_is_disabled_enabled_and_moved(lab):
     assert (await read_response(reader)).status == 204
     assert "chat 127.0.0.1:0 DISABLED" in await here.ask("show service")
     assert not [row for row in await here.ask("socks") if "'chat'" in row]
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(*old)
     assert (await here.ask("DISABLE chat"))[0] == "ERROR: service chat is already disabled"
     assert await here.ask("ENABLE chat") == ["OK"]

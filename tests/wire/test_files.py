@@ -62,7 +62,7 @@ async def test_a_directory_without_its_slash_is_redirected_to_this_host_only(lab
     answer = await pbal.ask("site", get("/sub?q=1"))
     assert (answer.status, answer.fields["location"]) == (301, "/sub/?q=1")
     answer = await pbal.ask("site", get("//sub"))
-    assert answer.status == 404 or not answer.fields["location"].startswith("//")
+    assert (answer.status, answer.fields["location"]) == (301, "/sub/"), "not //sub/, which is a host"
     assert (await pbal.ask("site", get("/sub/deep/"))).status == 403, "no index there, and no listing"
 
 
@@ -79,7 +79,7 @@ def test_nothing_else_is_served(path):
     async def run(lab):
         _, pbal = await site(lab)
         answer = await pbal.ask("site", get(path))
-        assert answer.status in (301, 400, 403, 404) and b"secret" not in answer.body
+        assert answer.status == (301 if path == "/." else 404) and b"secret" not in answer.body
         assert (await pbal.ask("site", get("/"))).status == 200
 
     run()
@@ -110,8 +110,7 @@ async def test_conditional_requests(lab):
         answer = await pbal.ask("site", get("/", *fields))
         assert answer.status == status, fields
         assert answer.fields["etag"] == etag
-        assert answer.body == (b"<p>index" if status == 200 else answer.body)
-        assert status != 304 or answer.body == b""
+        assert answer.body == {200: b"<p>index", 304: b"", 412: b"The condition does not hold.\n"}[status]
 
 
 @lab
@@ -136,7 +135,7 @@ async def test_a_file_that_shrinks_while_it_is_sent_looks_cut_off(lab):
     head = await reader.readuntil(b"\r\n\r\n")
     assert b"Content-Length: 20000000\r\n" in head
     os.truncate(docroot / "large", 1_000_000)
-    assert len(await reader.read()) < 20_000_000 and reader.at_eof()
+    assert len(await reader.read()) < 20_000_000
     assert (await pbal.ask("site", get("/"))).status == 200
 
 

@@ -410,7 +410,7 @@ async def test_pool_remove_drains_and_add_takes_up(lab):
     release.set()
     assert (head + await reader.readexactly(2)).endswith(b"slow")
     await until(lambda: pbal.world.pool("app").draining == [], "the node to be drained")
-    assert all(backend.node.name == second.address for backend in pbal.world.backends)
+    assert {backend.node.name for backend in pbal.world.backends} == {second.address}
 
 
 @pytest.mark.parametrize("method", ["random", "round_robin", "least_connections"])
