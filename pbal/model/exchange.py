@@ -369,11 +369,11 @@ class Exchange:
         elif self.stage is not ENDED:
             self.respond(status, (), body)
 
-    def ended(self) -> None:
-        """Nothing more comes of it. Called once, by the stream, whatever happened."""
+    def ended(self, whole: bool) -> None:
+        """Nothing more comes of it. Called once, by the stream, whatever happened. `whole`: the answer was written to its end."""
         if self.stage is TAKEN:
             self.service.world.taken.pop(self, None)
-        if not self.status and self.stage is not PARKED:
+        if not whole:
             self.service.world.counters.counts["aborted_clients"] += 1
         self.stage = ENDED
         sink, self.sink = self.sink, None

@@ -189,7 +189,7 @@ class ClientConnection(Stream):
         if record is not None:
             record.gone()
         if exchange is not None:
-            exchange.ended()
+            exchange.ended(False)
 
     def pause_writing(self) -> None:
         assert self.transport is not None
@@ -360,7 +360,7 @@ class ClientConnection(Stream):
             if exchange is not None:
                 exchange.status = error.status
         if exchange is not None:
-            exchange.ended()
+            exchange.ended(not begun)
         if begun:
             self.abort()
         else:
@@ -535,12 +535,12 @@ class ClientConnection(Stream):
             self._reset()  # the close itself would say that the response is whole
         else:
             self._close()
-        exchange.ended()
+        exchange.ended(True)
 
     def _end(self, exchange: Exchange, facts: int) -> None:
         """The answer is written whole: the exchange ends, and the next request or the end of the connection comes."""
         self.exchange = None
-        exchange.ended()
+        exchange.ended(True)
         self._next(facts, exchange.body_complete)
 
     def _next(self, facts: int, body_complete: bool) -> None:
@@ -593,7 +593,7 @@ class ClientConnection(Stream):
         if self.exchange is exchange:
             self.exchange = None
             self._close()
-            exchange.ended()
+            exchange.ended(True)
 
     # -- parking -------------------------------------------------------------------------------------------------
 

@@ -215,16 +215,18 @@ async def test_a_failed_reload_of_poll_keeps_every_parked_poll(lab):
 @lab
 async def test_an_exception_in_a_plugin_answers_that_request_and_hurts_nothing_else(lab, caplog):
     (lab.folder / "faulty.py").write_text(
-        "from pbal.api import Plugin, hook\n"
+        "from pbal.api import Plugin, Verdict, hook\n"
         "class Faulty(Plugin):\n"
         "    @hook.start_http_request\n"
         "    def begin(self, exchange):\n"
         "        if exchange.path == b'/start':\n"
         "            raise ValueError('oh')\n"
+        "        return Verdict.PASS\n"
         "    @hook.proxy_read_request\n"
         "    def read(self, exchange):\n"
         "        if exchange.path == b'/read':\n"
         "            return exchange.no_such_thing\n"
+        "        return Verdict.PASS\n"
         "    @hook.modify_response_headers\n"
         "    def headers(self, exchange, response):\n"
         "        if exchange.path == b'/headers':\n"
@@ -248,7 +250,7 @@ async def test_an_exception_in_a_plugin_answers_that_request_and_hurts_nothing_e
     writer.write(get("/none"))
     assert (await read_response(reader)).status == 404
     assert pbal.counts["plugin_errors"] == 3
-    assert "plugin faulty, hook start_http_request: ValueError: oh (faulty.py:6)" in caplog.text
+    assert "plugin faulty generation 1, hook start_http_request: ValueError: oh (faulty.py:6)" in caplog.text
 
 
 @lab

@@ -68,7 +68,7 @@ async def test_by_host_and_by_path(lab):
         ("example.com", "/other", 200, b"/other"),
         ("static.example.com", "/missing", 404, None),
         ("elsewhere.org", "/page", 404, None),
-        ("", "/page", 404, None),
+        ("", "/page", 400, None),
     ):
         answer = await pbal.ask("front", get(path, host))
         assert answer.status == status, (host, path)
