@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from pbal.http1.conditional import etag_for, evaluate, parse_http_date
+from pbal.http1.encoder import chunk, http_date, status_line
 from pbal.http1.events import CHUNKED, END, UNTIL_CLOSE, BadRequest, BadResponse, Malformed
 from pbal.http1.headers import forwardable_block
 from pbal.http1.reader import Limits, RequestReader, ResponseReader
-from pbal.http1.encoder import chunk, http_date, status_line
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.http"))
 

@@ -32,7 +32,6 @@ from typing import Final
 from pbal.http1.events import CHUNKED, UNTIL_CLOSE, BadRequest, BadResponse, EndOfBody, Malformed, RequestHead, ResponseHead
 from pbal.http1.octets import (
     CLOSE,
-    DEAD,
     ENDED,
     HEAD,
     LENGTH_BODY,

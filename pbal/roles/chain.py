@@ -11,8 +11,8 @@ import inspect
 from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
-from pbal.http1.events import ResponseHead
 from pbal.http1.encoder import render_fields
+from pbal.http1.events import ResponseHead
 from pbal.model import faults
 from pbal.model.exchange import NEW, SERVED, Exchange
 from pbal.model.hooks import Bound, Verdict

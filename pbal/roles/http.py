@@ -14,6 +14,7 @@ from pbal.net.connection import ClientConnection
 from pbal.roles import chain
 from pbal.roles.collect import Collector
 
+
 class HttpRole(RoleHandler):
     """Base of the roles that answer HTTP."""
 

@@ -4,7 +4,7 @@ import time
 
 from lab import lab, until
 
-from pbal.net.client import ClientConnection
+from pbal.net.connection import ClientConnection
 from pbal.observe.counters import Counters
 from pbal.observe.loop import LoopLag
 

@@ -59,7 +59,15 @@ def _parked_row(session: Any, instance: "Poll", poll: Parked, queues: list[str])
     world = session.world
     left = max(0, round(poll.deadline / QUARTER - world.clock.now()))
     looks = 1 if instance.courier is None else 1 + max(0, instance.courier.sweeps - poll.first_sweep)
-    return (poll.id, instance.service.name, queues, "" if poll.client is None else poll.client.peer_name, world.second - poll.since, left, looks)
+    return (
+        poll.id,
+        instance.service.name,
+        queues,
+        "" if poll.client is None else poll.client.peer_name,
+        world.second - poll.since,
+        left,
+        looks,
+    )
 
 
 def show_parked_summary(session: Any) -> Reply:

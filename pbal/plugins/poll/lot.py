@@ -27,7 +27,9 @@ class Parked:
 
     __slots__ = ("client", "deadline", "first_sweep", "id", "keys", "lot", "origin", "since")
 
-    def __init__(self, lot: "Lot", client: Waiting | None, keys: bytes | tuple[bytes, ...], number: int, since: int, origin: bytes | None) -> None:
+    def __init__(
+        self, lot: "Lot", client: Waiting | None, keys: bytes | tuple[bytes, ...], number: int, since: int, origin: bytes | None
+    ) -> None:
         self.lot: Lot | None = lot
         self.client = client
         self.keys = keys

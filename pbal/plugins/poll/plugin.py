@@ -452,7 +452,9 @@ class Poll(Plugin):
             self.counts["poll_misframed"] += 1
         return status, media_type, body
 
-    def _send(self, to: "Exchange | Parked", origin: bytes | None, queues: Queues, put_back: bool = False, ready: Rendered | None = None) -> bool:
+    def _send(
+        self, to: "Exchange | Parked", origin: bytes | None, queues: Queues, put_back: bool = False, ready: Rendered | None = None
+    ) -> bool:
         """Write an answer; False if the client has gone (its messages are the caller's again).
 
         With `put_back` they also go back if the connection breaks before the socket took them.
