@@ -47,7 +47,7 @@ class Browser:
 
     async def start(self) -> None:
         """Wait for the driver, open a session."""
-        while not await asyncio.to_thread(self._ready):
+        while not await asyncio.to_thread(self._ready):  # noqa: ASYNC110 - another process sets no Event
             await asyncio.sleep(0.05)
         options = {"args": [*FLAGS, f"--user-data-dir={self._folder}"], "binary": shutil.which("chromium")}
         capabilities = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}

@@ -180,10 +180,10 @@ async def test_memcached_stopped_between_read_and_take_loses_nothing(lab):
     server = courier.store.servers[0]
     original = server.call
 
-    async def stop_before_cas(timeout, make):
+    async def stop_before_cas(patience, make):
         if "empty_many" in make.__code__.co_names:
             cache.stop()
-        return await original(timeout, make)
+        return await original(patience, make)
 
     server.call = stop_before_cas
     put(cache.client(), "a", b"precious\n")
