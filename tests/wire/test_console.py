@@ -86,7 +86,7 @@ async def talk(pbal, *packets: bytes) -> list[str]:
     for packet in packets:
         before = OCTETS[0]
         writer.write(packet)
-        await until(lambda: OCTETS[0] == before + len(packet), "the packet to be read")  # noqa: B023
+        await until(lambda: OCTETS[0] == before + len(packet), "the packet to be read")  # noqa: B023 - awaited before the next turn
     writer.write_eof()
     async with asyncio.timeout(10):
         data = await reader.read()
@@ -412,7 +412,7 @@ async def test_who_vanishes_in_a_long_list_leaves_nothing_behind(lab):
         for abandon in (reset, lambda writer: writer.close()):
             _, writer, stalled = await unread(pbal)
             writer.write(b"socks all\nhelp\nshow tunables\n" * 200)
-            await until(lambda: not stalled._room.is_set(), "its buffer to be full")  # noqa: B023
+            await until(lambda: not stalled._room.is_set(), "its buffer to be full")  # noqa: B023 - awaited before the next turn
             abandon(writer)
             await until(lambda: not consoles(pbal) and "console" not in running(), "it to be gone")
         reader, writer, stalled = await unread(pbal)
@@ -441,9 +441,9 @@ async def test_what_arrived_is_carried_out_whole_though_nobody_reads_the_answer(
         before = OCTETS[0]
         statements = b"LOAD vpaths\nUSE files\nSET max_body = %d\n" % (number + 1)
         writer.write(statements)
-        await until(lambda: OCTETS[0] == before + len(statements), "it to be read")  # noqa: B023
+        await until(lambda: OCTETS[0] == before + len(statements), "it to be read")  # noqa: B023 - awaited before the next turn
         reset(writer)
-        await until(lambda: pbal.world.service("files")["max_body"] == number + 1, "the last to be carried out")  # noqa: B023
+        await until(lambda: pbal.world.service("files")["max_body"] == number + 1, "the last to be carried out")  # noqa: B023 - awaited before the next turn
         assert (
             await talk(pbal, b"SET front.plugins = vpaths\nVPATH front ^/x = chat\nSET front.plugins = none\nUNLOAD vpaths\n") == ["OK"] * 4
         )
