@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import free_port, lab, until
+from lab import Lab, free_port, lab, until
 
 PAGE = Path(__file__).parent.parent.parent / "examples" / "chat"
 FLAGS = [
@@ -96,7 +96,7 @@ def _shows(text: str) -> str:
     shutil.which("chromium") is None or shutil.which("chromedriver") is None, reason="chromium and chromedriver are not installed"
 )
 @lab
-async def test_windows_chat_and_one_that_lost_its_connection_misses_nothing(lab):
+async def test_windows_chat_and_one_that_lost_its_connection_misses_nothing(lab: Lab) -> None:
     pbal = await lab.pbal(f"""
         LOAD poll
         CREATE SERVICE chat
