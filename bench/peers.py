@@ -11,6 +11,10 @@ from pathlib import Path
 
 TICK = os.sysconf("SC_CLK_TCK")
 CORES = sorted(os.sched_getaffinity(0))
+PYTHON = os.environ.get("PBAL_PYTHON", sys.executable)
+"""What runs pbal: `make bench-fast` names the interpreter that has the compiled one installed."""
+SAFE = ["-I"] if "PBAL_PYTHON" in os.environ else []
+"""Isolated: neither the checkout's own pbal/ nor one on PYTHONPATH is to be found before the installed one."""
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 
@@ -81,7 +85,7 @@ def pbal(text: str, port: int, core: int | None = None) -> Program:
     """pbal with a configuration."""
     path = Path(tempfile.mkdtemp(prefix="pbal-bench-")) / "bench.conf"
     path.write_text(text)
-    return Program([sys.executable, "-m", "pbal", "--log-level", "error", "-c", str(path)], port, core=core)
+    return Program([PYTHON, *SAFE, "-m", "pbal", "--log-level", "error", "-c", str(path)], port, core=core)
 
 
 def nginx(http: str, port: int, core: int | None = None, modules: str = "") -> Program:

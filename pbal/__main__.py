@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pbal import __version__
+from pbal import __version__, build
 
 log = logging.getLogger("pbal")
 
@@ -22,7 +22,7 @@ def _arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("-c", "--config", metavar="FILE", help=f"configuration to run (default: {DEFAULT_FILE})")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="least level that is logged")
-    parser.add_argument("--version", action="version", version=f"pbal {__version__}")
+    parser.add_argument("--version", action="version", version=f"pbal {__version__} ({build.kind()})")
     commands = parser.add_subparsers(dest="command", metavar="check")
     check = commands.add_parser("check", help="check a configuration; exit status 0 or 1")
     check.add_argument("file", metavar="FILE")

@@ -8,10 +8,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
-    "observe", "http1", "schema", "lang", "model", "net", "roles", "loader", "commands", "console", "manual", "server",
+    "build", "observe", "http1", "schema", "lang", "model", "net", "roles", "loader", "commands", "console", "manual", "server",
 )  # fmt: skip
 RANK = {layer: place for place, layer in enumerate(ORDER)}
-ALONE = {"http1", "observe", "queue"}
+ALONE = {"build", "http1", "observe", "queue"}
 """What imports nothing else of pbal at all."""
 
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from itertools import dropwhile
 from typing import Any
 
-from pbal import __version__
+from pbal import __version__, build
 from pbal.commands.session import Session
 from pbal.lang.parser import quoted
 from pbal.model.pool import Node, Pool
@@ -240,15 +240,13 @@ def queues(session: Session) -> Reply:
 
 @command
 def uptime(session: Session) -> Reply:
-    """When pbal started, how long it runs (seconds), its version.
+    """When pbal started, how long it runs (seconds), its version, and whether its hot path is compiled or interpreted.
 
-    Source: Perlbal manual, uptime.
+    Source: Perlbal manual, uptime. differs: the row `build`.
     """
     world = session.world
-    return _table(
-        "key value",
-        [("starttime", int(world.started)), ("uptime", int(world.clock.now() - world.started_at)), ("version", __version__)],
-    )
+    rows: list[Row] = [("starttime", int(world.started)), ("uptime", int(world.clock.now() - world.started_at))]
+    return _table("key value", [*rows, ("version", __version__), ("build", build.kind())])
 
 
 @command

@@ -8,20 +8,22 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from typing import Any
-from weakref import WeakKeyDictionary
 
 log = logging.getLogger("pbal.tasks")
-_owned: WeakKeyDictionary[object, set[asyncio.Task[Any]]] = WeakKeyDictionary()
+_owned: dict[int, tuple[object, set[asyncio.Task[Any]]]] = {}
+"""By the id of the owner, who is held as long as a task of his runs: compiled classes cannot be referenced weakly."""
 
 
 def spawn(owner: object, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
     """Run `coroutine` on the running loop on behalf of `owner`."""
     task = asyncio.get_running_loop().create_task(coroutine, name=name)
-    held = _owned.setdefault(owner, set())
+    _, held = _owned.setdefault(id(owner), (owner, set()))
     held.add(task)
 
     def ended(done: asyncio.Task[Any]) -> None:
         held.discard(done)
+        if not held:
+            _owned.pop(id(owner), None)
         if not done.cancelled() and done.exception() is not None:
             log.error("%s failed: %r", name, done.exception(), exc_info=done.exception() if log.isEnabledFor(logging.DEBUG) else None)
 
@@ -31,10 +33,11 @@ def spawn(owner: object, coroutine: Coroutine[Any, Any, Any], name: str) -> asyn
 
 def cancel_all(owner: object) -> None:
     """Cancel every task of `owner`."""
-    for task in list(_owned.get(owner, ())):
+    _, held = _owned.get(id(owner), (owner, set()))
+    for task in list(held):
         task.cancel()
 
 
 def running() -> list[str]:
     """Names of all tasks held, for `show tasks` and for tests that look for leaks."""
-    return sorted(task.get_name() for held in _owned.values() for task in held)
+    return sorted(task.get_name() for _, held in _owned.values() for task in held)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from lab import DEADLINE, free_port
 
-from pbal import __version__
+from pbal import __version__, build
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -85,7 +85,7 @@ class Running:
 
 
 def test_version_and_help():
-    assert pbal("--version").stdout == f"pbal {__version__}\n"
+    assert pbal("--version").stdout == f"pbal {__version__} ({build.kind()})\n"
     assert "check" in pbal("--help").stdout
     assert pbal("--nonsense").returncode == 2
 

@@ -1,0 +1,45 @@
+"""Which modules a compiled pbal has compiled, and which kind of pbal this one is.
+
+pbal is pure Python and runs as that everywhere. Where PBAL_COMPILE=1 is set while it is installed (`make fast` does so),
+setup.py has mypyc compile COMPILED: what every request passes. The .py files are installed beside them and are what a
+traceback shows. Plugins are not in the list: they are reloaded, and an extension module cannot be.
+
+A class of the list cannot be subclassed, patched or weakly referenced by a module that is not in it, unless it says so to
+mypyc. So a base class comes with its subclasses: roles.http with every role.
+"""
+
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
+from typing import Final
+
+COMPILED: Final = (
+    "pbal.http1.events",
+    "pbal.http1.headers",
+    "pbal.http1.reader",
+    "pbal.http1.writer",
+    "pbal.model.clock",
+    "pbal.model.exchange",
+    "pbal.model.pool",
+    "pbal.net.backend",
+    "pbal.net.client",
+    "pbal.roles.chain",
+    "pbal.roles.http",
+    "pbal.roles.proxy.relay",
+    "pbal.roles.proxy.role",
+    "pbal.roles.selector",
+    "pbal.roles.web.role",
+)
+
+
+def is_compiled(module: str) -> bool:
+    """Whether `module` is an extension module here. It is found, not imported."""
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None and spec.origin.endswith(tuple(EXTENSION_SUFFIXES))
+
+
+def kind() -> str:
+    """'interpreted' or 'compiled'; 'partly compiled' is an installation gone wrong, and says so rather than guess."""
+    found = {is_compiled(module) for module in COMPILED}
+    if len(found) > 1:
+        return "partly compiled"
+    return "compiled" if True in found else "interpreted"
