@@ -94,7 +94,7 @@ fast: .venv-fast/done
 	  > "$$($(FAST) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
 	@touch $@
 
-test-fast: .venv-fast/done memcached
+test-fast: .venv-fast/done programs
 	PYTHONSAFEPATH=1 PBAL_EXPECT=compiled $(FAST) -m pytest -o pythonpath=tests -m "not slow" tests/test_fast.py tests/wire
 
 bench-fast: .venv-fast/done
