@@ -15,7 +15,7 @@ chat: .venv/run
 	@echo
 	@exec $(BIN)/python -m pbal -c examples/chat.conf
 
-test: .venv/dev memcached
+test: .venv/dev programs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -50,13 +50,25 @@ bench: .venv/dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: memcached
-memcached:
-	@if command -v memcached >/dev/null; then :; \
-	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	  echo "installing memcached"; (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq memcached) >/dev/null 2>&1 \
-	  || echo "memcached could not be installed: its tests are skipped"; \
-	else echo "memcached is not installed (apt-get install memcached): its tests are skipped"; fi
+# Programs that tests drive, with their Debian packages. What is missing is installed where that is allowed, and its tests are skipped
+# where it is not.
+.PHONY: programs
+programs:
+	@missing=; \
+	command -v memcached >/dev/null || missing="memcached"; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v chromedriver >/dev/null || missing="$$missing chromium-driver"; \
+	test -z "$$missing" && exit 0; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq >/dev/null 2>&1; \
+	  for package in $$missing; do \
+	    echo "installing $$package"; \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$package >/dev/null 2>&1 \
+	    || echo "left out: $$package could not be installed, its tests are skipped"; \
+	  done; \
+	else for package in $$missing; do \
+	  echo "left out: $$package is not installed, its tests are skipped (as root: apt-get install $$package)"; \
+	done; fi
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -82,7 +94,7 @@ fast: .venv-fast/done
 	  > "$$($(FAST) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
 	@touch $@
 
-test-fast: .venv-fast/done memcached
+test-fast: .venv-fast/done programs
 	PYTHONSAFEPATH=1 PBAL_EXPECT=compiled $(FAST) -m pytest -o pythonpath=tests -m "not slow" tests/test_fast.py tests/wire
 
 bench-fast: .venv-fast/done

@@ -20,7 +20,7 @@ def main() -> None:
             for row in FIGURES[name]():
                 what, figure, unit, target = row
                 rows.append(row)
-                print(f"{what:<52} {figure:>10.2f} {unit:<12} {'to reach ' + target if target else ''}", flush=True)
+                print(f"{what:<62} {figure:>10.2f} {unit:<12} {'to reach ' + target if target else ''}", flush=True)
         except (OSError, RuntimeError) as error:
             print(f"left out: {name}: {error}")
     folder = Path(__file__).parent / "results"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import peers
+from bench.waits import waits
 
 Row = tuple[str, float, str, str]
 
@@ -52,11 +53,13 @@ end
 VARIED_ORIGIN = 'server {{ listen 127.0.0.1:{port}; location / {{ add_header X-Id $request_id; return 200 "{body}"; }} }}'
 
 
-def start_pbal(origin: int = 1, store: str = "memory", core: int | None = None) -> tuple[peers.Program, int]:
+def start_pbal(
+    origin: int = 1, store: str = "memory", core: int | None = None, build: tuple[str, ...] = peers.MEASURED
+) -> tuple[peers.Program, int]:
     """pbal with the poll plugin; and its console's port."""
     port, console = peers.free_port(), peers.free_port()
     text = POLL.format(origin=origin, port=port, console=console, store=store)
-    return peers.pbal(text, port, core), console
+    return peers.pbal(text, port, core, build), console
 
 
 # -- proxied requests ---------------------------------------------------------------------------------------------------
@@ -73,14 +76,19 @@ def proxied() -> Iterator[Row]:
     same = peers.nginx(f'server {{ listen 127.0.0.1:{port}; location / {{ return 200 "{body}"; }} }}', port, last)
     port = peers.free_port()
     varied = peers.nginx(VARIED_ORIGIN.format(port=port, body=body), port, last)
-    target = "40 or 2.5 x nginx"
+    compiled = peers.compiled()
     try:
-        for name, origin in (("", same), (", every head different", varied)):
+        for name, origin, factor in (
+            ("", same, 1.5 if compiled else 2.0),
+            (", every head different", varied, 2.2 if compiled else 3.5),
+        ):
             port = peers.free_port()
             upstream = f"upstream u {{ server 127.0.0.1:{origin.port}; keepalive 64; keepalive_requests 1000000000; }}"
             place = 'location / { proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; }'
             server = f"server {{ listen 127.0.0.1:{port}; {place} }}"
-            yield f"proxied GET, nginx{name}", _load(peers.nginx(upstream + server, port, first), bool(name)), "us CPU", ""
+            beside = _load(peers.nginx(upstream + server, port, first), bool(name))
+            yield f"proxied GET, nginx{name}", beside, "us CPU", ""
+            target = f"{factor} x nginx: {factor * beside:.1f}"
             yield f"proxied GET, pbal{name}", _load(start_pbal(origin.port, core=first)[0], bool(name)), "us CPU", target
         for name, start in (("haproxy", peers.haproxy), ("perlbal", peers.perlbal)):
             if peers.have(name):
@@ -115,7 +123,7 @@ def _load(program: peers.Program, varied: bool) -> float:
 def parked() -> Iterator[Row]:
     """Memory of a parked poll, and CPU while nothing happens."""
     program, console = start_pbal()
-    yield from _parked("pbal", program, console, "2.5")
+    yield from _parked("pbal", program, console, "1.75")
     if peers.NCHAN.exists() and peers.have("nginx"):
         port = peers.free_port()
         module = "".join(f"load_module {path};\n" for path in sorted(peers.NCHAN.parent.glob("ndk*.so"))) + f"load_module {peers.NCHAN};"
@@ -259,13 +267,22 @@ def stored() -> Iterator[Row]:
 
 
 def answers() -> Iterator[Row]:
-    """Answers a second: publishers and pollers that never rest."""
-    program, _ = start_pbal(core=peers.CORES[0])
+    """Answers a second: publishers and pollers that never rest. A compiled pbal is held against an interpreted one."""
+    target = "8000"
+    if peers.compiled():
+        rows = list(_answers_of("pbal interpreted", peers.INTERPRETED, ""))
+        yield from rows
+        target = f"1.3 x interpreted: {1.3 * rows[0][1]:.0f}"
+    yield from _answers_of("pbal", peers.MEASURED, target)
+
+
+def _answers_of(name: str, build: tuple[str, ...], target: str) -> Iterator[Row]:
+    program, _ = start_pbal(core=peers.CORES[0], build=build)
     try:
         before = program.cpu()
         rate, count, own = _answers(program.port)
-        yield "answers a second, pbal", rate, "1/s", "8000"
-        yield "CPU of a publish and its answer, pbal", (program.cpu() - before) / count * 1e6, "us CPU", ""
+        yield f"answers a second, {name}", rate, "1/s", target
+        yield f"CPU of a publish and its answer, {name}", (program.cpu() - before) / count * 1e6, "us CPU", ""
         if own > 0.95:
             print(f"the load generator used {own:.0%} of its core: pbal was not the limit")
     finally:
@@ -309,7 +326,7 @@ def start() -> Iterator[Row]:
         times.append(program.listening_after)
         program.end()
     yield "start-up to listening, best of 5", min(times), "s", ""
-    yield "start-up to listening, median of 5", statistics.median(times), "s", "0.5"
+    yield "start-up to listening, median of 5", statistics.median(times), "s", "0.4"
 
 
-FIGURES = {"proxied": proxied, "parked": parked, "latency": latency, "stored": stored, "answers": answers, "start": start}
+FIGURES = {"proxied": proxied, "parked": parked, "latency": latency, "stored": stored, "answers": answers, "waits": waits, "start": start}

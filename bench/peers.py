@@ -15,6 +15,9 @@ PYTHON = os.environ.get("PBAL_PYTHON", sys.executable)
 """What runs pbal: `make bench-fast` names the interpreter that has the compiled one installed."""
 SAFE = ["-I"] if "PBAL_PYTHON" in os.environ else []
 """Isolated: neither the checkout's own pbal/ nor one on PYTHONPATH is to be found before the installed one."""
+MEASURED = (PYTHON, *SAFE)
+INTERPRETED = (sys.executable,)
+"""The checkout's own pbal, pure Python."""
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 
@@ -81,11 +84,17 @@ class Program:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def pbal(text: str, port: int, core: int | None = None) -> Program:
+def compiled() -> bool:
+    """Whether the pbal that is measured is the compiled one, as its --version says."""
+    said = subprocess.run([*MEASURED, "-m", "pbal", "--version"], capture_output=True, text=True, check=True).stdout
+    return "(compiled)" in said
+
+
+def pbal(text: str, port: int, core: int | None = None, build: tuple[str, ...] = MEASURED) -> Program:
     """pbal with a configuration."""
     path = Path(tempfile.mkdtemp(prefix="pbal-bench-")) / "bench.conf"
     path.write_text(text)
-    return Program([PYTHON, *SAFE, "-m", "pbal", "--log-level", "error", "-c", str(path)], port, core=core)
+    return Program([*build, "-m", "pbal", "--log-level", "error", "-c", str(path)], port, core=core)
 
 
 def nginx(http: str, port: int, core: int | None = None, modules: str = "") -> Program:

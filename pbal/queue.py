@@ -27,6 +27,7 @@ Several memcacheds: the key must go where pbal looks for it, which is ketama as 
 HashClient spreads keys otherwise; use pylibmc (behaviors={"ketama_weighted": True}), or one server.
 """
 
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
 ROUNDS = 5
@@ -47,8 +48,8 @@ class BlockingClient(Protocol):
 class AsyncClient(Protocol):
     """What `aput` needs of a client; aiomcache's have it."""
 
-    async def append(self, key: bytes, value: bytes) -> bool: ...
-    async def add(self, key: bytes, value: bytes, exptime: int) -> bool: ...
+    def append(self, key: bytes, value: bytes) -> Awaitable[bool]: ...
+    def add(self, key: bytes, value: bytes, exptime: int) -> Awaitable[bool]: ...
 
 
 def put(client: BlockingClient, key: bytes, message: bytes, ttl: int = 300) -> None:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -128,6 +128,11 @@ async def read_response(reader: asyncio.StreamReader, head_only: bool = False) -
         else:
             response.body = await reader.read()
         return response
+
+
+def transport_of(writer: asyncio.StreamWriter) -> asyncio.Transport:
+    """The transport of a connection, with both its directions."""
+    return cast(asyncio.Transport, writer.transport)
 
 
 class Origin:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from lab import Lab
 from lab import lab as in_lab
 
 import pbal
@@ -22,7 +23,7 @@ EXPECTED = os.environ.get("PBAL_EXPECT", "interpreted")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_this_is_the_build_that_is_meant():
+def test_this_is_the_build_that_is_meant() -> None:
     assert build.kind() == EXPECTED
     for name in build.COMPILED:
         module = importlib.import_module(name)
@@ -31,25 +32,25 @@ def test_this_is_the_build_that_is_meant():
     assert (Path(pbal.__file__).parent.parent == ROOT) == (EXPECTED == "interpreted")
 
 
-def test_plugins_are_interpreted():
+def test_plugins_are_interpreted() -> None:
     for name in build.COMPILED:
         assert not name.startswith("pbal.plugins"), "what RELOAD reads again cannot be an extension module"
 
 
-def test_a_list_that_is_half_compiled_says_so(monkeypatch: pytest.MonkeyPatch):
+def test_a_list_that_is_half_compiled_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "is_compiled", lambda module: module == build.COMPILED[0])
     assert build.kind() == "partly compiled"
     monkeypatch.setattr(build, "is_compiled", lambda module: True)
     assert build.kind() == "compiled"
 
 
-def test_the_version_on_the_command_line_names_the_build():
+def test_the_version_on_the_command_line_names_the_build() -> None:
     said = subprocess.run([sys.executable, "-m", "pbal", "--version"], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True)
     assert said.stdout == f"pbal {pbal.__version__} ({EXPECTED})\n"
 
 
 @in_lab
-async def test_the_console_names_the_build(lab):
+async def test_the_console_names_the_build(lab: Lab) -> None:
     server = await lab.pbal("CREATE SERVICE s\n  SET role = web_server\n  SET listen = 127.0.0.1:0\nENABLE s")
     for question in ("uptime", "version", "show version"):
         rows = (await server.say(question)).splitlines()
@@ -57,7 +58,7 @@ async def test_the_console_names_the_build(lab):
 
 
 @in_lab
-async def test_an_owner_without_weak_references_has_tasks(lab):
+async def test_an_owner_without_weak_references_has_tasks(lab: Lab) -> None:
     """Compiled classes have none. Two owners that are equal are still two."""
     import asyncio
 
@@ -80,10 +81,10 @@ async def test_an_owner_without_weak_references_has_tasks(lab):
     assert running() == []
 
 
-def test_setup_asks_for_mypy_only_where_something_is_compiled(tmp_path: Path):
+def test_setup_asks_for_mypy_only_where_something_is_compiled(tmp_path: Path) -> None:
     ask = "import setuptools.build_meta as b; print(b.get_requires_for_build_wheel())"
     for value, wanted in (("", False), ("0", False), ("1", True)):
-        for name in ("setup.py", "pyproject.toml", "README.md", "pbal", "grammar", "man"):
+        for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "pbal", "grammar", "man"):
             if not (tmp_path / name).exists():
                 (tmp_path / name).symlink_to(ROOT / name)
         said = subprocess.run(
@@ -93,5 +94,5 @@ def test_setup_asks_for_mypy_only_where_something_is_compiled(tmp_path: Path):
         assert ("mypy" in said.stdout.splitlines()[-1]) == wanted
 
 
-def test_every_module_of_the_list_exists():
+def test_every_module_of_the_list_exists() -> None:
     assert [name for name in build.COMPILED if find_spec(name) is None] == []

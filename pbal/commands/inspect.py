@@ -305,34 +305,38 @@ def dumpconfig(session: Session) -> Reply:
 def dump_lines(session: Session) -> Iterator[str]:
     """The lines of dumpconfig: server, plugins, defaults, pools, services, what enables them."""
     world = session.world
-    for name, text in sorted(world.server_explicit.items()):
-        yield f"SERVER {name} = {quoted(text)}"
-    for name in world.plugins:
-        yield f"LOAD {name}"
-    for name, text in sorted(world.defaults.items()):
-        yield f"DEFAULT {name} = {quoted(text)}"
+    yield from (f"SERVER {name} = {quoted(text)}" for name, text in sorted(world.server_explicit.items()))
+    yield from (f"LOAD {name}" for name in world.plugins)
+    yield from (f"DEFAULT {name} = {quoted(text)}" for name, text in sorted(world.defaults.items()))
     for pool in world.pools.values():
-        yield ""
-        yield f"CREATE POOL {pool.name}"
-        if pool.values["balance_method"] != "random":
-            yield f"  SET balance_method = {pool.values['balance_method']}"
-        add = f"POOL ADD {pool.name}" if pool.name.lower() in ("add", "remove") else f"POOL {pool.name} ADD"
-        yield from (f"  {add} {node.name}" for node in pool.nodes)
+        yield from _pool_lines(pool)
     for service in world.services.values():
         yield ""
         yield f"CREATE SERVICE {service.name}"
         yield from (f"  {line}" for line in _service_settings(service, world.tunables))
     yield ""
     for service in world.services.values():
-        late = [f"SET {service.name} default_service = {service['default_service']}"] if service["default_service"] else []
-        for _, plugin in service.plugins:
-            late += plugin.dumpconfig()
-        if late:
-            yield f"USE {service.name}"
-            yield from (f"  {line}" for line in late)
-    for service in world.services.values():
-        if service.enabled:
-            yield f"ENABLE {service.name}"
+        yield from _late_lines(service)
+    yield from (f"ENABLE {service.name}" for service in world.services.values() if service.enabled)
+
+
+def _pool_lines(pool: Pool) -> Iterator[str]:
+    yield ""
+    yield f"CREATE POOL {pool.name}"
+    if pool.values["balance_method"] != "random":
+        yield f"  SET balance_method = {pool.values['balance_method']}"
+    add = f"POOL ADD {pool.name}" if pool.name.lower() in ("add", "remove") else f"POOL {pool.name} ADD"
+    yield from (f"  {add} {node.name}" for node in pool.nodes)
+
+
+def _late_lines(service: Service) -> Iterator[str]:
+    """What names other services, so that all of them have to be there first."""
+    late = [f"SET {service.name} default_service = {service['default_service']}"] if service["default_service"] else []
+    for _, plugin in service.plugins:
+        late += plugin.dumpconfig()
+    if late:
+        yield f"USE {service.name}"
+        yield from (f"  {line}" for line in late)
 
 
 _FIRST = ("role", "listen", "pool", "plugins")

@@ -45,7 +45,7 @@ class Interpreter:
 
     def __init__(self, world: World) -> None:
         from pbal.commands import inspect as _inspect  # noqa: F401 - handlers register themselves
-        from pbal.commands import plugins, pools, server, services  # noqa: F401
+        from pbal.commands import plugins, pools, server, services  # noqa: F401 - as above
 
         self.world = world
         self.language = Language()

@@ -2,9 +2,10 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import pytest
-from lab import lab, read_response, until
+from lab import Handler, Lab, Pbal, lab, read_response, until
 
 from pbal.net.connection import READ_AHEAD
 
@@ -45,7 +46,7 @@ def post(path: str, body: bytes) -> bytes:
     return get(path, f"Content-Length: {len(body)}", method="POST") + body
 
 
-async def narrow(pbal, service: str = "web") -> socket.socket:
+async def narrow(pbal: Pbal, service: str = "web") -> socket.socket:
     """A client's socket that takes few octets at a time."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -54,7 +55,7 @@ async def narrow(pbal, service: str = "web") -> socket.socket:
     return sock
 
 
-async def settled(value) -> None:
+async def settled(value: Callable[[], object]) -> None:
     """Until `value()` stays as it is over many turns of the loop."""
     before = object()
     while before != (before := value()):
@@ -76,7 +77,7 @@ async def ends(sock: socket.socket) -> bytes:
 
 
 @lab
-async def test_a_large_file_reaches_a_reader_that_pauses(lab):
+async def test_a_large_file_reaches_a_reader_that_pauses(lab: Lab) -> None:
     (lab.folder / "large").write_bytes(bytes(range(256)) * 50_000)
     pbal = await lab.pbal(CHAT.format(folder=lab.folder))
     sock = await narrow(pbal)
@@ -89,7 +90,7 @@ async def test_a_large_file_reaches_a_reader_that_pauses(lab):
 
 
 @lab
-async def test_a_reader_that_leaves_in_the_middle_of_a_file_leaves_nothing_open(lab):
+async def test_a_reader_that_leaves_in_the_middle_of_a_file_leaves_nothing_open(lab: Lab) -> None:
     (lab.folder / "large").write_bytes(b"x" * 12_000_000)
     pbal = await lab.pbal(CHAT.format(folder=lab.folder))
     used = await pbal.say("fd")
@@ -104,7 +105,7 @@ async def test_a_reader_that_leaves_in_the_middle_of_a_file_leaves_nothing_open(
 
 
 @lab
-async def test_the_last_octets_of_a_closing_answer_reach_a_slow_reader(lab):
+async def test_the_last_octets_of_a_closing_answer_reach_a_slow_reader(lab: Lab) -> None:
     (lab.folder / "large").write_bytes(b"x" * 3_000_000)
     pbal = await lab.pbal(CHAT.format(folder=lab.folder))
     sock = await narrow(pbal)
@@ -121,7 +122,7 @@ async def test_the_last_octets_of_a_closing_answer_reach_a_slow_reader(lab):
 
 
 @lab
-async def test_a_chain_of_pipelined_publishes_through_many_connections(lab):
+async def test_a_chain_of_pipelined_publishes_through_many_connections(lab: Lab) -> None:
     """Each answer sets off the request that waits behind it on its connection, which answers the next one."""
     pbal = await lab.pbal(CHAT.format(folder=lab.folder))
     chain = [await pbal.connect("web") for _ in range(150)]
@@ -136,7 +137,7 @@ async def test_a_chain_of_pipelined_publishes_through_many_connections(lab):
 
 
 @lab
-async def test_a_pipelined_poll_is_answered_when_the_answer_before_it_was_taken(lab):
+async def test_a_pipelined_poll_is_answered_when_the_answer_before_it_was_taken(lab: Lab) -> None:
     """Which of many unsent answers the socket took would be anybody's guess; so there is never more than one."""
     pbal = await lab.pbal(CHAT.format(folder=lab.folder))
     sock = await narrow(pbal)
@@ -157,7 +158,7 @@ async def test_a_pipelined_poll_is_answered_when_the_answer_before_it_was_taken(
 
 
 @lab
-async def test_a_parked_poll_that_sends_on_and_on_is_closed(lab):
+async def test_a_parked_poll_that_sends_on_and_on_is_closed(lab: Lab) -> None:
     pbal = await lab.pbal(CHAT.format(folder=lab.folder))
     _reader, writer = await pbal.connect("web")
     writer.write(get("/poll/a"))
@@ -171,10 +172,10 @@ async def test_a_parked_poll_that_sends_on_and_on_is_closed(lab):
 
 
 @lab
-async def test_an_empty_chunked_body_is_whole_again_when_it_is_sent_again(lab):
+async def test_an_empty_chunked_body_is_whole_again_when_it_is_sent_again(lab: Lab) -> None:
     seen: list[bytes] = []
 
-    async def app(reader, writer):
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
             seen.append(head)
             if b"/again" in head:
@@ -194,8 +195,8 @@ async def test_an_empty_chunked_body_is_whole_again_when_it_is_sent_again(lab):
 
 
 @lab
-async def test_the_time_of_a_node_begins_when_it_has_the_whole_request(lab):
-    async def app(reader, writer):
+async def test_the_time_of_a_node_begins_when_it_has_the_whole_request(lab: Lab) -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + await reader.readexactly(4))
 
@@ -211,11 +212,11 @@ async def test_the_time_of_a_node_begins_when_it_has_the_whole_request(lab):
 
 
 @lab
-async def test_who_waits_for_a_connection_that_another_took_is_served_by_the_next(lab):
+async def test_who_waits_for_a_connection_that_another_took_is_served_by_the_next(lab: Lab) -> None:
     """Two wait: the good node's connection goes to the first, whose own one then fails. The second is not forgotten."""
     slow = asyncio.Event()
 
-    async def app(reader, writer):
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         if b"/slow" in head:
             await slow.wait()
@@ -243,7 +244,7 @@ async def test_who_waits_for_a_connection_that_another_took_is_served_by_the_nex
 
 
 @lab
-async def test_a_host_of_a_thousand_labels_is_refused(lab):
+async def test_a_host_of_a_thousand_labels_is_refused(lab: Lab) -> None:
     pbal = await lab.pbal(CHAT.format(folder=lab.folder))
     request = b"GET / HTTP/1.1\r\nHost: " + b"a." * 1000 + b"x\r\n\r\n"
     assert (await pbal.ask("web", request)).status == 400
@@ -251,8 +252,8 @@ async def test_a_host_of_a_thousand_labels_is_refused(lab):
 
 
 @lab
-async def test_what_a_client_may_not_claim(lab):
-    async def app(reader, writer):
+async def test_what_a_client_may_not_claim(lab: Lab) -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head))
 
@@ -267,10 +268,10 @@ async def test_what_a_client_may_not_claim(lab):
 # --- tunnels --------------------------------------------------------------------------------------------------------
 
 
-def tunnel(answer):
+def tunnel(answer: Handler) -> Handler:
     """A backend that accepts an Upgrade and goes on with `answer(reader, writer)`."""
 
-    async def app(reader, writer):
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
         await answer(reader, writer)
@@ -282,10 +283,10 @@ UPGRADE = get("/", "Connection: Upgrade", "Upgrade: x")
 
 
 @lab
-async def test_what_was_sent_before_the_101_goes_through_and_so_does_what_follows(lab):
+async def test_what_was_sent_before_the_101_goes_through_and_so_does_what_follows(lab: Lab) -> None:
     go = asyncio.Event()
 
-    async def app(reader, writer):
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await go.wait()
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
@@ -310,10 +311,10 @@ async def test_what_was_sent_before_the_101_goes_through_and_so_does_what_follow
 
 
 @lab
-async def test_a_client_that_ended_its_side_before_the_101(lab):
+async def test_a_client_that_ended_its_side_before_the_101(lab: Lab) -> None:
     go = asyncio.Event()
 
-    async def app(reader, writer):
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await go.wait()
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
@@ -331,8 +332,8 @@ async def test_a_client_that_ended_its_side_before_the_101(lab):
 
 
 @lab
-async def test_a_tunnel_that_both_sides_ended_is_closed(lab):
-    async def answer(reader, writer):
+async def test_a_tunnel_that_both_sides_ended_is_closed(lab: Lab) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert await reader.read() == b""
         writer.write_eof()  # and does not close
 
@@ -348,8 +349,8 @@ async def test_a_tunnel_that_both_sides_ended_is_closed(lab):
 
 
 @lab
-async def test_a_tunnel_goes_on_after_a_reader_had_paused(lab):
-    async def answer(reader, writer):
+async def test_a_tunnel_goes_on_after_a_reader_had_paused(lab: Lab) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"x" * 8_000_000)
         while data := await reader.read(100):
             writer.write(data)
@@ -374,7 +375,7 @@ async def test_a_tunnel_goes_on_after_a_reader_had_paused(lab):
 @pytest.mark.parametrize("how", ["end", "reset"])
 def test_a_client_that_closes_at_once_has_its_message_and_nobody_else_has(store, how):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         text = CHAT.format(folder=lab.folder)
         if store == "memcached":
             text = text.replace("ENABLE web", f"  SET poll_store = memcached {(await lab.memcached()).address}\n    ENABLE web")

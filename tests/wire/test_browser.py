@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import free_port, lab, until
+from lab import Lab, free_port, lab, until
 
 PAGE = Path(__file__).parent.parent.parent / "examples" / "chat"
 FLAGS = [
@@ -47,7 +47,7 @@ class Browser:
 
     async def start(self) -> None:
         """Wait for the driver, open a session."""
-        while not await asyncio.to_thread(self._ready):
+        while not await asyncio.to_thread(self._ready):  # noqa: ASYNC110 - another process sets no Event
             await asyncio.sleep(0.05)
         options = {"args": [*FLAGS, f"--user-data-dir={self._folder}"], "binary": shutil.which("chromium")}
         capabilities = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}
@@ -96,7 +96,7 @@ def _shows(text: str) -> str:
     shutil.which("chromium") is None or shutil.which("chromedriver") is None, reason="chromium and chromedriver are not installed"
 )
 @lab
-async def test_windows_chat_and_one_that_lost_its_connection_misses_nothing(lab):
+async def test_windows_chat_and_one_that_lost_its_connection_misses_nothing(lab: Lab) -> None:
     pbal = await lab.pbal(f"""
         LOAD poll
         CREATE SERVICE chat

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from lab import lab, read_response, until
+from lab import Lab, Pbal, lab, read_response, transport_of, until
 
 from pbal import __version__
 from pbal.api import ManualClock
@@ -75,23 +75,29 @@ class Console:
         return lines[:-1] if lines[-1] == "." else lines
 
 
-async def console(pbal) -> Console:
+async def console(pbal: Pbal) -> Console:
     return Console(*await pbal.connect("console"))
 
 
-async def talk(pbal, *packets: bytes) -> list[str]:
+async def talk(pbal: Pbal, *packets: bytes) -> list[str]:
     """Send packets, each read before the next is sent, end our side; every line until theirs ends."""
     reader, writer = await pbal.connect("console")
     writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for packet in packets:
         before = OCTETS[0]
         writer.write(packet)
-        await until(lambda: OCTETS[0] == before + len(packet), "the packet to be read")  # noqa: B023
+        await until(lambda: OCTETS[0] == before + len(packet), "the packet to be read")  # noqa: B023 - awaited before the next turn
     writer.write_eof()
     async with asyncio.timeout(10):
-        data = await reader.read()
+        data: bytes = await reader.read()
     assert not data or data.endswith(b"\r\n")
     return data.decode("utf-8", "backslashreplace").split("\r\n")[:-1]
+
+
+def stop_ticks(pbal: Pbal) -> None:
+    """Nothing that comes once a second comes any more."""
+    assert pbal.server._tick_handle is not None
+    pbal.server._tick_handle.cancel()
 
 
 OCTETS = [0]
@@ -110,7 +116,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ConsoleConnection, "data_received", data_received)
 
 
-def consoles(pbal) -> list[ConsoleConnection]:
+def consoles(pbal: Pbal) -> list[ConsoleConnection]:
     return [thing for thing in pbal.world.clients if isinstance(thing, ConsoleConnection)]
 
 
@@ -135,7 +141,7 @@ class Kept(logging.Handler):
 
 
 @lab
-async def test_a_session_may_be_cut_anywhere(lab):
+async def test_a_session_may_be_cut_anywhere(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     session = (
         b"\r\n# a note\r\n  \t \nUSE app\r\nSET balance_method = round_robin   # why\n"
@@ -152,7 +158,7 @@ async def test_a_session_may_be_cut_anywhere(lab):
 
 
 @lab
-async def test_what_says_nothing_is_answered_by_nothing(lab):
+async def test_what_says_nothing_is_answered_by_nothing(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     assert await talk(pbal, b"") == []
     assert await talk(pbal, b"\n\r\n# x\n \t # y\n\t\n   ") == []
@@ -161,7 +167,7 @@ async def test_what_says_nothing_is_answered_by_nothing(lab):
 
 
 @lab
-async def test_keys_of_telnet(lab):
+async def test_keys_of_telnet(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     reader, writer = await pbal.connect("console")
     writer.write(b"SHUTDOWN\xff\xf4\xff\xfd\x06USE app\n")  # Control-C: interrupt, and an option telnet waits for to be answered
@@ -195,7 +201,7 @@ NO_TEXT = [
 
 
 @lab
-async def test_octets_that_are_no_text_are_refused_in_one_clean_line(lab):
+async def test_octets_that_are_no_text_are_refused_in_one_clean_line(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     before = await pbal.say("dumpconfig")
     for line in NO_TEXT:
@@ -206,7 +212,7 @@ async def test_octets_that_are_no_text_are_refused_in_one_clean_line(lab):
 
 
 @lab
-async def test_a_line_too_long_ends_the_console_however_it_comes(lab):
+async def test_a_line_too_long_ends_the_console_however_it_comes(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     reader, writer = await pbal.connect("console")
     writer.write(b"x" * 2 * connection.LONGEST_LINE)
@@ -224,7 +230,7 @@ async def test_a_line_too_long_ends_the_console_however_it_comes(lab):
 
 
 @lab
-async def test_everything_pipelined_is_answered_in_order_after_an_end(lab):
+async def test_everything_pipelined_is_answered_in_order_after_an_end(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     number = 2 * connection.MOST_WAITING
     lines = [b"USE app\nSET files max_body = %d\nshow pool\nxyzzy%d\n" % (n, n) for n in range(1, number // 4)]
@@ -237,7 +243,7 @@ async def test_everything_pipelined_is_answered_in_order_after_an_end(lab):
 
 
 @lab
-async def test_quit_closes_and_what_follows_is_not_carried_out(lab):
+async def test_quit_closes_and_what_follows_is_not_carried_out(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     for word in (b"quit", b"QUIT", b"exit", b"  Exit  # home"):
         reader, writer = await pbal.connect("console")
@@ -247,7 +253,7 @@ async def test_quit_closes_and_what_follows_is_not_carried_out(lab):
 
 
 @lab
-async def test_verbose_is_a_consoles_own(lab):
+async def test_verbose_is_a_consoles_own(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     first, second = await console(pbal), await console(pbal)
     first.writer.write(b"VERBOSE off\nUSE app\ndumpconfig\nnope\n")
@@ -279,7 +285,7 @@ STRANGERS = [
 
 
 @lab
-async def test_a_browser_sent_here_by_somebody_carries_out_nothing(lab):
+async def test_a_browser_sent_here_by_somebody_carries_out_nothing(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     kept = Kept(logging.WARNING)
     logging.getLogger("pbal").addHandler(kept)
@@ -295,7 +301,7 @@ async def test_a_browser_sent_here_by_somebody_carries_out_nothing(lab):
 
 
 @lab
-async def test_a_browser_that_stays_is_closed(lab):
+async def test_a_browser_that_stays_is_closed(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     reader, writer = await pbal.connect("console")
     writer.write(b"GET / HTTP/1.1\r\n\r\n")
@@ -304,7 +310,7 @@ async def test_a_browser_that_stays_is_closed(lab):
     assert refused.state == "lingering" and refused.deadline <= pbal.world.clock.now() + connection.LINGER_SECONDS
     assert "ClientManage lingering 1" in await pbal.say("states")
     refused.deadline = 0.0
-    pbal.server._tick_handle.cancel()
+    stop_ticks(pbal)
     pbal.server._tick()  # which comes once a second by itself
     await until(lambda: not consoles(pbal), "it to be closed")
     assert (await talk(pbal, b"poll publish chat lobby GET / HTTP/1.1\nUSE app\n"))[1:] == ["OK", "OK"], "only the first line counts"
@@ -327,7 +333,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return pieces
 
 
-async def crowd(pbal, number: int) -> list[asyncio.StreamWriter]:
+async def crowd(pbal: Pbal, number: int) -> list[asyncio.StreamWriter]:
     """Connections that say nothing."""
     writers = [(await pbal.connect("files"))[1] for _ in range(number)]
     await until(lambda: len(pbal.world.clients) >= number, "the crowd")
@@ -336,7 +342,7 @@ async def crowd(pbal, number: int) -> list[asyncio.StreamWriter]:
 
 def test_long_lists_are_written_in_pieces(written):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         pbal = await lab.pbal(QUIET)
         await crowd(pbal, 450)
         answers = await talk(pbal, b"socks all\n")
@@ -356,10 +362,10 @@ def test_long_lists_are_written_in_pieces(written):
     run()
 
 
-async def unread(pbal) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, ConsoleConnection]:
+async def unread(pbal: Pbal) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, ConsoleConnection]:
     """The only console, whose client does not read, with little room in the kernel; and its other end."""
     reader, writer = await pbal.connect("console")
-    writer.transport.pause_reading()
+    transport_of(writer).pause_reading()
     (stalled,) = await until(lambda: consoles(pbal), "the console")
     for transport, option in ((writer.transport, socket.SO_RCVBUF), (stalled.transport, socket.SO_SNDBUF)):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, 65536)
@@ -379,7 +385,7 @@ async def unread(pbal) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Cons
 )
 def test_a_reader_that_stops_costs_a_bounded_buffer_and_gets_all_when_it_goes_on(statement, number, ends):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         pbal = await lab.pbal(QUIET)
         await crowd(pbal, 100)
         body = b"y" * 30000
@@ -394,7 +400,7 @@ def test_a_reader_that_stops_costs_a_bounded_buffer_and_gets_all_when_it_goes_on
         for _ in range(20):
             assert len(await other.ask("uptime")) == 4
         assert stalled.transport.get_write_buffer_size() < 3 * connection.PIECE_OCTETS
-        writer.transport.resume_reading()
+        transport_of(writer).resume_reading()
         async with asyncio.timeout(10):
             answers = (await reader.read()).decode().split("\r\n")
         assert answers.count(ends) == number
@@ -403,7 +409,7 @@ def test_a_reader_that_stops_costs_a_bounded_buffer_and_gets_all_when_it_goes_on
 
 
 @lab
-async def test_who_vanishes_in_a_long_list_leaves_nothing_behind(lab):
+async def test_who_vanishes_in_a_long_list_leaves_nothing_behind(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     kept = Kept(logging.ERROR)
     logging.getLogger("pbal").addHandler(kept)
@@ -412,7 +418,7 @@ async def test_who_vanishes_in_a_long_list_leaves_nothing_behind(lab):
         for abandon in (reset, lambda writer: writer.close()):
             _, writer, stalled = await unread(pbal)
             writer.write(b"socks all\nhelp\nshow tunables\n" * 200)
-            await until(lambda: not stalled._room.is_set(), "its buffer to be full")  # noqa: B023
+            await until(lambda: not stalled._room.is_set(), "its buffer to be full")  # noqa: B023 - awaited before the next turn
             abandon(writer)
             await until(lambda: not consoles(pbal) and "console" not in running(), "it to be gone")
         reader, writer, stalled = await unread(pbal)
@@ -421,7 +427,7 @@ async def test_who_vanishes_in_a_long_list_leaves_nothing_behind(lab):
         for other in held:
             reset(other)
         await until(lambda: len(pbal.world.clients) == 1, "the crowd to be gone")
-        writer.transport.resume_reading()
+        transport_of(writer).resume_reading()
         writer.write(b"quit\n")
         async with asyncio.timeout(10):
             answers = (await reader.read()).decode().split("\r\n")
@@ -434,23 +440,23 @@ async def test_who_vanishes_in_a_long_list_leaves_nothing_behind(lab):
 
 
 @lab
-async def test_what_arrived_is_carried_out_whole_though_nobody_reads_the_answer(lab):
+async def test_what_arrived_is_carried_out_whole_though_nobody_reads_the_answer(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     for number in range(3):
         _, writer = await pbal.connect("console")
         before = OCTETS[0]
         statements = b"LOAD vpaths\nUSE files\nSET max_body = %d\n" % (number + 1)
         writer.write(statements)
-        await until(lambda: OCTETS[0] == before + len(statements), "it to be read")  # noqa: B023
+        await until(lambda: OCTETS[0] == before + len(statements), "it to be read")  # noqa: B023 - awaited before the next turn
         reset(writer)
-        await until(lambda: pbal.world.service("files")["max_body"] == number + 1, "the last to be carried out")  # noqa: B023
+        await until(lambda: pbal.world.service("files")["max_body"] == number + 1, "the last to be carried out")  # noqa: B023 - awaited before the next turn
         assert (
             await talk(pbal, b"SET front.plugins = vpaths\nVPATH front ^/x = chat\nSET front.plugins = none\nUNLOAD vpaths\n") == ["OK"] * 4
         )
 
 
 @lab
-async def test_two_consoles_have_a_current_object_each(lab):
+async def test_two_consoles_have_a_current_object_each(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     first, second = await console(pbal), await console(pbal)
     assert (await second.ask("SET max_body = 1"))[0].startswith("ERROR: omitted service/pool name not implied from context")
@@ -527,7 +533,7 @@ MOVES = ("console_commands", "utime: ", "stime: ", "rss_kb: ")
 
 
 @lab
-async def test_every_query_as_json_says_what_its_text_says(lab):
+async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
     language = Language(dict(bundled_fragments()))
     asked = {statement.rule for query in SHAPES if (statement := language.parse_line(query)) is not None}
     queries = {statement for statement in language.rules if language.syntax(statement).split()[0] in ("SHOW", "STATES", "SOCKS", "NODES")}
@@ -541,7 +547,7 @@ async def test_every_query_as_json_says_what_its_text_says(lab):
     await pbal.until("poll_parked", 3)
     here = await console(pbal)
     assert (await here.ask('poll publish chat full "a \\" b"'))[-1] == "OK"
-    pbal.server._tick_handle.cancel()  # time stands still
+    stop_ticks(pbal)  # time stands still
     pbal.world.clock = ManualClock(pbal.world.clock.now(), pbal.world.clock.epoch())
     filled = 0
     for query, (shape, head, tail) in SHAPES.items():
@@ -581,7 +587,7 @@ async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Non
 
 
 @lab
-async def test_figures_of_the_process(lab):
+async def test_figures_of_the_process(lab: Lab) -> None:
     origin = await lab.origin(app)
     pbal = await lab.pbal(CONF.format(node=origin.address))
     here = await console(pbal)
@@ -610,7 +616,7 @@ async def test_figures_of_the_process(lab):
 
 
 @lab
-async def test_connections_of_every_role_are_seen_in_their_states(lab):
+async def test_connections_of_every_role_are_seen_in_their_states(lab: Lab) -> None:
     (lab.folder / "large").write_bytes(bytes(20_000_000))
     pbal = await lab.pbal(QUIET.replace("docroot = .", f"docroot = {lab.folder}"))
     port = {name: pbal.server.address(name)[1] for name in ("chat", "files", "front", "console")}
@@ -627,13 +633,13 @@ async def test_connections_of_every_role_are_seen_in_their_states(lab):
     names = {}
     for (service, request), state in wanted.items():
         _, writer = await pbal.connect(service)
-        writer.transport.pause_reading()
+        transport_of(writer).pause_reading()
         writer.write(request)
         names[state] = "{}:{}".format(*writer.get_extra_info("sockname"))
     here = await console(pbal)
     all_there = sorted([*(f"{state} 1" for state in wanted.values()), "ClientManage working 1", "TCPListener listening 4"])
     async with asyncio.timeout(10):
-        while (states := await here.ask("states")) != all_there:
+        while (states := await here.ask("states")) != all_there:  # noqa: ASYNC110 - what a console says sets no Event
             await asyncio.sleep(0.003)
     for query in ("states front", "STATES Front"):
         assert await here.ask(query) == ["ClientHTTPBase reading_headers 1", "TCPListener listening 1"]
@@ -655,7 +661,7 @@ async def test_connections_of_every_role_are_seen_in_their_states(lab):
 
 
 @lab
-async def test_both_ends_of_a_proxy_are_seen_in_their_states(lab):
+async def test_both_ends_of_a_proxy_are_seen_in_their_states(lab: Lab) -> None:
     async def node(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -687,7 +693,7 @@ async def test_both_ends_of_a_proxy_are_seen_in_their_states(lab):
 
 
 @lab
-async def test_who_waits_for_a_node_is_in_the_queue(lab):
+async def test_who_waits_for_a_node_is_in_the_queue(lab: Lab) -> None:
     with socket.socket() as deaf, contextlib.ExitStack() as filling:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
@@ -699,7 +705,8 @@ async def test_who_waits_for_a_node_is_in_the_queue(lab):
         here = await console(pbal)
         _, writer = await pbal.connect("chat")
         writer.write(b"GET /x HTTP/1.1\r\nHost: c\r\n\r\n")
-        await until(lambda: pbal.world.service("chat").handler.waiting, "it to wait")
+        handler: Any = pbal.world.service("chat").handler
+        await until(lambda: handler.waiting, "it to wait")
         pbal.world.clock = ManualClock(pbal.world.clock.now() + 7, pbal.world.clock.epoch())
         assert await here.ask("queues") == [
             "chat-normal.age 7",
@@ -765,7 +772,7 @@ UNKNOWN = [
 
 
 @lab
-async def test_what_is_unknown_is_said_with_what_was_meant_and_changes_nothing(lab):
+async def test_what_is_unknown_is_said_with_what_was_meant_and_changes_nothing(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     here = await console(pbal)
     (await pbal.connect("chat"))[1].write(b"GET /poll/alice HTTP/1.1\r\nHost: c\r\n\r\n")
@@ -780,7 +787,7 @@ async def test_what_is_unknown_is_said_with_what_was_meant_and_changes_nothing(l
 
 
 @lab
-async def test_a_wrong_value_changes_nothing(lab):
+async def test_a_wrong_value_changes_nothing(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     here = await console(pbal)
     before = await here.ask("dumpconfig")
@@ -804,7 +811,7 @@ async def test_a_wrong_value_changes_nothing(lab):
 
 
 @lab
-async def test_nodes_come_and_go_while_requests_run(lab):
+async def test_nodes_come_and_go_while_requests_run(lab: Lab) -> None:
     first, second = await lab.origin(app), await lab.origin(app)
     pbal = await lab.pbal(CONF.format(node=first.address))
     here = await console(pbal)
@@ -832,7 +839,7 @@ async def test_nodes_come_and_go_while_requests_run(lab):
 
 
 @lab
-async def test_a_service_is_disabled_enabled_and_moved(lab):
+async def test_a_service_is_disabled_enabled_and_moved(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     here = await console(pbal)
     reader, writer = await pbal.connect("chat")
@@ -858,7 +865,7 @@ async def test_a_service_is_disabled_enabled_and_moved(lab):
 
 
 @lab
-async def test_what_dumpconfig_prints_makes_another_that_prints_the_same(lab):
+async def test_what_dumpconfig_prints_makes_another_that_prints_the_same(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     here = await console(pbal)
     for statement in (
@@ -888,7 +895,7 @@ def test_a_file_may_begin_with_a_mark_and_a_misspelt_role_is_one_mistake(tmp_pat
 
 
 @lab
-async def test_help_knows_each_statement_by_name(lab):
+async def test_help_knows_each_statement_by_name(lab: Lab) -> None:
     pbal = await lab.pbal(QUIET)
     here = await console(pbal)
     registry = pbal.server.interpreter.registry

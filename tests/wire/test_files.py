@@ -2,9 +2,10 @@
 
 import os
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
-from lab import lab, read_response
+from lab import Lab, Pbal, lab, read_response
 
 CONF = """
     CREATE SERVICE site
@@ -19,7 +20,7 @@ def get(path: str, *fields: str, method: str = "GET") -> bytes:
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: h", *fields, "", ""]).encode()
 
 
-async def site(lab):
+async def site(lab: Lab) -> tuple[Path, Pbal]:
     """A docroot with this and that in it, and a secret beside it."""
     docroot = lab.folder / "docroot"
     (docroot / "sub" / "deep").mkdir(parents=True)
@@ -37,7 +38,7 @@ async def site(lab):
 
 
 @lab
-async def test_get_and_head_say_the_same(lab):
+async def test_get_and_head_say_the_same(lab: Lab) -> None:
     _, pbal = await site(lab)
     for path, kind, body in (
         ("/", "text/html", b"<p>index"),
@@ -57,7 +58,7 @@ async def test_get_and_head_say_the_same(lab):
 
 
 @lab
-async def test_a_directory_without_its_slash_is_redirected_to_this_host_only(lab):
+async def test_a_directory_without_its_slash_is_redirected_to_this_host_only(lab: Lab) -> None:
     _, pbal = await site(lab)
     answer = await pbal.ask("site", get("/sub?q=1"))
     assert (answer.status, answer.fields["location"]) == (301, "/sub/?q=1")
@@ -76,7 +77,7 @@ async def test_a_directory_without_its_slash_is_redirected_to_this_host_only(lab
 )  # fmt: skip
 def test_nothing_else_is_served(path):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         _, pbal = await site(lab)
         answer = await pbal.ask("site", get(path))
         assert answer.status == (301 if path == "/." else 404) and b"secret" not in answer.body
@@ -86,7 +87,7 @@ def test_nothing_else_is_served(path):
 
 
 @lab
-async def test_conditional_requests(lab):
+async def test_conditional_requests(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     os.utime(docroot / "index.html", (784111777, 784111777))
     plain = await pbal.ask("site", get("/"))
@@ -114,7 +115,7 @@ async def test_conditional_requests(lab):
 
 
 @lab
-async def test_other_methods_and_what_follows_them(lab):
+async def test_other_methods_and_what_follows_them(lab: Lab) -> None:
     _, pbal = await site(lab)
     reader, writer = await pbal.connect("site")
     writer.write(get("/", method="DELETE") + get("/sub/") + get("/", "Content-Length: 3", method="POST") + b"abc" + get("/"))
@@ -127,7 +128,7 @@ async def test_other_methods_and_what_follows_them(lab):
 
 
 @lab
-async def test_a_file_that_shrinks_while_it_is_sent_looks_cut_off(lab):
+async def test_a_file_that_shrinks_while_it_is_sent_looks_cut_off(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     (docroot / "large").write_bytes(b"x" * 20_000_000)
     reader, writer = await pbal.connect("site")
@@ -140,7 +141,7 @@ async def test_a_file_that_shrinks_while_it_is_sent_looks_cut_off(lab):
 
 
 @lab
-async def test_docroot_and_index_files_change_live(lab):
+async def test_docroot_and_index_files_change_live(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     assert await pbal.say(f"SET site.docroot = {docroot}/sub") == "OK"
     assert (await pbal.ask("site", get("/"))).body == b"<p>sub"

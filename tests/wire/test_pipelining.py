@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 import pytest
-from lab import lab, read_response, until
+from lab import Lab, lab, read_response, until
 
 from pbal.net.connection import READ_AHEAD
 
@@ -28,7 +28,7 @@ def get(path: str) -> bytes:
 @pytest.mark.parametrize("path", ["/missing", "/file"])
 def test_thousands_of_requests_in_one_write_are_answered_in_order(path):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         (lab.folder / "file").write_bytes(b"f" * 100)
         pbal = await lab.pbal(CONF.format(folder=lab.folder))
         reader, writer = await pbal.connect("site")
@@ -46,7 +46,7 @@ def test_thousands_of_requests_in_one_write_are_answered_in_order(path):
 
 
 @lab
-async def test_others_are_answered_between_the_requests_of_one(lab):
+async def test_others_are_answered_between_the_requests_of_one(lab: Lab) -> None:
     pbal = await lab.pbal(CONF.format(folder=lab.folder))
     seen: list[int] = []
     _, flood = await pbal.connect("site")
@@ -62,7 +62,7 @@ async def test_others_are_answered_between_the_requests_of_one(lab):
 
 
 @lab
-async def test_a_client_that_reads_no_answers_is_not_read_either(lab):
+async def test_a_client_that_reads_no_answers_is_not_read_either(lab: Lab) -> None:
     (lab.folder / "file").write_bytes(b"f" * 10_000)
     pbal = await lab.pbal(CONF.format(folder=lab.folder))
     host, port = pbal.server.address("site")

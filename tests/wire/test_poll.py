@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from lab import lab, read_response, until
+from lab import Lab, Pbal, Response, lab, read_response, until
 
 from pbal.api import ManualClock
 from pbal.plugins.poll.memory import MemoryStore
@@ -33,11 +33,11 @@ def get(path: str, *fields: str, method: str = "GET", body: bytes = b"") -> byte
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def publish(pbal, queue: str, text: bytes):
+async def publish(pbal: Pbal, queue: str, text: bytes) -> Response:
     return await pbal.ask("chat", get(f"/publish/{queue}", method="POST", body=text))
 
 
-async def park(pbal, path: str, *fields: str):
+async def park(pbal: Pbal, path: str, *fields: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     before = pbal.counts["poll_parked_ever"]
     reader, writer = await pbal.connect("chat")
     writer.write(get(path, *fields))
@@ -45,12 +45,12 @@ async def park(pbal, path: str, *fields: str):
     return reader, writer
 
 
-def empty(pbal) -> bool:
-    return pbal.plugin("chat").lot.is_empty() and pbal.counts["poll_parked"] == 0
+def empty(pbal: Pbal) -> bool:
+    return bool(pbal.plugin("chat").lot.is_empty()) and pbal.counts["poll_parked"] == 0
 
 
 @lab
-async def test_a_parked_poll_is_answered_by_a_publish_in_the_same_turn(lab):
+async def test_a_parked_poll_is_answered_by_a_publish_in_the_same_turn(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     reader, _ = await park(pbal, "/poll/alice")
     answer = await publish(pbal, "alice", b"hello")
@@ -64,7 +64,7 @@ async def test_a_parked_poll_is_answered_by_a_publish_in_the_same_turn(lab):
 
 
 @lab
-async def test_messages_wait_for_a_poll_in_order(lab):
+async def test_messages_wait_for_a_poll_in_order(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     for text in (b"one", b"two", b"three"):
         assert json.loads((await publish(pbal, "a", text)).body)["parked"] == 0
@@ -73,7 +73,7 @@ async def test_messages_wait_for_a_poll_in_order(lab):
 
 
 @lab
-async def test_after_its_timeout_a_poll_gets_the_empty_answer_and_the_connection_goes_on(lab):
+async def test_after_its_timeout_a_poll_gets_the_empty_answer_and_the_connection_goes_on(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_timeout = 100ms"))
     reader, writer = await park(pbal, "/poll/a")
     assert (await read_response(reader)).status == 204
@@ -84,7 +84,7 @@ async def test_after_its_timeout_a_poll_gets_the_empty_answer_and_the_connection
 
 
 @lab
-async def test_a_client_that_leaves_leaves_nothing_behind(lab):
+async def test_a_client_that_leaves_leaves_nothing_behind(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     _, writer = await park(pbal, "/poll/a")
     writer.close()
@@ -95,7 +95,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(lab):
 
 
 @lab
-async def test_a_client_gone_before_its_answer_was_read_by_the_kernel_loses_nothing(lab):
+async def test_a_client_gone_before_its_answer_was_read_by_the_kernel_loses_nothing(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     await park(pbal, "/poll/a")
     poll = pbal.plugin("chat").lot.waiting(b"poll:a")[0]
@@ -107,7 +107,7 @@ async def test_a_client_gone_before_its_answer_was_read_by_the_kernel_loses_noth
 @pytest.mark.parametrize("duplicate", ["newest", "oldest", "all"])
 def test_a_second_poll_on_a_queue(duplicate):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         pbal = await lab.pbal(conf(f"SET poll_duplicate = {duplicate}"))
         first, _ = await park(pbal, "/poll/a")
         second, writer = await pbal.connect("chat")
@@ -131,7 +131,7 @@ def test_a_second_poll_on_a_queue(duplicate):
 
 
 @lab
-async def test_a_poll_waits_on_several_queues(lab):
+async def test_a_poll_waits_on_several_queues(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_queue = query:q uri:queue", "SET poll_format = json"))
     reader, _ = await park(pbal, "/poll/x?q=a&q=b&q=a")
     await publish(pbal, "b", b"m")
@@ -144,7 +144,7 @@ async def test_a_poll_waits_on_several_queues(lab):
 
 
 @lab
-async def test_too_many_and_impossible_queues_are_refused(lab):
+async def test_too_many_and_impossible_queues_are_refused(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_queue = query:q uri:queue"))
     many = "&".join(f"q=n{number}" for number in range(33))
     for path in (f"/poll/x?{many}", "/poll/a%20b", "/poll/a%00", "/poll/" + "x" * 250, "/poll/%FF"):
@@ -169,7 +169,7 @@ async def test_too_many_and_impossible_queues_are_refused(lab):
 )
 def test_formats(form, framing, stored, status, body):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         pbal = await lab.pbal(conf(f"SET poll_format = {form}", f"SET poll_framing = {framing}", "SET poll_timeout = 100ms"))
         if stored:
             pbal.plugin("chat").memory.append(b"poll:q", stored)
@@ -181,7 +181,7 @@ def test_formats(form, framing, stored, status, body):
 
 
 @lab
-async def test_the_historical_shape_an_xml_body_naming_several_chats(lab):
+async def test_the_historical_shape_an_xml_body_naming_several_chats(lab: Lab) -> None:
     pbal = await lab.pbal(
         conf("SET poll_queue = xml:chat xml:user/@name", "SET poll_format = xml", "SET poll_framing = none", "SET poll_methods = POST")
     )
@@ -209,7 +209,7 @@ async def test_the_historical_shape_an_xml_body_naming_several_chats(lab):
 )
 def test_xml_that_is_not_taken(body):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         pbal = await lab.pbal(conf("SET poll_queue = xml:chat", "SET poll_methods = POST"))
         answer = await pbal.ask("chat", get("/poll/now", method="POST", body=body))
         assert answer.status == 400
@@ -231,7 +231,7 @@ def test_xml_that_is_not_taken(body):
 )
 def test_sources_of_names(source, request_bytes):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         pbal = await lab.pbal(conf(f"SET poll_queue = {source}", "SET poll_publish_uri = ^/publish/(?P<queue>.+)$"))
         await publish(pbal, "me", b"m")
         assert (await pbal.ask("chat", request_bytes)).body == b"m\n"
@@ -241,7 +241,7 @@ def test_sources_of_names(source, request_bytes):
 
 
 @lab
-async def test_limits_of_bodies_and_of_the_lot(lab):
+async def test_limits_of_bodies_and_of_the_lot(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_max_body = 10", "SET poll_max_parked = 1", "SET poll_max_queue = 20"))
     assert (await pbal.ask("chat", get("/poll/a", method="POST", body=b"x" * 11))).status == 413
     chunked = b"POST /poll/a HTTP/1.1\r\nHost: c\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n" + b"x" * 11 + b"\r\n0\r\n\r\n"
@@ -255,7 +255,7 @@ async def test_limits_of_bodies_and_of_the_lot(lab):
 
 
 @lab
-async def test_a_queue_that_is_too_long_loses_its_oldest_whole_messages_and_says_so(lab):
+async def test_a_queue_that_is_too_long_loses_its_oldest_whole_messages_and_says_so(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_max_queue = 20"))
     for number in range(10):
         await publish(pbal, "a", b"number%d" % number)
@@ -264,7 +264,7 @@ async def test_a_queue_that_is_too_long_loses_its_oldest_whole_messages_and_says
 
 
 @lab
-async def test_the_memory_limit_drops_the_queue_stored_to_longest_ago(lab):
+async def test_the_memory_limit_drops_the_queue_stored_to_longest_ago(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_memory_limit = 65", "SET poll_timeout = 100ms"))
     for queue in ("a", "b", "c", "a", "d"):
         await publish(pbal, queue, b"0123456789")
@@ -274,7 +274,7 @@ async def test_the_memory_limit_drops_the_queue_stored_to_longest_ago(lab):
 
 
 @lab
-async def test_cors(lab):
+async def test_cors(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_allow_origin = https://good.example", "SET poll_timeout = 100ms"))
     preflight = get("/poll/a", "Origin: https://good.example", "Access-Control-Request-Method: GET",
                     "Access-Control-Request-Headers: x-a, x-b", method="OPTIONS")  # fmt: skip
@@ -291,7 +291,7 @@ async def test_cors(lab):
 
 
 @lab
-async def test_refusals_are_not_cached_and_readable_across_origins(lab):
+async def test_refusals_are_not_cached_and_readable_across_origins(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_allow_origin = https://good.example", "SET poll_publish_from = 10.0.0.0/8"))
     origin = "Origin: https://good.example"
     for request, status in (
@@ -306,7 +306,7 @@ async def test_refusals_are_not_cached_and_readable_across_origins(lab):
 
 
 @lab
-async def test_another_key_prefix_takes_the_messages_along(lab):
+async def test_another_key_prefix_takes_the_messages_along(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     await publish(pbal, "a", b"m")
     reader, _ = await park(pbal, "/poll/b")
@@ -319,7 +319,7 @@ async def test_another_key_prefix_takes_the_messages_along(lab):
     assert empty(pbal) and pbal.plugin("chat").memory.size == 0
 
 
-def test_a_queue_nobody_collects_ends_with_its_ttl():
+def test_a_queue_nobody_collects_ends_with_its_ttl() -> None:
     clock = ManualClock()
     memory = MemoryStore(clock.now, 10.0)
     memory.append(b"a", b"old")
@@ -332,7 +332,7 @@ def test_a_queue_nobody_collects_ends_with_its_ttl():
 
 
 @lab
-async def test_another_ttl_holds_for_what_is_there(lab):
+async def test_another_ttl_holds_for_what_is_there(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     await publish(pbal, "a", b"m")
     assert await pbal.say("SET chat.poll_ttl = 5s") == "OK"
@@ -340,7 +340,7 @@ async def test_another_ttl_holds_for_what_is_there(lab):
 
 
 @lab
-async def test_who_may_publish(lab):
+async def test_who_may_publish(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_publish_from = 10.0.0.0/8"))
     assert (await publish(pbal, "a", b"x")).status == 403
     assert (await pbal.say("SET chat poll_publish_from = 127.0.0.1")) == "OK"
@@ -349,7 +349,7 @@ async def test_who_may_publish(lab):
 
 
 @lab
-async def test_requests_pipelined_behind_a_poll_are_served_after_it(lab):
+async def test_requests_pipelined_behind_a_poll_are_served_after_it(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     reader, writer = await pbal.connect("chat")
     writer.write(get("/poll/a") + get("/nothing"))
@@ -360,7 +360,7 @@ async def test_requests_pipelined_behind_a_poll_are_served_after_it(lab):
 
 
 @lab
-async def test_an_http_1_0_poll(lab):
+async def test_an_http_1_0_poll(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_format = lines"))
     await publish(pbal, "a", b"m")
     reader, writer = await pbal.connect("chat")
@@ -371,7 +371,7 @@ async def test_an_http_1_0_poll(lab):
 
 
 @lab
-async def test_disable_answers_parked_polls_empty(lab):
+async def test_disable_answers_parked_polls_empty(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     reader, _ = await park(pbal, "/poll/a")
     other, _ = await park(pbal, "/poll/b")
@@ -387,7 +387,7 @@ async def test_disable_answers_parked_polls_empty(lab):
 
 
 @lab
-async def test_the_console_sees_and_steers_polls(lab):
+async def test_the_console_sees_and_steers_polls(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     first, _ = await park(pbal, "/poll/a")
     second, _ = await park(pbal, "/poll/b")
@@ -421,7 +421,7 @@ async def test_the_console_sees_and_steers_polls(lab):
 
 
 @lab
-async def test_settings_that_do_not_fit_are_refused_and_change_nothing(lab):
+async def test_settings_that_do_not_fit_are_refused_and_change_nothing(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     assert "no group" in await pbal.say("SET chat poll_uri = ^/poll/$")
     assert "expected KIND:NAME" in await pbal.say("SET chat poll_queue = body:x")
@@ -432,8 +432,8 @@ async def test_settings_that_do_not_fit_are_refused_and_change_nothing(lab):
 
 
 @lab
-async def test_a_reverse_proxy_holds_polls_and_relays_the_rest(lab):
-    async def app(reader, writer):
+async def test_a_reverse_proxy_holds_polls_and_relays_the_rest(lab: Lab) -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
             path = head.split(b" ")[1]
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
@@ -461,7 +461,7 @@ async def test_a_reverse_proxy_holds_polls_and_relays_the_rest(lab):
 
 
 @lab
-async def test_fifteen_hundred_polls_are_listed_in_pieces_and_answered(lab):
+async def test_fifteen_hundred_polls_are_listed_in_pieces_and_answered(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_duplicate = all"))
     connections = [await pbal.connect("chat") for _ in range(1500)]
     for _, writer in connections:

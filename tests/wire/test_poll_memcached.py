@@ -5,10 +5,12 @@ import hashlib
 import json
 import random
 import time
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import lab, read_response, until
+from lab import Lab, Pbal, lab, read_response, until
 
 from pbal.plugins.poll.store import Memcached
 from pbal.schema.types import Endpoint
@@ -30,7 +32,7 @@ def conf(stores: str, *more: str) -> str:
 """
 
 
-def put(client, queue: str, message: bytes) -> None:
+def put(client: Any, queue: str, message: bytes) -> None:
     """The writer's contract, with a plain client."""
     key = "poll:" + queue
     while True:
@@ -46,7 +48,7 @@ def request(path: str, body: bytes | None = None) -> bytes:
     return f"POST {path} HTTP/1.1\r\nHost: c\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def park(pbal, queue: str):
+async def park(pbal: Pbal, queue: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     before = pbal.counts["poll_parked_ever"]
     reader, writer = await pbal.connect("chat")
     writer.write(request(f"/poll/{queue}"))
@@ -54,12 +56,12 @@ async def park(pbal, queue: str):
     return reader, writer
 
 
-def watch_state(pbal) -> str:
-    return pbal.plugin("chat").courier.watchers[0].state
+def watch_state(pbal: Pbal) -> str:
+    return str(pbal.plugin("chat").courier.watchers[0].state)
 
 
 @lab
-async def test_a_message_stored_by_a_plain_client_reaches_the_parked_poll_through_the_watch(lab):
+async def test_a_message_stored_by_a_plain_client_reaches_the_parked_poll_through_the_watch(lab: Lab) -> None:
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 60s"))
     reader, _ = await park(pbal, "alice")
@@ -72,7 +74,7 @@ async def test_a_message_stored_by_a_plain_client_reaches_the_parked_poll_throug
 
 
 @lab
-async def test_without_the_watch_the_sweep_finds_it(lab):
+async def test_without_the_watch_the_sweep_finds_it(lab: Lab) -> None:
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address, "SET poll_watch = off", "SET poll_interval = 50ms"))
     reader, _ = await park(pbal, "alice")
@@ -85,7 +87,7 @@ async def test_without_the_watch_the_sweep_finds_it(lab):
 
 
 @lab
-async def test_what_is_stored_already_is_found_at_the_first_look(lab):
+async def test_what_is_stored_already_is_found_at_the_first_look(lab: Lab) -> None:
     cache = await lab.memcached()
     client = cache.client()
     client.set("poll:a", b"one\n", flags=7)
@@ -97,7 +99,7 @@ async def test_what_is_stored_already_is_found_at_the_first_look(lab):
 
 
 @lab
-async def test_publish_over_http_with_memcached(lab):
+async def test_publish_over_http_with_memcached(lab: Lab) -> None:
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address, "SET poll_watch = off", "SET poll_interval = 60s"))
     assert json.loads((await pbal.ask("chat", request("/publish/a", b"m1"))).body) == {"queue": "a", "bytes": 2, "parked": 0}
@@ -110,7 +112,7 @@ async def test_publish_over_http_with_memcached(lab):
 
 
 @lab
-async def test_messages_for_a_client_that_left_are_put_back_in_front(lab):
+async def test_messages_for_a_client_that_left_are_put_back_in_front(lab: Lab) -> None:
     cache = await lab.memcached()
     client = cache.client()
     pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 60s", "SET poll_watch = off"))
@@ -120,7 +122,7 @@ async def test_messages_for_a_client_that_left_are_put_back_in_front(lab):
     poll = pbal.plugin("chat").lot.waiting(b"poll:a")[0]
     original = courier.store.take
 
-    async def take_then_leave(server, keys, ttl):
+    async def take_then_leave(server: Any, keys: list[bytes], ttl: int) -> Any:
         value = await original(server, keys, ttl)
         poll.gone()  # between the take and the write
         put(client, "a", b"second\n")
@@ -135,7 +137,7 @@ async def test_messages_for_a_client_that_left_are_put_back_in_front(lab):
 
 
 @lab
-async def test_memcached_killed_and_restarted_while_polls_are_parked(lab):
+async def test_memcached_killed_and_restarted_while_polls_are_parked(lab: Lab) -> None:
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 50ms", "SET poll_store_timeout = 500ms"))
     reader, _ = await park(pbal, "a")
@@ -154,7 +156,7 @@ async def test_memcached_killed_and_restarted_while_polls_are_parked(lab):
 
 
 @lab
-async def test_memcached_stopped_and_continued_while_polls_are_parked(lab):
+async def test_memcached_stopped_and_continued_while_polls_are_parked(lab: Lab) -> None:
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 50ms", "SET poll_store_timeout = 100ms"))
     reader, _ = await park(pbal, "a")
@@ -171,7 +173,7 @@ async def test_memcached_stopped_and_continued_while_polls_are_parked(lab):
 
 
 @lab
-async def test_memcached_stopped_between_read_and_take_loses_nothing(lab):
+async def test_memcached_stopped_between_read_and_take_loses_nothing(lab: Lab) -> None:
     """It takes the `cas` out of its socket when it wakes, long after pbal gave the call up: what it empties is in doubt."""
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 50ms", "SET poll_watch = off", "SET poll_store_timeout = 100ms"))
@@ -180,10 +182,10 @@ async def test_memcached_stopped_between_read_and_take_loses_nothing(lab):
     server = courier.store.servers[0]
     original = server.call
 
-    async def stop_before_cas(timeout, make):
+    async def stop_before_cas(patience: float, make: Any) -> Any:
         if "empty_many" in make.__code__.co_names:
             cache.stop()
-        return await original(timeout, make)
+        return await original(patience, make)
 
     server.call = stop_before_cas
     put(cache.client(), "a", b"precious\n")
@@ -196,14 +198,19 @@ async def test_memcached_stopped_between_read_and_take_loses_nothing(lab):
 
 
 @lab
-async def test_thousands_of_queues_that_fill_at_once_are_no_dead_server(lab, caplog):
+async def test_thousands_of_queues_that_fill_at_once_are_no_dead_server(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 50ms", "SET poll_store_timeout = 500ms"))
     plugin = pbal.plugin("chat")
     client, queues = cache.client(), [b"poll:%d" % number for number in range(6000)]
     client.set_many({key.decode(): b"x\n" for key in queues}, expire=300)
-    taken = []
-    plugin.courier._deliver = lambda values: taken.extend(values) or []
+    taken: list[tuple[bytes, bytes]] = []
+
+    def deliver(values: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        taken.extend(values)
+        return []
+
+    plugin.courier._deliver = deliver
     plugin.lot.has = lambda key: True  # somebody is parked for each: thousands of sockets would only measure sockets
     for key in queues:
         plugin.courier.wake(key)
@@ -213,8 +220,8 @@ async def test_thousands_of_queues_that_fill_at_once_are_no_dead_server(lab, cap
 
 
 @lab
-async def test_a_server_that_talks_garbage_or_refuses_to_be_watched(lab):
-    async def garbage(reader, writer):
+async def test_a_server_that_talks_garbage_or_refuses_to_be_watched(lab: Lab) -> None:
+    async def garbage(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readline():
             writer.write(b"ERROR\r\n")
 
@@ -228,14 +235,14 @@ async def test_a_server_that_talks_garbage_or_refuses_to_be_watched(lab):
 
 
 @lab
-async def test_two_pbals_on_one_memcached_deliver_each_message_once_and_in_order(lab):
+async def test_two_pbals_on_one_memcached_deliver_each_message_once_and_in_order(lab: Lab) -> None:
     cache = await lab.memcached()
     pbals = [await lab.pbal(conf(cache.address, "SET poll_interval = 50ms")) for _ in range(2)]
     queues, writers, each = 100, 4, 10
     got: dict[str, list[bytes]] = {f"q{number}": [] for number in range(queues)}
     done = asyncio.Event()
 
-    async def poller(pbal, queue: str) -> None:
+    async def poller(pbal: Pbal, queue: str) -> None:
         reader, writer = await pbal.connect("chat")
         while not done.is_set():
             writer.write(request(f"/poll/{queue}"))
@@ -282,7 +289,7 @@ def ketama(servers: list[tuple[str, int]], key: bytes) -> tuple[str, int]:
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40))
-def test_keys_are_spread_as_libmemcached_does(name):
+def test_keys_are_spread_as_libmemcached_does(name: str) -> None:
     servers = [("10.0.1.1", 11211), ("10.0.1.2", 11211), ("10.0.1.3", 11212)]
     store = Memcached([Endpoint(*server) for server in servers], time.monotonic, lambda: 1.0)
     key = b"poll:" + name.encode()
@@ -291,7 +298,7 @@ def test_keys_are_spread_as_libmemcached_does(name):
 
 
 @lab
-async def test_three_memcacheds_and_a_writer_with_a_ketama_of_its_own(lab):
+async def test_three_memcacheds_and_a_writer_with_a_ketama_of_its_own(lab: Lab) -> None:
     caches = [await lab.memcached() for _ in range(3)]
     pbal = await lab.pbal(conf(" ".join(cache.address for cache in caches), "SET poll_interval = 50ms"))
     servers = [("127.0.0.1", cache.port) for cache in caches]
@@ -312,7 +319,7 @@ async def test_three_memcacheds_and_a_writer_with_a_ketama_of_its_own(lab):
 
 
 @lab
-async def test_a_queue_grown_too_long_by_others_is_cut_to_its_newest_messages(lab):
+async def test_a_queue_grown_too_long_by_others_is_cut_to_its_newest_messages(lab: Lab) -> None:
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address, "SET poll_max_queue = 20"))
     put(cache.client(), "a", b"".join(b"number%d\n" % number for number in range(10)))
@@ -321,7 +328,7 @@ async def test_a_queue_grown_too_long_by_others_is_cut_to_its_newest_messages(la
 
 
 @lab
-async def test_the_store_can_be_changed_live(lab):
+async def test_the_store_can_be_changed_live(lab: Lab) -> None:
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address))
     reader, _ = await park(pbal, "a")

@@ -6,7 +6,7 @@ import socket
 import struct
 
 import pytest
-from lab import lab, read_response, until
+from lab import Handler, Lab, lab, read_response, until
 
 
 def conf(*nodes: str, more: str = "", pool: str = "") -> str:
@@ -28,10 +28,10 @@ def get(path: str = "/", *fields: str, method: str = "GET", version: str = "1.1"
     return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: h", *fields, "", ""]).encode()
 
 
-def echo_head(name: bytes = b"", connections: list | None = None):
+def echo_head(name: bytes = b"", connections: list[asyncio.StreamWriter] | None = None) -> Handler:
     """A backend that answers each request with its head, and its name."""
 
-    async def handler(reader, writer):
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if connections is not None:
             connections.append(writer)
         while head := await reader.readuntil(b"\r\n\r\n"):
@@ -41,10 +41,10 @@ def echo_head(name: bytes = b"", connections: list | None = None):
     return handler
 
 
-def says(*pieces: bytes, close: bool = True):
+def says(*pieces: bytes, close: bool = True) -> Handler:
     """A backend that answers each request with the same octets."""
 
-    async def handler(reader, writer):
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):
             for piece in pieces:
                 writer.write(piece)
@@ -57,8 +57,8 @@ def says(*pieces: bytes, close: bool = True):
 
 
 @lab
-async def test_pipelined_requests_are_answered_in_order_over_one_kept_backend(lab):
-    connections: list = []
+async def test_pipelined_requests_are_answered_in_order_over_one_kept_backend(lab: Lab) -> None:
+    connections: list[asyncio.StreamWriter] = []
     origin = await lab.origin(echo_head(connections=connections))
     pbal = await lab.pbal(conf(origin.address))
     reader, writer = await pbal.connect("web")
@@ -70,7 +70,7 @@ async def test_pipelined_requests_are_answered_in_order_over_one_kept_backend(la
 
 
 @lab
-async def test_what_the_backend_sees(lab):
+async def test_what_the_backend_sees(lab: Lab) -> None:
     origin = await lab.origin(echo_head())
     pbal = await lab.pbal(conf(origin.address, more="HEADER web INSERT X-Site: Blue\n          HEADER web REMOVE Secret"))
     answer = await pbal.ask(
@@ -94,7 +94,7 @@ async def test_what_the_backend_sees(lab):
 
 
 @lab
-async def test_an_old_request_without_a_host_gets_the_nodes(lab):
+async def test_an_old_request_without_a_host_gets_the_nodes(lab: Lab) -> None:
     origin = await lab.origin(echo_head())
     pbal = await lab.pbal(conf(origin.address))
     answer = await pbal.ask("web", b"GET / HTTP/1.0\r\n\r\n")
@@ -104,7 +104,7 @@ async def test_an_old_request_without_a_host_gets_the_nodes(lab):
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("size", [1, 70_000, 3_000_000])
 def test_bodies_arrive_whole_both_ways(framing, size):
-    async def mirror(reader, writer):
+    async def mirror(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             received = 0
@@ -125,7 +125,7 @@ def test_bodies_arrive_whole_both_ways(framing, size):
             writer.write(b"0\r\n\r\n")
 
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         origin = await lab.origin(mirror)
         pbal = await lab.pbal(conf(origin.address))
         body = (b"0123456789abcdef" * (size // 16 + 1))[:size]
@@ -146,7 +146,7 @@ def test_bodies_arrive_whole_both_ways(framing, size):
 
 
 @lab
-async def test_head_has_no_body_and_the_connection_goes_on(lab):
+async def test_head_has_no_body_and_the_connection_goes_on(lab: Lab) -> None:
     origin = await lab.origin(echo_head(b"hello"))
     pbal = await lab.pbal(conf(origin.address))
     reader, writer = await pbal.connect("web")
@@ -157,7 +157,7 @@ async def test_head_has_no_body_and_the_connection_goes_on(lab):
 
 
 @lab
-async def test_204_goes_out_without_a_length(lab):
+async def test_204_goes_out_without_a_length(lab: Lab) -> None:
     origin = await lab.origin(says(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nA: b\r\n\r\nhello"))
     pbal = await lab.pbal(conf(origin.address))
     reader, writer = await pbal.connect("web")
@@ -168,7 +168,7 @@ async def test_204_goes_out_without_a_length(lab):
 
 
 @lab
-async def test_http_1_0_clients_get_no_chunks(lab):
+async def test_http_1_0_clients_get_no_chunks(lab: Lab) -> None:
     origin = await lab.origin(says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", close=False))
     pbal = await lab.pbal(conf(origin.address))
     answer = await pbal.ask("web", get(version="1.0"))
@@ -176,7 +176,7 @@ async def test_http_1_0_clients_get_no_chunks(lab):
 
 
 @lab
-async def test_a_response_without_length_is_chunked_for_the_client(lab):
+async def test_a_response_without_length_is_chunked_for_the_client(lab: Lab) -> None:
     origin = await lab.origin(says(b"HTTP/1.0 200 OK\r\n\r\n", b"hello ", b"there"))
     pbal = await lab.pbal(conf(origin.address))
     answer = await pbal.ask("web", get())
@@ -184,8 +184,8 @@ async def test_a_response_without_length_is_chunked_for_the_client(lab):
 
 
 @lab
-async def test_100_continue_is_passed_on(lab):
-    async def app(reader, writer):
+async def test_100_continue_is_passed_on(lab: Lab) -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"Expect: 100-continue" in head
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -202,8 +202,8 @@ async def test_100_continue_is_passed_on(lab):
 
 
 @lab
-async def test_an_upgrade_becomes_a_tunnel(lab):
-    async def app(reader, writer):
+async def test_an_upgrade_becomes_a_tunnel(lab: Lab) -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"Upgrade: websocket" in head and b"Connection: Upgrade" in head
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Key: k\r\n\r\nwelcome")
@@ -241,7 +241,7 @@ async def test_an_upgrade_becomes_a_tunnel(lab):
 )  # fmt: skip
 def test_what_is_refused(request_bytes, status):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         origin = await lab.origin(echo_head())
         pbal = await lab.pbal(conf(origin.address))
         reader, writer = await pbal.connect("web")
@@ -257,8 +257,8 @@ def test_what_is_refused(request_bytes, status):
 
 
 @lab
-async def test_slow_heads_and_bodies_are_answered_408_and_idle_connections_closed(lab):
-    async def app(reader, writer):
+async def test_slow_heads_and_bodies_are_answered_408_and_idle_connections_closed(lab: Lab) -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
             await reader.readexactly(10 if b"POST" in head else 0)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -286,7 +286,7 @@ def refusing_address() -> str:
 
 
 @lab
-async def test_no_node_is_503_refusing_nodes_502_and_a_good_one_is_found(lab):
+async def test_no_node_is_503_refusing_nodes_502_and_a_good_one_is_found(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     assert (await pbal.ask("web", get())).status == 503
     for _ in range(3):
@@ -299,8 +299,8 @@ async def test_no_node_is_503_refusing_nodes_502_and_a_good_one_is_found(lab):
 
 
 @lab
-async def test_a_silent_node_is_504(lab):
-    async def silent(reader, writer):
+async def test_a_silent_node_is_504(lab: Lab) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
     origin = await lab.origin(silent)
@@ -324,7 +324,7 @@ async def test_a_silent_node_is_504(lab):
 )
 def test_garbage_from_a_backend_is_502(garbage):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         origin = await lab.origin(says(garbage))
         pbal = await lab.pbal(conf(origin.address))
         reader, writer = await pbal.connect("web")
@@ -341,7 +341,7 @@ def test_garbage_from_a_backend_is_502(garbage):
 )
 def test_a_truncated_response_looks_truncated(cut):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         origin = await lab.origin(says(cut))
         pbal = await lab.pbal(conf(origin.address))
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
@@ -355,7 +355,7 @@ def test_a_truncated_response_looks_truncated(cut):
 
 
 @lab
-async def test_surplus_octets_of_a_response_are_dropped_with_the_connection(lab):
+async def test_surplus_octets_of_a_response_are_dropped_with_the_connection(lab: Lab) -> None:
     origin = await lab.origin(
         says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", close=False)
     )
@@ -368,10 +368,10 @@ async def test_surplus_octets_of_a_response_are_dropped_with_the_connection(lab)
 
 
 @lab
-async def test_a_stale_backend_is_retried_for_get_and_not_for_post(lab):
+async def test_a_stale_backend_is_retried_for_get_and_not_for_post(lab: Lab) -> None:
     served = 0
 
-    async def once(reader, writer):
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers one request a connection, and drops the connection when the second came."""
         nonlocal served
         await reader.readuntil(b"\r\n\r\n")
@@ -390,10 +390,10 @@ async def test_a_stale_backend_is_retried_for_get_and_not_for_post(lab):
 
 
 @lab
-async def test_pool_remove_drains_and_add_takes_up(lab):
+async def test_pool_remove_drains_and_add_takes_up(lab: Lab) -> None:
     release = asyncio.Event()
 
-    async def slow(reader, writer):
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsl")
             await release.wait()
@@ -418,7 +418,7 @@ async def test_pool_remove_drains_and_add_takes_up(lab):
 @pytest.mark.parametrize("method", ["random", "round_robin", "least_connections"])
 def test_balance(method):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         origins = [await lab.origin(echo_head(b"%d" % number)) for number in range(3)]
         pbal = await lab.pbal(conf(*(origin.address for origin in origins), pool=f"SET balance_method = {method}"))
         answers = [(await pbal.ask("web", get())).body for _ in range(60)]
@@ -430,8 +430,8 @@ def test_balance(method):
 
 
 @lab
-async def test_least_connections_passes_the_busy_node_over(lab):
-    async def busy(reader, writer):
+async def test_least_connections_passes_the_busy_node_over(lab: Lab) -> None:
+    async def busy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
     slow, quick = await lab.origin(busy), await lab.origin(echo_head(b"quick"))
@@ -445,10 +445,10 @@ async def test_least_connections_passes_the_busy_node_over(lab):
 
 
 @lab
-async def test_a_client_that_leaves_closes_its_backend(lab):
+async def test_a_client_that_leaves_closes_its_backend(lab: Lab) -> None:
     gone = asyncio.Event()
 
-    async def app(reader, writer):
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         try:
             await reader.read()
@@ -468,7 +468,7 @@ async def test_a_client_that_leaves_closes_its_backend(lab):
 
 
 @lab
-async def test_a_half_closed_client_still_gets_its_answer(lab):
+async def test_a_half_closed_client_still_gets_its_answer(lab: Lab) -> None:
     origin = await lab.origin(echo_head(b"hello"))
     pbal = await lab.pbal(conf(origin.address))
     reader, writer = await pbal.connect("web")
@@ -479,11 +479,11 @@ async def test_a_half_closed_client_still_gets_its_answer(lab):
 
 
 @lab
-async def test_a_slow_reader_stops_the_backend_and_nothing_grows(lab):
+async def test_a_slow_reader_stops_the_backend_and_nothing_grows(lab: Lab) -> None:
     sent = 0
     size = 30_000_000
 
-    async def app(reader, writer):
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
@@ -515,10 +515,10 @@ async def test_a_slow_reader_stops_the_backend_and_nothing_grows(lab):
 
 
 @lab
-async def test_a_slow_backend_stops_an_uploading_client(lab):
+async def test_a_slow_backend_stops_an_uploading_client(lab: Lab) -> None:
     taking = asyncio.Event()
 
-    async def app(reader, writer):
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await taking.wait()
         received = len(await reader.readexactly(30_000_000))
@@ -537,7 +537,7 @@ async def test_a_slow_backend_stops_an_uploading_client(lab):
 
 
 @lab
-async def test_an_answer_before_the_upload_is_complete(lab):
+async def test_an_answer_before_the_upload_is_complete(lab: Lab) -> None:
     origin = await lab.origin(says(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", close=False))
     pbal = await lab.pbal(conf(origin.address))
     reader, writer = await pbal.connect("web")

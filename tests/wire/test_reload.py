@@ -3,7 +3,8 @@
 import asyncio
 import json
 
-from lab import lab, read_response, until
+import pytest
+from lab import Lab, Pbal, lab, read_response, until
 
 POLL = """
     LOAD poll
@@ -51,7 +52,7 @@ def post(path: str, body: bytes) -> bytes:
     return f"POST {path} HTTP/1.1\r\nHost: c\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def reload_under_load(pbal) -> None:
+async def reload_under_load(pbal: Pbal) -> None:
     """Pollers and publishers work while poll is reloaded ten times; every message arrives once and in order."""
     queues, each = 20, 30
     got: dict[int, list[int]] = {number: [] for number in range(queues)}
@@ -90,18 +91,18 @@ async def reload_under_load(pbal) -> None:
 
 
 @lab
-async def test_reload_poll_under_load_on_the_memory_store(lab):
+async def test_reload_poll_under_load_on_the_memory_store(lab: Lab) -> None:
     await reload_under_load(await lab.pbal(POLL.format(store="SET poll_store = memory")))
 
 
 @lab
-async def test_reload_poll_under_load_on_memcached(lab):
+async def test_reload_poll_under_load_on_memcached(lab: Lab) -> None:
     cache = await lab.memcached()
     await reload_under_load(await lab.pbal(POLL.format(store=f"SET poll_store = memcached {cache.address}")))
 
 
 @lab
-async def test_reload_keeps_messages_ids_and_the_client_that_leaves_afterwards(lab):
+async def test_reload_keeps_messages_ids_and_the_client_that_leaves_afterwards(lab: Lab) -> None:
     pbal = await lab.pbal(POLL.format(store=""))
     await pbal.ask("chat", post("/publish/waiting", b"m"))
     _, writer = await pbal.connect("chat")
@@ -118,7 +119,7 @@ async def test_reload_keeps_messages_ids_and_the_client_that_leaves_afterwards(l
 
 
 @lab
-async def test_a_publish_that_hangs_does_not_hold_up_a_reload(lab):
+async def test_a_publish_that_hangs_does_not_hold_up_a_reload(lab: Lab) -> None:
     cache = await lab.memcached()
     more = ("SET poll_store_timeout = 30s", "SET poll_watch = off", "SET poll_interval = 60s")
     pbal = await lab.pbal(POLL.format(store="\n      ".join([f"SET poll_store = memcached {cache.address}", *more])))
@@ -141,7 +142,7 @@ async def test_a_publish_that_hangs_does_not_hold_up_a_reload(lab):
 
 
 @lab
-async def test_a_take_that_outlasts_a_reload_is_delivered_by_the_new_generation(lab):
+async def test_a_take_that_outlasts_a_reload_is_delivered_by_the_new_generation(lab: Lab) -> None:
     pbal = await lab.pbal(POLL.format(store=""))
     reader, writer = await pbal.connect("chat")
     writer.write(get("/poll/a"))
@@ -157,7 +158,7 @@ async def test_a_take_that_outlasts_a_reload_is_delivered_by_the_new_generation(
 
 
 @lab
-async def test_edit_reload_see_it(lab):
+async def test_edit_reload_see_it(lab: Lab) -> None:
     path = lab.folder / "greeting.py"
     path.write_text(GREETING.replace("{version}", "v1"))
     pbal = await lab.pbal(GREETING_CONF.format(folder=lab.folder))
@@ -168,7 +169,7 @@ async def test_edit_reload_see_it(lab):
 
 
 @lab
-async def test_a_version_that_does_not_load_leaves_the_old_one_serving_and_says_why(lab):
+async def test_a_version_that_does_not_load_leaves_the_old_one_serving_and_says_why(lab: Lab) -> None:
     path = lab.folder / "greeting.py"
     good = GREETING.replace("{version}", "v1")
     path.write_text(good)
@@ -196,7 +197,7 @@ async def test_a_version_that_does_not_load_leaves_the_old_one_serving_and_says_
 
 
 @lab
-async def test_a_failed_reload_of_poll_keeps_every_parked_poll(lab):
+async def test_a_failed_reload_of_poll_keeps_every_parked_poll(lab: Lab) -> None:
     pbal = await lab.pbal(POLL.format(store=""))
     reader, writer = await pbal.connect("chat")
     writer.write(get("/poll/a"))
@@ -213,7 +214,7 @@ async def test_a_failed_reload_of_poll_keeps_every_parked_poll(lab):
 
 
 @lab
-async def test_an_exception_in_a_plugin_answers_that_request_and_hurts_nothing_else(lab, caplog):
+async def test_an_exception_in_a_plugin_answers_that_request_and_hurts_nothing_else(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     (lab.folder / "faulty.py").write_text(
         "from pbal.api import Plugin, Verdict, hook\n"
         "class Faulty(Plugin):\n"
@@ -254,7 +255,7 @@ async def test_an_exception_in_a_plugin_answers_that_request_and_hurts_nothing_e
 
 
 @lab
-async def test_proxy_read_request_runs_once_for_every_request(lab):
+async def test_proxy_read_request_runs_once_for_every_request(lab: Lab) -> None:
     (lab.folder / "seen.py").write_text(
         "from pbal.api import Counter, Plugin, Verdict, hook\n"
         "class Seen(Plugin):\n"
@@ -283,7 +284,7 @@ async def test_proxy_read_request_runs_once_for_every_request(lab):
 
 
 @lab
-async def test_load_and_unload_live(lab):
+async def test_load_and_unload_live(lab: Lab) -> None:
     pbal = await lab.pbal(
         GREETING_CONF.format(folder=lab.folder).replace("LOAD greeting", "").split("CREATE")[0]
         + """

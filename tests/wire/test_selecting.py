@@ -1,8 +1,9 @@
 """selector on the wire: by host, by path, to every kind of service, and changed live."""
 
+import asyncio
 import json
 
-from lab import lab, read_response, until
+from lab import Lab, Pbal, lab, read_response, until
 
 CONF = """
     LOAD vhosts
@@ -43,8 +44,8 @@ def get(path: str, host: str, *fields: str, method: str = "GET", body: bytes = b
     return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {host}", *fields, *length, "", ""]).encode() + body
 
 
-async def front(lab):
-    async def app(reader, writer):
+async def front(lab: Lab) -> Pbal:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
             body = await reader.readexactly(5) if b"Content-Length: 5" in head else b""
             answer = head.split(b" ")[1] + body
@@ -56,7 +57,7 @@ async def front(lab):
 
 
 @lab
-async def test_by_host_and_by_path(lab):
+async def test_by_host_and_by_path(lab: Lab) -> None:
     pbal = await front(lab)
     for host, path, status, body in (
         ("static.example.com", "/page", 200, b"a page"),
@@ -76,7 +77,7 @@ async def test_by_host_and_by_path(lab):
 
 
 @lab
-async def test_one_connection_goes_to_every_service_in_turn(lab):
+async def test_one_connection_goes_to_every_service_in_turn(lab: Lab) -> None:
     pbal = await front(lab)
     reader, writer = await pbal.connect("front")
     host = "www.example.com"
@@ -94,7 +95,7 @@ async def test_one_connection_goes_to_every_service_in_turn(lab):
 
 
 @lab
-async def test_what_is_mapped_changes_live(lab):
+async def test_what_is_mapped_changes_live(lab: Lab) -> None:
     pbal = await front(lab)
     assert await pbal.say("VHOST front elsewhere.org = files") == "OK"
     assert (await pbal.ask("front", get("/page", "elsewhere.org"))).body == b"a page"
@@ -108,7 +109,7 @@ async def test_what_is_mapped_changes_live(lab):
 
 
 @lab
-async def test_a_selector_that_leads_to_itself_is_an_error_and_no_hang(lab):
+async def test_a_selector_that_leads_to_itself_is_an_error_and_no_hang(lab: Lab) -> None:
     pbal = await front(lab)
     assert await pbal.say("VPATH paths ^/round = front") == "OK"
     answer = await pbal.ask("front", get("/round", "www.example.com"))

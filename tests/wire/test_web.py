@@ -13,7 +13,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from lab import lab, read_response, until
+from lab import Lab, Pbal, lab, read_response, until
 
 LARGE = 12_000_000
 """Octets that no pair of socket buffers on one machine holds."""
@@ -27,7 +27,7 @@ def get(path: str | bytes, *fields: str, method: str = "GET", version: str = "1.
     return b"\r\n".join([b"%b %b HTTP/%b" % (method.encode(), target, version.encode()), *lines, b"", b""])
 
 
-async def site(lab, *more: str, plugins: str = ""):
+async def site(lab: Lab, *more: str, plugins: str = "") -> tuple[Path, Pbal]:
     """A docroot in a folder that holds a secret too, and a pbal that serves it."""
     docroot = lab.folder / "docroot"
     docroot.mkdir()
@@ -49,7 +49,7 @@ def is_open(path: Path) -> int:
     return found
 
 
-async def slow_reader(pbal, request: bytes) -> socket.socket:
+async def slow_reader(pbal: Pbal, request: bytes) -> socket.socket:
     """A client with a small window that sent its request and reads nothing."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
@@ -75,7 +75,7 @@ async def rest_of(sock: socket.socket) -> bytes:
 
 
 @lab
-async def test_types_by_suffix(lab):
+async def test_types_by_suffix(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     text = "; charset=utf-8"
     for name, kind in (
@@ -95,7 +95,7 @@ async def test_types_by_suffix(lab):
 
 
 @lab
-async def test_head_is_get_without_a_body_whatever_the_answer(lab):
+async def test_head_is_get_without_a_body_whatever_the_answer(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     (docroot / "sub").mkdir()
     (docroot / "empty").touch()
@@ -113,7 +113,7 @@ async def test_head_is_get_without_a_body_whatever_the_answer(lab):
 
 
 @lab
-async def test_an_empty_file_is_a_file(lab):
+async def test_an_empty_file_is_a_file(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     (docroot / "empty.txt").touch()
     reader, writer = await pbal.connect("site")
@@ -126,7 +126,7 @@ async def test_an_empty_file_is_a_file(lab):
 
 
 @lab
-async def test_dates_of_files_that_no_clock_would_give(lab):
+async def test_dates_of_files_that_no_clock_would_give(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     for seconds in (-1, -(10**10), 4102444800, 10**12, 10**16):
         with contextlib.suppress(OverflowError, OSError):  # a file system keeps what it can
@@ -151,7 +151,7 @@ def http_seconds(text: str) -> int:
 
 
 @lab
-async def test_the_first_index_file_that_can_be_served(lab):
+async def test_the_first_index_file_that_can_be_served(lab: Lab) -> None:
     docroot, pbal = await site(lab, "SET index_files = a.html b.html sub/c.html")
     (docroot / "index.html").unlink()
     (docroot / "sub").mkdir()
@@ -174,7 +174,7 @@ async def test_the_first_index_file_that_can_be_served(lab):
 
 
 @lab
-async def test_the_redirect_to_a_directory_stays_where_it_was_asked(lab):
+async def test_the_redirect_to_a_directory_stays_where_it_was_asked(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     (docroot / "a b\u00e9" / "sub").mkdir(parents=True)
     (docroot / "evil.example").mkdir()
@@ -191,9 +191,8 @@ async def test_the_redirect_to_a_directory_stays_where_it_was_asked(lab):
 
 
 @lab
-async def test_names_are_octets_decoded_once(lab):
+async def test_names_are_octets_decoded_once(lab: Lab) -> None:
     docroot, pbal = await site(lab)
-    root = os.fsencode(docroot)
     for name, target in (
         (b"a b", b"/a%20b"), (b"a+b", b"/a+b"), (b"100%", b"/100%25"), (b"100%", b"/100%"), (b"%41", b"/%2541"), (b"%zz", b"/%zz"),
         ("\u00e9\u4e16.txt".encode(), b"/%C3%A9%e4%b8%96.txt"), (b"\xff\xfe.txt", b"/%ff%FE.txt"), (b"a?b", b"/a%3fb"), (b"a#b", b"/a%23b"),
@@ -202,14 +201,13 @@ async def test_names_are_octets_decoded_once(lab):
         (b"index.html", b"//index.html"), (b"index.html", b"/./index.html"),
         (b"x" * 255, b"/" + b"x" * 255), (b"index.html", b"/./" * 1000 + b"index.html"),
     ):  # fmt: skip
-        with open(os.path.join(root, name), "wb") as file:
-            file.write(name)
+        (docroot / os.fsdecode(name)).write_bytes(name)
         answer = await pbal.ask("site", get(target))
         assert (answer.status, answer.body) == (200, name), target
 
 
 @lab
-async def test_a_query_is_no_part_of_the_name(lab):
+async def test_a_query_is_no_part_of_the_name(lab: Lab) -> None:
     _, pbal = await site(lab)
     for query in ("?", "?a=b", "?/../../secret", "?%00", "?a?b", "?%2e%2e%2f", "?" + "x" * 4000):
         assert (await pbal.ask("site", get("/index.html" + query))).body == b"<p>index"
@@ -217,7 +215,7 @@ async def test_a_query_is_no_part_of_the_name(lab):
 
 
 @lab
-async def test_nothing_beside_the_docroot(lab):
+async def test_nothing_beside_the_docroot(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     (lab.folder / "docroot2").mkdir()
     (lab.folder / "docroot2" / "index.html").write_text("secret")
@@ -246,7 +244,7 @@ async def test_nothing_beside_the_docroot(lab):
 
 
 @lab
-async def test_links_do_not_tell_what_lies_outside(lab):
+async def test_links_do_not_tell_what_lies_outside(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     (lab.folder / "folder").mkdir()
     (docroot / "up").symlink_to(lab.folder)
@@ -256,7 +254,7 @@ async def test_links_do_not_tell_what_lies_outside(lab):
 
 
 @lab
-async def test_only_files_are_served_and_nothing_else_is_touched(lab):
+async def test_only_files_are_served_and_nothing_else_is_touched(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     pipe = docroot / "pipe"
     os.mkfifo(pipe)
@@ -290,7 +288,7 @@ async def test_only_files_are_served_and_nothing_else_is_touched(lab):
 
 
 @lab
-async def test_what_may_not_be_read_is_403_and_says_no_more(lab):
+async def test_what_may_not_be_read_is_403_and_says_no_more(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     (docroot / "private.html").write_text("secret")
     (docroot / "private.html").chmod(0)
@@ -314,7 +312,7 @@ async def test_what_may_not_be_read_is_403_and_says_no_more(lab):
 
 
 @lab
-async def test_want_of_descriptors_is_not_a_missing_file(lab):
+async def test_want_of_descriptors_is_not_a_missing_file(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     (docroot / "sub").mkdir()
     reader, writer = await pbal.connect("site")
@@ -338,7 +336,7 @@ async def test_want_of_descriptors_is_not_a_missing_file(lab):
 
 
 @lab
-async def test_a_method_that_is_not_offered_says_which_are(lab):
+async def test_a_method_that_is_not_offered_says_which_are(lab: Lab) -> None:
     _, pbal = await site(lab)
     reader, writer = await pbal.connect("site")
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "get", "PROPFIND"):
@@ -362,7 +360,7 @@ async def test_a_method_that_is_not_offered_says_which_are(lab):
 @pytest.mark.parametrize("method", ["POST", "GET"])
 def test_a_body_is_never_taken_for_a_request(method, fields, body):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         _, pbal = await site(lab)
         reader, writer = await pbal.connect("site")
         whole = not fields[-1].startswith("Expect") and body != b"not all of it"
@@ -386,7 +384,7 @@ def test_a_body_is_never_taken_for_a_request(method, fields, body):
 
 
 @lab
-async def test_entity_tags(lab):
+async def test_entity_tags(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     etag = (await pbal.ask("site", get("/"))).fields["etag"]
     long_ago = f"If-Modified-Since: {formatdate(0, usegmt=True)}"
@@ -414,7 +412,7 @@ async def test_entity_tags(lab):
 
 
 @lab
-async def test_dates(lab):
+async def test_dates(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     os.utime(docroot / "index.html", ns=(0, WROTE_THE_RFC * 10**9 + 999_999_999))
     for date, status in (
@@ -435,7 +433,7 @@ async def test_dates(lab):
 
 
 @lab
-async def test_ranges_are_neither_served_nor_promised(lab):
+async def test_ranges_are_neither_served_nor_promised(lab: Lab) -> None:
     _, pbal = await site(lab)
     etag = (await pbal.ask("site", get("/"))).fields["etag"]
     for fields in (
@@ -451,7 +449,7 @@ async def test_ranges_are_neither_served_nor_promised(lab):
 
 
 @lab
-async def test_pipelined_files_come_in_order_and_whole(lab):
+async def test_pipelined_files_come_in_order_and_whole(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     sizes = [1, 131072, 0, 131073, 300_000, 2_000_000, 7, 1_048_576, 262_144]
     for number, size in enumerate(sizes):
@@ -469,7 +467,7 @@ async def test_pipelined_files_come_in_order_and_whole(lab):
 
 
 @lab
-async def test_versions_and_hosts(lab):
+async def test_versions_and_hosts(lab: Lab) -> None:
     _, pbal = await site(lab)
     for request, status, connection in (
         (get("/", version="1.0", host=""), 200, "close"), (get("/", version="1.0"), 200, "close"),
@@ -491,7 +489,7 @@ async def test_versions_and_hosts(lab):
 
 
 @lab
-async def test_persist_client_off_closes_after_each_answer(lab):
+async def test_persist_client_off_closes_after_each_answer(lab: Lab) -> None:
     docroot, pbal = await site(lab, "SET persist_client = off")
     (docroot / "large").write_bytes(b"x" * LARGE)
     for request, body in (
@@ -511,7 +509,7 @@ async def test_persist_client_off_closes_after_each_answer(lab):
 
 
 @lab
-async def test_a_slow_reader_holds_a_piece_and_a_descriptor_and_nobody_up(lab):
+async def test_a_slow_reader_holds_a_piece_and_a_descriptor_and_nobody_up(lab: Lab) -> None:
     docroot, pbal = await site(lab, "SET buffer_size = 100k")
     (docroot / "large").write_bytes(b"x" * LARGE)
     sock = await slow_reader(pbal, get("/large") + get("/", "Connection: close"))
@@ -529,7 +527,7 @@ async def test_a_slow_reader_holds_a_piece_and_a_descriptor_and_nobody_up(lab):
 
 
 @lab
-async def test_a_reader_that_leaves_gives_the_descriptor_back(lab):
+async def test_a_reader_that_leaves_gives_the_descriptor_back(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     (docroot / "large").write_bytes(b"x" * LARGE)
     sock = await slow_reader(pbal, get("/large"))
@@ -541,7 +539,7 @@ async def test_a_reader_that_leaves_gives_the_descriptor_back(lab):
 
 
 @lab
-async def test_a_half_closed_client_gets_all_and_then_the_end(lab):
+async def test_a_half_closed_client_gets_all_and_then_the_end(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     (docroot / "large").write_bytes(b"x" * LARGE)
     sock = await slow_reader(pbal, get("/large"))
@@ -553,7 +551,7 @@ async def test_a_half_closed_client_gets_all_and_then_the_end(lab):
 @pytest.mark.parametrize("statement", ["DISABLE site", "SHUTDOWN GRACEFUL", "SET site.persist_client = off"])
 def test_a_file_under_way_is_finished_and_the_connection_then_closed(statement):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         docroot, pbal = await site(lab)
         (docroot / "large").write_bytes(b"x" * LARGE)
         sock = await slow_reader(pbal, get("/large"))
@@ -567,7 +565,7 @@ def test_a_file_under_way_is_finished_and_the_connection_then_closed(statement):
 
 
 @lab
-async def test_a_file_that_grows_vanishes_or_is_replaced_is_sent_as_it_was_opened(lab):
+async def test_a_file_that_grows_vanishes_or_is_replaced_is_sent_as_it_was_opened(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     large = docroot / "large"
     for change in ("grow", "vanish", "replace"):
@@ -589,7 +587,7 @@ async def test_a_file_that_grows_vanishes_or_is_replaced_is_sent_as_it_was_opene
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_file_that_shrinks_is_cut_off_where_it_ends(version):
     @lab
-    async def run(lab):
+    async def run(lab: Lab) -> None:
         docroot, pbal = await site(lab)
         (docroot / "large").write_bytes(b"x" * LARGE)
         sock = await slow_reader(pbal, get("/large", version=version) + get("/"))
@@ -604,7 +602,7 @@ def test_a_file_that_shrinks_is_cut_off_where_it_ends(version):
 
 
 @lab
-async def test_a_docroot_that_is_not_there_is_changed_or_comes_back(lab):
+async def test_a_docroot_that_is_not_there_is_changed_or_comes_back(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     reader, writer = await pbal.connect("site")
 
@@ -636,7 +634,7 @@ async def test_a_docroot_that_is_not_there_is_changed_or_comes_back(lab):
 
 
 @lab
-async def test_without_a_docroot_there_is_nothing(lab):
+async def test_without_a_docroot_there_is_nothing(lab: Lab) -> None:
     pbal = await lab.pbal("CREATE SERVICE site\nSET role = web_server\nSET listen = 127.0.0.1:0\nENABLE site")
     for path in ("/", "/etc/passwd", "/.", "//"):
         assert (await pbal.ask("site", get(path))).status == 404
@@ -649,7 +647,7 @@ async def test_without_a_docroot_there_is_nothing(lab):
 
 
 @lab
-async def test_fields_of_a_plugin_are_sent_or_refused_never_let_out_of_their_line(lab):
+async def test_fields_of_a_plugin_are_sent_or_refused_never_let_out_of_their_line(lab: Lab) -> None:
     (lab.folder / "fields.py").write_text(
         "from pbal.api import Plugin, hook\n"
         "class Fields(Plugin):\n"

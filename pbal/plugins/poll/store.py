@@ -160,21 +160,21 @@ class Server:
         """Whether a call is worth making now."""
         return self.up or self._now() >= self._try_at
 
-    async def call(self, timeout: float, make: Callable[[_Client], Awaitable[Any]]) -> Any:
-        """Make one call when a connection is free; `timeout` runs from then. Raises: StoreError."""
+    async def call(self, patience: float, make: Callable[[_Client], Awaitable[Any]]) -> Any:
+        """Make one call when a connection is free; `patience` (seconds) runs from then. Raises: StoreError."""
         async with self._slots:
-            return await self._call(timeout, make)
+            return await self._call(patience, make)
 
-    async def _call(self, timeout: float, make: Callable[[_Client], Awaitable[Any]]) -> Any:
+    async def _call(self, patience: float, make: Callable[[_Client], Awaitable[Any]]) -> Any:
         if not self.may_be_tried:
             raise StoreError(f"memcached {self.name} is down")
         if not self.up:
             self._try_at = self._now() + self._pause  # one call at a time finds out
         client = self.client
         call = spawn(self, _guarded(make(client)), f"memcached {self.name}")
-        done, _ = await asyncio.wait({call}, timeout=timeout)
+        done, _ = await asyncio.wait({call}, timeout=patience)
         if not done:
-            self._failed(client, f"no answer in {timeout:g} s")
+            self._failed(client, f"no answer in {patience:g} s")
         result, error = call.result() if done else (None, None)
         if error is not None:
             if isinstance(error, ClientException) and "SERVER_ERROR" in str(error):  # it lives, and says no: full, too large
