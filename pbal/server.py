@@ -173,7 +173,7 @@ class Server:
             for connection in [connection for connection in connections if connection.deadline < now]:
                 try:
                     connection.expired(now)
-                except Exception as error:  # the deadlines of all others are to be kept
+                except Exception as error:  # noqa: BLE001 - the deadlines of all others are to be kept
                     self._give_up(connection, error)
         for service in world.services.values():
             tick = getattr(service.handler, "tick", None)
@@ -199,7 +199,7 @@ class Server:
         self.world.counters.counts["tick_errors"] += 1
         try:
             text = connection.describe().text
-        except Exception:  # it is broken already
+        except Exception:  # noqa: BLE001 - it is broken already
             text = repr(connection)
         self.world.log_limited("deadline", "aborted, since its deadline failed with %r: %s", error, text)
         log.debug("the whole of it", exc_info=error)

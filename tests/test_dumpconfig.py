@@ -43,7 +43,7 @@ def facts(world: World) -> dict[str, Any]:
         "pools": {p.name: ([node.name for node in p.nodes], p.values) for p in world.pools.values()},
         "services": {
             s.name: (
-                s.role, s.enabled, rendered(world, s.values), [(rule.name, rule.value) for rule in s.header_rules],
+                s.role, s.enabled, rendered(world, s.values), [(rule.name, rule.value) for rule in s.header_rules.values()],
                 [(name, tuple(plugin.dumpconfig())) for name, plugin in s.plugins],
             )
             for s in world.services.values()

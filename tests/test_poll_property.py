@@ -21,7 +21,7 @@ QUEUES = [b"poll:a", b"poll:b", b"poll:c"]
 
 
 class Client:
-    """A Downstream that can leave at any moment, also after it took an answer."""
+    """A waiting client that can leave at any moment, also after it took an answer."""
 
     peer_name = "test"
 
@@ -31,11 +31,12 @@ class Client:
         self.answers: list[bytes] = []
         self.on_lost: Any = None
 
-    def park(self, record: Any) -> None:
+    def repark(self, record: Any) -> bool:
         self.record = record
+        return not self.gone
 
-    def reply(self, status: int, fields: Any, body: bytes, on_lost: Any = None) -> bool:
-        if self.gone:
+    def answer(self, record: Any, status: int, fields: Any, body: bytes, on_lost: Any = None) -> bool:
+        if self.gone or self.record is not record:
             return False
         self.record = None
         self.answers.append(body)
@@ -57,7 +58,7 @@ class Client:
             self.gone = True
             on_lost()
 
-    def kick(self) -> None:
+    def kick(self, record: Any) -> None:
         self.record = None
         self.gone = True
 
@@ -66,8 +67,12 @@ class Exchange:
     def __init__(self, client: Client) -> None:
         self.client = client
 
-    def park(self, record: Any) -> None:
-        self.client.park(record)
+    def respond(self, status: int, fields: Any, body: bytes, on_lost: Any = None) -> bool:
+        return self.client.answer(self.client.record, status, fields, body, on_lost)
+
+    def park(self, record: Any) -> Client:
+        self.client.repark(record)
+        return self.client
 
 
 class FaultyStore:
@@ -207,7 +212,7 @@ class Life:
         client, plugin = Client(), self.plugin
         self.clients.append(client)
         if plugin.memory is not None and (value := plugin.memory.take(key)):
-            plugin._send(client, None, [(key, value)], put_back=True)
+            plugin._send(Exchange(client), None, [(key, value)], put_back=True)  # type: ignore[arg-type]
             return
         if self.duplicate == "newest":
             for earlier in plugin.lot.waiting(key):

@@ -22,5 +22,5 @@ def pool_remove(session: Session, pool: Pool, node: Endpoint) -> Reply:
 
     Source: Perlbal manual, POOL REMOVE. differs: idle connections are not used any more.
     """
-    pool.remove(node)
+    pool.remove(node, session.world.clock.now())
     return OK

@@ -7,12 +7,16 @@ address: connections that still drain know their own node and see `removed`.
 
 import random
 from collections.abc import Callable
+from math import inf
 
 from pbal.model.errors import ConfigError
 from pbal.schema.tunables import POOL
 from pbal.schema.types import Endpoint
 
-NODE_PENALTY = 1.0  # seconds; Perlbal's, perlbal.md 0.3
+NODE_PENALTY = 1.0
+"""Seconds; Perlbal's."""
+A_MOMENT = 5.0
+"""Seconds after its last node went in which a pool is expected to get another: nodes are being exchanged."""
 
 
 class Node:
@@ -52,8 +56,8 @@ class Pool:
         self.draining: list[Node] = []
         self.values: dict[str, object] = {"balance_method": "random"}
         self._turn = 0
-        self.emptied = False
-        """Whether it has had nodes, and has none: another may come in a moment."""
+        self.emptied_at = -inf
+        """When its last node was taken out (clock time): another may come in a moment."""
         self.added_listeners: list[Callable[[], None]] = []
         """Told when a node comes."""
         self.removed_listeners: list[Callable[[Node], None]] = []
@@ -63,18 +67,18 @@ class Pool:
         """Add a node. Adding one twice changes nothing."""
         if self.find(endpoint) is None:
             self.nodes.append(Node(endpoint, self))
-            self.emptied = False
             for tell in list(self.added_listeners):
                 tell()
 
-    def remove(self, endpoint: Endpoint) -> None:
-        """Take a node out; what runs on it finishes. Removing an absent one changes nothing."""
+    def remove(self, endpoint: Endpoint, now: float = -inf) -> None:
+        """Take a node out at `now` (clock time); what runs on it finishes. Removing an absent one changes nothing."""
         node = self.find(endpoint)
         if node is None:
             return
         node.removed = True
         self.nodes.remove(node)
-        self.emptied = not self.nodes
+        if not self.nodes:
+            self.emptied_at = now
         if node.active:
             self.draining.append(node)
         for tell in list(self.removed_listeners):

@@ -41,7 +41,7 @@ from pbal.http1.events import END, UNTIL_CLOSE, BadRequest, RequestHead, Respons
 from pbal.http1.reader import RequestReader
 from pbal.model.exchange import ANSWERING, Exchange, Fields, OnLost, Parked, Stream
 from pbal.model.service import Service
-from pbal.net.linger import Lingering, peer_name
+from pbal.net.linger import CLASS_NAMES, Lingering, peer_name
 from pbal.observe.sockets import Kind, SocketInfo
 
 PERSIST_WAIT: Final = "persist_wait"
@@ -62,10 +62,6 @@ BURST: Final = 32
 _FACTS: Final = OLD | HEAD_ONLY | KEEP
 _HALF_CLOSED, _BODY_PAUSED, _FULL, _ABORTED, _CODED, _UNTIL_CLOSE, _ADVANCING, _WAITS_FOR_TURN = 8, 16, 32, 64, 128, 256, 512, 1024
 _OF_ONE_ANSWER: Final = _FACTS | _BODY_PAUSED | _CODED | _UNTIL_CLOSE
-
-CLASS_NAMES: Final = {
-    "reverse_proxy": "ClientProxy", "web_server": "ClientHTTP", "selector": "ClientHTTPBase", "management": "ClientManage",
-}  # fmt: skip
 
 _peers: dict[str, bytes] = {}
 
@@ -519,8 +515,11 @@ class ClientConnection(Stream):
         if data:
             self._send(data)
         facts = self.flags & _FACTS
-        if facts & KEEP and (self.flags & _HALF_CLOSED or not self.home.enabled or self.home.world.draining):
-            facts &= self._facts(exchange) | ~KEEP  # since the head: the client ended, or the service did
+        home = self.home
+        if facts & KEEP and (
+            self.flags & _HALF_CLOSED or not home.enabled or home.world.draining or not home.values["persist_client"]
+        ):  # since the head was sent: the client ended, or the service did
+            facts &= self._facts(exchange) | ~KEEP
         self._end(exchange, facts)
 
     def cut(self, exchange: Exchange) -> None:
@@ -561,11 +560,12 @@ class ClientConnection(Stream):
         if self.flags & _ADVANCING:  # which goes on by itself
             if paused and not self.flags & _FULL and self.transport is not None:
                 self.transport.resume_reading()
-        elif paused or self.flags & _HALF_CLOSED or (self.reader is not None and self.reader.buffered):
+        elif not self.flags & _WAITS_FOR_TURN and (
+            paused or self.flags & _HALF_CLOSED or (self.reader is not None and self.reader.buffered)
+        ):
             # Not from here: an answer to one connection must not run the requests of another on its stack.
-            if not self.flags & _WAITS_FOR_TURN:
-                self.flags |= _WAITS_FOR_TURN
-                asyncio.get_running_loop().call_soon(self._read_on)
+            self.flags |= _WAITS_FOR_TURN
+            asyncio.get_running_loop().call_soon(self._read_on)
 
     # -- tunnels -------------------------------------------------------------------------------------------------
 
@@ -661,7 +661,7 @@ class ClientConnection(Stream):
         on_lost, self.on_lost = self.on_lost, None
         world = self.home.world
         world.clients.discard(self)
-        world.clients.add(Lingering(self.service, transport, on_lost, self.born, bool(self.flags & _FULL)))
+        world.clients.add(Lingering(self.service, transport, on_lost, self.born, self.requests))
 
     def expired(self, now: float) -> None:
         """The deadline passed."""

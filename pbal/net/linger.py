@@ -19,6 +19,12 @@ LINGER_SECONDS: Final = 2.0
 LINGER_OCTETS: Final = 1 << 20
 
 
+CLASS_NAMES: Final = {
+    "reverse_proxy": "ClientProxy", "web_server": "ClientHTTP", "selector": "ClientHTTPBase", "management": "ClientManage",
+}  # fmt: skip
+"""What Perlbal's console calls a connection, by the role of its service."""
+
+
 def peer_name(transport: asyncio.BaseTransport | None) -> str:
     """A connection's peer, address and port, for people."""
     name = transport.get_extra_info("peername") if transport is not None else None
@@ -28,13 +34,14 @@ def peer_name(transport: asyncio.BaseTransport | None) -> str:
 class Lingering:
     """A socket on its way out."""
 
-    __slots__ = ("_aborted", "_born", "_dropped", "_on_lost", "_service", "_unsent", "deadline", "state", "transport")
+    __slots__ = ("_aborted", "_born", "_dropped", "_on_lost", "_requests", "_service", "_unsent", "deadline", "state", "transport")
 
-    def __init__(self, service: Service, transport: asyncio.Transport, on_lost: OnLost | None, born: int, full: bool) -> None:
+    def __init__(self, service: Service, transport: asyncio.Transport, on_lost: OnLost | None, born: int, requests: int) -> None:
         """Take `transport` over. `on_lost` is called if the connection breaks before the socket took the answer whole."""
         self._service = service
         self._on_lost = on_lost
         self._born = born
+        self._requests = requests
         self._dropped = 0
         self._unsent = 0
         self._aborted = False
@@ -105,16 +112,20 @@ class Lingering:
 
     def kind(self) -> Kind:
         """See observe.sockets."""
-        return "ClientHTTP", self.state, self._service.name
+        return CLASS_NAMES.get(self._service.role, "ClientHTTP"), self.state, self._service.name
 
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
         sock = self.transport.get_extra_info("socket")
+        local = self.transport.get_extra_info("sockname")
+        flags = "RW" if self.unsent_octets else "R"
+        class_name, state, service = self.kind()
+        text = f"open to {peer_name(self.transport)}: localport={local[1] if local else 0}; reqs={self._requests}; {state}"
         return SocketInfo(
             fd=sock.fileno() if sock is not None else -1,
             age=self._service.world.second - self._born,
-            class_name="ClientHTTP",
-            state=self.state,
-            text=f"ClientHTTP(R): open to {peer_name(self.transport)}; {self.state}",
-            service=self._service.name,
+            class_name=class_name,
+            state=state,
+            text=f"{class_name}({flags}): {text}",
+            service=service,
         )

@@ -51,7 +51,7 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         try:
             message = record.getMessage()
-        except Exception:  # arguments that do not fit the message, or cannot be shown: better said raw than not at all
+        except Exception:  # noqa: BLE001 - arguments that do not fit the message, or cannot be shown: said raw
             message = str(record.msg)
         line = f"{self.formatTime(record)} {record.levelname:7} {record.name}: {_cut(escape(message))}"
         trace = record.stack_info or ""

@@ -314,7 +314,8 @@ CORE: tuple[Tunable, ...] = (
         default="10s",
         unit="seconds",
         roles=_RP,
-        summary="Time a request may wait for a backend altogether, then 503; 0 is no limit.",
+        summary="Time a request may wait for a backend altogether, then 503; 0 is no limit. Where the last node of the pool was"
+        " removed, another is awaited for 5 s at most.",
         source="pbal (Perlbal: idle_timeout, then a close without a response)",
     ),
     Tunable(

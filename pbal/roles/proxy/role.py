@@ -20,7 +20,7 @@ from typing import cast
 
 from pbal.http1.reader import Limits
 from pbal.model.exchange import Exchange
-from pbal.model.pool import NODE_PENALTY, Node, Pool
+from pbal.model.pool import A_MOMENT, NODE_PENALTY, Node, Pool
 from pbal.model.service import Service
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
@@ -118,8 +118,9 @@ class ReverseProxy(HttpRole):
                 busy.suspect = True
 
     def may_get_nodes(self) -> bool:
-        """Whether the pool is empty just now and was not always: who waits queue_timeout may get a node."""
-        return self._pool is not None and self._pool.emptied
+        """Whether the pool lost its last node a moment ago: who waits may get another."""
+        pool = self._pool
+        return pool is not None and not pool.nodes and pool.emptied_at + A_MOMENT > self.clock.now()
 
     def _node_added(self) -> None:
         """POOL ADD: who waits while no connection is being made asks again."""
@@ -243,27 +244,32 @@ class ReverseProxy(HttpRole):
             self.response_limits = Limits(
                 max_head=values["max_response_head"], max_fields=values["max_response_fields"], max_target=values["max_response_head"]
             )
-        if tunable in ("response_timeout", "idle_timeout"):
+        elif tunable in ("response_timeout", "idle_timeout"):
             limit, idle = values["response_timeout"], values["idle_timeout"]
             if not ("response_timeout" in service.explicit or "response_timeout" in service.world.defaults):
                 limit = max(limit, idle) if idle else 0
             self.response_timeout = limit or inf
-        if tunable == "persist_backend" and not values["persist_backend"]:
-            for node in list(self.bored):
-                self._node_removed(node)
-        if tunable == "pool":
-            name = self.service.values["pool"]
-            pool = self.service.world.pool(name) if name else None
-            if pool is not self._pool:
-                if self._pool is not None:
-                    self._pool.removed_listeners.remove(self._node_removed)
-                    self._pool.added_listeners.remove(self._node_added)
-                for node in list(self.bored):
-                    self._node_removed(node)
-                self._pool = pool
-                if pool is not None:
-                    pool.removed_listeners.append(self._node_removed)
-                    pool.added_listeners.append(self._node_added)
+        elif tunable == "persist_backend" and not values["persist_backend"]:
+            self._close_bored()
+        elif tunable == "pool":
+            self._set_pool(service.world.pool(values["pool"]) if values["pool"] else None)
+
+    def _set_pool(self, pool: Pool | None) -> None:
+        old = self._pool
+        if pool is old:
+            return
+        if old is not None:
+            old.removed_listeners.remove(self._node_removed)
+            old.added_listeners.remove(self._node_added)
+        self._close_bored()
+        self._pool = pool
+        if pool is not None:
+            pool.removed_listeners.append(self._node_removed)
+            pool.added_listeners.append(self._node_added)
+
+    def _close_bored(self) -> None:
+        for node in list(self.bored):
+            self._node_removed(node)
 
     def tick(self, now: float) -> None:
         """Once a second: clients that waited too long, bored backends that are too many."""
@@ -271,6 +277,10 @@ class ReverseProxy(HttpRole):
         limit = self.service.values["queue_timeout"] or float("inf")
         for relay in [relay for relay in self.waiting if relay.started + limit < now]:
             relay.give_up(503)
+        pool = self._pool
+        if self.waiting and not self.connecting and pool is not None and not pool.nodes and not self.may_get_nodes():
+            for relay in list(self.waiting):
+                relay.give_up(503)
         surplus = sum(map(len, self.bored.values())) - int(self.service.values["backend_persist_cache"])
         if surplus > 0:
             every = sorted((b for stack in self.bored.values() for b in stack), key=lambda b: b.bored_since)
@@ -283,5 +293,4 @@ class ReverseProxy(HttpRole):
         """Close what is idle; exchanges end by their own."""
         super().close()
         cancel_all(self)
-        for node in list(self.bored):
-            self._node_removed(node)
+        self._close_bored()
