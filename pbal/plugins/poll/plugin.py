@@ -36,6 +36,7 @@ from .memory import MemoryStore
 from .names import BadName, key_for, queues_of
 from .settings import COUNTERS, ROLES, TUNABLES, Settings
 from .store import StoreError
+from .turns import Turns
 
 log = logging.getLogger("pbal.poll")
 
@@ -59,6 +60,7 @@ class Poll(Plugin):
     def __init__(self, service: Service, world: World) -> None:
         super().__init__(service, world)
         self.lot = Lot(self._gone)
+        self._turns = Turns()
         self.memory: MemoryStore | None = None
         self.courier: Courier | None = None
         self.store_to_answer = Histogram()
@@ -121,8 +123,8 @@ class Poll(Plugin):
 
     def _rename(self, skip: int) -> None:
         """Another key prefix: parked polls get the empty answer and come back, a memory store's queues are renamed."""
-        for poll in self.lot:
-            self._answer_empty(poll, "poll_empty")
+        self._answer_all_empty(list(self.lot))
+        self._turns.finish()
         if self.memory is not None:
             content, prefix = self.memory.content, self.settings.prefix
             renamed = {prefix + key[skip:]: held for key, held in content.items()}
@@ -162,6 +164,7 @@ class Poll(Plugin):
 
     async def quiesce(self) -> None:
         """See Plugin."""
+        await self._turns.rest()
         if self.courier is not None:
             await self.courier.rest()
 
@@ -201,6 +204,8 @@ class Poll(Plugin):
     def close(self) -> None:
         """See Plugin. Parked polls are not answered: they were carried on, or service_disabled() did it."""
         self._open = False
+        if self._now_serving() is self:
+            self._turns.finish()
         self.lot.forget()
         for timer in (self._tick_timer, self._expiry_timer):
             if timer is not None:
@@ -216,8 +221,10 @@ class Poll(Plugin):
 
     def service_disabled(self) -> None:
         """See Plugin."""
-        for poll in self.lot:
-            self._answer_empty(poll, "poll_empty")
+        self._answer_all_empty(list(self.lot))
+
+    def _answer_all_empty(self, polls: list[Parked]) -> None:
+        self._turns.each(polls, lambda poll: self._answer_empty(poll, "poll_empty"))
 
     def _now_serving(self) -> "Poll":
         """The generation in the chain: this one, or the one that replaced it."""
@@ -311,7 +318,7 @@ class Poll(Plugin):
             return
         if settings.duplicate == "newest":
             for key in keys:
-                for earlier in lot.waiting(key):
+                for earlier in lot.waiting(key):  # of a lot that was `all` before there may be many
                     self._answer_empty(earlier, "poll_superseded")
         if settings.max_parked and lot.count >= settings.max_parked:
             self.counts["poll_full"] += 1
@@ -381,9 +388,9 @@ class Poll(Plugin):
             return self._deliver_to_all(taken)
         answers: dict[Parked, Queues] = {}
         for key, value in taken:
-            waiting = self.lot.waiting(key)
-            if waiting:
-                answers.setdefault(waiting[0], []).append((key, value))
+            first = self.lot.first(key)
+            if first is not None:
+                answers.setdefault(first, []).append((key, value))
             else:
                 left.append((key, value))
         for poll, queues in answers.items():
@@ -392,21 +399,42 @@ class Poll(Plugin):
         return left
 
     def _deliver_to_all(self, taken: Queues) -> Queues:
-        """Every poll of a queue gets every message. What reached somebody is not put back."""
-        answers: dict[Parked, Queues] = {}
+        """Every poll of a queue gets every message. What has no poll comes back at once; what reached nobody goes back in front."""
+        lot, values = self.lot, dict(taken)
+        waiting = dict.fromkeys(poll for key in values for poll in lot.waiting(key))
+        if not waiting:
+            return taken
+        alone = len(waiting) == 1
         reached: set[bytes] = set()
         rendered: dict[tuple[bytes, ...], Rendered] = {}
-        for key, value in taken:
-            for poll in self.lot.waiting(key):
-                answers.setdefault(poll, []).append((key, value))
-        for poll, queues in answers.items():
+
+        def answer(poll: Parked) -> None:
+            queues = [(key, values[key]) for key in poll.all_keys() if key in values]
             keys = tuple(key for key, _ in queues)
-            answer = rendered.get(keys)
-            if answer is None:
-                answer = rendered[keys] = self._render(queues)
-            if self._out(poll) and self._send(poll, poll.origin, queues, len(answers) == 1, answer):
+            ready = rendered.get(keys)
+            if ready is None:
+                ready = rendered[keys] = self._render(queues)
+            if self._out(poll) and self._send(poll, poll.origin, queues, alone, ready):
                 reached.update(keys)
-        return [(key, value) for key, value in taken if key not in reached]
+
+        def ended() -> None:
+            lost = [(key, value) for key, value in taken if key not in reached and key in wanted]
+            if lost:
+                self._put_back(lost)
+
+        wanted = {key for key in values if lot.has(key)}
+        self._turns.each(list(waiting), answer, ended, frozenset(values))
+        return [(key, value) for key, value in taken if key not in wanted]
+
+    def _put_back(self, queues: Queues) -> None:
+        """Messages that reached nobody go back in front."""
+        serving = self._now_serving()
+        if serving.courier is not None:
+            serving.courier.put_back(queues)
+            return
+        for key, value in queues:
+            serving._return_to_memory(key, value)
+            serving.wake(key)
 
     def deliver_waiting(self) -> None:
         """Memory store: hand out what is there for parked polls."""
@@ -432,15 +460,9 @@ class Poll(Plugin):
 
     def _lost(self, queues: Queues) -> None:
         """The connection broke before the socket took an answer: its messages go back in front."""
-        serving = self._now_serving()
         self.counts["poll_answered"] -= 1
         self.counts["poll_gone"] += 1
-        if serving.courier is not None:
-            serving.courier.put_back(queues)
-            return
-        for key, value in queues:
-            serving._return_to_memory(key, value)
-            serving.wake(key)
+        self._put_back(queues)
 
     def _render(self, queues: Queues) -> Rendered:
         """Status, media type and body of the answer that holds these."""
@@ -509,7 +531,7 @@ class Poll(Plugin):
     def publish_to_memory(self, key: bytes, message: bytes) -> bytes:
         """Store, wake, and the answer for the publisher."""
         assert self.memory is not None
-        parked = len(self.lot.waiting(key))
+        parked = self.lot.number(key)
         if parked:
             self._note_time(key)
         self.memory.append(key, wrap(message, self.settings.framing))
@@ -522,7 +544,7 @@ class Poll(Plugin):
         """`poll publish`. Raises: StoreError."""
         if self.memory is not None:
             return self.publish_to_memory(key, message)
-        parked = len(self.lot.waiting(key))
+        parked = self.lot.number(key)
         await self._append_to_memcached(key, wrap(message, self.settings.framing))
         self._wake_serving(key)
         return self._receipt(key, message, parked)
@@ -586,8 +608,8 @@ class Poll(Plugin):
 
     def expire(self, now: float) -> None:
         """Give their empty answer to polls whose time is over."""
-        for poll in self.lot.ended(now):
-            self._answer_empty(poll, "poll_empty")
+        if not self._turns.busy:
+            self._answer_all_empty(self.lot.ended(now))
 
     def _schedule_expiry(self) -> None:
         self._expiry_timer = asyncio.get_running_loop().call_later(EXPIRY_LOOKS, self._expire_queues)
