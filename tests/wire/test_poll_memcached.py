@@ -90,7 +90,7 @@ async def test_without_the_watch_the_sweep_finds_it(lab: Lab) -> None:
 async def test_what_is_stored_already_is_found_at_the_first_look(lab: Lab) -> None:
     cache = await lab.memcached()
     client = cache.client()
-    client.set("poll:a", b"one\n", flags=7)
+    client.set("poll:a", b"one\n", flags=7, noreply=False)
     put(client, "a", b"two\n")
     pbal = await lab.pbal(conf(cache.address, "SET poll_watch = off", "SET poll_interval = 60s"))
     reader, writer = await pbal.connect("chat")
@@ -203,7 +203,7 @@ async def test_thousands_of_queues_that_fill_at_once_are_no_dead_server(lab: Lab
     pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 50ms", "SET poll_store_timeout = 500ms"))
     plugin = pbal.plugin("chat")
     client, queues = cache.client(), [b"poll:%d" % number for number in range(6000)]
-    client.set_many({key.decode(): b"x\n" for key in queues}, expire=300)
+    client.set_many({key.decode(): b"x\n" for key in queues}, expire=300, noreply=False)  # all of them are there when it returns
     taken: list[tuple[bytes, bytes]] = []
 
     def deliver(values: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
