@@ -417,14 +417,12 @@ class Poll(Plugin):
             if self._out(poll) and self._send(poll, poll.origin, queues, alone, ready):
                 reached.update(keys)
 
-        def ended() -> None:
-            lost = [(key, value) for key, value in taken if key not in reached and key in wanted]
-            if lost:
-                self._put_back(lost)
+        def unreached() -> Queues:
+            return [(key, value) for key, value in taken if key not in reached]
 
-        wanted = {key for key in values if lot.has(key)}
-        self._turns.each(list(waiting), answer, ended, frozenset(values))
-        return [(key, value) for key, value in taken if key not in wanted]
+        if self._turns.each(list(waiting), answer, lambda: self._put_back(unreached()), frozenset(values)):
+            return unreached()
+        return []
 
     def _put_back(self, queues: Queues) -> None:
         """Messages that reached nobody go back in front."""

@@ -18,12 +18,12 @@ SLICE = 128
 class _Job:
     """What is left of one job."""
 
-    __slots__ = ("do", "done", "keys", "polls")
+    __slots__ = ("do", "keys", "late", "polls")
 
-    def __init__(
-        self, polls: Iterator[Parked], do: Callable[[Parked], None], done: Callable[[], None] | None, keys: frozenset[bytes]
-    ) -> None:
-        self.polls, self.do, self.done, self.keys = polls, do, done, keys
+    def __init__(self, polls: Iterator[Parked], do: Callable[[Parked], None], keys: frozenset[bytes]) -> None:
+        self.polls, self.do, self.keys = polls, do, keys
+        self.late: Callable[[], None] | None = None
+        """What to call at the end of a job that was not done at once."""
 
     def run(self, most: int) -> bool:
         """Serve at most so many; True when none is left."""
@@ -31,8 +31,8 @@ class _Job:
         for _ in range(most):
             poll = next(self.polls, None)
             if poll is None:
-                if self.done is not None:
-                    self.done()
+                if self.late is not None:
+                    self.late()
                 return True
             do(poll)
         return False
@@ -56,13 +56,16 @@ class Turns:
         do: Callable[[Parked], None],
         done: Callable[[], None] | None = None,
         keys: frozenset[bytes] = frozenset(),
-    ) -> None:
-        """Call `do` with each poll, then `done`: now, or over the next turns of the loop. `keys`: the queues it is about."""
-        job = _Job(iter(polls), do, done, keys)
+    ) -> bool:
+        """Call `do` with each poll: now, and True; or over the next turns of the loop, and then `done`. `keys`: the queues it is about."""
+        job = _Job(iter(polls), do, keys)
         behind = any(not keys.isdisjoint(other.keys) for other in self._jobs)
-        if behind or not job.run(SLICE):
-            self._jobs.append(job)
-            self._schedule()
+        if not behind and job.run(SLICE):
+            return True
+        job.late = done
+        self._jobs.append(job)
+        self._schedule()
+        return False
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -78,8 +81,8 @@ class Turns:
 
     async def rest(self) -> None:
         """Until nothing is left to do."""
-        while self._jobs:
-            await asyncio.sleep(0)  # noqa: ASYNC110 - a few turns of the loop, of which each does a part
+        while self._jobs:  # noqa: ASYNC110 - a few turns of the loop, of which each does a part
+            await asyncio.sleep(0)
 
     def finish(self) -> None:
         """Do all that is left, now."""
