@@ -24,9 +24,14 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("-c", "--config", metavar="FILE", help=f"configuration to run (default: {DEFAULT_FILE})")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="least level that is logged")
     parser.add_argument("--version", action="version", version=f"pbal {__version__} ({build.kind()})")
-    commands = parser.add_subparsers(dest="command", metavar="check")
+    commands = parser.add_subparsers(dest="command", metavar="check | plugin")
     check = commands.add_parser("check", help="check a configuration; exit status 0 or 1")
     check.add_argument("file", metavar="FILE")
+    plugin = commands.add_parser("plugin", help="begin a plugin: pbal plugin new NAME")
+    what = plugin.add_subparsers(dest="what", metavar="new", required=True)
+    new = what.add_parser("new", help="write NAME.py and test_NAME.py, a plugin and its test")
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--folder", metavar="FOLDER", type=Path, default=Path(), help="where they are written (default: here)")
     return parser
 
 
@@ -50,15 +55,30 @@ def _load(path: str) -> tuple[object, object] | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run pbal. Exit status: 0 after a clean end, 1 for a configuration or start-up that failed, 2 for usage."""
     said = sys.argv[1:] if argv is None else argv
-    if said and said[0] != "check" and Path(said[0]).is_file():
+    if said and said[0] not in ("check", "plugin") and Path(said[0]).is_file():
         print(f"pbal: 'pbal -c {said[0]}' runs that file, 'pbal check {said[0]}' checks it", file=sys.stderr)
         return 2
     options = _arguments().parse_args(said)
+    if options.command == "plugin":
+        return _new_plugin(options.name, options.folder)
     writer = set_up(options.log_level or "info")
     try:
         return _run(options, writer)
     finally:
         writer.finish()
+
+
+def _new_plugin(name: str, folder: Path) -> int:
+    from pbal.scaffold import CannotWrite, new_plugin
+
+    try:
+        written = new_plugin(name, folder)
+    except CannotWrite as error:
+        print(f"pbal: {error}", file=sys.stderr)
+        return 1
+    print(f"{', '.join(map(str, written))}: written")
+    print(f"SERVER plugin_path = {folder.resolve()} and LOAD {name} run it; python -m pytest {written[1]} tests it")
+    return 0
 
 
 def _run(options: argparse.Namespace, writer: LogWriter) -> int:

@@ -1,6 +1,7 @@
 """All that a plugin may import. Re-exports, nothing else; a bundled plugin uses no door that others lack."""
 
-from pbal.http1.events import RequestHead
+from pbal.http1.encoder import IllegalField
+from pbal.http1.events import RequestHead, ResponseHead
 from pbal.lang.mistakes import did_you_mean
 from pbal.model.clock import Clock, ManualClock
 from pbal.model.errors import ConfigError, UnknownName
@@ -33,7 +34,7 @@ from pbal.schema.types import (
 __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "REGEX", "SIZE", "TEXT", "WORDS",
     "AnswerRefused", "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields", "Histogram",
-    "ManualClock", "Networks", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "Rows", "Service", "Text", "Tunable", "Type",
-    "UnknownName", "Verdict", "Waiting", "World",
+    "IllegalField", "ManualClock", "Networks", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Service",
+    "Text", "Tunable", "Type", "UnknownName", "Verdict", "Waiting", "World",
     "did_you_mean", "enum", "hook", "resident_bytes", "spawn",
 ]  # fmt: skip

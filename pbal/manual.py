@@ -1,4 +1,4 @@
-"""The manual, from the tables: man/pbal.1, man/pbal.conf.5, man/pbal-poll.7.
+"""The manual, from the tables: man/pbal.1, man/pbal.conf.5, man/pbal-plugins.7, man/pbal-poll.7.
 
     python -m pbal.manual            writes the pages
     python -m pbal.manual --check    writes nothing; exit status 1 if a page is not what would be written
@@ -16,17 +16,22 @@ it, what a writer's side looks like in PHP) is prose in man/*.in, in a notation 
 """
 
 import argparse
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pbal import __version__
+from pbal import __version__, testing
 from pbal.commands.interpreter import Interpreter
+from pbal.http1.events import Head, RequestHead, ResponseHead
 from pbal.lang.parser import Language, bundled_fragments, core_grammar
+from pbal.model.exchange import Exchange, Waiting
 from pbal.model.hooks import HOOKS
 from pbal.model.plugin import Plugin
+from pbal.model.service import Service
 from pbal.model.world import World
+from pbal.observe import counters as counters_module
 from pbal.observe.counters import CORE as CORE_COUNTERS
 from pbal.observe.counters import Counter
 from pbal.plugins.poll import Poll
@@ -34,6 +39,8 @@ from pbal.plugins.poll.settings import COUNTERS as POLL_COUNTERS
 from pbal.plugins.poll.settings import TUNABLES as POLL_TUNABLES
 from pbal.plugins.vhosts import Vhosts
 from pbal.plugins.vpaths import Vpaths
+from pbal.reference import members
+from pbal.schema import tunables as tunables_module
 from pbal.schema.commands import Registry
 from pbal.schema.tunables import CORE, POOL, SERVER, Applies, Tunable
 
@@ -155,15 +162,15 @@ TYPES = {
     "regex": "A regular expression as Python's `re` has it, on octets; case counts.",
     "directory": "An existing directory; a relative path begins at the configuration file.",
     "listen": "`PORT` (every address), `ADDRESS:PORT` or `[IPV6]:PORT`; port 0 is one the system chooses.",
-    "networks": "Networks as `10.0.0.0/8` or `::1`, apart by blanks or commas.",
-    "words": "Words, apart by blanks or commas.",
+    "networks": "Networks as `10.0.0.0/8` or `::1`, separated by blanks or commas.",
+    "words": "Words, separated by blanks or commas.",
     "text": "Text to the end of the line.",
     "pool": "The name of a pool.",
     "service": "The name of a service.",
     "store": "`memory`, or `memcached HOST:PORT ...`; without a port it is 11211.",
-    "sources": "Sources of queue names, apart by blanks: see QUEUE NAMES.",
+    "sources": "Sources of queue names, separated by blanks: see QUEUE NAMES.",
     "regex or off": "A regular expression, or `off`.",
-    "origins or off": "Origins as `https://chat.example`, apart by blanks; `*` for all; or `off`.",
+    "origins or off": "Origins as `https://chat.example`, separated by blanks; `*` for all; or `off`.",
 }
 """What is written for a value, by the name of its type. Types that are a choice of words explain themselves."""
 
@@ -204,10 +211,25 @@ def counter_table(counters: Iterable[Counter]) -> Iterator[str]:
         yield from entry(bold(counter.name), counter.summary + (" Goes down again." if counter.gauge else ""))
 
 
-def _hooks() -> Iterator[str]:
+def _hooks(examples: bool) -> Iterator[str]:
     for hook in HOOKS.values():
         roles = f"Roles: {', '.join(sorted(hook.roles))}."
         yield from entry(f"{bold(hook.name)}(self, {', '.join(hook.arguments)})", hook.summary, roles)
+        if examples:
+            yield from (".RS", ".nf", literal(f"@hook.{hook.name}"))
+            yield from (literal(line) for line in inspect.cleandoc(hook.example).split("\n"))
+            yield from (".fi", ".RE")
+
+
+def _members(*classes: tuple[object, tuple[str, ...]]) -> Table:
+    """A table of what classes or modules offer: all that is public, or the members named."""
+
+    def table() -> Iterator[str]:
+        for of, names in classes:
+            for shown, text in members(of, *names):
+                yield from entry(bold(shown), text)
+
+    return table
 
 
 class Statements:
@@ -253,6 +275,14 @@ class Statements:
             first = False
 
 
+_LIFE = ("check", "open", "changed", "wants_body", "quiesce", "carry", "resume", "adopt", "close", "service_disabled", "dumpconfig")
+_EXCHANGE = (
+    "stream", "home", "service", "request", "body_limit", "stage", "method", "path", "client_address", "believed", "set_field", "read_body",
+    "body_size", "answered", "respond", "park", "hand_to",
+)  # fmt: skip
+_REQUEST = ("method", "target", "path", "query", "host", "expect_continue", "upgrade")
+
+
 # --- the pages ---------------------------------------------------------------------------------------------
 
 
@@ -273,7 +303,18 @@ def pages() -> dict[str, str]:
         "pool": lambda: tunable_table(POOL),
         "server": lambda: tunable_table(SERVER),
         "counters": lambda: counter_table(CORE_COUNTERS),
-        "hooks": _hooks,
+        "hooks": lambda: _hooks(examples=False),
+    }
+    plugins: dict[str, Table] = {
+        "hooks": lambda: _hooks(examples=True),
+        "life": _members((Plugin, _LIFE)),
+        "exchange": _members((Exchange, _EXCHANGE)),
+        "request": _members((Head, ()), (RequestHead, _REQUEST)),
+        "response": _members((ResponseHead, ("status", "reason"))),
+        "waiting": _members((Waiting, ("peer_name", "answer", "repark", "kick"))),
+        "service": _members((Service, ("name", "plugin", "trust")), (World, ("service", "pool", "log_limited", "instances"))),
+        "declarations": _members((tunables_module, ("Tunable",)), (Tunable, ("parse",)), (counters_module, ("Counter", "Histogram"))),
+        "testing": _members((testing, ("running", "Answer")), (testing.Running, ())),
     }
     poll: dict[str, Table] = {
         "statements": lambda: statements.of(Poll),
@@ -283,6 +324,7 @@ def pages() -> dict[str, str]:
     return {
         "pbal.1": render("pbal", 1, source("pbal.1"), {}),
         "pbal.conf.5": render("pbal.conf", 5, source("pbal.conf.5"), conf),
+        "pbal-plugins.7": render("pbal-plugins", 7, source("pbal-plugins.7"), plugins),
         "pbal-poll.7": render("pbal-poll", 7, source("pbal-poll.7"), poll),
     }
 

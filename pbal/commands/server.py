@@ -43,7 +43,7 @@ async def shutdown(session: Session) -> Reply:
 
 @command
 async def shutdown_graceful(session: Session, seconds: float | None = None) -> Reply:
-    """Stop accepting, answer parked polls, let requests in flight finish, end; at the latest after SECONDS.
+    """Stop accepting, answer parked polls, let requests in flight finish, end; at the latest after SECONDS, where 0 is no limit.
 
     Source: Perlbal manual, SHUTDOWN GRACEFUL.
     """

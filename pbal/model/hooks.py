@@ -43,6 +43,8 @@ class Hook:
     arguments: tuple[str, ...]
     roles: frozenset[str]
     summary: str
+    example: str
+    """A method that uses it, as it stands in a plugin class; tests run it, and the manual shows it."""
     verdict: bool = True
     """Whether what it returns decides something, and so must be a Verdict."""
 
@@ -59,6 +61,13 @@ HOOKS: dict[str, Hook] = {
             _HTTP,
             "A request head was read; no octet of its body was. TAKEN: the plugin answers, now or later; a body"
             " still to come is read and dropped.",
+            """
+            def refuse_coffee(self, exchange: Exchange) -> Verdict:
+                if not exchange.path.startswith(b"/coffee"):
+                    return Verdict.PASS
+                exchange.respond(418, (), b"a teapot\\n")
+                return Verdict.TAKEN
+            """,
         ),
         Hook(
             "proxy_read_request",
@@ -67,6 +76,13 @@ HOOKS: dict[str, Hook] = {
             "The whole body is there (`exchange.read_body()`), and no backend or file was asked for yet. Runs once for"
             " every request, also for an empty body. Differs from Perlbal: there it ran for some requests only, and"
             " for some several times. TAKEN: no backend is asked.",
+            """
+            def refuse_words(self, exchange: Exchange) -> Verdict:
+                if b"forbidden word" not in exchange.read_body():
+                    return Verdict.PASS
+                exchange.respond(422, (), b"Not with these words.\\n")
+                return Verdict.TAKEN
+            """,
         ),
         Hook(
             "select_service",
@@ -74,6 +90,13 @@ HOOKS: dict[str, Hook] = {
             frozenset({"selector"}),
             "A selector looks for the service that should answer. Hand over with `exchange.hand_to(service)` and"
             " return TAKEN; when all pass, default_service is asked.",
+            """
+            def by_method(self, exchange: Exchange) -> Verdict:
+                if exchange.method in (b"GET", b"HEAD"):
+                    return Verdict.PASS
+                exchange.hand_to(self.world.service("writers"))
+                return Verdict.TAKEN
+            """,
         ),
         Hook(
             "modify_response_headers",
@@ -81,6 +104,10 @@ HOOKS: dict[str, Hook] = {
             _SERVING,
             "A response head, from a backend or a file, is about to be sent. `response.headers` is a list of (name,"
             " value) that may be changed. What it returns is ignored.",
+            """
+            def forbid_frames(self, exchange: Exchange, response: ResponseHead) -> None:
+                response.headers.append((b"X-Frame-Options", b"DENY"))
+            """,
             verdict=False,
         ),
     )

@@ -1,0 +1,125 @@
+"""What an author of plugins is given: examples that run, a beginning, a way to test, and a page that names it all."""
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pbal import api, manual
+from pbal.__main__ import main
+from pbal.model.hooks import HOOKS
+from pbal.testing import Running, running
+
+SITE = """
+    LOAD example
+    CREATE SERVICE writers
+      SET role = web_server
+    ENABLE writers
+    CREATE SERVICE readers
+      SET role    = web_server
+      SET docroot = {folder}
+    ENABLE readers
+    CREATE SERVICE site
+      SET role    = {role}
+      SET listen  = 127.0.0.1:0
+      SET plugins = example
+      {more}
+    ENABLE site
+"""
+
+
+@contextmanager
+def example(hook: str, folder: Path) -> Iterator[Running]:
+    """A pbal with the plugin that the manual shows for a hook."""
+    method = textwrap.indent(f"@hook.{hook}\n{textwrap.dedent(HOOKS[hook].example).strip()}", "    ")
+    imports = "from pbal.api import Exchange, Plugin, ResponseHead, Verdict, hook"
+    (folder / "example.py").write_text(f"{imports}\n\n\nclass Example(Plugin):\n{method}\n")
+    (folder / "page").write_text("a page")
+    selector = hook == "select_service"
+    more = "SET default_service = readers" if selector else f"SET docroot = {folder}"
+    with running(SITE.format(folder=folder, role="selector" if selector else "web_server", more=more), plugins=folder) as pbal:
+        yield pbal
+
+
+def test_the_example_of_start_http_request(tmp_path: Path) -> None:
+    with example("start_http_request", tmp_path) as pbal:
+        assert (pbal.get("site", "/coffee/black").status, pbal.get("site", "/page").body) == (418, b"a page")
+
+
+def test_the_example_of_proxy_read_request(tmp_path: Path) -> None:
+    with example("proxy_read_request", tmp_path) as pbal:
+        assert pbal.post("site", "/page", b"a forbidden word").status == 422
+        assert pbal.post("site", "/page", b"kind words").status == 405, "a file takes no POST"
+
+
+def test_the_example_of_select_service(tmp_path: Path) -> None:
+    with example("select_service", tmp_path) as pbal:
+        assert pbal.get("site", "/page").body == b"a page"
+        assert pbal.post("site", "/page", b"x").status == 405, "the writers' web server"
+
+
+def test_the_example_of_modify_response_headers(tmp_path: Path) -> None:
+    with example("modify_response_headers", tmp_path) as pbal:
+        assert pbal.get("site", "/page").fields["x-frame-options"] == "DENY"
+
+
+def test_every_hook_has_an_example_that_a_test_runs() -> None:
+    assert {f"test_the_example_of_{name}" for name in HOOKS} <= set(globals())
+
+
+def test_what_can_be_imported_is_in_the_manual_where_it_is_a_class_that_authors_meet() -> None:
+    page = manual.pages()["pbal-plugins.7"]
+    for name in ("Exchange", "Verdict", "Plugin", "Tunable", "Counter", "Histogram", "spawn"):
+        assert name in page and name in api.__all__
+
+
+def test_a_new_plugin_works_and_passes_its_own_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugin", "new", "gate_keeper", "--folder", str(tmp_path)]) == 0
+    assert "gate_keeper.py" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gate_keeper.py", "test_gate_keeper.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 0 and "2 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("name", ["Gate", "2fast", "class", "a-b", "../up", "test_me", ""])
+def test_a_name_that_is_none_writes_nothing(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugin", "new", name, "--folder", str(tmp_path)]) == 1
+    assert "is no name for a plugin" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_plugin_that_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "test_mine.py").write_text("mine")
+    assert main(["plugin", "new", "mine", "--folder", str(tmp_path)]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugin", "new", "mine", "--folder", str(tmp_path / "no")]) == 1
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_mistakes_of_a_tested_configuration_fail_the_test_with_their_text() -> None:
+    with pytest.raises(AssertionError, match="'nonsense' is not a"), running("nonsense"):
+        raise RuntimeError("it runs")
+
+
+def test_counters_console_log_and_raw_connections_of_a_tested_pbal(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(
+        "from pbal.api import Plugin, hook\n\n\nclass Faulty(Plugin):\n    @hook.start_http_request\n"
+        "    def fail(self, exchange):\n        raise ValueError('oh')\n"
+    )
+    site = SITE.replace("example", "faulty").format(folder=tmp_path, role="web_server", more="")
+    with running(site, plugins=tmp_path) as pbal:
+        assert pbal.get("site", "/").status == 500
+        pbal.until("plugin_errors", 1)
+        assert pbal.say("SET site.nonsense = 1").startswith("ERROR: ")
+        assert any("plugin faulty" in line and "faulty.py:7" in line for line in pbal.log)
+        with pbal.connect("site") as sock:
+            sock.sendall(b"rubbish\r\n\r\n")
+            assert sock.recv(1000).startswith(b"HTTP/1.1 400 ")
