@@ -4,8 +4,8 @@ from pbal.http1.encoder import IllegalField
 from pbal.http1.events import RequestHead, ResponseHead
 from pbal.lang.mistakes import did_you_mean
 from pbal.model.clock import Clock, ManualClock
-from pbal.model.errors import ConfigError, UnknownName
-from pbal.model.exchange import AnswerRefused, Exchange, Fields, OnLost, Parked, Waiting
+from pbal.model.errors import AnswerRefused, ConfigError, UnknownName
+from pbal.model.exchange import Exchange, Fields, OnLost, Parked, Waiting
 from pbal.model.hooks import Verdict, hook
 from pbal.model.plugin import Plugin
 from pbal.model.service import Service

@@ -15,3 +15,7 @@ class ConfigError(Exception):
 
 class UnknownName(ConfigError):
     """A service, pool, plugin, tunable or hook that does not exist."""
+
+
+class AnswerRefused(RuntimeError):
+    """An answer that comes when nothing is to be answered: a second one, a late one. Nothing was sent."""

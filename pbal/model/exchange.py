@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from pbal.http1.encoder import FRAMING_FIELDS, IllegalField, render_fields
 from pbal.http1.events import RequestHead, ResponseHead
-from pbal.model.errors import ConfigError
+from pbal.model.errors import AnswerRefused, ConfigError
 
 if TYPE_CHECKING:
     from pbal.model.service import Service
@@ -47,10 +47,6 @@ EDGES: Final[dict[str, frozenset[str]]] = {
     ENDED: frozenset(),
 }
 """From a taken exchange back to NEW: a plugin that had to wait hands it to a service."""
-
-
-class AnswerRefused(RuntimeError):
-    """An answer that comes when nothing is to be answered: a second one, a late one. Nothing was sent."""
 
 
 class Parked(Protocol):
