@@ -32,7 +32,6 @@ from typing import Final
 from pbal.http1.events import CHUNKED, UNTIL_CLOSE, BadRequest, BadResponse, EndOfBody, Malformed, RequestHead, ResponseHead
 from pbal.http1.octets import (
     CLOSE,
-    DEAD,
     ENDED,
     HEAD,
     LENGTH_BODY,
@@ -298,7 +297,7 @@ class ResponseReader(Reader):
             self.tired = True
             return None
         end = empty.start()
-        self._look_at_size(end - 1 if buffer[:end].endswith(b"\r") else end)
+        self._look_at_size(end - 1 if end and buffer[end - 1] == 13 else end)
         block = bytes(buffer[: end + 1]).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         line = _STATUS_LINE.match(block)
         if line is None:
