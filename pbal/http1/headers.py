@@ -1,8 +1,13 @@
-"""Which header fields travel on (RFC 9110 section 7.6.1)."""
+"""Which header fields travel on (RFC 9110 section 7.6.1).
+
+A field is known by its name in lower case. CGI and what descends from it (WSGI, Rack, PHP) hands an application names with `_`
+for `-`, so `X_Forwarded-For` arrives there as X-Forwarded-For. A name with `_` is therefore also read with `-`: what may not
+travel on under the one spelling does not under the other. Reader and head say when a name has a `_`; hardly any has.
+"""
 
 from typing import Final
 
-from pbal.http1.events import Head
+from pbal.http1.events import Head, ResponseHead
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -11,21 +16,42 @@ HOP_BY_HOP: Final = frozenset(
     }
 )  # fmt: skip
 
-END_TO_END: Final = frozenset(
+KNOWN_FORWARDING: Final = frozenset(
     {
-        b"host", b"content-length", b"content-type", b"content-encoding", b"authorization", b"cookie", b"set-cookie", b"via",
-        b"date", b"cache-control", b"expect", b"max-forwards", b"location", b"x-forwarded-for", b"x-forwarded-host",
-        b"x-forwarded-proto", b"x-forwarded-port", b"x-real-ip", b"forwarded", b"origin",
+        b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-forwarded-prefix",
+        b"x-forwarded-ssl", b"x-forwarded-scheme", b"x-forwarded-server", b"x-real-ip", b"x-client-ip", b"true-client-ip",
+        b"forwarded", b"x-host",
     }
 )  # fmt: skip
+"""What applications believe of a client's address, scheme and host: only a trusted peer may say it."""
+
+END_TO_END: Final = KNOWN_FORWARDING | {
+    b"host", b"content-length", b"content-type", b"content-encoding", b"authorization", b"cookie", b"set-cookie", b"via",
+    b"date", b"cache-control", b"expect", b"max-forwards", b"location", b"origin",
+}  # fmt: skip
 """What a Connection field cannot strip, nor any X-Forwarded-*: naming them there is an attack on whoever relies on them."""
 
+_FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 _NOTHING: Final[frozenset[bytes]] = frozenset()
+_COMMON_OPTIONS: Final = frozenset({b"keep-alive", b"close", b"upgrade"})
 _unions: dict[frozenset[bytes], frozenset[bytes]] = {_NOTHING: HOP_BY_HOP}
 
 
+def canonical(name: bytes) -> bytes:
+    """A field's name as a CGI-like application tells it apart: lower case, `_` read as `-`."""
+    return name.lower().replace(b"_", b"-")
+
+
+def upgrade_offer(head: ResponseHead) -> bytes:
+    """The protocols a 426 asks for, to be sent on with `Connection: Upgrade`; b"" for other responses (RFC 9110 section 15.5.22)."""
+    return head.fields.get(b"upgrade", b"") if head.status == 426 else b""
+
+
 def forwardable_block(head: Head, also_drop: frozenset[bytes] = _NOTHING) -> bytes:
-    """The header lines to forward: without hop-by-hop fields, those Connection names, and `also_drop` (lower-case)."""
+    """The header lines to forward: without hop-by-hop fields, those Connection names, and `also_drop` (canonical names).
+
+    A name with `_` that reads as one of these, or as one that frames or routes a message, is dropped with them.
+    """
     known = head.forwarded
     if known is not None and known[0] is also_drop:
         return known[1]
@@ -41,6 +67,8 @@ def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
         if len(_unions) < 64:  # callers use a few constant sets
             _unions[also_drop] = dropped
     fields = head.fields
+    if head.underscores:
+        dropped = dropped | _spelt_otherwise(fields, dropped)
     if dropped.isdisjoint(fields):
         return head.block
     named = fields.get(b"connection")
@@ -51,4 +79,6 @@ def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
     return b"".join([b"%b: %b\r\n" % field for field in head.headers if field[0].lower() not in dropped])
 
 
-_COMMON_OPTIONS: Final = frozenset({b"keep-alive", b"close", b"upgrade"})
+def _spelt_otherwise(fields: dict[bytes, bytes], dropped: frozenset[bytes]) -> frozenset[bytes]:
+    """The names with `_` that read as a name to be dropped, or as one that frames or routes."""
+    return frozenset(name for name in fields if b"_" in name and ((other := canonical(name)) in dropped or other in _FRAMING))
