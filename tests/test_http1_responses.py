@@ -134,7 +134,7 @@ EXPLAINED: list[tuple[str, str, str, Callable[[bytes], bool], str]] = [
     ("httptools", "refused", "taken", _has(rb"\n[^:\r\n]*[ \t]:|\n[ \t]*:"), "llhttp lets blanks before the colon pass in responses"),
     ("httptools", "taken", "refused", _until_close, "llhttp is not told that the connection closed"),
     ("httptools", "taken", "refused", _has(rb"HTTP/1\.[2-9]"), "HTTP/1.x with a higher x is HTTP/1.1 (RFC 9110 section 2.5)"),
-    ("both", "taken", "refused", lambda data: b"\n" in data.replace(b"\r\n", b""), "a bare LF ends a line of a head (RFC 9112 section 2.2)"),
+    ("both", "taken", "refused", lambda data: b"\n" in data.replace(b"\r\n", b""), "a bare LF ends a line (RFC 9112 section 2.2)"),
     ("both", "taken", "refused", _has(rb"content-length:[ \t]*[0-9]{16,19}|content-length:[ \t]*0[0-9]"), "long lengths of plain digits"),
 ]  # fmt: skip
 
