@@ -72,10 +72,16 @@ def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
     if dropped.isdisjoint(fields):
         return head.block
     named = fields.get(b"connection")
-    if named is not None:
+    if named is not None and named != b"keep-alive":
         options = {option.strip(b" \t") for option in named.lower().split(b",")}
         if not options <= _COMMON_OPTIONS:
             dropped = dropped | {name for name in options - END_TO_END if not name.startswith(b"x-forwarded-")}
+    lines = head.block.splitlines(keepends=True)
+    if len(lines) == len(fields) == len(head.headers):  # no name comes twice, so names and lines go side by side
+        names = list(fields)
+        for name in dropped.intersection(fields):
+            lines[names.index(name)] = b""
+        return b"".join(lines)
     return b"".join([b"%b: %b\r\n" % field for field in head.headers if field[0].lower() not in dropped])
 
 

@@ -100,7 +100,10 @@ class RequestReader(Reader):
             self._look_at_size(end)
         self._seen = self._left = 0
         block = bytes(buffer[: end + 2])
-        self._drop(end + 4)
+        if len(buffer) == end + 4:
+            self._buffer = b""
+        else:
+            self._drop(end + 4)
         if block == self._last_octets:
             known = self._last
             assert isinstance(known, RequestHead)
@@ -157,9 +160,9 @@ class RequestReader(Reader):
             self._other_form(head)
         head.framing = self._framing(fields, one) if b"content-length" in fields or b"transfer-encoding" in fields else 0
         connection = fields.get(b"connection")
-        head.keep_alive = one == 1
+        head.keep_alive = one == 1 or connection == b"keep-alive"
         head.upgrade = b""
-        if connection is not None:
+        if connection is not None and connection != b"keep-alive":  # which is what most say
             self._connection(head, tokens(connection))
         head.expect_continue = False
         if b"expect" in fields:
@@ -334,8 +337,8 @@ class ResponseReader(Reader):
         head.upgrade = status == 101
         head.framing = framing = self._framing(fields, status, one)
         connection = fields.get(b"connection")
-        keep = one == 1
-        if connection is not None:
+        keep = one == 1 or connection == b"keep-alive"
+        if connection is not None and connection != b"keep-alive":
             options = tokens(connection)
             keep = b"close" not in options and (one == 1 or b"keep-alive" in options)
         head.keep_alive = keep = keep and framing != UNTIL_CLOSE
