@@ -125,6 +125,14 @@ def test_a_trailer_and_interim_heads_cost_steps():
     assert len(turn(answers)) == len(first), "a turn like the other"
 
 
+def test_interim_heads_with_lf_cost_more_where_much_is_buffered():
+    """Each of them is looked for in all that came."""
+    few, many = ResponseReader(Limits()), ResponseReader(Limits())
+    few.feed(LINK.replace(b"\r", b"") * 200)
+    many.feed(LINK.replace(b"\r", b"") * 6000)
+    assert 0 < 3 * len(turn(many)) < len(turn(few))
+
+
 def test_a_reader_never_given_a_turn_has_no_budget():
     reader = RequestReader(Limits())
     reader.feed(POST + b"1\r\nx\r\n" * (3 * STEPS) + b"0\r\n\r\n")

@@ -299,6 +299,7 @@ class ResponseReader(Reader):
         if self.steps <= 0:
             self.tired = True
             return None
+        self.steps -= len(buffer) >> 10  # the search for CRLFCRLF may have gone through all of it, for each such head again
         end = empty.start()
         self._look_at_size(end - 1 if end and buffer[end - 1] == 13 else end)
         block = bytes(buffer[: end + 1]).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
