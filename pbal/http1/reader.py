@@ -105,8 +105,7 @@ class RequestReader(Reader):
         else:
             self._drop(end + 4)
         if block == self._last_octets:
-            known = self._last
-            assert isinstance(known, RequestHead)
+            known: RequestHead = self._last  # type: ignore[assignment]
             if known.framing:
                 self._begin_body(known.framing)
             return known
@@ -267,8 +266,7 @@ class ResponseReader(Reader):
             return self._lenient_head()
         block = bytes(buffer[: end + 2])
         if block == self._last_octets and self._method == self._last_method:
-            known = self._last
-            assert isinstance(known, ResponseHead)
+            known: ResponseHead = self._last  # type: ignore[assignment]
             self._seen = 0
             self._drop(end + 4)
             self.keep_alive = known.keep_alive and not self.must_close
