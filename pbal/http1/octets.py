@@ -32,7 +32,7 @@ _CHUNK_START: Final = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;" + VALUE + rb"*+)?\
 REMEMBERED: Final = 4096
 """Octets of a head worth remembering: an idle connection keeps them."""
 
-_LITTLE: Final = 4096
+LITTLE: Final = 4096
 """Octets that are copied faster than a bytearray is made."""
 _UNBUDGETED: Final = 1 << 60
 _SINGLE: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
@@ -116,7 +116,7 @@ class Reader:
     def _drop(self, end: int) -> None:
         """Take the octets before `end` from the buffer."""
         buffer = self._buffer
-        if len(buffer) - end <= _LITTLE:
+        if len(buffer) - end <= LITTLE:
             self._buffer = bytes(buffer[end:])
         elif isinstance(buffer, bytearray):
             del buffer[:end]
