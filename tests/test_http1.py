@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from pbal.http1.conditional import etag_for, evaluate, parse_http_date
-from pbal.http1.encoder import chunk, http_date, status_line
-from pbal.http1.events import CHUNKED, END, UNTIL_CLOSE, BadRequest, BadResponse, Malformed
-from pbal.http1.headers import forwardable_block
+from pbal.http1.events import CHUNKED, END, UNTIL_CLOSE, BadRequest, BadResponse, Malformed, ResponseHead
+from pbal.http1.headers import KNOWN_FORWARDING, canonical, forwardable_block, upgrade_offer
 from pbal.http1.reader import Limits, RequestReader, ResponseReader
+from pbal.http1.encoder import chunk, http_date, status_line
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.http"))
 
@@ -187,8 +187,6 @@ def test_a_remembered_head_frames_its_body_again():
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab", [502]),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nab", [502]),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", [502]),
-        (b"HTTP/1.1 200 OK\nA: b\r\n\r\n", [(200, b"OK", UNTIL_CLOSE, ((b"A", b"b"),)), "end"]),
-        (b"HTTP/1.1 200 OK\rA: b\r\n\r\n", [502]),
         (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", [502]),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", [502]),
         (b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", [502]),
@@ -205,6 +203,106 @@ def test_responses(response, expected):
     for pieces in cuts(response):
         final = [event for event in events(ResponseReader(Limits()), pieces, eof=UNTIL_CLOSE in _framings(expected) or expected[-1] == 502)]
         assert final == expected, pieces
+
+
+LF_HEADS = [
+    b"HTTP/1.1 200 OK\nA: b\nContent-Length: 2\n\n",
+    b"HTTP/1.1 200 OK\r\nA: b\nContent-Length: 2\r\n\r\n",
+    b"HTTP/1.1 200 OK\nA: b\r\nContent-Length: 2\n\r\n",
+    b"HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 2\r\n\n",
+    b"HTTP/1.1 200 OK\nA: \tb \nContent-Length: 2 \r\n\n",
+]
+
+
+@pytest.mark.parametrize("head", LF_HEADS)
+def test_a_backend_may_end_header_lines_with_lf(head):
+    """RFC 9112 section 2.2. The body may look like the end of a head, and what follows is read as strictly as ever."""
+    expected = [(200, b"OK", 2, ((b"A", b"b"), (b"Content-Length", b"2")))]
+    for body in (b"xy", b"\r\n", b"\n\n", b"\rx"):
+        for pieces in cuts(head + body + b"HTTP/1.1 204 N\r\n\r\n"):
+            assert events(ResponseReader(Limits()), pieces) == [*expected, body, "end", (204, b"N", 0, ())], pieces
+
+
+@pytest.mark.parametrize("head", LF_HEADS)
+def test_a_head_with_lf_goes_on_with_crlf(head):
+    reader = ResponseReader(Limits())
+    for _ in range(2):  # nor is it remembered as something else
+        reader.feed(head + b"xy")
+        read, body, end = reader.next(), reader.next(), reader.next()
+        assert b"\n" not in read.block.replace(b"\r\n", b"")
+        assert read.block.replace(b" ", b"").replace(b"\t", b"") == b"A:b\r\nContent-Length:2\r\n"
+        assert (body, end) == (b"xy", END)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\nA: b\rc\n\n",
+        b"HTTP/1.1 200 OK\nA: b\r\r\n\n",
+        b"HTTP/1.1 200 OK\nA: b\n\r\r\n",
+        b"HTTP/1.1 200 OK\rA: b\n\n",
+        b"HTTP/1.1 200 OK\nA: b\n c\n\n",
+        b"HTTP/1.1 200 OK\nA : b\n\n",
+        b"HTTP/1.1 200 OK\nA: \x00\n\n",
+        b"\nHTTP/1.1 200 OK\n\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 1\nContent-Length: 1\n\na",
+        b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n1\na\n0\n\n",
+        b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n0\r\nA: b\n\r\n",
+    ],
+)
+def test_lf_is_the_only_leniency(response):
+    for pieces in cuts(response):
+        assert events(ResponseReader(Limits()), pieces)[-1] == 502, pieces
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_limits_of_a_response(end):
+    """Its own: no line has a limit of a request's target, and heads with LF are measured like those with CRLF."""
+    limits = Limits(max_head=8192 + 400, max_fields=2, max_target=20)
+
+    def response(line: int, *fields: bytes) -> bytes:
+        return end.join([b"HTTP/1.1 200 " + b"x" * line, *fields, b"", b""])
+
+    assert events(ResponseReader(limits), [response(300, b"A: b", b"C: d")])[0][0] == 200
+    assert events(ResponseReader(limits), [response(300, b"A: b", b"C: d", b"E: f")]) == [502]
+    fits = len(b"HTTP/1.1 200 ") + len(end) + len(b"A: ")
+    for length, expected in ((limits.max_head - fits, 200), (limits.max_head - fits + 1, 502)):
+        data = response(0, b"A: " + b"y" * length)
+        for pieces in ([data], [data[place : place + 1] for place in range(len(data))]):
+            event = events(ResponseReader(limits), pieces)[0]
+            assert (event if isinstance(event, int) else event[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "response", "must_close"),
+    [
+        (b"GET", b"HTTP/1.1 204 N\r\n\r\n", False),
+        (b"GET", b"HTTP/1.1 204 N\r\nContent-Length: 0\r\n\r\n", False),
+        (b"GET", b"HTTP/1.1 204 N\r\nContent-Length: 5\r\n\r\n", True),
+        (b"GET", b"HTTP/1.1 204 N\r\nTransfer-Encoding: chunked\r\n\r\n", True),
+        (b"HEAD", b"HTTP/1.1 204 N\r\nContent-Length: 5\r\n\r\n", True),
+        (b"GET", b"HTTP/1.1 103 E\r\nContent-Length: 5\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", True),
+        (b"GET", b"HTTP/1.1 304 N\r\nContent-Length: 5\r\n\r\n", False),
+        (b"HEAD", b"HTTP/1.1 200 N\r\nContent-Length: 5\r\n\r\n", False),
+        (b"HEAD", b"HTTP/1.1 200 N\r\nTransfer-Encoding: chunked\r\n\r\n", False),
+    ],
+)
+def test_a_connection_whose_borders_are_in_doubt_must_close(method, response, must_close):
+    reader = ResponseReader(Limits())
+    reader.expect(method)
+    assert 502 not in events(reader, [response])
+    assert (reader.must_close, reader.keep_alive) == (must_close, not must_close)
+    assert events(reader, [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])[0][0] == 200
+    assert (reader.must_close, reader.keep_alive) == (must_close, not must_close), "doubt does not go away"
+
+
+def test_octets_after_a_whole_answer_are_seen():
+    reader = ResponseReader(Limits())
+    reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na")
+    assert (reader.next().status, reader.leftover) == (200, 0)
+    reader.feed(b"bcde")
+    assert (reader.leftover, reader.next(), reader.leftover) == (0, b"ab", 3)
+    assert (reader.next(), reader.leftover) == (END, 3)
 
 
 def _framings(expected: list[Any]) -> list[int]:
@@ -248,6 +346,54 @@ def test_derived_facts():
     assert head_of(b"GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\na: 2\r\nCookie: b\r\nCookie: c\r\n\r\n").fields == {
         b"host": b"x", b"a": b"1, 2", b"cookie": b"b; c",
     }  # fmt: skip
+
+
+NAMES_WITH_UNDERSCORES = [
+    b"X_Forwarded_For", b"X-Forwarded_For", b"X_Forwarded-For", b"Transfer_Encoding", b"content_length", b"Content_Length", b"Keep_Alive",
+    b"Proxy_Connection",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES_WITH_UNDERSCORES)
+def test_a_name_that_reads_like_one_to_be_dropped_is_dropped(name):
+    head = head_of(b"GET / HTTP/1.1\r\nHost: x\r\n" + name + b": 1\r\nX_Own: 1\r\n\r\n")
+    assert head.underscores
+    assert forwardable_block(head, frozenset({b"x-forwarded-for"})) == b"Host: x\r\nX_Own: 1\r\n"
+
+
+def test_underscores_in_values_and_in_other_names_change_nothing():
+    values = head_of(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: _ga=1\r\n\r\n")
+    assert not values.underscores
+    names = head_of(b"GET / HTTP/1.1\r\nHost: x\r\nX_Own: _\r\n\r\n")
+    assert names.underscores
+    assert forwardable_block(names, KNOWN_FORWARDING) is names.block
+    named = head_of(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: x_own\r\nX_Own: 1\r\nB: c\r\n\r\n")
+    assert forwardable_block(named) == b"Host: x\r\nB: c\r\n"
+    assert ResponseHead.made(200, [(b"A_b", b"c")]).underscores
+    assert canonical(b"X_Forwarded-For") == b"x-forwarded-for"
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN_FORWARDING))
+def test_connection_cannot_strip_a_forwarding_field(name):
+    kept = b"Host: x\r\n" + name + b": 1\r\n"
+    assert forwardable_block(head_of(b"GET / HTTP/1.1\r\n" + kept + b"Connection: " + name + b"\r\n\r\n")) == kept
+
+
+def test_a_426_offers_its_upgrade():
+    for status, offer in ((426, b"TLS/1.0, HTTP/1.1"), (200, b"")):
+        reader = ResponseReader(Limits())
+        reader.feed(b"HTTP/1.1 %d X\r\nUpgrade: TLS/1.0, HTTP/1.1\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n" % status)
+        head = reader.next()
+        assert (upgrade_offer(head), forwardable_block(head)) == (offer, b"Content-Length: 0\r\n")
+
+
+@pytest.mark.parametrize("expectation", [b"100-continue", b"tea"])
+def test_the_expectation_of_http_1_0_is_ignored_and_goes_no_further(expectation):
+    head = head_of(b"POST / HTTP/1.0\r\nA: b\r\nexpect: " + expectation + b"\r\nContent-Length: 1\r\n\r\n")
+    assert (head.expect_continue, head.framing) == (False, 1)
+    assert head.headers == [(b"A", b"b"), (b"Content-Length", b"1")]
+    assert head.block == b"A: b\r\nContent-Length: 1\r\n"
+    assert b"expect" not in head.fields
 
 
 def test_writing():

@@ -123,7 +123,7 @@ def _both(*predicates: Predicate) -> Predicate:
 
 
 _NAME = rb"[^\r\n:\[\], \t/@#?\"<>\\^`{|}\x00-\x20\x7f-\xff]*"
-_GOOD_HOST = re.compile(rb"\nhost:[ \t]*+(?:(?!:)" + _NAME + rb"|\[[0-9a-f:.]+\])(?::[0-9]{0,5})?[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
+_GOOD_HOST = re.compile(rb"\nhost:[ \t]*+(?:(?!:)" + _NAME[:-1] + rb"+|\[[0-9a-f:.]+\])(?::[0-9]{0,5})?[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
 
 
 def _odd_host(data: bytes) -> bool:
@@ -164,7 +164,7 @@ EXPLAINED: list[tuple[str, str, str, Predicate, str]] = [
     ),
     ("httptools", "taken", "refused", lambda data: re.search(rb"[\"<>\\^`{|}]", _start(data)) is not None, "browsers send them unescaped"),
     ("both", "taken", "refused", _field(rb"content-length", rb"0[0-9]+|[0-9]{16,19}"), "lengths up to 19 digits, zeros leading or not"),
-    ("h11", "taken", "refused", _field(rb"host", rb"|[^\r\n]*[!$&'()*+,;=~%][^\r\n]*"), "a reg-name in all its legal characters, or empty"),
+    ("h11", "taken", "refused", _field(rb"host", rb"[^\r\n]*[!$&'()*+,;=~%][^\r\n]*"), "a reg-name in all its legal characters"),
     ("both", "unfinished", "refused", lambda data: True, "they refuse what ours, waiting for the end of the head, has not judged yet"),
 ]  # fmt: skip
 

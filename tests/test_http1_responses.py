@@ -124,8 +124,7 @@ EXPLAINED: list[tuple[str, str, str, Callable[[bytes], bool], str]] = [
     ("both", "refused", "taken", _has(rb"transfer-encoding:.*transfer-encoding:"), "a repeated Transfer-Encoding"),
     ("both", "refused", "taken", _has(rb"HTTP/1\.0 .*transfer-encoding:"), "a transfer coding in HTTP/1.0 (RFC 9112 section 6.1)"),
     ("both", "refused", "taken", _has(rb"\r\n[ \t]"), "folded lines"),
-    ("both", "refused", "taken", _has(rb"(?<!\r)\n"), "a bare LF as line end, in chunks and trailers"),
-    ("both", "taken", "refused", _has(rb"(?<!\r)\n"), "a bare LF ends lines of a response head (RFC 9112 section 2.2)"),
+    ("both", "refused", "taken", _has(rb"(?<!\r)\n"), "a bare LF as line end, of a chunk"),
     ("both", "refused", "taken", _has(rb"\r(?!\n)"), "a bare CR"),
     ("both", "refused", "taken", _has(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"), "control octets"),
     ("both", "refused", "taken", _has(rb"HTTP/(0|[2-9])\.|HTTP/1\.[2-9]"), "other versions"),
@@ -135,6 +134,7 @@ EXPLAINED: list[tuple[str, str, str, Callable[[bytes], bool], str]] = [
     ("httptools", "refused", "taken", _has(rb"\n[^:\r\n]*[ \t]:|\n[ \t]*:"), "llhttp lets blanks before the colon pass in responses"),
     ("httptools", "taken", "refused", _until_close, "llhttp is not told that the connection closed"),
     ("httptools", "taken", "refused", _has(rb"HTTP/1\.[2-9]"), "HTTP/1.x with a higher x is HTTP/1.1 (RFC 9110 section 2.5)"),
+    ("both", "taken", "refused", lambda data: b"\n" in data.replace(b"\r\n", b""), "a bare LF ends a line (RFC 9112 section 2.2)"),
     ("both", "taken", "refused", _has(rb"content-length:[ \t]*[0-9]{16,19}|content-length:[ \t]*0[0-9]"), "long lengths of plain digits"),
 ]  # fmt: skip
 

@@ -1,4 +1,9 @@
-"""Which header fields travel on (RFC 9110 section 7.6.1)."""
+"""Which header fields travel on (RFC 9110 section 7.6.1).
+
+A field is known by its name in lower case. CGI and what descends from it (WSGI, Rack, PHP) hands an application names with `_`
+for `-`, so `X_Forwarded-For` arrives there as X-Forwarded-For. A name with `_` is therefore also read with `-`: what may not
+travel on under the one spelling does not under the other. Reader and head say when a name has a `_`; hardly any has.
+"""
 
 from typing import Final
 
@@ -11,40 +16,42 @@ HOP_BY_HOP: Final = frozenset(
     }
 )  # fmt: skip
 
-END_TO_END: Final = frozenset(
-    {
-        b"host", b"content-length", b"content-type", b"content-encoding", b"authorization", b"cookie", b"set-cookie", b"via",
-        b"date", b"cache-control", b"expect", b"max-forwards", b"location", b"x-forwarded-for", b"x-forwarded-host",
-        b"x-forwarded-proto", b"x-forwarded-port", b"x-real-ip", b"forwarded", b"origin",
-    }
-)  # fmt: skip
-"""What a Connection field cannot strip, nor any X-Forwarded-*: naming them there is an attack on whoever relies on them."""
-
 KNOWN_FORWARDING: Final = frozenset(
     {
-        b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-forwarded-prefix", b"x-forwarded-ssl",
-        b"x-forwarded-scheme", b"x-forwarded-server", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-host", b"forwarded",
+        b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-forwarded-prefix",
+        b"x-forwarded-ssl", b"x-forwarded-scheme", b"x-forwarded-server", b"x-real-ip", b"x-client-ip", b"true-client-ip",
+        b"forwarded", b"x-host",
     }
 )  # fmt: skip
-"""What proxies say of clients: true only from a proxy that is trusted."""
+"""What applications believe of a client's address, scheme and host: only a trusted peer may say it."""
+
+END_TO_END: Final = KNOWN_FORWARDING | {
+    b"host", b"content-length", b"content-type", b"content-encoding", b"authorization", b"cookie", b"set-cookie", b"via",
+    b"date", b"cache-control", b"expect", b"max-forwards", b"location", b"origin",
+}  # fmt: skip
+"""What a Connection field cannot strip, nor any X-Forwarded-*: naming them there is an attack on whoever relies on them."""
+
+_FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+_COMMON_OPTIONS: Final = frozenset({b"keep-alive", b"close", b"upgrade"})
+_unions: dict[frozenset[bytes], frozenset[bytes]] = {_NOTHING: HOP_BY_HOP}
 
 
 def canonical(name: bytes) -> bytes:
-    """A field name as CGI and its kin see it: in one case, with `_` and `-` the same."""
+    """A field's name as a CGI-like application tells it apart: lower case, `_` read as `-`."""
     return name.lower().replace(b"_", b"-")
 
 
 def upgrade_offer(head: ResponseHead) -> bytes:
-    """The protocols that a 426 names, which pass on (RFC 9110 section 15.5.22); b"" otherwise."""
+    """The protocols a 426 asks for, to be sent on with `Connection: Upgrade`; b"" for other responses (RFC 9110 section 15.5.22)."""
     return head.fields.get(b"upgrade", b"") if head.status == 426 else b""
 
 
-_NOTHING: Final[frozenset[bytes]] = frozenset()
-_unions: dict[frozenset[bytes], frozenset[bytes]] = {_NOTHING: HOP_BY_HOP}
-
-
 def forwardable_block(head: Head, also_drop: frozenset[bytes] = _NOTHING) -> bytes:
-    """The header lines to forward: without hop-by-hop fields, those Connection names, and `also_drop` (lower-case)."""
+    """The header lines to forward: without hop-by-hop fields, those Connection names, and `also_drop` (canonical names).
+
+    A name with `_` that reads as one of these, or as one that frames or routes a message, is dropped with them.
+    """
     known = head.forwarded
     if known is not None and known[0] is also_drop:
         return known[1]
@@ -61,30 +68,23 @@ def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
             _unions[also_drop] = dropped
     fields = head.fields
     if head.underscores:
-        dropped = dropped | _named_by_connection(head)
-        forged = dropped | _FRAMING
-        return b"".join([b"%b: %b\r\n" % field for field in head.headers if _passes(field[0], dropped, forged)])
+        dropped = dropped | _spelt_otherwise(fields, dropped)
     if dropped.isdisjoint(fields):
         return head.block
-    dropped = dropped | _named_by_connection(head)
+    named = fields.get(b"connection")
+    if named is not None and named != b"keep-alive":
+        options = {option.strip(b" \t") for option in named.lower().split(b",")}
+        if not options <= _COMMON_OPTIONS:
+            dropped = dropped | {name for name in options - END_TO_END if not name.startswith(b"x-forwarded-")}
+    lines = head.block.splitlines(keepends=True)
+    if len(lines) == len(fields) == len(head.headers):  # no name comes twice, so names and lines go side by side
+        names = list(fields)
+        for name in dropped.intersection(fields):
+            lines[names.index(name)] = b""
+        return b"".join(lines)
     return b"".join([b"%b: %b\r\n" % field for field in head.headers if field[0].lower() not in dropped])
 
 
-def _named_by_connection(head: Head) -> frozenset[bytes]:
-    """Fields that Connection makes those of this hop."""
-    named = head.fields.get(b"connection")
-    if named is None:
-        return _NOTHING
-    options = frozenset([option.strip(b" \t") for option in named.lower().split(b",")])
-    if options <= _COMMON_OPTIONS:
-        return _NOTHING
-    return frozenset([name for name in options - END_TO_END if not name.startswith(b"x-forwarded-")])
-
-
-_COMMON_OPTIONS: Final = frozenset({b"keep-alive", b"close", b"upgrade"})
-_FRAMING: Final = frozenset({b"host", b"content-length"})
-"""Names beside HOP_BY_HOP that no alias with `_` may reach an application under."""
-
-
-def _passes(name: bytes, dropped: frozenset[bytes], forged: frozenset[bytes]) -> bool:
-    return canonical(name) not in forged if b"_" in name else name.lower() not in dropped
+def _spelt_otherwise(fields: dict[bytes, bytes], dropped: frozenset[bytes]) -> frozenset[bytes]:
+    """The names with `_` that read as a name to be dropped, or as one that frames or routes."""
+    return frozenset(name for name in fields if b"_" in name and ((other := canonical(name)) in dropped or other in _FRAMING))

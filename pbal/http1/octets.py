@@ -6,8 +6,8 @@ When none is left, next() gives out what it has decoded, and then None with `tir
 turn of the loop, after begin_turn(). Whoever never calls begin_turn() reads without a budget. Where a turn ends is as
 invisible in what comes out as where octets are cut.
 
-**Buffer.** What is read is taken from the front. From bytes that means a copy of all that is left, so a buffer that is read in
-more than one go becomes a bytearray, whose front can be dropped without moving the rest.
+**Buffer.** What is read is taken from the front. From bytes that means a copy of all that is left, so where much is
+left it becomes a bytearray, whose front can be dropped without moving the rest.
 """
 
 import re
@@ -32,6 +32,8 @@ _CHUNK_START: Final = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;" + VALUE + rb"*+)?\
 REMEMBERED: Final = 4096
 """Octets of a head worth remembering: an idle connection keeps them."""
 
+LITTLE: Final = 4096
+"""Octets that are copied faster than a bytearray is made."""
 _UNBUDGETED: Final = 1 << 60
 _SINGLE: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
@@ -114,8 +116,8 @@ class Reader:
     def _drop(self, end: int) -> None:
         """Take the octets before `end` from the buffer."""
         buffer = self._buffer
-        if end >= len(buffer):
-            self._buffer = b""
+        if len(buffer) - end <= LITTLE:
+            self._buffer = bytes(buffer[end:])
         elif isinstance(buffer, bytearray):
             del buffer[:end]
         else:

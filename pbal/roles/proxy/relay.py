@@ -337,7 +337,7 @@ class Relay(Attendant):
             more = b"Date: %b\r\n" % http_date(self.role.clock.epoch())
         offer = upgrade_offer(head)
         if offer:
-            more += b"Upgrade: %b\r\n" % offer
+            more += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % offer
         self.phase = ANSWERING
         self.stream.start(exchange, head, block, more)
         return head.framing == 0
