@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from pbal.http1.conditional import etag_for, evaluate, parse_http_date
+from pbal.http1.encoder import chunk, http_date, status_line
 from pbal.http1.events import CHUNKED, END, UNTIL_CLOSE, BadRequest, BadResponse, Malformed, ResponseHead
 from pbal.http1.headers import KNOWN_FORWARDING, canonical, forwardable_block, upgrade_offer
 from pbal.http1.reader import Limits, RequestReader, ResponseReader
-from pbal.http1.encoder import chunk, http_date, status_line
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.http"))
 
@@ -256,7 +256,7 @@ def test_lf_is_the_only_leniency(response):
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_limits_of_a_response(end):
+def test_limits_of_a_response(end: bytes) -> None:
     """Its own: no line has a limit of a request's target, and heads with LF are measured like those with CRLF."""
     limits = Limits(max_head=8192 + 400, max_fields=2, max_target=20)
 
@@ -384,6 +384,7 @@ def test_a_426_offers_its_upgrade():
         reader = ResponseReader(Limits())
         reader.feed(b"HTTP/1.1 %d X\r\nUpgrade: TLS/1.0, HTTP/1.1\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n" % status)
         head = reader.next()
+        assert isinstance(head, ResponseHead)
         assert (upgrade_offer(head), forwardable_block(head)) == (offer, b"Content-Length: 0\r\n")
 
 

@@ -27,6 +27,17 @@ def turn(reader: Any) -> list[Any]:
     return out
 
 
+def _turn(reader: Any, out: list[Any]) -> None:
+    """The events of one turn, comparable, put behind those before."""
+    while (event := reader.next()) is not None:
+        if not isinstance(event, bytes):
+            out.append("end" if event is END else (repr(event), event.block))
+        elif out and isinstance(out[-1], bytes):
+            out[-1] += event
+        else:
+            out.append(event)
+
+
 def everything(reader: Any, pieces: list[bytes], eof: bool, steps: int = STEPS) -> list[Any]:
     """The events as comparable values, pieces of body joined, with as many turns of `steps` as the reader wants."""
     out: list[Any] = []
@@ -39,13 +50,7 @@ def everything(reader: Any, pieces: list[bytes], eof: bool, steps: int = STEPS) 
             while True:
                 reader.begin_turn()
                 reader.steps = steps
-                while (event := reader.next()) is not None:
-                    if not isinstance(event, bytes):
-                        out.append("end" if event is END else (repr(event), event.block))
-                    elif out and isinstance(out[-1], bytes):
-                        out[-1] += event
-                    else:
-                        out.append(event)
+                _turn(reader, out)
                 if not reader.tired:
                     break
     except Malformed as refusal:
