@@ -11,6 +11,7 @@ from pbal.http1.events import RequestHead
 from pbal.http1.reader import Limits
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
+from pbal.model.faults import guarded
 from pbal.model.hooks import Bound, HookTable, hooks_of
 from pbal.model.plugin import Plugin
 from pbal.model.trust import Trust
@@ -187,24 +188,28 @@ class Service:
                 wanted.append(plugin_name)
         current = dict(self.plugins)
         chain = [(name, current.get(name) or self._make(name)) for name in wanted]
-        fresh = [plugin for name, plugin in chain if name not in current]
         if self.opened:
-            opened: list[Plugin] = []
-            try:
-                for plugin in fresh:
-                    plugin.check()
-                    plugin.open()
-                    opened.append(plugin)
-            except Exception:
-                for plugin in opened:
-                    plugin.close()
-                raise
-        gone = [plugin for name, plugin in self.plugins if name not in wanted]
+            self._open([(name, plugin) for name, plugin in chain if name not in current], checked=False)
+        gone = [(name, plugin) for name, plugin in self.plugins if name not in wanted]
         self.replace_chain(chain)
-        for plugin in gone:
+        for name, plugin in gone:
             if self.opened:
-                plugin.service_disabled()
-                plugin.close()
+                guarded(self.world, name, plugin.service_disabled)
+                guarded(self.world, name, plugin.close)
+
+    def _open(self, plugins: list[tuple[str, Plugin]], checked: bool) -> None:
+        """Open plugins, all or none."""
+        done: list[tuple[str, Plugin]] = []
+        try:
+            for name, plugin in plugins:
+                if not checked:
+                    plugin.check()
+                plugin.open()
+                done.append((name, plugin))
+        except Exception:
+            for name, plugin in done:
+                guarded(self.world, name, plugin.close)
+            raise
 
     def _make(self, name: str) -> Plugin:
         loaded = self.world.loaded_plugin(name)
@@ -248,22 +253,20 @@ class Service:
         """Open the plugins, once. A failure closes those that had opened."""
         if self.opened:
             return
-        done: list[Plugin] = []
-        try:
-            for _, plugin in self.plugins:
-                plugin.open()
-                done.append(plugin)
-        except Exception:
-            for plugin in done:
-                plugin.close()
-            raise
+        self._open(self.plugins, checked=True)
         self.opened = True
+
+    def disabled(self) -> None:
+        """Tell the plugins that the service stopped listening."""
+        if self.opened:
+            for name, plugin in self.plugins:
+                guarded(self.world, name, plugin.service_disabled)
 
     def close(self) -> None:
         """Close plugins and role."""
         if self.opened:
-            for _, plugin in self.plugins:
-                plugin.close()
+            for name, plugin in self.plugins:
+                guarded(self.world, name, plugin.close)
             self.opened = False
         if self.handler is not None:
             self.handler.close()

@@ -258,6 +258,4 @@ class World:
         service.enabled = False
         if self.runtime is not None:
             self.runtime.unlisten(service)
-        for _, plugin in service.plugins:
-            if service.opened:
-                plugin.service_disabled()
+        service.disabled()

@@ -1,0 +1,279 @@
+"""Plugins fail closed and loudly: what would load in silence is refused, and what goes wrong is that request's 500."""
+
+import asyncio
+import sys
+import weakref
+from collections.abc import Callable
+
+import pytest
+from lab import Lab, Pbal, lab, read_response, until
+
+HEAD = "from pbal.api import Exchange, Plugin, Verdict, hook\n\n\nclass Rule(Plugin):\n"
+
+
+def get(path: str = "/page", *fields: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: h", *fields, "", ""]).encode()
+
+
+def plugin(lab: Lab, *lines: str, head: str = HEAD) -> None:
+    """Write the plugin `rule`; lines are of the class, `|` for a further indent."""
+    (lab.folder / "rule.py").write_text(head + "".join(f"    {line.replace('|', '    ')}\n" for line in lines))
+
+
+async def site(lab: Lab, role: str = "web_server", load: str = "LOAD rule", chain: str = "SET plugins = rule") -> Pbal:
+    (lab.folder / "page").write_text("a page")
+    docroot = f"SET docroot = {lab.folder}" if role == "web_server" else ""
+    return await lab.pbal(f"""
+        SERVER plugin_path = {lab.folder}
+        {load}
+        CREATE SERVICE site
+          SET role    = {role}
+          SET listen  = 127.0.0.1:0
+          {docroot}
+          {chain}
+        ENABLE site
+    """)
+
+
+HOOK = "@hook.start_http_request"
+REFUSED = [
+    (("{h}", "async def rule(self, exchange):", "|return Verdict.PASS"), "rule is async"),
+    (("{h}", "def rule(self, exchange):", "|yield Verdict.PASS"), "rule is a generator"),
+    (("{h}", "async def rule(self, exchange):", "|yield Verdict.PASS"), "rule is an asynchronous generator"),
+    (("{h}", "def rule(self):", "|return Verdict.PASS"), "is called with (exchange)"),
+    (("{h}", "def rule(self, exchange, more=1):", "|return Verdict.PASS"), "is called with (exchange)"),
+    (("{h}", "def rule(self, *exchange):", "|return Verdict.PASS"), "is called with (exchange)"),
+    (("@staticmethod", "{h}", "def rule(exchange):", "|return Verdict.PASS"), "staticmethod"),
+    (("{h}", "@staticmethod", "def rule(exchange):", "|return Verdict.PASS"), "staticmethod"),
+    (("{h}", "@property", "def rule(self):", "|return Verdict.PASS"), "property"),
+    (("def start_http_request(self, exchange):", "|return Verdict.PASS"), "is not marked"),
+    (("{h}", "def a(self, exchange):", "|return Verdict.PASS", "{h}", "def b(self, exchange):", "|return Verdict.PASS"), "both claim"),
+    (("{h}", "def a(self, exchange):", "|return Verdict.PASS", "def a(self, exchange):", "|return Verdict.PASS"), "is marked"),
+    (("roles = frozenset({'web_server'})", "@hook.select_service", "def a(self, exchange):", "|return Verdict.PASS"), "would never run"),
+    (("roles = 'web_server'",), "frozenset"),
+    (("roles = frozenset({'web_sever'})",), "web_sever"),
+    (("async def open(self):", "|self.ready = True"), "open is async"),
+    (("def quiesce(self):", "|self.ready = True"), "quiesce is awaited"),
+    (("def changed(self):", "|self.ready = True"), "changed is called as changed(tunable)"),
+    (("def wants_body(self):", "|return False"), "wants_body"),
+    (("@hook.start_http_requests", "def a(self, exchange):", "|return Verdict.PASS"), "did you mean 'start_http_request'"),
+]
+
+
+@pytest.mark.parametrize(("lines", "said"), REFUSED)
+def test_what_would_load_in_silence_is_refused(lines: tuple[str, ...], said: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        pbal = await site(lab, load="", chain="")
+        plugin(lab, *(line.replace("{h}", HOOK) for line in lines))
+        answer = await pbal.say("LOAD rule")
+        assert answer.startswith("ERROR: ") and said in answer, answer
+        assert "rule" not in pbal.world.plugins
+        assert not [name for name in sys.modules if name.startswith("pbal_loaded_rule")]
+
+    run()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pbal.server", "import pbal", "from pbal import server", "from pbal.model.world import World", "from pbal.server import *",
+        "import importlib; importlib.import_module('pbal.server')", "__import__('pbal.net')", "from .. import server",
+        "import sys; sys.modules['pbal.server']", "import pbal.api\npbal.server",
+    ],
+)  # fmt: skip
+def test_other_doors_are_shut_and_the_line_is_said(line: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        pbal = await site(lab, load="", chain="")
+        plugin(lab, "pass", head=f"# a comment\n{line}\n{HEAD}")
+        answer = await pbal.say("LOAD rule")
+        assert answer.startswith("ERROR: ") and "pbal.api" in answer, answer
+        assert f"rule.py:{2 + line.count(chr(10))}" in answer
+
+    run()
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("True", "returned True"), ("None", "returned None"), ("'taken'", "returned 'taken'"), ("1", "returned 1"),
+        ("self.later(exchange)", "coroutine that nobody runs"), ("(x for x in ())", "generator"), ("Verdict", "not Verdict.PASS"),
+    ],
+)  # fmt: skip
+def test_a_verdict_that_is_none_is_a_fault_and_never_a_pass(returned: str, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        plugin(lab, HOOK, "def rule(self, exchange):", f"|return {returned}", "async def later(self, exchange):", "|return Verdict.PASS")
+        pbal = await site(lab)
+        reader, writer = await pbal.connect("site")
+        for number in (1, 2):
+            writer.write(get())
+            assert (await read_response(reader)).status == 500
+            assert pbal.counts["plugin_errors"] == number
+        assert "plugin rule generation 1, hook start_http_request" in caplog.text and said in caplog.text
+        assert "rule.py:" in caplog.text
+
+    run()
+
+
+@lab
+async def test_faults_of_one_kind_are_logged_once_and_counted(lab: Lab) -> None:
+    plugin(lab, HOOK, "def rule(self, exchange):", "|return exchange.nonsense")
+    pbal = await site(lab)
+    reader, writer = await pbal.connect("site")
+    for _ in range(50):
+        writer.write(get())
+        assert (await read_response(reader)).status == 500
+    assert pbal.counts["plugin_errors"] == 50
+    assert pbal.counts["log_lines_limited"] == 49
+    assert "errors 50" in await pbal.say("show plugins")
+
+
+@lab
+async def test_a_hook_that_raises_after_it_answered_or_handed_on_answers_nothing_more(lab: Lab) -> None:
+    plugin(lab, HOOK, "def rule(self, exchange):", "|exchange.respond(403, (), b'no')", "|raise ValueError('late')")
+    pbal = await site(lab)
+    reader, writer = await pbal.connect("site")
+    writer.write(get() + get())
+    for _ in range(2):
+        assert (await read_response(reader)).status == 403
+    assert pbal.counts["plugin_errors"] == 2 and pbal.counts["requests"] == 2
+
+
+@lab
+async def test_exit_in_a_hook_ends_the_hook_and_not_the_server(lab: Lab) -> None:
+    plugin(lab, HOOK, "def rule(self, exchange):", "|raise SystemExit(3)")
+    pbal = await site(lab)
+    assert (await pbal.ask("site", get())).status == 500
+    assert (await pbal.ask("site", get())).status == 500
+
+
+@lab
+async def test_a_slow_hook_is_named(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    plugin(lab, HOOK, "def rule(self, exchange):", "|end = time.monotonic() + 0.06", "|while time.monotonic() < end:", "||pass",
+           "|return Verdict.PASS", head=f"import time\n{HEAD}")  # fmt: skip
+    pbal = await site(lab)
+    assert (await pbal.ask("site", get())).body == b"a page"
+    assert "plugin rule" in caplog.text and "start_http_request" in caplog.text and " ms" in caplog.text
+
+
+@lab
+async def test_traffic_goes_on_while_a_module_works_at_its_import(lab: Lab) -> None:
+    plugin(lab, HOOK, "def rule(self, exchange):", "|return Verdict.PASS")
+    pbal = await site(lab)
+    gate = lab.folder / "gate"
+    wait = f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.005)\n"
+    plugin(lab, HOOK, "def rule(self, exchange):", "|exchange.respond(200, (), b'new')", "|return Verdict.TAKEN", head=wait + HEAD)
+    reloading = asyncio.create_task(pbal.say("RELOAD rule"))
+    for _ in range(20):
+        assert (await pbal.ask("site", get())).body == b"a page"
+    assert not reloading.done()
+    gate.write_text("")
+    assert await reloading == "OK"
+    assert (await pbal.ask("site", get())).body == b"new"
+
+
+@pytest.mark.parametrize(
+    ("method", "make"),
+    [
+        ("def close(self)", lambda pbal: pbal.say("RELOAD rule")),
+        ("def close(self)", lambda pbal: pbal.say("SET site.plugins = none")),
+        ("def service_disabled(self)", lambda pbal: pbal.say("DISABLE site")),
+    ],
+)
+def test_a_fault_in_an_ending_is_logged_with_its_line_and_ends_nothing_else(
+    method: str, make: Callable[[Pbal], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        plugin(lab, f"{method}:", "|raise KeyError('oh')")
+        pbal = await site(lab)
+        assert await make(pbal) == "OK"  # type: ignore[misc]
+        assert "KeyError" in caplog.text and "rule.py:6" in caplog.text, caplog.text
+        assert pbal.counts["plugin_errors"] == 1
+
+    run()
+
+
+@pytest.mark.parametrize(
+    "method", ["def check(self)", "def open(self)", "def adopt(self, carried)", "def carry(self)", "async def quiesce(self)"]
+)
+def test_a_fault_in_a_beginning_refuses_the_reload_with_its_line(method: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        old = "carry" in method or "quiesce" in method
+        broken = (f"{method}:", "|raise KeyError('oh')")
+        plugin(lab, *(broken if old else ("pass",)))
+        pbal = await site(lab)
+        if not old:
+            plugin(lab, *broken)
+        answer = await pbal.say("RELOAD rule")
+        assert answer.startswith("ERROR: ") and "KeyError" in answer and "rule.py:6" in answer, answer
+        assert (await pbal.ask("site", get())).body == b"a page"
+
+    run()
+
+
+@lab
+async def test_an_upload_is_read_whole_for_those_who_want_it_and_streams_past_the_others(lab: Lab) -> None:
+    begun = asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        first = await reader.read(3)
+        begun.set()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n" + first + await reader.readexactly(6 - len(first)))
+
+    origin = await lab.origin(app)
+    plugin(
+        lab, "def wants_body(self, exchange):", "|return exchange.path == b'/whole'", "@hook.proxy_read_request",
+        "def read(self, exchange):", "|if exchange.path == b'/whole':", "||exchange.respond(200, (), exchange.read_body())",
+        "||return Verdict.TAKEN", "|return Verdict.PASS",
+    )  # fmt: skip
+    pbal = await lab.pbal(f"""
+        SERVER plugin_path = {lab.folder}
+        LOAD rule
+        CREATE POOL app
+          POOL app ADD {origin.address}
+        CREATE SERVICE site
+          SET role    = reverse_proxy
+          SET listen  = 127.0.0.1:0
+          SET pool    = app
+          SET plugins = rule
+        ENABLE site
+    """)
+    for path in ("/whole", "/streamed"):
+        reader, writer = await pbal.connect("site")
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc".encode())
+        if path == "/streamed":
+            await asyncio.wait_for(begun.wait(), 10)
+        writer.write(b"def")
+        assert (await read_response(reader)).body == b"abcdef"
+
+
+@pytest.mark.parametrize("returned", ["None", "1", "exchange.nonsense"])
+def test_wants_body_that_does_not_say_is_a_fault(returned: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        plugin(lab, "def wants_body(self, exchange):", f"|return {returned}", "@hook.proxy_read_request",
+               "def read(self, exchange):", "|return Verdict.PASS")  # fmt: skip
+        pbal = await site(lab)
+        request = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx"
+        assert (await pbal.ask("site", request)).status == 500
+        assert pbal.counts["plugin_errors"] == 1
+
+    run()
+
+
+@lab
+async def test_generations_that_were_replaced_are_freed(lab: Lab) -> None:
+    plugin(lab, HOOK, "def rule(self, exchange):", "|return Verdict.PASS")
+    pbal = await site(lab)
+
+    generations = []
+    for _ in range(10):
+        generations.append(weakref.ref(pbal.world.plugins["rule"].plugin_class))
+        assert await pbal.say("RELOAD rule") == "OK"
+    await until(lambda: not any(generation() for generation in generations), "ten generations to be collected")
+    assert (await pbal.ask("site", get())).body == b"a page"
