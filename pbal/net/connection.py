@@ -165,7 +165,9 @@ class ClientConnection(Stream):
             if self.state is PERSIST_WAIT and self.flags & _WAITS_FOR_TURN:
                 self.flags |= _HALF_CLOSED
                 return True
-            return False  # nothing owed, or a parked poll's client that went
+            self.state = CLOSED  # nothing owed, or a parked poll's client that went
+            self.home.world.leaving.add(self)
+            return True
         if not exchange.body_complete:
             return False  # a body cut off
         self.flags |= _HALF_CLOSED
@@ -636,6 +638,10 @@ class ClientConnection(Stream):
         if self.transport is not None:
             self.deadline = self.home.world.clock.now() + (self.service.values["idle_timeout"] or inf)
             self.transport.close()
+
+    def depart(self) -> None:
+        """See model.leaving."""
+        self._close()
 
     def abort(self) -> None:
         """Close at once."""
