@@ -20,6 +20,7 @@ COMPILED: Final = (
     "pbal.http1.encoder",
     "pbal.model.clock",
     "pbal.model.exchange",
+    "pbal.model.pace",
     "pbal.model.pool",
     "pbal.net.backend",
     "pbal.net.connection",

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pbal.model.clock import Clock
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
-from pbal.model.leaving import Leaving
+from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
@@ -89,7 +89,7 @@ class World:
         self.server: dict[str, Any] = {t.name: None if t.default is None else t.parse(t.default) for t in SERVER}
         self.server_explicit: dict[str, str] = {}
         self.counters = Counters()
-        self.leaving = Leaving()
+        self.pace = Pace()
         self.clients: set[Any] = set()
         """Every open client connection, consoles included."""
         self.backends: set[Any] = set()

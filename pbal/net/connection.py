@@ -40,6 +40,7 @@ from pbal.http1.encoder import HEAD_ONLY, KEEP, OLD
 from pbal.http1.events import END, UNTIL_CLOSE, BadRequest, RequestHead, ResponseHead
 from pbal.http1.reader import RequestReader
 from pbal.model.exchange import ANSWERING, Exchange, Fields, OnLost, Parked, Stream
+from pbal.model.pace import SLICE
 from pbal.model.service import Service
 from pbal.net.linger import CLASS_NAMES, Lingering, peer_name
 from pbal.observe.sockets import Kind, SocketInfo
@@ -134,10 +135,17 @@ class ClientConnection(Stream):
         if reader is None:
             reader = self.reader = RequestReader(self.home.handler.limits)  # type: ignore[union-attr]
         reader.feed(data)
-        if state is PARKED_STATE or (exchange is not None and exchange.body_complete):
+        if state is PARKED_STATE or (exchange is not None and exchange.body_complete) or self.flags & _WAITS_FOR_TURN:
             if reader.buffered > READ_AHEAD:
                 self._too_far_ahead()
             return
+        if exchange is None:
+            pace = self.home.world.pace
+            pace.begun += 1
+            if pace.begun > SLICE:
+                self.flags |= _WAITS_FOR_TURN
+                pace.later(self._read_on)
+                return
         self.advance()
 
     def _too_far_ahead(self) -> None:
@@ -162,11 +170,11 @@ class ClientConnection(Stream):
                 exchange.sink.body_end()
             return True
         if exchange is None:
-            if self.state is PERSIST_WAIT and self.flags & _WAITS_FOR_TURN:
+            if self.state in (PERSIST_WAIT, READING_HEADERS) and self.flags & _WAITS_FOR_TURN:
                 self.flags |= _HALF_CLOSED
                 return True
             self.state = CLOSED  # nothing owed, or a parked poll's client that went
-            self.home.world.leaving.add(self)
+            self.home.world.pace.later(self._close)
             return True
         if not exchange.body_complete:
             return False  # a body cut off
@@ -638,10 +646,6 @@ class ClientConnection(Stream):
         if self.transport is not None:
             self.deadline = self.home.world.clock.now() + (self.service.values["idle_timeout"] or inf)
             self.transport.close()
-
-    def depart(self) -> None:
-        """See model.leaving."""
-        self._close()
 
     def abort(self) -> None:
         """Close at once."""
