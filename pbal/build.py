@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Final
 
 COMPILED: Final = (
+    "pbal.console.management",
     "pbal.http1.events",
     "pbal.http1.headers",
     "pbal.http1.reader",
@@ -22,6 +23,8 @@ COMPILED: Final = (
     "pbal.model.exchange",
     "pbal.model.pace",
     "pbal.model.pool",
+    "pbal.model.service",
+    "pbal.model.trust",
     "pbal.net.backend",
     "pbal.net.connection",
     "pbal.net.linger",

@@ -127,10 +127,10 @@ async def test_a_deadline_that_fails_ends_its_own_connection_only(lab, monkeypat
 async def test_a_role_whose_tick_fails_stops_no_deadline(lab, monkeypatch):
     pbal = await lab.pbal(SITE.format(folder=lab.folder, timeout="300ms"))
 
-    def fails(now: float) -> None:
+    def fails(role: object, now: float) -> None:
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(pbal.world.service("site").handler, "tick", fails)
+    monkeypatch.setattr(type(pbal.world.service("site").handler), "tick", fails)
     await until(lambda: pbal.counts["tick_errors"] >= 2, "the tick to go on")
     reader, writer = await pbal.connect("site")
     writer.write(b"GET / HT")
