@@ -2,7 +2,8 @@
 
 When a network breaks, a room closes or a server comes back, a thousand ends or requests come in one look at the sockets, and nothing
 that is written goes out before the last of them is served. So a connection whose peer has left only says so, and is
-closed when its turn comes; and after SLICE requests the next ones wait for a turn, in the order of their coming.
+closed when its turn comes; and after SLICE requests the next ones wait for a turn. Who was served before goes before who comes
+for the first time: a crowd that arrives does not hold up those who are there. Some newcomers are served in each turn, whatever comes.
 
 Where few come at once this costs an addition each: `begun` counts on over the turns, and only the request that finds it full asks for
 the next turn, which empties it.
@@ -13,30 +14,57 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-SLICE: Final = 64
-"""Requests begun, or connections closed, in one turn: about two milliseconds."""
+SLICE: Final = 32
+"""Requests begun, or connections closed, in one turn: about one millisecond."""
+NEWCOMERS: Final = 8
+"""How many of the requests are of newcomers, if so many wait."""
+
+Call = Callable[[], None]
 
 
 class Pace:
     """That of one server."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._known: deque[Call] = deque()
+        self._new: deque[Call] = deque()
+        self._leaving: deque[Call] = deque()
+        self._scheduled = False
         self.begun = 0
         """Requests begun without waiting, since a turn was last asked for. Above SLICE: wait."""
 
-    def later(self, call: Callable[[], None]) -> None:
-        """Call this when its turn comes."""
-        self._waiting.append(call)
-        if len(self._waiting) == 1:
+    def wait(self, begin: Call, known: bool) -> None:
+        """Begin a request when its turn comes. `known`: the connection had one before."""
+        (self._known if known else self._new).append(begin)
+        self._schedule()
+
+    def leave(self, close: Call) -> None:
+        """Close a connection when its turn comes."""
+        self._leaving.append(close)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        waiting = self._waiting
-        for _ in range(min(SLICE, len(waiting))):
-            waiting.popleft()()
-        if waiting:
-            self.begun = SLICE  # who comes now stands behind
-            asyncio.get_running_loop().call_soon(self._turn)
-        else:
+        self._scheduled = False
+        known, new, leaving = self._known, self._new, self._leaving
+        self.begun = SLICE  # who is begun in the middle of this stands behind
+        if known or new:
+            left = SLICE - _some(known, SLICE - min(NEWCOMERS, len(new)))
+            _some(new, left)
+        _some(leaving, SLICE)
+        if not known and not new:
             self.begun = 0
+        if known or new or leaving:
+            self._schedule()
+
+
+def _some(waiting: deque[Call], most: int) -> int:
+    """Carry out at most so many; how many it were."""
+    number = min(most, len(waiting))
+    for _ in range(number):
+        waiting.popleft()()
+    return number

@@ -144,7 +144,7 @@ class ClientConnection(Stream):
             pace.begun += 1
             if pace.begun > SLICE:
                 self.flags |= _WAITS_FOR_TURN
-                pace.later(self._read_on)
+                pace.wait(self._read_on, self.requests > 0)
                 return
         self.advance()
 
@@ -174,7 +174,7 @@ class ClientConnection(Stream):
                 self.flags |= _HALF_CLOSED
                 return True
             self.state = CLOSED  # nothing owed, or a parked poll's client that went
-            self.home.world.pace.later(self._close)
+            self.home.world.pace.leave(self._close)
             return True
         if not exchange.body_complete:
             return False  # a body cut off
