@@ -49,6 +49,10 @@ EDGES: Final[dict[str, frozenset[str]]] = {
 """From a taken exchange back to NEW: a plugin that had to wait hands it to a service."""
 
 
+UNSENDABLE: Final = b"The answer could not be sent.\n"
+"""The body of the 500 that stands for it."""
+
+
 class Parked(Protocol):
     """What a client connection tells of a request that is parked on it."""
 
@@ -108,7 +112,7 @@ class Waiting(metaclass=ABCMeta):
 
     @abstractmethod
     def answer(self, record: Parked, status: int, fields: Fields, body: bytes, on_lost: OnLost | None) -> bool:
-        """As Stream.respond, for the request parked under `record`. False also when another is served there by now."""
+        """As Exchange.respond, for the request parked under `record`. False also when another is served there by now."""
 
     @abstractmethod
     def repark(self, record: Parked) -> bool:
@@ -191,8 +195,8 @@ class Stream(Waiting):
         """Keep the client without an exchange, until Waiting.answer(), Waiting.kick() or record.gone()."""
 
     @abstractmethod
-    def withdraw(self, record: Parked) -> None:
-        """Take a park() back, with record.gone(): whoever parked has failed. respond() is possible again."""
+    def withdraw(self, exchange: "Exchange", record: Parked) -> None:
+        """Take a park() back, with record.gone(): whoever parked has failed. respond() to `exchange` is possible again."""
 
 
 class Exchange:
@@ -295,27 +299,35 @@ class Exchange:
     def enter(self, stage: str) -> None:
         """Go on to a stage. Raises: AnswerRefused if there is no such edge."""
         if stage not in EDGES[self.stage]:
-            self.service.world.counters.counts["answers_refused"] += 1
-            raise AnswerRefused(f"the request is {self.stage} already: {self.method!r} {self.request.target[:100]!r}")
+            raise self._refused(f"the request is {self.stage} already")
         if self.stage is TAKEN:
             self.service.world.taken.pop(self, None)
         self.stage = stage
+
+    def _refused(self, why: str) -> AnswerRefused:
+        """The exception to raise. Who answers late does so where nobody catches it: the log names the plugin."""
+        world = self.service.world
+        world.counters.counts["answers_refused"] += 1
+        text = f"{why}: {self.method!r} {self.request.target[:100]!r}"
+        if self.owner:
+            world.log_limited(f"answer refused {self.owner}", "plugin %s: an answer was refused: %s", self.owner, text)
+        return AnswerRefused(text)
 
     def respond(self, status: int, fields: Fields = (), body: bytes = b"", on_lost: OnLost | None = None) -> bool:
         """Answer whole. False: the client has gone.
 
         Content-Length, Connection and what else frames a message is added, and not taken from `fields`.
         `on_lost`: see Stream.respond.
-        Raises: AnswerRefused if an answer began already; IllegalField for a status, field or body that cannot be sent:
-        the client then has its 500.
+        Raises: AnswerRefused if an answer began already; IllegalField for a status, field or body that cannot be sent, and
+        whatever making the fields raises: the client then has its 500.
         """
         if self.stage is ENDED and not self.status:
             return False
         self.enter(ANSWERING)
         try:
             return self.stream.respond(self, status, fields, body, on_lost)
-        except IllegalField:
-            self.stream.respond(self, 500, (), b"The answer could not be sent.\n", None)
+        except BaseException:
+            self.stream.respond(self, 500, (), UNSENDABLE, None)
             raise
 
     def park(self, record: Parked) -> Waiting:
@@ -332,11 +344,14 @@ class Exchange:
     def hand_to(self, service: "Service") -> None:
         """Give the exchange to another service, as a selector does.
 
-        Raises: AnswerRefused; ConfigError if the service's role answers no requests, or it is itself being selected for ever.
+        Raises: AnswerRefused, also for a request whose body came meanwhile and was dropped (take it in proxy_read_request to keep
+        it); ConfigError if the service's role answers no requests, or it is itself being selected for ever.
         """
         handler = service.handler
         if handler is None:
             raise ConfigError(f"service '{service.name}' (role {service.role or 'none'}) answers no requests")
+        if self.request.framing and self._body is None and (self.received or self.body_complete):
+            raise self._refused("the body of the request is not there any more")
         self.enter(NEW)
         for rule in self.service.header_rules.values():
             self.request = self.request.altered(rule.name, rule.value)
@@ -358,7 +373,7 @@ class Exchange:
         """Whoever had it cannot answer: an error as long as that can be said, then a visible cut."""
         if self.stage is PARKED and self.record is not None:
             record, self.record = self.record, None
-            self.stream.withdraw(record)
+            self.stream.withdraw(self, record)
             self.stage = NEW
         if self.stage is ANSWERING:
             self.stream.cut(self)

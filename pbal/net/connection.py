@@ -39,7 +39,7 @@ from pbal.http1 import encoder
 from pbal.http1.encoder import HEAD_ONLY, KEEP, OLD
 from pbal.http1.events import END, UNTIL_CLOSE, BadRequest, RequestHead, ResponseHead
 from pbal.http1.reader import RequestReader
-from pbal.model.exchange import ANSWERING, Exchange, Fields, OnLost, Parked, Stream
+from pbal.model.exchange import ANSWERING, UNSENDABLE, Exchange, Fields, OnLost, Parked, Stream
 from pbal.model.pace import SLICE
 from pbal.model.service import Service
 from pbal.net.linger import CLASS_NAMES, Lingering, peer_name
@@ -457,7 +457,11 @@ class ClientConnection(Stream):
         facts = self.flags & _FACTS
         if not (self.home.enabled and not self.home.world.draining):
             facts &= ~KEEP
-        data = encoder.whole(status, fields, body, facts, self._server(), self._epoch())
+        try:
+            data = encoder.whole(status, fields, body, facts, self._server(), self._epoch())
+        except BaseException:
+            self.answer(record, 500, (), UNSENDABLE, None)
+            raise
         self.record = None
         self._deliver(data, on_lost)
         self._next(facts, True)
@@ -620,10 +624,12 @@ class ClientConnection(Stream):
                 self.reader = None  # and with it what it remembers of the head
         return self
 
-    def withdraw(self, record: Parked) -> None:
+    def withdraw(self, exchange: Exchange, record: Parked) -> None:
         """See Stream."""
         if self.record is record and self.state is PARKED_STATE:
             self.record = None
+            self.exchange = exchange
+            self.state = WAIT_RES
             record.gone()
 
     def repark(self, record: Parked) -> bool:

@@ -116,6 +116,7 @@ class WebServer(HttpRole):
             self._send(exchange, found)
 
     def _send(self, exchange: Exchange, file: OpenFile) -> None:
+        exchange.enter(SERVED)
         etag = etag_for(file.mtime_ns, file.size)
         mtime = file.mtime_ns // 10**9
         modified = min(max(mtime, 0), self.clock.epoch())  # RFC 9110 section 8.8.2.1: never later than Date
@@ -139,7 +140,6 @@ class WebServer(HttpRole):
         more = b"Date: %b\r\nContent-Length: %d\r\n" % (http_date(self.clock.epoch()), file.size)
         if self.service.values["server_tokens"]:
             more = b"Server: pbal\r\n" + more
-        exchange.enter(SERVED)
         exchange.stream.start(exchange, response, response.block, more)
         if exchange.method == b"HEAD" or not file.size:
             os.close(file.fd)
