@@ -13,7 +13,9 @@ from pbal.schema.commands import OK, CommandError, Reply, command
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST = re.compile(r"[A-Za-z0-9._~-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
-_OURS = frozenset({"connection", "content-length", "transfer-encoding", "keep-alive", "te", "trailer", "upgrade", "via"})
+_OURS = frozenset(
+    {"connection", "content-length", "transfer-encoding", "keep-alive", "te", "trailer", "upgrade", "via", "proxy-connection"}
+)
 """Fields that frame messages or are this hop's: a rule about them would break the protocol."""
 
 
@@ -120,7 +122,7 @@ def header_insert(session: Session, service: Service, field: str, field_value: s
     Source: Perlbal manual, HEADER. differs: case is kept; an error where it would have no effect.
     """
     name = _name(field)
-    if any(ord(character) < 32 and character != "\t" for character in field_value):
+    if any((ord(character) < 32 and character != "\t") or character == "\x7f" for character in field_value):
         raise CommandError("a field value holds no control characters", "field_value")
     if name.lower() == b"host" and not _HOST.fullmatch(field_value):
         raise CommandError(f"not a host: '{field_value}'", "field_value")

@@ -42,10 +42,13 @@ class EndOfBody:
 END: Final = EndOfBody()
 
 
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+
+
 class Head:
     """What requests and responses share. Readers may give out the same head twice: it is not to be changed."""
 
-    __slots__ = ("block", "fields", "forwarded", "framing", "headers", "keep_alive", "minor", "underscores")
+    __slots__ = ("block", "fields", "forwarded", "framing", "headers", "keep_alive", "minor", "ours", "underscores")
 
     minor: int
     """0 or 1; HTTP/1.x with x above 1 counts as 1."""
@@ -63,10 +66,18 @@ class Head:
     """What headers.forwardable_block made of it last, and for which fields to drop."""
     underscores: bool
     """Whether a field's name has a `_`, which many an application reads as `-`."""
+    ours: frozenset[bytes]
+    """Names, lower case and with `-` for `_`, of fields that a plugin or a HEADER statement set: the peer has no say in them."""
 
     def __init__(self) -> None:
         self.forwarded = None
+        self.ours = _NOTHING
         self.underscores = False
+
+
+def canonical(name: bytes) -> bytes:
+    """A field's name as a CGI-like application tells it apart: lower case, `_` read as `-`."""
+    return name.lower().replace(b"_", b"-")
 
 
 class RequestHead(Head):
@@ -88,23 +99,28 @@ class RequestHead(Head):
     """The protocols asked for, or b"". An h2c upgrade is not passed on: it would hide requests from us."""
 
     def without_underscores(self) -> "RequestHead":
-        """A copy without the fields whose names hold `_`."""
-        other = self._copy([field for field in self.headers if b"_" not in field[0]])
-        other.fields = {key: text for key, text in self.fields.items() if b"_" not in key}
-        other.underscores = False
+        """A copy without the fields whose names hold `_`, but for those set here."""
+        ours = self.ours
+        other = self._copy([field for field in self.headers if b"_" not in field[0] or canonical(field[0]) in ours])
+        other.fields = {key: text for key, text in self.fields.items() if b"_" not in key or canonical(key) in ours}
+        other.underscores = b"_" in b"".join(other.fields)
         return other
 
     def altered(self, name: bytes, value: bytes | None) -> "RequestHead":
         """A copy with one field in place of all of that name; None: without it. The framing stays as it was read."""
-        wanted = name.lower().replace(b"_", b"-")
-        other = self._copy([field for field in self.headers if field[0].lower().replace(b"_", b"-") != wanted])
-        other.fields = {key: text for key, text in self.fields.items() if key.replace(b"_", b"-") != wanted}
-        if value is not None:
+        wanted = canonical(name)
+        other = self._copy([field for field in self.headers if canonical(field[0]) != wanted])
+        other.fields = {key: text for key, text in self.fields.items() if canonical(key) != wanted}
+        if wanted == b"host":
+            other.host = value or b""
+        if value is None:
+            other.ours = self.ours - {wanted}
+        else:
+            other.ours = self.ours | {wanted}
             other.headers.append((name, value))
             other.fields[name.lower()] = value
-            if wanted == b"host":
-                other.host = value
             other.block += b"%b: %b\r\n" % (name, value)
+            other.underscores = other.underscores or b"_" in name
         return other
 
     def _copy(self, headers: list[tuple[bytes, bytes]]) -> "RequestHead":
@@ -112,7 +128,7 @@ class RequestHead(Head):
         other = RequestHead()
         other.method, other.target, other.path, other.query, other.host = self.method, self.target, self.path, self.query, self.host
         other.minor, other.framing, other.keep_alive, other.underscores = self.minor, self.framing, self.keep_alive, self.underscores
-        other.expect_continue, other.upgrade = self.expect_continue, self.upgrade
+        other.expect_continue, other.upgrade, other.ours = self.expect_continue, self.upgrade, self.ours
         other.headers = headers
         other.block = b"".join([b"%b: %b\r\n" % field for field in headers])
         return other

@@ -7,7 +7,7 @@ travel on under the one spelling does not under the other. Reader and head say w
 
 from typing import Final
 
-from pbal.http1.events import Head, ResponseHead
+from pbal.http1.events import Head, ResponseHead, canonical
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -37,11 +37,6 @@ _COMMON_OPTIONS: Final = frozenset({b"keep-alive", b"close", b"upgrade"})
 _unions: dict[frozenset[bytes], frozenset[bytes]] = {_NOTHING: HOP_BY_HOP}
 
 
-def canonical(name: bytes) -> bytes:
-    """A field's name as a CGI-like application tells it apart: lower case, `_` read as `-`."""
-    return name.lower().replace(b"_", b"-")
-
-
 def upgrade_offer(head: ResponseHead) -> bytes:
     """The protocols a 426 asks for, to be sent on with `Connection: Upgrade`; b"" for other responses (RFC 9110 section 15.5.22)."""
     return head.fields.get(b"upgrade", b"") if head.status == 426 else b""
@@ -61,7 +56,8 @@ def forwardable_block(head: Head, also_drop: frozenset[bytes] = _NOTHING) -> byt
 
 
 def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
-    dropped = _unions.get(also_drop)
+    ours = head.ours
+    dropped = _unions.get(also_drop) if not ours else (HOP_BY_HOP - ours) | also_drop
     if dropped is None:
         dropped = HOP_BY_HOP | also_drop
         if len(_unions) < 64:  # callers use a few constant sets
@@ -75,7 +71,9 @@ def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
     if named is not None and named != b"keep-alive":
         options = {option.strip(b" \t") for option in named.lower().split(b",")}
         if not options <= _COMMON_OPTIONS:
-            dropped = dropped | {name for name in options - END_TO_END if not name.startswith(b"x-forwarded-")}
+            dropped = dropped | {
+                name for name in options - END_TO_END if not name.startswith(b"x-forwarded-") and canonical(name) not in ours
+            }
     lines = head.block.splitlines(keepends=True)
     if len(lines) == len(fields) == len(head.headers):  # no name comes twice, so names and lines go side by side
         names = list(fields)

@@ -65,6 +65,11 @@ _EMPTY_LINE: Final = re.compile(rb"\n\r?\n")
 _FORBIDDEN_BUT_LF: Final = re.compile(rb"\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
+def is_host(value: bytes) -> bool:
+    """Whether a value may stand in a Host field that is not empty (RFC 9110 section 7.2)."""
+    return _HOST.fullmatch(value) is not None
+
+
 class RequestReader(Reader):
     """Reads requests. Raises BadRequest."""
 

@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pbal.http1.encoder import FRAMING_FIELDS, IllegalField, render_fields
-from pbal.http1.events import RequestHead, ResponseHead
+from pbal.http1.events import RequestHead, ResponseHead, canonical
+from pbal.http1.reader import is_host
 from pbal.model.errors import AnswerRefused, ConfigError
 
 if TYPE_CHECKING:
@@ -265,11 +266,15 @@ class Exchange:
         """Change a field of the request for everybody after this hook: in place of all of that name; None removes them.
 
         The head that was read is shared and stays as it is; this exchange gets its own.
+        What is set here is sent on whatever the client says of it: trusted or not, named in its Connection field or not.
         Raises: IllegalField for a name or value that is none, or one that frames the message.
         """
-        if name.lower() in FRAMING_FIELDS:
-            raise IllegalField(f"{name!r} frames the message and cannot be changed")
         render_fields([(name, value or b"")])
+        known = canonical(name)
+        if known in FRAMING_FIELDS:
+            raise IllegalField(f"{name!r} frames the message and cannot be changed")
+        if known == b"host" and value is not None and not is_host(value):
+            raise IllegalField(f"not a host: {value!r:.100}")
         self.request = self.request.altered(name, value)
 
     def read_body(self) -> bytes:

@@ -33,7 +33,7 @@ class HttpRole(RoleHandler):
         """See model.service.RoleHandler."""
         service = self.service
         hooks = service.hooks
-        if exchange.request.underscores and not self._names_allowed(exchange):
+        if exchange.request.underscores and not self.names_allowed(exchange):
             return
         if hooks.start_http_request and chain.run(hooks.start_http_request, exchange):
             return
@@ -51,15 +51,17 @@ class HttpRole(RoleHandler):
                 return
         self.body_read(exchange, reading)
 
-    def _names_allowed(self, exchange: Exchange) -> bool:
+    def names_allowed(self, exchange: Exchange) -> bool:
         """Field names with `_` (header_underscores); False when the request was refused."""
         rule = self.service.values["header_underscores"]
-        if rule == "refuse":
+        if rule == "colliding":
+            return True
+        request = exchange.request.without_underscores()
+        if rule == "refuse" and len(request.headers) < len(exchange.request.headers):
             self.counts["bad_requests"] += 1
             exchange.respond(400, (), b"A header field name has '_' in it.\n")
             return False
-        if rule == "drop":
-            exchange.request = exchange.request.without_underscores()
+        exchange.request = request
         return True
 
     def _size_allowed(self, exchange: Exchange, size: int) -> bool:

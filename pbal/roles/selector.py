@@ -19,6 +19,8 @@ class Selector(HttpRole):
 
     def begin(self, exchange: Exchange) -> None:
         """See model.service.RoleHandler."""
+        if exchange.request.underscores and not self.names_allowed(exchange):
+            return
         hooks = self.service.hooks
         if hooks.start_http_request and chain.run(hooks.start_http_request, exchange):
             return

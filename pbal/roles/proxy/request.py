@@ -6,7 +6,7 @@ and a client's `X-Forwarded_For` must not reach an application as X-Forwarded-Fo
 
 from typing import Final
 
-from pbal.http1.events import CHUNKED, RequestHead
+from pbal.http1.events import CHUNKED, RequestHead, canonical
 from pbal.http1.headers import KNOWN_FORWARDING, forwardable_block
 from pbal.model.exchange import Exchange
 from pbal.model.service import Service
@@ -28,6 +28,8 @@ def request_octets(exchange: Exchange, service: Service, node: str, size: int | 
         before = request.fields.get(b"x-forwarded-for")
         if before:
             forwarded_for = before + b", " + peer
+    if request.ours or request.underscores:
+        dropped, forwarded_for = _set_or_misspelt(request, dropped, forwarded_for)
     own: list[tuple[bytes, bytes]] = []
     if (
         not target.startswith(b"/") or request.expect_continue or size is not None or request.framing == CHUNKED or not request.host
@@ -55,6 +57,18 @@ def request_octets(exchange: Exchange, service: Service, node: str, size: int | 
     return b"%b %b HTTP/1.1\r\n%b%bVia: 1.%d %b\r\n\r\n" % (request.method, target, block, more, request.minor, via)
 
 
+def _set_or_misspelt(request: RequestHead, dropped: frozenset[bytes], forwarded_for: bytes) -> tuple[frozenset[bytes], bytes]:
+    """Fields to drop, and X-Forwarded-For, where fields were set here or have a `_` in their names.
+
+    What was set here needs nobody's trust. A trusted peer says forwarding fields by their names; one with `_` is what it let pass.
+    """
+    ours = request.ours
+    misspelt = {name for name in request.fields if b"_" in name and canonical(name) in KNOWN_FORWARDING - ours}
+    if b"x-forwarded-for" in ours:
+        forwarded_for = next(value for name, value in request.headers if canonical(name) == b"x-forwarded-for")
+    return (dropped - ours) | _TRUSTED | misspelt, forwarded_for
+
+
 def _unusual(
     request: RequestHead, node: str, size: int | None, dropped: frozenset[bytes], own: list[tuple[bytes, bytes]]
 ) -> tuple[bytes, frozenset[bytes]]:
@@ -65,7 +79,7 @@ def _unusual(
         if request.method == b"OPTIONS" and request.target.count(b"/") == 2 and not request.query:
             target = b"*"  # RFC 9112 section 3.2.4
         dropped |= {b"host"}
-        own.append((b"Host", request.host))
+        own.append((b"Host", request.host or node.encode()))
     elif b"host" not in request.fields:  # HTTP/1.0 may do without; what goes out is HTTP/1.1
         own.append((b"Host", node.encode()))
     if size is not None:
