@@ -68,12 +68,18 @@ class Trust:
 
 
 def _address(said: bytes) -> bytes:
-    """An address without port and brackets, b"" for what is none."""
+    """An address without port and brackets, b"" for what is none. A zone means something to its own host only, and may be any text."""
     if said.startswith(b"["):
         said = said[1:].partition(b"]")[0]
     elif said.count(b":") == 1:
         said = said.partition(b":")[0]
     try:
-        return str(ipaddress.ip_address(said.decode("ascii"))).encode()
+        parsed = ipaddress.ip_address(said.decode("ascii"))
     except ValueError:
         return b""
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.scope_id is not None:
+            return b""
+        if parsed.ipv4_mapped is not None:  # RFC 4291 section 2.5.5.2: as peers' addresses are read
+            return str(parsed.ipv4_mapped).encode()
+    return str(parsed).encode()

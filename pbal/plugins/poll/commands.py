@@ -35,7 +35,10 @@ def _name(poll: "Poll", key: bytes) -> str:
 
 
 def show_parked(session: Any, service: Service | None = None, glob: str | None = None, count: int | None = None) -> Reply:
-    """List parked polls: id, service, queues, client, age and time left (seconds), looks at the store; LIKE matches queue names."""
+    """List parked polls: id, service, queues, client, age and time left (seconds), looks at the store; LIKE matches queue names.
+
+    The client is the peer's address and port; behind trusted proxies, the address that they say.
+    """
 
     wanted = None if glob is None else re.compile(translate(glob).encode("utf-8", "surrogatepass"))
 
@@ -63,7 +66,7 @@ def _parked_row(session: Any, instance: "Poll", poll: Parked, queues: list[str])
         poll.id,
         instance.service.name,
         queues,
-        "" if poll.client is None else poll.client.peer_name,
+        poll.address.decode() or ("" if poll.client is None else poll.client.peer_name),
         world.second - poll.since,
         left,
         looks,

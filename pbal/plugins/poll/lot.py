@@ -8,7 +8,7 @@ Every way out stands beside the way in, and each has a counter:
             gone        the client left (record.gone)
             kicked      by hand, on the console
 
-A parked poll is one record with seven slots. What can be shared is shared: the deadline is the number of a quarter of
+A parked poll is one record of a few slots. What can be shared is shared: the deadline is the number of a quarter of
 a second, one int object for all that end in it; a single queue is its key, not a tuple of one; one poll on a queue stands in
 the index itself. Several on a queue are the keys of a dict, which keeps the order they came in and lets any of them go at
 once: ten thousand polls of one queue that leave together cost what ten thousand of ten thousand queues do.
@@ -25,7 +25,7 @@ QUARTER = 4
 class Parked:
     """One parked poll."""
 
-    __slots__ = ("client", "deadline", "first_sweep", "id", "keys", "lot", "origin", "since")
+    __slots__ = ("address", "client", "deadline", "first_sweep", "id", "keys", "lot", "origin", "since")
 
     def __init__(
         self, lot: "Lot", client: Waiting | None, keys: bytes | tuple[bytes, ...], number: int, since: int, origin: bytes | None
@@ -38,6 +38,8 @@ class Parked:
         self.first_sweep = 0
         self.origin = origin
         self.deadline = 0
+        self.address = b""
+        """The client's, where a trusted proxy said it; b"" where the peer is the client."""
 
     def all_keys(self) -> tuple[bytes, ...]:
         """Keys of the queues it waits for."""

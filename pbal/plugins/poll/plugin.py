@@ -172,7 +172,7 @@ class Poll(Plugin):
         """See Plugin."""
         sweeps = 0 if self.courier is None else self.courier.sweeps
         return {
-            "polls": [(p.client, p.all_keys(), p.deadline, p.id, p.since, p.first_sweep - sweeps, p.origin) for p in self.lot],
+            "polls": [(p.client, p.all_keys(), p.deadline, p.id, p.since, p.first_sweep - sweeps, p.origin, p.address) for p in self.lot],
             "next_id": self.lot.next_id,
             "resident": self.resident_at_open,
             "memory": None if self.memory is None else self.memory.content,
@@ -182,9 +182,9 @@ class Poll(Plugin):
 
     def adopt(self, carried: dict[str, Any]) -> None:
         """See Plugin."""
-        for client, keys, quarter, number, since, first_sweep, origin in carried["polls"]:
+        for client, keys, quarter, number, since, first_sweep, origin, address in carried["polls"]:
             poll = self.lot.park(client, keys, (quarter - 1) / QUARTER, since, origin, number)
-            poll.first_sweep = first_sweep
+            poll.first_sweep, poll.address = first_sweep, address
             client.repark(poll)
         self.lot.next_id = carried["next_id"]
         self.resident_at_open = carried.get("resident", 0)
@@ -336,6 +336,8 @@ class Poll(Plugin):
         # Earlier by up to a tenth, each its own time, so that clients do not come back in step.
         ends = world.clock.now() + self.settings.timeout * (1 - random.random() / 10)
         poll = self.lot.park(None, keys, ends, world.second, origin)
+        if exchange.client_address != exchange.stream.peer:
+            poll.address = exchange.client_address
         poll.client = exchange.park(poll)
         self.counts["poll_parked"] += 1
         self.counts["poll_parked_ever"] += 1
