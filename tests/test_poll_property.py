@@ -24,6 +24,7 @@ class Client:
     """A waiting client that can leave at any moment, also after it took an answer."""
 
     peer_name = "test"
+    peer = b"192.0.2.1"
 
     def __init__(self) -> None:
         self.record: Any = None
@@ -64,8 +65,10 @@ class Client:
 
 
 class Exchange:
+    client_address = b"192.0.2.1"
+
     def __init__(self, client: Client) -> None:
-        self.client = client
+        self.client = self.stream = client
 
     def respond(self, status: int, fields: Any, body: bytes, on_lost: Any = None) -> bool:
         return self.client.answer(self.client.record, status, fields, body, on_lost)
