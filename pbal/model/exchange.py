@@ -25,6 +25,7 @@ from pbal.http1.encoder import FRAMING_FIELDS, IllegalField, render_fields
 from pbal.http1.events import RequestHead, ResponseHead, canonical
 from pbal.http1.reader import is_host
 from pbal.model.errors import AnswerRefused, ConfigError
+from pbal.model.faults import guarded
 
 if TYPE_CHECKING:
     from pbal.model.service import Service
@@ -196,8 +197,8 @@ class Stream(Waiting):
         """Keep the client without an exchange, until Waiting.answer(), Waiting.kick() or record.gone()."""
 
     @abstractmethod
-    def withdraw(self, exchange: "Exchange", record: Parked) -> None:
-        """Take a park() back, with record.gone(): whoever parked has failed. respond() to `exchange` is possible again."""
+    def withdraw(self, exchange: "Exchange", record: Parked) -> bool:
+        """Take a park() back: respond() to `exchange` is possible again. False: `record` is not parked any more."""
 
 
 class Exchange:
@@ -378,8 +379,9 @@ class Exchange:
         """Whoever had it cannot answer: an error as long as that can be said, then a visible cut."""
         if self.stage is PARKED and self.record is not None:
             record, self.record = self.record, None
-            self.stream.withdraw(self, record)
             self.stage = NEW
+            if self.stream.withdraw(self, record):
+                guarded(self.service.world, self.owner, record.gone)
         if self.stage is ANSWERING:
             self.stream.cut(self)
         elif self.stage is not ENDED:

@@ -103,7 +103,7 @@ HOOKS: dict[str, Hook] = {
             ("exchange", "response"),
             _SERVING,
             "A response head, from a backend or a file, is about to be sent. `response.headers` is a list of (name,"
-            " value) that may be changed. What it returns is ignored.",
+            " value) that may be changed; status and body stay what they are. What it returns is ignored.",
             """
             def forbid_frames(self, exchange: Exchange, response: ResponseHead) -> None:
                 response.headers.append((b"X-Frame-Options", b"DENY"))

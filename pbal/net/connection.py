@@ -624,13 +624,14 @@ class ClientConnection(Stream):
                 self.reader = None  # and with it what it remembers of the head
         return self
 
-    def withdraw(self, exchange: Exchange, record: Parked) -> None:
+    def withdraw(self, exchange: Exchange, record: Parked) -> bool:
         """See Stream."""
-        if self.record is record and self.state is PARKED_STATE:
-            self.record = None
-            self.exchange = exchange
-            self.state = WAIT_RES
-            record.gone()
+        if self.record is not record or self.state is not PARKED_STATE:
+            return False
+        self.record = None
+        self.exchange = exchange
+        self.state = WAIT_RES
+        return True
 
     def repark(self, record: Parked) -> bool:
         """See Waiting."""

@@ -11,10 +11,10 @@ import inspect
 from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
-from pbal.http1.encoder import render_fields
+from pbal.http1.encoder import IllegalField, render_fields
 from pbal.http1.events import ResponseHead
 from pbal.model import faults
-from pbal.model.exchange import NEW, SERVED, Exchange
+from pbal.model.exchange import NEW, PARKED, SERVED, Exchange
 from pbal.model.hooks import Bound, Verdict
 from pbal.model.service import Service
 from pbal.model.world import World
@@ -56,13 +56,14 @@ def run(hooks: tuple[Bound, ...], exchange: Exchange) -> bool:
                 exchange.taken_by(bound.plugin)
             return True
         if verdict is not _PASS or exchange.stage is not NEW or exchange.service is not service:
-            _stop(service, exchange, bound, verdict, failure)
+            _stop(service, exchange, bound, verdict, failure, _wrong(service, exchange, verdict))
             return True
     return False
 
 
 def wanting(hooks: tuple[Bound, ...], exchange: Exchange) -> tuple[Bound, ...] | None:
     """The hooks whose plugins want the body whole; None when one failed to say (its request is answered then)."""
+    service = exchange.service
     found: list[Bound] = []
     for bound in hooks:
         failure: BaseException | None = None
@@ -71,8 +72,9 @@ def wanting(hooks: tuple[Bound, ...], exchange: Exchange) -> tuple[Bound, ...] |
             wants = bound.wants_body(exchange)
         except faults.CAUGHT as error:
             failure = error
-        if failure is not None or not isinstance(wants, bool):
-            _stop(exchange.service, exchange, bound, wants, failure)
+        if failure is not None or not isinstance(wants, bool) or exchange.stage is not NEW or exchange.service is not service:
+            said = f"returned {wants!r:.60}" if not isinstance(wants, bool) else "answered the request or handed it on"
+            _stop(service, exchange, bound, wants, failure, f"wants_body() {said}; it is to return True or False and do nothing else")
             return None
         if wants:
             found.append(bound)
@@ -80,9 +82,13 @@ def wanting(hooks: tuple[Bound, ...], exchange: Exchange) -> tuple[Bound, ...] |
 
 
 def run_all(hooks: tuple[Bound, ...], exchange: Exchange, response: ResponseHead) -> bool:
-    """Call all hooks with a response; False when one failed or left fields that cannot be sent (its request is answered then)."""
+    """Call all hooks with a response; False when one failed or left what cannot be sent (its request is answered then).
+
+    Status and reason are not a hook's: some statuses have no body, and this one's is on its way.
+    """
     global running
     service = exchange.service
+    status, reason = response.status, response.reason
     now = service.world.clock.now
     outer = running
     began = now()
@@ -93,6 +99,8 @@ def run_all(hooks: tuple[Bound, ...], exchange: Exchange, response: ResponseHead
         try:
             returned = bound.call(exchange, response)
             render_fields(response.headers)
+            if response.status != status or response.reason != reason:
+                raise IllegalField("only the headers of a response may be changed, not its status or reason")
         except faults.CAUGHT as error:
             failure = error
         running = outer
@@ -101,21 +109,22 @@ def run_all(hooks: tuple[Bound, ...], exchange: Exchange, response: ResponseHead
             _slow(service.world, bound, began, ended)
         began = ended
         if failure is not None or exchange.answered or (returned is not None and _unfinished(returned)):
-            _stop(service, exchange, bound, returned, failure)
+            _stop(service, exchange, bound, returned, failure, _wrong(service, exchange, returned))
             return False
     return True
 
 
-def _stop(service: Service, exchange: Exchange, bound: Bound, returned: object, failure: BaseException | None) -> None:
+def _stop(service: Service, exchange: Exchange, bound: Bound, returned: object, failure: BaseException | None, wrong: str) -> None:
     """A hook's fault: count it, log it, and answer the request unless that is done or another's business."""
     what = f"hook {bound.hook}"
     if failure is not None:
         faults.report(service.world, bound.plugin, what, failure)
     else:
-        faults.tell(service.world, bound.plugin, what, _wrong(service, exchange, returned), _place(bound))
+        faults.tell(service.world, bound.plugin, what, wrong, _place(bound))
     if isinstance(returned, CoroutineType):
         returned.close()
-    if failure is not None or exchange.stage is NEW or exchange.stage is SERVED:
+    if failure is not None or exchange.stage in (NEW, SERVED, PARKED):
+        exchange.owner = exchange.owner or bound.plugin
         exchange.fail(500, b"A plugin failed.\n")
 
 

@@ -35,7 +35,7 @@ def get(path: str = "/page", *fields: str, method: str = "GET", body: bytes = b"
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: h", *fields, *length, "", ""]).encode() + body
 
 
-def plugin(lab: Lab, *lines: str, head: str = HEAD, name: str = "rule") -> None:
+def plugin(lab: Lab, *lines: str, head: str = HEAD, name: str = "acting") -> None:
     """Write a plugin; lines are of the class, `|` for a further indent."""
     (lab.folder / f"{name}.py").write_text(head + "".join(f"    {line.replace('|', '    ')}\n" for line in lines))
 
@@ -61,7 +61,7 @@ ROLES = ("reverse_proxy", "web_server", "selector")
 
 
 async def site(lab: Lab, role: str = "reverse_proxy", *more: str) -> tuple[Pbal, App]:
-    """A service `site` of a role, with the plugin `rule`, that answers /page; a selector hands on to a proxy."""
+    """A service `site` of a role, with the plugin `acting`, that answers /page; a selector hands on to a proxy."""
     app = App()
     origin = await lab.origin(app)
     (lab.folder / "page").write_text("/page")
@@ -69,7 +69,7 @@ async def site(lab: Lab, role: str = "reverse_proxy", *more: str) -> tuple[Pbal,
     settings = "\n          ".join([special[role], *more])
     pbal = await lab.pbal(f"""
         SERVER plugin_path = {lab.folder}
-        LOAD rule
+        LOAD acting
         CREATE POOL app
           POOL app ADD {origin.address}
         CREATE SERVICE behind
@@ -78,7 +78,7 @@ async def site(lab: Lab, role: str = "reverse_proxy", *more: str) -> tuple[Pbal,
         CREATE SERVICE site
           SET role    = {role}
           SET listen  = 127.0.0.1:0
-          SET plugins = rule
+          SET plugins = acting
           {settings}
         ENABLE site
     """)
@@ -94,7 +94,7 @@ async def other_pool(lab: Lab, pbal: Pbal, handler: Handler) -> None:
 
 async def kept(pbal: Pbal, number: int = 1) -> Any:
     """The last exchange the plugin keeps, when it has as many."""
-    held = pbal.plugin("site", "rule").held
+    held = pbal.plugin("site", "acting").held
     await until(lambda: len(held) >= number, f"{number} kept requests")
     return held[number - 1]
 
@@ -331,7 +331,7 @@ def test_a_plugin_that_takes_and_never_answers_is_named_and_its_client_has_504(r
         assert answer.status == 504
         await nothing_more(reader, writer)
         assert pbal.counts["taken_timeouts"] == 1 and not pbal.world.taken and b"/keep" not in app.seen
-        assert "plugin rule took a request of service site and did not answer it: 504" in caplog.text
+        assert "plugin acting took a request of service site and did not answer it: 504" in caplog.text
 
     run()
 
@@ -378,7 +378,7 @@ async def test_parked_requests_and_upgraded_connections_are_exempt_from_taken_ti
     up_reader, up_writer = await pbal.connect("site")
     up_writer.write(get("/up", "Connection: Upgrade", "Upgrade: x"))
     assert b" 101 " in await up_reader.readuntil(b"\r\n\r\n")
-    rule = pbal.plugin("site", "rule")
+    rule = pbal.plugin("site", "acting")
     await until(lambda: rule.records, "a parked request")
     handler: Any = pbal.world.service("site").handler
     handler.tick(pbal.world.clock.now() + 1e6)
@@ -399,7 +399,7 @@ async def test_a_plugin_that_raises_after_park_leaves_no_record_of_who_got_a_500
     reader, writer = await pbal.connect("site")
     writer.write(get("/park"))
     assert (await read_response(reader)).status == 500
-    rule = pbal.plugin("site", "rule")
+    rule = pbal.plugin("site", "acting")
     assert rule.ended == rule.records and len(rule.records) == 1
     writer.write(get("/park") + get("/page"))
     assert (await read_response(reader)).status == 500
@@ -444,13 +444,12 @@ def test_who_parks_and_does_not_say_taken_is_answered_once(returned: str) -> Non
         pbal, app = await site(lab)
         reader, writer = await pbal.connect("site")
         writer.write(get("/park"))
-        rule = pbal.plugin("site", "rule")
+        rule = pbal.plugin("site", "acting")
         await until(lambda: rule.records, "a parked request")
         await pbal.until("plugin_errors", 1)
         record = rule.records[0]
-        parked = record.client.answer(record, 200, (), b"a message", None)
-        answer = await read_response(reader)
-        assert (answer.status, parked) in ((200, True), (500, False))
+        assert record.client.answer(record, 200, (), b"a message", None) is False
+        assert (await read_response(reader)).status == 500 and rule.ended == [record]
         await nothing_more(reader, writer)
         assert app.seen == [b"/page"]
 
@@ -462,7 +461,7 @@ async def test_a_parked_request_is_answered_by_its_record_and_by_nothing_else(la
     plugin(lab, *PARKING, "|return Verdict.TAKEN", head=RECORD)
     pbal, _ = await site(lab)
     reader, writer = await pbal.connect("site")
-    rule = pbal.plugin("site", "rule")
+    rule = pbal.plugin("site", "acting")
     writer.write(get("/park"))
     await until(lambda: rule.records, "a parked request")
     first = rule.records[0]
@@ -580,7 +579,7 @@ def test_an_answer_that_fails_in_the_making_is_a_500_and_the_connection_goes_on(
         if when == "later":
             exchange = await kept(pbal)
             with pytest.raises((ValueError, ArithmeticError, LookupError)):
-                pbal.plugin("site", "rule").answer(exchange)
+                pbal.plugin("site", "acting").answer(exchange)
         assert (await read_response(reader)).status == 500
         await nothing_more(reader, writer)
 
@@ -593,7 +592,7 @@ async def test_a_parked_request_whose_answer_cannot_be_sent_has_a_500(lab: Lab) 
     pbal, _ = await site(lab)
     reader, writer = await pbal.connect("site")
     writer.write(get("/park"))
-    rule = pbal.plugin("site", "rule")
+    rule = pbal.plugin("site", "acting")
     await until(lambda: rule.records, "a parked request")
     record = rule.records[0]
     with pytest.raises(ValueError, match="not a header field"):
@@ -615,4 +614,92 @@ async def test_a_refused_late_answer_is_logged_with_its_plugin(lab: Lab, caplog:
     asyncio.get_running_loop().call_soon(exchange.respond, 200, (), b"two")
     await pbal.until("answers_refused", 1)
     assert (await read_response(reader)).body == b"one"
-    assert "plugin rule" in caplog.text and "/keep" in caplog.text
+    assert "plugin acting" in caplog.text and "/keep" in caplog.text
+
+
+# -- ways round ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["reverse_proxy", "web_server"])
+@pytest.mark.parametrize(
+    "act", ["respond(403, (), b'no')", "park(self)", "hand_to(self.world.service('behind'))", "stream.close(exchange)"]
+)
+@pytest.mark.parametrize("wants", [True, False])
+def test_who_answers_where_only_a_wish_is_asked_for_has_failed(role: str, act: str, wants: bool) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        plugin(lab, "def gone(self):", "|self.told = True", "def wants_body(self, exchange):", f"|exchange.{act}", f"|return {wants}", READ,
+               "def rule(self, exchange):", "|return Verdict.PASS")  # fmt: skip
+        pbal, _ = await site(lab, role)
+        reader, writer = await pbal.connect("site")
+        writer.write(get("/up", "Content-Length: 5", method="POST"))
+        if act.startswith("stream"):
+            assert await reader.read() == b""
+        else:
+            assert (await read_response(reader)).status == (403 if act.startswith("respond") else 500)
+            assert await reader.read() == b""
+        assert pbal.counts["plugin_errors"] == 1
+        await pbal.until("clients", 0)
+
+    run()
+
+
+@pytest.mark.parametrize("hooked", [START, "@hook.select_service"])
+@pytest.mark.parametrize("target", ["site", "console", "nothing"])
+def test_a_request_that_is_handed_to_who_cannot_answer_it_has_an_error(hooked: str, target: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        plugin(lab, hooked, "def rule(self, exchange):", "|if exchange.path == b'/page':", "||return Verdict.PASS",
+               f"|exchange.hand_to(self.world.service('{target}'))", "|return Verdict.TAKEN")  # fmt: skip
+        pbal, _ = await site(lab, "selector")
+        for statement in (
+            "CREATE SERVICE console",
+            "SET role = management",
+            "SET listen = 127.0.0.1:0",
+            "ENABLE console",
+            "CREATE SERVICE nothing",
+        ):
+            assert await pbal.say(statement) == "OK"
+        reader, writer = await pbal.connect("site")
+        writer.write(get("/one"))
+        assert (await read_response(reader)).status in (500, 508)
+        await nothing_more(reader, writer)
+
+    run()
+
+
+@lab
+async def test_a_selector_that_names_a_console_is_an_error_of_that_request(lab: Lab) -> None:
+    plugin(lab, "pass")
+    pbal, _ = await site(lab, "selector")
+    for statement in ("CREATE SERVICE console", "SET role = management", "SET listen = 127.0.0.1:0", "ENABLE console"):
+        assert await pbal.say(statement) == "OK"
+    answer = await pbal.say("SET site.default_service = console")
+    reader, writer = await pbal.connect("site")
+    writer.write(get("/page"))
+    assert (await read_response(reader)).status == (200 if answer.startswith("ERROR") else 500)
+
+
+@lab
+async def test_a_record_whose_end_fails_costs_nobody_an_answer(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    plugin(
+        lab, *PARKING, "|raise ValueError('after park')", head=RECORD.replace("self.plugin.ended.append(self)", "raise KeyError('gone')")
+    )
+    pbal, _ = await site(lab)
+    reader, writer = await pbal.connect("site")
+    writer.write(get("/park"))
+    assert (await read_response(reader)).status == 500
+    await nothing_more(reader, writer)
+
+
+@lab
+async def test_a_record_whose_end_fails_leaves_no_connection_behind(lab: Lab) -> None:
+    plugin(lab, *PARKING, "|return Verdict.TAKEN", head=RECORD.replace("self.plugin.ended.append(self)", "raise KeyError('gone')"))
+    pbal, _ = await site(lab)
+    _, writer = await pbal.connect("site")
+    writer.write(get("/park"))
+    rule = pbal.plugin("site", "acting")
+    await until(lambda: rule.records, "a parked request")
+    writer.close()
+    await pbal.until("clients", 0)
+    assert not pbal.world.clients

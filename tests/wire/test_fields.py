@@ -19,8 +19,8 @@ def get(path: str = "/page", *fields: str, method: str = "GET", body: bytes = b"
 
 
 def plugin(lab: Lab, *lines: str) -> None:
-    """Write the plugin `rule`; lines are of the class, `|` for a further indent."""
-    (lab.folder / "rule.py").write_text(HEAD + "".join(f"    {line.replace('|', '    ')}\n" for line in lines or ("pass",)))
+    """Write the plugin `acting`; lines are of the class, `|` for a further indent."""
+    (lab.folder / "acting.py").write_text(HEAD + "".join(f"    {line.replace('|', '    ')}\n" for line in lines or ("pass",)))
 
 
 async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -40,16 +40,16 @@ async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Non
 
 
 async def site(lab: Lab, role: str = "reverse_proxy", *more: str, load: bool = True) -> Pbal:
-    """A service `site` of a role, with the plugin `rule`, in front of `app` or a docroot; a selector hands on to the proxy `behind`."""
+    """A service `site` of a role, with the plugin `acting`, in front of `app` or a docroot; a selector hands on to the proxy `behind`."""
     origin = await lab.origin(app)
     docroot = lab.folder / "docroot"
     docroot.mkdir(exist_ok=True)
     (docroot / "page").write_text("a page")
     special = {"reverse_proxy": "SET pool = app", "web_server": f"SET docroot = {docroot}", "selector": "SET default_service = behind"}
-    settings = "\n          ".join([special[role], *(["SET plugins = rule"] if load else []), *more])
+    settings = "\n          ".join([special[role], *(["SET plugins = acting"] if load else []), *more])
     return await lab.pbal(f"""
         SERVER plugin_path = {lab.folder}
-        {"LOAD rule" if load else ""}
+        {"LOAD acting" if load else ""}
         CREATE POOL app
           POOL app ADD {origin.address}
         CREATE SERVICE behind
@@ -424,7 +424,7 @@ async def test_a_selector_s_rule_strips_what_a_plugin_of_the_target_believes(lab
     plugin(lab, "@hook.start_http_request", "def rule(self, exchange):",
            "|exchange.respond(200, (), repr(sorted(exchange.request.fields)).encode())", "|return Verdict.TAKEN")  # fmt: skip
     pbal = await site(lab, "selector", load=False)
-    for statement in (f"SERVER plugin_path = {lab.folder}", "LOAD rule", "SET behind.plugins = rule", "HEADER site REMOVE X-Is-SSL"):
+    for statement in (f"SERVER plugin_path = {lab.folder}", "LOAD acting", "SET behind.plugins = acting", "HEADER site REMOVE X-Is-SSL"):
         assert await pbal.say(statement) == "OK"
     answer = await pbal.ask("site", get("/a", "X-Is-SSL: 1", "X_Is_SSL: 1", "X-is_ssl: 1"))
     assert b"ssl" not in answer.body and b"host" in answer.body
@@ -478,3 +478,53 @@ async def test_a_rule_holds_for_the_next_request_of_a_kept_connection(lab: Lab) 
         writer.write(get("/a", "X-A: mine"))
         seen.append(named((await read_response(reader)).body.decode().split("\r\n"), "X-A"))
     assert seen == [["b"], ["c"], []]
+
+
+# -- ways round ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["reverse_proxy", "web_server"])
+@pytest.mark.parametrize(
+    "change", ["status = 204", "status = 304", "status = 101", "status = '200'", "status = 99", "status = None", "reason = b'a\\r\\nX: y'"]
+)
+def test_a_hook_cannot_make_a_response_one_without_a_body(role: str, change: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        plugin(lab, *MODIFY, "|if exchange.request.query:", f"||response.{change}")
+        pbal = await site(lab, role)
+        reader, writer = await pbal.connect("site")
+        writer.write(get("/page?bad") + get("/page"))
+        answer = await read_response(reader)
+        assert answer.status == 500 and "x" not in answer.fields
+        assert (await read_response(reader)).body == b"a page"
+        assert open_files(lab.folder) == 0 and pbal.counts["plugin_errors"] == 1
+
+    run()
+
+
+@pytest.mark.parametrize("role", ["reverse_proxy", "web_server"])
+@pytest.mark.parametrize("change", ["framing = 3", "block = b'Content-Length: 3\\r\\n'", "fields = {}", "keep_alive = False", "minor = 0"])
+def test_what_a_hook_writes_into_a_response_beside_its_headers_frames_nothing(role: str, change: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        plugin(lab, *MODIFY, f"|response.{change}")
+        pbal = await site(lab, role)
+        reader, writer = await pbal.connect("site")
+        writer.write(get("/page") + get("/page"))
+        for _ in range(2):
+            answer = await read_response(reader)
+            assert answer.body == b"a page" and named(lines_of(answer), "Content-Length") == ["6"]
+
+    run()
+
+
+@pytest.mark.parametrize("role", ["reverse_proxy", "web_server"])
+def test_a_date_or_server_of_a_plugin_is_the_only_one(role: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        plugin(lab, *MODIFY, "|response.headers += [(b'Date', b'Mon, 01 Jan 2001 00:00:00 GMT'), (b'Server', b'x')]")
+        pbal = await site(lab, role, "SET server_tokens = on" if role == "web_server" else "")
+        lines = lines_of(await pbal.ask("site", get("/page")))
+        assert named(lines, "Date") == ["Mon, 01 Jan 2001 00:00:00 GMT"] and named(lines, "Server") == ["x"]
+
+    run()

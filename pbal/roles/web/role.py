@@ -137,8 +137,11 @@ class WebServer(HttpRole):
         self._begin(exchange, file, response)
 
     def _begin(self, exchange: Exchange, file: OpenFile, response: ResponseHead) -> None:
-        more = b"Date: %b\r\nContent-Length: %d\r\n" % (http_date(self.clock.epoch()), file.size)
-        if self.service.values["server_tokens"]:
+        more = b"Content-Length: %d\r\n" % file.size
+        said = {name.lower() for name, _ in response.headers}
+        if b"date" not in said:
+            more = b"Date: %b\r\n%b" % (http_date(self.clock.epoch()), more)
+        if self.service.values["server_tokens"] and b"server" not in said:
             more = b"Server: pbal\r\n" + more
         exchange.stream.start(exchange, response, response.block, more)
         if exchange.method == b"HEAD" or not file.size:
