@@ -124,6 +124,8 @@ def header_insert(session: Session, service: Service, field: str, field_value: s
     name = _name(field)
     if any((ord(character) < 32 and character != "\t") or character == "\x7f" for character in field_value):
         raise CommandError("a field value holds no control characters", "field_value")
+    if name.lower() == b"expect":
+        raise CommandError("whether a client waits for 100 (RFC 9110 section 10.1.1) is the client's to say", "field_name")
     if name.lower() == b"host" and not _HOST.fullmatch(field_value):
         raise CommandError(f"not a host: '{field_value}'", "field_value")
     service.add_header_rule(HeaderRule(name, field_value.encode()))

@@ -20,10 +20,12 @@ KNOWN_FORWARDING: Final = frozenset(
     {
         b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-forwarded-prefix",
         b"x-forwarded-ssl", b"x-forwarded-scheme", b"x-forwarded-server", b"x-real-ip", b"x-client-ip", b"true-client-ip",
-        b"forwarded", b"x-host",
+        b"forwarded", b"x-host", b"client-ip", b"x-cluster-client-ip", b"x-forwarded", b"forwarded-for", b"x-forwarded-protocol",
     }
 )  # fmt: skip
-"""What applications believe of a client's address, scheme and host: only a trusted peer may say it."""
+"""What applications believe of a client's address, scheme and host: only a trusted peer may say it. Rails and PHP frameworks look at
+Client-IP and the like, gunicorn at X-Forwarded-Protocol.
+"""
 
 END_TO_END: Final = KNOWN_FORWARDING | {
     b"host", b"content-length", b"content-type", b"content-encoding", b"authorization", b"cookie", b"set-cookie", b"via",

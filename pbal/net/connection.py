@@ -362,7 +362,8 @@ class ClientConnection(Stream):
         exchange, self.exchange = self.exchange, None
         begun = self.state is XFER_RES or self.state is TUNNEL
         if not begun:
-            self._send(encoder.whole(error.status, (), (error.reason + "\n").encode(), 0, self._server(), self._epoch()))
+            facts = 0 if exchange is None else self._facts(exchange) & ~KEEP
+            self._send(encoder.whole(error.status, (), (error.reason + "\n").encode(), facts, self._server(), self._epoch()))
             if exchange is not None:
                 exchange.status = error.status
         if exchange is not None:

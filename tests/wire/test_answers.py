@@ -637,6 +637,7 @@ def test_who_answers_where_only_a_wish_is_asked_for_has_failed(role: str, act: s
             assert await reader.read() == b""
         else:
             assert (await read_response(reader)).status == (403 if act.startswith("respond") else 500)
+            writer.write_eof()
             assert await reader.read() == b""
         assert pbal.counts["plugin_errors"] == 1
         await pbal.until("clients", 0)
@@ -703,3 +704,27 @@ async def test_a_record_whose_end_fails_leaves_no_connection_behind(lab: Lab) ->
     writer.close()
     await pbal.until("clients", 0)
     assert not pbal.world.clients
+
+
+@lab
+async def test_a_request_kept_over_a_reload_and_a_disable_is_answered_once(lab: Lab) -> None:
+    plugin(lab, *KEEPER)
+    pbal, _ = await site(lab, "reverse_proxy", "SET taken_timeout = 1s")
+    reader, writer = await pbal.connect("site")
+    writer.write(get("/keep"))
+    first = await kept(pbal)
+    other_reader, other_writer = await pbal.connect("site")
+    other_writer.write(get("/keep"))
+    second = await kept(pbal, 2)
+    assert await pbal.say("RELOAD acting") == "OK"
+    assert await pbal.say("DISABLE site") == "OK"
+    assert first.respond(200, (), b"by the old one")
+    assert (await read_response(reader)).body == b"by the old one"
+    assert (await read_response(other_reader)).status == 504
+    with pytest.raises(RuntimeError, match="ended"):
+        second.respond(200, (), b"late")
+    assert await reader.read() == b"" and await other_reader.read() == b""
+    writer.close()
+    other_writer.close()
+    await pbal.until("clients", 0)
+    assert not pbal.world.taken

@@ -436,7 +436,8 @@ async def test_a_selector_s_rule_strips_what_a_plugin_of_the_target_believes(lab
         ("HEADER web INSERT X-A: b", "no effect"), ("HEADER web REMOVE X-A", "no effect"), ("HEADER console INSERT X-A: b", "no effect"),
         *[(f"HEADER site INSERT {name}: x", "cannot be set") for name in FRAMING],
         *[(f"HEADER site REMOVE {name}", "cannot be") for name in FRAMING],
-        ("HEADER site INSERT Content_Length: 3", "cannot be set"), ("HEADER site INSERT Via: x", "cannot be set"),
+        ("HEADER site INSERT Expect: 100-continue", "100"), ("HEADER site INSERT Content_Length: 3", "cannot be set"),
+        ("HEADER site INSERT Via: x", "cannot be set"),
         ("HEADER site REMOVE Host", "Host"), ("HEADER site INSERT X-A: \"a\0b\"", "control"),
         ("HEADER site INSERT X-A: \"a\x7fb\"", "control"),
         ("HEADER site INSERT X-A: \"a\rb\"", ""), ("HEADER site INSERT X A: b", ""), ("HEADER site INSERT X(A): b", ""),
@@ -526,5 +527,21 @@ def test_a_date_or_server_of_a_plugin_is_the_only_one(role: str) -> None:
         pbal = await site(lab, role, "SET server_tokens = on" if role == "web_server" else "")
         lines = lines_of(await pbal.ask("site", get("/page")))
         assert named(lines, "Date") == ["Mon, 01 Jan 2001 00:00:00 GMT"] and named(lines, "Server") == ["x"]
+
+    run()
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("rest", [b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"Content-Length: 999999999999\r\n\r\n"])
+def test_a_head_request_has_no_body_in_its_answer_even_when_it_is_refused_for_its_own(role: str, rest: bytes) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        pbal = await site(lab, role, load=False)
+        reader, writer = await pbal.connect("site")
+        writer.write(b"HEAD /page HTTP/1.1\r\nHost: h\r\n" + rest)
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            octets = await reader.read()
+        assert octets.startswith(b"HTTP/1.1 ") and octets.endswith(b"\r\n\r\n") and octets.count(b"HTTP/1.1 ") == 1
 
     run()

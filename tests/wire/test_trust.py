@@ -12,6 +12,7 @@ from pbal.api import Networks
 FORWARDING = [
     "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Ssl",
     "X-Forwarded-Scheme", "X-Forwarded-Server", "X-Real-IP", "X-Client-IP", "True-Client-IP", "Forwarded",
+    "Client-IP", "X-Cluster-Client-IP", "X-Forwarded", "Forwarded-For", "X-Forwarded-Protocol",
 ]  # fmt: skip
 EVIL = "6.6.6.6"
 
