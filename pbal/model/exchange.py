@@ -191,8 +191,8 @@ class Stream(Waiting):
         """Keep the client without an exchange, until Waiting.answer(), Waiting.kick() or record.gone()."""
 
     @abstractmethod
-    def withdraw(self, record: Parked) -> None:
-        """Take a park() back, with record.gone(): whoever parked has failed. respond() is possible again."""
+    def withdraw(self, exchange: "Exchange", record: Parked) -> None:
+        """Take a park() back, with record.gone(): whoever parked has failed. The exchange can be answered again."""
 
 
 class Exchange:
@@ -358,7 +358,7 @@ class Exchange:
         """Whoever had it cannot answer: an error as long as that can be said, then a visible cut."""
         if self.stage is PARKED and self.record is not None:
             record, self.record = self.record, None
-            self.stream.withdraw(record)
+            self.stream.withdraw(self, record)
             self.stage = NEW
         if self.stage is ANSWERING:
             self.stream.cut(self)

@@ -620,10 +620,12 @@ class ClientConnection(Stream):
                 self.reader = None  # and with it what it remembers of the head
         return self
 
-    def withdraw(self, record: Parked) -> None:
+    def withdraw(self, exchange: Exchange, record: Parked) -> None:
         """See Stream."""
         if self.record is record and self.state is PARKED_STATE:
             self.record = None
+            self.exchange = exchange
+            self.state = WAIT_RES
             record.gone()
 
     def repark(self, record: Parked) -> bool:
