@@ -42,6 +42,7 @@ from pbal.plugins.vpaths import Vpaths
 from pbal.reference import members
 from pbal.schema import tunables as tunables_module
 from pbal.schema.commands import Registry
+from pbal.schema.tls import TLS
 from pbal.schema.tunables import CORE, POOL, SERVER, Applies, Tunable
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "man"
@@ -161,6 +162,8 @@ TYPES = {
     "duration": "A time: a number with `ms`, `s`, `m` or `h`; seconds without. `1.5s` is one and a half.",
     "regex": "A regular expression as Python's `re` has it, on octets; case counts.",
     "directory": "An existing directory; a relative path begins at the configuration file.",
+    "path": "A path; a relative one begins at the configuration file.",
+    "paths": "One or more paths, separated by spaces or commas; relative ones begin at the configuration file.",
     "listen": "`PORT` (every address), `ADDRESS:PORT` or `[IPV6]:PORT`; port 0 is one the system chooses.",
     "networks": "Networks as `10.0.0.0/8` or `::1`, separated by blanks or commas.",
     "words": "Words, separated by blanks or commas.",
@@ -299,7 +302,7 @@ def pages() -> dict[str, str]:
         "queries": lambda: statements.core(queries=True),
         "selector_statements": lambda: statements.of(Vhosts, Vpaths),
         "types": _types,
-        "tunables": lambda: tunable_table(CORE),
+        "tunables": lambda: tunable_table((*CORE, *TLS)),
         "pool": lambda: tunable_table(POOL),
         "server": lambda: tunable_table(SERVER),
         "counters": lambda: counter_table(CORE_COUNTERS),

@@ -23,11 +23,11 @@ did you mean 'SHOW'?
 
 SHOW
     ^
-expected COUNTERS, PARKED, PLUGINS, POOL, QUEUE, SERVICE, STORE, TUNABLES or VERSION, found the end of the line
+expected CERTIFICATES, COUNTERS, PARKED, PLUGINS, POOL, QUEUE, SERVICE, STORE, TUNABLES or VERSION, found the end of the line
 
 SHOW SERVCE
      ^^^^^^
-expected COUNTERS, PARKED, PLUGINS, POOL, QUEUE, SERVICE, STORE, TUNABLES or VERSION, found 'SERVCE'
+expected CERTIFICATES, COUNTERS, PARKED, PLUGINS, POOL, QUEUE, SERVICE, STORE, TUNABLES or VERSION, found 'SERVCE'
 did you mean 'SERVICE'?
 
 SHOW SERVICE a b
@@ -448,7 +448,7 @@ LOAD vhosts adds this statement
 
 show parked
      ^^^^^^
-expected COUNTERS, PLUGINS, POOL, SERVICE, TUNABLES or VERSION, found 'parked'
+expected CERTIFICATES, COUNTERS, PLUGINS, POOL, SERVICE, TUNABLES or VERSION, found 'parked'
 LOAD poll adds this statement
 
 POLL KICK 3

@@ -38,6 +38,8 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("LOAD poll", "load", {"plugin_name": "poll"}),
     ("UNLOAD poll", "unload", {"plugin_name": "poll"}),
     ("RELOAD poll", "reload", {"plugin_name": "poll"}),
+    ("RELOAD CERTIFICATES", "reload_certificates", {}),
+    ("SHOW CERTIFICATES", "show_certificates", {}),
     ("SERVER graceful_timeout = 5s", "server_set", {"parameter": "graceful_timeout", "value": "5s"}),
     ("VERBOSE off", "verbose", {"switch": "off"}),
     ("SHUTDOWN", "shutdown", {}),

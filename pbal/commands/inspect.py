@@ -5,6 +5,7 @@ import os
 import resource
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from itertools import dropwhile
 from typing import Any
@@ -118,6 +119,19 @@ def show_plugins(session: Session) -> Reply:
     rows: list[Row] = [(s.name, " ".join(name for name, _ in s.plugins)) for s in world.services.values() if s.plugins]
     rows += [("loaded", f"{each.name} generation {each.generation} errors {each.errors} {each.path}") for each in world.plugins.values()]
     return _table("service plugins", rows)
+
+
+@command
+def show_certificates(session: Session) -> Reply:
+    """The certificates in use: for what names, by whom, whole days left, and where they come from."""
+    now = datetime.now(UTC)
+    rows: list[Row] = [
+        (service.name, each.days_left(now), f"{each.ends:%Y-%m-%d}", each.kind, ",".join(each.names) or "-", each.issuer, str(each.file))
+        for service in session.world.services.values()
+        if service.certificates is not None
+        for each in service.certificates.all
+    ]
+    return _table("service days ends key names issuer file", rows)
 
 
 @command

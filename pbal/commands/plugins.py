@@ -1,7 +1,8 @@
-"""LOAD, RELOAD, UNLOAD."""
+"""LOAD, RELOAD, UNLOAD: of plugins, and of certificates."""
 
 from pbal import loader
 from pbal.commands.session import Session
+from pbal.model.renewal import renew, secured_services
 from pbal.schema.commands import OK, Reply, command
 
 
@@ -24,6 +25,17 @@ async def reload(session: Session, plugin: str) -> Reply:
     """
     session.runtime()
     await loader.reload(session.world, session.interpreter, plugin)
+    return OK
+
+
+@command
+async def reload_certificates(session: Session) -> Reply:
+    """Read the certificates of every service anew, with its ssl_* tunables, and use them for handshakes from now on: all, or none.
+
+    Connections go on. A file that is written is taken up within seconds without this.
+    """
+    session.runtime()
+    await renew(secured_services(session.world))
     return OK
 
 

@@ -1,7 +1,5 @@
 """SERVER, VERBOSE, SHUTDOWN, HELP, QUIT."""
 
-from pathlib import Path
-
 from pbal.commands.session import Session
 from pbal.lang.mistakes import did_you_mean
 from pbal.schema.commands import OK, CommandError, Reply, Text, command
@@ -13,9 +11,8 @@ def server_set(session: Session, parameter: str, value: str) -> Reply:
 
     Source: Perlbal manual, SERVER.
     """
-    if parameter.lower() == "plugin_path" and value and not Path(value).is_absolute():
-        value = str(session.interpreter.folder / value)
-    session.world.set_server(parameter, value)
+    known = session.world.server_tunables.get(parameter.lower())
+    session.world.set_server(parameter, value if known is None else known.type.placed(value, session.interpreter.folder))
     return OK
 
 

@@ -1,7 +1,6 @@
 """CREATE, USE, SET, DEFAULT, ENABLE, DISABLE, HEADER."""
 
 import re
-from pathlib import Path
 
 from pbal.commands.session import Session
 from pbal.lang.mistakes import did_you_mean
@@ -53,14 +52,13 @@ def use(session: Session, object_: Service | Pool) -> Reply:
 def set_(session: Session, tunable: str, value: str, object_: Service | Pool | None = None) -> Reply:
     """Set a tunable of a service or a parameter of a pool; whole or not at all.
 
-    A relative docroot begins at the configuration file.
+    A relative path begins at the configuration file.
     Source: Perlbal manual, SET. differs: an unknown parameter of a pool is an error.
     """
     target = object_ or session.current
     if target is None:
         raise CommandError("omitted service/pool name not implied from context", "tunable", "CREATE or USE one first")
-    if tunable.lower() == "docroot" and value and not Path(value).is_absolute():
-        value = str(session.interpreter.folder / value)
+    value = _placed(session, tunable, value)
     try:
         target.set(tunable, value)
     except ConfigError as error:
@@ -82,8 +80,14 @@ def default(session: Session, tunable: str, value: str) -> Reply:
 
     Source: Perlbal manual, DEFAULT. differs: name and value are checked at once.
     """
-    session.world.set_default(tunable, value)
+    session.world.set_default(tunable, _placed(session, tunable, value))
     return OK
+
+
+def _placed(session: Session, tunable: str, value: str) -> str:
+    """A value whose relative paths begin at the configuration file."""
+    known = session.world.tunables.get(tunable.lower())
+    return value if known is None else known.type.placed(value, session.interpreter.folder)
 
 
 @command

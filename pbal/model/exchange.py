@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from pbal.http1.encoder import FRAMING_FIELDS, IllegalField, render_fields
 from pbal.http1.events import RequestHead, ResponseHead
 from pbal.model.errors import AnswerRefused, ConfigError
+from pbal.model.secured import Secured
 
 if TYPE_CHECKING:
     from pbal.model.service import Service
@@ -124,6 +125,9 @@ class Stream(Waiting):
 
     peer: bytes
     """The address at the other end, without port, as text: b"127.0.0.1". Who is believed to be behind it: client_address."""
+
+    tls: Secured | None
+    """What is known of the connection where it is under TLS."""
 
     @property
     @abstractmethod
@@ -237,6 +241,19 @@ class Exchange:
     def path(self) -> bytes:
         """The raw path, undecoded, without the query."""
         return self.request.path
+
+    @property
+    def scheme(self) -> bytes:
+        """b"https" or b"http", as the client has it: over TLS, or as a trusted proxy said in X-Forwarded-Proto."""
+        if self.stream.tls is not None:
+            return b"https"
+        said = self.request.fields.get(b"x-forwarded-proto", b"")
+        return b"https" if said.lower() == b"https" and self.believed else b"http"
+
+    @property
+    def tls(self) -> Secured | None:
+        """Of the client's connection: protocol, cipher, server name, client certificate; None in clear text."""
+        return self.stream.tls
 
     @property
     def believed(self) -> bool:

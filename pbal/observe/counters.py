@@ -42,6 +42,16 @@ CORE: tuple[Counter, ...] = (
     Counter("loops_refused", "Answers 508: a request came back to the service that sent it."),
     Counter("backend_surprises", "Connections to nodes closed because octets came that nobody had asked for."),
     Counter("accept_pauses", "Times a listener stopped accepting because descriptors ran out."),
+    Counter("tls_handshakes", "Handshakes of TLS that clients completed."),
+    Counter("tls_handshakes_resumed", "Those of them that went on from an earlier one."),
+    Counter(
+        "tls_handshake_failures", "Handshakes that failed: no common protocol or cipher, a certificate refused, or a client that left."
+    ),
+    Counter("tls_handshake_timeouts", "Connections closed because their handshake took longer than ssl_handshake_timeout."),
+    Counter("tls_clear_text", "Connections to a port of TLS that spoke HTTP in clear text, and were told so."),
+    Counter("tls_truncations", "Connections broken off because the client's end came without close_notify."),
+    Counter("tls_certificate_days", "Days until the first certificate in use expires.", gauge=True),
+    Counter("misdirected_requests", "Requests answered 421: for a host that the connection's certificate is not for (ssl_host_check)."),
     Counter("console_commands", "Statements executed on management consoles."),
     Counter("tick_errors", "Connections aborted, and roles passed over, because their duty of the tick failed."),
     Counter("log_lines_dropped", "Log lines dropped because standard error took them too slowly or not at all."),

@@ -11,7 +11,7 @@ from pbal.model.exchange import Exchange
 from pbal.model.hooks import Bound
 from pbal.model.service import RoleHandler, Service
 from pbal.net.connection import ClientConnection
-from pbal.roles import chain
+from pbal.roles import chain, entrance
 from pbal.roles.collect import Collector
 
 
@@ -25,9 +25,16 @@ class HttpRole(RoleHandler):
         self.counts = service.world.counters.counts
         self.closed = False
         self.limits = Limits()
+        self.guarded = entrance.guards(service)
         self.changed("max_request_head")
 
     # -- one exchange --------------------------------------------------------------------------------------------
+
+    def arrive(self, exchange: Exchange) -> None:
+        """See model.service.RoleHandler."""
+        if (self.guarded or exchange.stream.tls is not None) and not entrance.admit(self.service, exchange):
+            return
+        self.begin(exchange)
 
     def begin(self, exchange: Exchange) -> None:
         """See model.service.RoleHandler."""
@@ -86,6 +93,8 @@ class HttpRole(RoleHandler):
     def changed(self, tunable: str) -> None:
         """A tunable was set live."""
         values = self.service.values
+        if tunable in ("https_redirect", "acme_challenges"):
+            self.guarded = entrance.guards(self.service)
         if tunable.startswith("max_request"):
             self.limits = Limits(
                 max_head=values["max_request_head"],

@@ -9,9 +9,11 @@ from typing import Final
 from pbal.http1.events import CHUNKED, RequestHead
 from pbal.http1.headers import KNOWN_FORWARDING, forwardable_block
 from pbal.model.exchange import Exchange
+from pbal.model.secured import CLIENT_FIELDS
 from pbal.model.service import Service
 
 _TRUSTED: Final = frozenset({b"x-forwarded-for"})
+_OF_CLIENT: Final = frozenset(name.lower() for name in CLIENT_FIELDS)
 _UNTRUSTED: Final = frozenset(KNOWN_FORWARDING)
 
 
@@ -29,6 +31,9 @@ def request_octets(exchange: Exchange, service: Service, node: str, size: int | 
         if before:
             forwarded_for = before + b", " + peer
     own: list[tuple[bytes, bytes]] = []
+    tls = exchange.stream.tls
+    if tls is not None or service.values["send_backend_proto"] == "on":
+        dropped = _say_scheme(exchange, service, dropped, own)
     if (
         not target.startswith(b"/") or request.expect_continue or size is not None or request.framing == CHUNKED or not request.host
     ):  # fmt: skip
@@ -53,6 +58,18 @@ def request_octets(exchange: Exchange, service: Service, node: str, size: int | 
     block = forwardable_block(request, dropped)
     more = b"".join([b"%b: %b\r\n" % field for field in own])
     return b"%b %b HTTP/1.1\r\n%b%bVia: 1.%d %b\r\n\r\n" % (request.method, target, block, more, request.minor, via)
+
+
+def _say_scheme(exchange: Exchange, service: Service, dropped: frozenset[bytes], own: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """Add the scheme and what TLS knows of the client; the fields to drop for it. A trusted proxy's word on the scheme stands."""
+    said = exchange.request.fields.get(b"x-forwarded-proto")
+    if service.values["send_backend_proto"] != "off" and (said is None or b"x-forwarded-proto" in dropped):
+        own.append((b"X-Forwarded-Proto", exchange.scheme))
+    tls = exchange.stream.tls
+    if tls is not None and (fields := tls.client_fields()):
+        own += fields
+        dropped |= _OF_CLIENT
+    return dropped
 
 
 def _unusual(
