@@ -38,7 +38,7 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("LOAD poll", "load", {"plugin_name": "poll"}),
     ("UNLOAD poll", "unload", {"plugin_name": "poll"}),
     ("RELOAD poll", "reload", {"plugin_name": "poll"}),
-    ("SERVER graceful_timeout = 5s", "server_set", {"parameter": "graceful_timeout", "value": "5s"}),
+    ("SERVER graceful_timeout = 5s", "server_set", {"server_tunable": "graceful_timeout", "value": "5s"}),
     ("VERBOSE off", "verbose", {"switch": "off"}),
     ("SHUTDOWN", "shutdown", {}),
     ("SHUTDOWN GRACEFUL", "shutdown_graceful", {}),

@@ -210,10 +210,10 @@ class World:
         self.defaults[tunable.name] = text
 
     def set_server(self, name: str, text: str) -> None:
-        """A SERVER parameter. Raises: UnknownName, ConfigError."""
+        """Set a tunable of the process. Raises: UnknownName, ConfigError."""
         tunable = self.server_tunables.get(name.lower())
         if tunable is None:
-            raise UnknownName(f"'{name}' is not a server parameter", name, self.server_tunables)
+            raise UnknownName(f"'{name}' is not a tunable of SERVER", name, self.server_tunables)
         try:
             self.server[tunable.name] = tunable.parse(text)
         except ValueError as error:
@@ -241,7 +241,7 @@ class World:
         listen = service["listen"]
         for other in self.services.values():
             if other.enabled and listen is not None and listen.port and other["listen"] == listen:
-                raise ConfigError(f"{listen} is where service '{other.name}' listens already", about=service.name)
+                raise ConfigError(f"service '{other.name}' listens on {listen} already", about=service.name)
         if self.runtime is not None:
             self.runtime.attach(service)
             service.open()
