@@ -280,6 +280,7 @@ _EXCHANGE = (
     "stream", "home", "service", "request", "body_limit", "stage", "method", "path", "client_address", "believed", "set_field", "read_body",
     "body_size", "answered", "respond", "park", "hand_to",
 )  # fmt: skip
+_HEAD = ("minor", "headers", "block", "fields", "framing", "keep_alive", "underscores")
 _REQUEST = ("method", "target", "path", "query", "host", "expect_continue", "upgrade")
 
 
@@ -309,7 +310,7 @@ def pages() -> dict[str, str]:
         "hooks": lambda: _hooks(examples=True),
         "life": _members((Plugin, _LIFE)),
         "exchange": _members((Exchange, _EXCHANGE)),
-        "request": _members((Head, ()), (RequestHead, _REQUEST)),
+        "request": _members((Head, _HEAD), (RequestHead, _REQUEST)),
         "response": _members((ResponseHead, ("status", "reason"))),
         "waiting": _members((Waiting, ("peer_name", "answer", "repark", "kick"))),
         "service": _members((Service, ("name", "plugin", "trust")), (World, ("service", "pool", "log_limited", "instances"))),

@@ -104,7 +104,7 @@ class World:
         """Kinds of warnings logged within the last ten seconds: when, and how many more were left out since."""
 
     def log_limited(self, what: str, message: str, *args: object) -> None:
-        """Log a warning of kind `what` at most once in ten seconds; the number of those left out follows."""
+        """Log a warning of kind `what` at most once in ten seconds. The next one says how many were left out."""
         now = self.clock.now()
         if what not in self._logged and len(self._logged) >= LOG_KINDS:
             what = "warnings of many kinds"
@@ -168,7 +168,7 @@ class World:
             raise UnknownName(f"plugin '{name}' is not loaded: LOAD {name} first", name, self.plugins) from None
 
     def instances(self, plugin: str) -> Iterator[tuple[Service, Plugin]]:
-        """Each service that has `plugin` in its chain, with the instance."""
+        """Each service that runs `plugin`, and that service's plugin."""
         for service in self.services.values():
             found = service.plugin(plugin)
             if found is not None:
