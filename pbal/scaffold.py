@@ -57,7 +57,7 @@ def test_requests_below_the_path_are_refused() -> None:
         assert pbal.counter("{name}_refused") == 1
 
 
-def test_a_setting_changed_live_counts_at_once_and_survives_a_reload() -> None:
+def test_a_tunable_changed_live_counts_at_once_and_survives_a_reload() -> None:
     with running(SITE, plugins=Path(__file__).parent) as pbal:
         assert pbal.say("SET site.{name} = /secret") == "OK"
         assert pbal.say("RELOAD {name}") == "OK"

@@ -113,7 +113,7 @@ def test_octets_that_are_no_text_are_a_mistake_of_their_line(tmp_path: Path) -> 
     path.write_bytes(b"CREATE POOL a\nPOOL a ADD \xff\x00\nCREATE POOL b\n")
     mistakes = Interpreter(World()).run_file(str(path))
     assert [mistake.line for mistake in mistakes] == [2]
-    assert "octet 0xff" in mistakes[0].message
+    assert "not UTF-8: 0xff" in mistakes[0].message
 
 
 def check(path: Path) -> subprocess.CompletedProcess[str]:

@@ -130,14 +130,14 @@ class World:
     # -- names ---------------------------------------------------------------------------------------------------
 
     def service(self, name: str) -> Service:
-        """Raises: UnknownName."""
+        """The service called `name`. Raises: UnknownName."""
         try:
             return self.services[name.lower()]
         except KeyError:
             raise UnknownName(f"service '{name}' does not exist", name, [s.name for s in self.services.values()]) from None
 
     def pool(self, name: str) -> Pool:
-        """Raises: UnknownName."""
+        """The pool called `name`. Raises: UnknownName."""
         try:
             return self.pools[name.lower()]
         except KeyError:
