@@ -259,7 +259,7 @@ class Server:
             log.info("%s", self._state())
             return
         if number not in ENDING:
-            log.warning("%s: there is nothing to reload; say what changes on the console", number.name)
+            log.warning("%s: there is nothing to reload; make the change on the console", number.name)
             return
         if self._ending:
             log.warning("second signal: ending at once")

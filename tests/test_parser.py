@@ -40,7 +40,7 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("RELOAD poll", "reload", {"plugin_name": "poll"}),
     ("RELOAD CERTIFICATES", "reload_certificates", {}),
     ("SHOW CERTIFICATES", "show_certificates", {}),
-    ("SERVER graceful_timeout = 5s", "server_set", {"parameter": "graceful_timeout", "value": "5s"}),
+    ("SERVER graceful_timeout = 5s", "server_set", {"server_tunable": "graceful_timeout", "value": "5s"}),
     ("VERBOSE off", "verbose", {"switch": "off"}),
     ("SHUTDOWN", "shutdown", {}),
     ("SHUTDOWN GRACEFUL", "shutdown_graceful", {}),

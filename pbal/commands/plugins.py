@@ -8,7 +8,7 @@ from pbal.schema.commands import OK, Reply, command
 
 @command
 async def load(session: Session, plugin: str) -> Reply:
-    """Load a plugin: bundled, or from SERVER plugin_path. Loading one again changes nothing.
+    """Load a plugin that comes with pbal or is in SERVER plugin_path. Loading it again changes nothing.
 
     Source: Perlbal manual, LOAD.
     """
@@ -18,9 +18,9 @@ async def load(session: Session, plugin: str) -> Reply:
 
 @command
 async def reload(session: Session, plugin: str) -> Reply:
-    """Load a plugin's file anew and swap it in on every service; parked polls and settings stay.
+    """Load a plugin's file again and replace the plugin on every service. Parked polls and tunables stay.
 
-    A file that does not import, or fails a check, leaves the old one serving.
+    If the new file cannot be imported or fails a check, the old plugin goes on serving.
     Source: Perlbal manual, RELOAD. differs: every plugin can be reloaded.
     """
     session.runtime()
@@ -43,7 +43,7 @@ async def reload_certificates(session: Session) -> Reply:
 async def unload(session: Session, plugin: str) -> Reply:
     """Forget a plugin that no service uses.
 
-    Source: Perlbal manual, UNLOAD. differs: refused while a service uses it.
+    Source: Perlbal manual, UNLOAD. differs: an error while a service uses the plugin.
     """
     await loader.unload(session.world, session.interpreter, plugin)
     return OK

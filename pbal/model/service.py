@@ -246,7 +246,7 @@ class Service:
         self.hooks = HookTable(bound)
 
     def plugin(self, name: str) -> Plugin | None:
-        """The instance of plugin `name` here, if it is in the chain."""
+        """This service's plugin called `name`, or None."""
         for plugin_name, plugin in self.plugins:
             if plugin_name == name:
                 return plugin

@@ -75,7 +75,7 @@ class HttpRole(RoleHandler):
             limit = self.service.values["max_body"]
         if limit and size > limit:
             self.counts["bad_requests"] += 1
-            exchange.respond(413, (), b"The body is larger than %d octets.\n" % limit)
+            exchange.respond(413, (), b"The body is larger than %d bytes.\n" % limit)
             return False
         return True
 

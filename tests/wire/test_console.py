@@ -216,10 +216,10 @@ async def test_a_line_too_long_ends_the_console_however_it_comes(lab: Lab) -> No
     pbal = await lab.pbal(QUIET)
     reader, writer = await pbal.connect("console")
     writer.write(b"x" * 2 * connection.LONGEST_LINE)
-    assert await reader.readline() == b"ERROR: a line is longer than 65536 octets\r\n", "at once, before it ends"
+    assert await reader.readline() == b"ERROR: a line is longer than 65536 bytes\r\n", "at once, before it ends"
     for ending in (b"", b"\n", b"\r\nSET files.max_body = 2\n"):
         long = b"x" * (connection.LONGEST_LINE + 1)
-        wanted = ["OK", "ERROR: a line is longer than 65536 octets"]
+        wanted = ["OK", "ERROR: a line is longer than 65536 bytes"]
         said = b"SET files.max_body = 1\n"
         assert await talk(pbal, said + long + ending) == wanted
         assert await talk(pbal, said + long[:40000], long[40000:] + ending) == wanted

@@ -180,10 +180,10 @@ async def test_a_client_gets_the_certificate_of_the_host_it_names(lab: Lab) -> N
         assert certified(writer)[0] == expected
         writer.write(get(host=name))
         assert (await read_response(reader)).body == b"a page"
-    for name in (None, "elsewhere.test", "c.test", "x.y.c.test"):
+    for unknown in (None, "elsewhere.test", "c.test", "x.y.c.test"):
         context = trusting(authority)
         context.check_hostname = False
-        _, writer = await secure(pbal, "site", context, name)
+        _, writer = await secure(pbal, "site", context, unknown)
         assert certified(writer) == ["a.test"]
 
 
