@@ -307,6 +307,8 @@ class Relay(Attendant):
         if not self.stream.full:
             backend.resume()
         self.backend_readable()
+        if self.backend is not backend:  # given back; who took it now is not the one that was full
+            backend.resume()
 
     def _head(self, head: ResponseHead) -> bool:
         """A response head arrived: pass it on. True when the response has no body."""

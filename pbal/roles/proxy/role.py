@@ -5,7 +5,7 @@ proxy_read_request -> a Relay, which asks `pick` for a node and takes a bored ba
 connected. A backend that becomes free serves the longest waiting client first, whichever connection that had asked
 for; the connection that then arrives in vain stays as a bored one.
 
-Bored backends are kept per node, the the longest rested first out. More than backend_persist_cache of them are closed by the
+Bored backends are kept per node, the longest rested first out. More than backend_persist_cache of them are closed by the
 tick a second after they became bored, and not at once: under load thirty are bored for a millisecond between two turns
 of the loop, and closing them would mean connecting thirty again.
 """
@@ -221,6 +221,10 @@ class ReverseProxy(HttpRole):
             return
         for relay in self.waiting:
             if node not in relay.tried:
+                if backend.uses and backend.unread:  # a reuse like any other
+                    self.backend_surprised(backend)
+                    backend.abort()
+                    return
                 del self.waiting[relay]
                 relay.assigned(backend)
                 return
