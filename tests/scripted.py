@@ -6,8 +6,9 @@ import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from functools import partial
 
-from lab import DEADLINE, Lab, Origin, Pbal, transport_of, until
+from lab import DEADLINE, Lab, Origin, Pbal, read_response, transport_of, until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -126,3 +127,20 @@ async def ticks(pbal: Pbal, number: int = 2) -> None:
 def statuses(octets: bytes) -> list[int]:
     """The statuses in the octets of several responses."""
     return [int(line) for line in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", octets)]
+
+
+async def rested(pbal: Pbal, origin: Scripted, number: int) -> list[Client]:
+    """Have so many connections to a node rest, the first one longest; their clients."""
+    clients = [await Client.of(pbal, request=get(f"/{place}")) for place in range(number)]
+    for place in range(number):
+        await (await origin.connection(place)).request()
+    for place, node in enumerate(origin.connections):
+        node.say(OK)
+        await until(partial(_as_many_rest, pbal, place + 1), "it to rest")
+    for client in clients:
+        assert (await read_response(client.reader)).body == b"ok"
+    return clients
+
+
+def _as_many_rest(pbal: Pbal, number: int) -> bool:
+    return len([backend for backend in pbal.world.backends if backend.state == "bored"]) == number

@@ -1,14 +1,14 @@
-"""Backends that say too much, too little or in an old way: nobody gets another's answer, and nothing is asked twice.
+"""Octets that a node sends too much meet no other request: unread ones are looked for, and a shift is ended.
 
-More of them are in test_relaying.py and test_bad_peers.py.
+More of nodes is in test_heads_of_nodes.py, test_pools.py, test_relaying.py and test_bad_peers.py.
 """
 
 import asyncio
 import socket
 
 import pytest
-from lab import Lab, Pbal, lab, read_response, transport_of, until
-from scripted import OK, Client, Scripted, Taken, answer, at_once, get, proxy
+from lab import Lab, lab, read_response, transport_of, until
+from scripted import OK, Client, Scripted, Taken, answer, at_once, get, proxy, rested
 
 EVIL = answer(b"evil")
 
@@ -162,20 +162,6 @@ async def test_a_connection_serves_the_next_request_though_its_last_client_took_
         got += await loop.sock_recv(slow, 1_000_000)
     assert (got.count(b"x"), got.count(b"y")) == (sent, 30_000)
     slow.close()
-
-
-async def rested(pbal: Pbal, origin: Scripted, number: int, first: int = 0) -> list[Client]:
-    """Have so many connections to a node rest, the first one longest; their clients."""
-    clients = [await Client.of(pbal, request=get(f"/{place}")) for place in range(number)]
-    for place in range(first, first + number):
-        node = await origin.connection(place)
-        await node.request()
-    for place in range(first, first + number):
-        origin.connections[place].say(OK)
-        await until(lambda: sum(backend.state == "bored" for backend in pbal.world.backends) == place - first + 1, "it to rest")  # noqa: B023
-    for client in clients:
-        assert (await read_response(client.reader)).body == b"ok"
-    return clients
 
 
 @lab

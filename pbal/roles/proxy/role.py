@@ -123,7 +123,7 @@ class ReverseProxy(HttpRole):
         return pool is not None and not pool.nodes and pool.emptied_at + A_MOMENT > self.clock.now()
 
     def _node_added(self) -> None:
-        """POOL ADD: who waits while no connection is being made asks again."""
+        """POOL ADD, or another pool: who waits while no connection is being made asks again."""
         for relay in list(self.waiting)[: max(0, len(self.waiting) - self.connecting)]:
             del self.waiting[relay]
             relay.seek()
@@ -270,6 +270,7 @@ class ReverseProxy(HttpRole):
         if pool is not None:
             pool.removed_listeners.append(self._node_removed)
             pool.added_listeners.append(self._node_added)
+            self._node_added()
 
     def _close_bored(self) -> None:
         for node in list(self.bored):
