@@ -66,6 +66,7 @@ class Scripted:
         self.connections: list[Taken] = []
         self.address = ""
         self._behaviour = behaviour
+        self._end = asyncio.Event()  # never set: connections live until the laboratory ends, and somebody has to hold their tasks
 
     @classmethod
     async def start(cls, lab: Lab, behaviour: Callable[[Taken], Awaitable[None]] | None = None) -> "Scripted":
@@ -80,7 +81,7 @@ class Scripted:
         self.connections.append(taken)
         if self._behaviour is not None:
             await self._behaviour(taken)
-        await asyncio.Event().wait()  # until the laboratory ends
+        await self._end.wait()
 
     async def connection(self, number: int = 0) -> Taken:
         """Its first, second ... connection, when it is there."""

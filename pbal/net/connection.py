@@ -174,7 +174,7 @@ class ClientConnection(Stream):
                 self.flags |= _HALF_CLOSED
                 return True
             self.state = CLOSED  # nothing owed, or a parked poll's client that went
-            self.home.world.pace.later(self._close)
+            self.home.world.pace.goodbye(self._close)
             return True
         if not exchange.body_complete:
             return False  # a body cut off

@@ -457,6 +457,7 @@ class Relay(Attendant):
             if reused:  # a stale connection says nothing of the node; but the others may be stale as well
                 self.fresh = True
             else:
+                world.log_limited(f"no response {node.name}", "%s: no response: %s", node.name, reason)
                 self.tried = (*self.tried, node)
             self.failure = 502
             self.body_sent = False
