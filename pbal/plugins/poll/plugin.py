@@ -368,7 +368,12 @@ class Poll(Plugin):
             self._answer_all_empty(polls)
             return
         message = wrap(text.encode(), self.settings.framing)
-        self._turns.each(polls, lambda poll: self._out(poll) and self._send(poll, poll.origin, [(poll.all_keys()[0], message)]))
+
+        def answer(poll: Parked) -> None:
+            if self._out(poll):
+                self._send(poll, poll.origin, [(poll.all_keys()[0], message)])
+
+        self._turns.each(polls, answer)
 
     def kick(self, polls: list[Parked]) -> None:
         """`poll kick`."""
