@@ -238,6 +238,40 @@ def test_extra_octets_close_every_connection_that_could_be_shifted(shown: str) -
     run()
 
 
+@lab
+async def test_extra_octets_close_what_other_services_keep_to_the_same_node(lab: Lab) -> None:
+    origin = await Scripted.start(lab)
+    beside = """
+        {pool}
+        CREATE SERVICE {name}
+          SET role   = reverse_proxy
+          SET listen = 127.0.0.1:0
+          SET pool   = {of}
+        ENABLE {name}
+    """
+    more = f"CREATE POOL same\nPOOL same ADD {origin.address}"
+    pbal = await lab.pbal(
+        proxy(origin.address) + beside.format(pool="", name="second", of="app") + beside.format(pool=more, name="third", of="same")
+    )
+    clients: list[Client] = []
+    for place, service in enumerate(("web", "second", "third")):
+        clients.append(await Client.of(pbal, service, get()))
+        node = await origin.connection(place)
+        await node.request()
+        node.say(OK)
+        await read_response(clients[-1].reader)
+    origin.connections[0].say(EVIL)
+    for node in list(origin.connections):
+        await node.gone()
+    for place, client in enumerate(clients):
+        client.writer.write(get())
+        node = await origin.connection(3 + place)
+        await node.request()
+        node.say(OK)
+        assert (await read_response(client.reader)).body == b"ok"
+    assert pbal.counts["backend_surprises"] == 1
+
+
 SHIFTING_CLIENTS = 8
 
 

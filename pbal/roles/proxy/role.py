@@ -111,11 +111,11 @@ class ReverseProxy(HttpRole):
         self.service.world.log_limited(
             f"surprise {node.name}", "%s: sent octets that nobody asked for; its kept connections are closed", node.name
         )
-        for other in self.bored.pop(node, ()):
-            other.abort()
-        for busy in self.service.world.backends:
-            if busy.node is node:
-                busy.suspect = True
+        for other in list(self.service.world.backends):  # of other services and pools, too
+            if other.node.endpoint == node.endpoint:
+                other.suspect = True
+                if other.state is link.BORED:
+                    other.abort()
 
     def may_get_nodes(self) -> bool:
         """Whether the pool lost its last node a moment ago: who waits may get another."""
