@@ -60,15 +60,17 @@ class Pace:
         self._scheduled = False
         known, new, leaving, shaking = self._known, self._new, self._leaving, self._shaking
         self.begun = SLICE  # who is begun in the middle of this stands behind
-        if known or new:
-            left = SLICE - _some(known, SLICE - min(NEWCOMERS, len(new)))
-            _some(new, left)
-        _some(leaving, SLICE)
-        _some(shaking, HANDSHAKES)
-        if not known and not new:
-            self.begun = 0
-        if known or new or leaving or shaking:
-            self._schedule()
+        try:
+            if known or new:
+                left = SLICE - _some(known, SLICE - min(NEWCOMERS, len(new)))
+                _some(new, left)
+            _some(leaving, SLICE)
+            _some(shaking, HANDSHAKES)
+        finally:  # one that fails ends no other's turn
+            if not known and not new:
+                self.begun = 0
+            if known or new or leaving or shaking:
+                self._schedule()
 
 
 def _some(waiting: deque[Call], most: int) -> int:

@@ -144,16 +144,15 @@ def _key(instance: "Poll", queue: str) -> bytes:
         raise CommandError(str(error), "queue") from None
 
 
-def _targets(session: Any, target: str) -> list[tuple["Poll", Parked]]:
-    """The polls meant by a number or a queue name. Raises: CommandError."""
-    found: list[tuple[Poll, Parked]] = []
+def _targets(session: Any, target: str) -> list[tuple["Poll", list[Parked]]]:
+    """The polls meant by a number or a queue name, by service. Raises: CommandError."""
+    found: list[tuple[Poll, list[Parked]]] = []
     for instance in _polls(session):
         poll = instance.lot.find(target)
-        if poll is not None:
-            found.append((instance, poll))
-            continue
         key = instance.settings.prefix + target.encode("utf-8", "replace")
-        found += [(instance, waiting) for waiting in instance.lot.waiting(key)]
+        polls = list(instance.lot.waiting(key)) if poll is None else [poll]
+        if polls:
+            found.append((instance, polls))
     if not found:
         queues = [_name(instance, key) for instance in _polls(session) for key in islice(instance.lot.queues(), SUGGESTED_FROM)]
         raise CommandError(f"no poll is parked with the id or queue '{target}'", "target", did_you_mean(target, queues))
@@ -162,15 +161,15 @@ def _targets(session: Any, target: str) -> list[tuple["Poll", Parked]]:
 
 def poll_answer(session: Any, target: str, text: str | None = None) -> Reply:
     """Answer a parked poll now, with TEXT as its message or with the empty answer."""
-    for instance, poll in _targets(session, target):
-        instance.answer_by_hand(poll, text)
+    for instance, polls in _targets(session, target):
+        instance.answer_by_hand(polls, text)
     return OK
 
 
 def poll_kick(session: Any, target: str) -> Reply:
     """Close a parked poll's connection without an answer."""
-    for instance, poll in _targets(session, target):
-        instance.kick(poll)
+    for instance, polls in _targets(session, target):
+        instance.kick(polls)
     return OK
 
 

@@ -362,15 +362,24 @@ class Poll(Plugin):
             self.counts[counter] += 1
             self._send(poll, poll.origin, [])
 
-    def answer_by_hand(self, poll: Parked, text: str | None) -> None:
+    def answer_by_hand(self, polls: list[Parked], text: str | None) -> None:
         """`poll answer`."""
         if text is None:
-            self._answer_empty(poll, "poll_empty")
-        elif self._out(poll):
-            self._send(poll, poll.origin, [(poll.all_keys()[0], wrap(text.encode(), self.settings.framing))])
+            self._answer_all_empty(polls)
+            return
+        message = wrap(text.encode(), self.settings.framing)
 
-    def kick(self, poll: Parked) -> None:
+        def answer(poll: Parked) -> None:
+            if self._out(poll):
+                self._send(poll, poll.origin, [(poll.all_keys()[0], message)])
+
+        self._turns.each(polls, answer)
+
+    def kick(self, polls: list[Parked]) -> None:
         """`poll kick`."""
+        self._turns.each(polls, self._kick_one)
+
+    def _kick_one(self, poll: Parked) -> None:
         if self._out(poll):
             self.counts["poll_kicked"] += 1
             if poll.client is not None:

@@ -5,7 +5,7 @@ proxy_read_request -> a Relay, which asks `pick` for a node and takes a bored ba
 connected. A backend that becomes free serves the longest waiting client first, whichever connection that had asked
 for; the connection that then arrives in vain stays as a bored one.
 
-Bored backends are kept per node, the the longest rested first out. More than backend_persist_cache of them are closed by the
+Bored backends are kept per node, the longest rested first out. More than backend_persist_cache of them are closed by the
 tick a second after they became bored, and not at once: under load thirty are bored for a millisecond between two turns
 of the loop, and closing them would mean connecting thirty again.
 """
@@ -116,11 +116,11 @@ class ReverseProxy(HttpRole):
         self.service.world.log_limited(
             f"surprise {node.name}", "%s: sent octets that nobody asked for; its kept connections are closed", node.name
         )
-        for other in self.bored.pop(node, ()):
-            other.abort()
-        for busy in self.service.world.backends:
-            if busy.node is node:
-                busy.suspect = True
+        for other in list(self.service.world.backends):  # of other services and pools, too
+            if other.node.endpoint == node.endpoint:
+                other.suspect = True
+                if other.state is link.BORED:
+                    other.abort()
 
     def may_get_nodes(self) -> bool:
         """Whether the pool lost its last node a moment ago: who waits may get another."""
@@ -128,7 +128,7 @@ class ReverseProxy(HttpRole):
         return pool is not None and not pool.nodes and pool.emptied_at + A_MOMENT > self.clock.now()
 
     def _node_added(self) -> None:
-        """POOL ADD: who waits while no connection is being made asks again."""
+        """POOL ADD, or another pool: who waits while no connection is being made asks again."""
         for relay in list(self.waiting)[: max(0, len(self.waiting) - self.connecting)]:
             del self.waiting[relay]
             relay.seek()
@@ -241,6 +241,10 @@ class ReverseProxy(HttpRole):
             return
         for relay in self.waiting:
             if node not in relay.tried:
+                if backend.uses and backend.unread:  # a reuse like any other
+                    self.backend_surprised(backend)
+                    backend.abort()
+                    return
                 del self.waiting[relay]
                 relay.assigned(backend)
                 return
@@ -291,6 +295,7 @@ class ReverseProxy(HttpRole):
         if pool is not None:
             pool.removed_listeners.append(self._node_removed)
             pool.added_listeners.append(self._node_added)
+            self._node_added()
 
     def _close_bored(self) -> None:
         for node in list(self.bored):
