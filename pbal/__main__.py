@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace, writer: LogWriter) -> int:
         listening = any(service.enabled and service["listen"] is not None for service in world.services.values())
         print(f"{path}: good")
         if not listening:
-            print(f"{path}: but no service listens: ENABLE one that has a listen", file=sys.stderr)
+            print(f"{path}: but no service listens: ENABLE a service with a listen address", file=sys.stderr)
         return 0
     return _serve(*loaded, level=options.log_level, writer=writer)
 

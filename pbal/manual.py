@@ -42,6 +42,7 @@ from pbal.plugins.vpaths import Vpaths
 from pbal.reference import members
 from pbal.schema import tunables as tunables_module
 from pbal.schema.commands import Registry
+from pbal.schema.tls import TLS
 from pbal.schema.tunables import CORE, POOL, SERVER, Applies, Tunable
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "man"
@@ -150,27 +151,29 @@ def render(name: str, section: int, text: str, tables: Mapping[str, Table]) -> s
 
 _APPLIES = {
     Applies.NOW: "",
-    Applies.NEXT_CONNECTION: "A change is for connections made later.",
-    Applies.NEXT_ENABLE: "A change takes hold when the service is enabled.",
+    Applies.NEXT_CONNECTION: "A change applies to new connections.",
+    Applies.NEXT_ENABLE: "A change takes effect when the service is enabled.",
 }
 
 TYPES = {
     "bool": "`on` or `off`; also yes, no, true, false, 1, 0.",
     "int": "A whole number in decimal digits.",
-    "size": "Octets: a number, or one with `b`, `k`, `m` or `g`, in powers of 1024.",
-    "duration": "A time: a number with `ms`, `s`, `m` or `h`; seconds without. `1.5s` is one and a half.",
-    "regex": "A regular expression as Python's `re` has it, on octets; case counts.",
-    "directory": "An existing directory; a relative path begins at the configuration file.",
-    "listen": "`PORT` (every address), `ADDRESS:PORT` or `[IPV6]:PORT`; port 0 is one the system chooses.",
-    "networks": "Networks as `10.0.0.0/8` or `::1`, separated by blanks or commas.",
-    "words": "Words, separated by blanks or commas.",
+    "size": "A number of bytes. `k`, `m` and `g` multiply by powers of 1024; `b` is a byte.",
+    "duration": "A time: a number with `ms`, `s`, `m` or `h`. A number alone is in seconds. `1.5s` is one and a half seconds.",
+    "regex": "A regular expression of Python's `re`, for bytes. It distinguishes upper and lower case.",
+    "directory": "An existing directory. A relative path starts from the folder of the configuration file.",
+    "path": "A path. A relative path starts from the folder of the configuration file.",
+    "paths": "One or more paths, separated by spaces or commas. Relative paths start from the folder of the configuration file.",
+    "listen": "`PORT` (on every address), `ADDRESS:PORT` or `[IPV6]:PORT`. With port 0 the system chooses a port.",
+    "networks": "Networks such as `10.0.0.0/8` or `::1`, separated by spaces or commas.",
+    "words": "Words, separated by spaces or commas.",
     "text": "Text to the end of the line.",
     "pool": "The name of a pool.",
     "service": "The name of a service.",
-    "store": "`memory`, or `memcached HOST:PORT ...`; without a port it is 11211.",
-    "sources": "Sources of queue names, separated by blanks: see QUEUE NAMES.",
+    "store": "`memory`, or `memcached HOST:PORT ...`. The default port is 11211.",
+    "sources": "Sources of queue names, separated by spaces; see QUEUE NAMES in `pbal-poll(7)`.",
     "regex or off": "A regular expression, or `off`.",
-    "origins or off": "Origins as `https://chat.example`, separated by blanks; `*` for all; or `off`.",
+    "origins or off": "Origins such as `https://chat.example`, separated by spaces; `*` for all; or `off`.",
 }
 """What is written for a value, by the name of its type. Types that are a choice of words explain themselves."""
 
@@ -184,8 +187,8 @@ def _bounds(tunable: Tunable) -> str:
     if tunable.minimum and tunable.maximum:
         return f", from {tunable.minimum} to {tunable.maximum}"
     if tunable.minimum:
-        return f", {tunable.minimum} at least"
-    return f", {tunable.maximum} at most" if tunable.maximum else ""
+        return f", at least {tunable.minimum}"
+    return f", at most {tunable.maximum}" if tunable.maximum else ""
 
 
 def _default(tunable: Tunable) -> str:
@@ -208,7 +211,7 @@ def tunable_table(tunables: Iterable[Tunable]) -> Iterator[str]:
 def counter_table(counters: Iterable[Counter]) -> Iterator[str]:
     """An entry for each counter."""
     for counter in counters:
-        yield from entry(bold(counter.name), counter.summary + (" Goes down again." if counter.gauge else ""))
+        yield from entry(bold(counter.name), counter.summary + (" This is a gauge: it can go down." if counter.gauge else ""))
 
 
 def _hooks(examples: bool) -> Iterator[str]:
@@ -280,6 +283,7 @@ _EXCHANGE = (
     "stream", "home", "service", "request", "body_limit", "stage", "method", "path", "client_address", "believed", "set_field", "read_body",
     "body_size", "answered", "respond", "park", "hand_to",
 )  # fmt: skip
+_HEAD = ("minor", "headers", "block", "fields", "framing", "keep_alive", "underscores")
 _REQUEST = ("method", "target", "path", "query", "host", "expect_continue", "upgrade")
 
 
@@ -299,7 +303,7 @@ def pages() -> dict[str, str]:
         "queries": lambda: statements.core(queries=True),
         "selector_statements": lambda: statements.of(Vhosts, Vpaths),
         "types": _types,
-        "tunables": lambda: tunable_table(CORE),
+        "tunables": lambda: tunable_table((*CORE, *TLS)),
         "pool": lambda: tunable_table(POOL),
         "server": lambda: tunable_table(SERVER),
         "counters": lambda: counter_table(CORE_COUNTERS),
@@ -309,7 +313,7 @@ def pages() -> dict[str, str]:
         "hooks": lambda: _hooks(examples=True),
         "life": _members((Plugin, _LIFE)),
         "exchange": _members((Exchange, _EXCHANGE)),
-        "request": _members((Head, ()), (RequestHead, _REQUEST)),
+        "request": _members((Head, _HEAD), (RequestHead, _REQUEST)),
         "response": _members((ResponseHead, ("status", "reason"))),
         "waiting": _members((Waiting, ("peer_name", "answer", "repark", "kick"))),
         "service": _members((Service, ("name", "plugin", "trust")), (World, ("service", "pool", "log_limited", "instances"))),

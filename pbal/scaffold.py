@@ -57,7 +57,7 @@ def test_requests_below_the_path_are_refused() -> None:
         assert pbal.counter("{name}_refused") == 1
 
 
-def test_a_setting_changed_live_counts_at_once_and_survives_a_reload() -> None:
+def test_a_tunable_changed_live_counts_at_once_and_survives_a_reload() -> None:
     with running(SITE, plugins=Path(__file__).parent) as pbal:
         assert pbal.say("SET site.{name} = /secret") == "OK"
         assert pbal.say("RELOAD {name}") == "OK"
@@ -73,11 +73,11 @@ class CannotWrite(Exception):
 def new_plugin(name: str, folder: Path) -> list[Path]:
     """Write NAME.py and test_NAME.py into `folder`; their paths. Raises: CannotWrite, and writes neither."""
     if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name.startswith("test_"):
-        raise CannotWrite(f"'{name}' is no name for a plugin: lower-case letters, digits and _, a letter first")
+        raise CannotWrite(f"'{name}' is not a name for a plugin: use lower-case letters, digits and _, and begin with a letter")
     files = {folder / f"{name}.py": _PLUGIN, folder / f"test_{name}.py": _TEST}
     for path in files:
         if path.exists():
-            raise CannotWrite(f"{path} is there already")
+            raise CannotWrite(f"{path} exists already")
     class_name = "".join(part.capitalize() for part in name.split("_"))
     try:
         for path, text in files.items():

@@ -20,6 +20,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -27,10 +28,12 @@ from pbal.commands.interpreter import Interpreter
 from pbal.console.management import ManagementRole
 from pbal.model.errors import ConfigError
 from pbal.model.hooks import Bound
+from pbal.model.renewal import Watch
 from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.net.listener import Listener, listen
 from pbal.net.tasks import cancel_all, spawn
+from pbal.net.tls import ServerLink
 from pbal.observe.loop import LoopLag
 from pbal.observe.memory import resident_bytes
 from pbal.observe.stuck import ENDING, Signals, Watchdog
@@ -87,6 +90,7 @@ class Server:
         self._paused = False
         self.descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.exit_status = 0
+        self._certificates = Watch(world)
         self.lag = LoopLag(world.clock.now, world.counters.counts, self._stalled)
         self.watchdog: Watchdog | None = None
         """Armed by the tick; the process has one, servers in tests have none."""
@@ -119,7 +123,10 @@ class Server:
 
     def _bind(self, service: Service) -> Listener:
         handler: Any = service.handler
-        listener = listen(service, handler.protocol)
+        protocol = handler.protocol
+        if service.values["enable_ssl"]:
+            protocol = partial(ServerLink, service, handler.protocol)
+        listener = listen(service, protocol)
         self._listeners[service.name.lower()] = listener
         return listener
 
@@ -182,6 +189,8 @@ class Server:
         for listener in self._listeners.values():
             self._duty(f"keep-alive of {listener.service.name}", listener.refresh)
         self._duty("descriptors", self._watch_descriptors)
+        if self._certificates.due(world.second):
+            spawn(self, self._certificates.look(), "look at certificates")
         world.log_left_out()
 
     def _duty(self, what: str, duty: Callable[..., None], *args: float) -> None:
@@ -250,7 +259,7 @@ class Server:
             log.info("%s", self._state())
             return
         if number not in ENDING:
-            log.warning("%s: there is nothing to reload; say what changes on the console", number.name)
+            log.warning("%s: there is nothing to reload; make the change on the console", number.name)
             return
         if self._ending:
             log.warning("second signal: ending at once")
@@ -283,9 +292,7 @@ class Server:
         for listener in self._listeners.values():
             listener.close()
         for service in self.world.services.values():
-            if service.opened:
-                for _, plugin in service.plugins:
-                    plugin.service_disabled()
+            service.disabled()
         for client in list(self.world.clients):
             if getattr(client, "management", False):
                 continue

@@ -42,7 +42,7 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response. Names of `fields` are in lower case; of repeated ones the last is there."""
+    """A response. The names in `fields` are in lower case. Of a repeated field, `fields` has the last value."""
 
     status: int
     fields: Mapping[str, str]
@@ -68,7 +68,7 @@ class Running:
         self._loop = loop
         self._session = Session(server.world, server.interpreter, origin="test")
         self.log = log
-        """Lines that were logged, each with its level before it."""
+        """The lines that were logged. Each begins with its level."""
 
     def _on_loop(self, do: Callable[[], Awaitable[T]]) -> T:
         async def call() -> T:
@@ -77,15 +77,15 @@ class Running:
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result(PATIENCE)
 
     def address(self, service: str) -> tuple[str, int]:
-        """Where a service listens. Raises: KeyError if it does not."""
+        """Host and port on which a service listens. Raises: KeyError if it does not listen."""
         return self._server.address(service)
 
     def connect(self, service: str) -> socket.socket:
-        """A connection to a service, for octets by hand. The caller closes it."""
+        """Open a connection to a service, on which a test sends any bytes. The caller closes it."""
         return socket.create_connection(self.address(service), timeout=PATIENCE)
 
     def request(self, service: str, method: str, target: str, fields: Mapping[str, str] | None = None, body: bytes = b"") -> Answer:
-        """Send a request on a connection of its own, and read the response."""
+        """Send a request on a new connection, and return the response."""
         connection = http.client.HTTPConnection(*self.address(service), timeout=PATIENCE)
         try:
             connection.request(method, target, body=body or None, headers=dict(fields or {}))
@@ -95,15 +95,15 @@ class Running:
             connection.close()
 
     def get(self, service: str, target: str, fields: Mapping[str, str] | None = None) -> Answer:
-        """A GET."""
+        """Send a GET."""
         return self.request(service, "GET", target, fields)
 
     def post(self, service: str, target: str, body: bytes, fields: Mapping[str, str] | None = None) -> Answer:
-        """A POST."""
+        """Send a POST."""
         return self.request(service, "POST", target, fields, body)
 
     def say(self, statement: str) -> str:
-        """Carry out a statement as the console does; its answer, or `ERROR: ` and the reason."""
+        """Carry out a statement as the console does. Returns the answer, or `ERROR: ` and the reason."""
 
         async def call() -> str:
             try:
@@ -131,7 +131,7 @@ class Running:
 
 @contextmanager
 def running(configuration: str, plugins: Path | str | None = None) -> Iterator[Running]:
-    """Run a configuration; it ends with the block. `plugins`: a folder for SERVER plugin_path.
+    """Run a configuration until the end of the with block. `plugins` is a folder for SERVER plugin_path.
 
     Raises: AssertionError with every mistake of the configuration; ConfigError if a service cannot be opened.
     """

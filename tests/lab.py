@@ -214,6 +214,7 @@ class Lab:
         self._pbals: list[Pbal] = []
         self._origins: list[Origin] = []
         self._caches: list[Memcached] = []
+        self._servers: list[asyncio.AbstractServer] = []
         self.folder = Path(tempfile.mkdtemp(prefix="pbal-test-"))
         self._number = 0
 
@@ -246,6 +247,10 @@ class Lab:
         self._origins.append(origin)
         return origin
 
+    def keep(self, server: asyncio.AbstractServer) -> None:
+        """End a server with the test."""
+        self._servers.append(server)
+
     async def memcached(self) -> Memcached:
         """Start a real memcached, or skip the test and say why."""
         if shutil.which("memcached") is None:
@@ -256,6 +261,8 @@ class Lab:
 
     async def close(self) -> None:
         """End everything."""
+        for server in self._servers:
+            server.close()
         for pbal in self._pbals:
             await pbal.close()
         for origin in self._origins:

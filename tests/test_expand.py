@@ -41,8 +41,8 @@ def test_expansion(text: str, expanded: str) -> None:
         ("a $NONE b", "'NONE' is not in the environment", "", (3, 8)),
         ("${HOME_DIRR}", "'HOME_DIRR' is not in the environment", "did you mean 'HOME_DIR'?", (1, 13)),
         ("x$1", "'1' is not in the environment", "", (2, 4)),
-        ("${A", "'${' without a name and a '}' after it", "", (1, 3)),
-        ("${A-b c}", "'${' without a name and a '}' after it", "", (1, 3)),
+        ("${A", "expected a name and '}' after '${'", "", (1, 3)),
+        ("${A-b c}", "expected a name and '}' after '${'", "", (1, 3)),
         ("${if:eth0}", "'if' is not a type of variable, expected 'ip' as in ${ip:eth0}", "", (1, 11)),
         ("$BAD", "'BAD' in the environment holds a line end or another control character", "", (1, 5)),
         ("${ip:lo0}", "the interface 'lo0' has no IPv4 address", "did you mean 'lo'?", (1, 10)),
@@ -67,7 +67,7 @@ def test_the_address_of_an_interface() -> None:
 
 
 def test_expansion_is_bounded() -> None:
-    with pytest.raises(Mistake, match=f"grows past {MAX_EXPANDED} characters"):
+    with pytest.raises(Mistake, match=f"longer than {MAX_EXPANDED} characters"):
         expand("$LONG" * 1000, ENVIRON)
 
 

@@ -23,11 +23,11 @@ did you mean 'SHOW'?
 
 SHOW
     ^
-expected COUNTERS, PARKED, PLUGINS, POOL, QUEUE, SERVICE, STORE, TUNABLES or VERSION, found the end of the line
+expected CERTIFICATES, COUNTERS, PARKED, PLUGINS, POOL, QUEUE, SERVICE, STORE, TUNABLES or VERSION, found the end of the line
 
 SHOW SERVCE
      ^^^^^^
-expected COUNTERS, PARKED, PLUGINS, POOL, QUEUE, SERVICE, STORE, TUNABLES or VERSION, found 'SERVCE'
+expected CERTIFICATES, COUNTERS, PARKED, PLUGINS, POOL, QUEUE, SERVICE, STORE, TUNABLES or VERSION, found 'SERVCE'
 did you mean 'SERVICE'?
 
 SHOW SERVICE a b
@@ -316,12 +316,12 @@ usage: LOAD <plugin_name>
 SERVER x
         ^
 expected '=', found the end of the line
-usage: SERVER <parameter> = <value>
+usage: SERVER <server_tunable> = <value>
 
 SERVER a b = c
          ^
 expected '=', found 'b'
-usage: SERVER <parameter> = <value>
+usage: SERVER <server_tunable> = <value>
 
 VERBOSE
        ^
@@ -373,7 +373,7 @@ SET x = ${nope:eth0}
 
 SET x = ${USER
         ^^
-'${' without a name and a '}' after it
+expected a name and '}' after '${'
 
 VHOST a
        ^
@@ -448,7 +448,7 @@ LOAD vhosts adds this statement
 
 show parked
      ^^^^^^
-expected COUNTERS, PLUGINS, POOL, SERVICE, TUNABLES or VERSION, found 'parked'
+expected CERTIFICATES, COUNTERS, PLUGINS, POOL, SERVICE, TUNABLES or VERSION, found 'parked'
 LOAD poll adds this statement
 
 POLL KICK 3
@@ -524,7 +524,7 @@ def test_a_mistake_inside_an_expansion_underlines_the_variable() -> None:
         ("SET x = a\x00b", "expected text, found the control character 0x00"),
         ("\x1b[2J", "expected text, found the control character 0x1b"),
         ("SET x = a\nUSE b", "expected text, found the control character 0x0a"),
-        ("SET x = \udcff", "expected text, found no UTF-8 but the octet 0xff"),
+        ("SET x = \udcff", "expected text, found a byte that is not UTF-8: 0xff"),
         ("x" * (MAX_LINE + 1), "expected a line of 65536 characters at most, found 65537"),
     ],
     ids=["nul", "escape", "line end", "not utf-8", "too long"],

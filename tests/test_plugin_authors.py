@@ -89,13 +89,13 @@ def test_a_new_plugin_works_and_passes_its_own_test(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize("name", ["Gate", "2fast", "class", "a-b", "../up", "test_me", ""])
 def test_a_name_that_is_none_writes_nothing(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugin", "new", name, "--folder", str(tmp_path)]) == 1
-    assert "is no name for a plugin" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert "is not a name for a plugin" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_a_plugin_that_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "test_mine.py").write_text("mine")
     assert main(["plugin", "new", "mine", "--folder", str(tmp_path)]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 

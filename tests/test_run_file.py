@@ -113,7 +113,7 @@ def test_octets_that_are_no_text_are_a_mistake_of_their_line(tmp_path: Path) -> 
     path.write_bytes(b"CREATE POOL a\nPOOL a ADD \xff\x00\nCREATE POOL b\n")
     mistakes = Interpreter(World()).run_file(str(path))
     assert [mistake.line for mistake in mistakes] == [2]
-    assert "octet 0xff" in mistakes[0].message
+    assert "not UTF-8: 0xff" in mistakes[0].message
 
 
 def check(path: Path) -> subprocess.CompletedProcess[str]:
@@ -126,7 +126,7 @@ def test_check_says_when_nothing_would_listen(tmp_path: Path) -> None:
     path.write_text("CREATE SERVICE a\nSET role = web_server\nSET listen = 8080\n")
     done = check(path)
     assert (done.returncode, done.stdout) == (0, f"{path}: good\n")
-    assert done.stderr == f"{path}: but no service listens: ENABLE one that has a listen\n"
+    assert done.stderr == f"{path}: but no service listens: ENABLE a service with a listen address\n"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_what_would_help(tmp_path: Path, text: str, said: str) -> None:
 def test_two_services_cannot_listen_on_one_address(tmp_path: Path) -> None:
     one = "CREATE SERVICE {0}\nSET role = web_server\nSET listen = 127.0.0.1:8080\nENABLE {0}\n"
     (mistake,) = run(tmp_path, one.format("a") + one.format("b"))
-    assert (mistake.line, mistake.message) == (8, "127.0.0.1:8080 is where service 'a' listens already")
+    assert (mistake.line, mistake.message) == (8, "service 'a' listens on 127.0.0.1:8080 already")
 
 
 def test_check_exits_0_for_a_good_file(tmp_path: Path) -> None:

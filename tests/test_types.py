@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbal.schema import types
+from pbal.schema.tls import TLS
 from pbal.schema.tunables import CORE, POOL, ROLES, SERVER, Tunable
 from pbal.schema.types import Endpoint, Type
 
@@ -222,7 +223,7 @@ def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
 
 # --- the table of tunables ---------------------------------------------------------------------------------
 
-TABLES = [*CORE, *POOL, *SERVER]
+TABLES = [*CORE, *TLS, *POOL, *SERVER]
 
 
 @pytest.mark.parametrize("tunable", TABLES, ids=lambda tunable: tunable.name)

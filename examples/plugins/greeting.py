@@ -1,4 +1,4 @@
-"""greeting: answer /hello with a text, and put a field into every answer that is a file.
+"""greeting: answer /hello with a text, and add a header field to every answer that is a file.
 
     LOAD greeting
     CREATE SERVICE site
@@ -6,7 +6,7 @@
       SET plugins  = greeting
       SET greeting = Hello.
 
-The shortest plugin that shows a tunable, two hooks and a counter. Change it, `RELOAD greeting`, and the next request sees it.
+This short plugin shows a tunable, two hooks and a counter. After a change, type `RELOAD greeting`; the next request runs it.
 """
 
 from pbal.api import TEXT, Counter, Exchange, Plugin, Tunable, Verdict, hook
@@ -24,6 +24,6 @@ class Greeting(Plugin):
         exchange.respond(200, [(b"Content-Type", b"text/plain; charset=utf-8")], self.service["greeting"].encode() + b"\n")
         return Verdict.TAKEN
 
-    @hook.modify_response_headers  # of files and of backends; what a plugin answers has the fields it was given
+    @hook.modify_response_headers  # runs for files and backends, and not for answers of plugins
     def sign(self, exchange: Exchange, response) -> None:
         response.headers.append((b"X-Greeting", b"hello"))

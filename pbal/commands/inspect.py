@@ -5,6 +5,7 @@ import os
 import resource
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from itertools import dropwhile
 from typing import Any
@@ -87,7 +88,7 @@ def _fact_line(row: Row) -> str:
 
 @command
 def show_pool(session: Session, pool: Pool | None = None) -> Reply:
-    """List the pools, or the nodes of one with the requests each was given.
+    """List the pools, or the nodes of one pool with the number of requests that each got.
 
     Source: Perlbal manual, show pool.
     """
@@ -110,7 +111,7 @@ def _node_line(row: Row) -> str:
 
 @command
 def show_plugins(session: Session) -> Reply:
-    """The plugins of each service that has some, then those loaded, with their generation and the faults counted.
+    """List the plugins of each service, then the loaded plugins with their generations and their faults.
 
     Source: Perlbal manual, plugins.
     """
@@ -121,15 +122,28 @@ def show_plugins(session: Session) -> Reply:
 
 
 @command
+def show_certificates(session: Session) -> Reply:
+    """The certificates in use: for what names, by whom, whole days left, and where they come from."""
+    now = datetime.now(UTC)
+    rows: list[Row] = [
+        (service.name, each.days_left(now), f"{each.ends:%Y-%m-%d}", each.kind, ",".join(each.names) or "-", each.issuer, str(each.file))
+        for service in session.world.services.values()
+        if service.certificates is not None
+        for each in service.certificates.all
+    ]
+    return _table("service days ends key names issuer file", rows)
+
+
+@command
 def show_counters(session: Session, glob: str | None = None) -> Reply:
-    """Counters and their values, all or those LIKE a pattern."""
+    """Show the counters and their values: all, or those LIKE a pattern."""
     counts = sorted(session.world.counters.counts.items())
     return _table("counter value", [(name, value) for name, value in counts if glob is None or fnmatchcase(name, glob)])
 
 
 @command
 def show_tunables(session: Session, service: Service | None = None) -> Reply:
-    """Every tunable, with its value on a service and its default."""
+    """Show every tunable, with its value on a service and its default."""
     rows: list[Row] = []
     for tunable in sorted(session.world.tunables.values(), key=lambda each: each.name):
         if service is not None and not tunable.fits(service.role):
@@ -142,7 +156,7 @@ def show_tunables(session: Session, service: Service | None = None) -> Reply:
 
 @command
 async def states(session: Session, service: Service | None = None) -> Reply:
-    """How many connections of each class are in each state.
+    """Show how many connections of each class are in each state.
 
     Source: Perlbal manual, states.
     """
@@ -153,7 +167,7 @@ async def states(session: Session, service: Service | None = None) -> Reply:
 
 @command
 async def socks(session: Session) -> Reply:
-    """Every open connection, one a line, by descriptor.
+    """List every open connection, one per line, in the order of descriptors.
 
     Source: Perlbal manual, socks.
     """
@@ -164,7 +178,7 @@ async def socks(session: Session) -> Reply:
 
 @command
 async def socks_summary(session: Session) -> Reply:
-    """How many connections of each class are open.
+    """Show how many connections of each class are open.
 
     Source: Perlbal manual, socks summary.
     """
@@ -179,7 +193,7 @@ async def socks_summary(session: Session) -> Reply:
 
 @command
 def nodes(session: Session, node: Endpoint | None = None) -> Reply:
-    """What is known of each node; times are in seconds since 1970.
+    """Show what pbal knows of each node. Times are in seconds since 1970.
 
     Source: Perlbal manual, nodes. differs: connects counts only those that succeeded.
     """
@@ -207,7 +221,7 @@ def _last(node: Node) -> tuple[tuple[str, float], ...]:
 
 @command
 def backends(session: Session) -> Reply:
-    """Open connections to each node.
+    """Show the number of open connections to each node.
 
     Source: Perlbal manual, backends.
     """
@@ -217,7 +231,7 @@ def backends(session: Session) -> Reply:
 
 @command
 def queues(session: Session) -> Reply:
-    """Clients of each reverse_proxy that wait for a backend: how many, and how long the first has (seconds).
+    """Show how many clients wait for a backend of each reverse_proxy, and how many seconds the first has waited.
 
     Source: Perlbal manual, queues. highpri and lowpri are always empty.
     """
@@ -239,7 +253,7 @@ def queues(session: Session) -> Reply:
 
 @command
 def uptime(session: Session) -> Reply:
-    """When pbal started, how long it runs (seconds), its version, and whether its hot path is compiled or interpreted.
+    """Show when pbal started, for how many seconds it has run, its version, and whether its hot path is compiled.
 
     Source: Perlbal manual, uptime. differs: the row `build`.
     """
@@ -259,7 +273,7 @@ def version(session: Session) -> Reply:
 
 @command
 def proc(session: Session) -> Reply:
-    """Process figures, with what came since the previous `proc` of this connection.
+    """Show figures of the process, and how they changed since the previous `proc` of this connection.
 
     Source: Perlbal manual, proc.
     """
@@ -280,7 +294,7 @@ def proc(session: Session) -> Reply:
 
 @command
 async def fd(session: Session) -> Reply:
-    """The limit of open files, and how many are open.
+    """Show the limit of open files, and how many are open.
 
     Source: Perlbal manual, fd.
     """
@@ -295,7 +309,7 @@ async def fd(session: Session) -> Reply:
 
 @command
 def dumpconfig(session: Session) -> Reply:
-    """A configuration that makes this state again.
+    """Print a configuration that makes this state again.
 
     Source: Perlbal manual, dumpconfig. differs: complete, in an order that loads.
     """

@@ -1,13 +1,14 @@
-"""LOAD, RELOAD, UNLOAD."""
+"""LOAD, RELOAD, UNLOAD: of plugins, and of certificates."""
 
 from pbal import loader
 from pbal.commands.session import Session
+from pbal.model.renewal import renew, secured_services
 from pbal.schema.commands import OK, Reply, command
 
 
 @command
 async def load(session: Session, plugin: str) -> Reply:
-    """Load a plugin: bundled, or from SERVER plugin_path. Loading one again changes nothing.
+    """Load a plugin that comes with pbal or is in SERVER plugin_path. Loading it again changes nothing.
 
     Source: Perlbal manual, LOAD.
     """
@@ -17,9 +18,9 @@ async def load(session: Session, plugin: str) -> Reply:
 
 @command
 async def reload(session: Session, plugin: str) -> Reply:
-    """Load a plugin's file anew and swap it in on every service; parked polls and settings stay.
+    """Load a plugin's file again and replace the plugin on every service. Parked polls and tunables stay.
 
-    A file that does not import, or fails a check, leaves the old one serving.
+    If the new file cannot be imported or fails a check, the old plugin goes on serving.
     Source: Perlbal manual, RELOAD. differs: every plugin can be reloaded.
     """
     session.runtime()
@@ -28,10 +29,21 @@ async def reload(session: Session, plugin: str) -> Reply:
 
 
 @command
+async def reload_certificates(session: Session) -> Reply:
+    """Read the certificates of every service anew, with its ssl_* tunables, and use them for handshakes from now on: all, or none.
+
+    Connections go on. A file that is written is taken up within seconds without this.
+    """
+    session.runtime()
+    await renew(secured_services(session.world))
+    return OK
+
+
+@command
 async def unload(session: Session, plugin: str) -> Reply:
     """Forget a plugin that no service uses.
 
-    Source: Perlbal manual, UNLOAD. differs: refused while a service uses it.
+    Source: Perlbal manual, UNLOAD. differs: an error while a service uses the plugin.
     """
     await loader.unload(session.world, session.interpreter, plugin)
     return OK

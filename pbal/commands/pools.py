@@ -8,9 +8,9 @@ from pbal.schema.types import Endpoint
 
 @command
 def pool_add(session: Session, pool: Pool, node: Endpoint) -> Reply:
-    """Add a node to a pool. Adding one twice changes nothing.
+    """Add a node to a pool. Adding it again changes nothing.
 
-    Source: Perlbal manual, POOL ADD. differs: adding again keeps place and counts; IPv6 and names too.
+    Source: Perlbal manual, POOL ADD. differs: adding a node again keeps its place and counts; IPv6 addresses and host names work too.
     """
     pool.add(node)
     return OK
@@ -18,9 +18,9 @@ def pool_add(session: Session, pool: Pool, node: Endpoint) -> Reply:
 
 @command
 def pool_remove(session: Session, pool: Pool, node: Endpoint) -> Reply:
-    """Take a node out of a pool. What runs on it finishes; its idle connections close.
+    """Remove a node from a pool. Its requests finish, and its idle connections close.
 
-    Source: Perlbal manual, POOL REMOVE. differs: idle connections are not used any more.
+    Source: Perlbal manual, POOL REMOVE. differs: its idle connections are not used again.
     """
     pool.remove(node, session.world.clock.now())
     return OK

@@ -1,27 +1,24 @@
 """SERVER, VERBOSE, SHUTDOWN, HELP, QUIT."""
 
-from pathlib import Path
-
 from pbal.commands.session import Session
 from pbal.lang.mistakes import did_you_mean
 from pbal.schema.commands import OK, CommandError, Reply, Text, command
 
 
 @command
-def server_set(session: Session, parameter: str, value: str) -> Reply:
-    """Set a parameter of the whole process. A relative path begins at the configuration file.
+def server_set(session: Session, server_tunable: str, value: str) -> Reply:
+    """Set a tunable of the whole process. A relative path starts from the folder of the configuration file.
 
     Source: Perlbal manual, SERVER.
     """
-    if parameter.lower() == "plugin_path" and value and not Path(value).is_absolute():
-        value = str(session.interpreter.folder / value)
-    session.world.set_server(parameter, value)
+    known = session.world.server_tunables.get(server_tunable.lower())
+    session.world.set_server(server_tunable, value if known is None else known.type.placed(value, session.interpreter.folder))
     return OK
 
 
 @command
 def verbose(session: Session, switch: bool) -> Reply:
-    """Whether OK is printed after a statement, on this connection.
+    """Choose whether this connection prints OK after a statement.
 
     Source: Perlbal manual, VERBOSE.
     """
@@ -43,7 +40,9 @@ async def shutdown(session: Session) -> Reply:
 
 @command
 async def shutdown_graceful(session: Session, seconds: float | None = None) -> Reply:
-    """Stop accepting, answer parked polls, let requests in flight finish, end; at the latest after SECONDS, where 0 is no limit.
+    """Stop accepting connections, answer parked polls, let requests in progress finish, and end.
+
+    The process ends after SECONDS at the latest; 0 is no limit.
 
     Source: Perlbal manual, SHUTDOWN GRACEFUL.
     """

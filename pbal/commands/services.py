@@ -1,7 +1,6 @@
 """CREATE, USE, SET, DEFAULT, ENABLE, DISABLE, HEADER."""
 
 import re
-from pathlib import Path
 
 from pbal.commands.session import Session
 from pbal.lang.mistakes import did_you_mean
@@ -43,7 +42,7 @@ def create_pool(session: Session, new: str) -> Reply:
 
 @command
 def use(session: Session, object_: Service | Pool) -> Reply:
-    """Make a service or pool the current object, which SET without a name is about.
+    """Make a service or pool the current object. SET without a name changes the current object.
 
     Source: Perlbal manual, USE.
     """
@@ -53,16 +52,15 @@ def use(session: Session, object_: Service | Pool) -> Reply:
 
 @command
 def set_(session: Session, tunable: str, value: str, object_: Service | Pool | None = None) -> Reply:
-    """Set a tunable of a service or a parameter of a pool; whole or not at all.
+    """Set a tunable of a service or a pool. If the value is refused, nothing changes.
 
-    A relative docroot begins at the configuration file.
-    Source: Perlbal manual, SET. differs: an unknown parameter of a pool is an error.
+    A relative path starts from the folder of the configuration file.
+    Source: Perlbal manual, SET. differs: an unknown tunable of a pool is an error.
     """
     target = object_ or session.current
     if target is None:
         raise CommandError("omitted service/pool name not implied from context", "tunable", "CREATE or USE one first")
-    if tunable.lower() == "docroot" and value and not Path(value).is_absolute():
-        value = str(session.interpreter.folder / value)
+    value = _placed(session, tunable, value)
     try:
         target.set(tunable, value)
     except ConfigError as error:
@@ -80,17 +78,23 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
 
 @command
 def default(session: Session, tunable: str, value: str) -> Reply:
-    """Change the default of a tunable for services made later.
+    """Change the default of a tunable for services that you make later.
 
     Source: Perlbal manual, DEFAULT. differs: name and value are checked at once.
     """
-    session.world.set_default(tunable, value)
+    session.world.set_default(tunable, _placed(session, tunable, value))
     return OK
+
+
+def _placed(session: Session, tunable: str, value: str) -> str:
+    """A value whose relative paths start from the folder of the configuration file."""
+    known = session.world.tunables.get(tunable.lower())
+    return value if known is None else known.type.placed(value, session.interpreter.folder)
 
 
 @command
 def enable(session: Session, service: Service) -> Reply:
-    """Open a service: plugins first, then its listener.
+    """Open a service: first its plugins, then its listener.
 
     Source: Perlbal manual, ENABLE.
     """
@@ -100,7 +104,7 @@ def enable(session: Session, service: Service) -> Reply:
 
 @command
 def disable(session: Session, service: Service) -> Reply:
-    """Stop listening. Parked polls get their empty answer, other connections go on.
+    """Stop listening. Parked polls get the empty answer; other connections go on.
 
     Source: Perlbal manual, DISABLE.
     """
@@ -116,16 +120,16 @@ def _name(field: str) -> bytes:
 
 @command
 def header_insert(session: Session, service: Service, field: str, field_value: str) -> Reply:
-    """Put a field into every request that the service sends on, in place of those of that name.
+    """Put a field into every request that the service sends on. It replaces the fields of the same name.
 
-    The last HEADER about a name counts. On a selector it holds for whatever the selector hands on.
-    Source: Perlbal manual, HEADER. differs: case is kept; an error where it would have no effect.
+    The last HEADER statement about a name counts. On a selector it applies to every request that the selector hands on.
+    Source: Perlbal manual, HEADER. differs: the name keeps its case; HEADER is an error where it would have no effect.
     """
     name = _name(field)
     if any((ord(character) < 32 and character != "\t") or character == "\x7f" for character in field_value):
-        raise CommandError("a field value holds no control characters", "field_value")
+        raise CommandError("a field value cannot hold control characters", "field_value")
     if name.lower() == b"expect":
-        raise CommandError("whether a client waits for 100 (RFC 9110 section 10.1.1) is the client's to say", "field_name")
+        raise CommandError("only a client can say that it waits for 100 (RFC 9110 section 10.1.1)", "field_name")
     if name.lower() == b"host" and not _HOST.fullmatch(field_value):
         raise CommandError(f"not a host: '{field_value}'", "field_value")
     service.add_header_rule(HeaderRule(name, field_value.encode()))
@@ -134,11 +138,11 @@ def header_insert(session: Session, service: Service, field: str, field_value: s
 
 @command
 def header_remove(session: Session, service: Service, field: str) -> Reply:
-    """Take a field out of every request that the service sends on. `_` in the name counts as `-`.
+    """Remove a field from every request that the service sends on. `_` in the name counts as `-`.
 
-    Source: Perlbal manual, HEADER. differs: as with INSERT.
+    Source: Perlbal manual, HEADER. differs: as for INSERT.
     """
     if field.lower() == "host":
-        raise CommandError("a request has a Host (RFC 9112 section 3.2): INSERT another", "field_name")
+        raise CommandError("every request needs a Host (RFC 9112 section 3.2): INSERT replaces it", "field_name")
     service.add_header_rule(HeaderRule(_name(field), None))
     return OK

@@ -152,7 +152,7 @@ class ConsoleConnection(asyncio.Protocol):
         if self._ended:
             return
         if len(line) > LONGEST_LINE:
-            self._parting = f"ERROR: a line is longer than {LONGEST_LINE} octets"
+            self._parting = f"ERROR: a line is longer than {LONGEST_LINE} bytes"
         elif not line.startswith(EOT):
             self._lines.append(line)
             return

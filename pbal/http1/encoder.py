@@ -60,7 +60,7 @@ class IllegalField(ValueError):
 
 def status_line(status: int, reason: bytes | None = None) -> bytes:
     """`HTTP/1.1 STATUS REASON` with its CRLF. Raises: IllegalField for a status or reason that is none."""
-    text = REASONS.get(status, b"") if reason is None else reason
+    text = reason or REASONS.get(status, b"")
     line = _lines.get((status, text))
     if line is None:
         if not isinstance(status, int) or not 100 <= status <= 999 or _REASON.fullmatch(text) is None:

@@ -51,21 +51,21 @@ class Head:
     __slots__ = ("block", "fields", "forwarded", "framing", "headers", "keep_alive", "minor", "ours", "underscores")
 
     minor: int
-    """0 or 1; HTTP/1.x with x above 1 counts as 1."""
+    """0 for HTTP/1.0, 1 for HTTP/1.1 and any later HTTP/1."""
     headers: list[tuple[bytes, bytes]]
-    """As sent: order and case kept, values without outer blanks."""
+    """The fields as sent, in order and in their case. Values have no spaces at their ends."""
     block: bytes
     """The header lines as sent, each ended by CRLF, without the empty line."""
     fields: dict[bytes, bytes]
-    """Lower-case name to value; repeated ones joined with b", " (cookies with b"; ")."""
+    """Values by lower-case name. Values of a repeated field are joined with b", " (cookies with b"; ")."""
     framing: int
-    """Length of the body in octets, CHUNKED or UNTIL_CLOSE."""
+    """Length of the body in bytes, or CHUNKED, or UNTIL_CLOSE."""
     keep_alive: bool
-    """RFC 9112 section 9.3."""
+    """Whether the connection may serve another request (RFC 9112 section 9.3)."""
     forwarded: tuple[frozenset[bytes], bytes] | None
     """What headers.forwardable_block made of it last, and for which fields to drop."""
     underscores: bool
-    """Whether a field's name has a `_`, which many an application reads as `-`."""
+    """Whether a field's name has a `_`, which many applications read as `-`."""
     ours: frozenset[bytes]
     """Names, lower case and with `-` for `_`, of fields that a plugin or a HEADER statement set: the peer has no say in them."""
 
@@ -87,16 +87,16 @@ class RequestHead(Head):
 
     method: bytes
     target: bytes
-    """Exactly as sent."""
+    """The request target, exactly as sent."""
     path: bytes
-    """Raw, undecoded; of an absolute-form target its path; b"*" for asterisk-form, b"" for CONNECT."""
+    """The path, not decoded. For a target in absolute form, its path; for asterisk form, b"*"; for CONNECT, b""."""
     query: bytes
-    """Without the question mark; b"" if there is none."""
+    """The query without the question mark; b"" if there is none."""
     host: bytes
-    """As sent; the authority of an absolute-form target wins over Host (RFC 9112 section 3.2.2)."""
+    """The host as sent. In absolute form, the target's host replaces Host (RFC 9112 section 3.2.2)."""
     expect_continue: bool
     upgrade: bytes
-    """The protocols asked for, or b"". An h2c upgrade is not passed on: it would hide requests from us."""
+    """The protocols that Upgrade asks for, or b"". pbal does not pass on an h2c upgrade, which would hide requests from it."""
 
     def without_underscores(self) -> "RequestHead":
         """A copy without the fields whose names hold `_`, but for those set here."""

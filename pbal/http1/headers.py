@@ -21,6 +21,8 @@ KNOWN_FORWARDING: Final = frozenset(
         b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-forwarded-prefix",
         b"x-forwarded-ssl", b"x-forwarded-scheme", b"x-forwarded-server", b"x-real-ip", b"x-client-ip", b"true-client-ip",
         b"forwarded", b"x-host", b"client-ip", b"x-cluster-client-ip", b"x-forwarded", b"forwarded-for", b"x-forwarded-protocol",
+        b"x-ssl-client-verify", b"x-ssl-client-subject", b"x-ssl-client-issuer", b"x-ssl-client-serial",
+        b"client-cert", b"client-cert-chain",
     }
 )  # fmt: skip
 """What applications believe of a client's address, scheme and host: only a trusted peer may say it. Rails and PHP frameworks look at

@@ -82,7 +82,7 @@ def expand(text: str, environ: Mapping[str, str]) -> Expanded:
         parts += (before, value)
         pieces.append(_Piece(start, length, match.start(), match.end()))
         if length > MAX_EXPANDED:
-            raise Mistake(f"the line grows past {MAX_EXPANDED} characters by its variables")
+            raise Mistake(f"the variables make the line longer than {MAX_EXPANDED} characters")
     return Expanded("".join(parts) + text[taken:], pieces)
 
 
@@ -100,7 +100,7 @@ def _values(text: str, environ: Mapping[str, str]) -> Iterator[tuple[re.Match[st
 def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
     plain, kind, name = match.groups()
     if plain is None and name is None:
-        raise Mistake("'${' without a name and a '}' after it")
+        raise Mistake("expected a name and '}' after '${'")
     if kind is None:
         return _environment(plain or name, environ)
     if kind != "ip":

@@ -357,7 +357,7 @@ def _refuse_control_characters(source: str) -> None:
         raise Mistake(message, column=1, end=2)
     if match := _FORBIDDEN.search(source):
         code = ord(match[0])
-        what = "the control character" if code < 0x80 else "no UTF-8 but the octet"
+        what = "the control character" if code < 0x80 else "a byte that is not UTF-8:"
         message = f"expected text, found {what} {code & 0xFF:#04x}"
         raise Mistake(message, column=match.start() + 1, end=match.end() + 1)
 

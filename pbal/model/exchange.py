@@ -26,6 +26,7 @@ from pbal.http1.events import RequestHead, ResponseHead, canonical
 from pbal.http1.reader import is_host
 from pbal.model.errors import AnswerRefused, ConfigError
 from pbal.model.faults import guarded
+from pbal.model.secured import Secured
 
 if TYPE_CHECKING:
     from pbal.model.service import Service
@@ -114,15 +115,15 @@ class Waiting(metaclass=ABCMeta):
 
     @abstractmethod
     def answer(self, record: Parked, status: int, fields: Fields, body: bytes, on_lost: OnLost | None) -> bool:
-        """As Exchange.respond, for the request parked under `record`. False also when another is served there by now."""
+        """Answer the request parked under `record`, as Exchange.respond does. Returns False also if that request is not parked any more."""
 
     @abstractmethod
     def repark(self, record: Parked) -> bool:
-        """Another record for the client that is parked: the next generation of a lot takes over. False: it is not parked any more."""
+        """Put another record in place of the parked client's, for a new generation. Returns False if it is not parked any more."""
 
     @abstractmethod
     def kick(self, record: Parked) -> None:
-        """Close the connection now, without an answer; record.gone() is not called."""
+        """Close the connection now, without an answer. pbal does not call record.gone()."""
 
 
 class Stream(Waiting):
@@ -130,6 +131,9 @@ class Stream(Waiting):
 
     peer: bytes
     """The address at the other end, without port, as text: b"127.0.0.1". Who is believed to be behind it: client_address."""
+
+    tls: Secured | None
+    """What is known of the connection where it is under TLS."""
 
     @property
     @abstractmethod
@@ -219,7 +223,7 @@ class Exchange:
         self.started = now
         self.body_complete = request.framing == 0
         self.body_limit: int | None = None
-        """Octets of body after which 413 is answered; None: the service's max_body. A plugin may lower it."""
+        """Most bytes of body; a longer one is answered 413. None: the service's max_body. A plugin may lower it."""
         self.received = 0
         """Octets of body that came so far."""
         self.hops = 0
@@ -245,16 +249,29 @@ class Exchange:
         return self.request.path
 
     @property
+    def scheme(self) -> bytes:
+        """b"https" or b"http", as the client has it: over TLS, or as a trusted proxy said in X-Forwarded-Proto."""
+        if self.stream.tls is not None:
+            return b"https"
+        said = self.request.fields.get(b"x-forwarded-proto", b"")
+        return b"https" if said.lower() == b"https" and self.believed else b"http"
+
+    @property
+    def tls(self) -> Secured | None:
+        """Of the client's connection: protocol, cipher, server name, client certificate; None in clear text."""
+        return self.stream.tls
+
+    @property
     def believed(self) -> bool:
-        """Whether what the peer says of the client is believed: by the service, or the one that accepted the connection."""
+        """Whether pbal believes what the peer says about the client. Either this service or `home` has to trust the peer."""
         peer = self.stream.peer
         return self.service.trust.believes(peer) or (self.home is not self.service and self.home.trust.believes(peer))
 
     @property
     def client_address(self) -> bytes:
-        """The client's address after trust, as text: what a trusted proxy said in X-Forwarded-For, else the peer's.
+        """The client's address as text. A trusted proxy names it in X-Forwarded-For; otherwise it is the peer's address.
 
-        Source: Perlbal manual, trusted_upstream_proxies, always_trusted. Computed once; for log, rights, limits and balance.
+        Source: Perlbal manual, trusted_upstream_proxies, always_trusted. Computed once.
         """
         if not self._address:
             forwarded = self.request.fields.get(b"x-forwarded-for")
@@ -264,11 +281,11 @@ class Exchange:
         return self._address
 
     def set_field(self, name: bytes, value: bytes | None) -> None:
-        """Change a field of the request for everybody after this hook: in place of all of that name; None removes them.
+        """Change a field of the request for everything after this hook. It replaces all fields of that name; None removes them.
 
-        The head that was read is shared and stays as it is; this exchange gets its own.
-        What is set here is sent on whatever the client says of it: trusted or not, named in its Connection field or not.
-        Raises: IllegalField for a name or value that is none, or one that frames the message.
+        Other requests may share the head, so this exchange gets its own copy. The backend gets the field whatever the client says of
+        it: whether the client is trusted or not, and also if its Connection field names it.
+        Raises: IllegalField if the name or value is not legal, or the field frames the message.
         """
         render_fields([(name, value or b"")])
         known = canonical(name)
@@ -279,12 +296,12 @@ class Exchange:
         self.request = self.request.altered(name, value)
 
     def read_body(self) -> bytes:
-        """The whole body. Only in proxy_read_request and after it; b"" when there is none."""
+        """The whole body, in proxy_read_request and after it; b"" if there is none."""
         return b"" if self._body is None else self._body.read()
 
     @property
     def body_size(self) -> int:
-        """Octets of body collected so far."""
+        """Bytes of body collected so far."""
         return 0 if self._body is None else self._body.size
 
     def collected(self, body: CollectedBody) -> None:
@@ -299,7 +316,7 @@ class Exchange:
 
     @property
     def answered(self) -> bool:
-        """Whether an answer began, or nothing is left to answer: parked, ended, the client has gone."""
+        """Whether an answer has begun, or none is possible because the exchange is parked or ended or the client has left."""
         return self.stage in _ANSWERED
 
     def enter(self, stage: str) -> None:
@@ -320,12 +337,12 @@ class Exchange:
         return AnswerRefused(text)
 
     def respond(self, status: int, fields: Fields = (), body: bytes = b"", on_lost: OnLost | None = None) -> bool:
-        """Answer whole. False: the client has gone.
+        """Send a whole answer. Returns False if the client has left.
 
-        Content-Length, Connection and what else frames a message is added, and not taken from `fields`.
-        `on_lost`: see Stream.respond.
-        Raises: AnswerRefused if an answer began already; IllegalField for a status, field or body that cannot be sent, and
-        whatever making the fields raises: the client then has its 500.
+        pbal adds Content-Length, Connection and the other fields that frame a message, and ignores them in `fields`.
+        `on_lost` is called if the connection breaks before the system has taken the whole answer.
+        Raises: AnswerRefused if an answer has begun already; IllegalField for a status, field or body that cannot be sent, and
+        whatever making the fields raises. The client then gets 500.
         """
         if self.stage is ENDED and not self.status:
             return False
@@ -337,7 +354,7 @@ class Exchange:
             raise
 
     def park(self, record: Parked) -> Waiting:
-        """Let the client wait under `record`; what it is answered on. The exchange must not be used after this.
+        """Let the client wait under `record`. Returns the object to answer it on. Do not use the exchange after this.
 
         Raises: AnswerRefused.
         """
@@ -350,8 +367,8 @@ class Exchange:
     def hand_to(self, service: "Service") -> None:
         """Give the exchange to another service, as a selector does.
 
-        Raises: AnswerRefused, also for a request whose body came meanwhile and was dropped (take it in proxy_read_request to keep
-        it); ConfigError if the service's role answers no requests, or it is itself being selected for ever.
+        Raises: AnswerRefused, also for a request whose body came meanwhile and was dropped: take such a request in
+        proxy_read_request. ConfigError if the service's role answers no requests.
         """
         handler = service.handler
         if handler is None:

@@ -59,8 +59,8 @@ HOOKS: dict[str, Hook] = {
             "start_http_request",
             ("exchange",),
             _HTTP,
-            "A request head was read; no octet of its body was. TAKEN: the plugin answers, now or later; a body"
-            " still to come is read and dropped.",
+            "pbal has read the request head, and nothing of the body. If the hook returns TAKEN, the plugin answers,"
+            " now or later, and pbal reads and drops the rest of the body.",
             """
             def refuse_coffee(self, exchange: Exchange) -> Verdict:
                 if not exchange.path.startswith(b"/coffee"):
@@ -73,9 +73,9 @@ HOOKS: dict[str, Hook] = {
             "proxy_read_request",
             ("exchange",),
             _SERVING,
-            "The whole body is there (`exchange.read_body()`), and no backend or file was asked for yet. Runs once for"
-            " every request, also for an empty body. Differs from Perlbal: there it ran for some requests only, and"
-            " for some several times. TAKEN: no backend is asked.",
+            "pbal has the whole body (`exchange.read_body()`) and has not asked a backend or opened a file. The hook runs once for"
+            " every request, also for an empty body. If it returns TAKEN, pbal asks no backend. Differs from Perlbal: there it"
+            " ran only for some requests, and several times for some.",
             """
             def refuse_words(self, exchange: Exchange) -> Verdict:
                 if b"forbidden word" not in exchange.read_body():
@@ -88,8 +88,8 @@ HOOKS: dict[str, Hook] = {
             "select_service",
             ("exchange",),
             frozenset({"selector"}),
-            "A selector looks for the service that should answer. Hand over with `exchange.hand_to(service)` and"
-            " return TAKEN; when all pass, default_service is asked.",
+            "A selector looks for the service that should answer. To choose one, call `exchange.hand_to(service)` and"
+            " return TAKEN. If every hook returns PASS, default_service gets the request.",
             """
             def by_method(self, exchange: Exchange) -> Verdict:
                 if exchange.method in (b"GET", b"HEAD"):
@@ -102,8 +102,8 @@ HOOKS: dict[str, Hook] = {
             "modify_response_headers",
             ("exchange", "response"),
             _SERVING,
-            "A response head, from a backend or a file, is about to be sent. `response.headers` is a list of (name,"
-            " value) that may be changed; status and body stay what they are. What it returns is ignored.",
+            "pbal is about to send the response head of a backend or a file. The hook may change `response.headers`, a list of"
+            " (name, value), but not the status or the body. pbal ignores what the hook returns.",
             """
             def forbid_frames(self, exchange: Exchange, response: ResponseHead) -> None:
                 response.headers.append((b"X-Frame-Options", b"DENY"))

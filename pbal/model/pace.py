@@ -18,6 +18,8 @@ SLICE: Final = 32
 """Requests begun, or connections closed, in one turn: about one millisecond."""
 NEWCOMERS: Final = 8
 """How many of the requests are of newcomers, if so many wait."""
+HANDSHAKES: Final = 2
+"""Steps of handshakes of TLS in one turn: one that signs costs half a millisecond."""
 
 Call = Callable[[], None]
 
@@ -29,6 +31,7 @@ class Pace:
         self._known: deque[Call] = deque()
         self._new: deque[Call] = deque()
         self._leaving: deque[Call] = deque()
+        self._shaking: deque[Call] = deque()
         self._scheduled = False
         self.begun = 0
         """Requests begun without waiting, since a turn was last asked for. Above SLICE: wait."""
@@ -43,6 +46,11 @@ class Pace:
         self._leaving.append(close)
         self._schedule()
 
+    def shake(self, step: Call) -> None:
+        """Go on with a handshake of TLS when its turn comes."""
+        self._shaking.append(step)
+        self._schedule()
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -50,16 +58,19 @@ class Pace:
 
     def _turn(self) -> None:
         self._scheduled = False
-        known, new, leaving = self._known, self._new, self._leaving
+        known, new, leaving, shaking = self._known, self._new, self._leaving, self._shaking
         self.begun = SLICE  # who is begun in the middle of this stands behind
-        if known or new:
-            left = SLICE - _some(known, SLICE - min(NEWCOMERS, len(new)))
-            _some(new, left)
-        _some(leaving, SLICE)
-        if not known and not new:
-            self.begun = 0
-        if known or new or leaving:
-            self._schedule()
+        try:
+            if known or new:
+                left = SLICE - _some(known, SLICE - min(NEWCOMERS, len(new)))
+                _some(new, left)
+            _some(leaving, SLICE)
+            _some(shaking, HANDSHAKES)
+        finally:  # one that fails ends no other's turn
+            if not known and not new:
+                self.begun = 0
+            if known or new or leaving or shaking:
+                self._schedule()
 
 
 def _some(waiting: deque[Call], most: int) -> int:
@@ -68,3 +79,43 @@ def _some(waiting: deque[Call], most: int) -> int:
     for _ in range(number):
         waiting.popleft()()
     return number
+
+
+class Rate:
+    """At most so many handshakes a second, in the order of their coming."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._credit = 0.0
+        self._since = now()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, call: Callable[[], None], limit: int) -> None:
+        """Call this now, or when its time comes. `limit`: handshakes a second; 0 is none."""
+        if limit and (self._waiting or not self._granted(limit)):
+            self._waiting.append(call)
+            self._arm(limit)
+        else:
+            call()
+
+    def _granted(self, limit: int) -> bool:
+        now = self._now()
+        most = max(1.0, limit / 10)
+        self._credit = min(most, self._credit + (now - self._since) * limit)
+        self._since = now
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
+
+    def _arm(self, limit: int) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(max(1 / limit, 0.005), self._go_on, limit)
+
+    def _go_on(self, limit: int) -> None:
+        self._timer = None
+        while self._waiting and self._granted(limit):
+            self._waiting.popleft()()
+        if self._waiting:
+            self._arm(limit)

@@ -26,7 +26,7 @@ class Plugin:
     tunables: ClassVar[tuple[Tunable, ...]] = ()
     counters: ClassVar[tuple[Counter, ...]] = ()
     roles: ClassVar[frozenset[str]] = frozenset()
-    """Roles it may be set on; empty: any."""
+    """Roles of the services that may run it. Empty: any role."""
     commands: ClassVar[tuple[Callable[..., Any], ...]] = ()
     """Handlers of the statements its grammar fragment adds, named after their rules."""
     grammar: ClassVar[str] = ""
@@ -38,39 +38,40 @@ class Plugin:
         self.counts = world.counters.counts
 
     def check(self) -> None:
-        """Refuse settings that do not fit together, with ConfigError. Called before open and after every SET."""
+        """Raise ConfigError if the tunables do not fit together. pbal calls this before open and after every SET."""
 
     def open(self) -> None:
-        """Take resources: the service is enabled and the loop runs."""
+        """Take resources. The service is enabled and the loop runs."""
 
     def changed(self, tunable: str) -> None:
-        """A tunable of the service was set while the plugin is open. Takes effect before this returns."""
+        """Apply a tunable of the service that was set while the plugin is open. The change holds when this returns."""
 
     async def quiesce(self) -> None:
-        """Before a reload: let what is in flight come to rest, in bounded time. Hooks go on being called."""
+        """Before a reload, wait for what is in progress, for a bounded time. pbal goes on calling hooks."""
 
     def carry(self) -> Any:
-        """Plain data for the next generation. Changes nothing here: the reload may still fail."""
+        """Return plain data for the next generation. Change nothing here, because the reload may still fail."""
         return None
 
     def resume(self) -> None:
-        """A reload failed after quiesce(), perhaps after carry(): what was handed over is this instance's again."""
+        """Go on after a failed reload. quiesce() was called, perhaps carry() too; what carry() returned belongs to this instance again."""
 
     def adopt(self, carried: Any) -> None:
-        """Take over what the previous generation carried."""
+        """Take over what carry() of the previous generation returned."""
 
     def close(self) -> None:
-        """Give everything back. After a reload: whatever carry() handed over is no longer this instance's."""
+        """Release everything. After a reload, what carry() returned no longer belongs to this instance."""
 
     def service_disabled(self) -> None:
-        """The service stops listening: answer what is parked. Hooks may still be called for open connections."""
+        """Answer what is parked, because the service stops listening. pbal may still call hooks for open connections."""
 
     def wants_body(self, exchange: Exchange) -> bool:
-        """Asked at the head, for a plugin with proxy_read_request, of a request that has a body: False when this plugin
-        does not need it whole.
+        """Return False if this plugin does not need the whole body of a request.
+
+        pbal asks this at the head of each request with a body, if the plugin has proxy_read_request.
         """
         return True
 
     def dumpconfig(self) -> tuple[str, ...]:
-        """Statements, beside tunables, that make this state again."""
+        """Return the statements, other than those for tunables, that make this state again."""
         return ()

@@ -117,10 +117,10 @@ class Pool:
         return candidates[int(random.random() * len(candidates))]
 
     def set(self, name: str, text: str) -> None:
-        """Set a pool parameter from its text. Raises: ConfigError."""
+        """Set a tunable of the pool from its text. Raises: ConfigError."""
         tunable = _PARAMETERS.get(name.lower())
         if tunable is None:
-            raise ConfigError(f"'{name}' is not a parameter of a pool", about=name, candidates=self.values)
+            raise ConfigError(f"'{name}' is not a tunable of a pool", about=name, candidates=self.values)
         try:
             self.values[tunable.name] = tunable.parse(text)
         except ValueError as error:

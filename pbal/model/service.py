@@ -4,21 +4,26 @@
 and never asks whether it was set. `explicit` remembers which were, and in what words, for dumpconfig.
 """
 
+import logging
 from abc import ABCMeta, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from pbal.http1.events import RequestHead
 from pbal.http1.reader import Limits
+from pbal.model.certificates import Certificates, backend_context, read
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
 from pbal.model.faults import guarded
 from pbal.model.hooks import Bound, HookTable, hooks_of
+from pbal.model.pace import Rate
 from pbal.model.plugin import Plugin
 from pbal.model.trust import Trust
 from pbal.schema.tunables import Tunable
 
 if TYPE_CHECKING:
     from pbal.model.world import World
+
+log = logging.getLogger("pbal")
 
 
 class RoleHandler(metaclass=ABCMeta):
@@ -27,9 +32,13 @@ class RoleHandler(metaclass=ABCMeta):
     limits: Limits
     """What requests may be, for connections of the service's listener."""
 
+    def arrive(self, exchange: Exchange) -> None:
+        """An exchange came in by this service's own listener."""
+        self.begin(exchange)
+
     @abstractmethod
     def begin(self, exchange: Exchange) -> None:
-        """An exchange arrived: answer it, now or later."""
+        """An exchange arrived, here or at a selector: answer it, now or later."""
 
     @abstractmethod
     def changed(self, tunable: str) -> None:
@@ -74,6 +83,9 @@ class Service:
         self._ruled: dict[frozenset[bytes], frozenset[bytes]] = {}
         self.handler: RoleHandler | None = None
         self.opened = False
+        self.certificates: Certificates | None = None
+        """With enable_ssl, from ENABLE on. Replaced whole when they are read again."""
+        self.handshakes = Rate(world.clock.now)
         for tunable in world.tunables.values():
             self.fill(tunable)
         self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
@@ -117,7 +129,7 @@ class Service:
         """
         if self.handler is None:
             raise ConfigError(f"service '{self.name}' (role {self.role or 'none'}) answers no requests")
-        self.handler.begin(exchange)
+        self.handler.arrive(exchange)
 
     def set(self, name: str, text: str) -> None:
         """Set a tunable from its text, whole or not at all.
@@ -153,6 +165,8 @@ class Service:
                 if self.opened:
                     plugin.check()
                     plugin.changed(name)
+            if name.startswith("ssl_backend"):
+                self._check_backend_tls()
             if name == "listen" and self.enabled and self.world.runtime is not None:
                 self.world.runtime.listen(self)
         except Exception:
@@ -232,7 +246,7 @@ class Service:
         self.hooks = HookTable(bound)
 
     def plugin(self, name: str) -> Plugin | None:
-        """The instance of plugin `name` here, if it is in the chain."""
+        """This service's plugin called `name`, or None."""
         for plugin_name, plugin in self.plugins:
             if plugin_name == name:
                 return plugin
@@ -244,10 +258,24 @@ class Service:
             raise ConfigError(f"service '{self.name}' has no role: SET role first", about=self.name)
         if self.role == "management" and self.values["listen"] is None:
             raise ConfigError(f"management service '{self.name}' needs SET listen", about=self.name)
+        if self.values["enable_ssl"]:
+            self.use_certificates(read(self.values))
+        self._check_backend_tls()
         if self.role == "selector" and not self.hooks.select_service and self.values["default_service"] is None:
             raise ConfigError(f"selector '{self.name}' has no selector plugin (vhosts, vpaths) and no default_service", about=self.name)
         for _, plugin in self.plugins:
             plugin.check()
+
+    def _check_backend_tls(self) -> None:
+        """Refuse what TLS to nodes cannot be made with."""
+        if self.values["ssl_backend"]:
+            backend_context(self.values["ssl_backend_ca"], self.values["ssl_backend_verify"])
+
+    def use_certificates(self, certificates: Certificates) -> None:
+        """Handshakes begin with these from now on; what is odd about them is logged."""
+        self.certificates = certificates
+        for warning in certificates.warnings:
+            log.warning("service %s: %s", self.name, warning)
 
     def open(self) -> None:
         """Open the plugins, once. A failure closes those that had opened."""

@@ -20,6 +20,7 @@ from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.observe.counters import Counters
+from pbal.schema.tls import TLS
 from pbal.schema.tunables import CORE, SERVER, Tunable
 
 log = logging.getLogger("pbal")
@@ -83,7 +84,7 @@ class World:
         self.services: dict[str, Service] = {}
         self.pools: dict[str, Pool] = {}
         self.plugins: dict[str, LoadedPlugin] = {}
-        self.tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in CORE}
+        self.tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in (*CORE, *TLS)}
         self.server_tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in SERVER}
         self.defaults: dict[str, str] = {}
         self.server: dict[str, Any] = {t.name: None if t.default is None else t.parse(t.default) for t in SERVER}
@@ -106,7 +107,7 @@ class World:
         """Kinds of warnings logged within the last ten seconds: when, and how many more were left out since."""
 
     def log_limited(self, what: str, message: str, *args: object) -> None:
-        """Log a warning of kind `what` at most once in ten seconds; the number of those left out follows."""
+        """Log a warning of kind `what` at most once in ten seconds. The next one says how many were left out."""
         now = self.clock.now()
         if what not in self._logged and len(self._logged) >= LOG_KINDS:
             what = "warnings of many kinds"
@@ -132,14 +133,14 @@ class World:
     # -- names ---------------------------------------------------------------------------------------------------
 
     def service(self, name: str) -> Service:
-        """Raises: UnknownName."""
+        """The service called `name`. Raises: UnknownName."""
         try:
             return self.services[name.lower()]
         except KeyError:
             raise UnknownName(f"service '{name}' does not exist", name, [s.name for s in self.services.values()]) from None
 
     def pool(self, name: str) -> Pool:
-        """Raises: UnknownName."""
+        """The pool called `name`. Raises: UnknownName."""
         try:
             return self.pools[name.lower()]
         except KeyError:
@@ -170,7 +171,7 @@ class World:
             raise UnknownName(f"plugin '{name}' is not loaded: LOAD {name} first", name, self.plugins) from None
 
     def instances(self, plugin: str) -> Iterator[tuple[Service, Plugin]]:
-        """Each service that has `plugin` in its chain, with the instance."""
+        """Each service that runs `plugin`, and that service's plugin."""
         for service in self.services.values():
             found = service.plugin(plugin)
             if found is not None:
@@ -212,10 +213,10 @@ class World:
         self.defaults[tunable.name] = text
 
     def set_server(self, name: str, text: str) -> None:
-        """A SERVER parameter. Raises: UnknownName, ConfigError."""
+        """Set a tunable of the process. Raises: UnknownName, ConfigError."""
         tunable = self.server_tunables.get(name.lower())
         if tunable is None:
-            raise UnknownName(f"'{name}' is not a server parameter", name, self.server_tunables)
+            raise UnknownName(f"'{name}' is not a tunable of SERVER", name, self.server_tunables)
         try:
             self.server[tunable.name] = tunable.parse(text)
         except ValueError as error:
@@ -243,7 +244,7 @@ class World:
         listen = service["listen"]
         for other in self.services.values():
             if other.enabled and listen is not None and listen.port and other["listen"] == listen:
-                raise ConfigError(f"{listen} is where service '{other.name}' listens already", about=service.name)
+                raise ConfigError(f"service '{other.name}' listens on {listen} already", about=service.name)
         if self.runtime is not None:
             self.runtime.attach(service)
             service.open()

@@ -101,7 +101,8 @@ class BackendConnection:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=self.owner.buffer_size())
         sock = transport.get_extra_info("socket")
-        self.fd = sock.fileno() if sock is not None else -1
+        if sock is not None and transport.get_extra_info("tls") is None:
+            self.fd = sock.fileno()
         self.owner.backend_made(self)
 
     def data_received(self, data: bytes) -> None:
@@ -136,6 +137,8 @@ class BackendConnection:
     @property
     def unread(self) -> bool:
         """Whether the node sent octets that the loop has not brought yet. One system call, 0.6 us."""
+        if self.fd < 0:  # under TLS a node may send tickets at any time, and what it sends is read at once
+            return False
         try:
             return fcntl.ioctl(self.fd, termios.FIONREAD, _ZERO) != _ZERO
         except OSError:

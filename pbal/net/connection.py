@@ -41,6 +41,7 @@ from pbal.http1.events import END, UNTIL_CLOSE, BadRequest, RequestHead, Respons
 from pbal.http1.reader import RequestReader
 from pbal.model.exchange import ANSWERING, UNSENDABLE, Exchange, Fields, OnLost, Parked, Stream
 from pbal.model.pace import SLICE
+from pbal.model.secured import Secured
 from pbal.model.service import Service
 from pbal.net.linger import CLASS_NAMES, Lingering, peer_name
 from pbal.observe.sockets import Kind, SocketInfo
@@ -83,7 +84,7 @@ class ClientConnection(Stream):
 
     __slots__ = (
         "born", "deadline", "exchange", "flags", "head", "home", "on_lost", "peer", "reader", "record", "requests", "service",
-        "state", "transport", "unsent",
+        "state", "tls", "transport", "unsent",
     )  # fmt: skip
 
     def __init__(self, home: Service) -> None:
@@ -102,6 +103,7 @@ class ClientConnection(Stream):
         self.requests = 0
         self.unsent = 0
         self.peer = b""
+        self.tls: Secured | None = None
         self.born: int = home.world.second
 
     # -- the socket ----------------------------------------------------------------------------------------------
@@ -115,6 +117,7 @@ class ClientConnection(Stream):
         counts["clients"] += 1
         if len(world.clients) + len(world.backends) > world.room and world.runtime is not None:
             world.runtime.out_of_room()
+        self.tls = transport.get_extra_info("secured")
         name = transport.get_extra_info("peername")
         self.peer = _interned(name[0]) if name else b"unknown"
         self.deadline = world.clock.now() + (self.home.values["header_timeout"] or inf)
@@ -363,7 +366,7 @@ class ClientConnection(Stream):
         begun = self.state is XFER_RES or self.state is TUNNEL
         if not begun:
             facts = 0 if exchange is None else self._facts(exchange) & ~KEEP
-            self._send(encoder.whole(error.status, (), (error.reason + "\n").encode(), facts, self._server(), self._epoch()))
+            self._send(encoder.whole(error.status, (), (error.reason + "\n").encode(), facts, self._own_lines(), self._epoch()))
             if exchange is not None:
                 exchange.status = error.status
         if exchange is not None:
@@ -412,8 +415,15 @@ class ClientConnection(Stream):
     def _epoch(self) -> float:
         return self.home.world.clock.epoch()
 
-    def _server(self) -> bytes:
-        return b"Server: pbal\r\n" if self.service.values["server_tokens"] else b""
+    def _own_lines(self) -> bytes:
+        """What pbal says of itself in an answer of its own."""
+        lines = b"Server: pbal\r\n" if self.service.values["server_tokens"] else b""
+        return lines if self.tls is None else lines + self._strict()
+
+    def _strict(self) -> bytes:
+        """Strict-Transport-Security (RFC 6797 section 7.1), where hsts asks for it."""
+        seconds = self.home.values["hsts"]
+        return b"Strict-Transport-Security: max-age=%d\r\n" % seconds if seconds else b""
 
     def _send(self, data: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():
@@ -445,7 +455,7 @@ class ClientConnection(Stream):
             return False
         self.service = exchange.service
         facts = self._facts(exchange)
-        data = encoder.whole(status, fields, body, facts, self._server(), self._epoch())
+        data = encoder.whole(status, fields, body, facts, self._own_lines(), self._epoch())
         exchange.status = status
         self._deliver(data, on_lost)
         self._end(exchange, facts)
@@ -459,7 +469,7 @@ class ClientConnection(Stream):
         if not (self.home.enabled and not self.home.world.draining):
             facts &= ~KEEP
         try:
-            data = encoder.whole(status, fields, body, facts, self._server(), self._epoch())
+            data = encoder.whole(status, fields, body, facts, self._own_lines(), self._epoch())
         except BaseException:
             self.answer(record, 500, (), UNSENDABLE, None)
             raise
@@ -495,6 +505,8 @@ class ClientConnection(Stream):
         if self.exchange is not exchange:
             return
         self.service = exchange.service
+        if self.tls is not None and b"strict-transport-security" not in head.fields:
+            more += self._strict()
         facts = self._facts(exchange)
         framing = encoder.framing_of(head.framing, facts)
         if framing == UNTIL_CLOSE:

@@ -48,7 +48,7 @@ def _instance(session: Any, selector: Service | None) -> "Vhosts":
 
 
 def vhost(session: Any, pattern: str, service: Service, selector: Service | None = None) -> Reply:
-    """Requests for a host (or *.host, or *) go to a service. A later statement replaces an equal pattern.
+    """Send requests for a host (or *.host, or *) to a service. A later statement with the same pattern replaces it.
 
     Source: Perlbal manual, VHOST. differs: the service must exist.
     """

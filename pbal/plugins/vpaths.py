@@ -21,9 +21,9 @@ from pbal.api import OK, CommandError, ConfigError, Exchange, Plugin, Reply, Ser
 
 
 def vpath(session: Any, regex: str, service: Service, selector: Service | None = None) -> Reply:
-    """Requests whose target a regular expression finds go to a service.
+    """Send requests to a service if a regular expression matches somewhere in their target (path and query).
 
-    Source: Perlbal manual, VPATH. differs: case is kept, and the service must exist.
+    Source: Perlbal manual, VPATH. differs: the pattern keeps its case, and the service must exist.
     """
     target = selector or session.service()
     if target.role != "selector":

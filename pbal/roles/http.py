@@ -11,7 +11,7 @@ from pbal.model.exchange import Exchange
 from pbal.model.hooks import Bound
 from pbal.model.service import RoleHandler, Service
 from pbal.net.connection import ClientConnection
-from pbal.roles import chain
+from pbal.roles import chain, entrance
 from pbal.roles.collect import Collector
 
 
@@ -25,9 +25,16 @@ class HttpRole(RoleHandler):
         self.counts = service.world.counters.counts
         self.closed = False
         self.limits = Limits()
+        self.guarded = entrance.guards(service)
         self.changed("max_request_head")
 
     # -- one exchange --------------------------------------------------------------------------------------------
+
+    def arrive(self, exchange: Exchange) -> None:
+        """See model.service.RoleHandler."""
+        if (self.guarded or exchange.stream.tls is not None) and not entrance.admit(self.service, exchange):
+            return
+        self.begin(exchange)
 
     def begin(self, exchange: Exchange) -> None:
         """See model.service.RoleHandler."""
@@ -70,7 +77,7 @@ class HttpRole(RoleHandler):
             limit = self.service.values["max_body"]
         if limit and size > limit:
             self.counts["bad_requests"] += 1
-            exchange.respond(413, (), b"The body is larger than %d octets.\n" % limit)
+            exchange.respond(413, (), b"The body is larger than %d bytes.\n" % limit)
             return False
         return True
 
@@ -88,6 +95,8 @@ class HttpRole(RoleHandler):
     def changed(self, tunable: str) -> None:
         """A tunable was set live."""
         values = self.service.values
+        if tunable in ("https_redirect", "acme_challenges"):
+            self.guarded = entrance.guards(self.service)
         if tunable.startswith("max_request"):
             self.limits = Limits(
                 max_head=values["max_request_head"],

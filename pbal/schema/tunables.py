@@ -1,6 +1,6 @@
 """The one table of core tunables: what SET accepts, with type, default, bounds, roles and provenance.
 
-A row is read by the SET check, DEFAULT, `help`, `show tunables`, `dumpconfig`, completion and the manual;
+The SET check, DEFAULT, `help`, `show tunables`, `dumpconfig`, completion and the manual read a row;
 nobody else writes a default or a unit down. Plugins add rows of the same class for the services that run
 them.
 
@@ -26,7 +26,7 @@ class Applies(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Tunable:
-    """One declared setting. Default and bounds are texts of its type; a default of None is unset."""
+    """One declared tunable. The default and the bounds are texts that its type parses; None as the default means unset."""
 
     name: str
     type: types.Type[Any]
@@ -71,20 +71,20 @@ CORE: tuple[Tunable, ...] = (
         types.enum(*ROLES),
         summary="What kind of service this is. Set it first.",
         applies=Applies.NEXT_ENABLE,
-        source="differs: setting it keeps the settings made before",
+        source="differs: SET role keeps the tunables that were set before",
     ),
     Tunable(
         "listen",
         types.LISTEN,
-        summary="Address and port to listen on; unset: reached through a selector only.",
+        summary="Address and port to listen on. Without it, requests come only from a selector.",
         applies=Applies.NEXT_ENABLE,
-        source="differs: [IPv6]:port too; a port alone is every address",
+        source="differs: [IPv6]:port works too; a port alone means every address",
     ),
     Tunable(
         "plugins",
         types.WORDS,
         default="",
-        summary="Loaded plugins this service runs, in the order of their hooks.",
+        summary="Plugins that this service runs. Their hooks run in this order.",
         source="differs: an unknown name refuses the whole SET",
     ),
     Tunable(
@@ -100,7 +100,7 @@ CORE: tuple[Tunable, ...] = (
         types.NETWORKS,
         default="",
         roles=_HTTP,
-        summary="Networks whose X-Forwarded headers are believed.",
+        summary="Networks of the peers whose X-Forwarded headers pbal believes.",
         source=_PERLBAL,
     ),
     Tunable(
@@ -108,8 +108,8 @@ CORE: tuple[Tunable, ...] = (
         types.DURATION,
         default="30s",
         unit="seconds",
-        summary="Silence a client connection may keep within a request; 0 is no limit.",
-        source="differs: exact, not within a sweep of 5 s; waiting for a backend has limits of its own",
+        summary="How long a client may be silent during a request. 0: no limit.",
+        source="differs: exact, not checked every 5 s; the wait for a backend has its own limits",
     ),
     Tunable(
         "persist_client",
@@ -118,7 +118,7 @@ CORE: tuple[Tunable, ...] = (
         roles=_HTTP,
         applies=Applies.NEXT_CONNECTION,
         summary="Keep client connections open between requests.",
-        source="differs: on, as HTTP/1.1 has it (RFC 9112 §9.3)",
+        source="differs: the default is on, as in HTTP/1.1 (RFC 9112 §9.3)",
     ),
     Tunable(
         "persist_client_idle_timeout",
@@ -126,7 +126,7 @@ CORE: tuple[Tunable, ...] = (
         default="30s",
         unit="seconds",
         roles=_HTTP,
-        summary="Silence between two requests of a client connection; 0 is no limit.",
+        summary="How long a client connection may be silent between two requests. 0: no limit.",
         source=_PERLBAL,
     ),
     Tunable(
@@ -136,7 +136,7 @@ CORE: tuple[Tunable, ...] = (
         unit="seconds",
         maximum="9h",
         applies=Applies.NEXT_CONNECTION,
-        summary="Silence after which the kernel probes whether a client is still there (3 probes, 10 s apart); 0 is never.",
+        summary="After this silence the kernel checks whether the client is still there (3 probes, 10 s apart). 0: never.",
         source="pbal",
     ),
     Tunable(
@@ -145,7 +145,7 @@ CORE: tuple[Tunable, ...] = (
         default="30s",
         unit="seconds",
         roles=_HTTP,
-        summary="Time for a whole request head to arrive, then 408; 0 is no limit.",
+        summary="How long a client may take to send the whole request head; then 408. 0: no limit.",
         source="pbal",
     ),
     Tunable(
@@ -153,19 +153,19 @@ CORE: tuple[Tunable, ...] = (
         types.BOOL,
         default="on",
         roles=_HTTP,
-        summary="Name pbal in the Server field of its own responses.",
+        summary="Name pbal in the Server field of responses that pbal itself makes.",
         source=_PERLBAL,
     ),
     Tunable(
         "max_request_head",
         types.SIZE,
         default="64k",
-        unit="octets",
+        unit="bytes",
         minimum="1k",
         maximum="16m",
         roles=_HTTP,
         applies=Applies.NEXT_CONNECTION,
-        summary="Longest request head; a longer one is 431.",
+        summary="Longest request head. A longer one is answered 431.",
         source="pbal (Perlbal: 100 KiB, fixed)",
     ),
     Tunable(
@@ -177,28 +177,28 @@ CORE: tuple[Tunable, ...] = (
         maximum="10000",
         roles=_HTTP,
         applies=Applies.NEXT_CONNECTION,
-        summary="Most fields in a request head; more are 431.",
+        summary="Most fields in a request head. More are answered 431.",
         source="pbal",
     ),
     Tunable(
         "max_request_line",
         types.SIZE,
         default="8k",
-        unit="octets",
+        unit="bytes",
         minimum="64",
         maximum="16m",
         roles=_HTTP,
         applies=Applies.NEXT_CONNECTION,
-        summary="Longest request line; a longer one is 414.",
-        source="pbal (RFC 9112 §3 recommends 8000 octets at least)",
+        summary="Longest request line. A longer one is answered 414.",
+        source="pbal (RFC 9112 §3 recommends at least 8000 octets)",
     ),
     Tunable(
         "max_body",
         types.SIZE,
         default="200m",
-        unit="octets",
+        unit="bytes",
         roles=_HTTP,
-        summary="Longest request body; a longer one is 413; 0 is no limit.",
+        summary="Longest request body. A longer one is answered 413. 0: no limit.",
         source="pbal (Perlbal: max_chunked_request_size, chunked bodies only)",
     ),
     Tunable(
@@ -206,8 +206,8 @@ CORE: tuple[Tunable, ...] = (
         types.enum("colliding", "drop", "refuse"),
         default="colliding",
         roles=_HTTP,
-        summary="Field names with `_`, which CGI reads as `-`: drop those that collide with a name that pbal or a HEADER statement"
-        " is about, drop all, or refuse the request (400).",
+        summary="What to do with header fields that have `_` in their name, which CGI reads as `-`. colliding: drop a field if its name"
+        " collides with one that pbal or a HEADER statement uses. drop: drop every such field. refuse: answer the request with 400.",
         source="pbal",
     ),
     Tunable(
@@ -216,7 +216,7 @@ CORE: tuple[Tunable, ...] = (
         default="60s",
         unit="seconds",
         roles=_HTTP,
-        summary="Time a plugin may keep a request that it took, then 504; parked polls are exempt; 0 is no limit.",
+        summary="How long a plugin may take to answer a request that it took; then 504. Parked polls are exempt. 0: no limit.",
         source="pbal",
     ),
     Tunable(
@@ -225,19 +225,20 @@ CORE: tuple[Tunable, ...] = (
         default="1s",
         unit="seconds",
         roles=_HTTP,
-        summary="Time an answer is awaited for a client that has sent its end, as a client that left has; 0 is no limit.",
+        summary="How long pbal waits for the answer after a client has closed its sending side, which a client that leaves does too."
+        " 0: no limit.",
         source="pbal",
     ),
     Tunable(
         "max_response_head",
         types.SIZE,
         default="256k",
-        unit="octets",
+        unit="bytes",
         minimum="1k",
         maximum="16m",
         roles=_RP,
         applies=Applies.NEXT_CONNECTION,
-        summary="Longest response head taken from a node; a longer one is 502.",
+        summary="Longest response head that a node may send. A longer one is answered 502.",
         source="pbal",
     ),
     Tunable(
@@ -249,14 +250,14 @@ CORE: tuple[Tunable, ...] = (
         maximum="10000",
         roles=_RP,
         applies=Applies.NEXT_CONNECTION,
-        summary="Most fields in a response head taken from a node; more are 502.",
+        summary="Most fields in a response head from a node. More are answered 502.",
         source="pbal",
     ),
     Tunable(
         "pool",
         types.name_of("pool"),
         roles=_RP,
-        summary="Pool whose nodes answer this service.",
+        summary="Pool whose nodes get the requests of this service.",
         source=_PERLBAL,
     ),
     Tunable(
@@ -266,7 +267,7 @@ CORE: tuple[Tunable, ...] = (
         roles=_RP,
         applies=Applies.NEXT_CONNECTION,
         summary="Keep backend connections open between requests.",
-        source="differs: on",
+        source="differs: the default is on",
     ),
     Tunable(
         "backend_persist_cache",
@@ -274,8 +275,8 @@ CORE: tuple[Tunable, ...] = (
         default="64",
         unit="connections",
         roles=_RP,
-        summary="Bored backends kept ready while no client waits.",
-        source="differs: 64, not 2",
+        summary="Most idle connections to keep open for later requests.",
+        source="differs: the default is 64, not 2",
     ),
     Tunable(
         "max_backend_uses",
@@ -284,7 +285,7 @@ CORE: tuple[Tunable, ...] = (
         unit="requests",
         roles=_RP,
         applies=Applies.NEXT_CONNECTION,
-        summary="Requests a backend connection serves before it is closed; 0 is no limit.",
+        summary="Requests that a backend connection serves before pbal closes it. 0: no limit.",
         source="differs: exactly this many, not one more",
     ),
     Tunable(
@@ -295,7 +296,7 @@ CORE: tuple[Tunable, ...] = (
         minimum="1ms",
         roles=_RP,
         applies=Applies.NEXT_CONNECTION,
-        summary="Time for a connection to a node to be made.",
+        summary="How long a connection to a node may take to open.",
         source="pbal (Perlbal: 5 s, fixed)",
     ),
     Tunable(
@@ -304,8 +305,8 @@ CORE: tuple[Tunable, ...] = (
         default="30s",
         unit="seconds",
         roles=_RP,
-        summary="Silence of a backend while its response is awaited, then 504; 0 is no limit. Unless set, idle_timeout where that is"
-        " longer or no limit.",
+        summary="How long a node may be silent while pbal waits for its response; then 504. 0: no limit. If you do not set it,"
+        " idle_timeout holds instead where it is longer or 0.",
         source="pbal (Perlbal: idle_timeout, then a close without a response)",
     ),
     Tunable(
@@ -314,36 +315,36 @@ CORE: tuple[Tunable, ...] = (
         default="10s",
         unit="seconds",
         roles=_RP,
-        summary="Time a request may wait for a backend altogether, then 503; 0 is no limit. Where the last node of the pool was"
-        " removed, another is awaited for 5 s at most.",
+        summary="How long a request may wait for a backend in all; then 503. 0: no limit. If the pool has lost its last node, the"
+        " request waits at most 5 s for another.",
         source="pbal (Perlbal: idle_timeout, then a close without a response)",
     ),
     Tunable(
         "buffer_size",
         types.SIZE,
         default="256k",
-        unit="octets",
+        unit="bytes",
         minimum="4k",
         maximum="1g",
         roles=_HTTP,
         applies=Applies.NEXT_CONNECTION,
-        summary="Unsent octets, in either direction, at which the sender is paused.",
-        source="differs: both directions",
+        summary="pbal pauses a sender when this many of its bytes wait to be sent on, in either direction.",
+        source="differs: holds in both directions",
     ),
     Tunable(
         "buffer_backend_connect",
         types.SIZE,
         default="100k",
-        unit="octets",
+        unit="bytes",
         roles=_RP,
-        summary="Octets of a body kept in memory where a plugin wants it whole; the rest goes to a file.",
-        source="differs: a body nobody asked for is never collected; more than this goes to an unlinked file",
+        summary="If a plugin wants the whole body, pbal keeps this many bytes of it in memory and the rest in a file.",
+        source="differs: pbal collects a body only if a plugin wants it; the file has no name",
     ),
     Tunable(
         "docroot",
         types.DIRECTORY,
         roles=_WS,
-        summary="Directory whose files are served.",
+        summary="Directory of the files to serve.",
         source=_PERLBAL,
     ),
     Tunable(
@@ -351,14 +352,14 @@ CORE: tuple[Tunable, ...] = (
         types.WORDS,
         default="index.html",
         roles=_WS,
-        summary="Files tried in order where a directory is asked for.",
+        summary="Files to try, in this order, when the request is for a directory.",
         source=_PERLBAL,
     ),
     Tunable(
         "default_service",
         types.name_of("service"),
         roles=_SEL,
-        summary="Service for requests that no selector plugin claims.",
+        summary="Service for the requests that no selector plugin takes.",
         source="differs: works beside vhosts and vpaths",
     ),
     Tunable(
@@ -367,7 +368,7 @@ CORE: tuple[Tunable, ...] = (
         default="1h",
         unit="seconds",
         roles=_RP,
-        summary="Silence an upgraded connection may keep; 0 is no limit.",
+        summary="How long an upgraded connection may be silent. 0: no limit.",
         source="pbal",
     ),
 )
@@ -377,7 +378,7 @@ POOL: tuple[Tunable, ...] = (
         "balance_method",
         types.enum("random", "round_robin", "least_connections"),
         default="random",
-        summary="How the next node of the pool is chosen.",
+        summary="How pbal chooses the next node of the pool.",
         source="differs: Perlbal has random only",
     ),
 )
@@ -386,7 +387,7 @@ SERVER: tuple[Tunable, ...] = (
     Tunable(
         "plugin_path",
         types.DIRECTORY,
-        summary="Directory searched for plugins that are not bundled.",
+        summary="Directory in which LOAD looks for plugins that do not come with pbal.",
         source="pbal",
     ),
     Tunable(
@@ -394,8 +395,8 @@ SERVER: tuple[Tunable, ...] = (
         types.DURATION,
         default="30s",
         unit="seconds",
-        summary="Time requests in progress get to finish at a graceful shutdown; 0 is no limit.",
-        source="differs: Perlbal waits for ever where no time is given",
+        summary="How long requests in progress may take to finish at a graceful shutdown. 0: no limit.",
+        source="differs: Perlbal waits for ever if no time is given",
     ),
     Tunable(
         "log_level",
@@ -409,7 +410,7 @@ SERVER: tuple[Tunable, ...] = (
         types.INT,
         unit="descriptors",
         minimum="64",
-        summary="Limit of open descriptors of the process.",
-        source="differs: an error where the limit cannot be had, never an error and OK",
+        summary="Most descriptors that the process may have open.",
+        source="differs: if the system refuses the limit, the answer is an error and not also OK",
     ),
 )

@@ -33,6 +33,8 @@ class Type(Generic[T]):
     reader: Callable[[str], T]
     writer: Callable[[T], str] = str
     choices: tuple[str, ...] = ()
+    placed: Callable[[str, Path], str] = lambda text, folder: text
+    """A text with its relative paths made absolute: they begin at the folder of the file that said them."""
 
     def parse(self, text: str) -> T:
         """The value of `text`. Raises: ValueError saying what was expected and what was found."""
@@ -174,6 +176,23 @@ def _parse_path(text: str) -> Path:
     return Path(text)
 
 
+def _place_path(text: str, folder: Path) -> str:
+    return str(folder / text) if text else text
+
+
+def _parse_paths(text: str) -> tuple[Path, ...]:
+    paths = tuple(_parse_path(word) for word in re.split(r"[,\s]+", text) if word)
+    return paths if paths else _refuse("one or more paths", text)
+
+
+def _place_paths(text: str, folder: Path) -> str:
+    return " ".join(_place_path(word, folder) for word in re.split(r"[,\s]+", text) if word)
+
+
+def _render_paths(value: tuple[Path, ...]) -> str:
+    return " ".join(map(str, value))
+
+
 def _parse_directory(text: str) -> Path:
     path = _parse_path(text)
     return path if os.path.isdir(path) else _refuse("an existing directory", text)
@@ -288,9 +307,10 @@ INT: Type[int] = Type("int", _parse_int)
 SIZE: Type[int] = Type("size", _parse_size, _render_size)  # octets
 DURATION: Type[float] = Type("duration", _parse_duration, _render_duration)  # seconds
 REGEX: Type[re.Pattern[bytes]] = Type("regex", _parse_regex, _render_regex)
-PATH: Type[Path] = Type("path", _parse_path)
-DIRECTORY: Type[Path] = Type("directory", _parse_directory)
-FILE: Type[Path] = Type("file", _parse_file)
+PATH: Type[Path] = Type("path", _parse_path, placed=_place_path)
+DIRECTORY: Type[Path] = Type("directory", _parse_directory, placed=_place_path)
+FILE: Type[Path] = Type("file", _parse_file, placed=_place_path)
+PATHS: Type[tuple[Path, ...]] = Type("paths", _parse_paths, _render_paths, placed=_place_paths)
 LISTEN: Type[Endpoint] = Type("listen", _parse_listen)
 ENDPOINT: Type[Endpoint] = Type("node", _parse_endpoint)
 NETWORKS: Type[tuple[Network, ...]] = Type("networks", _parse_networks, _render_networks)

@@ -216,10 +216,10 @@ async def test_a_line_too_long_ends_the_console_however_it_comes(lab: Lab) -> No
     pbal = await lab.pbal(QUIET)
     reader, writer = await pbal.connect("console")
     writer.write(b"x" * 2 * connection.LONGEST_LINE)
-    assert await reader.readline() == b"ERROR: a line is longer than 65536 octets\r\n", "at once, before it ends"
+    assert await reader.readline() == b"ERROR: a line is longer than 65536 bytes\r\n", "at once, before it ends"
     for ending in (b"", b"\n", b"\r\nSET files.max_body = 2\n"):
         long = b"x" * (connection.LONGEST_LINE + 1)
-        wanted = ["OK", "ERROR: a line is longer than 65536 octets"]
+        wanted = ["OK", "ERROR: a line is longer than 65536 bytes"]
         said = b"SET files.max_body = 1\n"
         assert await talk(pbal, said + long + ending) == wanted
         assert await talk(pbal, said + long[:40000], long[40000:] + ending) == wanted
@@ -513,6 +513,7 @@ SHAPES: dict[str, tuple[Callable[[dict[str, Any]], str], int, int]] = {
     "show queue chat full": (lambda r: f"{r['number']} {r['message']!r}", 1, 0),
     "show queue chat empty": (lambda r: f"{r['number']} {r['message']!r}", 1, 0),
     "show store": (lambda r: f"{r['service']} {r['store']} {r['state']} {r['detail']}", 0, 0),
+    "show certificates": (joined, 0, 0),
     "states": (joined, 0, 0),
     "states chat": (joined, 0, 0),
     "socks": (lambda r: f"{r['fd']:5d} {r['age']:5d}s {r['text']}", 1, 0),
@@ -560,7 +561,7 @@ async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
         assert told == lines, query
         assert len(rows) == len(text) - head - tail, query
         filled += bool(rows)
-    assert filled == len(SHAPES) - 3, "the unknown counter, the empty queue and the unknown node have no rows"
+    assert filled == len(SHAPES) - 4, "the unknown counter, the empty queue, the unknown node and the certificates have no rows"
     assert await here.ask("show service chat") == [
         "SERVICE chat",
         "     listening: 127.0.0.1:0",

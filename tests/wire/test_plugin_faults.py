@@ -66,10 +66,11 @@ def test_what_would_load_in_silence_is_refused(lines: tuple[str, ...], said: str
     async def run(lab: Lab) -> None:
         pbal = await site(lab, load="", chain="")
         plugin(lab, *(line.replace("{h}", HOOK) for line in lines))
+        before = set(sys.modules)
         answer = await pbal.say("LOAD rule")
         assert answer.startswith("ERROR: ") and said in answer, answer
         assert "rule" not in pbal.world.plugins
-        assert not [name for name in sys.modules if name.startswith("pbal_loaded_rule")]
+        assert not [name for name in set(sys.modules) - before if name.startswith("pbal_loaded_rule")]
 
     run()
 

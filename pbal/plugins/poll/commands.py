@@ -35,9 +35,9 @@ def _name(poll: "Poll", key: bytes) -> str:
 
 
 def show_parked(session: Any, service: Service | None = None, glob: str | None = None, count: int | None = None) -> Reply:
-    """List parked polls: id, service, queues, client, age and time left (seconds), looks at the store; LIKE matches queue names.
+    """List parked polls: id, service, queues, client, age and time left (seconds), lookups in the store. LIKE matches queue names.
 
-    The client is the peer's address and port; behind trusted proxies, the address that they say.
+    The client is the peer's address and port. Behind trusted proxies it is the address that they say.
     """
 
     wanted = None if glob is None else re.compile(translate(glob).encode("utf-8", "surrogatepass"))
@@ -74,9 +74,9 @@ def _parked_row(session: Any, instance: "Poll", poll: Parked, queues: list[str])
 
 
 def show_parked_summary(session: Any) -> Reply:
-    """Parked polls by service: how many, on how many queues, the age of the oldest (seconds), bytes a poll.
+    """Show the parked polls of each service: how many, on how many queues, the age of the oldest (seconds), bytes per poll.
 
-    Bytes a poll is what the process has grown since the service opened, by all polls parked; 0 while they are too few to tell.
+    Bytes per poll is the growth of the process since the service opened, divided by the parked polls; 0 if there are too few.
     """
     total = session.world.counters.counts["poll_parked"]
     resident = resident_bytes()
@@ -91,7 +91,7 @@ def show_parked_summary(session: Any) -> Reply:
 
 
 async def show_queue(session: Any, service: Service, queue: str) -> Reply:
-    """What the store holds for a queue, one message a line, without taking it."""
+    """Show the messages that wait in a queue, one per line, and leave them there."""
     instance = next(_polls(session, service))
     key = _key(instance, queue)
     try:
@@ -100,18 +100,18 @@ async def show_queue(session: Any, service: Service, queue: str) -> Reply:
         raise CommandError(str(error)) from None
     messages, framed = split(value, instance.settings.framing)
     rows = [(number, message.decode("utf-8", "replace")) for number, message in enumerate(messages, 1)]
-    head = (f"{queue}: {len(value)} octets, {len(messages)} messages" + ("" if framed else ", not framed as poll_framing says"),)
+    head = (f"{queue}: {len(value)} bytes, {len(messages)} messages" + ("" if framed else ", not framed as poll_framing says"),)
     return Rows(("number", "message"), rows, lambda r: f"{r[0]} {r[1]!r}", head=head)
 
 
 def show_store(session: Any) -> Reply:
-    """Each service's store: state and since when, sweeps, keys of the last one, its milliseconds, the watch and its lag."""
+    """Show each service's store: state and since when, sweeps, keys and milliseconds of the last sweep, the watch and its lag."""
     rows: list[tuple[object, ...]] = []
     for instance in _polls(session):
         name = instance.service.name
         if instance.memory is not None:
             facts = instance.memory.describe()
-            rows.append((name, "memory", "up", 0, 0, 0.0, "off", 0.0, f"{facts['queues']} queues {facts['octets']} octets"))
+            rows.append((name, "memory", "up", 0, 0, 0.0, "off", 0.0, f"{facts['queues']} queues {facts['octets']} bytes"))
         elif instance.courier is not None:
             rows += _memcached_rows(session, name, instance)
         for share, label in ((0.5, "median"), (0.99, "p99")):
@@ -147,16 +147,15 @@ def _key(instance: "Poll", queue: str) -> bytes:
         raise CommandError(str(error), "queue") from None
 
 
-def _targets(session: Any, target: str) -> list[tuple["Poll", Parked]]:
-    """The polls meant by a number or a queue name. Raises: CommandError."""
-    found: list[tuple[Poll, Parked]] = []
+def _targets(session: Any, target: str) -> list[tuple["Poll", list[Parked]]]:
+    """The polls meant by a number or a queue name, by service. Raises: CommandError."""
+    found: list[tuple[Poll, list[Parked]]] = []
     for instance in _polls(session):
         poll = instance.lot.find(target)
-        if poll is not None:
-            found.append((instance, poll))
-            continue
         key = instance.settings.prefix + target.encode("utf-8", "replace")
-        found += [(instance, waiting) for waiting in instance.lot.waiting(key)]
+        polls = list(instance.lot.waiting(key)) if poll is None else [poll]
+        if polls:
+            found.append((instance, polls))
     if not found:
         queues = [_name(instance, key) for instance in _polls(session) for key in islice(instance.lot.queues(), SUGGESTED_FROM)]
         raise CommandError(f"no poll is parked with the id or queue '{target}'", "target", did_you_mean(target, queues))
@@ -164,28 +163,28 @@ def _targets(session: Any, target: str) -> list[tuple["Poll", Parked]]:
 
 
 def poll_answer(session: Any, target: str, text: str | None = None) -> Reply:
-    """Answer a parked poll now: empty, or with TEXT as its message."""
-    for instance, poll in _targets(session, target):
-        instance.answer_by_hand(poll, text)
+    """Answer a parked poll now, with TEXT as its message or with the empty answer."""
+    for instance, polls in _targets(session, target):
+        instance.answer_by_hand(polls, text)
     return OK
 
 
 def poll_kick(session: Any, target: str) -> Reply:
     """Close a parked poll's connection without an answer."""
-    for instance, poll in _targets(session, target):
-        instance.kick(poll)
+    for instance, polls in _targets(session, target):
+        instance.kick(polls)
     return OK
 
 
 def poll_wake(session: Any, queue: str) -> Reply:
-    """Look at the store for a queue now."""
+    """Look in the store for messages of a queue now."""
     for instance in _polls(session):
         instance.wake(_key(instance, queue))
     return OK
 
 
 async def poll_publish(session: Any, service: Service, queue: str, text: str) -> Reply:
-    """Store a message, as the HTTP publish does."""
+    """Store a message, as a publish over HTTP does."""
     instance = next(_polls(session, service))
     try:
         receipt = await instance.publish_by_hand(_key(instance, queue), text.encode())

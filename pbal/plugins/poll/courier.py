@@ -234,7 +234,7 @@ class Courier:
 
     def _give_up(self, key: bytes, pieces: tuple[bytes, ...], why: str) -> None:
         self._counts["poll_lost"] += 1
-        log.error("%d octets of %r given up: %s", sum(map(len, pieces)), key, why)
+        log.error("%d bytes of %r given up: %s", sum(map(len, pieces)), key, why)
 
     def _release(self, keys: Iterable[bytes]) -> None:
         self._busy.difference_update(keys)

@@ -170,5 +170,5 @@ def key_for(name: bytes, prefix: bytes) -> bytes:
     except UnicodeDecodeError:
         raise BadName("a queue name is UTF-8") from None
     if not name or len(key) > LONGEST_KEY or _ILLEGAL.search(text):
-        raise BadName(f"a queue name has no blanks and control characters, and {LONGEST_KEY - len(prefix)} octets at most")
+        raise BadName(f"a queue name has no spaces or control characters, and at most {LONGEST_KEY - len(prefix)} bytes")
     return key

@@ -252,22 +252,22 @@ class Poll(Plugin):
         if request.method == b"OPTIONS" and settings.origins and b"origin" in request.fields:
             origin = cors.origin_of(exchange, settings.origins)
             if origin is None:
-                self._refuse(exchange, 403, "Not from this origin.", (b"Vary", b"Origin"))
+                self._refuse(exchange, 403, "Pages of this origin may not poll.", (b"Vary", b"Origin"))
             else:
                 exchange.respond(204, cors.preflight(exchange, origin, b", ".join(settings.methods)))
             return Verdict.TAKEN
         if request.method not in settings.methods:
-            self._refuse(exchange, 405, "This is a place for polls.", (b"Allow", b", ".join(settings.methods)))
+            self._refuse(exchange, 405, "This path is for polls.", (b"Allow", b", ".join(settings.methods)))
             return Verdict.TAKEN
         exchange.body_limit = settings.max_body
         return Verdict.PASS
 
     def _publish_begins(self, exchange: Exchange) -> Verdict:
         if exchange.method != b"POST":
-            self._refuse(exchange, 405, "This is a place to publish: POST.", (b"Allow", b"POST"))
+            self._refuse(exchange, 405, "This path takes only POST.", (b"Allow", b"POST"))
             return Verdict.TAKEN
         if exchange.client_address not in self.settings.publish_from:
-            self._refuse(exchange, 403, "Not from your address.")
+            self._refuse(exchange, 403, "Your address may not publish.")
             return Verdict.TAKEN
         exchange.body_limit = self.settings.max_queue
         return Verdict.PASS
@@ -364,15 +364,24 @@ class Poll(Plugin):
             self.counts[counter] += 1
             self._send(poll, poll.origin, [])
 
-    def answer_by_hand(self, poll: Parked, text: str | None) -> None:
+    def answer_by_hand(self, polls: list[Parked], text: str | None) -> None:
         """`poll answer`."""
         if text is None:
-            self._answer_empty(poll, "poll_empty")
-        elif self._out(poll):
-            self._send(poll, poll.origin, [(poll.all_keys()[0], wrap(text.encode(), self.settings.framing))])
+            self._answer_all_empty(polls)
+            return
+        message = wrap(text.encode(), self.settings.framing)
 
-    def kick(self, poll: Parked) -> None:
+        def answer(poll: Parked) -> None:
+            if self._out(poll):
+                self._send(poll, poll.origin, [(poll.all_keys()[0], message)])
+
+        self._turns.each(polls, answer)
+
+    def kick(self, polls: list[Parked]) -> None:
         """`poll kick`."""
+        self._turns.each(polls, self._kick_one)
+
+    def _kick_one(self, poll: Parked) -> None:
         if self._out(poll):
             self.counts["poll_kicked"] += 1
             if poll.client is not None:
@@ -520,7 +529,7 @@ class Poll(Plugin):
         key = key_for(unquote_to_bytes(group or b""), settings.prefix)
         message = exchange.read_body()
         if not message:
-            self._refuse(exchange, 400, "A message has at least one octet.")
+            self._refuse(exchange, 400, "A message needs at least one byte.")
             return
         if self.memory is not None:
             exchange.respond(202, _JSON, self.publish_to_memory(key, message))

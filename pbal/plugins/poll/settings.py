@@ -77,59 +77,62 @@ def _tunable(name: str, type_: Type[Any], default: str | None, summary: str, **m
 
 
 TUNABLES: tuple[Tunable, ...] = (
-    _tunable("poll_uri", REGEX, None, "Regular expression searched in the path; a match makes the request a poll. Required."),
-    _tunable("poll_methods", WORDS, "GET POST", "Methods of a poll; others on that path are answered 405."),
+    _tunable("poll_uri", REGEX, None, "A request is a poll if this regular expression matches somewhere in its path. Required."),
+    _tunable("poll_methods", WORDS, "GET POST", "Methods of a poll. Other methods on that path are answered 405."),
     _tunable("poll_queue", SOURCES, "uri:queue", "Where queue names come from: uri:GROUP query:NAME header:NAME"
-             " cookie:NAME xml:PATH json:PATH;"
-             " the first that yields any wins."),
-    _tunable("poll_max_body", SIZE, "64k", "Longest body of a poll; a longer one is 413.", unit="octets"),
-    _tunable("poll_store", STORE, "memory", "Where messages are: memory, or memcached HOST:PORT ..."),
-    _tunable("poll_key_prefix", TEXT, "poll:", "Store key = prefix + queue name."),
+             " cookie:NAME xml:PATH json:PATH."
+             " pbal uses the first source that gives a name."),
+    _tunable("poll_max_body", SIZE, "64k", "Longest body of a poll. A longer one is answered 413.", unit="bytes"),
+    _tunable("poll_store", STORE, "memory", "Where messages wait: memory, or memcached HOST:PORT ..."),
+    _tunable("poll_key_prefix", TEXT, "poll:", "The key in the store is this prefix and the name of the queue."),
     _tunable("poll_interval", DURATION, "1s", "Time between two sweeps of the store.", unit="seconds", minimum="50ms"),
-    _tunable("poll_batch", INT, "500", "Keys in one get of a sweep.", unit="keys", minimum="1", maximum="5000"),
-    _tunable("poll_watch", BOOL, "on", "For memcached: follow its `watch mutations` stream too."),
-    _tunable("poll_timeout", DURATION, "25s", "Then a poll gets the empty answer; spread by up to a tenth, earlier.",
+    _tunable("poll_batch", INT, "500", "Most keys in one get of a sweep.", unit="keys", minimum="1", maximum="5000"),
+    _tunable("poll_watch", BOOL, "on", "With memcached: follow its `watch mutations` stream too."),
+    _tunable("poll_timeout", DURATION, "25s", "A poll gets the empty answer after this time, or up to a tenth earlier, so that clients"
+             " do not all come back together.",
              unit="seconds", minimum="100ms"),
-    _tunable("poll_duplicate", enum("newest", "oldest", "all"), "newest", "A second poll on a queue: the earlier is"
-             " answered empty (newest), the later 409 (oldest), every one gets"
-             " every message (all)."),
-    _tunable("poll_format", enum(*FORMATS), "raw", "Form of answers."),
-    _tunable("poll_framing", enum(*FRAMINGS), "newline", "How one message ends inside a stored value."),
-    _tunable("poll_ttl", DURATION, "300s", "Life of a queue that nobody collects.", unit="seconds", minimum="1s"),
-    _tunable("poll_max_queue", SIZE, "256k", "Most octets held for one queue; the oldest whole messages go first, and are counted.",
-             minimum="1", unit="octets"),
-    _tunable("poll_memory_limit", SIZE, "64m", "For the memory store: octets of names and messages of all queues together (each queue"
-             " needs about 250 more). The one stored to longest ago goes first, and is counted.",
-             minimum="1", unit="octets"),
-    _tunable("poll_max_parked", INT, "0", "Most polls parked; one more is 503. 0: no limit but descriptors.", unit="polls"),
+    _tunable("poll_duplicate", enum("newest", "oldest", "all"), "newest", "What happens when a second poll comes for a queue."
+             " newest: the earlier poll gets the empty answer. oldest: the later poll gets 409."
+             " all: both stay, and every message goes to both."),
+    _tunable("poll_format", enum(*FORMATS), "raw", "Format of answers; see ANSWERS in pbal-poll(7)."),
+    _tunable("poll_framing", enum(*FRAMINGS), "newline", "How a stored value separates messages."),
+    _tunable("poll_ttl", DURATION, "300s", "How long messages wait for a poll; then pbal or memcached drops the queue.",
+             unit="seconds", minimum="1s"),
+    _tunable("poll_max_queue", SIZE, "256k", "Most bytes in one queue. pbal drops the oldest whole messages first, and counts them.",
+             minimum="1", unit="bytes"),
+    _tunable("poll_memory_limit", SIZE, "64m", "With the memory store: most bytes of the names and messages of all queues together (each"
+             " queue needs about 250 more). pbal drops the queue that has been without a new message the longest, and counts it.",
+             minimum="1", unit="bytes"),
+    _tunable("poll_max_parked", INT, "0", "Most parked polls. One more is answered 503. 0: no limit but descriptors.", unit="polls"),
     _tunable("poll_publish_uri", REGEX_OR_OFF, "off",
-             "Regular expression; a POST there appends its body to the queue and wakes the queue's poll."),
-    _tunable("poll_publish_from", NETWORKS, "127.0.0.0/8 ::1", "Who may publish; others are answered 403."),
-    _tunable("poll_store_timeout", DURATION, "2s", "A store call that takes longer has failed.", unit="seconds", minimum="10ms"),
-    _tunable("poll_allow_origin", ORIGINS, "off", "CORS: origins whose pages may poll, or *."),
+             "A POST whose path matches this regular expression appends its body to the queue, and the queue's poll is answered."),
+    _tunable("poll_publish_from", NETWORKS, "127.0.0.0/8 ::1", "Networks of the clients that may publish. Others are answered 403."),
+    _tunable("poll_store_timeout", DURATION, "2s", "Longest time for a call to the store; a call that takes longer has failed.",
+             unit="seconds", minimum="10ms"),
+    _tunable("poll_allow_origin", ORIGINS, "off", "CORS: origins whose pages may poll, or * for all."),
 )  # fmt: skip
 
 COUNTERS: tuple[Counter, ...] = (
     Counter("poll_parked", "Polls parked now.", gauge=True),
-    Counter("poll_parked_ever", "Polls that were parked."),
+    Counter("poll_parked_ever", "Polls that were ever parked."),
     Counter("poll_answered", "Polls answered with messages."),
-    Counter("poll_empty", "Polls answered empty: their time was over, or their service ended."),
+    Counter("poll_empty", "Polls answered empty because their time was over or their service was disabled."),
     Counter("poll_superseded", "Polls answered empty because a newer one came for their queue."),
-    Counter("poll_refused", "Polls answered 409: an older one is parked for their queue."),
-    Counter("poll_full", "Polls answered 503: poll_max_parked."),
+    Counter("poll_refused", "Polls answered 409 because an older one is parked for their queue."),
+    Counter("poll_full", "Polls answered 503 because of poll_max_parked."),
     Counter("poll_gone", "Parked polls whose client left."),
-    Counter("poll_kicked", "Parked polls closed by hand."),
+    Counter("poll_kicked", "Parked polls that an operator closed."),
     Counter("poll_published", "Publishes over HTTP or the console that were stored."),
-    Counter("poll_publish_failed", "Publishes answered 503: the store failed."),
-    Counter("poll_put_back", "Times messages were put back in front of a queue: their client was gone."),
-    Counter("poll_evicted", "Messages dropped: poll_max_queue, poll_memory_limit (a queue counts as one)."),
-    Counter("poll_expired_queues", "Queues dropped: nobody collected them for poll_ttl."),
-    Counter("poll_lost", "Taken values that could not be put back: the store failed at that moment."),
-    Counter("poll_misframed", "Values that were not framed as poll_framing says, delivered as they were."),
+    Counter("poll_publish_failed", "Publishes answered 503 because the store failed."),
+    Counter("poll_put_back", "Times pbal put messages back at the front of a queue because their client was gone."),
+    Counter("poll_evicted", "Messages dropped because of poll_max_queue, and queues dropped because of poll_memory_limit."),
+    Counter("poll_expired_queues", "Queues dropped because no poll collected their messages within poll_ttl."),
+    Counter("poll_lost", "Values taken from the store that pbal could not put back because the store failed at that moment."),
+    Counter("poll_misframed", "Values that were not framed as poll_framing says. They were delivered unchanged."),
     Counter("poll_sweeps", "Sweeps of the store."),
-    Counter("poll_keys_swept", "Keys asked for by sweeps."),
-    Counter("poll_cas_lost", "Takes that somebody's append came between; they were tried again."),
-    Counter("poll_watch_lines", "Lines of watch streams about our queues."),
+    Counter("poll_keys_swept", "Keys that sweeps asked for."),
+    Counter("poll_cas_lost", "Takes that pbal tried again because a message was appended at the same moment."),
+    Counter("poll_watch_lines", "Lines of watch streams about queues of pbal."),
     Counter("poll_watch_skipped", "Times a watch stream said that it skipped lines."),
     Counter("poll_store_errors", "Store calls that failed."),
 )
@@ -159,7 +162,7 @@ class Settings:
         self.store: StoreChoice = values["poll_store"]
         self.prefix: bytes = values["poll_key_prefix"].encode()
         if len(self.prefix) > 200 or any(octet <= 32 or octet == 127 for octet in self.prefix):
-            raise ConfigError("poll_key_prefix has no blanks, and 200 octets at most", about="poll_key_prefix")
+            raise ConfigError("poll_key_prefix has no spaces, and at most 200 bytes", about="poll_key_prefix")
         self.interval: float = values["poll_interval"]
         self.batch: int = values["poll_batch"]
         self.watch: bool = values["poll_watch"]

@@ -307,6 +307,8 @@ class Relay(Attendant):
         if not self.stream.full:
             backend.resume()
         self.backend_readable()
+        if self.backend is not backend:  # given back; who took it now is not the one that was full
+            backend.resume()
 
     def _head(self, head: ResponseHead) -> bool:
         """A response head arrived: pass it on. True when the response has no body."""
@@ -455,6 +457,7 @@ class Relay(Attendant):
             if reused:  # a stale connection says nothing of the node; but the others may be stale as well
                 self.fresh = True
             else:
+                world.log_limited(f"no response {node.name}", "%s: no response: %s", node.name, reason)
                 self.tried = (*self.tried, node)
             self.failure = 502
             self.body_sent = False

@@ -9,9 +9,11 @@ from typing import Final
 from pbal.http1.events import CHUNKED, RequestHead, canonical
 from pbal.http1.headers import KNOWN_FORWARDING, forwardable_block
 from pbal.model.exchange import Exchange
+from pbal.model.secured import CLIENT_FIELDS
 from pbal.model.service import Service
 
 _TRUSTED: Final = frozenset({b"x-forwarded-for"})
+_OF_CLIENT: Final = frozenset(name.lower() for name in CLIENT_FIELDS)
 _UNTRUSTED: Final = frozenset(KNOWN_FORWARDING)
 
 
@@ -26,11 +28,13 @@ def request_octets(exchange: Exchange, service: Service, node: str, size: int | 
     if exchange.believed:
         dropped = _TRUSTED
         before = request.fields.get(b"x-forwarded-for")
-        if before:
-            forwarded_for = before + b", " + peer
+        forwarded_for = before + b", " + peer if before else peer
     if request.ours or request.underscores:
         dropped, forwarded_for = _set_or_misspelt(request, dropped, forwarded_for)
     own: list[tuple[bytes, bytes]] = []
+    tls = exchange.stream.tls
+    if tls is not None or service.values["send_backend_proto"] == "on":
+        dropped = _say_scheme(exchange, service, dropped, own)
     if (
         not target.startswith(b"/") or request.expect_continue or size is not None or request.framing == CHUNKED or not request.host
     ):  # fmt: skip
@@ -67,6 +71,18 @@ def _set_or_misspelt(request: RequestHead, dropped: frozenset[bytes], forwarded_
     if b"x-forwarded-for" in ours:
         forwarded_for = next(value for name, value in request.headers if canonical(name) == b"x-forwarded-for")
     return (dropped - ours) | _TRUSTED | misspelt, forwarded_for
+
+
+def _say_scheme(exchange: Exchange, service: Service, dropped: frozenset[bytes], own: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """Add the scheme and what TLS knows of the client; the fields to drop for it. A trusted proxy's word on the scheme stands."""
+    said = exchange.request.fields.get(b"x-forwarded-proto")
+    if service.values["send_backend_proto"] != "off" and (said is None or b"x-forwarded-proto" in dropped):
+        own.append((b"X-Forwarded-Proto", exchange.scheme))
+    tls = exchange.stream.tls
+    if tls is not None and (fields := tls.client_fields()):
+        own += fields
+        dropped |= _OF_CLIENT
+    return dropped
 
 
 def _unusual(

@@ -5,7 +5,7 @@ proxy_read_request -> a Relay, which asks `pick` for a node and takes a bored ba
 connected. A backend that becomes free serves the longest waiting client first, whichever connection that had asked
 for; the connection that then arrives in vain stays as a bored one.
 
-Bored backends are kept per node, the the longest rested first out. More than backend_persist_cache of them are closed by the
+Bored backends are kept per node, the longest rested first out. More than backend_persist_cache of them are closed by the
 tick a second after they became bored, and not at once: under load thirty are bored for a millisecond between two turns
 of the loop, and closing them would mean connecting thirty again.
 """
@@ -14,17 +14,20 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import ssl
 from collections import deque
 from math import inf
 from typing import cast
 
 from pbal.http1.reader import Limits
+from pbal.model.certificates import backend_context
 from pbal.model.exchange import Exchange
 from pbal.model.pool import A_MOMENT, NODE_PENALTY, Node, Pool
 from pbal.model.service import Service
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
 from pbal.net.tasks import cancel_all, spawn
+from pbal.net.tls import ClientLink
 from pbal.roles.http import HttpRole
 from pbal.roles.proxy.relay import Relay
 
@@ -43,12 +46,14 @@ class ReverseProxy(HttpRole):
         self.connecting = 0
         """Connections being opened; never fewer than relays wait, or one would wait in vain."""
         self._pool: Pool | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._sessions: dict[Node, ssl.SSLSession] = {}
         self.response_limits = Limits()
         self.response_timeout = inf
         identity = hashlib.blake2s(self.name.lower().encode(), key=service.world.identity, digest_size=4).hexdigest()
         self.via = f"pbal-{identity}".encode()
         """This process and service in a Via field: who sees it come back has sent the request to itself."""
-        for tunable in ("pool", "response_timeout", "max_response_head"):
+        for tunable in ("pool", "response_timeout", "max_response_head", "ssl_backend"):
             self.changed(tunable)
 
     # -- what arrives --------------------------------------------------------------------------------------------
@@ -111,11 +116,11 @@ class ReverseProxy(HttpRole):
         self.service.world.log_limited(
             f"surprise {node.name}", "%s: sent octets that nobody asked for; its kept connections are closed", node.name
         )
-        for other in self.bored.pop(node, ()):
-            other.abort()
-        for busy in self.service.world.backends:
-            if busy.node is node:
-                busy.suspect = True
+        for other in list(self.service.world.backends):  # of other services and pools, too
+            if other.node.endpoint == node.endpoint:
+                other.suspect = True
+                if other.state is link.BORED:
+                    other.abort()
 
     def may_get_nodes(self) -> bool:
         """Whether the pool lost its last node a moment ago: who waits may get another."""
@@ -123,7 +128,7 @@ class ReverseProxy(HttpRole):
         return pool is not None and not pool.nodes and pool.emptied_at + A_MOMENT > self.clock.now()
 
     def _node_added(self) -> None:
-        """POOL ADD: who waits while no connection is being made asks again."""
+        """POOL ADD, or another pool: who waits while no connection is being made asks again."""
         for relay in list(self.waiting)[: max(0, len(self.waiting) - self.connecting)]:
             del self.waiting[relay]
             relay.seek()
@@ -141,11 +146,16 @@ class ReverseProxy(HttpRole):
         loop = asyncio.get_running_loop()
         endpoint = node.endpoint
         failed = 0
+        link = None if self._tls is None else self._link(backend, endpoint.host)
         try:
             async with asyncio.timeout(self.service.values["connect_timeout"]):
-                made = cast(asyncio.Protocol, backend)  # not by base class: compiled classes have no foreign bases
+                made = cast(asyncio.Protocol, link or backend)  # not by base class: compiled classes have no foreign bases
                 await loop.create_connection(lambda: made, endpoint.host, endpoint.port)
+                if link is not None:
+                    await link.ready
         except (OSError, TimeoutError) as error:
+            if link is not None:
+                link.abort()
             self.counts["backend_connect_failures"] += 1
             node.failures += 1
             node.down_until = self.clock.now() + NODE_PENALTY
@@ -161,6 +171,12 @@ class ReverseProxy(HttpRole):
         for other in list(self.waiting)[: max(0, len(self.waiting) - self.connecting)]:
             del self.waiting[other]
             other.seek()
+
+    def _link(self, backend: BackendConnection, host: str) -> ClientLink:
+        """TLS to a node. It goes on from the node's last session where that is known."""
+        assert self._tls is not None
+        name = self.service.values["ssl_backend_name"] or host
+        return ClientLink(backend, self._tls, name, self._sessions.get(backend.node))
 
     def forget(self, relay: Relay) -> None:
         """`relay` waits no longer."""
@@ -197,6 +213,10 @@ class ReverseProxy(HttpRole):
         node.pool.released(node)
         values = self.service.values
         most = values["max_backend_uses"]
+        if self._tls is not None and backend.uses == 1 and backend.transport is not None:
+            session = backend.transport.get_extra_info("session")
+            if session is not None:
+                self._sessions[node] = session
         if backend.reader.leftover:
             self.backend_surprised(backend)
         if (
@@ -221,6 +241,10 @@ class ReverseProxy(HttpRole):
             return
         for relay in self.waiting:
             if node not in relay.tried:
+                if backend.uses and backend.unread:  # a reuse like any other
+                    self.backend_surprised(backend)
+                    backend.abort()
+                    return
                 del self.waiting[relay]
                 relay.assigned(backend)
                 return
@@ -231,6 +255,7 @@ class ReverseProxy(HttpRole):
 
     def _node_removed(self, node: Node) -> None:
         """POOL REMOVE: its bored connections close at once, the others when their response ends."""
+        self._sessions.pop(node, None)
         for backend in self.bored.pop(node, ()):
             backend.abort()
 
@@ -251,6 +276,10 @@ class ReverseProxy(HttpRole):
             self.response_timeout = limit or inf
         elif tunable == "persist_backend" and not values["persist_backend"]:
             self._close_bored()
+        elif tunable.startswith("ssl_backend"):
+            self._tls = backend_context(values["ssl_backend_ca"], values["ssl_backend_verify"]) if values["ssl_backend"] else None
+            self._sessions.clear()
+            self._close_bored()
         elif tunable == "pool":
             self._set_pool(service.world.pool(values["pool"]) if values["pool"] else None)
 
@@ -266,6 +295,7 @@ class ReverseProxy(HttpRole):
         if pool is not None:
             pool.removed_listeners.append(self._node_removed)
             pool.added_listeners.append(self._node_added)
+            self._node_added()
 
     def _close_bored(self) -> None:
         for node in list(self.bored):

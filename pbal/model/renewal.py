@@ -1,0 +1,93 @@
+"""Certificates anew: on RELOAD CERTIFICATES, when a file was written, and the warning before one expires.
+
+They are read in a thread, all of them before any is put to use. Handshakes under way go on with those they began with,
+connections keep what they have.
+"""
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from pbal.model.certificates import EXPIRES_SOON, Certificates, read
+from pbal.model.errors import ConfigError
+from pbal.model.service import Service
+
+if TYPE_CHECKING:
+    from pbal.model.world import World
+
+log = logging.getLogger("pbal.tls")
+
+LOOK: Final = 5
+"""Seconds between two looks at the files."""
+REMIND: Final = 86400
+"""Seconds between two warnings of one certificate's end."""
+
+
+def secured_services(world: "World") -> list[Service]:
+    """Those that have certificates in use."""
+    return [service for service in world.services.values() if service.certificates is not None]
+
+
+async def renew(services: list[Service]) -> None:
+    """Read the certificates of services again and put them to use: all, or none. Raises: ConfigError."""
+    read_anew: list[tuple[Service, Certificates]] = []
+    loop = asyncio.get_running_loop()
+    for service in services:
+        values = dict(service.values)
+        try:
+            read_anew.append((service, await loop.run_in_executor(None, read, values)))
+        except ConfigError as error:
+            raise ConfigError(f"service '{service.name}': {error.message}; the certificates in use stay", about=service.name) from None
+    for service, certificates in read_anew:
+        service.use_certificates(certificates)
+
+
+class Watch:
+    """The tick's look at the certificates of a world."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._looked = 0
+        self._reminded: dict[str, float] = {}
+
+    def due(self, second: int) -> bool:
+        """Whether it is time to look."""
+        if second - self._looked < LOOK:
+            return False
+        self._looked = second
+        return bool(secured_services(self._world))
+
+    async def look(self) -> None:
+        """Take up what was written, warn of what ends soon, renew the gauge."""
+        world = self._world
+        loop = asyncio.get_running_loop()
+        least: int | None = None
+        for service in secured_services(world):
+            certificates = service.certificates
+            assert certificates is not None
+            if await loop.run_in_executor(None, certificates.changed):
+                await self._take_up(service)
+            for certificate in (service.certificates or certificates).all:
+                days = certificate.days_left(datetime.now(UTC))
+                least = days if least is None else min(least, days)
+                if days < EXPIRES_SOON:
+                    self._remind(service.name, str(certificate.file), days)
+        world.counters.counts["tls_certificate_days"] = least or 0
+
+    async def _take_up(self, service: Service) -> None:
+        before = service.certificates
+        try:
+            await renew([service])
+        except ConfigError as error:
+            if before is not None:
+                before.seen()  # said once, not with each look
+            log.error("%s", error.message)
+            return
+        log.info("service %s: certificates were written, and are in use", service.name)
+
+    def _remind(self, service: str, file: str, days: int) -> None:
+        now = self._world.clock.now()
+        if now - self._reminded.get(file, -REMIND) >= REMIND:
+            self._reminded[file] = now
+            log.warning("service %s: the certificate in %s expires in %d days", service, file, days)

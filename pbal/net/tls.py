@@ -1,0 +1,470 @@
+"""TLS between a plain transport and whoever speaks through it: a transport to the one, a protocol to the other.
+
+    greeting     nothing came yet; what speaks HTTP here in clear text is told so
+    shaking      the handshake, a few steps of a few connections in a turn of the loop (model/pace.py)
+    open         octets both ways; `inner`, a ClientConnection, a console or a BackendConnection, knows no more of it
+    ended        close_notify came or was sent, or the connection broke
+
+uvloop's own TLS closes the descriptor before connection_lost and tells of no half-close, so this is Python's SSLObject on two
+memory buffers. Whoever speaks through it calls the few methods of a transport that pbal uses anywhere, and gets those of a
+protocol. `write` encrypts and hands all to the plain transport in one call: what that has not sent yet is what the peer's
+socket did not take, so the promise of an answer that may not be lost holds as in clear.
+
+The peer's end is an end only with close_notify. Without it, somebody may have cut the connection (RFC 8446 section 6.1): it is
+broken off, and an answer that was not taken whole is lost.
+
+A parked poll keeps one of these: slots, no task and no timer. Its handshake has a deadline, which the server's tick looks at.
+"""
+
+import asyncio
+import contextlib
+import re
+import ssl
+from collections.abc import Callable
+from math import inf
+from typing import Any, Final, Protocol, cast
+
+from pbal.http1 import encoder
+from pbal.model.certificates import Certificates
+from pbal.model.secured import Secured
+from pbal.model.service import Service
+from pbal.net.linger import CLASS_NAMES, peer_name
+from pbal.observe.sockets import Kind, SocketInfo
+
+GREETING: Final = "greeting"
+SHAKING: Final = "ssl_handshake"
+OPEN: Final = "open"
+ENDED: Final = "ended"
+
+READ_SIZE: Final = 1 << 16
+MOST_OF_A_HANDSHAKE: Final = 1 << 16
+"""Octets that a peer may send before its handshake is done with those it sent."""
+
+_CLEAR: Final = re.compile(rb"[A-Z]{3,12} |PRI \*")
+_TOLD: Final = b"This port speaks HTTPS: ask with https:// here.\n"
+
+
+class Inner(Protocol):
+    """Who speaks through TLS."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
+    def eof_received(self) -> bool | None: ...
+    def connection_lost(self, exc: Exception | None) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+
+class Link:
+    """Common to both sides: an SSLObject between a plain transport and an inner protocol."""
+
+    __slots__ = ("_in", "_inner", "_out", "_paused", "_queued", "_ssl", "_truncated", "phase", "transport")
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.phase: str = GREETING
+        self._inner: Inner | None = None
+        self._in = ssl.MemoryBIO()
+        self._out = ssl.MemoryBIO()
+        self._ssl: ssl.SSLObject | None = None
+        self._paused = False
+        self._queued = False
+        self._truncated = False
+
+    # -- as the protocol of the plain transport ------------------------------------------------------------------
+
+    def _open_received(self) -> None:
+        """Decrypt what came, and hand it on in one piece."""
+        tls, inner = self._ssl, self._inner
+        assert tls is not None and inner is not None
+        pieces: list[bytes] = []
+        ended = False
+        try:
+            while True:
+                piece = tls.read(READ_SIZE)
+                if not piece:
+                    ended = True
+                    break
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            pass  # all is read that is there
+        except ssl.SSLZeroReturnError:
+            ended = True
+        except ssl.SSLError as error:
+            self._flush()
+            self._broken(error)
+            return
+        if self._out.pending:  # an answer to a change of keys
+            self._flush()
+        if pieces:
+            inner.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if ended:
+            self._notified()
+
+    def _notified(self) -> None:
+        """close_notify: the peer has sent its last octet."""
+        if self.phase is OPEN and self._inner is not None:
+            self.phase = ENDED
+            if not self._inner.eof_received():
+                self.close()
+
+    def eof_received(self) -> bool:
+        if self.phase is ENDED:
+            return not self.is_closing()
+        self._truncated = True
+        self._cut()
+        return False
+
+    def _cut(self) -> None:
+        """The peer's end came without close_notify."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _broken(self, error: ssl.SSLError) -> None:
+        """The peer sent what is no TLS. The alert that says so is on its way."""
+        self._truncated = True
+        if self.transport is not None:
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.phase = ENDED
+        inner, self._inner = self._inner, None
+        self._ssl = None
+        if inner is not None:
+            if exc is None and self._truncated:
+                exc = ConnectionResetError("ended without close_notify")
+            inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.resume_writing()
+
+    def _flush(self) -> None:
+        """Send what TLS has to say."""
+        if self._out.pending and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(self._out.read())
+
+    # -- as the transport of the inner protocol ------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Encrypt and send."""
+        if self._ssl is None or self.transport is None or self.transport.is_closing():
+            return
+        try:
+            self._ssl.write(data)
+        except ssl.SSLError:  # it broke, and this side closed it; connection_lost says so
+            self._truncated = True
+            self.transport.abort()
+            return
+        self.transport.write(self._out.read())
+
+    def write_eof(self) -> None:
+        """Say that no more follows: close_notify, and the end of our side."""
+        self._notify()
+        if self.transport is not None and not self.transport.is_closing() and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def can_write_eof(self) -> bool:
+        """See asyncio.WriteTransport."""
+        return True
+
+    def _notify(self) -> None:
+        """Send close_notify."""
+        if self._ssl is None or self._ssl.session is None:
+            return
+        with contextlib.suppress(ssl.SSLError):  # it waits for the peer's, which we do not, or the connection is broken already
+            self._ssl.unwrap()
+        self._flush()
+
+    def close(self) -> None:
+        """Close after what was written has gone out."""
+        if self.transport is not None and not self.transport.is_closing():
+            self._notify()
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def is_closing(self) -> bool:
+        """See asyncio.BaseTransport."""
+        return self.transport is None or self.transport.is_closing()
+
+    def pause_reading(self) -> None:
+        """See asyncio.ReadTransport."""
+        self._paused = True
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """See asyncio.ReadTransport."""
+        self._paused = False
+        if self.transport is not None:
+            self.transport.resume_reading()
+
+    def is_reading(self) -> bool:
+        """See asyncio.ReadTransport."""
+        return not self._paused
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """See asyncio.WriteTransport; of encrypted octets."""
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_size(self) -> int:
+        """Encrypted octets that the socket has not taken yet."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    def set_protocol(self, protocol: Inner) -> None:
+        """Another takes over."""
+        self._inner = protocol
+
+    def get_extra_info(self, name: str) -> Any:
+        """As the plain transport's. "secured" is the model.secured.Secured of a client's connection, "session" what a next one can be
+        resumed with, "tls" is there at all.
+        """
+        if name == "secured":
+            return self.secured()
+        if name == "session":
+            return None if self._ssl is None else self._ssl.session
+        if name == "tls":
+            return True
+        return None if self.transport is None else self.transport.get_extra_info(name)
+
+    def secured(self) -> Secured | None:
+        """What is known of the connection."""
+        raise NotImplementedError
+
+    def _inside(self) -> asyncio.Transport:
+        """This, for who takes a transport."""
+        return cast(asyncio.Transport, self)
+
+
+class ServerLink(Link):
+    """A client's connection to a listener with enable_ssl. It is in World.clients until `inner` is."""
+
+    __slots__ = ("_certificates", "_make", "_service", "born", "deadline")
+
+    def __init__(self, service: Service, make: Callable[[], Inner]) -> None:
+        super().__init__()
+        self._service = service
+        self._make = make
+        self._certificates: Certificates | None = None
+        self.deadline = inf
+        self.born: int = service.world.second
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        world = self._service.world
+        world.clients.add(self)
+        if len(world.clients) + len(world.backends) > world.room and world.runtime is not None:
+            world.runtime.out_of_room()
+        self.deadline = world.clock.now() + (self._service.values["ssl_handshake_timeout"] or inf)
+
+    def data_received(self, data: bytes) -> None:
+        if self.phase is OPEN:
+            self._in.write(data)
+            self._open_received()
+            return
+        if self.phase is ENDED:
+            return
+        if self.phase is GREETING and not self._greeted(data):
+            return
+        self._in.write(data)
+        if self._in.pending > MOST_OF_A_HANDSHAKE and self.transport is not None:
+            self.transport.pause_reading()
+        if not self._queued:
+            self._queued = True
+            world = self._service.world
+            if self._ssl is None:
+                self._service.handshakes.begin(self._turn, self._service.values["ssl_handshake_rate"])
+            else:
+                world.pace.shake(self._step)
+
+    def _greeted(self, data: bytes) -> bool:
+        """The first octets: False where they are HTTP in clear text, which is told so."""
+        self.phase = SHAKING
+        if _CLEAR.match(data) is None:
+            return True
+        self._service.world.counters.counts["tls_clear_text"] += 1
+        self.phase = ENDED
+        if self.transport is not None:
+            world = self._service.world
+            fields = [(b"Content-Type", b"text/plain")]
+            self.transport.write(encoder.whole(400, fields, _TOLD, 0, b"", world.clock.epoch()))
+            self.transport.close()
+        return False
+
+    def _turn(self) -> None:
+        self._service.world.pace.shake(self._step)
+
+    def _step(self) -> None:
+        """Go on with the handshake as far as the octets reach."""
+        self._queued = False
+        transport, service = self.transport, self._service
+        if self.phase is not SHAKING or transport is None or transport.is_closing():
+            return
+        counts = service.world.counters.counts
+        tls = self._ssl
+        try:
+            if tls is None:
+                certificates = self._certificates = service.certificates
+                assert certificates is not None
+                tls = self._ssl = certificates.context.wrap_bio(self._in, self._out, server_side=True)
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            if not transport.is_reading():
+                transport.resume_reading()
+            return
+        except ssl.SSLError as error:
+            counts["tls_handshake_failures"] += 1
+            service.world.log_limited(
+                f"handshake {service.name} {error.reason}", "service %s: TLS handshake failed: %s (%s)",
+                service.name, (error.reason or str(error)).replace("_", " ").lower(), peer_name(transport),
+            )  # fmt: skip
+            self._flush()
+            self.phase = ENDED
+            transport.close()
+            return
+        self._flush()
+        counts["tls_handshakes"] += 1
+        if tls.session_reused:
+            counts["tls_handshakes_resumed"] += 1
+        self._established()
+
+    def _established(self) -> None:
+        transport = self.transport
+        assert transport is not None
+        self.phase = OPEN
+        self.deadline = inf
+        self._service.world.clients.discard(self)
+        inner = self._inner = self._make()
+        inner.connection_made(self._inside())
+        if not transport.is_reading() and not self._paused:
+            transport.resume_reading()
+        self._open_received()
+
+    def _cut(self) -> None:
+        if self.phase is OPEN:
+            self._service.world.counters.counts["tls_truncations"] += 1
+        super()._cut()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        world = self._service.world
+        if self in world.clients:
+            world.clients.discard(self)
+            if self.phase is SHAKING:
+                world.counters.counts["tls_handshake_failures"] += 1
+        super().connection_lost(exc)
+
+    def secured(self) -> Secured | None:
+        """See Link."""
+        tls = self._ssl
+        certificates = self._certificates
+        return None if tls is None or certificates is None else Secured(tls, certificates)
+
+    # What the server does with whatever is in World.clients.
+
+    def expired(self, now: float) -> None:
+        """The handshake takes too long."""
+        self.deadline = inf
+        self._service.world.counters.counts["tls_handshake_timeouts"] += 1
+        self.phase = ENDED
+        self.abort()
+
+    def shutdown(self, graceful: bool) -> None:
+        """The server ends: nothing was asked for yet."""
+        self.abort()
+
+    @property
+    def peer_name(self) -> str:
+        """The peer's address and port, for people."""
+        return peer_name(self.transport)
+
+    def kind(self) -> Kind:
+        """See observe.sockets."""
+        return CLASS_NAMES.get(self._service.role, "ClientHTTP"), SHAKING, self._service.name
+
+    def describe(self) -> SocketInfo:
+        """One line for `socks`."""
+        sock = self.get_extra_info("socket")
+        class_name, state, service = self.kind()
+        return SocketInfo(
+            fd=sock.fileno() if sock is not None else -1,
+            age=self._service.world.second - self.born,
+            class_name=class_name,
+            state=state,
+            text=f"{class_name}(R): open to {self.peer_name}; {state}",
+            service=service,
+        )
+
+
+class ClientLink(Link):
+    """Our connection to a node with ssl_backend: the handshake is the connecting, `ready` tells of its end."""
+
+    __slots__ = ("_context", "_host", "_session", "ready")
+
+    def __init__(self, inner: Inner, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None) -> None:
+        super().__init__()
+        self._inner = inner
+        self._context = context
+        self._host = host
+        self._session = session
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when octets may go; raises OSError (ssl.SSLError is one) where the handshake failed."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.phase = SHAKING
+        self._ssl = self._context.wrap_bio(self._in, self._out, server_side=False, server_hostname=self._host, session=self._session)
+        self._step()
+
+    def data_received(self, data: bytes) -> None:
+        self._in.write(data)
+        if self.phase is OPEN:
+            self._open_received()
+        elif self.phase is SHAKING:
+            self._step()
+
+    def _step(self) -> None:
+        assert self._ssl is not None
+        try:
+            self._ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return
+        except ssl.SSLError as error:
+            self._flush()
+            self.phase = ENDED
+            self._fail(error)
+            self.abort()
+            return
+        self._flush()
+        self.phase = OPEN
+        if not self.ready.done():
+            self.ready.set_result(None)
+        assert self._inner is not None
+        self._inner.connection_made(self._inside())
+        if self.phase is OPEN:
+            self._open_received()
+
+    def _fail(self, error: Exception) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        made = self.phase is not SHAKING and self.ready.done() and self.ready.exception() is None
+        self._fail(exc or ConnectionResetError("closed during the TLS handshake"))
+        if not made:
+            self._inner = None  # who was never connected loses nothing
+        super().connection_lost(exc)
+
+    def secured(self) -> Secured | None:
+        """See Link."""
+        return None

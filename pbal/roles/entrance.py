@@ -1,0 +1,80 @@
+"""What is answered before any hook and role sees a request: challenges of ACME, the redirect to https, hosts of other certificates.
+
+It belongs to the service whose listener accepted the connection. Nothing here is asked of services that are selected later.
+"""
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Final
+
+from pbal.model.exchange import NEW, Exchange
+from pbal.model.service import Service
+from pbal.net.tasks import spawn
+
+_CHALLENGE: Final = re.compile(rb"/\.well-known/acme-challenge/([A-Za-z0-9_-]{1,128})")
+"""RFC 8555 section 8.3: a token is base64url."""
+
+MOST: Final = 4096
+"""Octets of a challenge's answer: it is a token and a thumbprint."""
+
+
+def guards(service: Service) -> bool:
+    """Whether requests in clear text are looked at here."""
+    values = service.values
+    return bool(values["https_redirect"]) or values["acme_challenges"] is not None
+
+
+def admit(service: Service, exchange: Exchange) -> bool:
+    """Whether the request goes on; False when it was answered, or will be."""
+    values = service.values
+    folder = values["acme_challenges"]
+    if folder is not None and exchange.method in (b"GET", b"HEAD"):
+        match = _CHALLENGE.fullmatch(exchange.path)
+        if match is not None:
+            exchange.taken_by("acme_challenges")
+            spawn(service, _answer(exchange, folder / match[1].decode()), "acme challenge")
+            return False
+    tls = exchange.tls
+    if tls is None:
+        if values["https_redirect"] and exchange.scheme != b"https":
+            _redirect(exchange)
+            return False
+        return True
+    rule = values["ssl_host_check"]
+    if rule != "off" and not tls.serves(exchange.request.host, rule):
+        service.world.counters.counts["misdirected_requests"] += 1
+        exchange.respond(421, (), b"This connection is not for that host: ask on another.\n")
+        return False
+    return True
+
+
+def _redirect(exchange: Exchange) -> None:
+    """308 keeps the method (RFC 9110 section 15.4.9); for GET and HEAD 301 is known to every client."""
+    request = exchange.request
+    host = request.host.rpartition(b":")[0] if re.search(rb":\d*\Z", request.host) else request.host
+    if not host:
+        exchange.respond(400, (), b"Without a host there is no https address to go to.\n")
+        return
+    target = request.path + (b"?" + request.query if request.query else b"")
+    status = 301 if request.method in (b"GET", b"HEAD") else 308
+    exchange.respond(status, [(b"Location", b"https://" + host + target)], b"Here it is https.\n")
+
+
+async def _answer(exchange: Exchange, file: Path) -> None:
+    """Answer with the file, which may lie on a slow disk."""
+    body = await asyncio.get_running_loop().run_in_executor(None, _read, file)
+    if exchange.answered or exchange.stage is NEW:
+        return
+    if body is None:
+        exchange.respond(404, (), b"There is no such challenge.\n")
+    else:
+        exchange.respond(200, [(b"Content-Type", b"application/octet-stream")], body)
+
+
+def _read(file: Path) -> bytes | None:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MOST)
+    except OSError:
+        return None
