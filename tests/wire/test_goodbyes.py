@@ -229,7 +229,7 @@ def test_after_its_end_a_client_is_answered_for_so_long_and_then_the_node_is_let
 
 @lab
 async def test_each_pipelined_request_has_the_whole_time(lab: Lab) -> None:
-    pbal, origin = await mixed(lab, "SET half_close_timeout = 2500ms", behaviour=None)
+    pbal, origin = await mixed(lab, "SET half_close_timeout = 3500ms", behaviour=None)
     client = await Client.of(pbal, request=get() * 3)
     client.writer.write_eof()
     node = await origin.connection()
