@@ -44,6 +44,7 @@ from pbal.model.pace import SLICE
 from pbal.model.secured import Secured
 from pbal.model.service import Service
 from pbal.net.linger import CLASS_NAMES, Lingering, peer_name
+from pbal.net.resets import was_reset
 from pbal.observe.sockets import Kind, SocketInfo
 
 PERSIST_WAIT: Final = "persist_wait"
@@ -57,6 +58,8 @@ CLOSED: Final = "closed"
 
 READ_AHEAD: Final = 32768
 """Octets of pipelined requests kept while an answer is outstanding; then reading pauses. Perlbal's read-ahead limit."""
+LOOK: Final = 1.0
+"""Seconds between two looks whether a client that is not read has reset the connection: the loop tells that of readers only."""
 BURST: Final = 32
 """Pipelined requests answered in one turn of the loop; then it is somebody else's."""
 
@@ -160,6 +163,8 @@ class ClientConnection(Stream):
             self.abort()
         else:
             self.transport.pause_reading()
+            if self.state is WAIT_RES and not self.flags & _HALF_CLOSED:
+                self.deadline = self.home.world.clock.now() + LOOK
 
     def eof_received(self) -> bool:
         """The client sent its last octet. True keeps the other direction open.
@@ -183,7 +188,7 @@ class ClientConnection(Stream):
             return False  # a body cut off
         self.flags |= _HALF_CLOSED
         if exchange.stage is not ANSWERING:
-            self.deadline = self.home.world.clock.now() + (self.home.values["half_close_timeout"] or inf)
+            self.deadline = self.home.world.clock.now() + (self.home.values["half_close_timeout"] or LOOK)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -322,7 +327,7 @@ class ClientConnection(Stream):
             self.state = WAIT_RES
             self.deadline = inf
             if self.flags & _HALF_CLOSED:
-                self.deadline = now + (home.values["half_close_timeout"] or inf)
+                self.deadline = now + (home.values["half_close_timeout"] or LOOK)
         else:
             self.state = READING_BODY
             self.deadline = now + (home.values["idle_timeout"] or inf)
@@ -390,7 +395,7 @@ class ClientConnection(Stream):
             self.transport.pause_reading()
         elif not self.flags & _BODY_PAUSED and self.exchange is not None and not self.exchange.body_complete:
             self.flags |= _BODY_PAUSED
-            self.deadline = inf
+            self.deadline = self.home.world.clock.now() + LOOK
             self.transport.pause_reading()
 
     def resume_body(self) -> None:
@@ -693,6 +698,15 @@ class ClientConnection(Stream):
         world.clients.discard(self)
         world.clients.add(Lingering(self.service, transport, on_lost, self.born, self.requests))
 
+    @property
+    def _goes_unseen(self) -> bool:
+        """Whether its client could leave without our being told: its octets are not read, and nothing is written."""
+        if self.flags & _BODY_PAUSED:
+            return True
+        if self.state is not WAIT_RES or self.transport is None or self.transport.is_reading():
+            return False
+        return not self.flags & _HALF_CLOSED or not self.home.values["half_close_timeout"]
+
     def expired(self, now: float) -> None:
         """The deadline passed."""
         transport = self.transport
@@ -707,6 +721,11 @@ class ClientConnection(Stream):
                 return
             counts["slow_readers_closed"] += 1
             self.abort()
+        elif self._goes_unseen:
+            if was_reset(transport):
+                self.abort()
+            else:
+                self.deadline = now + LOOK
         elif self.state is READING_BODY or self.state is READING_HEADERS:
             counts["request_timeouts"] += 1
             self._refuse(BadRequest("the request did not arrive in time", 408))

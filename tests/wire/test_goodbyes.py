@@ -229,7 +229,7 @@ def test_after_its_end_a_client_is_answered_for_so_long_and_then_the_node_is_let
 
 @lab
 async def test_each_pipelined_request_has_the_whole_time(lab: Lab) -> None:
-    pbal, origin = await mixed(lab, "SET half_close_timeout = 2500ms", behaviour=None)
+    pbal, origin = await mixed(lab, "SET half_close_timeout = 3500ms", behaviour=None)
     client = await Client.of(pbal, request=get() * 3)
     client.writer.write_eof()
     node = await origin.connection()
@@ -317,6 +317,35 @@ def test_a_reset_ends_the_request_to_the_node_at_once(when: str) -> None:
         assert await node.gone() == b""
         await pbal.until("clients", 0)
         assert not pbal.world.backends
+
+    run()
+
+
+@pytest.mark.parametrize("why", ["its node takes no more of the upload", "too much is pipelined", "it has sent its end"])
+def test_a_reset_is_seen_though_the_client_is_not_read(why: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        pbal, origin = await mixed(lab, "SET half_close_timeout = 0;SET response_timeout = 0;SET idle_timeout = 0", behaviour=None)
+        size = 50_000_000
+        if why.startswith("its node"):
+            client = await Client.of(pbal, request=get("/", f"Content-Length: {size}", method="PUT") + b"x" * size)
+        else:
+            client = await Client.of(pbal, request=get())
+        node = await origin.connection()
+        await node.request()
+        (connection,) = pbal.world.clients
+        if why.startswith("too much"):
+            client.writer.write(get("/behind") * 3000)
+        elif why.startswith("it has"):
+            client.writer.write_eof()
+        await until(lambda: not connection.transport.is_reading(), "it not to be read any more")
+        await ticks(pbal, 2)
+        assert connection in pbal.world.clients and pbal.world.backends
+        client.reset()
+        await pbal.until("clients", 0)
+        await until(lambda: not pbal.world.backends, "the node to be let go")
+        assert pbal.counts["aborted_clients"] == 1
+        await node.gone()
 
     run()
 
