@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import peers
+from bench.secure import tls
 from bench.waits import waits
 
 Row = tuple[str, float, str, str]
@@ -329,4 +330,4 @@ def start() -> Iterator[Row]:
     yield "start-up to listening, median of 5", statistics.median(times), "s", "0.4"
 
 
-FIGURES = {"proxied": proxied, "parked": parked, "latency": latency, "stored": stored, "answers": answers, "waits": waits, "start": start}
+FIGURES = {"proxied": proxied, "parked": parked, "latency": latency, "stored": stored, "answers": answers, "waits": waits, "start": start, "tls": tls}

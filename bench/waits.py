@@ -150,13 +150,13 @@ def _rows(doings: Doings) -> Iterator[Row]:
         ("they get one publish", doings.publish),
     )
     for what, doing in steps:
-        yield f"longest wait while {what}", _longest(doings.ports["files"], doing), "ms", "20"
+        yield f"longest wait while {what}", longest(doings.ports["files"], doing), "ms", "20"
     doings.leave()
     doings.park()
-    yield f"longest wait while {CROWD} polls leave together", _longest(doings.ports["files"], doings.leave), "ms", "20"
+    yield f"longest wait while {CROWD} polls leave together", longest(doings.ports["files"], doings.leave), "ms", "20"
 
 
-def _longest(port: int, doing: Callable[[], None]) -> float:
+def longest(port: int, doing: Callable[[], None]) -> float:
     """The longest of a client's waits, in milliseconds, from the begin of a doing until a while after its end."""
     longest = 0.0
     with socket.create_connection(("127.0.0.1", port)) as sock, ThreadPoolExecutor(1) as thread:
