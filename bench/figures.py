@@ -330,4 +330,13 @@ def start() -> Iterator[Row]:
     yield "start-up to listening, median of 5", statistics.median(times), "s", "0.4"
 
 
-FIGURES = {"proxied": proxied, "parked": parked, "latency": latency, "stored": stored, "answers": answers, "waits": waits, "start": start, "tls": tls}
+FIGURES = {
+    "proxied": proxied,
+    "parked": parked,
+    "latency": latency,
+    "stored": stored,
+    "answers": answers,
+    "waits": waits,
+    "start": start,
+    "tls": tls,
+}

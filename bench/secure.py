@@ -143,10 +143,23 @@ def _requests(program: peers.Program, path: str) -> tuple[float, int]:
 
 def _longest(port: int, files: int) -> float:
     """The longest wait of a client in clear text while another process makes 200 handshakes a second for three seconds."""
+
     def load() -> None:
-        command = ["taskset", "-c", str(peers.CORES[-1]), "nice", "-n", "10", sys.executable, "-m", "bench.handshakes", str(port), "200", "3"]
+        command = [
+            "taskset",
+            "-c",
+            str(peers.CORES[-1]),
+            "nice",
+            "-n",
+            "10",
+            sys.executable,
+            "-m",
+            "bench.handshakes",
+            str(port),
+            "200",
+            "3",
+        ]
         subprocess.run(command, check=True)
 
     time.sleep(0.5)
     return longest(files, load)
-

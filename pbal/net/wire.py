@@ -1,0 +1,224 @@
+"""What a client connection is to everything it does: its socket, its state and flags, and how it ends.
+
+Two files build on this one. net/answering.py writes answers, and keeps what is parked; net/connection.py reads requests. The states
+stand here, by Perlbal's names:
+
+    persist_wait      between requests; a pipelined one is taken up at once
+    reading_headers   part of a head is there           -> 408 when header_timeout passes
+    reading_body      an exchange's body is coming      -> 408 when nothing came for idle_timeout
+    wait_res          a role or plugin has the exchange -> its own deadlines; half_close_timeout once the client sent its end
+    parked            a long poll: no exchange, no head, perhaps no reader; only `record` knows why -> its lot's deadline
+    xfer_res          a response is on its way          -> closed when the client takes nothing for idle_timeout
+    tunnel            upgraded: octets both ways
+    closed            here; the socket may live on as a net.linger.Lingering, which knows no more of it
+
+Memory: fifteen thousand of these wait in a chat's lot. Everything is slots, the reader is dropped while parked, the
+peer's address is interned. The next author should measure (`make bench`) before adding an attribute.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from abc import abstractmethod
+from math import inf
+from typing import Final
+
+from pbal.http1.encoder import HEAD_ONLY, KEEP, OLD
+from pbal.http1.reader import RequestReader
+from pbal.model.exchange import Exchange, OnLost, Parked, Stream
+from pbal.model.secured import Secured
+from pbal.model.service import Service
+from pbal.net.linger import CLASS_NAMES, Lingering, peer_name
+from pbal.observe.sockets import Kind, SocketInfo
+
+PERSIST_WAIT: Final = "persist_wait"
+READING_HEADERS: Final = "reading_headers"
+READING_BODY: Final = "reading_body"
+WAIT_RES: Final = "wait_res"
+PARKED_STATE: Final = "parked"
+XFER_RES: Final = "xfer_res"
+TUNNEL: Final = "tunnel"
+CLOSED: Final = "closed"
+
+# Flags. The first three are the encoder's facts of a request: what a parked connection remembers of it.
+FACTS: Final = OLD | HEAD_ONLY | KEEP
+HALF_CLOSED, BODY_PAUSED, FULL, ABORTED, CHUNKS, ENDS_WITH_CLOSE, ADVANCING, WAITS_FOR_TURN = 8, 16, 32, 64, 128, 256, 512, 1024
+OF_ONE_ANSWER: Final = FACTS | BODY_PAUSED | CHUNKS | ENDS_WITH_CLOSE
+
+
+class Wire(Stream):
+    """A connection of an HTTP service."""
+
+    __slots__ = (
+        "born", "deadline", "exchange", "flags", "head", "home", "on_lost", "peer", "reader", "record", "requests", "service",
+        "state", "tls", "transport", "unsent",
+    )  # fmt: skip
+
+    def __init__(self, home: Service) -> None:
+        self.home = home
+        self.service = home
+        self.transport: asyncio.Transport | None = None
+        self.reader: RequestReader | None = None
+        self.exchange: Exchange | None = None
+        self.record: Parked | None = None
+        self.on_lost: OnLost | None = None
+        self.head = b""
+        """A response head that goes out with what is written next."""
+        self.state: str = PERSIST_WAIT
+        self.deadline = inf
+        self.flags = 0
+        self.requests = 0
+        self.unsent = 0
+        self.peer = b""
+        self.tls: Secured | None = None
+        self.born: int = home.world.second
+
+    @abstractmethod
+    def _read_on(self) -> None:
+        """Read and take up requests, or the rest of a body, again."""
+
+    # -- what is sent --------------------------------------------------------------------------------------------
+
+    def _epoch(self) -> float:
+        return self.home.world.clock.epoch()
+
+    def _own_lines(self) -> bytes:
+        """What pbal says of itself in an answer of its own."""
+        lines = b"Server: pbal\r\n" if self.service.values["server_tokens"] else b""
+        return lines if self.tls is None else lines + self._strict()
+
+    def _strict(self) -> bytes:
+        """Strict-Transport-Security (RFC 6797 section 7.1), where hsts asks for it."""
+        seconds = self.home.values["hsts"]
+        return b"Strict-Transport-Security: max-age=%d\r\n" % seconds if seconds else b""
+
+    def _send(self, data: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def _deliver(self, data: bytes, on_lost: OnLost | None) -> None:
+        """Write an answer; remember whom to tell if the socket does not take it whole."""
+        transport = self.transport
+        assert transport is not None
+        if on_lost is None:
+            transport.write(data)
+            return
+        # With no room for what is unsent, the transport writes at once: what is left then, or a transport that is
+        # closing because the write failed, tells what became of it. resume_writing comes when all is sent.
+        transport.set_write_buffer_limits(high=0)
+        transport.write(data)
+        if transport.get_write_buffer_size() or transport.is_closing():
+            self.on_lost = on_lost
+        else:
+            self._all_sent()
+
+    def _all_sent(self) -> None:
+        """The socket took an answer that may not be lost, whole."""
+        self.on_lost = None
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high=self.home.values["buffer_size"])
+
+    def _gone(self) -> bool:
+        return self.transport is None or self.state is CLOSED or self.transport.is_closing()
+
+    def _facts(self, exchange: Exchange) -> int:
+        """What an answer must know of the request (http1/encoder.py). Whether it may keep the connection: RFC 9112 section 9.3."""
+        request, home = exchange.request, self.home
+        facts = 0 if request.minor else OLD
+        if request.method == b"HEAD":
+            facts |= HEAD_ONLY
+        if (
+            request.keep_alive
+            and exchange.body_complete
+            and home.values["persist_client"]
+            and home.enabled
+            and not home.world.draining
+            and (not self.flags & HALF_CLOSED or (self.reader is not None and self.reader.buffered > 0))
+        ):
+            facts |= KEEP
+        return facts
+
+    # -- endings -------------------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        """Close after what was written has gone out."""
+        if self.transport is not None:
+            self.deadline = self.home.world.clock.now() + (self.service.values["idle_timeout"] or inf)
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.flags |= ABORTED
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _reset(self) -> None:
+        """Close so that the client sees a reset: the only way to say 'cut off' where the close itself is the end."""
+        assert self.transport is not None
+        sock = self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # the peer may have closed already; then there is nobody to tell
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
+    def _linger(self) -> None:
+        """Hand the socket to a Lingering: it ends our side and drops what still comes for a short while."""
+        transport = self.transport
+        if self.state is CLOSED or transport is None:
+            return
+        self.state = CLOSED
+        self.reader = None
+        on_lost, self.on_lost = self.on_lost, None
+        world = self.home.world
+        world.clients.discard(self)
+        world.clients.add(Lingering(self.service, transport, on_lost, self.born, self.requests))
+
+    # -- being looked at -----------------------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """See Stream."""
+        return bool(self.flags & FULL)
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether it has sent its last octet."""
+        return bool(self.flags & HALF_CLOSED)
+
+    @property
+    def peer_name(self) -> str:
+        """See Stream."""
+        return peer_name(self.transport)
+
+    @property
+    def unsent_octets(self) -> int:
+        """Octets that the socket has not taken yet."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    def kind(self) -> Kind:
+        """See observe.sockets."""
+        service = self.service
+        return CLASS_NAMES.get(service.role, "ClientHTTP"), self.state, service.name
+
+    def describe(self) -> SocketInfo:
+        """One line for `socks`."""
+        assert self.transport is not None
+        sock = self.transport.get_extra_info("socket")
+        local = self.transport.get_extra_info("sockname")
+        text = f"open to {self.peer_name}: localport={local[1] if local else 0}; reqs={self.requests}; {self.state}"
+        if self.exchange is not None:
+            request = self.exchange.request
+            host = (request.host or b"unknown").decode("latin-1")
+            text += f"; http://{host}{request.target.decode('latin-1')}"
+        flags = "R" if self.transport.is_reading() else ""
+        if self.unsent_octets:
+            flags += "W"
+        class_name, state, service = self.kind()
+        return SocketInfo(
+            fd=sock.fileno() if sock is not None else -1,
+            age=self.home.world.second - self.born,
+            class_name=class_name,
+            state=state,
+            text=f"{class_name}({flags}): {text}",
+            service=service,
+        )
