@@ -42,8 +42,8 @@ from pbal.plugins.vpaths import Vpaths
 from pbal.reference import members
 from pbal.schema import tunables as tunables_module
 from pbal.schema.commands import Registry
-from pbal.schema.tls import TLS
-from pbal.schema.tunables import CORE, POOL, SERVER, Applies, Tunable
+from pbal.schema.roles import CORE
+from pbal.schema.tunables import POOL, SERVER, Applies, Tunable
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "man"
 
@@ -303,7 +303,7 @@ def pages() -> dict[str, str]:
         "queries": lambda: statements.core(queries=True),
         "selector_statements": lambda: statements.of(Vhosts, Vpaths),
         "types": _types,
-        "tunables": lambda: tunable_table((*CORE, *TLS)),
+        "tunables": lambda: tunable_table(CORE),
         "pool": lambda: tunable_table(POOL),
         "server": lambda: tunable_table(SERVER),
         "counters": lambda: counter_table(CORE_COUNTERS),

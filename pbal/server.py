@@ -38,18 +38,9 @@ from pbal.observe.loop import LoopLag
 from pbal.observe.memory import resident_bytes
 from pbal.observe.stuck import ENDING, Signals, Watchdog
 from pbal.roles import chain
-from pbal.roles.proxy.role import ReverseProxy
-from pbal.roles.selector import Selector
-from pbal.roles.web.role import WebServer
+from pbal.roles.registry import HANDLERS
 
 log = logging.getLogger("pbal")
-
-ROLES: dict[str, Any] = {
-    "reverse_proxy": ReverseProxy,
-    "web_server": WebServer,
-    "selector": Selector,
-    "management": ManagementRole,
-}
 
 DESCRIPTORS_KEPT = 64
 """Descriptors kept free for backends, memcached, files and the console when accepting stops."""
@@ -135,8 +126,8 @@ class Server:
     def attach(self, service: Service) -> None:
         """See model.world.Runtime."""
         if service.handler is None and service.role:
-            role = ROLES[service.role]
-            service.handler = role(service, self.interpreter) if role is ManagementRole else role(service)
+            make = HANDLERS.get(service.role)
+            service.handler = ManagementRole(service, self.interpreter) if make is None else make(service)
 
     def listen(self, service: Service) -> None:
         """See model.world.Runtime."""

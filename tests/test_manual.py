@@ -14,8 +14,8 @@ from pbal.lang.parser import Language, bundled_fragments
 from pbal.model.hooks import HOOKS
 from pbal.observe.counters import CORE as CORE_COUNTERS
 from pbal.plugins.poll.settings import COUNTERS, TUNABLES
-from pbal.schema.tls import TLS
-from pbal.schema.tunables import CORE, POOL, SERVER
+from pbal.schema.roles import CORE
+from pbal.schema.tunables import POOL, SERVER
 
 PAGES = manual.pages()
 LANGUAGE = Language(bundled_fragments())
@@ -42,7 +42,7 @@ def test_check_finds_a_page_that_drifted_and_one_that_is_missing(tmp_path: Path,
     assert (tmp_path / "pbal.1").read_text() == "something else"
 
 
-@pytest.mark.parametrize("tunable", [*CORE, *TLS, *POOL, *SERVER, *TUNABLES], ids=lambda tunable: tunable.name)
+@pytest.mark.parametrize("tunable", [*CORE, *POOL, *SERVER, *TUNABLES], ids=lambda tunable: tunable.name)
 def test_every_tunable_is_explained_and_so_is_its_type(tunable: Any) -> None:
     page = "pbal-poll.7" if tunable in TUNABLES else "pbal.conf.5"
     assert tunable.name in terms(page).split("\n")

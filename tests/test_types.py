@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbal.schema import types
-from pbal.schema.tls import TLS
-from pbal.schema.tunables import CORE, POOL, ROLES, SERVER, Tunable
+from pbal.schema.roles import CORE, ROLES
+from pbal.schema.tunables import POOL, SERVER, Tunable
 from pbal.schema.types import Endpoint, Type
 
 COLOUR = types.enum("red", "green", "blue")
@@ -223,7 +223,7 @@ def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
 
 # --- the table of tunables ---------------------------------------------------------------------------------
 
-TABLES = [*CORE, *TLS, *POOL, *SERVER]
+TABLES = [*CORE, *POOL, *SERVER]
 
 
 @pytest.mark.parametrize("tunable", TABLES, ids=lambda tunable: tunable.name)

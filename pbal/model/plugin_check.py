@@ -14,7 +14,7 @@ from types import FunctionType
 from pbal.model.errors import ConfigError
 from pbal.model.hooks import HOOKS, MARK, Marked
 from pbal.model.plugin import Plugin
-from pbal.schema.tunables import ROLES
+from pbal.schema.roles import ROLES
 
 OPEN_TO_PLUGINS = ("pbal.api", "pbal.queue", "pbal.testing")
 

@@ -18,6 +18,7 @@ from pbal.model.hooks import Bound, HookTable, hooks_of
 from pbal.model.pace import Rate
 from pbal.model.plugin import Plugin
 from pbal.model.trust import Trust
+from pbal.schema.roles import ROLES, SENDING_ON
 from pbal.schema.tunables import Tunable
 
 if TYPE_CHECKING:
@@ -51,10 +52,6 @@ class RoleHandler(metaclass=ABCMeta):
     @abstractmethod
     def close(self) -> None:
         """The service is going: give back what the role holds."""
-
-
-RULED_ROLES = ("reverse_proxy", "selector")
-"""Roles whose requests go on, and so can be changed by HEADER."""
 
 
 class HeaderRule:
@@ -108,9 +105,9 @@ class Service:
         self._ruled = {}
 
     def _refuse_rules(self, role: str) -> None:
-        if role and role not in RULED_ROLES:
+        if role and not ROLES[role].sends_on:
             raise ConfigError(
-                f"HEADER has no effect on a {role}: it changes requests that a {' or '.join(RULED_ROLES)} sends on", about=self.name
+                f"HEADER has no effect on a {role}: it changes requests that a {' or '.join(SENDING_ON)} sends on", about=self.name
             )
 
     def ruled(self, dropped: frozenset[bytes]) -> frozenset[bytes]:
@@ -256,8 +253,9 @@ class Service:
         """Refuse to be enabled without what the role and the plugins need."""
         if not self.role:
             raise ConfigError(f"service '{self.name}' has no role: SET role first", about=self.name)
-        if self.role == "management" and self.values["listen"] is None:
-            raise ConfigError(f"management service '{self.name}' needs SET listen", about=self.name)
+        for needed in ROLES[self.role].needs:
+            if self.values[needed] is None:
+                raise ConfigError(f"{self.role} service '{self.name}' needs SET {needed}", about=self.name)
         if self.values["enable_ssl"]:
             self.use_certificates(read(self.values))
         self._check_backend_tls()

@@ -20,8 +20,8 @@ from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.observe.counters import Counters
-from pbal.schema.tls import TLS
-from pbal.schema.tunables import CORE, SERVER, Tunable
+from pbal.schema.roles import CORE
+from pbal.schema.tunables import SERVER, Tunable
 
 log = logging.getLogger("pbal")
 
@@ -84,7 +84,7 @@ class World:
         self.services: dict[str, Service] = {}
         self.pools: dict[str, Pool] = {}
         self.plugins: dict[str, LoadedPlugin] = {}
-        self.tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in (*CORE, *TLS)}
+        self.tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in CORE}
         self.server_tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in SERVER}
         self.defaults: dict[str, str] = {}
         self.server: dict[str, Any] = {t.name: None if t.default is None else t.parse(t.default) for t in SERVER}

@@ -14,15 +14,16 @@ from typing import Final
 from pbal.model.exchange import OnLost
 from pbal.model.service import Service
 from pbal.observe.sockets import Kind, SocketInfo
+from pbal.schema.roles import ROLES
 
 LINGER_SECONDS: Final = 2.0
 LINGER_OCTETS: Final = 1 << 20
 
 
-CLASS_NAMES: Final = {
-    "reverse_proxy": "ClientProxy", "web_server": "ClientHTTP", "selector": "ClientHTTPBase", "management": "ClientManage",
-}  # fmt: skip
-"""What Perlbal's console calls a connection, by the role of its service."""
+def class_of(service: Service) -> str:
+    """What Perlbal's console calls a connection of a service."""
+    role = ROLES.get(service.role)
+    return "ClientHTTP" if role is None else role.socket
 
 
 def peer_name(transport: asyncio.BaseTransport | None) -> str:
@@ -112,7 +113,7 @@ class Lingering:
 
     def kind(self) -> Kind:
         """See observe.sockets."""
-        return CLASS_NAMES.get(self._service.role, "ClientHTTP"), self.state, self._service.name
+        return class_of(self._service), self.state, self._service.name
 
     def describe(self) -> SocketInfo:
         """One line for `socks`."""

@@ -28,7 +28,7 @@ from pbal.http1 import encoder
 from pbal.model.certificates import Certificates
 from pbal.model.secured import Secured
 from pbal.model.service import Service
-from pbal.net.linger import CLASS_NAMES, peer_name
+from pbal.net.linger import class_of, peer_name
 from pbal.observe.sockets import Kind, SocketInfo
 
 GREETING: Final = "greeting"
@@ -389,7 +389,7 @@ class ServerLink(Link):
 
     def kind(self) -> Kind:
         """See observe.sockets."""
-        return CLASS_NAMES.get(self._service.role, "ClientHTTP"), SHAKING, self._service.name
+        return class_of(self._service), SHAKING, self._service.name
 
     def describe(self) -> SocketInfo:
         """One line for `socks`."""

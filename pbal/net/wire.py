@@ -29,7 +29,7 @@ from pbal.http1.reader import RequestReader
 from pbal.model.exchange import Exchange, OnLost, Parked, Stream
 from pbal.model.secured import Secured
 from pbal.model.service import Service
-from pbal.net.linger import CLASS_NAMES, Lingering, peer_name
+from pbal.net.linger import Lingering, class_of, peer_name
 from pbal.observe.sockets import Kind, SocketInfo
 
 PERSIST_WAIT: Final = "persist_wait"
@@ -198,7 +198,7 @@ class Wire(Stream):
     def kind(self) -> Kind:
         """See observe.sockets."""
         service = self.service
-        return CLASS_NAMES.get(service.role, "ClientHTTP"), self.state, service.name
+        return class_of(service), self.state, service.name
 
     def describe(self) -> SocketInfo:
         """One line for `socks`."""

@@ -3,8 +3,6 @@
 from pbal.schema import types
 from pbal.schema.tunables import Applies, Tunable
 
-_HTTP = frozenset({"reverse_proxy", "web_server", "selector"})
-_RP = frozenset({"reverse_proxy"})
 _PERLBAL = "Perlbal service parameters"
 
 TLS: tuple[Tunable, ...] = (
@@ -66,15 +64,6 @@ TLS: tuple[Tunable, ...] = (
         source="differs: a file, too; names in the directory need not be hashes",
     ),
     Tunable(
-        "ssl_host_check",
-        types.enum("sni", "certificate", "off"),
-        default="sni",
-        roles=_HTTP,
-        summary="Answer 421 where a client named a host in its handshake and asks for one of another certificate (sni); for every"
-        " host that the certificate in use does not cover (certificate); never (off).",
-        source="pbal",
-    ),
-    Tunable(
         "ssl_handshake_timeout",
         types.DURATION,
         default="10s",
@@ -90,11 +79,22 @@ TLS: tuple[Tunable, ...] = (
         summary="Handshakes begun in a second at most; who comes later waits. 0 is no limit.",
         source="pbal",
     ),
+)
+"""Of every service: its listener may speak TLS."""
+
+TLS_HTTP: tuple[Tunable, ...] = (
+    Tunable(
+        "ssl_host_check",
+        types.enum("sni", "certificate", "off"),
+        default="sni",
+        summary="Answer 421 where a client named a host in its handshake and asks for one of another certificate (sni); for every"
+        " host that the certificate in use does not cover (certificate); never (off).",
+        source="pbal",
+    ),
     Tunable(
         "https_redirect",
         types.BOOL,
         default="off",
-        roles=_HTTP,
         summary="Answer every request that did not come over TLS with a redirect to the same address with https.",
         source="pbal",
     ),
@@ -103,22 +103,23 @@ TLS: tuple[Tunable, ...] = (
         types.DURATION,
         default="0",
         unit="seconds",
-        roles=_HTTP,
         summary="Tell browsers over TLS to use https only for so long (Strict-Transport-Security, RFC 6797); 0 says nothing.",
         source="pbal",
     ),
     Tunable(
         "acme_challenges",
         types.PATH,
-        roles=_HTTP,
         summary="Folder whose files answer /.well-known/acme-challenge/ (RFC 8555 section 8.3), before plugins and redirects.",
         source="pbal",
     ),
+)
+"""Of every service that answers HTTP."""
+
+TLS_NODES: tuple[Tunable, ...] = (
     Tunable(
         "send_backend_proto",
         types.enum("auto", "on", "off"),
         default="auto",
-        roles=_RP,
         summary="Tell backends in X-Forwarded-Proto whether a request came by https or http; auto: for requests that came over TLS.",
         source="differs: in the core; XFFExtras has it in Perlbal, off",
     ),
@@ -126,7 +127,6 @@ TLS: tuple[Tunable, ...] = (
         "ssl_backend",
         types.BOOL,
         default="off",
-        roles=_RP,
         summary="Speak TLS to the nodes of the pool.",
         source="pbal",
     ),
@@ -134,14 +134,12 @@ TLS: tuple[Tunable, ...] = (
         "ssl_backend_verify",
         types.BOOL,
         default="on",
-        roles=_RP,
         summary="Take only nodes whose certificate is for their name (or ssl_backend_name) and of a trusted issuer.",
         source="pbal",
     ),
     Tunable(
         "ssl_backend_ca",
         types.PATH,
-        roles=_RP,
         summary="Whose certificates of nodes are trusted: a file or a directory; unset: the system's roots.",
         source="pbal",
     ),
@@ -149,8 +147,8 @@ TLS: tuple[Tunable, ...] = (
         "ssl_backend_name",
         types.TEXT,
         default="",
-        roles=_RP,
         summary="The name that nodes are asked for in the handshake and whose certificate they must have; empty: the node's own.",
         source="pbal",
     ),
 )
+"""Of who speaks to nodes."""

@@ -1,0 +1,193 @@
+"""Roles, each declared in one place: its name, its tunables, and what the rest of pbal has to know of it.
+
+A new role is a Role here and its handler in roles/registry.py. Whatever tells roles apart asks the declaration: SET and its messages,
+HEADER, ENABLE, `socks`, the manual. A hook names the roles that run it (model/hooks.py).
+"""
+
+from dataclasses import dataclass, replace
+
+from pbal.schema import types
+from pbal.schema.tls import TLS, TLS_HTTP, TLS_NODES
+from pbal.schema.tunables import COMMON, HTTP, Applies, Tunable
+
+_PERLBAL = "Perlbal service parameters"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One role."""
+
+    name: str
+    socket: str
+    """What Perlbal's console calls a connection of it."""
+    tunables: tuple[Tunable, ...] = ()
+    """Its own, beside those of every service."""
+    http: bool = True
+    """Whether it answers HTTP, and has the tunables of that."""
+    sends_on: bool = False
+    """Whether requests go on from it, so that HEADER can change them."""
+    needs: tuple[str, ...] = ()
+    """Tunables without which ENABLE is refused."""
+
+
+REVERSE_PROXY = Role(
+    "reverse_proxy",
+    "ClientProxy",
+    (
+        Tunable(
+            "max_response_head",
+            types.SIZE,
+            default="256k",
+            unit="bytes",
+            minimum="1k",
+            maximum="16m",
+            applies=Applies.NEXT_CONNECTION,
+            summary="Longest response head that a node may send. A longer one is answered 502.",
+            source="pbal",
+        ),
+        Tunable(
+            "max_response_fields",
+            types.INT,
+            default="1000",
+            unit="fields",
+            minimum="1",
+            maximum="10000",
+            applies=Applies.NEXT_CONNECTION,
+            summary="Most fields in a response head from a node. More are answered 502.",
+            source="pbal",
+        ),
+        Tunable(
+            "pool",
+            types.name_of("pool"),
+            summary="Pool whose nodes get the requests of this service.",
+            source=_PERLBAL,
+        ),
+        Tunable(
+            "persist_backend",
+            types.BOOL,
+            default="on",
+            applies=Applies.NEXT_CONNECTION,
+            summary="Keep backend connections open between requests.",
+            source="differs: the default is on",
+        ),
+        Tunable(
+            "backend_persist_cache",
+            types.INT,
+            default="64",
+            unit="connections",
+            summary="Most idle connections to keep open for later requests.",
+            source="differs: the default is 64, not 2",
+        ),
+        Tunable(
+            "max_backend_uses",
+            types.INT,
+            default="0",
+            unit="requests",
+            applies=Applies.NEXT_CONNECTION,
+            summary="Requests that a backend connection serves before pbal closes it. 0: no limit.",
+            source="differs: exactly this many, not one more",
+        ),
+        Tunable(
+            "connect_timeout",
+            types.DURATION,
+            default="5s",
+            unit="seconds",
+            minimum="1ms",
+            applies=Applies.NEXT_CONNECTION,
+            summary="How long a connection to a node may take to open.",
+            source="pbal (Perlbal: 5 s, fixed)",
+        ),
+        Tunable(
+            "response_timeout",
+            types.DURATION,
+            default="30s",
+            unit="seconds",
+            summary="How long a node may be silent while pbal waits for its response; then 504. 0: no limit. If you do not set it,"
+            " idle_timeout holds instead where it is longer or 0.",
+            source="pbal (Perlbal: idle_timeout, then a close without a response)",
+        ),
+        Tunable(
+            "queue_timeout",
+            types.DURATION,
+            default="10s",
+            unit="seconds",
+            summary="How long a request may wait for a backend in all; then 503. 0: no limit. If the pool has lost its last node, the"
+            " request waits at most 5 s for another.",
+            source="pbal (Perlbal: idle_timeout, then a close without a response)",
+        ),
+        Tunable(
+            "buffer_backend_connect",
+            types.SIZE,
+            default="100k",
+            unit="bytes",
+            summary="If a plugin wants the whole body, pbal keeps this many bytes of it in memory and the rest in a file.",
+            source="differs: pbal collects a body only if a plugin wants it; the file has no name",
+        ),
+        Tunable(
+            "tunnel_timeout",
+            types.DURATION,
+            default="1h",
+            unit="seconds",
+            summary="How long an upgraded connection may be silent. 0: no limit.",
+            source="pbal",
+        ),
+        *TLS_NODES,
+    ),
+    sends_on=True,
+)
+
+WEB_SERVER = Role(
+    "web_server",
+    "ClientHTTP",
+    (
+        Tunable(
+            "docroot",
+            types.DIRECTORY,
+            summary="Directory of the files to serve.",
+            source=_PERLBAL,
+        ),
+        Tunable(
+            "index_files",
+            types.WORDS,
+            default="index.html",
+            summary="Files to try, in this order, when the request is for a directory.",
+            source=_PERLBAL,
+        ),
+    ),
+)
+
+SELECTOR = Role(
+    "selector",
+    "ClientHTTPBase",
+    (
+        Tunable(
+            "default_service",
+            types.name_of("service"),
+            summary="Service for the requests that no selector plugin takes.",
+            source="differs: works beside vhosts and vpaths",
+        ),
+    ),
+    sends_on=True,
+)
+
+MANAGEMENT = Role("management", "ClientManage", http=False, needs=("listen",))
+
+ROLES: dict[str, Role] = {role.name: role for role in (REVERSE_PROXY, WEB_SERVER, SELECTOR, MANAGEMENT)}
+
+SENDING_ON = tuple(role.name for role in ROLES.values() if role.sends_on)
+_ANSWERING = frozenset(role.name for role in ROLES.values() if role.http)
+
+CORE: tuple[Tunable, ...] = (
+    Tunable(
+        "role",
+        types.enum(*ROLES),
+        summary="What kind of service this is. Set it first.",
+        applies=Applies.NEXT_ENABLE,
+        source="differs: SET role keeps the tunables that were set before",
+    ),
+    *COMMON,
+    *TLS,
+    *(replace(tunable, roles=_ANSWERING) for tunable in (*HTTP, *TLS_HTTP)),
+    *(replace(tunable, roles=frozenset({role.name})) for role in ROLES.values() for tunable in role.tunables),
+)
+"""Every tunable of services that pbal itself declares, with the roles that have it."""
