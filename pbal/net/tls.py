@@ -40,11 +40,6 @@ READ_SIZE: Final = 1 << 16
 MOST_OF_A_HANDSHAKE: Final = 1 << 16
 """Octets that a peer may send before its handshake is done with those it sent."""
 
-MOST_UNSENT: Final = 4096
-"""Octets that TLS has to say for itself, a ticket or a change of keys: up to so many go out with what is written next. That saves
-a system call of each handshake.
-"""
-
 _CLEAR: Final = re.compile(rb"[A-Z]{3,12} |PRI \*")
 _TOLD: Final = b"This port speaks HTTPS: ask with https:// here.\n"
 
@@ -99,7 +94,7 @@ class Link:
             self._flush()
             self._broken(error)
             return
-        if self._out.pending > MOST_UNSENT:
+        if self._out.pending:  # an answer to a change of keys
             self._flush()
         if pieces:
             inner.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
@@ -337,8 +332,7 @@ class ServerLink(Link):
             self.phase = ENDED
             transport.close()
             return
-        if tls.version() != "TLSv1.3":
-            self._flush()
+        self._flush()  # at once: a ticket kept for the answer would cost a client that waits for acknowledgements 40 ms
         counts["tls_handshakes"] += 1
         if tls.session_reused:
             counts["tls_handshakes_resumed"] += 1
