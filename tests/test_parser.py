@@ -298,3 +298,16 @@ def test_a_fragment_that_does_not_build_is_named(text: str) -> None:
     with pytest.raises(GrammarMistake, match="grammar of plugin broken does not build") as raised:
         Language(fragments).build()
     assert raised.value.plugin == "broken"
+
+
+def test_two_plugins_may_have_terminals_of_one_name() -> None:
+    one = '%extend statement: feed\nfeed: "FEED"i COUNT\n// a COUNT "of" animals\nCOUNT: /[0-9]+/\n'
+    other = '%extend statement: milk\nmilk: "MILK"i COUNT NODE\nCOUNT: /[a-z]+/\n'
+    language = Language({"farm": one, "dairy-shop": other})
+    for line, count in (("FEED 12", "12"), ("MILK twelve 127.0.0.1", "twelve")):
+        statement = language.parse_line(line)
+        assert statement is not None and statement.args["count"].text == count
+    with pytest.raises(Mistake, match="expected a count, found 'twelve'"):
+        language.parse_line("FEED twelve")
+    assert language.expected("MILK ") == ["count"]
+    assert language.syntax("milk") == "MILK <count> <node>"

@@ -12,7 +12,7 @@ whole words only, before any name. Usage texts come from the text of the grammar
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -40,6 +40,10 @@ _ROOTS = frozenset({"statement", "query"})
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _DEFINITION = re.compile(r"^(%extend\s+)?[?!]*([a-z_][a-z0-9_]*)(?:\.\d+)?\s*:(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 _SYMBOL = re.compile(r'"((?:[^"\\]|\\.)*)"i?(\?)?|([A-Z][A-Z0-9_]*)|([a-z_][a-z0-9_]*)|([\[\]|()?*+])')
+_TERMINAL = re.compile(r"^([A-Z][A-Z0-9_]*)(?:\.\d+)?\s*:", re.MULTILINE)
+# What holds no name of a terminal, or one such name: strings, comments and patterns are passed over.
+_NO_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/(?:[^/\\\n]|\\.)+/|(?<![A-Za-z0-9_])[A-Z][A-Z0-9_]*')
+_OWNER = "__OF_"
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r'\\(["\\])')
 _WORD = re.compile(r"[^\s=]+|=", re.ASCII)
@@ -90,6 +94,22 @@ def _definitions(grammar: str) -> tuple[dict[str, str], list[str]]:
         elif not extends:
             bodies[name] = body
     return bodies, statements
+
+
+def _owned(fragment: str, plugin: str) -> str:
+    """A fragment whose own terminals bear the plugin's name, so that two plugins may both have a COUNT."""
+    names = frozenset(_TERMINAL.findall(fragment))
+    owner = _OWNER + re.sub(r"[^A-Z0-9]", "_", plugin.upper())
+
+    def named(match: re.Match[str]) -> str:
+        return match[0] + owner if match[0] in names else match[0]
+
+    return _NO_NAME.sub(named, fragment)
+
+
+def _kind(terminal: str) -> str:
+    """The kind of argument that a terminal stands for, in lower case, whichever plugin's it is."""
+    return terminal.partition(_OWNER)[0].lower()
 
 
 def _usage(body: str) -> Iterator[str]:
@@ -151,21 +171,22 @@ class Language:
     @cached_property
     def _parser(self) -> Lark:
         try:
-            return self._built(self.fragments.values())
+            return self._built(self.fragments)
         except (LarkError, ValueError, re.error) as error:
             raise self._blame(error) from error
 
-    def _built(self, fragments: Iterable[str]) -> Lark:
+    def _built(self, fragments: Mapping[str, str]) -> Lark:
+        own = [_owned(text, plugin) for plugin, text in fragments.items()]
         return Lark(
-            "\n".join((core_grammar(), *fragments)), start="line", parser="lalr", lexer="contextual",
+            "\n".join((core_grammar(), *own)), start="line", parser="lalr", lexer="contextual",
             maybe_placeholders=False, edit_terminals=self._make_key_word, g_regex_flags=re.ASCII,
         )  # fmt: skip
 
     def _blame(self, error: Exception) -> GrammarMistake:
         """Which fragment it is: the first that does not build on top of those before it."""
-        texts: list[str] = []
+        texts: dict[str, str] = {}
         for plugin, text in self.fragments.items():
-            texts.append(text)
+            texts[plugin] = text
             try:
                 self._built(texts)
             except (LarkError, ValueError, re.error) as at_fault:
@@ -214,7 +235,7 @@ class Language:
         said = tree.children[0]
         assert isinstance(said, Tree)  # `line` has one child, a statement or a query
         tokens = [token for token in said.children if isinstance(token, Token)]
-        args = {token.type.lower(): self._arg(token, expanded) for token in tokens}
+        args = {_kind(token.type): self._arg(token, expanded) for token in tokens}
         return Statement(str(said.data), args, tree.data == "as_json", line, source, file)
 
     def _tree(self, expanded: Expanded) -> Tree[Token]:
@@ -267,7 +288,7 @@ class Language:
         """'ADD, REMOVE or a pool name'."""
         key_words = sorted(self._literals[name] for name in accepted if name in self._literals)
         quoted = [word if word.isalnum() else f"'{word}'" for word in key_words]
-        kinds = sorted(name for name in accepted if name not in self._literals and name != "$END")
+        kinds = sorted({_kind(name) for name in accepted if name not in self._literals and name != "$END"})
         named = ["AS JSON" if word == "AS" else word for word in quoted]
         named += [_with_article(kind) for kind in kinds]
         if "$END" in accepted:
@@ -322,7 +343,7 @@ class Language:
             return []
         accepted = _accepted(interactive) - {"$END"}
         literals = (self._literals[name] for name in accepted if name in self._literals)
-        kinds = (name.lower() for name in accepted if name not in self._literals)
+        kinds = {_kind(name) for name in accepted if name not in self._literals}
         return sorted(text for text in literals if text.startswith(word.upper())) + sorted(kinds)
 
 
