@@ -26,7 +26,7 @@ REMIND: Final = 86400
 
 def secured_services(world: "World") -> list[Service]:
     """Those that have certificates in use."""
-    return [service for service in world.services.values() if service.certificates is not None]
+    return [service for service in world.services.values() if service.enabled and service.certificates is not None]
 
 
 async def renew(services: list[Service]) -> None:

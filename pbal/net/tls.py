@@ -28,7 +28,7 @@ from pbal.http1 import encoder
 from pbal.model.certificates import Certificates
 from pbal.model.secured import Secured
 from pbal.model.service import Service
-from pbal.net.linger import class_of, peer_name
+from pbal.net.linger import Lingering, class_of, peer_name
 from pbal.observe.sockets import Kind, SocketInfo
 
 GREETING: Final = "greeting"
@@ -58,7 +58,7 @@ class Inner(Protocol):
 class Link:
     """Common to both sides: an SSLObject between a plain transport and an inner protocol."""
 
-    __slots__ = ("_in", "_inner", "_out", "_paused", "_queued", "_ssl", "_truncated", "phase", "transport")
+    __slots__ = ("_full", "_in", "_inner", "_out", "_paused", "_queued", "_ssl", "_stalled", "_truncated", "phase", "transport")
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -68,6 +68,8 @@ class Link:
         self._out = ssl.MemoryBIO()
         self._ssl: ssl.SSLObject | None = None
         self._paused = False
+        self._full = False
+        self._stalled = False
         self._queued = False
         self._truncated = False
 
@@ -94,8 +96,11 @@ class Link:
             self._flush()
             self._broken(error)
             return
-        if self._out.pending:  # an answer to a change of keys
+        if self._out.pending:  # an answer to a change of keys, or a refusal to do the handshake again
             self._flush()
+            if self._full and self.transport is not None:  # a peer that asks on and takes no answer is not to fill memory
+                self._stalled = True
+                self.transport.pause_reading()
         if pieces:
             inner.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if ended:
@@ -121,9 +126,13 @@ class Link:
             self.transport.abort()
 
     def _broken(self, error: ssl.SSLError) -> None:
-        """The peer sent what is no TLS. The alert that says so is on its way."""
+        """The peer sent what is no TLS. The alert that says so is on its way, unless the peer takes nothing."""
         self._truncated = True
-        if self.transport is not None:
+        if self.transport is None:
+            return
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -136,10 +145,16 @@ class Link:
             inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
+        self._full = True
         if self._inner is not None:
             self._inner.pause_writing()
 
     def resume_writing(self) -> None:
+        self._full = False
+        if self._stalled:
+            self._stalled = False
+            if not self._paused and self.transport is not None:
+                self.transport.resume_reading()
         if self._inner is not None:
             self._inner.resume_writing()
 
@@ -204,7 +219,7 @@ class Link:
     def resume_reading(self) -> None:
         """See asyncio.ReadTransport."""
         self._paused = False
-        if self.transport is not None:
+        if self.transport is not None and not self._stalled:
             self.transport.resume_reading()
 
     def is_reading(self) -> bool:
@@ -226,14 +241,14 @@ class Link:
 
     def get_extra_info(self, name: str) -> Any:
         """As the plain transport's. "secured" is the model.secured.Secured of a client's connection, "session" what a next one can be
-        resumed with, "tls" is there at all.
+        resumed with, "tls" the context it was made with.
         """
         if name == "secured":
             return self.secured()
         if name == "session":
             return None if self._ssl is None else self._ssl.session
         if name == "tls":
-            return True
+            return None if self._ssl is None else self._ssl.context
         return None if self.transport is None else self.transport.get_extra_info(name)
 
     def secured(self) -> Secured | None:
@@ -264,7 +279,10 @@ class ServerLink(Link):
         world.clients.add(self)
         if len(world.clients) + len(world.backends) > world.room and world.runtime is not None:
             world.runtime.out_of_room()
-        self.deadline = world.clock.now() + (self._service.values["ssl_handshake_timeout"] or inf)
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        self.deadline = self._service.world.clock.now() + (self._service.values["ssl_handshake_timeout"] or inf)
 
     def data_received(self, data: bytes) -> None:
         if self.phase is OPEN:
@@ -282,6 +300,7 @@ class ServerLink(Link):
             self._queued = True
             world = self._service.world
             if self._ssl is None:
+                self.deadline = inf  # waiting for its turn is no fault of the client's
                 self._service.handshakes.begin(self._turn, self._service.values["ssl_handshake_rate"])
             else:
                 world.pace.shake(self._step)
@@ -293,15 +312,23 @@ class ServerLink(Link):
             return True
         self._service.world.counters.counts["tls_clear_text"] += 1
         self.phase = ENDED
-        if self.transport is not None:
+        transport = self.transport
+        if transport is not None:
             world = self._service.world
             fields = [(b"Content-Type", b"text/plain")]
-            self.transport.write(encoder.whole(400, fields, _TOLD, 0, b"", world.clock.epoch()))
-            self.transport.close()
+            transport.write(encoder.whole(400, fields, _TOLD, 0, b"", world.clock.epoch()))
+            world.clients.discard(self)
+            world.counters.counts["clients"] += 1  # until the Lingering ends, which counts itself out
+            world.clients.add(Lingering(self._service, transport, None, self.born, 1))
         return False
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
+        """Begin the handshake; False where its client has left."""
+        if self.phase is not SHAKING or self.is_closing():
+            return False
+        self._set_deadline()
         self._service.world.pace.shake(self._step)
+        return True
 
     def _step(self) -> None:
         """Go on with the handshake as far as the octets reach."""
@@ -314,7 +341,9 @@ class ServerLink(Link):
         try:
             if tls is None:
                 certificates = self._certificates = service.certificates
-                assert certificates is not None
+                if certificates is None:  # accepted before the service was disabled, and it has no TLS any more
+                    self.abort()
+                    return
                 tls = self._ssl = certificates.context.wrap_bio(self._in, self._out, server_side=True)
             tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -426,10 +455,12 @@ class ClientLink(Link):
         self._step()
 
     def data_received(self, data: bytes) -> None:
+        if self.phase is ENDED:  # what comes after close_notify is nothing
+            return
         self._in.write(data)
         if self.phase is OPEN:
             self._open_received()
-        elif self.phase is SHAKING:
+        else:
             self._step()
 
     def _step(self) -> None:
