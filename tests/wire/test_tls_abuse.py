@@ -122,70 +122,73 @@ async def end(client: Raw, how: str) -> None:
 # --- endings in each state -------------------------------------------------------------------------------------------
 
 
+async def stubborn(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A node that opens tunnels, begins long answers, or says nothing until its client ends."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    if b"Upgrade: x" in head:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+    elif b"/answer" in head:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 3_000_000)
+    await reader.read()
+    writer.close()
+
+
+STATES: dict[str, tuple[bytes, str]] = {
+    "idle": (b"", "persist_wait"),
+    "head": (b"GET / HT", "reading_headers"),
+    "flight": (get("/"), "wait_res"),
+    "upload": (get("/", "Content-Length: 100000", method="POST") + b"x" * 50000, "reading_body"),
+    "answer": (get("/answer"), "xfer_res"),
+    "tunnel": (get("/", "Connection: Upgrade", "Upgrade: x"), "tunnel"),
+    "parked": (get("/poll/a"), "parked"),
+}
+"""What a client sends, and the state its connection is in then."""
+
+
 @pytest.mark.parametrize("how", ENDINGS)
-@pytest.mark.parametrize("state", ["shaking", "idle", "head", "flight", "upload", "parked", "tunnel", "answer"])
+@pytest.mark.parametrize("state", list(STATES))
 def test_however_and_whenever_a_client_ends_nothing_is_left(state: str, how: str) -> None:
     @lab
     async def run(lab: Lab) -> None:
-        heard: list[bytes] = []
-
-        async def node(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            heard.append(head := await reader.readuntil(b"\r\n\r\n"))
-            if b"Upgrade: x" in head:
-                writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
-            elif b"/answer" in head:
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 3_000_000)
-            await reader.read()
-
         authority = Authority(lab.folder)
         pair = authority.certify("a.test")
-        if state == "parked":
-            pbal = await chat(lab, pair)
-        else:
-            pbal = await proxy(
-                lab, node, pair, more="SET half_close_timeout = 0\n SET idle_timeout = 2s\n SET persist_client_idle_timeout = 2s"
-            )
-        client = await raw(pbal, "site", authority)
-        if state == "shaking":
-            with contextlib.suppress(ssl.SSLWantReadError):
-                client.tls.do_handshake()
-            hello = client.out.read()
-            client.writer.write(hello[: len(hello) // 2] if how != "alert" else hello)
-            await until(lambda: pbal.world.clients, "a client")
-            if how == "close_notify":
-                client.writer.write(b"\x15\x03\x03\x00\x02\x01\x00")
-                client.writer.write_eof()
-            else:
-                await end(client, how)
-            if how == "rubbish":
-                client.writer.write_eof()
-            await gone(pbal)
-            return
-        await client.shake()
+        pbal = await chat(lab, pair) if state == "parked" else await proxy(lab, stubborn, pair)
+        client = await (await raw(pbal, "site", authority)).shake()
         await pbal.until("clients", 1)
-        if state == "head":
-            client.send(b"GET / HT")
-        elif state == "flight":
-            client.send(get("/slow"))
-        elif state == "answer":
-            client.send(get("/answer"))
-        elif state == "upload":
-            client.send(get("/", "Content-Length: 100000", method="POST") + b"x" * 50000)
-        elif state == "parked":
-            client.send(get("/poll/a"))
-            await pbal.until("poll_parked", 1)
-        elif state == "tunnel":
-            client.send(get("/", "Connection: Upgrade", "Upgrade: x"))
-            await pbal.until("tunnels", 1)
-        if state in ("flight", "answer", "upload"):
-            await until(lambda: heard, "the node to hear of it")
+        sent, reached = STATES[state]
+        if sent:
+            client.send(sent)
+        connection = next(iter(pbal.world.clients))
+        await until(lambda: connection.state == reached, reached)
         await end(client, how)
-        if (state == "flight" and how == "close_notify") or (
-            state == "answer" and how in ("close_notify", "cut")
-        ):  # a half-close: it may want its answer
+        if how == "close_notify" and state in ("flight", "answer"):  # it may want its answer
+            await until(lambda: connection.half_closed, "its end to be seen")
             client.writer.close()
         await gone(pbal)
         await until(lambda: not pbal.world.backends, "the backend to be gone")
+
+    run()
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_half_a_client_hello_leaves_nothing(how: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        authority = Authority(lab.folder)
+        pbal = await site(lab, authority.certify("a.test"))
+        client = await raw(pbal, "site", authority)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.tls.do_handshake()
+        hello = client.out.read()
+        client.writer.write(hello[: len(hello) // 2])
+        await until(lambda: pbal.world.clients, "a client")
+        if how == "close_notify":
+            client.writer.write(b"\x15\x03\x03\x00\x02\x01\x00")
+        else:
+            await end(client, how)
+        if how != "reset":
+            client.writer.write_eof()
+        await gone(pbal)
 
     run()
 
