@@ -37,6 +37,10 @@ OPEN: Final = "open"
 ENDED: Final = "ended"
 
 READ_SIZE: Final = 1 << 16
+PORTION: Final = 1 << 13
+"""Octets decrypted before a look at the clock. Three hundred changes of keys fit in, 5 ms of work."""
+MOMENT: Final = 0.001
+"""Seconds of decrypting what one client sent, in one turn of the loop. A quarter of a megabyte of an upload takes less."""
 MOST_OF_A_HANDSHAKE: Final = 1 << 16
 """Octets that a peer may send before its handshake is done with those it sent."""
 
@@ -77,9 +81,13 @@ class Link:
 
     def _open_received(self) -> None:
         """Decrypt what came, and hand it on in one piece."""
-        tls, inner = self._ssl, self._inner
-        assert tls is not None and inner is not None
         pieces: list[bytes] = []
+        self._hand_on(pieces, self._decrypt(pieces))
+
+    def _decrypt(self, pieces: list[bytes]) -> bool:
+        """Put what can be read into `pieces`; False when no more will come: close_notify, or a peer that broke the rules."""
+        tls = self._ssl
+        assert tls is not None
         ended = False
         try:
             while True:
@@ -95,15 +103,21 @@ class Link:
         except ssl.SSLError as error:
             self._flush()
             self._broken(error)
-            return
+            pieces.clear()
+            self.phase = ENDED
+            return False
         if self._out.pending:  # an answer to a change of keys, or a refusal to do the handshake again
             self._flush()
             if self._full and self.transport is not None:  # a peer that asks on and takes no answer is not to fill memory
                 self._stalled = True
                 self.transport.pause_reading()
-        if pieces:
-            inner.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if ended:
+        return not ended
+
+    def _hand_on(self, pieces: list[bytes], more: bool) -> None:
+        """Give the inner protocol what was decrypted."""
+        if pieces and self._inner is not None:
+            self._inner.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if not more:
             self._notified()
 
     def _notified(self) -> None:
@@ -153,8 +167,8 @@ class Link:
         self._full = False
         if self._stalled:
             self._stalled = False
-            if not self._paused and self.transport is not None:
-                self.transport.resume_reading()
+            if not self._paused and not self.is_closing():
+                self.resume_reading()
         if self._inner is not None:
             self._inner.resume_writing()
 
@@ -263,13 +277,14 @@ class Link:
 class ServerLink(Link):
     """A client's connection to a listener with enable_ssl. It is in World.clients until `inner` is."""
 
-    __slots__ = ("_certificates", "_make", "_service", "born", "deadline")
+    __slots__ = ("_certificates", "_make", "_rest", "_service", "born", "deadline")
 
     def __init__(self, service: Service, make: Callable[[], Inner]) -> None:
         super().__init__()
         self._service = service
         self._make = make
         self._certificates: Certificates | None = None
+        self._rest = b""
         self.deadline = inf
         self.born: int = service.world.second
 
@@ -286,8 +301,13 @@ class ServerLink(Link):
 
     def data_received(self, data: bytes) -> None:
         if self.phase is OPEN:
-            self._in.write(data)
-            self._open_received()
+            if self._rest or len(data) > PORTION:
+                self._rest += data
+                if not self._queued:
+                    self._go_on()
+            else:
+                self._in.write(data)
+                self._open_received()
             return
         if self.phase is ENDED:
             return
@@ -304,6 +324,43 @@ class ServerLink(Link):
                 self._service.handshakes.begin(self._turn, self._service.values["ssl_handshake_rate"])
             else:
                 world.pace.shake(self._step)
+
+    def _go_on(self) -> None:
+        """Decrypt what came for a moment; the rest has its turn like handshakes. A client may send what costs much and says little."""
+        self._queued = False
+        transport, rest = self.transport, self._rest
+        if self.phase is not OPEN or transport is None or transport.is_closing() or self._paused or self._stalled:
+            return
+        now = self._service.world.clock.now
+        end = now() + MOMENT
+        place, more = 0, True
+        pieces: list[bytes] = []
+        while more and place < len(rest) and not self._stalled:
+            self._in.write(rest[place : place + PORTION])
+            place += PORTION
+            more = self._decrypt(pieces)
+            if now() > end:
+                break
+        self._rest = rest[place:] if more else b""
+        if self._rest:
+            transport.pause_reading()
+            self._wait_for_turn()
+        elif more and not self._stalled and not transport.is_reading():
+            transport.resume_reading()
+        self._hand_on(pieces, more)
+
+    def resume_reading(self) -> None:
+        """See Link."""
+        self._paused = False
+        if not self._rest:
+            super().resume_reading()
+        else:
+            self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        if not self._queued and not self._stalled:
+            self._queued = True
+            self._service.world.pace.shake(self._go_on)
 
     def _greeted(self, data: bytes) -> bool:
         """The first octets: False where they are HTTP in clear text, which is told so."""
@@ -377,7 +434,8 @@ class ServerLink(Link):
         inner.connection_made(self._inside())
         if not transport.is_reading() and not self._paused:
             transport.resume_reading()
-        self._open_received()
+        self._rest = self._in.read()  # what came behind the handshake
+        self._go_on()
 
     def _cut(self) -> None:
         if self.phase is OPEN:

@@ -1,7 +1,9 @@
 """What hostile and broken peers do with TLS, record by record, and what an operator does meanwhile."""
 
+import _ssl
 import asyncio
 import contextlib
+import ctypes
 import socket
 import ssl
 import struct
@@ -300,3 +302,57 @@ async def test_a_large_post_in_clear_text_reads_its_answer(lab: Lab) -> None:
     assert await reader.read() == b""
     writer.close()
     await gone(pbal)
+
+
+@lab
+async def test_a_flood_of_changes_of_keys_holds_nobody_up(lab: Lab) -> None:
+    """A quarter of a megabyte of them comes in one read, and is a seventh of a second of work."""
+    authority = Authority(lab.folder)
+    pbal = await site(lab, authority.certify("a.test"))
+    client = await (await raw(pbal, "site", authority)).shake()
+    library = ctypes.CDLL(_ssl.__file__)
+    pointer = ctypes.c_void_p.from_address(id(client.tls._sslobj) + 3 * ctypes.sizeof(ctypes.c_void_p))  # type: ignore[attr-defined]
+    for _ in range(9000):
+        assert library.SSL_key_update(pointer, 1) == 1
+        assert library.SSL_do_handshake(pointer) == 1
+    flood = client.out.read()
+    client.writer.write(flood)
+    client.send(get("/page", "Connection: close"))
+    longest, loop = 0.0, asyncio.get_running_loop()
+    answer = asyncio.ensure_future(client.reader.read(1))
+    while not answer.done():
+        began = loop.time()
+        await asyncio.sleep(0)
+        longest = max(longest, loop.time() - began)
+    assert len(flood) > 200_000
+    assert longest < 0.05
+    client._in.write(answer.result())
+    assert (await client.rest()).endswith(b"a page")
+
+
+@lab
+async def test_many_records_in_one_read_are_all_delivered_while_the_node_is_slow(lab: Lab) -> None:
+    """Reading stops in the middle of what was decrypted; nothing of it is lost or comes twice."""
+    go = asyncio.Event()
+    size = 20_000_000
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await go.wait()
+        body = await reader.readexactly(size)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + (b"ok" if body == wanted else b"no"))
+
+    wanted = b"".join(b"%07d\n" % number for number in range(size // 8))
+    authority = Authority(lab.folder)
+    pbal = await proxy(lab, slow, authority.certify("a.test"))
+    client = await (await raw(pbal, "site", authority)).shake()
+    client.tls.write(get("/", f"Content-Length: {size}", method="POST"))
+    for place in range(0, size, 4000):  # many small records
+        client.tls.write(wanted[place : place + 4000])
+    client.tls.write(get("/", "Content-Length: 0", "Connection: close"))
+    client.flush()
+    await until(lambda: pbal.world.clients, "the client")
+    connection: Any = next(iter(pbal.world.clients))
+    await until(lambda: not connection.transport.is_reading(), "reading to pause")
+    go.set()
+    assert (await client.do(lambda: client.tls.read(65536))).endswith(b"ok")
