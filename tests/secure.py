@@ -73,8 +73,8 @@ async def echo_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head))
 
 
-async def secure_origin(lab: Lab, pair: Pair, handshakes: list[bool]) -> str:
-    """A node under TLS; `handshakes` gets whether each was resumed."""
+async def secure_origin(lab: Lab, pair: Pair, handshakes: list[bool], go: asyncio.Event | None = None) -> str:
+    """A node under TLS; `handshakes` gets whether each was resumed. A request for /wait waits for `go`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.file, pair.key_file)
 
@@ -82,6 +82,8 @@ async def secure_origin(lab: Lab, pair: Pair, handshakes: list[bool]) -> str:
         handshakes.append(writer.get_extra_info("ssl_object").session_reused)
         with contextlib.suppress(EOFError, ConnectionError):
             while head := await reader.readuntil(b"\r\n\r\n"):
+                if go is not None and b"/wait" in head:
+                    await go.wait()
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head))
                 if b"/close" in head:
                     writer.close()

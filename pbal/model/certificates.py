@@ -165,7 +165,7 @@ def _fits(group: Group, certificate: Certificate) -> bool:
 
 def said(error: Exception) -> str:
     """What OpenSSL says, in words."""
-    return (str(getattr(error, "reason", None) or (error.args or (error,))[-1])).replace("_", " ").lower()
+    return str(getattr(error, "reason", None) or (error.args or (error,))[-1]).replace("_", " ").lower().rstrip(".")
 
 
 def _printable(name: "Name") -> str:

@@ -1,10 +1,12 @@
 """The program as an operator meets it: arguments, start-up, signals, what it prints."""
 
+import contextlib
 import os
 import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -96,6 +98,24 @@ ENABLE site
     done = pbal("check", str(path))
     assert done.returncode == 1
     assert f"{path}:13:1: {tmp_path}/b.test.key: this key does not belong to the certificate in {pair.file}" in done.stderr
+
+
+def test_a_name_in_a_handshake_that_is_not_ascii_is_no_traceback(tmp_path):
+    authority, port = Authority(tmp_path), free_port()
+    pair = authority.certify("a.test")
+    tls = f"SET chat enable_ssl = on\nSET chat ssl_cert_file = {pair.file}\nSET chat ssl_key_file = {pair.key_file}"
+    path = conf(tmp_path, port)
+    path.write_text(path.read_text().replace("ENABLE chat", f"{tls}\nENABLE chat"))
+    with Running(path, port) as running:
+        hello = ssl.MemoryBIO()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="a.test").do_handshake()
+        with running.connect() as sock:
+            sock.sendall(hello.read().replace(b"a.test", b"\xff.test"))
+            sock.recv(100)
+        running.says("TLS handshake failed")
+        status, log = running.end()
+    assert status == 0 and "Traceback" not in log and "ignored in" not in log
 
 
 def test_a_port_that_is_taken_is_one_clear_line(tmp_path):

@@ -4,16 +4,19 @@ import _ssl
 import asyncio
 import contextlib
 import ctypes
+import shutil
 import socket
 import ssl
 import struct
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from authority import Authority, Pair
 from lab import DEADLINE, Lab, Pbal, lab, read_response, transport_of, until
-from secure import files, get, proxy, secure, site, trusting
+from secure import echo_head, files, get, proxy, secure, secure_origin, site, to_nodes, trusting
 
 
 class Raw:
@@ -356,3 +359,328 @@ async def test_many_records_in_one_read_are_all_delivered_while_the_node_is_slow
     await until(lambda: not connection.transport.is_reading(), "reading to pause")
     go.set()
     assert (await client.do(lambda: client.tls.read(65536))).endswith(b"ok")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in the program, observe.log hears of it
+@pytest.mark.parametrize("name", [b"\xff.test", b"a\0test", b"a.tes\n"])
+def test_a_name_that_is_none_in_the_hello_is_refused_quietly(name: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        authority = Authority(lab.folder)
+        pbal = await site(lab, authority.certify("a.test"))
+        client = await raw(pbal, "site", authority)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.tls.do_handshake()
+        client.writer.write(client.out.read().replace(b"a.test", name))
+        client.writer.write_eof()
+        await client.reader.read()
+        await gone(pbal)
+
+    run()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+# --- what an operator does meanwhile ---------------------------------------------------------------------------------
+
+
+@lab
+async def test_tls_begins_and_ends_when_the_service_is_enabled(lab: Lab) -> None:
+    authority = Authority(lab.folder)
+    pair = authority.certify("a.test")
+    (lab.folder / "page").write_text("a page")
+    pbal = await lab.pbal(f"""
+        CREATE SERVICE site
+          SET role    = web_server
+          SET listen  = 127.0.0.1:0
+          SET docroot = {lab.folder}
+        ENABLE site
+    """)
+
+    async def in_clear() -> bool:
+        return (await pbal.ask("site", get())).status == 200
+
+    for statement in files(pair).strip().split("\n"):
+        assert await pbal.say(statement.strip().replace("SET ", "SET site.")) == "OK"
+    assert await in_clear()
+    assert await pbal.say("SET site.listen = 127.0.0.2:0") == "OK"  # another listener, the same service
+    await until(lambda: all(listener.serving for listener in pbal.server.listeners()), "the listener")
+    assert await in_clear()
+    assert await pbal.say("DISABLE site") == "OK" and await pbal.say("ENABLE site") == "OK"
+    await until(lambda: all(listener.serving for listener in pbal.server.listeners()), "the listener")
+    assert not await in_clear()
+    begun = await raw(pbal, "site", authority)
+    await until(lambda: any(each.phase == "greeting" for each in pbal.world.clients if hasattr(each, "phase")), "a connection")
+    for statement in ("SET site.enable_ssl = off", "DISABLE site", "ENABLE site"):
+        assert await pbal.say(statement) == "OK"
+    await until(lambda: all(listener.serving for listener in pbal.server.listeners()), "the listener")
+    assert await in_clear()
+    with pytest.raises((EOFError, ConnectionError)):  # there is no certificate for it any more
+        await begun.shake()
+    assert "site" not in await pbal.say("show certificates")
+
+
+@lab
+async def test_certificates_change_while_handshakes_are_under_way(lab: Lab) -> None:
+    authority = Authority(lab.folder)
+    pair = authority.certify("a.test", ends=30)
+    pbal = await site(lab, pair)
+    clients = [await raw(pbal, "site", authority) for _ in range(20)]
+    for client in clients[:10]:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.tls.do_handshake()
+        client.flush()
+    authority.certify("a.test", ends=60)
+    replies = await asyncio.gather(pbal.say("RELOAD CERTIFICATES"), pbal.say("RELOAD CERTIFICATES"), *(each.shake() for each in clients))
+    assert replies[:2] == ["OK", "OK"]
+    for client in clients:
+        client.send(get("/page", "Connection: close"))
+        assert (await client.rest()).endswith(b"a page")
+    assert await pbal.say("SET site.ssl_cipher_list = ECDHE-ECDSA-CHACHA20-POLY1305") == "OK"
+    assert await pbal.say("RELOAD CERTIFICATES") == "OK"
+    client = await (await raw(pbal, "site", authority, ssl.TLSVersion.TLSv1_2)).shake()
+    assert client.tls.cipher()[0] == "ECDHE-ECDSA-CHACHA20-POLY1305"  # type: ignore[index]
+    assert await pbal.say("SET site.ssl_cipher_list = nonsense") == "OK"
+    assert "no cipher can be selected;" in await pbal.say("RELOAD CERTIFICATES")
+
+
+@pytest.mark.parametrize("graceful", [True, False])
+def test_the_end_does_not_wait_for_handshakes(graceful: bool) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        authority = Authority(lab.folder)
+        pbal = await chat(lab, authority.certify("a.test"))
+        parked = await (await raw(pbal, "site", authority)).shake()
+        parked.send(get("/poll/a"))
+        await pbal.until("poll_parked", 1)
+        begun = await raw(pbal, "site", authority)
+        begun.writer.write(b"\x16\x03\x01")
+        await until(lambda: any(getattr(each, "phase", "") == "ssl_handshake" for each in pbal.world.clients), "it to have begun")
+        await pbal.server.shutdown(graceful, 5)
+        if graceful:
+            assert b" 204 " in await parked.rest()
+        await asyncio.wait_for(pbal.server.run(), DEADLINE)
+        assert await begun.reader.read() == b""
+
+    run()
+
+
+@lab
+async def test_a_selected_service_redirects_and_is_strict_for_itself(lab: Lab) -> None:
+    authority = Authority(lab.folder)
+    (lab.folder / "page").write_text("a page")
+    (lab.folder / "token").write_text("token.thumbprint")
+    pbal = await lab.pbal(f"""
+        LOAD vhosts
+        CREATE SERVICE safe
+          SET role            = web_server
+          SET docroot         = {lab.folder}
+          SET https_redirect  = on
+          SET hsts            = 60
+          SET acme_challenges = {lab.folder}
+        CREATE SERVICE open
+          SET role    = web_server
+          SET docroot = {lab.folder}
+        CREATE SERVICE inner
+          SET role            = selector
+          SET default_service = safe
+        CREATE SERVICE clear
+          SET role    = selector
+          SET listen  = 127.0.0.1:0
+          SET plugins = vhosts
+          VHOST a.test = inner
+          VHOST b.test = open
+        ENABLE clear
+        CREATE SERVICE site
+          SET role    = selector
+          SET listen  = 127.0.0.1:0
+          SET plugins = vhosts
+          {files(authority.certify("a.test", "b.test"))}
+          VHOST a.test = inner
+          VHOST b.test = open
+        ENABLE site
+    """)
+    assert (await pbal.ask("clear", get())).fields["location"] == "https://a.test/page"
+    assert (await pbal.ask("clear", get("http://a.test/.well-known/acme-challenge/token", host="b.test"))).body == b"token.thumbprint"
+    assert (await pbal.ask("clear", get(host="b.test"))).body == b"a page"
+    assert (await pbal.ask("clear", get("*", method="OPTIONS"))).status == 400  # a redirect to https://a.test* leads nowhere
+    reader, writer = await secure(pbal, "site", trusting(authority))
+    writer.write(get() + get(host="b.test"))
+    answers = [await read_response(reader) for _ in range(2)]
+    assert [answer.fields.get("strict-transport-security") for answer in answers] == ["max-age=60", None]
+
+
+@lab
+async def test_odd_words_in_certificates_and_authorities(lab: Lab) -> None:
+    authority = Authority(lab.folder, "line\nbreak\x1b[31m")
+    bundle = lab.folder / "bundle.pem"
+    bundle.write_bytes("# Autorité, in Latin and UTF-8\n".encode() + b"\xe9\n" + authority.file.read_bytes())
+    more = f"SET ssl_verify_mode = 1\n          SET ssl_ca_path = {bundle}"
+    pbal = await site(lab, authority.certify("127.0.0.1", "::1", "a.test"), more=more)
+    shown = await pbal.say("show certificates")
+    assert "CN=line?break?[31m" in shown and "\x1b" not in shown
+    reader, writer = await secure(pbal, "site", trusting(authority, authority.certify("client")), "127.0.0.1")
+    writer.write(get(host="[::1]:443") + get(host="127.0.0.1:8443"))
+    assert [(await read_response(reader)).status for _ in range(2)] == [200, 200]
+
+
+# --- nodes -----------------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_a_setting_of_tls_to_nodes_holds_for_connections_that_are_busy_then(lab: Lab) -> None:
+    """What was made in clear, or not verified, serves no request after the operator has said otherwise."""
+    go = asyncio.Event()
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            await go.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain")
+
+    origin = await lab.origin(plain)
+    pbal = await to_nodes(lab, origin.address, "SET connect_timeout = 500ms")
+    assert await pbal.say("SET site.ssl_backend = off") == "OK"
+    reader, writer = await pbal.connect("site")
+    writer.write(get("/"))
+    await until(lambda: pbal.world.backends, "the backend")
+    assert await pbal.say("SET site.ssl_backend = on") == "OK"
+    go.set()
+    assert (await read_response(reader)).body == b"plain"
+    writer.write(get("/"))
+    assert (await read_response(reader)).status == 504  # the node waits for the rest of what it takes for a request
+
+
+@lab
+async def test_a_session_of_before_a_setting_stops_no_later_connection(lab: Lab) -> None:
+    authority = Authority(lab.folder)
+    handshakes: list[bool] = []
+    node = await secure_origin(lab, authority.certify("127.0.0.1"), handshakes, go := asyncio.Event())
+    pbal = await to_nodes(lab, node, f"SET ssl_backend_ca = {authority.file}\n          SET connect_timeout = 2s")
+    reader, writer = await pbal.connect("site")
+    writer.write(get("/wait"))
+    await until(lambda: any(backend.relay is not None for backend in pbal.world.backends), "the request to be there")
+    assert await pbal.say("SET site.ssl_backend_verify = on") == "OK"
+    go.set()
+    assert (await read_response(reader)).status == 200
+    for _ in range(2):
+        writer.write(get("/close"))
+        assert (await read_response(reader)).status == 200
+    assert handshakes[:2] == [False, False]
+    for name in (".a", "a..b", "x" * 70):
+        assert "is not the name of a host" in await pbal.say(f"SET site.ssl_backend_name = {name}")
+
+
+@pytest.mark.parametrize("how", ["silent", "closes", "clear"])
+def test_a_node_that_makes_no_handshake(how: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        async def node(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(10)
+            if how == "closes":
+                writer.close()
+            elif how == "clear":
+                writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            await reader.read()
+            writer.close()
+
+        origin = await lab.origin(node)
+        pbal = await to_nodes(lab, origin.address, "SET connect_timeout = 500ms")
+        assert (await pbal.ask("site", get("/"))).status == (504 if how == "silent" else 502)
+        await until(lambda: not pbal.world.backends, "nothing to be left")
+
+    run()
+
+
+@lab
+async def test_octets_that_nobody_asked_for_under_tls(lab: Lab) -> None:
+    """An answer with more behind it costs the connection, tickets do not."""
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(EOFError, ConnectionError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n" + (b"HTTP/1.1 200 OK\r\n\r\n" if b"/more" in head else b""))
+
+    authority = Authority(lab.folder)
+    pair = authority.certify("127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.file, pair.key_file)
+    server = await asyncio.start_server(app, "127.0.0.1", 0, ssl=context)
+    lab.keep(server)
+    pbal = await to_nodes(lab, f"127.0.0.1:{server.sockets[0].getsockname()[1]}", f"SET ssl_backend_ca = {authority.file}")
+    reader, writer = await pbal.connect("site")
+    for path, surprises in (("/", 0), ("/", 0), ("/more", 1), ("/", 1)):
+        writer.write(get(path))
+        assert (await read_response(reader)).status == 204
+        assert pbal.counts["backend_surprises"] == surprises
+    assert pbal.counts["backend_connects"] == 2
+
+
+# --- other programs --------------------------------------------------------------------------------------------------
+
+
+def program(name: str) -> str:
+    """Where it is, or skip."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+async def run_program(*command: str | Path, said: bytes = b"") -> tuple[bytes, bytes]:
+    """What it writes to both its outputs. Its input stays open until it has ended."""
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    process.stdin.write(said)
+    async with asyncio.timeout(DEADLINE):
+        out, errors = await asyncio.gather(process.stdout.read(), process.stderr.read())
+        process.stdin.close()
+        await process.wait()
+    return out, errors
+
+
+@lab
+async def test_curl(lab: Lab) -> None:
+    curl = program("curl")
+    authority = Authority(lab.folder)
+    pbal = await proxy(lab, echo_head, authority.certify("a.test"))
+    host, port = pbal.server.address("site")
+    to = ("--cacert", authority.file, "--connect-to", f"a.test:443:{host}:{port}", "-sS", "-i")
+    for versions in (("--tlsv1.3",), ("--tls-max", "1.2")):
+        out, errors = await run_program(curl, *to, *versions, "https://a.test/x", "https://a.test/y", "-d", "a=b")
+        assert out.count(b"HTTP/1.1 200 OK") == 2 and b"X-Forwarded-Proto: https" in out, errors
+    out, errors = await run_program(curl, *to[2:], "https://a.test/")
+    assert out == b"" and b"certificate" in errors
+    await pbal.until("clients", 0)
+
+
+@lab
+async def test_openssl_negotiates_again_changes_keys_and_sends_early_data_in_vain(lab: Lab) -> None:
+    openssl = program("openssl")
+    authority = Authority(lab.folder)
+    pbal = await site(lab, authority.certify("a.test"))
+    host, port = pbal.server.address("site")
+    to = (openssl, "s_client", "-connect", f"{host}:{port}", "-servername", "a.test", "-CAfile", authority.file, "-verify_return_error")
+    request = get("/page", "Connection: close")
+    out, errors = await run_program(*to, "-tls1_2", "-quiet", said=request)
+    assert out.endswith(b"a page"), errors
+    out, errors = await run_program(*to, "-tls1_2", said=b"R\n")  # renegotiation: refused, and s_client gives up
+    assert b"no renegotiation" in errors and b"HTTP/1.1" not in out
+    session, early = lab.folder / "session", lab.folder / "early"
+    early.write_bytes(request)
+    out, errors = await run_program(*to, "-tls1_3", "-sess_out", session, "-ign_eof", said=request)
+    assert b"Max Early Data: 0" in out and b"a page" in out
+    out, errors = await run_program(*to, "-tls1_3", "-sess_in", session, "-early_data", early, "-ign_eof", said=request)
+    assert b"Early data was not sent" in out or b"Early data was rejected" in out, errors
+    requests = pbal.counts["requests"]
+    process = await asyncio.create_subprocess_exec(
+        *map(str, to), "-tls1_3", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    process.stdin.write(b"K\n")
+    await process.stderr.readuntil(b"KEYUPDATE")
+    process.stdin.write(request)
+    assert b"a page" in await process.stdout.readuntil(b"a page")
+    await process.wait()
+    assert pbal.counts["requests"] == requests + 1
+    await gone(pbal)
