@@ -44,6 +44,11 @@ MOMENT: Final = 0.001
 MOST_OF_A_HANDSHAKE: Final = 1 << 16
 """Octets that a peer may send before its handshake is done with those it sent."""
 
+MOST_UNSENT: Final = 4096
+"""Octets that TLS has to say for itself, a ticket or a change of keys: up to so many go out with what is written next. That saves
+a system call of each handshake. Before TLS 1.3 it is a refusal to do the handshake again, for which the peer waits.
+"""
+
 _CLEAR: Final = re.compile(rb"[A-Z]{3,12} |PRI \*")
 _TOLD: Final = b"This port speaks HTTPS: ask with https:// here.\n"
 
@@ -106,7 +111,7 @@ class Link:
             pieces.clear()
             self.phase = ENDED
             return False
-        if self._out.pending:  # an answer to a change of keys, or a refusal to do the handshake again
+        if self._out.pending and (self._out.pending > MOST_UNSENT or tls.version() != "TLSv1.3"):
             self._flush()
             if self._full and self.transport is not None:  # a peer that asks on and takes no answer is not to fill memory
                 self._stalled = True
@@ -360,7 +365,7 @@ class ServerLink(Link):
     def _wait_for_turn(self) -> None:
         if not self._queued and not self._stalled:
             self._queued = True
-            self._service.world.pace.shake(self._go_on)
+            self._service.world.pace.decrypt(self._go_on)
 
     def _greeted(self, data: bytes) -> bool:
         """The first octets: False where they are HTTP in clear text, which is told so."""
@@ -418,7 +423,8 @@ class ServerLink(Link):
             self.phase = ENDED
             transport.close()
             return
-        self._flush()
+        if tls.version() != "TLSv1.3":
+            self._flush()
         counts["tls_handshakes"] += 1
         if tls.session_reused:
             counts["tls_handshakes_resumed"] += 1

@@ -255,7 +255,7 @@ async def test_a_client_that_asks_to_negotiate_again_and_reads_nothing_fills_no_
     connection = next(iter(pbal.world.clients))
     link: Any = connection.transport
     link.pause_writing()
-    link._out.write(b"\x15\x03\x03\x00\x02\x01\x00")
+    link._out.write(b"\x15\x03\x03\x00\x02\x01\x00" * 1000)  # many answers that were not sent
     client.send(b"")
     client.tls.write(b"\r\n")
     client.flush()
