@@ -112,13 +112,14 @@ class Certificates:
             if group is not None and group.context is not connection.context:
                 connection.context = group.context
 
-    def changed(self) -> bool:
-        """Whether a file was written since it was read."""
-        return any(_mtime(path) != mtime for path, mtime in self._files.items())
+    def changed(self) -> dict[Path, int] | None:
+        """When the files were written, if one was since it was read."""
+        files = {path: _mtime(path) for path in self._files}
+        return files if files != self._files else None
 
-    def seen(self) -> None:
-        """What the files hold now cannot be used: do not say so again before they are written again."""
-        self._files = {path: _mtime(path) for path in self._files}
+    def seen(self, files: dict[Path, int]) -> None:
+        """What was written then cannot be used: do not say so again before a file is written again."""
+        self._files = files
 
 
 def _mtime(path: Path) -> int:

@@ -4,6 +4,7 @@ import _ssl
 import asyncio
 import contextlib
 import ctypes
+import os
 import shutil
 import socket
 import ssl
@@ -441,6 +442,22 @@ async def test_certificates_change_while_handshakes_are_under_way(lab: Lab) -> N
     assert client.tls.cipher()[0] == "ECDHE-ECDSA-CHACHA20-POLY1305"  # type: ignore[index]
     assert await pbal.say("SET site.ssl_cipher_list = nonsense") == "OK"
     assert "no cipher can be selected;" in await pbal.say("RELOAD CERTIFICATES")
+
+
+@lab
+async def test_a_key_that_is_written_a_moment_after_its_certificate_is_seen(lab: Lab) -> None:
+    """Between the look at the files and the reading of them: what was read could not be used, what is there now can."""
+    authority = Authority(lab.folder)
+    pair = authority.certify("a.test")
+    pbal = await site(lab, pair)
+    certificates = pbal.world.service("site").certificates
+    assert certificates is not None and certificates.changed() is None
+    os.utime(pair.file, ns=(1, 1))
+    files = certificates.changed()
+    assert files is not None
+    os.utime(pair.key_file, ns=(2, 2))
+    certificates.seen(files)
+    assert certificates.changed() is not None
 
 
 @pytest.mark.parametrize("graceful", [True, False])
