@@ -701,3 +701,97 @@ async def test_openssl_negotiates_again_changes_keys_and_sends_early_data_in_vai
     await process.wait()
     assert pbal.counts["requests"] == requests + 1
     await gone(pbal)
+
+
+@lab
+async def test_chromium(lab: Lab) -> None:
+    chromium = program("chromium")
+    authority = Authority(lab.folder)
+    pbal = await site(lab, authority.certify("127.0.0.1"))
+    (lab.folder / "index.html").write_text("<p>a page<script>document.write(' over ' + location.protocol)</script>")
+    host, port = pbal.server.address("site")
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={lab.folder}/profile")
+    process = await asyncio.create_subprocess_exec(
+        chromium, *flags, "--ignore-certificate-errors", "--dump-dom", f"https://{host}:{port}/index.html",
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert b"a page" in out and b"over https:" in out
+
+
+# --- slow readers, and answers that end the connection ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["web_server", "reverse_proxy"])
+@pytest.mark.parametrize("how", ["reset", "cut", "reads"])
+def test_a_reader_that_stops_costs_little_memory(role: str, how: str) -> None:
+    size = 30_000_000
+
+    async def large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // 100_000):
+            writer.write(b"x" * 100_000)
+            await writer.drain()
+        await reader.read()
+
+    @lab
+    async def run(lab: Lab) -> None:
+        authority = Authority(lab.folder)
+        pair = authority.certify("a.test")
+        (lab.folder / "large").write_bytes(b"x" * size)
+        pbal = await site(lab, pair) if role == "web_server" else await proxy(lab, large, pair)
+        client = await raw(pbal, "site", authority)
+        transport_of(client.writer).get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        await client.shake()
+        await pbal.until("clients", 1)
+        client.send(get("/large", "Connection: close"))
+        transport_of(client.writer).pause_reading()
+        connection: Any = next(iter(pbal.world.clients))
+        await until(lambda: connection.full, "its buffer to be full")
+        assert connection.unsent_octets < 1_000_000
+        if how == "reads":
+            transport_of(client.writer).resume_reading()
+            assert (await client.rest()).count(b"x") >= size
+        else:
+            await end(client, how)
+            client.writer.close()
+        await gone(pbal)
+
+    run()
+
+
+@lab
+async def test_pipelined_requests_and_a_refused_upload(lab: Lab) -> None:
+    """Hundreds in one go; then an answer that closes while the client is still sending reaches it."""
+    authority = Authority(lab.folder)
+    pbal = await site(lab, authority.certify("a.test"), more="SET max_body = 1000")
+    client = await (await raw(pbal, "site", authority)).shake()
+    client.send(get() * 300 + get("/page", "Connection: close"))
+    assert (await client.rest()).count(b"a page") == 301
+    client = await (await raw(pbal, "site", authority)).shake()
+    client.send(get("/", "Content-Length: 500000", method="POST") + b"x" * 500_000)
+    assert b" 413 " in await client.rest()
+    client.notify()
+    client.writer.close()
+    await gone(pbal)
+
+
+@lab
+async def test_polls_under_tls_live_through_a_reload_and_are_kicked(lab: Lab) -> None:
+    authority = Authority(lab.folder)
+    pbal = await chat(lab, authority.certify("a.test"))
+    first, second = [await (await raw(pbal, "site", authority)).shake() for _ in range(2)]
+    first.send(get("/poll/a"))
+    second.send(get("/poll/b"))
+    await pbal.until("poll_parked", 2)
+    assert await pbal.say("RELOAD poll") == "OK"
+    assert await pbal.say("RELOAD CERTIFICATES") == "OK"
+    other = await (await raw(pbal, "site", authority)).shake()
+    other.send(get("/publish/a", "Content-Length: 5", method="POST") + b"hello")
+    assert b"hello" in await first.do(lambda: first.tls.read(65536))
+    assert "ERROR" not in await pbal.say("POLL KICK b")
+    await pbal.until("poll_parked", 0)
+    for client in (first, second, other):
+        client.writer.close()
+    await gone(pbal)
