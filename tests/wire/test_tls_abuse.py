@@ -538,6 +538,12 @@ async def test_odd_words_in_certificates_and_authorities(lab: Lab) -> None:
     reader, writer = await secure(pbal, "site", trusting(authority, authority.certify("client")), "127.0.0.1")
     writer.write(get(host="[::1]:443") + get(host="127.0.0.1:8443"))
     assert [(await read_response(reader)).status for _ in range(2)] == [200, 200]
+    assert await pbal.say("SET site.ssl_host_check = certificate") == "OK"
+    hosts = {"[0:0:0:0:0:0:0:1]:443": 200, "127.0.0.1:1": 200, "A.TEST.:443": 200, "[::2]": 421, "127.0.0.2": 421, "b.test": 421}
+    writer.write(
+        b"".join(get(host=host) for host in hosts) + get("https://A.test/page", host="b.test") + get("http://b.test/", host="a.test")
+    )
+    assert [(await read_response(reader)).status for _ in range(8)] == [*hosts.values(), 200, 421]
 
 
 # --- nodes -----------------------------------------------------------------------------------------------------------
