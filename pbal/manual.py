@@ -163,7 +163,8 @@ TYPES = {
     "regex": "A regular expression of Python's `re`, for bytes. It distinguishes upper and lower case.",
     "directory": "An existing directory. A relative path starts from the folder of the configuration file.",
     "path": "A path. A relative path starts from the folder of the configuration file.",
-    "paths": "One or more paths, separated by spaces or commas. Relative paths start from the folder of the configuration file.",
+    "paths": "One or more paths, separated by spaces or commas. Write `\\ ` for a space in a path. Relative paths start from the folder"
+    " of the configuration file.",
     "listen": "`PORT` (on every address), `ADDRESS:PORT` or `[IPV6]:PORT`. With port 0 the system chooses a port.",
     "networks": "Networks such as `10.0.0.0/8` or `::1`, separated by spaces or commas.",
     "words": "Words, separated by spaces or commas.",

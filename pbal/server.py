@@ -115,7 +115,7 @@ class Server:
     def _bind(self, service: Service) -> Listener:
         handler: Any = service.handler
         protocol = handler.protocol
-        if service.values["enable_ssl"]:
+        if service.certificates is not None:  # as it was enabled; enable_ssl may have been set since
             protocol = partial(ServerLink, service, handler.protocol)
         listener = listen(service, protocol)
         self._listeners[service.name.lower()] = listener

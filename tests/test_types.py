@@ -128,6 +128,17 @@ def test_existing_paths(tmp_path: Path) -> None:
     assert types.FILE.parse(types.FILE.render(file)) == file
 
 
+def test_paths_may_have_spaces_and_lie_in_folders_with_spaces() -> None:
+    paths = types.PATHS.parse(r"/a\ b/c.pem, /d\\e,/f")
+    assert paths == (Path("/a b/c.pem"), Path("/d\\e"), Path("/f"))
+    assert types.PATHS.parse(types.PATHS.render(paths)) == paths
+    assert types.PATHS.placed is not None
+    assert types.PATHS.parse(types.PATHS.placed(r"a.pem b\ c.pem", Path("/my sites"))) == (
+        Path("/my sites/a.pem"),
+        Path("/my sites/b c.pem"),
+    )
+
+
 def test_a_regex_works_on_octets_and_renders_as_typed() -> None:
     pattern = types.REGEX.parse(r"^/p\w+/ü$")
     assert pattern.search("/poll/ü".encode())

@@ -23,6 +23,7 @@ from pbal.model.errors import ConfigError
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate as X509
+    from cryptography.x509 import Name
 
 EXPIRES_SOON: Final = 14
 """Days before its end from which on a certificate is warned of."""
@@ -111,13 +112,14 @@ class Certificates:
             if group is not None and group.context is not connection.context:
                 connection.context = group.context
 
-    def changed(self) -> bool:
-        """Whether a file was written since it was read."""
-        return any(_mtime(path) != mtime for path, mtime in self._files.items())
+    def changed(self) -> dict[Path, int] | None:
+        """When the files were written, if one was since it was read."""
+        files = {path: _mtime(path) for path in self._files}
+        return files if files != self._files else None
 
-    def seen(self) -> None:
-        """What the files hold now cannot be used: do not say so again before they are written again."""
-        self._files = {path: _mtime(path) for path in self._files}
+    def seen(self, files: dict[Path, int]) -> None:
+        """What was written then cannot be used: do not say so again before a file is written again."""
+        self._files = files
 
 
 def _mtime(path: Path) -> int:
@@ -150,7 +152,7 @@ def read(values: dict[str, Any], now: datetime | None = None) -> Certificates:
             groups.append(group)
         try:
             group.context.load_cert_chain(file, key)
-        except ssl.SSLError as error:
+        except OSError as error:  # ssl.SSLError is one
             raise ConfigError(f"{file}: {said(error)}", about="ssl_cert_file") from None
         group.certificates.append(certificate)
     return Certificates(groups, warnings, seen, bool(values["ssl_verify_mode"] & 1))
@@ -162,9 +164,14 @@ def _fits(group: Group, certificate: Certificate) -> bool:
     return set(group.names) == set(certificate.names) and certificate.kind not in kinds
 
 
-def said(error: ssl.SSLError) -> str:
+def said(error: Exception) -> str:
     """What OpenSSL says, in words."""
-    return (error.reason or str(error)).replace("_", " ").lower()
+    return str(getattr(error, "reason", None) or (error.args or (error,))[-1]).replace("_", " ").lower().rstrip(".")
+
+
+def _printable(name: "Name") -> str:
+    """A distinguished name for one line of a log or a console."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name.rfc4514_string())
 
 
 def _text(path: Path, tunable: str) -> bytes:
@@ -177,18 +184,18 @@ def _text(path: Path, tunable: str) -> bytes:
 def _certificate(file: Path, key_file: Path, now: datetime, warnings: list[str]) -> Certificate:
     """Read and check one. Raises: ConfigError."""
     from cryptography import x509  # 30 ms, which a pbal without TLS need not spend
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     try:
         chain = x509.load_pem_x509_certificates(_text(file, "ssl_cert_file"))
         first = chain[0]
         names = _names(first)
-    except ValueError as error:
+        public = first.public_key()
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise ConfigError(f"{file}: no certificate in PEM: {str(error).split('.')[0]}", about="ssl_cert_file") from None
     key = _key(key_file)
-    certified, ours = (
-        each.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for each in (first.public_key(), key.public_key())
-    )
+    certified, ours = (each.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for each in (public, key.public_key()))
     if certified != ours:
         raise ConfigError(f"{key_file}: this key does not belong to the certificate in {file}", about="ssl_key_file")
     begins, ends = first.not_valid_before_utc, first.not_valid_after_utc
@@ -197,7 +204,7 @@ def _certificate(file: Path, key_file: Path, now: datetime, warnings: list[str])
     if begins > now:
         raise ConfigError(f"{file}: the certificate is not valid before {begins:%Y-%m-%d %H:%M} UTC", about="ssl_cert_file")
     certificate = Certificate(
-        file, key_file, first.subject.rfc4514_string(), first.issuer.rfc4514_string(), names, begins, ends,
+        file, key_file, _printable(first.subject), _printable(first.issuer), names, begins, ends,
         type(key).__name__.lstrip("_").removesuffix("PrivateKey").removeprefix("Elliptic").replace("Curve", "EC"),
     )  # fmt: skip
     if not names:
@@ -236,18 +243,18 @@ def _key(file: Path) -> Any:
 
 def _look_at_chain(file: Path, chain: list["X509"], warnings: list[str]) -> None:
     """Warn of a chain whose links do not hold, or that stops short of an issuer that clients know."""
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     for place, (lower, upper) in enumerate(pairwise(chain), 1):
         try:
             lower.verify_directly_issued_by(upper)
-        except (ValueError, TypeError, InvalidSignature):
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             warnings.append(f"{file}: certificate {place + 1} in it did not issue certificate {place}: the chain is broken")
             return
     last = chain[-1]
     if last.issuer != last.subject and not _is_root(last.issuer.public_bytes()):
         warnings.append(
-            f"{file}: the chain ends at '{last.issuer.rfc4514_string()}', which is no root of this system:"
+            f"{file}: the chain ends at '{_printable(last.issuer)}', which is no root of this system:"
             " clients that do not know it will refuse (is an intermediate certificate missing?)"
         )
 
@@ -304,7 +311,7 @@ def strong_ciphers(text: str, warnings: list[str]) -> str:
     scratch = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         scratch.set_ciphers(text + ":@SECLEVEL=0")
-    except ssl.SSLError as error:
+    except (ssl.SSLError, ValueError) as error:
         raise ConfigError(f"ssl_cipher_list: {said(error)}", about=text) from None
     listed = [cipher for cipher in scratch.get_ciphers() if cipher["protocol"] != "TLSv1.3"]
     strong = [str(cipher["name"]) for cipher in listed if _is_strong(cipher)]
@@ -331,7 +338,7 @@ def load_authorities(context: ssl.SSLContext, path: Path, tunable: str) -> None:
     if not texts:
         raise ConfigError(f"{path}: no certificate in PEM", about=tunable)
     try:
-        context.load_verify_locations(cadata=b"\n".join(texts).decode("ascii", "replace"))
+        context.load_verify_locations(cadata=b"\n".join(texts).decode("ascii", "ignore"))  # comments may be in any encoding
     except ssl.SSLError as error:
         raise ConfigError(f"{path}: {said(error)}", about=tunable) from None
 

@@ -57,6 +57,11 @@ class Pace:
         self._shaking.append(step)
         self._schedule()
 
+    def decrypt(self, step: Call) -> None:
+        """Go on with what a client under TLS sent, when its turn comes: it had one in this turn of the loop."""
+        self._shaking.append(step)
+        self._schedule()
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -90,17 +95,17 @@ def _some(waiting: deque[Call], most: int) -> int:
 
 
 class Rate:
-    """At most so many handshakes a second, in the order of their coming."""
+    """At most so many handshakes a second, in the order of their coming. Who left meanwhile takes nobody's place."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], bool]] = deque()
         self._credit = 0.0
         self._since = now()
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, call: Callable[[], None], limit: int) -> None:
-        """Call this now, or when its time comes. `limit`: handshakes a second; 0 is none."""
+    def begin(self, call: Callable[[], bool], limit: int) -> None:
+        """Call this now, or when its time comes; it returns whether somebody was still there. `limit`: a second; 0 is none."""
         if limit and (self._waiting or not self._granted(limit)):
             self._waiting.append(call)
             self._arm(limit)
@@ -124,6 +129,7 @@ class Rate:
     def _go_on(self, limit: int) -> None:
         self._timer = None
         while self._waiting and self._granted(limit):
-            self._waiting.popleft()()
+            if not self._waiting.popleft()():
+                self._credit += 1
         if self._waiting:
             self._arm(limit)

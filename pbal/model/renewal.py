@@ -7,6 +7,7 @@ connections keep what they have.
 import asyncio
 import logging
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pbal.model.certificates import EXPIRES_SOON, Certificates, read
@@ -26,7 +27,7 @@ REMIND: Final = 86400
 
 def secured_services(world: "World") -> list[Service]:
     """Those that have certificates in use."""
-    return [service for service in world.services.values() if service.certificates is not None]
+    return [service for service in world.services.values() if service.enabled and service.certificates is not None]
 
 
 async def renew(services: list[Service]) -> None:
@@ -66,8 +67,9 @@ class Watch:
         for service in secured_services(world):
             certificates = service.certificates
             assert certificates is not None
-            if await loop.run_in_executor(None, certificates.changed):
-                await self._take_up(service)
+            changed = await loop.run_in_executor(None, certificates.changed)
+            if changed is not None:
+                await self._take_up(service, changed)
             for certificate in (service.certificates or certificates).all:
                 days = certificate.days_left(datetime.now(UTC))
                 least = days if least is None else min(least, days)
@@ -75,13 +77,13 @@ class Watch:
                     self._remind(service.name, str(certificate.file), days)
         world.counters.counts["tls_certificate_days"] = least or 0
 
-    async def _take_up(self, service: Service) -> None:
+    async def _take_up(self, service: Service, changed: dict[Path, int]) -> None:
         before = service.certificates
         try:
             await renew([service])
         except ConfigError as error:
             if before is not None:
-                before.seen()  # said once, not with each look
+                before.seen(changed)  # said once, not with each look; the key may be written a moment after the certificate
             log.error("%s", error.message)
             return
         log.info("service %s: certificates were written, and are in use", service.name)

@@ -73,11 +73,13 @@ class Secured:
         der = self.client_certificate
         if not der:
             return ((CLIENT_FIELDS[0], b"NONE"),)
-        certificate = x509.load_der_x509_certificate(der)
-        said = (
-            "SUCCESS", certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string(), f"{certificate.serial_number:x}",
-            f":{base64.b64encode(der).decode()}:",
-        )  # fmt: skip
+        whole = f":{base64.b64encode(der).decode()}:"
+        try:
+            certificate = x509.load_der_x509_certificate(der)
+            names = certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string(), f"{certificate.serial_number:x}"
+        except ValueError:  # OpenSSL verified what is odd in a name: the node may make of it what it can
+            return ((CLIENT_FIELDS[0], b"SUCCESS"), (CLIENT_FIELDS[4], whole.encode()))
+        said = ("SUCCESS", *names, whole)
         return tuple((name, _printable(value)) for name, value in zip(CLIENT_FIELDS, said, strict=True))
 
 

@@ -256,6 +256,7 @@ class Service:
         for needed in ROLES[self.role].needs:
             if self.values[needed] is None:
                 raise ConfigError(f"{self.role} service '{self.name}' needs SET {needed}", about=self.name)
+        self.certificates = None
         if self.values["enable_ssl"]:
             self.use_certificates(read(self.values))
         self._check_backend_tls()
@@ -268,6 +269,11 @@ class Service:
         """Refuse what TLS to nodes cannot be made with."""
         if self.values["ssl_backend"]:
             backend_context(self.values["ssl_backend_ca"], self.values["ssl_backend_verify"])
+            name = self.values["ssl_backend_name"]
+            try:
+                name.encode("idna")
+            except UnicodeError:
+                raise ConfigError(f"ssl_backend_name: '{name}' is not the name of a host", about=name) from None
 
     def use_certificates(self, certificates: Certificates) -> None:
         """Handshakes begin with these from now on; what is odd about them is logged."""

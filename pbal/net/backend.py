@@ -14,6 +14,7 @@ connections are `suspect`: none of them serves another request.
 
 import asyncio
 import fcntl
+import ssl
 import termios
 from abc import abstractmethod
 from math import inf
@@ -79,8 +80,8 @@ class BackendConnection:
     """A TCP connection to `node`."""
 
     __slots__ = (
-        "born", "bored_since", "deadline", "fd", "node", "owner", "reader", "relay", "state", "suspect", "transport",
-        "uses",
+        "born", "bored_since", "deadline", "fd", "node", "owner", "reader", "relay", "state", "suspect", "tls",
+        "transport", "uses",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, node: Node) -> None:
@@ -90,6 +91,8 @@ class BackendConnection:
         self.transport: asyncio.Transport | None = None
         self.fd = -1
         self.suspect = False
+        self.tls: ssl.SSLContext | None = None
+        """What its TLS was made with; None in clear."""
         self.relay: Attendant | None = None
         self.state: str = CONNECTING
         self.deadline = inf
@@ -101,8 +104,9 @@ class BackendConnection:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=self.owner.buffer_size())
         sock = transport.get_extra_info("socket")
-        if sock is not None and transport.get_extra_info("tls") is None:
+        if sock is not None:
             self.fd = sock.fileno()
+        self.tls = transport.get_extra_info("tls")
         self.owner.backend_made(self)
 
     def data_received(self, data: bytes) -> None:
@@ -136,9 +140,10 @@ class BackendConnection:
 
     @property
     def unread(self) -> bool:
-        """Whether the node sent octets that the loop has not brought yet. One system call, 0.6 us."""
-        if self.fd < 0:  # under TLS a node may send tickets at any time, and what it sends is read at once
-            return False
+        """Whether the node sent octets that the loop has not brought yet. One system call, 0.6 us.
+
+        Under TLS they may be tickets, which are no fault; but nobody can tell before they are read.
+        """
         try:
             return fcntl.ioctl(self.fd, termios.FIONREAD, _ZERO) != _ZERO
         except OSError:

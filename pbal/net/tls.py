@@ -28,7 +28,7 @@ from pbal.http1 import encoder
 from pbal.model.certificates import Certificates
 from pbal.model.secured import Secured
 from pbal.model.service import Service
-from pbal.net.linger import class_of, peer_name
+from pbal.net.linger import Lingering, class_of, peer_name
 from pbal.observe.sockets import Kind, SocketInfo
 
 GREETING: Final = "greeting"
@@ -39,6 +39,10 @@ ENDED: Final = "ended"
 READ_SIZE: Final = 1 << 16
 PIECE: Final = 1 << 16
 """Octets encrypted at a time: what is larger costs the allocator fresh pages each time."""
+PORTION: Final = 1 << 13
+"""Octets decrypted before a look at the clock. Three hundred changes of keys fit in, 5 ms of work."""
+MOMENT: Final = 0.001
+"""Seconds of decrypting what one client sent, in one turn of the loop. A quarter of a megabyte of an upload takes less."""
 MOST_OF_A_HANDSHAKE: Final = 1 << 16
 """Octets that a peer may send before its handshake is done with those it sent."""
 
@@ -60,7 +64,7 @@ class Inner(Protocol):
 class Link:
     """Common to both sides: an SSLObject between a plain transport and an inner protocol."""
 
-    __slots__ = ("_in", "_inner", "_out", "_paused", "_queued", "_ssl", "_truncated", "phase", "transport")
+    __slots__ = ("_full", "_in", "_inner", "_out", "_paused", "_queued", "_ssl", "_stalled", "_truncated", "phase", "transport")
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -70,6 +74,8 @@ class Link:
         self._out = ssl.MemoryBIO()
         self._ssl: ssl.SSLObject | None = None
         self._paused = False
+        self._full = False
+        self._stalled = False
         self._queued = False
         self._truncated = False
 
@@ -77,9 +83,13 @@ class Link:
 
     def _open_received(self) -> None:
         """Decrypt what came, and hand it on in one piece."""
-        tls, inner = self._ssl, self._inner
-        assert tls is not None and inner is not None
         pieces: list[bytes] = []
+        self._hand_on(pieces, self._decrypt(pieces))
+
+    def _decrypt(self, pieces: list[bytes]) -> bool:
+        """Put what can be read into `pieces`; False when no more will come: close_notify, or a peer that broke the rules."""
+        tls = self._ssl
+        assert tls is not None
         ended = False
         try:
             while True:
@@ -95,12 +105,21 @@ class Link:
         except ssl.SSLError as error:
             self._flush()
             self._broken(error)
-            return
-        if self._out.pending:  # an answer to a change of keys
+            pieces.clear()
+            self.phase = ENDED
+            return False
+        if self._out.pending:  # an answer to a change of keys, or a refusal to do the handshake again
             self._flush()
-        if pieces:
-            inner.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if ended:
+            if self._full and self.transport is not None:  # a peer that asks on and takes no answer is not to fill memory
+                self._stalled = True
+                self.transport.pause_reading()
+        return not ended
+
+    def _hand_on(self, pieces: list[bytes], more: bool) -> None:
+        """Give the inner protocol what was decrypted."""
+        if pieces and self._inner is not None:
+            self._inner.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if not more:
             self._notified()
 
     def _notified(self) -> None:
@@ -123,9 +142,13 @@ class Link:
             self.transport.abort()
 
     def _broken(self, error: ssl.SSLError) -> None:
-        """The peer sent what is no TLS. The alert that says so is on its way."""
+        """The peer sent what is no TLS. The alert that says so is on its way, unless the peer takes nothing."""
         self._truncated = True
-        if self.transport is not None:
+        if self.transport is None:
+            return
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -138,10 +161,16 @@ class Link:
             inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
+        self._full = True
         if self._inner is not None:
             self._inner.pause_writing()
 
     def resume_writing(self) -> None:
+        self._full = False
+        if self._stalled:
+            self._stalled = False
+            if not self._paused and not self.is_closing():
+                self.resume_reading()
         if self._inner is not None:
             self._inner.resume_writing()
 
@@ -214,7 +243,7 @@ class Link:
     def resume_reading(self) -> None:
         """See asyncio.ReadTransport."""
         self._paused = False
-        if self.transport is not None:
+        if self.transport is not None and not self._stalled:
             self.transport.resume_reading()
 
     def is_reading(self) -> bool:
@@ -236,14 +265,14 @@ class Link:
 
     def get_extra_info(self, name: str) -> Any:
         """As the plain transport's. "secured" is the model.secured.Secured of a client's connection, "session" what a next one can be
-        resumed with, "tls" is there at all.
+        resumed with, "tls" the context it was made with.
         """
         if name == "secured":
             return self.secured()
         if name == "session":
             return None if self._ssl is None else self._ssl.session
         if name == "tls":
-            return True
+            return None if self._ssl is None else self._ssl.context
         return None if self.transport is None else self.transport.get_extra_info(name)
 
     def secured(self) -> Secured | None:
@@ -258,13 +287,14 @@ class Link:
 class ServerLink(Link):
     """A client's connection to a listener with enable_ssl. It is in World.clients until `inner` is."""
 
-    __slots__ = ("_certificates", "_make", "_service", "born", "deadline")
+    __slots__ = ("_certificates", "_make", "_rest", "_service", "born", "deadline")
 
     def __init__(self, service: Service, make: Callable[[], Inner]) -> None:
         super().__init__()
         self._service = service
         self._make = make
         self._certificates: Certificates | None = None
+        self._rest = b""
         self.deadline = inf
         self.born: int = service.world.second
 
@@ -274,12 +304,20 @@ class ServerLink(Link):
         world.clients.add(self)
         if len(world.clients) + len(world.backends) > world.room and world.runtime is not None:
             world.runtime.out_of_room()
-        self.deadline = world.clock.now() + (self._service.values["ssl_handshake_timeout"] or inf)
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        self.deadline = self._service.world.clock.now() + (self._service.values["ssl_handshake_timeout"] or inf)
 
     def data_received(self, data: bytes) -> None:
         if self.phase is OPEN:
-            self._in.write(data)
-            self._open_received()
+            if self._rest or len(data) > PORTION:
+                self._rest += data
+                if not self._queued:
+                    self._go_on()
+            else:
+                self._in.write(data)
+                self._open_received()
             return
         if self.phase is ENDED:
             return
@@ -292,9 +330,47 @@ class ServerLink(Link):
             self._queued = True
             world = self._service.world
             if self._ssl is None:
+                self.deadline = inf  # waiting for its turn is no fault of the client's
                 self._service.handshakes.begin(self._turn, self._service.values["ssl_handshake_rate"])
             else:
                 world.pace.shake(self._step)
+
+    def _go_on(self) -> None:
+        """Decrypt what came for a moment; the rest has its turn like handshakes. A client may send what costs much and says little."""
+        self._queued = False
+        transport, rest = self.transport, self._rest
+        if self.phase is not OPEN or transport is None or transport.is_closing() or self._paused or self._stalled:
+            return
+        now = self._service.world.clock.now
+        end = now() + MOMENT
+        place, more = 0, True
+        pieces: list[bytes] = []
+        while more and place < len(rest) and not self._stalled:
+            self._in.write(rest[place : place + PORTION])
+            place += PORTION
+            more = self._decrypt(pieces)
+            if now() > end:
+                break
+        self._rest = rest[place:] if more else b""
+        if self._rest:
+            transport.pause_reading()
+            self._wait_for_turn()
+        elif more and not self._stalled and not transport.is_reading():
+            transport.resume_reading()
+        self._hand_on(pieces, more)
+
+    def resume_reading(self) -> None:
+        """See Link."""
+        self._paused = False
+        if not self._rest:
+            super().resume_reading()
+        else:
+            self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        if not self._queued and not self._stalled:
+            self._queued = True
+            self._service.world.pace.decrypt(self._go_on)
 
     def _greeted(self, data: bytes) -> bool:
         """The first octets: False where they are HTTP in clear text, which is told so."""
@@ -303,15 +379,23 @@ class ServerLink(Link):
             return True
         self._service.world.counters.counts["tls_clear_text"] += 1
         self.phase = ENDED
-        if self.transport is not None:
+        transport = self.transport
+        if transport is not None:
             world = self._service.world
             fields = [(b"Content-Type", b"text/plain")]
-            self.transport.write(encoder.whole(400, fields, _TOLD, 0, b"", world.clock.epoch()))
-            self.transport.close()
+            transport.write(encoder.whole(400, fields, _TOLD, 0, b"", world.clock.epoch()))
+            world.clients.discard(self)
+            world.counters.counts["clients"] += 1  # until the Lingering ends, which counts itself out
+            world.clients.add(Lingering(self._service, transport, None, self.born, 1))
         return False
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
+        """Begin the handshake; False where its client has left."""
+        if self.phase is not SHAKING or self.is_closing():
+            return False
+        self._set_deadline()
         self._service.world.pace.shake(self._step)
+        return True
 
     def _step(self) -> None:
         """Go on with the handshake as far as the octets reach."""
@@ -324,7 +408,9 @@ class ServerLink(Link):
         try:
             if tls is None:
                 certificates = self._certificates = service.certificates
-                assert certificates is not None
+                if certificates is None:  # accepted before the service was disabled, and it has no TLS any more
+                    self.abort()
+                    return
                 tls = self._ssl = certificates.context.wrap_bio(self._in, self._out, server_side=True)
             tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -358,7 +444,8 @@ class ServerLink(Link):
         inner.connection_made(self._inside())
         if not transport.is_reading() and not self._paused:
             transport.resume_reading()
-        self._open_received()
+        self._rest = self._in.read()  # what came behind the handshake
+        self._go_on()
 
     def _cut(self) -> None:
         if self.phase is OPEN:
@@ -436,10 +523,12 @@ class ClientLink(Link):
         self._step()
 
     def data_received(self, data: bytes) -> None:
+        if self.phase is ENDED:  # what comes after close_notify is nothing
+            return
         self._in.write(data)
         if self.phase is OPEN:
             self._open_received()
-        elif self.phase is SHAKING:
+        else:
             self._step()
 
     def _step(self) -> None:

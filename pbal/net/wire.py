@@ -90,7 +90,7 @@ class Wire(Stream):
 
     def _strict(self) -> bytes:
         """Strict-Transport-Security (RFC 6797 section 7.1), where hsts asks for it."""
-        seconds = self.home.values["hsts"]
+        seconds = self.service.values["hsts"] or self.home.values["hsts"]
         return b"Strict-Transport-Security: max-age=%d\r\n" % seconds if seconds else b""
 
     def _send(self, data: bytes) -> None:

@@ -14,6 +14,7 @@ written as an escape, so that nobody outside can forge a line. The lines of a tr
 import logging
 import os
 import select
+import sys
 import threading
 from queue import Empty, SimpleQueue
 
@@ -173,4 +174,13 @@ def set_up(level: str, descriptor: int = 2) -> LogWriter:
         root.removeHandler(old)
     root.addHandler(writer)
     root.setLevel(level.upper())
+    sys.unraisablehook = _unraisable
     return writer
+
+
+def _unraisable(fault: "sys.UnraisableHookArgs") -> None:
+    """What was raised where nobody could be told, in one line. Python's ssl reports so a name in a handshake that is not ASCII: its
+    client's fault, which net.tls counts as a handshake that failed.
+    """
+    named = isinstance(fault.object, bytes) and isinstance(fault.exc_value, UnicodeDecodeError)
+    logging.getLogger("pbal").log(logging.DEBUG if named else logging.ERROR, "ignored in %.80r: %r", fault.object, fault.exc_value)

@@ -11,13 +11,18 @@
 
 For foo.site.com these are looked for, in this order: foo.site.com, *.foo.site.com, *.site.com, *.com, *. A pattern whose
 service does not exist (any more) is passed over. Case does not count; a port and one trailing dot are cut off.
+
+Under TLS, a pattern that no certificate of the selector covers is warned of: who asks for such a host is shown another's.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from pbal.api import OK, CommandError, ConfigError, Exchange, Plugin, Reply, Service, Verdict, hook
+
+log = logging.getLogger("pbal.vhosts")
 
 _PATTERN = re.compile(r"\*|(?:\*\.)?[\w-]+(?:\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII)
 
@@ -54,7 +59,9 @@ def vhost(session: Any, pattern: str, service: Service, selector: Service | None
     """
     if not _PATTERN.fullmatch(pattern.lower()):
         raise CommandError(f"invalid host pattern: '{pattern}'", "pattern")
-    _instance(session, selector).table[pattern.lower()] = service.name
+    instance = _instance(session, selector)
+    instance.table[pattern.lower()] = service.name
+    instance.check()
     return OK
 
 
@@ -67,6 +74,17 @@ class Vhosts(Plugin):
     def __init__(self, service: Any, world: Any) -> None:
         super().__init__(service, world)
         self.table: dict[str, str] = {}
+        self._warned: set[str] = set()
+
+    def check(self) -> None:
+        """Warn, once each, of hosts that no certificate is for."""
+        certificates = self.service.certificates
+        if certificates is None or not self.service["enable_ssl"]:
+            return
+        for pattern in self.table:
+            if pattern != "*" and pattern not in self._warned and certificates.covering(pattern.strip("[]")) is None:
+                self._warned.add(pattern)
+                log.warning("service %s: no certificate in ssl_cert_file is for VHOST %s", self.service.name, pattern)
 
     @hook.select_service
     def by_host(self, exchange: Exchange) -> Verdict:

@@ -1,6 +1,7 @@
 """What is answered before any hook and role sees a request: challenges of ACME, the redirect to https, hosts of other certificates.
 
-It belongs to the service whose listener accepted the connection. Nothing here is asked of services that are selected later.
+Challenges and the redirect are each service's own: that of the listener, and any that a selector chooses. What host belongs to
+a connection is the listener's business alone.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ MOST: Final = 4096
 
 
 def guards(service: Service) -> bool:
-    """Whether requests in clear text are looked at here."""
+    """Whether the service looks at requests here."""
     values = service.values
     return bool(values["https_redirect"]) or values["acme_challenges"] is not None
 
@@ -35,14 +36,16 @@ def admit(service: Service, exchange: Exchange) -> bool:
             exchange.taken_by("acme_challenges")
             spawn(service, _answer(exchange, folder / match[1].decode()), "acme challenge")
             return False
-    tls = exchange.tls
-    if tls is None:
-        if values["https_redirect"] and exchange.scheme != b"https":
-            _redirect(exchange)
-            return False
-        return True
-    rule = values["ssl_host_check"]
-    if rule != "off" and not tls.serves(exchange.request.host, rule):
+    if values["https_redirect"] and exchange.tls is None and exchange.scheme != b"https":
+        _redirect(exchange)
+        return False
+    return True
+
+
+def belongs(service: Service, exchange: Exchange) -> bool:
+    """Whether the host of a request belongs on its connection under TLS; False when it was answered with 421."""
+    rule, tls = service.values["ssl_host_check"], exchange.tls
+    if rule != "off" and tls is not None and not tls.serves(exchange.request.host, rule):
         service.world.counters.counts["misdirected_requests"] += 1
         exchange.respond(421, (), b"This connection is not for that host: ask on another.\n")
         return False
@@ -55,6 +58,9 @@ def _redirect(exchange: Exchange) -> None:
     host = request.host.rpartition(b":")[0] if re.search(rb":\d*\Z", request.host) else request.host
     if not host:
         exchange.respond(400, (), b"Without a host there is no https address to go to.\n")
+        return
+    if request.method == b"CONNECT" or not request.path.startswith(b"/"):
+        exchange.respond(400, (), b"This is asked for over https only.\n")
         return
     target = request.path + (b"?" + request.query if request.query else b"")
     status = 301 if request.method in (b"GET", b"HEAD") else 308

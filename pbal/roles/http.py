@@ -32,14 +32,15 @@ class HttpRole(RoleHandler):
 
     def arrive(self, exchange: Exchange) -> None:
         """See model.service.RoleHandler."""
-        if (self.guarded or exchange.stream.tls is not None) and not entrance.admit(self.service, exchange):
-            return
-        self.begin(exchange)
+        if exchange.stream.tls is None or entrance.belongs(self.service, exchange):
+            self.begin(exchange)
 
     def begin(self, exchange: Exchange) -> None:
         """See model.service.RoleHandler."""
         service = self.service
         hooks = service.hooks
+        if self.guarded and not entrance.admit(self.service, exchange):
+            return
         if exchange.request.underscores and not self.names_allowed(exchange):
             return
         if hooks.start_http_request and chain.run(hooks.start_http_request, exchange):

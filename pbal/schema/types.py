@@ -14,7 +14,7 @@ A new type is a function from text to value, perhaps one back, and one line at t
 import ipaddress
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -180,17 +180,26 @@ def _place_path(text: str, folder: Path) -> str:
     return str(folder / text) if text else text
 
 
+def _words_of_paths(text: str) -> list[str]:
+    """Divide at spaces and commas, unless a backslash stands before them: folders may have them in their names."""
+    return [re.sub(r"\\([\s,\\])", r"\1", word) for word in re.findall(r"(?:\\[\s,\\]|[^\s,])+", text)]
+
+
+def _joined(paths: Iterable[str | Path]) -> str:
+    return " ".join(re.sub(r"([\s,\\])", r"\\\1", str(path)) for path in paths)
+
+
 def _parse_paths(text: str) -> tuple[Path, ...]:
-    paths = tuple(_parse_path(word) for word in re.split(r"[,\s]+", text) if word)
+    paths = tuple(_parse_path(word) for word in _words_of_paths(text))
     return paths if paths else _refuse("one or more paths", text)
 
 
 def _place_paths(text: str, folder: Path) -> str:
-    return " ".join(_place_path(word, folder) for word in re.split(r"[,\s]+", text) if word)
+    return _joined(_place_path(word, folder) for word in _words_of_paths(text))
 
 
 def _render_paths(value: tuple[Path, ...]) -> str:
-    return " ".join(map(str, value))
+    return _joined(value)
 
 
 def _parse_directory(text: str) -> Path:

@@ -1,9 +1,12 @@
 """The program as an operator meets it: arguments, start-up, signals, what it prints."""
 
+import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -11,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from authority import Authority
 from lab import DEADLINE, free_port
 from process import ROOT, Running, conf
 
@@ -49,18 +53,69 @@ def test_a_tunable_that_is_not_built_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.conf")), ids=lambda path: path.name)
 def test_every_example_checks_and_boots(example, tmp_path):
-    assert pbal("check", str(example)).returncode == 0
-    text = re.sub(r"127\.0\.0\.1:(8080|16000)\b", lambda match: f"127.0.0.1:{free_port()}", example.read_text())
-    copy = example.with_name(f".test-{example.name}")
-    try:
-        copy.write_text(text)
-        port = int(re.search(r"listen\s*=\s*127\.0\.0\.1:(\d+)", text)[1])  # type: ignore[index]
-        running = Running(copy, port)
-        status, log = running.end()
-    finally:
-        copy.unlink()
+    folder = shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    text = example.read_text()
+    for command in re.findall(r"^#   (mkdir .*|openssl .*)$", text, re.MULTILINE):  # what it asks its reader to do first
+        if shutil.which(command.split()[0]) is None:
+            pytest.skip(f"{command.split()[0]} is not installed")
+        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    copy = folder / example.name
+    assert pbal("check", str(copy)).returncode == 0
+    text = re.sub(r"127\.0\.0\.1:(8080|8443|16000)\b", lambda match: f"127.0.0.1:{free_port()}", text)
+    copy.write_text(text)
+    port = int(re.search(r"listen\s*=\s*127\.0\.0\.1:(\d+)", text)[1])  # type: ignore[index]
+    status, log = Running(copy, port).end()
     assert status == 0
     assert "Traceback" not in log
+
+
+def test_check_tells_of_certificates_with_file_and_reason(tmp_path):
+    authority = Authority(tmp_path)
+    pair = authority.certify("a.test", ends=5)
+    pair.key_file.chmod(0o644)
+    path = tmp_path / "tls.conf"
+    text = f"""
+LOAD vhosts
+CREATE SERVICE site
+  SET role          = selector
+  SET listen        = 127.0.0.1:8443
+  SET plugins       = vhosts
+  SET enable_ssl    = on
+  SET ssl_cert_file = {pair.file.name}
+  SET ssl_key_file  = {pair.key_file.name}
+  VHOST a.test      = site
+  VHOST *.b.test    = site
+  VHOST *           = site
+ENABLE site
+"""
+    path.write_text(text)
+    done = pbal("check", str(path))
+    assert done.returncode == 0
+    assert f"{pair.file}: the certificate expires in 4 days" in done.stderr
+    assert f"{pair.key_file}: the key can be read" in done.stderr
+    assert done.stderr.count("VHOST") == 1 and "no certificate in ssl_cert_file is for VHOST *.b.test" in done.stderr
+    path.write_text(text.replace(pair.key_file.name, authority.certify("b.test").key_file.name))
+    done = pbal("check", str(path))
+    assert done.returncode == 1
+    assert f"{path}:13:1: {tmp_path}/b.test.key: this key does not belong to the certificate in {pair.file}" in done.stderr
+
+
+def test_a_name_in_a_handshake_that_is_not_ascii_is_no_traceback(tmp_path):
+    authority, port = Authority(tmp_path), free_port()
+    pair = authority.certify("a.test")
+    tls = f"SET chat enable_ssl = on\nSET chat ssl_cert_file = {pair.file}\nSET chat ssl_key_file = {pair.key_file}"
+    path = conf(tmp_path, port)
+    path.write_text(path.read_text().replace("ENABLE chat", f"{tls}\nENABLE chat"))
+    with Running(path, port) as running:
+        hello = ssl.MemoryBIO()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="a.test").do_handshake()
+        with running.connect() as sock:
+            sock.sendall(hello.read().replace(b"a.test", b"\xff.test"))
+            sock.recv(100)
+        running.says("TLS handshake failed")
+        status, log = running.end()
+    assert status == 0 and "Traceback" not in log and "ignored in" not in log
 
 
 def test_a_port_that_is_taken_is_one_clear_line(tmp_path):

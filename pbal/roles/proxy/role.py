@@ -105,8 +105,7 @@ class ReverseProxy(HttpRole):
                 continue
             if not backend.unread:
                 return backend
-            self.backend_surprised(backend)
-            backend.abort()
+            self._unread(backend)
         return None
 
     def backend_surprised(self, backend: BackendConnection) -> None:
@@ -121,6 +120,12 @@ class ReverseProxy(HttpRole):
                 other.suspect = True
                 if other.state is link.BORED:
                     other.abort()
+
+    def _unread(self, backend: BackendConnection) -> None:
+        """Give up a connection on which octets wait before its next request."""
+        if backend.tls is None:
+            self.backend_surprised(backend)
+        backend.abort()
 
     def may_get_nodes(self) -> bool:
         """Whether the pool lost its last node a moment ago: who waits may get another."""
@@ -146,22 +151,24 @@ class ReverseProxy(HttpRole):
         loop = asyncio.get_running_loop()
         endpoint = node.endpoint
         failed = 0
+        made = False
         link = None if self._tls is None else self._link(backend, endpoint.host)
         try:
             async with asyncio.timeout(self.service.values["connect_timeout"]):
-                made = cast(asyncio.Protocol, link or backend)  # not by base class: compiled classes have no foreign bases
-                await loop.create_connection(lambda: made, endpoint.host, endpoint.port)
+                protocol = cast(asyncio.Protocol, link or backend)  # not by base class: compiled classes have no foreign bases
+                await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
                 if link is not None:
                     await link.ready
+                made = True
         except (OSError, TimeoutError) as error:
-            if link is not None:
-                link.abort()
             self.counts["backend_connect_failures"] += 1
             node.failures += 1
             node.down_until = self.clock.now() + NODE_PENALTY
             failed = 504 if isinstance(error, TimeoutError) else 502
             self.service.world.log_limited(f"connect {node.name}", "cannot connect to %s: %s", node.name, error or "too slow")
         finally:
+            if link is not None and not made:  # also where the service was closed meanwhile
+                link.abort()
             self.connecting -= 1
             node.connecting -= 1
         if failed and relay in self.waiting:
@@ -213,7 +220,7 @@ class ReverseProxy(HttpRole):
         node.pool.released(node)
         values = self.service.values
         most = values["max_backend_uses"]
-        if self._tls is not None and backend.uses == 1 and backend.transport is not None:
+        if self._tls is not None and backend.tls is self._tls and backend.uses == 1 and backend.transport is not None:
             session = backend.transport.get_extra_info("session")
             if session is not None:
                 self._sessions[node] = session
@@ -236,14 +243,13 @@ class ReverseProxy(HttpRole):
     def _offer(self, backend: BackendConnection) -> None:
         """A connection is free: to the longest waiting client, else to the bored ones."""
         node = backend.node
-        if node.removed or node.pool is not self._pool or self.closed:
+        if node.removed or node.pool is not self._pool or self.closed or backend.tls is not self._tls:
             backend.abort()
             return
         for relay in self.waiting:
             if node not in relay.tried:
                 if backend.uses and backend.unread:  # a reuse like any other
-                    self.backend_surprised(backend)
-                    backend.abort()
+                    self._unread(backend)
                     return
                 del self.waiting[relay]
                 relay.assigned(backend)
