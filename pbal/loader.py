@@ -131,7 +131,7 @@ def _read(folders: list[str], name: str, generation: int) -> LoadedPlugin:
     """Import and check one generation. May run in a thread: asks and changes no World. Raises: ConfigError."""
     path = find(name, [Path(folder) for folder in folders])
     name = (path.parent if path.name == "__init__.py" else path.with_suffix("")).name.lower()
-    module_name = f"pbal_loaded_{name}_{generation}_{next(_serials)}"
+    module_name = faults.module_name(name, generation, next(_serials))
     module = _import(path, module_name)
     try:
         plugin_class = _plugin_class(module, name)
@@ -268,7 +268,7 @@ async def reload(world: World, statements: Statements, name: str) -> LoadedPlugi
         except faults.CAUGHT as error:
             undo.all()
             forget(new.module)
-            if isinstance(error, asyncio.CancelledError):
+            if isinstance(error, asyncio.CancelledError | GeneratorExit):
                 raise
             raise ConfigError(f"plugin '{old.name}' is not reloaded, the old one serves on: {_reason(error, new)}") from error
         new.errors = old.errors

@@ -209,8 +209,8 @@ class Exchange:
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "body_complete", "body_limit", "home", "hops", "owner", "received", "record", "request", "service", "sink",
-        "stage", "started", "status", "stream",
+        "_address", "_body", "body_complete", "body_limit", "client_end", "home", "hops", "owner", "received", "record", "request",
+        "service", "sink", "stage", "started", "status", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -226,6 +226,8 @@ class Exchange:
         """Most bytes of body; a longer one is answered 413. None: the service's max_body. A plugin may lower it."""
         self.received = 0
         """Octets of body that came so far."""
+        self.client_end = 0.0
+        """When its client had sent its end, while nothing was answered yet (clock time); 0 before."""
         self.hops = 0
         """Selectors passed through."""
         self.stage: str = NEW

@@ -5,8 +5,8 @@ fault of a kind (plugin, generation, what was called, line) is logged at once; t
 with the next line (World.log_limited). The whole traceback is for log_level debug.
 """
 
-import asyncio
 import logging
+import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +17,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pbal.plugins")
 
-CAUGHT = (Exception, SystemExit, asyncio.CancelledError)
-"""What a plugin may raise: sys.exit() in a hook ends the hook and not the server."""
+CAUGHT = (BaseException,)
+"""What a plugin may raise, which is anything: sys.exit() in a hook ends the hook and not the server. A real Ctrl-C is a signal with a
+handler of its own."""
+
+_MODULE = "pbal_loaded_{}_{}_{}"
+_MODULES = re.compile(r"pbal_loaded_(.+)_(\d+)_\d+(?:\.|$)")
+
+
+def module_name(plugin: str, generation: int, serial: int) -> str:
+    """What a generation of a plugin is imported as."""
+    return _MODULE.format(plugin, generation, serial)
+
+
+def author(made: object) -> tuple[str, int]:
+    """Plugin and generation whose module defines a function, or an object's class; "" and 0 where that is no plugin."""
+    match = _MODULES.match(getattr(made, "__module__", None) or "")
+    return (match[1], int(match[2])) if match else ("", 0)
 
 
 def place_in(error: BaseException, path: str) -> str:
@@ -71,3 +86,12 @@ def guarded(world: "World", plugin: str, call: Callable[[], object], generation:
         report(world, plugin, f"{getattr(call, '__name__', 'a method')}()", error, generation)
         return False
     return True
+
+
+def call_back(world: "World", call: Callable[[], object]) -> None:
+    """Call what a plugin gave the connection to be called; it must stop nobody. Who gave it is asked only if it raises."""
+    try:
+        call()
+    except CAUGHT as error:
+        plugin, generation = author(call)
+        report(world, plugin, f"{getattr(call, '__name__', 'a callback')}()", error, generation)

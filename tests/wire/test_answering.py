@@ -694,16 +694,49 @@ async def test_a_record_whose_end_fails_costs_nobody_an_answer(lab: Lab, caplog:
 
 
 @lab
-async def test_a_record_whose_end_fails_leaves_no_connection_behind(lab: Lab) -> None:
+async def test_a_record_whose_end_fails_leaves_no_connection_behind(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     plugin(lab, *PARKING, "|return Verdict.TAKEN", head=RECORD.replace("self.plugin.ended.append(self)", "raise KeyError('gone')"))
     pbal, _ = await site(lab)
-    _, writer = await pbal.connect("site")
-    writer.write(get("/park"))
     rule = pbal.plugin("site", "acting")
-    await until(lambda: rule.records, "a parked request")
-    writer.close()
-    await pbal.until("clients", 0)
-    assert not pbal.world.clients
+    for number in (1, 2):
+        _, writer = await pbal.connect("site")
+        writer.write(get("/park"))
+        await until(lambda count=number: len(rule.records) == count, "a parked request")
+        if number == 2:
+            assert await pbal.say("RELOAD acting") == "OK"
+        writer.close()
+        await pbal.until("clients", 0)
+        assert not pbal.world.clients
+        assert pbal.counts["plugin_errors"] == number
+    said = [record.getMessage() for record in caplog.records if record.levelname != "INFO"]
+    assert said == [
+        "plugin acting generation 1, gone(): KeyError: 'gone' (acting.py:9)",
+    ]
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("came", [0, 3])
+def test_an_upload_that_was_parked_has_its_answer_though_its_body_still_comes(version: str, came: int) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        plugin(lab, *PARKING, "|return Verdict.TAKEN", head=RECORD)
+        pbal, _ = await site(lab)
+        reader, writer = await pbal.connect("site")
+        head = get("/park", "Content-Length: 60000", method="POST").replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+        writer.write(head + b"x" * came)
+        rule = pbal.plugin("site", "acting")
+        await until(lambda: rule.records, "a parked request")
+        assert rule.records[0].client.answer(rule.records[0], 200, (), b"enough", None)
+        writer.write(b"x" * (60000 - came))
+        answer = await read_response(reader)
+        assert answer.body == b"enough" and answer.fields["connection"] == "close"
+        await pbal.until("requests", 1)
+        assert await reader.read() == b""  # an end, and no reset
+        writer.close()
+        await pbal.until("clients", 0)
+
+    run()
 
 
 @lab

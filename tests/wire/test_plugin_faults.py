@@ -142,12 +142,20 @@ async def test_a_hook_that_raises_after_it_answered_or_handed_on_answers_nothing
     assert pbal.counts["plugin_errors"] == 2 and pbal.counts["requests"] == 2
 
 
+@pytest.mark.parametrize(
+    "what",
+    ["raise SystemExit(3)", "raise KeyboardInterrupt", "raise GeneratorExit", "raise asyncio.CancelledError", "raise MemoryError",
+     "raise BaseExceptionGroup('all', [KeyboardInterrupt()])", "self.rule(exchange)", "bytearray(1 << 62)"],
+)  # fmt: skip
 @lab
-async def test_exit_in_a_hook_ends_the_hook_and_not_the_server(lab: Lab) -> None:
-    plugin(lab, HOOK, "def rule(self, exchange):", "|raise SystemExit(3)")
+async def test_what_would_end_a_program_ends_the_hook_and_not_the_server(lab: Lab, what: str) -> None:
+    plugin(lab, HOOK, "def rule(self, exchange):", f"|{what}", head=f"import asyncio\n{HEAD}")
     pbal = await site(lab)
-    assert (await pbal.ask("site", get())).status == 500
-    assert (await pbal.ask("site", get())).status == 500
+    reader, writer = await pbal.connect("site")
+    for _ in range(2):
+        writer.write(get())
+        assert (await read_response(reader)).status == 500
+    assert pbal.counts["plugin_errors"] == 2
 
 
 @lab
