@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pbal.model.errors import ConfigError
+from pbal.schema.commands import CommandError
+
 if TYPE_CHECKING:
     from pbal.model.world import World
 
@@ -95,3 +98,22 @@ def call_back(world: "World", call: Callable[[], object]) -> None:
     except CAUGHT as error:
         plugin, generation = author(call)
         report(world, plugin, f"{getattr(call, '__name__', 'a callback')}()", error, generation)
+
+
+def asked(world: "World", plugin: str, call: Callable[..., object], *args: object) -> None:
+    """Call a method of a plugin that may refuse a statement. A fault refuses it, too, in one line. Raises: ConfigError."""
+    try:
+        call(*args)
+    except (ConfigError, CommandError):
+        raise
+    except CAUGHT as error:
+        what = f"{getattr(call, '__name__', 'a method')}()"
+        report(world, plugin, what, error)
+        raise refusal(world, plugin, what, error) from error
+
+
+def refusal(world: "World", plugin: str, what: str, error: BaseException) -> ConfigError:
+    """What an operator is told whose statement met a fault of a plugin."""
+    loaded = world.plugins.get(plugin)
+    place = place_in(error, loaded.path) if loaded is not None else ""
+    return ConfigError(f"plugin '{plugin}', {what}: {describe(error)}{f' ({place})' if place else ''}")

@@ -1,6 +1,7 @@
 """Answers go to the right request, once: whatever a plugin does, forgets, or does too late. See also test_answers.py."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -698,10 +699,14 @@ async def test_a_record_whose_end_fails_leaves_no_connection_behind(lab: Lab, ca
     plugin(lab, *PARKING, "|return Verdict.TAKEN", head=RECORD.replace("self.plugin.ended.append(self)", "raise KeyError('gone')"))
     pbal, _ = await site(lab)
     rule = pbal.plugin("site", "acting")
+
+    def parked(number: int) -> bool:
+        return len(rule.records) == number
+
     for number in (1, 2):
         _, writer = await pbal.connect("site")
         writer.write(get("/park"))
-        await until(lambda count=number: len(rule.records) == count, "a parked request")
+        await until(partial(parked, number), "a parked request")
         if number == 2:
             assert await pbal.say("RELOAD acting") == "OK"
         writer.close()

@@ -286,3 +286,77 @@ async def test_generations_that_were_replaced_are_freed(lab: Lab) -> None:
         assert await pbal.say("RELOAD rule") == "OK"
     await until(lambda: not any(generation() for generation in generations), "ten generations to be collected")
     assert (await pbal.ask("site", get())).body == b"a page"
+
+
+FAULTS_IN_LIFE = ["__init__(self, service, world)", "check(self)", "open(self)", "changed(self, tunable)"]
+
+
+@pytest.mark.parametrize("method", FAULTS_IN_LIFE)
+@pytest.mark.parametrize("what", ["raise KeyError('oh')", "raise SystemExit(3)", "raise asyncio.CancelledError"])
+def test_a_fault_in_a_statement_refuses_it_whole_in_one_line(method: str, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        plugin(lab, f"def {method}:", "|raise_it = True", f"|{what}", head=f"import asyncio\n{HEAD}")
+        pbal = await site(lab, chain="")
+        said = await pbal.say("SET site.plugins = rule")
+        assert said.startswith("ERROR: ") and "plugin 'rule', " in said and "rule.py:8" in said, said
+        assert "oh" in said or "SystemExit: 3" in said or "CancelledError" in said
+        assert not pbal.world.service("site").plugins and "plugins" not in await pbal.say("dumpconfig")
+        assert pbal.counts["plugin_errors"] >= 1
+        assert (await pbal.ask("site", get())).body == b"a page"
+        assert not any(record.exc_info for record in caplog.records)
+
+    run()
+
+
+@lab
+async def test_a_chain_that_one_refuses_stays_as_it_was(lab: Lab) -> None:
+    """`stays` refuses to be with `rule`: rule is closed again, and who was there serves on."""
+    plugin(lab, HOOK, "def rule(self, exchange):", "|exchange.respond(403, (), b'no')", "|return Verdict.TAKEN", "def close(self):",
+           "|self.counts['rules_closed'] += 1")  # fmt: skip
+    (lab.folder / "rule.py").rename(lab.folder / "other.py")
+    plugin(lab, "def check(self):", "|if len(self.service['plugins']) > 1:", "||raise ConfigError('alone or not at all')",
+           HOOK, "def look(self, exchange):", "|exchange.respond(200, (), b'alone')", "|return Verdict.TAKEN",
+           head=HEAD.replace("import ", "import ConfigError, "))  # fmt: skip
+    pbal = await site(lab, load="LOAD rule\n        LOAD other")
+    pbal.counts["rules_closed"] = 0
+    for chain in ("rule other", "other rule"):
+        assert "alone or not at all" in await pbal.say(f"SET site.plugins = {chain}")
+        assert (await pbal.ask("site", get())).body == b"alone"
+        assert [name for name, _ in pbal.world.service("site").plugins] == ["rule"]
+    assert pbal.counts["rules_closed"] == 2
+    assert await pbal.say("SET site.plugins = other") == "OK"
+    assert (await pbal.ask("site", get())).status == 403
+
+
+@lab
+async def test_a_setting_that_a_plugin_fails_at_keeps_its_value(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    plugin(lab, "def changed(self, tunable):", "|raise SystemExit(tunable)")
+    pbal = await site(lab)
+    before = await pbal.say("dumpconfig")
+    for _ in range(3):
+        assert "plugin 'rule', changed(): SystemExit: idle_timeout (rule.py:6)" in await pbal.say("SET site.idle_timeout = 7s")
+    assert await pbal.say("dumpconfig") == before
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@lab
+async def test_a_dumpconfig_that_fails_is_said_in_its_place(lab: Lab) -> None:
+    plugin(lab, "def dumpconfig(self):", "|raise KeyError('oh')")
+    pbal = await site(lab)
+    assert "# plugin 'rule', dumpconfig(): KeyError: 'oh' (rule.py:6): its statements are missing here" in await pbal.say("dumpconfig")
+    assert pbal.counts["plugin_errors"] == 1
+
+
+@lab
+async def test_a_statement_of_a_plugin_that_fails_is_one_line_with_its_place(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    plugin(
+        lab,
+        "commands = (rule,)",
+        head="from pbal.api import Plugin\n\n\ndef rule(session):\n    raise KeyError('oh')\n\n\nclass Rule(Plugin):\n",
+    )
+    (lab.folder / "rule.lark").write_text('%extend statement: rule\n\nrule: "RULE"i\n')
+    pbal = await site(lab)
+    assert (await pbal.say("RULE")).startswith("ERROR: plugin 'rule', statement rule: KeyError: 'oh' (rule.py:5)")
+    assert pbal.counts["plugin_errors"] == 1
+    assert not any(record.exc_info for record in caplog.records)
