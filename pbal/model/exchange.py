@@ -209,7 +209,7 @@ class Exchange:
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "body_complete", "body_limit", "client_end", "home", "hops", "owner", "received", "record", "request",
+        "_address", "_body", "_body_limit", "body_complete", "client_end", "home", "hops", "owner", "received", "record", "request",
         "service", "sink", "stage", "started", "status", "stream",
     )  # fmt: skip
 
@@ -222,8 +222,7 @@ class Exchange:
         self.sink: Sink | None = None
         self.started = now
         self.body_complete = request.framing == 0
-        self.body_limit: int | None = None
-        """Most bytes of body; a longer one is answered 413. None: the service's max_body. A plugin may lower it."""
+        self._body_limit: int | None = None
         self.received = 0
         """Octets of body that came so far."""
         self.client_end = 0.0
@@ -281,6 +280,17 @@ class Exchange:
             trust = self.service.trust if self.service.trust.believes(peer) else self.home.trust
             self._address = peer if forwarded is None else trust.client_address(peer, forwarded)
         return self._address
+
+    @property
+    def body_limit(self) -> int | None:
+        """Most bytes of body; a longer one is answered 413. None: the service's max_body; 0: no limit. A plugin may set it."""
+        return self._body_limit
+
+    @body_limit.setter
+    def body_limit(self, limit: int | None) -> None:
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise ValueError(f"body_limit is a number of bytes or None, not {limit!r:.60}")
+        self._body_limit = limit
 
     def set_field(self, name: bytes, value: bytes | None) -> None:
         """Change a field of the request for everything after this hook. It replaces all fields of that name; None removes them.

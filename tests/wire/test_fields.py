@@ -183,6 +183,22 @@ def test_a_plugin_that_adds_framing_to_a_response_adds_nothing(role: str, name: 
     run()
 
 
+@pytest.mark.parametrize("role", ["reverse_proxy", "web_server"])
+@pytest.mark.parametrize("made", ["iter({})", "(field for field in {})", "tuple({})", "dict({}).items()"])
+def test_headers_that_a_hook_leaves_as_an_iterator_are_all_sent(role: str, made: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        fields = made.format("[*response.headers, (b'X-One', b'1'), (b'X-Two', b'2')]")
+        plugin(lab, "@hook.modify_response_headers", "def rule(self, exchange, response):", f"|response.headers = {fields}")
+        pbal = await site(lab, role)
+        for _ in range(2):
+            answer = await pbal.ask("site", get("/page"))
+            assert answer.status == 200 and answer.body == b"a page"
+            assert answer.fields["x-one"] == "1" and answer.fields["x-two"] == "2"
+
+    run()
+
+
 @lab
 async def test_hooks_do_not_see_what_frames_a_response(lab: Lab) -> None:
     plugin(lab, *MODIFY, "|response.headers.append((b'X-Seen', b' '.join(name for name, _ in response.headers)))")

@@ -360,3 +360,15 @@ async def test_a_statement_of_a_plugin_that_fails_is_one_line_with_its_place(lab
     assert (await pbal.say("RULE")).startswith("ERROR: plugin 'rule', statement rule: KeyError: 'oh' (rule.py:5)")
     assert pbal.counts["plugin_errors"] == 1
     assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("limit", ["'10'", "-1", "2.5", "[]", "b'10'"])
+@lab
+async def test_a_body_limit_that_is_none_is_a_fault_of_who_sets_it(lab: Lab, limit: str) -> None:
+    plugin(lab, HOOK, "def rule(self, exchange):", f"|exchange.body_limit = {limit}", "|return Verdict.PASS")
+    pbal = await site(lab)
+    for framing in ("Content-Length: 3", "Transfer-Encoding: chunked"):
+        reader, writer = await pbal.connect("site")
+        writer.write(get("/page", framing))
+        assert (await read_response(reader)).status == 500
+    assert pbal.counts["plugin_errors"] == 2
