@@ -209,6 +209,9 @@ class Answering(Wire):
             self.deadline = inf
             if self.reader is not None and self.reader.buffered == 0:
                 self.reader = None  # and with it what it remembers of the head
+            if self.flags & HALF_CLOSED:  # while whoever parks it was waiting for something: it has gone, as in eof_received
+                self.state = CLOSED
+                self.home.world.pace.leave(self._close)
         return self
 
     def withdraw(self, exchange: Exchange, record: Parked) -> bool:

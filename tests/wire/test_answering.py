@@ -744,6 +744,31 @@ def test_an_upload_that_was_parked_has_its_answer_though_its_body_still_comes(ve
     run()
 
 
+@pytest.mark.parametrize("role", ["reverse_proxy", "web_server"])
+@lab
+async def test_who_is_parked_after_it_has_sent_its_end_is_gone(lab: Lab, role: str) -> None:
+    """The plugin waited for something before it parked, and the end came meanwhile."""
+    plugin(
+        lab, *KEEPER, "def wait(self, exchange):", "|record = Record(self)", "|record.client = exchange.park(record)", "|return record",
+        "ended = []", head=RECORD,
+    )  # fmt: skip
+    pbal, _ = await site(lab, role, "SET half_close_timeout = 0")
+    reader, writer = await pbal.connect("site")
+    writer.write(get("/keep") + get("/keep"))
+    exchange = await kept(pbal)
+    writer.write_eof()
+    (connection,) = pbal.world.clients
+    await until(lambda: connection.half_closed, "its end to be seen")
+    exchange.respond(200, (), b"first")
+    assert (await read_response(reader)).body == b"first"
+    rule = pbal.plugin("site", "acting")
+    record = rule.wait(await kept(pbal, 2))
+    assert not record.client.answer(record, 200, (), b"to nobody", None)
+    assert await reader.read() == b""
+    await until(lambda: rule.ended == [record], "its record to be told")
+    await pbal.until("clients", 0)
+
+
 @lab
 async def test_a_request_kept_over_a_reload_and_a_disable_is_answered_once(lab: Lab) -> None:
     plugin(lab, *KEEPER)
