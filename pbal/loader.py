@@ -40,6 +40,9 @@ IMPORT_LIMIT = 30.0
 """Seconds an import may take live. A module that loads a model or asks a database is done by then; one that hangs would
 keep every LOAD and RELOAD after it waiting."""
 
+QUIESCE_LIMIT = 30.0
+"""Seconds a plugin may wait before a RELOAD. One that waits for ever would keep every LOAD and RELOAD after it waiting."""
+
 _serials = itertools.count(1)
 _turns: WeakKeyDictionary[World, asyncio.Lock] = WeakKeyDictionary()
 
@@ -259,7 +262,7 @@ async def reload(world: World, statements: Statements, name: str) -> LoadedPlugi
         try:
             prepared = await statements.prepare(new)
             for _, instance in world.instances(old.name):
-                await instance.quiesce()
+                await _quiesce(instance)
             # From here to the swap nothing waits.
             undo.remember()
             _swap_tunables(world, old, new)
@@ -282,6 +285,17 @@ async def reload(world: World, statements: Statements, name: str) -> LoadedPlugi
         garbage.collect_soon(world, old.frozen)
         log.info("plugin %s: generation %d serves", new.name, new.generation)
         return new
+
+
+async def _quiesce(instance: Plugin) -> None:
+    """Raises: what quiesce() raises, or ConfigError after QUIESCE_LIMIT."""
+    try:
+        async with asyncio.timeout(QUIESCE_LIMIT) as limit:
+            await instance.quiesce()
+    except TimeoutError:
+        if limit.expired():
+            raise ConfigError(f"quiesce() of the old one did not end within {QUIESCE_LIMIT:g} s") from None
+        raise
 
 
 def _reason(error: BaseException, new: LoadedPlugin) -> str:

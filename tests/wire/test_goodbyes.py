@@ -309,7 +309,7 @@ async def test_a_tunnel_is_exempt(lab: Lab) -> None:
 # -- gone -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("when", ["asked", "behind a pipelined one", "uploading", "answering", "in a tunnel"])
+@pytest.mark.parametrize("when", ["asked", "behind a pipelined one", "uploading", "answering", "in a tunnel", "right after its end"])
 def test_a_reset_ends_the_request_to_the_node_at_once(when: str) -> None:
     @lab
     async def run(lab: Lab) -> None:
@@ -327,6 +327,8 @@ def test_a_reset_ends_the_request_to_the_node_at_once(when: str) -> None:
             await client.reader.readuntil(b"\r\n\r\n")
         elif when == "uploading":
             assert await node.reader.readexactly(3) == b"abc"
+        elif when == "right after its end":
+            client.writer.write_eof()
         client.reset()
         assert await node.gone() == b""
         await pbal.until("clients", 0)

@@ -372,3 +372,46 @@ async def test_a_body_limit_that_is_none_is_a_fault_of_who_sets_it(lab: Lab, lim
         writer.write(get("/page", framing))
         assert (await read_response(reader)).status == 500
     assert pbal.counts["plugin_errors"] == 2
+
+
+@lab
+async def test_a_quiesce_that_never_ends_refuses_the_reload_and_holds_up_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pbal.loader.QUIESCE_LIMIT", 0.05)
+    plugin(lab, HOOK, "def rule(self, exchange):", "|exchange.respond(200, (), b'old')", "|return Verdict.TAKEN",
+           "async def quiesce(self):", "|await asyncio.Event().wait()", head=f"import asyncio\n{HEAD}")  # fmt: skip
+    pbal = await site(lab)
+    reloading = asyncio.create_task(pbal.say("RELOAD rule"))
+    assert await pbal.say("LOAD vpaths") == "OK"
+    assert "the old one serves on: quiesce() of the old one did not end within 0.05 s" in await reloading
+    assert (await pbal.ask("site", get())).body == b"old"
+
+
+@lab
+async def test_an_upload_streams_past_poll_where_it_is_neither_poll_nor_publish(lab: Lab) -> None:
+    came = asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\nfirst")
+        came.set()
+        await reader.readexactly(6)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    origin = await lab.origin(app)
+    pbal = await lab.pbal(f"""
+        LOAD poll
+        CREATE POOL app
+          POOL app ADD {origin.address}
+        CREATE SERVICE site
+          SET role             = reverse_proxy
+          SET listen           = 127.0.0.1:0
+          SET pool             = app
+          SET plugins          = poll
+          SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
+          SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
+        ENABLE site
+    """)
+    reader, writer = await pbal.connect("site")
+    writer.write(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\nfirst")
+    await asyncio.wait_for(came.wait(), 10)
+    writer.write(b"second")
+    assert (await read_response(reader)).status == 200
