@@ -222,8 +222,7 @@ async def load(world: World, statements: Statements, name: str) -> LoadedPlugin:
             try:
                 prepared = await statements.prepare(loaded)
             except (Exception, asyncio.CancelledError):
-                for tunable in loaded.plugin_class.tunables:
-                    world.tunables.pop(tunable.name, None)
+                _forget_tunables(world, loaded)
                 raise
         except (Exception, asyncio.CancelledError):
             forget(loaded.module)
@@ -234,6 +233,16 @@ async def load(world: World, statements: Statements, name: str) -> LoadedPlugin:
         return loaded
 
 
+def _forget_tunables(world: World, loaded: LoadedPlugin) -> None:
+    """A plugin's tunables go, with what was set of them, meanwhile perhaps on another console."""
+    for tunable in loaded.plugin_class.tunables:
+        world.tunables.pop(tunable.name, None)
+        world.defaults.pop(tunable.name, None)
+        for service in world.services.values():
+            service.values.pop(tunable.name, None)
+            service.explicit.pop(tunable.name, None)
+
+
 async def unload(world: World, statements: Statements, name: str) -> None:
     """UNLOAD. Raises: UnknownName, or ConfigError while a service uses it."""
     async with _turn(world):
@@ -242,11 +251,7 @@ async def unload(world: World, statements: Statements, name: str) -> None:
         if users:
             raise ConfigError(f"plugin '{loaded.name}' is used by {', '.join(users)}", about=name)
         del world.plugins[loaded.name]
-        for tunable in loaded.plugin_class.tunables:
-            world.tunables.pop(tunable.name, None)
-            for service in world.services.values():
-                service.values.pop(tunable.name, None)
-                service.explicit.pop(tunable.name, None)
+        _forget_tunables(world, loaded)
         statements.uninstall(loaded.name)
         forget(loaded.module)
         if world.runtime is not None:

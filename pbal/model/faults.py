@@ -100,14 +100,14 @@ def call_back(world: "World", call: Callable[[], object]) -> None:
         report(world, plugin, f"{getattr(call, '__name__', 'a callback')}()", error, generation)
 
 
-def asked(world: "World", plugin: str, call: Callable[..., object], *args: object) -> None:
+def asked(world: "World", plugin: str, call: Callable[..., object], *args: object, name: str = "") -> None:
     """Call a method of a plugin that may refuse a statement. A fault refuses it, too, in one line. Raises: ConfigError."""
     try:
         call(*args)
     except (ConfigError, CommandError):
         raise
     except CAUGHT as error:
-        what = f"{getattr(call, '__name__', 'a method')}()"
+        what = f"{name or getattr(call, '__name__', 'a method')}()"
         report(world, plugin, what, error)
         raise refusal(world, plugin, what, error) from error
 

@@ -244,7 +244,7 @@ class Service:
                 about=name,
             )
         made: list[Plugin] = []
-        asked(self.world, name, lambda: made.append(loaded.plugin_class(self, self.world)))
+        asked(self.world, name, lambda: made.append(loaded.plugin_class(self, self.world)), name="__init__")
         return made[0]
 
     def replace_chain(self, chain: list[tuple[str, Plugin]]) -> None:

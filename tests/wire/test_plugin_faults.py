@@ -299,7 +299,7 @@ def test_a_fault_in_a_statement_refuses_it_whole_in_one_line(method: str, what: 
         plugin(lab, f"def {method}:", "|raise_it = True", f"|{what}", head=f"import asyncio\n{HEAD}")
         pbal = await site(lab, chain="")
         said = await pbal.say("SET site.plugins = rule")
-        assert said.startswith("ERROR: ") and "plugin 'rule', " in said and "rule.py:8" in said, said
+        assert said.startswith("ERROR: ") and f"plugin 'rule', {method.partition('(')[0]}(): " in said and "rule.py:8" in said, said
         assert "oh" in said or "SystemExit: 3" in said or "CancelledError" in said
         assert not pbal.world.service("site").plugins and "plugins" not in await pbal.say("dumpconfig")
         assert pbal.counts["plugin_errors"] >= 1
@@ -415,3 +415,16 @@ async def test_an_upload_streams_past_poll_where_it_is_neither_poll_nor_publish(
     await asyncio.wait_for(came.wait(), 10)
     writer.write(b"second")
     assert (await read_response(reader)).status == 200
+
+
+@lab
+async def test_what_was_set_of_a_plugin_goes_with_it(lab: Lab) -> None:
+    head = HEAD.replace("import ", "import INT, Tunable, ")
+    plugin(lab, "tunables = (Tunable('rule_size', INT, default='1', summary='A size.'),)", head=head)
+    pbal = await site(lab, chain="")
+    before = (await pbal.say("dumpconfig")).replace("LOAD rule\n", "")
+    for statement in ("SET site.rule_size = 7", "DEFAULT rule_size = 8"):
+        assert await pbal.say(statement) == "OK"
+    assert (await pbal.say("dumpconfig")).count("rule_size") == 2
+    assert await pbal.say("UNLOAD rule") == "OK"
+    assert await pbal.say("dumpconfig") == before
