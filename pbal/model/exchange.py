@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from pbal.http1.encoder import FRAMING_FIELDS, IllegalField, render_fields
 from pbal.http1.events import RequestHead, ResponseHead, canonical
+from pbal.http1.paths import plain
 from pbal.http1.reader import is_host
 from pbal.model.errors import AnswerRefused, ConfigError
 from pbal.model.faults import guarded
@@ -248,6 +249,15 @@ class Exchange:
     def path(self) -> bytes:
         """The raw path, undecoded, without the query."""
         return self.request.path
+
+    @property
+    def plain_path(self) -> bytes:
+        """The path as whoever serves it reads it, for rules about who may see what: /%61dmin, //admin and /x/../admin are /admin.
+
+        Escapes of visible ASCII characters are decoded (those of %, ? and # stay), doubled slashes are one, and the segments . and
+        .. are resolved. The request goes on with `path`, as it was sent.
+        """
+        return plain(self.request.path)
 
     @property
     def scheme(self) -> bytes:

@@ -9,6 +9,7 @@ import logging
 import re
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +35,11 @@ def module_name(plugin: str, generation: int, serial: int) -> str:
 
 
 def author(made: object) -> tuple[str, int]:
-    """Plugin and generation whose module defines a function, or an object's class; "" and 0 where that is no plugin."""
+    """Plugin and generation whose module defines a function, what a partial calls, or an object's class."""
+    while isinstance(made, partial):
+        made = made.func
     match = _MODULES.match(getattr(made, "__module__", None) or "")
-    return (match[1], int(match[2])) if match else ("", 0)
+    return (match[1], int(match[2])) if match else ("unknown", 0)
 
 
 def place_in(error: BaseException, path: str) -> str:

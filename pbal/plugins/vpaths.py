@@ -22,29 +22,6 @@ from typing import Any
 
 from pbal.api import OK, CommandError, ConfigError, Exchange, Plugin, Reply, Service, Verdict, hook
 
-_ESCAPED = re.compile(rb"%(2[1246-9a-eA-E]|2[fF]|3[0-9a-eA-E]|[4-6][0-9a-fA-F]|7[0-9a-eA-E])")
-"""An escape of a visible character. Those of `%`, `?` and `#` mean something else than the character; one of a blank or of what is
-not ASCII can be written in no other way."""
-
-
-def understood(path: bytes) -> bytes:
-    """A path as whoever serves it reads it (RFC 3986 section 6.2.2): visible characters plain, no doubled slash, no dot segment."""
-    if b"%" in path:
-        path = _ESCAPED.sub(lambda escape: bytes([int(escape[1], 16)]), path)
-    if b"//" not in path and b"/." not in path:
-        return path
-    kept: list[bytes] = []
-    *segments, last = path.split(b"/")
-    for segment in segments:
-        if segment == b"..":
-            del kept[-1:]
-        elif segment and segment != b".":
-            kept.append(segment)
-    if last == b"..":
-        del kept[-1:]
-    kept.append(b"" if last in (b".", b"..") else last)
-    return b"/" + b"/".join(kept)
-
 
 def vpath(session: Any, regex: str, service: Service, selector: Service | None = None) -> Reply:
     """Send requests to a service if a regular expression matches somewhere in their target (path and query).
@@ -84,7 +61,7 @@ class Vpaths(Plugin):
         request = exchange.request
         target = request.target
         if request.path.startswith(b"/"):  # in absolute form, too
-            target = understood(request.path) + (b"?" + request.query if request.query else b"")
+            target = exchange.plain_path + (b"?" + request.query if request.query else b"")
         for pattern, name in self.rules:
             if pattern.search(target):
                 service = self.world.services.get(name.lower())
