@@ -378,8 +378,10 @@ class Exchange:
     def park(self, record: Parked) -> Waiting:
         """Let the client wait under `record`. Returns the object to answer it on. Do not use the exchange after this.
 
-        Raises: AnswerRefused.
+        Raises: AnswerRefused; TypeError for a record without gone().
         """
+        if not callable(getattr(record, "gone", None)):
+            raise TypeError(f"a record to park under has a method gone(): {record!r:.100} has none")
         self.enter(PARKED)
         self.record = record
         if self._body is not None:

@@ -682,6 +682,19 @@ async def test_a_selector_that_names_a_console_is_an_error_of_that_request(lab: 
     assert (await read_response(reader)).status == (200 if answer.startswith("ERROR") else 500)
 
 
+@pytest.mark.parametrize("record", ["None", "'me'", "self", "object()"])
+@lab
+async def test_who_parks_under_what_cannot_be_told_of_the_end_has_failed(lab: Lab, record: str) -> None:
+    plugin(lab, START, "def rule(self, exchange):", "|if exchange.path == b'/page':", "||return Verdict.PASS",
+           f"|exchange.park({record})", "|return Verdict.TAKEN")  # fmt: skip
+    pbal, _ = await site(lab)
+    reader, writer = await pbal.connect("site")
+    writer.write(get("/park"))
+    assert (await read_response(reader)).status == 500
+    assert pbal.counts["plugin_errors"] == 1
+    await nothing_more(reader, writer)
+
+
 @lab
 async def test_a_record_whose_end_fails_costs_nobody_an_answer(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     plugin(
