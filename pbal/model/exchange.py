@@ -380,7 +380,7 @@ class Exchange:
 
         Raises: AnswerRefused; TypeError for a record without gone().
         """
-        if not callable(getattr(record, "gone", None)):
+        if PARKED in EDGES[self.stage] and not callable(getattr(record, "gone", None)):
             raise TypeError(f"a record to park under has a method gone(): {record!r:.100} has none")
         self.enter(PARKED)
         self.record = record
