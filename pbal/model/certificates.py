@@ -108,7 +108,7 @@ class Certificates:
         if name:
             connection.server_name = name  # type: ignore[union-attr]  # an SSLObject is a plain object, and keeps it for secured.py
             group = self.covering(name.lower().removesuffix("."))
-            if group is not None:
+            if group is not None and group.context is not connection.context:
                 connection.context = group.context
 
     def changed(self) -> bool:
@@ -285,6 +285,7 @@ def _context(values: dict[str, Any], warnings: list[str]) -> ssl.SSLContext:
     else:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(PROTOCOLS)
+    context.num_tickets = 1  # a client that comes back gets its next one then
     if values["ssl_cipher_list"]:
         context.set_ciphers(strong_ciphers(values["ssl_cipher_list"], warnings))
     mode = values["ssl_verify_mode"]

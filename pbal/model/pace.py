@@ -18,7 +18,7 @@ SLICE: Final = 32
 """Requests begun, or connections closed, in one turn: about one millisecond."""
 NEWCOMERS: Final = 8
 """How many of the requests are of newcomers, if so many wait."""
-HANDSHAKES: Final = 2
+HANDSHAKES: Final = 4
 """Steps of handshakes of TLS in one turn: one that signs costs half a millisecond."""
 
 Call = Callable[[], None]
@@ -33,6 +33,8 @@ class Pace:
         self._leaving: deque[Call] = deque()
         self._shaking: deque[Call] = deque()
         self._scheduled = False
+        self._shaken = 0
+        """Steps of handshakes since a turn was last asked for. Above HANDSHAKES: wait."""
         self.begun = 0
         """Requests begun without waiting, since a turn was last asked for. Above SLICE: wait."""
 
@@ -47,7 +49,11 @@ class Pace:
         self._schedule()
 
     def shake(self, step: Call) -> None:
-        """Go on with a handshake of TLS when its turn comes."""
+        """Go on with a handshake of TLS: now, or when its turn comes."""
+        self._shaken += 1
+        if self._shaken <= HANDSHAKES:
+            step()
+            return
         self._shaking.append(step)
         self._schedule()
 
@@ -69,6 +75,8 @@ class Pace:
         finally:  # one that fails ends no other's turn
             if not known and not new:
                 self.begun = 0
+            if not shaking:
+                self._shaken = 0
             if known or new or leaving or shaking:
                 self._schedule()
 
