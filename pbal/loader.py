@@ -40,6 +40,9 @@ IMPORT_LIMIT = 30.0
 """Seconds an import may take live. A module that loads a model or asks a database is done by then; one that hangs would
 keep every LOAD and RELOAD after it waiting."""
 
+QUIESCE_LIMIT = 30.0
+"""Seconds a plugin may wait before a RELOAD. One that waits for ever would keep every LOAD and RELOAD after it waiting."""
+
 _serials = itertools.count(1)
 _turns: WeakKeyDictionary[World, asyncio.Lock] = WeakKeyDictionary()
 
@@ -131,7 +134,7 @@ def _read(folders: list[str], name: str, generation: int) -> LoadedPlugin:
     """Import and check one generation. May run in a thread: asks and changes no World. Raises: ConfigError."""
     path = find(name, [Path(folder) for folder in folders])
     name = (path.parent if path.name == "__init__.py" else path.with_suffix("")).name.lower()
-    module_name = f"pbal_loaded_{name}_{generation}_{next(_serials)}"
+    module_name = faults.module_name(name, generation, next(_serials))
     module = _import(path, module_name)
     try:
         plugin_class = _plugin_class(module, name)
@@ -219,8 +222,7 @@ async def load(world: World, statements: Statements, name: str) -> LoadedPlugin:
             try:
                 prepared = await statements.prepare(loaded)
             except (Exception, asyncio.CancelledError):
-                for tunable in loaded.plugin_class.tunables:
-                    world.tunables.pop(tunable.name, None)
+                _forget_tunables(world, loaded)
                 raise
         except (Exception, asyncio.CancelledError):
             forget(loaded.module)
@@ -231,6 +233,16 @@ async def load(world: World, statements: Statements, name: str) -> LoadedPlugin:
         return loaded
 
 
+def _forget_tunables(world: World, loaded: LoadedPlugin) -> None:
+    """A plugin's tunables go, with what was set of them, meanwhile perhaps on another console."""
+    for tunable in loaded.plugin_class.tunables:
+        world.tunables.pop(tunable.name, None)
+        world.defaults.pop(tunable.name, None)
+        for service in world.services.values():
+            service.values.pop(tunable.name, None)
+            service.explicit.pop(tunable.name, None)
+
+
 async def unload(world: World, statements: Statements, name: str) -> None:
     """UNLOAD. Raises: UnknownName, or ConfigError while a service uses it."""
     async with _turn(world):
@@ -239,11 +251,7 @@ async def unload(world: World, statements: Statements, name: str) -> None:
         if users:
             raise ConfigError(f"plugin '{loaded.name}' is used by {', '.join(users)}", about=name)
         del world.plugins[loaded.name]
-        for tunable in loaded.plugin_class.tunables:
-            world.tunables.pop(tunable.name, None)
-            for service in world.services.values():
-                service.values.pop(tunable.name, None)
-                service.explicit.pop(tunable.name, None)
+        _forget_tunables(world, loaded)
         statements.uninstall(loaded.name)
         forget(loaded.module)
         if world.runtime is not None:
@@ -259,7 +267,7 @@ async def reload(world: World, statements: Statements, name: str) -> LoadedPlugi
         try:
             prepared = await statements.prepare(new)
             for _, instance in world.instances(old.name):
-                await instance.quiesce()
+                await _quiesce(instance)
             # From here to the swap nothing waits.
             undo.remember()
             _swap_tunables(world, old, new)
@@ -268,7 +276,7 @@ async def reload(world: World, statements: Statements, name: str) -> LoadedPlugi
         except faults.CAUGHT as error:
             undo.all()
             forget(new.module)
-            if isinstance(error, asyncio.CancelledError):
+            if isinstance(error, asyncio.CancelledError | GeneratorExit):
                 raise
             raise ConfigError(f"plugin '{old.name}' is not reloaded, the old one serves on: {_reason(error, new)}") from error
         new.errors = old.errors
@@ -282,6 +290,17 @@ async def reload(world: World, statements: Statements, name: str) -> LoadedPlugi
         garbage.collect_soon(world, old.frozen)
         log.info("plugin %s: generation %d serves", new.name, new.generation)
         return new
+
+
+async def _quiesce(instance: Plugin) -> None:
+    """Raises: what quiesce() raises, or ConfigError after QUIESCE_LIMIT."""
+    try:
+        async with asyncio.timeout(QUIESCE_LIMIT) as limit:
+            await instance.quiesce()
+    except TimeoutError:
+        if limit.expired():
+            raise ConfigError(f"quiesce() of the old one did not end within {QUIESCE_LIMIT:g} s") from None
+        raise
 
 
 def _reason(error: BaseException, new: LoadedPlugin) -> str:

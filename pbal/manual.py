@@ -281,8 +281,8 @@ class Statements:
 
 _LIFE = ("check", "open", "changed", "wants_body", "quiesce", "carry", "resume", "adopt", "close", "service_disabled", "dumpconfig")
 _EXCHANGE = (
-    "stream", "home", "service", "request", "body_limit", "stage", "method", "path", "client_address", "believed", "set_field", "read_body",
-    "body_size", "answered", "respond", "park", "hand_to",
+    "stream", "home", "service", "request", "body_limit", "stage", "method", "path", "plain_path", "client_address", "believed",
+    "set_field", "read_body", "body_size", "answered", "respond", "park", "hand_to",
 )  # fmt: skip
 _HEAD = ("minor", "headers", "block", "fields", "framing", "keep_alive", "underscores")
 _REQUEST = ("method", "target", "path", "query", "host", "expect_continue", "upgrade")

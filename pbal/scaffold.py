@@ -27,7 +27,7 @@ class {class_name}(Plugin):
 
     @hook.start_http_request
     def refuse(self, exchange: Exchange) -> Verdict:
-        if not exchange.path.startswith(self.service["{name}"].encode()):
+        if not exchange.plain_path.startswith(self.service["{name}"].encode()):
             return Verdict.PASS
         self.counts["{name}_refused"] += 1
         exchange.respond(403, (), b"Not for you.\\n")

@@ -48,6 +48,7 @@ def example(hook: str, folder: Path) -> Iterator[Running]:
 def test_the_example_of_start_http_request(tmp_path: Path) -> None:
     with example("start_http_request", tmp_path) as pbal:
         assert (pbal.get("site", "/coffee/black").status, pbal.get("site", "/page").body) == (418, b"a page")
+        assert {pbal.get("site", path).status for path in ("/%63offee", "//coffee", "/x/..//%2E/coffee")} == {418}
 
 
 def test_the_example_of_proxy_read_request(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from pbal import __version__, build
 from pbal.commands.session import Session
 from pbal.lang.parser import quoted
+from pbal.model import faults
 from pbal.model.pool import Node, Pool
 from pbal.model.service import Service
 from pbal.observe.memory import resident_bytes
@@ -346,8 +347,12 @@ def _pool_lines(pool: Pool) -> Iterator[str]:
 def _late_lines(service: Service) -> Iterator[str]:
     """What names other services, so that all of them have to be there first."""
     late = [f"SET {service.name} default_service = {service['default_service']}"] if service["default_service"] else []
-    for _, plugin in service.plugins:
-        late += plugin.dumpconfig()
+    for name, plugin in service.plugins:
+        try:
+            late += plugin.dumpconfig()
+        except faults.CAUGHT as error:
+            faults.report(service.world, name, "dumpconfig()", error)
+            late.append(f"# {faults.refusal(service.world, name, 'dumpconfig()', error).message}: its statements are missing here")
     if late:
         yield f"USE {service.name}"
         yield from (f"  {line}" for line in late)

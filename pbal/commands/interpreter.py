@@ -21,6 +21,7 @@ from pbal.commands.session import Session
 from pbal.lang.ast import Statement
 from pbal.lang.mistakes import Mistake, did_you_mean, positioned
 from pbal.lang.parser import GrammarMistake, Language
+from pbal.model import faults
 from pbal.model.errors import ConfigError
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CORE_COMMANDS, CommandError, Registry, Reply
@@ -69,6 +70,8 @@ class Interpreter:
                 result = await result
             except (CommandError, ConfigError) as error:
                 raise self._mistake(error, statement) from error
+            except Exception as error:
+                raise self._fault(error, statement) from error
         return result, statement.json
 
     def _call(self, session: Session, statement: Statement) -> Any:
@@ -77,6 +80,17 @@ class Interpreter:
             return function(session, **arguments)
         except (CommandError, ConfigError) as error:
             raise self._mistake(error, statement) from error
+        except faults.CAUGHT as error:
+            raise self._fault(error, statement) from error
+
+    def _fault(self, error: BaseException, statement: Statement) -> BaseException:
+        """What a handler of a plugin's statement raised, as a mistake that names it; what one of ours did, as it is."""
+        plugin = self.registry.owners.get(statement.rule, "")
+        if plugin not in self.world.plugins:
+            return error
+        what = f"statement {statement.rule}"
+        faults.report(self.world, plugin, what, error)
+        return self._mistake(faults.refusal(self.world, plugin, what, error), statement)
 
     def _mistake(self, error: CommandError | ConfigError, statement: Statement) -> Mistake:
         if isinstance(error, ConfigError):

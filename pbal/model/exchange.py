@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from pbal.http1.encoder import FRAMING_FIELDS, IllegalField, render_fields
 from pbal.http1.events import RequestHead, ResponseHead, canonical
+from pbal.http1.paths import plain
 from pbal.http1.reader import is_host
 from pbal.model.errors import AnswerRefused, ConfigError
 from pbal.model.faults import guarded
@@ -209,8 +210,8 @@ class Exchange:
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "body_complete", "body_limit", "home", "hops", "owner", "received", "record", "request", "service", "sink",
-        "stage", "started", "status", "stream",
+        "_address", "_body", "_body_limit", "body_complete", "client_end", "home", "hops", "owner", "received", "record", "request",
+        "service", "sink", "stage", "started", "status", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -222,10 +223,11 @@ class Exchange:
         self.sink: Sink | None = None
         self.started = now
         self.body_complete = request.framing == 0
-        self.body_limit: int | None = None
-        """Most bytes of body; a longer one is answered 413. None: the service's max_body. A plugin may lower it."""
+        self._body_limit: int | None = None
         self.received = 0
         """Octets of body that came so far."""
+        self.client_end = 0.0
+        """When its client had sent its end, while nothing was answered yet (clock time); 0 before."""
         self.hops = 0
         """Selectors passed through."""
         self.stage: str = NEW
@@ -247,6 +249,15 @@ class Exchange:
     def path(self) -> bytes:
         """The raw path, undecoded, without the query."""
         return self.request.path
+
+    @property
+    def plain_path(self) -> bytes:
+        """The path as whoever serves it reads it, for rules about who may see what: /%61dmin, //admin and /x/../admin are /admin.
+
+        Escapes of visible ASCII characters are decoded (those of %, ? and # stay), doubled slashes are one, and the segments . and
+        .. are resolved. The request goes on with `path`, as it was sent.
+        """
+        return plain(self.request.path)
 
     @property
     def scheme(self) -> bytes:
@@ -279,6 +290,17 @@ class Exchange:
             trust = self.service.trust if self.service.trust.believes(peer) else self.home.trust
             self._address = peer if forwarded is None else trust.client_address(peer, forwarded)
         return self._address
+
+    @property
+    def body_limit(self) -> int | None:
+        """Most bytes of body; a longer one is answered 413. None: the service's max_body; 0: no limit. A plugin may set it."""
+        return self._body_limit
+
+    @body_limit.setter
+    def body_limit(self, limit: int | None) -> None:
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise ValueError(f"body_limit is a number of bytes or None, not {limit!r:.60}")
+        self._body_limit = limit
 
     def set_field(self, name: bytes, value: bytes | None) -> None:
         """Change a field of the request for everything after this hook. It replaces all fields of that name; None removes them.
@@ -356,8 +378,10 @@ class Exchange:
     def park(self, record: Parked) -> Waiting:
         """Let the client wait under `record`. Returns the object to answer it on. Do not use the exchange after this.
 
-        Raises: AnswerRefused.
+        Raises: AnswerRefused; TypeError for a record without gone().
         """
+        if PARKED in EDGES[self.stage] and not callable(getattr(record, "gone", None)):
+            raise TypeError(f"a record to park under has a method gone(): {record!r:.100} has none")
         self.enter(PARKED)
         self.record = record
         if self._body is not None:

@@ -5,20 +5,41 @@ fault of a kind (plugin, generation, what was called, line) is logged at once; t
 with the next line (World.log_limited). The whole traceback is for log_level debug.
 """
 
-import asyncio
 import logging
+import re
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pbal.model.errors import ConfigError
+from pbal.schema.commands import CommandError
 
 if TYPE_CHECKING:
     from pbal.model.world import World
 
 log = logging.getLogger("pbal.plugins")
 
-CAUGHT = (Exception, SystemExit, asyncio.CancelledError)
-"""What a plugin may raise: sys.exit() in a hook ends the hook and not the server."""
+CAUGHT = (BaseException,)
+"""What a plugin may raise, which is anything: sys.exit() in a hook ends the hook and not the server. A real Ctrl-C is a signal with a
+handler of its own."""
+
+_MODULE = "pbal_loaded_{}_{}_{}"
+_MODULES = re.compile(r"pbal_loaded_(.+)_(\d+)_\d+(?:\.|$)")
+
+
+def module_name(plugin: str, generation: int, serial: int) -> str:
+    """What a generation of a plugin is imported as."""
+    return _MODULE.format(plugin, generation, serial)
+
+
+def author(made: object) -> tuple[str, int]:
+    """Plugin and generation whose module defines a function, what a partial calls, or an object's class."""
+    while isinstance(made, partial):
+        made = made.func
+    match = _MODULES.match(getattr(made, "__module__", None) or "")
+    return (match[1], int(match[2])) if match else ("unknown", 0)
 
 
 def place_in(error: BaseException, path: str) -> str:
@@ -71,3 +92,31 @@ def guarded(world: "World", plugin: str, call: Callable[[], object], generation:
         report(world, plugin, f"{getattr(call, '__name__', 'a method')}()", error, generation)
         return False
     return True
+
+
+def call_back(world: "World", call: Callable[[], object]) -> None:
+    """Call what a plugin gave the connection to be called; it must stop nobody. Who gave it is asked only if it raises."""
+    try:
+        call()
+    except CAUGHT as error:
+        plugin, generation = author(call)
+        report(world, plugin, f"{getattr(call, '__name__', 'a callback')}()", error, generation)
+
+
+def asked(world: "World", plugin: str, call: Callable[..., object], *args: object, name: str = "") -> None:
+    """Call a method of a plugin that may refuse a statement. A fault refuses it, too, in one line. Raises: ConfigError."""
+    try:
+        call(*args)
+    except (ConfigError, CommandError):
+        raise
+    except CAUGHT as error:
+        what = f"{name or getattr(call, '__name__', 'a method')}()"
+        report(world, plugin, what, error)
+        raise refusal(world, plugin, what, error) from error
+
+
+def refusal(world: "World", plugin: str, what: str, error: BaseException) -> ConfigError:
+    """What an operator is told whose statement met a fault of a plugin."""
+    loaded = world.plugins.get(plugin)
+    place = place_in(error, loaded.path) if loaded is not None else ""
+    return ConfigError(f"plugin '{plugin}', {what}: {describe(error)}{f' ({place})' if place else ''}")

@@ -63,7 +63,7 @@ HOOKS: dict[str, Hook] = {
             " now or later, and pbal reads and drops the rest of the body.",
             """
             def refuse_coffee(self, exchange: Exchange) -> Verdict:
-                if not exchange.path.startswith(b"/coffee"):
+                if not exchange.plain_path.startswith(b"/coffee"):
                     return Verdict.PASS
                 exchange.respond(418, (), b"a teapot\\n")
                 return Verdict.TAKEN

@@ -6,6 +6,7 @@ and never asks whether it was set. `explicit` remembers which were, and in what 
 
 import logging
 from abc import ABCMeta, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pbal.http1.events import RequestHead
@@ -13,7 +14,7 @@ from pbal.http1.reader import Limits
 from pbal.model.certificates import Certificates, backend_context, read
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
-from pbal.model.faults import guarded
+from pbal.model.faults import asked, guarded
 from pbal.model.hooks import Bound, HookTable, hooks_of
 from pbal.model.pace import Rate
 from pbal.model.plugin import Plugin
@@ -153,15 +154,16 @@ class Service:
             value = self.world.pool(value).name
         if name == "default_service" and value is not None:
             value = self.world.service(value).name
+        chain = self.plugins
         if name == "plugins":
             self._set_plugins(value)
         before, was_explicit = self.values.get(name), self.explicit.get(name)
         self.values[name], self.explicit[name] = value, text
         try:
-            for _, plugin in self.plugins:
+            for owner, plugin in self.plugins:
                 if self.opened:
-                    plugin.check()
-                    plugin.changed(name)
+                    asked(self.world, owner, plugin.check)
+                    asked(self.world, owner, plugin.changed, name)
             if name.startswith("ssl_backend"):
                 self._check_backend_tls()
             if name == "listen" and self.enabled and self.world.runtime is not None:
@@ -172,10 +174,12 @@ class Service:
                 del self.explicit[name]
             else:
                 self.explicit[name] = was_explicit
-            if self.opened:
-                for _, plugin in self.plugins:
-                    plugin.changed(name)
+            self._put_back(chain)
+            for owner, plugin in chain if self.opened else ():
+                with suppress(ConfigError):  # what refused the statement is told
+                    asked(self.world, owner, plugin.changed, name)
             raise
+        self._let_go(chain)
         if name in ("always_trusted", "trusted_upstream_proxies"):
             self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
         if self.handler is not None:
@@ -189,7 +193,7 @@ class Service:
         self.role = role
 
     def _set_plugins(self, names: tuple[str, ...]) -> None:
-        """Replace the chain. Plugins that stay keep their instance; a failure leaves the old chain."""
+        """Replace the chain. Plugins that stay keep their instance; a failure leaves the old chain. Those that go are open still."""
         if not self.role:
             raise ConfigError("SET role before plugins", about="plugins")
         wanted: list[str] = []
@@ -201,10 +205,19 @@ class Service:
         chain = [(name, current.get(name) or self._make(name)) for name in wanted]
         if self.opened:
             self._open([(name, plugin) for name, plugin in chain if name not in current], checked=False)
-        gone = [(name, plugin) for name, plugin in self.plugins if name not in wanted]
         self.replace_chain(chain)
-        for name, plugin in gone:
-            if self.opened:
+
+    def _put_back(self, chain: list[tuple[str, Plugin]]) -> None:
+        """The chain that was, after a statement that was refused."""
+        refused = self.plugins
+        if refused is not chain:
+            self.replace_chain(chain)
+            self._let_go(refused)
+
+    def _let_go(self, former: list[tuple[str, Plugin]]) -> None:
+        """Close the plugins of a former chain that are not in this one."""
+        for name, plugin in former if self.opened and former is not self.plugins else ():
+            if all(plugin is not other for _, other in self.plugins):
                 guarded(self.world, name, plugin.service_disabled)
                 guarded(self.world, name, plugin.close)
 
@@ -214,8 +227,8 @@ class Service:
         try:
             for name, plugin in plugins:
                 if not checked:
-                    plugin.check()
-                plugin.open()
+                    asked(self.world, name, plugin.check)
+                asked(self.world, name, plugin.open)
                 done.append((name, plugin))
         except Exception:
             for name, plugin in done:
@@ -230,7 +243,9 @@ class Service:
                 f"plugin '{name}' works on {' or '.join(sorted(roles))} services, and '{self.name}' is a {self.role}",
                 about=name,
             )
-        return loaded.plugin_class(self, self.world)
+        made: list[Plugin] = []
+        asked(self.world, name, lambda: made.append(loaded.plugin_class(self, self.world)), name="__init__")
+        return made[0]
 
     def replace_chain(self, chain: list[tuple[str, Plugin]]) -> None:
         """Swap the whole chain, hooks included, in one step."""
@@ -262,8 +277,8 @@ class Service:
         self._check_backend_tls()
         if self.role == "selector" and not self.hooks.select_service and self.values["default_service"] is None:
             raise ConfigError(f"selector '{self.name}' has no selector plugin (vhosts, vpaths) and no default_service", about=self.name)
-        for _, plugin in self.plugins:
-            plugin.check()
+        for name, plugin in self.plugins:
+            asked(self.world, name, plugin.check)
 
     def _check_backend_tls(self) -> None:
         """Refuse what TLS to nodes cannot be made with."""

@@ -17,6 +17,7 @@ from pbal.http1.events import UNTIL_CLOSE, ResponseHead
 from pbal.model.exchange import ANSWERING, UNSENDABLE, Exchange, Fields, OnLost, Parked
 from pbal.net.wire import (
     ADVANCING,
+    BODY_COMES,
     BODY_PAUSED,
     CHUNKS,
     CLOSED,
@@ -66,7 +67,7 @@ class Answering(Wire):
             raise
         self.record = None
         self._deliver(data, on_lost)
-        self._next(facts, True)
+        self._next(facts, not self.flags & BODY_COMES)
         return True
 
     def interim(self, head: ResponseHead, block: bytes) -> None:
@@ -201,13 +202,16 @@ class Answering(Wire):
         """See Stream."""
         self.record = record
         if self.exchange is exchange:
-            self.flags = self.flags & ~FACTS | self._facts(exchange)
+            self.flags = self.flags & ~FACTS | self._facts(exchange) | (0 if exchange.body_complete else BODY_COMES)
             self.exchange = None
             self.service = exchange.service
             self.state = PARKED_STATE
             self.deadline = inf
             if self.reader is not None and self.reader.buffered == 0:
                 self.reader = None  # and with it what it remembers of the head
+            if self.flags & HALF_CLOSED:  # while whoever parks it was waiting for something: it has gone, as in eof_received
+                self.state = CLOSED
+                self.home.world.pace.leave(self._close)
         return self
 
     def withdraw(self, exchange: Exchange, record: Parked) -> bool:

@@ -23,6 +23,7 @@ from pbal.http1.encoder import KEEP
 from pbal.http1.events import END, BadRequest, RequestHead
 from pbal.http1.reader import RequestReader
 from pbal.model.exchange import ANSWERING, Exchange
+from pbal.model.faults import call_back
 from pbal.model.pace import SLICE
 from pbal.net.answering import Answering
 from pbal.net.resets import was_reset
@@ -148,8 +149,13 @@ class ClientConnection(Answering):
             return False  # a body cut off
         self.flags |= HALF_CLOSED
         if exchange.stage is not ANSWERING:
-            self.deadline = self.home.world.clock.now() + (self.home.values["half_close_timeout"] or LOOK)
+            self._await_answer(exchange, self.home.world.clock.now())
         return True
+
+    def _await_answer(self, exchange: Exchange, now: float) -> None:
+        """The client has sent its end and its answer has not begun: half_close_timeout runs, with a look now and then."""
+        exchange.client_end = now
+        self.deadline = now + min(self.home.values["half_close_timeout"] or LOOK, LOOK)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = CLOSED
@@ -159,9 +165,9 @@ class ClientConnection(Answering):
         record, exchange, on_lost = self.record, self.exchange, self.on_lost
         self.record = self.exchange = self.on_lost = self.reader = None
         if on_lost is not None and (exc is not None or self.flags & ABORTED):  # else it closed when all was sent
-            on_lost()
+            call_back(world, on_lost)
         if record is not None:
-            record.gone()
+            call_back(world, record.gone)
         if exchange is not None:
             exchange.ended(False)
 
@@ -174,7 +180,9 @@ class ClientConnection(Answering):
             self.exchange.sink.client_full()
 
     def resume_writing(self) -> None:
-        if self.state in (XFER_RES, WAIT_RES, TUNNEL):
+        if self._goes_unseen:
+            self.deadline = self.home.world.clock.now() + LOOK
+        elif self.state in (XFER_RES, WAIT_RES, TUNNEL):
             self.deadline = inf
         elif self.state is PERSIST_WAIT:
             self.deadline = self.home.world.clock.now() + (self.home.values["persist_client_idle_timeout"] or inf)
@@ -281,7 +289,7 @@ class ClientConnection(Answering):
             self.state = WAIT_RES
             self.deadline = inf
             if self.flags & HALF_CLOSED:
-                self.deadline = now + (home.values["half_close_timeout"] or LOOK)
+                self._await_answer(exchange, now)
         else:
             self.state = READING_BODY
             self.deadline = now + (home.values["idle_timeout"] or inf)
@@ -376,9 +384,19 @@ class ClientConnection(Answering):
         """Whether its client could leave without our being told: its octets are not read, and nothing is written."""
         if self.flags & BODY_PAUSED:
             return True
-        if self.state is not WAIT_RES or self.transport is None or self.transport.is_reading():
-            return False
-        return not self.flags & HALF_CLOSED or not self.home.values["half_close_timeout"]
+        return self.state is WAIT_RES and self.transport is not None and (bool(self.flags & HALF_CLOSED) or not self.transport.is_reading())
+
+    def _look(self, transport: asyncio.Transport, now: float) -> None:
+        """Close if the client has reset the connection, or has sent its end longer ago than half_close_timeout."""
+        self.deadline = now + LOOK
+        if self.flags & HALF_CLOSED and self.state is WAIT_RES and self.exchange is not None:
+            end = self.exchange.client_end + (self.home.values["half_close_timeout"] or inf)
+            if end <= now:
+                self.abort()
+                return
+            self.deadline = min(self.deadline, end)
+        if was_reset(transport):
+            self.abort()
 
     def expired(self, now: float) -> None:
         """The deadline passed."""
@@ -395,17 +413,14 @@ class ClientConnection(Answering):
             counts["slow_readers_closed"] += 1
             self.abort()
         elif self._goes_unseen:
-            if was_reset(transport):
-                self.abort()
-            else:
-                self.deadline = now + LOOK
+            self._look(transport, now)
         elif self.state is READING_BODY or self.state is READING_HEADERS:
             counts["request_timeouts"] += 1
             self._refuse(BadRequest("the request did not arrive in time", 408))
         elif self.state is PERSIST_WAIT:
             counts["idle_closed"] += 1
             self._close()
-        elif self.state is TUNNEL or (self.state is WAIT_RES and self.flags & HALF_CLOSED):
+        elif self.state is TUNNEL:
             self.abort()
         else:
             self.deadline = inf

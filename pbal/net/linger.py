@@ -12,6 +12,7 @@ from math import inf
 from typing import Final
 
 from pbal.model.exchange import OnLost
+from pbal.model.faults import call_back
 from pbal.model.service import Service
 from pbal.observe.sockets import Kind, SocketInfo
 from pbal.schema.roles import ROLES
@@ -80,7 +81,7 @@ class Lingering:
         world.counters.counts["clients"] -= 1
         on_lost, self._on_lost = self._on_lost, None
         if on_lost is not None and (exc is not None or self._aborted):
-            on_lost()
+            call_back(world, on_lost)
 
     def abort(self) -> None:
         """Close at once."""

@@ -44,6 +44,8 @@ CLOSED: Final = "closed"
 # Flags. The first three are the encoder's facts of a request: what a parked connection remembers of it.
 FACTS: Final = OLD | HEAD_ONLY | KEEP
 HALF_CLOSED, BODY_PAUSED, FULL, ABORTED, CHUNKS, ENDS_WITH_CLOSE, ADVANCING, WAITS_FOR_TURN = 8, 16, 32, 64, 128, 256, 512, 1024
+BODY_COMES: Final = 2048
+"""Of a parked request, whose body had not come whole. What comes of it is not read; its answer is the connection's last."""
 OF_ONE_ANSWER: Final = FACTS | BODY_PAUSED | CHUNKS | ENDS_WITH_CLOSE
 
 

@@ -10,8 +10,11 @@ r"""vpaths: a selector chooses the service by the path of a request.
       VPATH ^/poll/   = chat
     ENABLE front
 
-The first pattern, in the order of the statements, that is found in the target (path and query, undecoded) decides. No
-match: default_service, or 404. Beside vhosts in `plugins`, the one named first is asked first.
+The first pattern, in the order of the statements, that is found in the target (path and query) decides. No match:
+default_service, or 404. Beside vhosts in `plugins`, the one named first is asked first.
+
+A rule may be what keeps strangers out of ^/admin, so it sees the path as a service will understand it, and not as it is spelt:
+`/%61dmin`, `//admin` and `/x/../admin` are `/admin`. The request itself goes on as it came.
 """
 
 import re
@@ -22,6 +25,10 @@ from pbal.api import OK, CommandError, ConfigError, Exchange, Plugin, Reply, Ser
 
 def vpath(session: Any, regex: str, service: Service, selector: Service | None = None) -> Reply:
     """Send requests to a service if a regular expression matches somewhere in their target (path and query).
+
+    The expression sees the path as a service reads it: escapes of visible ASCII characters are decoded (those of %, ? and #
+    stay), doubled slashes are one, and the segments . and .. are resolved. It sees the query as it was sent. pbal sends the
+    request on unchanged.
 
     Source: Perlbal manual, VPATH. differs: the pattern keeps its case, and the service must exist.
     """
@@ -53,8 +60,8 @@ class Vpaths(Plugin):
     def by_path(self, exchange: Exchange) -> Verdict:
         request = exchange.request
         target = request.target
-        if not target.startswith(b"/") and request.path.startswith(b"/"):  # absolute-form: as if it were sent in origin-form
-            target = request.path + (b"?" + request.query if request.query else b"")
+        if request.path.startswith(b"/"):  # in absolute form, too
+            target = exchange.plain_path + (b"?" + request.query if request.query else b"")
         for pattern, name in self.rules:
             if pattern.search(target):
                 service = self.world.services.get(name.lower())

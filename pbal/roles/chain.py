@@ -98,6 +98,7 @@ def run_all(hooks: tuple[Bound, ...], exchange: Exchange, response: ResponseHead
         failure: BaseException | None = None
         try:
             returned = bound.call(exchange, response)
+            response.headers = list(response.headers)  # an iterator could be read once
             render_fields(response.headers)
             if response.status != status or response.reason != reason:
                 raise IllegalField("only the headers of a response may be changed, not its status or reason")

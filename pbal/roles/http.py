@@ -55,7 +55,7 @@ class HttpRole(RoleHandler):
                 return
             reading = wanting
             if reading:
-                Collector(exchange, reading, self.body_read)
+                Collector(exchange, reading, self.collected)
                 return
         self.body_read(exchange, reading)
 
@@ -81,6 +81,11 @@ class HttpRole(RoleHandler):
             exchange.respond(413, (), b"The body is larger than %d bytes.\n" % limit)
             return False
         return True
+
+    def collected(self, exchange: Exchange, wanting: tuple[Bound, ...]) -> None:
+        """A body has come whole, perhaps over a RELOAD: the plugins that wanted it get it as they are now, not those that were closed."""
+        names = {bound.plugin for bound in wanting}
+        self.body_read(exchange, tuple(bound for bound in self.service.hooks.proxy_read_request if bound.plugin in names))
 
     def body_read(self, exchange: Exchange, reading: tuple[Bound, ...]) -> None:
         """The whole body is there for the hooks that want it."""

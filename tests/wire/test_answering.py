@@ -1,6 +1,7 @@
 """Answers go to the right request, once: whatever a plugin does, forgets, or does too late. See also test_answers.py."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -681,6 +682,19 @@ async def test_a_selector_that_names_a_console_is_an_error_of_that_request(lab: 
     assert (await read_response(reader)).status == (200 if answer.startswith("ERROR") else 500)
 
 
+@pytest.mark.parametrize("record", ["None", "'me'", "self", "object()"])
+@lab
+async def test_who_parks_under_what_cannot_be_told_of_the_end_has_failed(lab: Lab, record: str) -> None:
+    plugin(lab, START, "def rule(self, exchange):", "|if exchange.path == b'/page':", "||return Verdict.PASS",
+           f"|exchange.park({record})", "|return Verdict.TAKEN")  # fmt: skip
+    pbal, _ = await site(lab)
+    reader, writer = await pbal.connect("site")
+    writer.write(get("/park"))
+    assert (await read_response(reader)).status == 500
+    assert pbal.counts["plugin_errors"] == 1
+    await nothing_more(reader, writer)
+
+
 @lab
 async def test_a_record_whose_end_fails_costs_nobody_an_answer(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     plugin(
@@ -694,16 +708,78 @@ async def test_a_record_whose_end_fails_costs_nobody_an_answer(lab: Lab, caplog:
 
 
 @lab
-async def test_a_record_whose_end_fails_leaves_no_connection_behind(lab: Lab) -> None:
+async def test_a_record_whose_end_fails_leaves_no_connection_behind(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     plugin(lab, *PARKING, "|return Verdict.TAKEN", head=RECORD.replace("self.plugin.ended.append(self)", "raise KeyError('gone')"))
     pbal, _ = await site(lab)
-    _, writer = await pbal.connect("site")
-    writer.write(get("/park"))
     rule = pbal.plugin("site", "acting")
-    await until(lambda: rule.records, "a parked request")
-    writer.close()
+
+    def parked(number: int) -> bool:
+        return len(rule.records) == number
+
+    for number in (1, 2):
+        _, writer = await pbal.connect("site")
+        writer.write(get("/park"))
+        await until(partial(parked, number), "a parked request")
+        if number == 2:
+            assert await pbal.say("RELOAD acting") == "OK"
+        writer.close()
+        await pbal.until("clients", 0)
+        assert not pbal.world.clients
+        assert pbal.counts["plugin_errors"] == number
+    said = [record.getMessage() for record in caplog.records if record.levelname != "INFO"]
+    assert said == [
+        "plugin acting generation 1, gone(): KeyError: 'gone' (acting.py:9)",
+    ]
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("came", [0, 3])
+def test_an_upload_that_was_parked_has_its_answer_though_its_body_still_comes(version: str, came: int) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        plugin(lab, *PARKING, "|return Verdict.TAKEN", head=RECORD)
+        pbal, _ = await site(lab)
+        reader, writer = await pbal.connect("site")
+        head = get("/park", "Content-Length: 60000", method="POST").replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+        writer.write(head + b"x" * came)
+        rule = pbal.plugin("site", "acting")
+        await until(lambda: rule.records, "a parked request")
+        assert rule.records[0].client.answer(rule.records[0], 200, (), b"enough", None)
+        writer.write(b"x" * (60000 - came))
+        answer = await read_response(reader)
+        assert answer.body == b"enough" and answer.fields["connection"] == "close"
+        await pbal.until("requests", 1)
+        assert await reader.read() == b""  # an end, and no reset
+        writer.close()
+        await pbal.until("clients", 0)
+
+    run()
+
+
+@pytest.mark.parametrize("role", ["reverse_proxy", "web_server"])
+@lab
+async def test_who_is_parked_after_it_has_sent_its_end_is_gone(lab: Lab, role: str) -> None:
+    """The plugin waited for something before it parked, and the end came meanwhile."""
+    plugin(
+        lab, *KEEPER, "def wait(self, exchange):", "|record = Record(self)", "|record.client = exchange.park(record)", "|return record",
+        "ended = []", head=RECORD,
+    )  # fmt: skip
+    pbal, _ = await site(lab, role, "SET half_close_timeout = 0")
+    reader, writer = await pbal.connect("site")
+    writer.write(get("/keep") + get("/keep"))
+    exchange = await kept(pbal)
+    writer.write_eof()
+    (connection,) = pbal.world.clients
+    await until(lambda: connection.half_closed, "its end to be seen")
+    exchange.respond(200, (), b"first")
+    assert (await read_response(reader)).body == b"first"
+    rule = pbal.plugin("site", "acting")
+    record = rule.wait(await kept(pbal, 2))
+    assert not record.client.answer(record, 200, (), b"to nobody", None)
+    assert await reader.read() == b""
+    await until(lambda: rule.ended == [record], "its record to be told")
     await pbal.until("clients", 0)
-    assert not pbal.world.clients
 
 
 @lab

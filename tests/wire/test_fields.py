@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from lab import Lab, Pbal, Response, lab, read_response
 
+from pbal.build import is_compiled
+
 HEAD = "from pbal.api import Exchange, Plugin, Verdict, hook\n\n\nclass Rule(Plugin):\n"
 START = ("@hook.start_http_request", "def rule(self, exchange):", "|if exchange.path == b'/page':", "||return Verdict.PASS")
 MODIFY = ("@hook.modify_response_headers", "def rule(self, exchange, response):")
@@ -179,6 +181,25 @@ def test_a_plugin_that_adds_framing_to_a_response_adds_nothing(role: str, name: 
             answer = await read_response(reader)
             assert answer.body == b"a page" and named(lines_of(answer), "Content-Length") == ["6"]
             assert name.lower() == "content-length" or name.lower() not in answer.fields
+
+    run()
+
+
+@pytest.mark.parametrize("role", ["reverse_proxy", "web_server"])
+@pytest.mark.parametrize("made", ["iter({})", "(field for field in {})", "tuple({})", "dict({}).items()"])
+def test_headers_that_a_hook_leaves_as_an_iterator_are_all_sent(role: str, made: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        fields = made.format("[*response.headers, (b'X-One', b'1'), (b'X-Two', b'2')]")
+        plugin(lab, "@hook.modify_response_headers", "def rule(self, exchange, response):", f"|response.headers = {fields}")
+        pbal = await site(lab, role)
+        for _ in range(2):
+            answer = await pbal.ask("site", get("/page"))
+            if is_compiled("pbal.http1.events"):  # where nothing but a list can be put there
+                assert answer.status == 500
+                continue
+            assert answer.status == 200 and answer.body == b"a page"
+            assert answer.fields["x-one"] == "1" and answer.fields["x-two"] == "2"
 
     run()
 

@@ -241,6 +241,20 @@ async def test_each_pipelined_request_has_the_whole_time(lab: Lab) -> None:
     assert await client.rest() == b""
 
 
+@lab
+async def test_half_close_timeout_holds_also_for_who_waits_when_it_is_set(lab: Lab) -> None:
+    pbal, origin = await mixed(lab, "SET half_close_timeout = 0;SET response_timeout = 0", behaviour=None)
+    client = await Client.of(pbal, request=get())
+    client.writer.write_eof()
+    node = await origin.connection()
+    await node.request()
+    await ticks(pbal, 2)
+    assert await pbal.say("SET web half_close_timeout = 100ms") == "OK"
+    assert await client.rest() == b""
+    await node.gone()
+    await pbal.until("clients", 0)
+
+
 @pytest.mark.parametrize("live", [False, True])
 @lab
 async def test_half_close_timeout_0_is_for_ever(lab: Lab, live: bool) -> None:
@@ -295,7 +309,7 @@ async def test_a_tunnel_is_exempt(lab: Lab) -> None:
 # -- gone -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("when", ["asked", "behind a pipelined one", "uploading", "answering", "in a tunnel"])
+@pytest.mark.parametrize("when", ["asked", "behind a pipelined one", "uploading", "answering", "in a tunnel", "right after its end"])
 def test_a_reset_ends_the_request_to_the_node_at_once(when: str) -> None:
     @lab
     async def run(lab: Lab) -> None:
@@ -313,6 +327,8 @@ def test_a_reset_ends_the_request_to_the_node_at_once(when: str) -> None:
             await client.reader.readuntil(b"\r\n\r\n")
         elif when == "uploading":
             assert await node.reader.readexactly(3) == b"abc"
+        elif when == "right after its end":
+            client.writer.write_eof()
         client.reset()
         assert await node.gone() == b""
         await pbal.until("clients", 0)
@@ -322,10 +338,12 @@ def test_a_reset_ends_the_request_to_the_node_at_once(when: str) -> None:
 
 
 @pytest.mark.parametrize("why", ["its node takes no more of the upload", "too much is pipelined", "it has sent its end"])
-def test_a_reset_is_seen_though_the_client_is_not_read(why: str) -> None:
+@pytest.mark.parametrize("patience", ["0", "1h"])
+def test_a_reset_is_seen_though_the_client_is_not_read(why: str, patience: str) -> None:
     @lab
     async def run(lab: Lab) -> None:
-        pbal, origin = await mixed(lab, "SET half_close_timeout = 0;SET response_timeout = 0;SET idle_timeout = 0", behaviour=None)
+        settings = f"SET half_close_timeout = {patience};SET response_timeout = 0;SET idle_timeout = 0"
+        pbal, origin = await mixed(lab, settings, behaviour=None)
         size = 50_000_000
         if why.startswith("its node"):
             client = await Client.of(pbal, request=get("/", f"Content-Length: {size}", method="PUT") + b"x" * size)

@@ -181,3 +181,26 @@ def test_an_empty_host_is_400(head: str) -> None:
         assert not origin.connections
 
     run()
+
+
+@pytest.mark.parametrize("sent", [b"", b"ab"])
+@pytest.mark.parametrize("framing", ["Content-Length: 9", "Transfer-Encoding: chunked"])
+def test_a_switch_before_the_request_has_come_whole_is_refused(framing: str, sent: bytes) -> None:
+    """What is left of its body would be taken for the new protocol."""
+
+    @lab
+    async def run(lab: Lab) -> None:
+        origin = await Scripted.start(lab)
+        pbal = await lab.pbal(proxy(origin.address))
+        body = b"2\r\nab\r\n" if sent and "chunked" in framing else sent
+        request = get("/", "Connection: Upgrade", "Upgrade: echo", framing, method="PUT") + body
+        client = await Client.of(pbal, request=request)
+        node = await origin.connection()
+        await node.request()
+        node.say(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+        assert (await read_response(client.reader)).status == 502
+        client.writer.write(b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert b"smuggled" not in await node.gone()
+        assert pbal.counts["requests"] == 1
+
+    run()

@@ -142,12 +142,20 @@ async def test_a_hook_that_raises_after_it_answered_or_handed_on_answers_nothing
     assert pbal.counts["plugin_errors"] == 2 and pbal.counts["requests"] == 2
 
 
+@pytest.mark.parametrize(
+    "what",
+    ["raise SystemExit(3)", "raise KeyboardInterrupt", "raise GeneratorExit", "raise asyncio.CancelledError", "raise MemoryError",
+     "raise BaseExceptionGroup('all', [KeyboardInterrupt()])", "self.rule(exchange)", "bytearray(1 << 62)"],
+)  # fmt: skip
 @lab
-async def test_exit_in_a_hook_ends_the_hook_and_not_the_server(lab: Lab) -> None:
-    plugin(lab, HOOK, "def rule(self, exchange):", "|raise SystemExit(3)")
+async def test_what_would_end_a_program_ends_the_hook_and_not_the_server(lab: Lab, what: str) -> None:
+    plugin(lab, HOOK, "def rule(self, exchange):", f"|{what}", head=f"import asyncio\n{HEAD}")
     pbal = await site(lab)
-    assert (await pbal.ask("site", get())).status == 500
-    assert (await pbal.ask("site", get())).status == 500
+    reader, writer = await pbal.connect("site")
+    for _ in range(2):
+        writer.write(get())
+        assert (await read_response(reader)).status == 500
+    assert pbal.counts["plugin_errors"] == 2
 
 
 @lab
@@ -278,3 +286,145 @@ async def test_generations_that_were_replaced_are_freed(lab: Lab) -> None:
         assert await pbal.say("RELOAD rule") == "OK"
     await until(lambda: not any(generation() for generation in generations), "ten generations to be collected")
     assert (await pbal.ask("site", get())).body == b"a page"
+
+
+FAULTS_IN_LIFE = ["__init__(self, service, world)", "check(self)", "open(self)", "changed(self, tunable)"]
+
+
+@pytest.mark.parametrize("method", FAULTS_IN_LIFE)
+@pytest.mark.parametrize("what", ["raise KeyError('oh')", "raise SystemExit(3)", "raise asyncio.CancelledError"])
+def test_a_fault_in_a_statement_refuses_it_whole_in_one_line(method: str, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        plugin(lab, f"def {method}:", "|raise_it = True", f"|{what}", head=f"import asyncio\n{HEAD}")
+        pbal = await site(lab, chain="")
+        said = await pbal.say("SET site.plugins = rule")
+        assert said.startswith("ERROR: ") and f"plugin 'rule', {method.partition('(')[0]}(): " in said and "rule.py:8" in said, said
+        assert "oh" in said or "SystemExit: 3" in said or "CancelledError" in said
+        assert not pbal.world.service("site").plugins and "plugins" not in await pbal.say("dumpconfig")
+        assert pbal.counts["plugin_errors"] >= 1
+        assert (await pbal.ask("site", get())).body == b"a page"
+        assert not any(record.exc_info for record in caplog.records)
+
+    run()
+
+
+@lab
+async def test_a_chain_that_one_refuses_stays_as_it_was(lab: Lab) -> None:
+    """`stays` refuses to be with `rule`: rule is closed again, and who was there serves on."""
+    plugin(lab, HOOK, "def rule(self, exchange):", "|exchange.respond(403, (), b'no')", "|return Verdict.TAKEN", "def close(self):",
+           "|self.counts['rules_closed'] += 1")  # fmt: skip
+    (lab.folder / "rule.py").rename(lab.folder / "other.py")
+    plugin(lab, "def check(self):", "|if len(self.service['plugins']) > 1:", "||raise ConfigError('alone or not at all')",
+           HOOK, "def look(self, exchange):", "|exchange.respond(200, (), b'alone')", "|return Verdict.TAKEN",
+           head=HEAD.replace("import ", "import ConfigError, "))  # fmt: skip
+    pbal = await site(lab, load="LOAD rule\n        LOAD other")
+    pbal.counts["rules_closed"] = 0
+    for chain in ("rule other", "other rule"):
+        assert "alone or not at all" in await pbal.say(f"SET site.plugins = {chain}")
+        assert (await pbal.ask("site", get())).body == b"alone"
+        assert [name for name, _ in pbal.world.service("site").plugins] == ["rule"]
+    assert pbal.counts["rules_closed"] == 2
+    assert await pbal.say("SET site.plugins = other") == "OK"
+    assert (await pbal.ask("site", get())).status == 403
+
+
+@lab
+async def test_a_setting_that_a_plugin_fails_at_keeps_its_value(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    plugin(lab, "def changed(self, tunable):", "|raise SystemExit(tunable)")
+    pbal = await site(lab)
+    before = await pbal.say("dumpconfig")
+    for _ in range(3):
+        assert "plugin 'rule', changed(): SystemExit: idle_timeout (rule.py:6)" in await pbal.say("SET site.idle_timeout = 7s")
+    assert await pbal.say("dumpconfig") == before
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@lab
+async def test_a_dumpconfig_that_fails_is_said_in_its_place(lab: Lab) -> None:
+    plugin(lab, "def dumpconfig(self):", "|raise KeyError('oh')")
+    pbal = await site(lab)
+    assert "# plugin 'rule', dumpconfig(): KeyError: 'oh' (rule.py:6): its statements are missing here" in await pbal.say("dumpconfig")
+    assert pbal.counts["plugin_errors"] == 1
+
+
+@lab
+async def test_a_statement_of_a_plugin_that_fails_is_one_line_with_its_place(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    plugin(
+        lab,
+        "commands = (rule,)",
+        head="from pbal.api import Plugin\n\n\ndef rule(session):\n    raise KeyError('oh')\n\n\nclass Rule(Plugin):\n",
+    )
+    (lab.folder / "rule.lark").write_text('%extend statement: rule\n\nrule: "RULE"i\n')
+    pbal = await site(lab)
+    assert (await pbal.say("RULE")).startswith("ERROR: plugin 'rule', statement rule: KeyError: 'oh' (rule.py:5)")
+    assert pbal.counts["plugin_errors"] == 1
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("limit", ["'10'", "-1", "2.5", "[]", "b'10'"])
+@lab
+async def test_a_body_limit_that_is_none_is_a_fault_of_who_sets_it(lab: Lab, limit: str) -> None:
+    plugin(lab, HOOK, "def rule(self, exchange):", f"|exchange.body_limit = {limit}", "|return Verdict.PASS")
+    pbal = await site(lab)
+    for framing in ("Content-Length: 3", "Transfer-Encoding: chunked"):
+        reader, writer = await pbal.connect("site")
+        writer.write(get("/page", framing))
+        assert (await read_response(reader)).status == 500
+    assert pbal.counts["plugin_errors"] == 2
+
+
+@lab
+async def test_a_quiesce_that_never_ends_refuses_the_reload_and_holds_up_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pbal.loader.QUIESCE_LIMIT", 0.05)
+    plugin(lab, HOOK, "def rule(self, exchange):", "|exchange.respond(200, (), b'old')", "|return Verdict.TAKEN",
+           "async def quiesce(self):", "|await asyncio.Event().wait()", head=f"import asyncio\n{HEAD}")  # fmt: skip
+    pbal = await site(lab)
+    reloading = asyncio.create_task(pbal.say("RELOAD rule"))
+    assert await pbal.say("LOAD vpaths") == "OK"
+    assert "the old one serves on: quiesce() of the old one did not end within 0.05 s" in await reloading
+    assert (await pbal.ask("site", get())).body == b"old"
+
+
+@lab
+async def test_an_upload_streams_past_poll_where_it_is_neither_poll_nor_publish(lab: Lab) -> None:
+    came = asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\nfirst")
+        came.set()
+        await reader.readexactly(6)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    origin = await lab.origin(app)
+    pbal = await lab.pbal(f"""
+        LOAD poll
+        CREATE POOL app
+          POOL app ADD {origin.address}
+        CREATE SERVICE site
+          SET role             = reverse_proxy
+          SET listen           = 127.0.0.1:0
+          SET pool             = app
+          SET plugins          = poll
+          SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
+          SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
+        ENABLE site
+    """)
+    reader, writer = await pbal.connect("site")
+    writer.write(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\nfirst")
+    await asyncio.wait_for(came.wait(), 10)
+    writer.write(b"second")
+    assert (await read_response(reader)).status == 200
+
+
+@lab
+async def test_what_was_set_of_a_plugin_goes_with_it(lab: Lab) -> None:
+    head = HEAD.replace("import ", "import INT, Tunable, ")
+    plugin(lab, "tunables = (Tunable('rule_size', INT, default='1', summary='A size.'),)", head=head)
+    pbal = await site(lab, chain="")
+    before = (await pbal.say("dumpconfig")).replace("LOAD rule\n", "")
+    for statement in ("SET site.rule_size = 7", "DEFAULT rule_size = 8"):
+        assert await pbal.say(statement) == "OK"
+    assert (await pbal.say("dumpconfig")).count("rule_size") == 2
+    assert await pbal.say("UNLOAD rule") == "OK"
+    assert await pbal.say("dumpconfig") == before

@@ -306,3 +306,62 @@ async def test_load_and_unload_live(lab: Lab) -> None:
     assert "LOAD poll adds this statement" in await pbal.say("show parked")
     assert await pbal.say("LOAD poll") == "OK"
     assert (await pbal.say("show parked")) == "."
+
+
+PUBLISH = "POST /publish/{} HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nha"
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("waiting", [True, False])
+@lab
+async def test_a_publish_whose_body_comes_over_a_reload_is_not_lost(lab: Lab, times: int, waiting: bool) -> None:
+    pbal = await lab.pbal("""
+        LOAD poll
+        CREATE SERVICE chat
+          SET role             = web_server
+          SET listen           = 127.0.0.1:0
+          SET plugins          = poll
+          SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
+          SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
+        ENABLE chat
+    """)
+    reader, writer = await pbal.connect("chat")
+    if waiting:
+        writer.write(b"GET /poll/me HTTP/1.1\r\nHost: h\r\n\r\n")
+        await pbal.until("poll_parked", 1)
+    publisher, publishing = await pbal.connect("chat")
+    publishing.write(PUBLISH.format("me").encode())
+    await pbal.until("requests", 1 + waiting)
+    for _ in range(times):
+        assert await pbal.say("RELOAD poll") == "OK"
+    publishing.write(b"lf")
+    assert (await read_response(publisher)).status == 202
+    if not waiting:
+        writer.write(b"GET /poll/me HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert (await read_response(reader)).body == b"half\n"
+
+
+@lab
+async def test_a_plugin_that_was_taken_out_meanwhile_gets_no_body_any_more(lab: Lab) -> None:
+    (lab.folder / "strict.py").write_text(
+        "from pbal.api import Plugin, Verdict, hook\n\n\nclass Strict(Plugin):\n    @hook.proxy_read_request\n"
+        "    def refuse(self, exchange):\n        exchange.respond(403)\n        return Verdict.TAKEN\n"
+    )
+    pbal = await lab.pbal(f"""
+        SERVER plugin_path = {lab.folder}
+        LOAD strict
+        CREATE SERVICE site
+          SET role    = web_server
+          SET listen  = 127.0.0.1:0
+          SET plugins = strict
+        ENABLE site
+    """)
+    for statement, status in (("SET site.idle_timeout = 9s", 403), ("SET site.plugins = none", 405)):
+        reader, writer = await pbal.connect("site")
+        writer.write(PUBLISH.format("me").encode())
+        await until(lambda: any(client.state == "reading_body" for client in pbal.world.clients), "its body to be awaited")
+        assert await pbal.say(statement) == "OK"
+        writer.write(b"lf")
+        assert (await read_response(reader)).status == status
+        writer.close()
+        await pbal.until("clients", 0)

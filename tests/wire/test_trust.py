@@ -97,6 +97,19 @@ def test_no_spelling_of_a_forwarding_name_passes_from_an_untrusted_client(servic
     run()
 
 
+@pytest.mark.parametrize("trust", ["", "SET trusted_upstream_proxies = 127.0.0.1", "SET always_trusted = on"])
+@lab
+async def test_the_proxy_field_goes_to_no_node_whoever_sends_it(lab: Lab, trust: str) -> None:
+    pbal = await site(lab, trust)
+    for service in ("site", "front"):
+        for name in ("Proxy", "PROXY", "proxy"):
+            for fields in ([f"{name}: {EVIL}"], [f"{name}: {EVIL}", "X_Other: 1"], [f"{name}: a", f"{name}: {EVIL}"]):
+                found = await seen(pbal, *fields, service=service)
+                assert "proxy" not in found and EVIL not in str(found)
+    assert await pbal.say("HEADER site INSERT Proxy: ours") == "OK"
+    assert (await seen(pbal, f"Proxy: {EVIL}"))["proxy"] == ["ours"]
+
+
 @pytest.mark.parametrize("name", ["Content_Length", "CONTENT_LENGTH", "Transfer_Encoding", "Keep_Alive", "Proxy_Connection"])
 def test_names_that_frame_a_message_pass_under_no_spelling(name: str) -> None:
     @lab
@@ -327,6 +340,10 @@ def test_what_is_remembered_of_addresses_is_bounded() -> None:
         ("/admin", True), ("http://host/admin", True), ("HTTP://HOST:80/admin?x", True), ("https://h/admin/", True), ("/admin/x?y", True),
         ("http://h", False), ("http://h?/admin", False), ("http://h/x/admin", False),
         ("/x?/admin", False), ("http://h/?http://h/admin", False),
+        ("/%61dmin", True), ("/%61%44min", False), ("//admin", True), ("/./admin", True), ("/%2e/admin", True), ("/x/../admin", True),
+        ("/x/%2E%2e/admin", True), ("/../admin", True), ("///x//..//%2fadmin", True), ("/%2Fadmin", True), ("http://h//%61dmin", True),
+        ("/admin/..", False), ("/admin/../x", False), ("/%2561dmin", False), ("/%admin", False), ("/x%3F/../admin", True),
+        ("/x?/../admin", False), ("/admin%00", True), ("/.admin", False), ("/..admin", False), ("/x/.", False),
     ],
 )  # fmt: skip
 def test_a_path_rule_is_about_the_path_in_whatever_form_it_is_asked_for(target: str, admin: bool) -> None:
@@ -335,6 +352,8 @@ def test_a_path_rule_is_about_the_path_in_whatever_form_it_is_asked_for(target: 
         pbal = await site(lab)
         answer = await pbal.ask("front", get(target))
         assert (b"HTTP/1.1\r\n" not in answer.body) is admin, answer.body
+        if target.startswith("/") and not admin:
+            assert answer.body.startswith(f"GET {target} HTTP/1.1\r\n".encode())  # as it was sent
 
     run()
 

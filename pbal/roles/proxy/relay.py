@@ -368,7 +368,8 @@ class Relay(Attendant):
         """101: relay it, then octets both ways (RFC 9110 section 7.8)."""
         backend, exchange = self.backend, self.exchange
         assert backend is not None
-        if not exchange.request.upgrade:
+        if not exchange.request.upgrade or not exchange.body_complete or self.pieces is not None:
+            # Nobody asked; or the rest of the request's body would be taken for the new protocol (RFC 9110 section 7.8).
             self._failed(502)
             return
         protocol = head.fields.get(b"upgrade", exchange.request.upgrade)

@@ -12,9 +12,13 @@ from pbal.model.exchange import Exchange
 from pbal.model.secured import CLIENT_FIELDS
 from pbal.model.service import Service
 
-_TRUSTED: Final = frozenset({b"x-forwarded-for"})
+_PROXY: Final = b"proxy"
+"""CGI hands it to an application as HTTP_PROXY, and many a library then sends its own requests there ("httpoxy"). No standard has
+this field, so it goes no further, whoever sends it."""
+_FORWARDED_FOR: Final = frozenset({b"x-forwarded-for"})
+_TRUSTED: Final = _FORWARDED_FOR | {_PROXY}
 _OF_CLIENT: Final = frozenset(name.lower() for name in CLIENT_FIELDS)
-_UNTRUSTED: Final = frozenset(KNOWN_FORWARDING)
+_UNTRUSTED: Final = KNOWN_FORWARDING | {_PROXY}
 
 
 def request_octets(exchange: Exchange, service: Service, node: str, size: int | None, via: bytes) -> bytes:
@@ -70,7 +74,7 @@ def _set_or_misspelt(request: RequestHead, dropped: frozenset[bytes], forwarded_
     misspelt = {name for name in request.fields if b"_" in name and canonical(name) in KNOWN_FORWARDING - ours}
     if b"x-forwarded-for" in ours:
         forwarded_for = next(value for name, value in request.headers if canonical(name) == b"x-forwarded-for")
-    return (dropped - ours) | _TRUSTED | misspelt, forwarded_for
+    return (dropped - ours) | _FORWARDED_FOR | misspelt, forwarded_for
 
 
 def _say_scheme(exchange: Exchange, service: Service, dropped: frozenset[bytes], own: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
