@@ -76,6 +76,8 @@ class Certificates:
         self.warnings = warnings
         self.verify = verify
         """Whether clients are asked for certificates."""
+        self.since = datetime.now(UTC)
+        """When they were read, and what is odd about them was said."""
         self._files = files
         self._exact: dict[str, Group] = {}
         self._wild: dict[str, Group] = {}

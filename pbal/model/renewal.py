@@ -70,10 +70,11 @@ class Watch:
             changed = await loop.run_in_executor(None, certificates.changed)
             if changed is not None:
                 await self._take_up(service, changed)
-            for certificate in (service.certificates or certificates).all:
-                days = certificate.days_left(datetime.now(UTC))
+            in_use, now = service.certificates or certificates, datetime.now(UTC)
+            for certificate in in_use.all:
+                days = certificate.days_left(now)
                 least = days if least is None else min(least, days)
-                if days < EXPIRES_SOON:
+                if days < EXPIRES_SOON and (now - in_use.since).total_seconds() >= REMIND:  # it was said when they were read
                     self._remind(service.name, str(certificate.file), days)
         world.counters.counts["tls_certificate_days"] = least or 0
 

@@ -292,7 +292,7 @@ async def test_a_thousand_handshakes_at_once_leave_nothing(lab: Lab) -> None:
     pbal = await site(lab, authority.certify("a.test"), more="SET ssl_handshake_rate = 0")
     loop = asyncio.get_running_loop()
     socks = []
-    for _ in range(300):
+    for _ in range(1000):
         sock = socket.socket()
         sock.setblocking(False)
         await loop.sock_connect(sock, pbal.server.address("site"))
