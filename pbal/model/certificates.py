@@ -321,7 +321,8 @@ def strong_ciphers(text: str, warnings: list[str]) -> str:
     if not strong:
         raise ConfigError("ssl_cipher_list: no cipher of it is safe", about=text)
     if weak:
-        warnings.append(f"ssl_cipher_list: left out, since insecure: {', '.join(weak)}")
+        more = f" and {len(weak) - 3} more" if len(weak) > 3 else ""
+        warnings.append(f"ssl_cipher_list: left out, since insecure: {', '.join(weak[:3])}{more}")
     return ":".join(strong)
 
 
