@@ -46,6 +46,11 @@ MOMENT: Final = 0.001
 MOST_OF_A_HANDSHAKE: Final = 1 << 16
 """Octets that a peer may send before its handshake is done with those it sent."""
 
+_said: Final = ssl.MemoryBIO()
+"""What TLS wrote last, of all connections: whoever has made TLS do something takes it out before anything else is done. A buffer each
+would keep the size of a certificate, 1.5 KB of a parked poll.
+"""
+
 _CLEAR: Final = re.compile(rb"[A-Z]{3,12} |PRI \*")
 _TOLD: Final = b"This port speaks HTTPS: ask with https:// here.\n"
 
@@ -64,14 +69,13 @@ class Inner(Protocol):
 class Link:
     """Common to both sides: an SSLObject between a plain transport and an inner protocol."""
 
-    __slots__ = ("_full", "_in", "_inner", "_out", "_paused", "_queued", "_ssl", "_stalled", "_truncated", "phase", "transport")
+    __slots__ = ("_full", "_in", "_inner", "_paused", "_queued", "_ssl", "_stalled", "_truncated", "phase", "transport")
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.phase: str = GREETING
         self._inner: Inner | None = None
         self._in = ssl.MemoryBIO()
-        self._out = ssl.MemoryBIO()
         self._ssl: ssl.SSLObject | None = None
         self._paused = False
         self._full = False
@@ -108,7 +112,7 @@ class Link:
             pieces.clear()
             self.phase = ENDED
             return False
-        if self._out.pending:  # an answer to a change of keys, or a refusal to do the handshake again
+        if _said.pending:  # an answer to a change of keys, or a refusal to do the handshake again
             self._flush()
             if self._full and self.transport is not None:  # a peer that asks on and takes no answer is not to fill memory
                 self._stalled = True
@@ -175,9 +179,10 @@ class Link:
             self._inner.resume_writing()
 
     def _flush(self) -> None:
-        """Send what TLS has to say."""
-        if self._out.pending and self.transport is not None and not self.transport.is_closing():
-            self.transport.write(self._out.read())
+        """Send what TLS has to say; what cannot be sent any more is dropped, so that it gets to nobody else."""
+        octets = _said.read()
+        if octets and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(octets)
 
     # -- as the transport of the inner protocol ------------------------------------------------------------------
 
@@ -193,13 +198,14 @@ class Link:
                 view = memoryview(data)
                 for start in range(0, len(data) - PIECE, PIECE):
                     tls.write(view[start : start + PIECE])
-                    transport.write(self._out.read())
+                    transport.write(_said.read())
                 tls.write(view[(len(data) - 1) // PIECE * PIECE :])
         except ssl.SSLError:  # it broke, and this side closed it; connection_lost says so
+            _said.read()
             self._truncated = True
             transport.abort()
             return
-        transport.write(self._out.read())
+        transport.write(_said.read())
 
     def write_eof(self) -> None:
         """Say that no more follows: close_notify, and the end of our side."""
@@ -411,7 +417,7 @@ class ServerLink(Link):
                 if certificates is None:  # accepted before the service was disabled, and it has no TLS any more
                     self.abort()
                     return
-                tls = self._ssl = certificates.context.wrap_bio(self._in, self._out, server_side=True)
+                tls = self._ssl = certificates.context.wrap_bio(self._in, _said, server_side=True)
             tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
@@ -519,7 +525,7 @@ class ClientLink(Link):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.phase = SHAKING
-        self._ssl = self._context.wrap_bio(self._in, self._out, server_side=False, server_hostname=self._host, session=self._session)
+        self._ssl = self._context.wrap_bio(self._in, _said, server_side=False, server_hostname=self._host, session=self._session)
         self._step()
 
     def data_received(self, data: bytes) -> None:

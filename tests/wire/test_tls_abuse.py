@@ -19,6 +19,8 @@ from authority import Authority, Pair
 from lab import DEADLINE, Lab, Pbal, lab, read_response, transport_of, until
 from secure import echo_head, files, get, proxy, secure, secure_origin, site, to_nodes, trusting
 
+from pbal.net import tls
+
 
 class Raw:
     """A client whose records are in hand: what is encrypted, and what is sent, are two things."""
@@ -256,7 +258,7 @@ async def test_a_client_that_asks_to_negotiate_again_and_reads_nothing_fills_no_
     connection = next(iter(pbal.world.clients))
     link: Any = connection.transport
     link.pause_writing()
-    link._out.write(b"\x15\x03\x03\x00\x02\x01\x00" * 1000)  # many answers that were not sent
+    tls._said.write(b"\x15\x03\x03\x00\x02\x01\x00" * 1000)  # many answers that were not sent
     client.send(b"")
     client.tls.write(b"\r\n")
     client.flush()
