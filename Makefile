@@ -94,8 +94,11 @@ fast: .venv-fast/done
 	  > "$$($(FAST) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
 	@touch $@
 
+# What these files are about is not compiled, and they wait a long time: signals, the console, the command line, the page.
+NOT_COMPILED := $(foreach name,signals console start browser listening,--ignore=tests/wire/test_$(name).py)
+
 test-fast: .venv-fast/done programs
-	PYTHONSAFEPATH=1 PBAL_EXPECT=compiled $(FAST) -m pytest -o pythonpath=tests -m "not slow" tests/test_fast.py tests/wire
+	PYTHONSAFEPATH=1 PBAL_EXPECT=compiled $(FAST) -m pytest -o pythonpath=tests -m "not slow" $(NOT_COMPILED) tests/test_fast.py tests/wire
 
 bench-fast: .venv-fast/done
 	PBAL_PYTHON=$(FAST) $(BIN)/python -m bench
