@@ -302,13 +302,17 @@ class Relay(Attendant):
     def _after_rest(self, backend: BackendConnection) -> None:
         """Another turn of the loop: read on."""
         self.resting = False
-        if self.backend is not backend or self.phase is DONE:
+        if not self._has(backend) or self.phase is DONE:
             return
         if not self.stream.full:
             backend.resume()
         self.backend_readable()
-        if self.backend is not backend:  # given back; who took it now is not the one that was full
+        if not self._has(backend):  # given back; who took it now is not the one that was full
             backend.resume()
+
+    def _has(self, backend: BackendConnection) -> bool:
+        """Whether this is the connection still. A call, since what a compiler knows of an attribute must not outlast one."""
+        return self.backend is backend
 
     def _head(self, head: ResponseHead) -> bool:
         """A response head arrived: pass it on. True when the response has no body."""
