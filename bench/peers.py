@@ -108,12 +108,13 @@ def nginx(http: str, port: int, core: int | None = None, modules: str = "") -> P
     return Program(["nginx", "-c", f"{folder}/nginx.conf"], port, cwd=folder, core=core, worker=True)
 
 
-def haproxy(origin: int, port: int, core: int | None = None) -> Program:
-    """HAProxy, one thread."""
+def haproxy(origin: int, port: int, core: int | None = None, certificate: str = "") -> Program:
+    """HAProxy, one thread. `certificate`: a file with key and certificate, for TLS."""
+    tls = f" ssl crt {certificate}" if certificate else ""
     folder = tempfile.mkdtemp(prefix="pbal-bench-")
     (Path(folder) / "haproxy.cfg").write_text(
         "global\n nbthread 1\n maxconn 4000\ndefaults\n mode http\n timeout client 30s\n timeout server 30s\n timeout connect 5s\n"
-        f" http-reuse always\nfrontend f\n bind 127.0.0.1:{port}\n default_backend b\nbackend b\n server s 127.0.0.1:{origin}\n"
+        f" http-reuse always\nfrontend f\n bind 127.0.0.1:{port}{tls}\n default_backend b\nbackend b\n server s 127.0.0.1:{origin}\n"
     )
     return Program(["haproxy", "-db", "-f", f"{folder}/haproxy.cfg"], port, cwd=folder, core=core)
 

@@ -1,4 +1,4 @@
-"""Figures of TLS, beside nginx with the same certificate: handshakes, a small proxied GET, a large answer, a parked poll.
+"""Figures of TLS, beside nginx and HAProxy with the same certificate: handshakes, a small proxied GET, a large answer, a parked poll.
 
 Handshakes are made by this process on the other core, one after another, so the figure is of the server's CPU and not of its rate.
 """
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench import peers
@@ -60,6 +60,7 @@ def certificate(folder: Path) -> None:
     names = ["-subj", "/CN=bench.test", "-addext", "subjectAltName=DNS:bench.test"]
     files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
     subprocess.run([*command, *names, *files], check=True, capture_output=True)
+    (folder / "both.pem").write_bytes((folder / "cert.pem").read_bytes() + (folder / "key.pem").read_bytes())
 
 
 def tls() -> Iterator[Row]:
@@ -96,8 +97,16 @@ def _beside(folder: Path, origin: int) -> Iterator[Row]:
     rates: dict[tuple[str, bool], float] = {}
     small: dict[str, float] = {}
     large: dict[str, float] = {}
-    for name in ("nginx", "pbal"):
-        program = _nginx(folder, origin) if name == "nginx" else _pbal(folder, origin)[0]
+    starts: dict[str, Callable[[], peers.Program]] = {
+        "nginx": lambda: _nginx(folder, origin),
+        "haproxy": lambda: peers.haproxy(origin, peers.free_port(), peers.CORES[0], str(folder / "both.pem")),
+        "pbal": lambda: _pbal(folder, origin)[0],
+    }
+    if not peers.have("haproxy"):
+        print("left out: haproxy is not installed")
+        del starts["haproxy"]
+    for name, start in starts.items():
+        program = start()
         try:
             for resumed in (False, True):
                 before = program.cpu()
@@ -111,8 +120,13 @@ def _beside(folder: Path, origin: int) -> Iterator[Row]:
     for resumed in (False, True):
         what = f"{'resumed' if resumed else 'full'} handshakes a CPU second (ECDSA P-256)"
         yield f"{what}, nginx", rates["nginx", resumed], "1/s", ""
+        if "haproxy" in starts:
+            yield f"{what}, haproxy", rates["haproxy", resumed], "1/s", ""
         yield f"{what}, pbal", rates["pbal", resumed], "1/s", f"60 % of nginx's: {0.6 * rates['nginx', resumed]:.0f}"
     yield "proxied GET over TLS, nginx", small["nginx"], "us CPU", ""
+    if "haproxy" in starts:
+        yield "proxied GET over TLS, haproxy", small["haproxy"], "us CPU", ""
+        yield "1 MB proxied over TLS, haproxy", large["haproxy"], "MB/CPU s", ""
     yield "proxied GET over TLS, pbal", small["pbal"], "us CPU", f"3 x nginx: {3 * small['nginx']:.1f}"
     yield "1 MB proxied over TLS, nginx", large["nginx"], "MB/CPU s", ""
     yield "1 MB proxied over TLS, pbal", large["pbal"], "MB/CPU s", f"70 % of nginx's: {0.7 * large['nginx']:.0f}"
