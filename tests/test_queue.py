@@ -1,6 +1,7 @@
 """The writer's contract, against a real memcached and against clients that lose every race."""
 
 import asyncio
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,10 +9,11 @@ from typing import Any
 import aiomcache
 import pytest
 from lab import Lab, lab
+from lab import Memcached as Cache
 
 from pbal.api import Endpoint
 from pbal.plugins.poll.store import Memcached
-from pbal.queue import ROUNDS, NotStored, aput, put
+from pbal.queue import LONGEST, ROUNDS, NotStored, aput, put
 
 
 class Scripted:
@@ -31,13 +33,18 @@ class Scripted:
         self.asked.append(f"add {expire}")
         return self.answers.pop(0)
 
+    def touch(self, key: Any, expire: int, *, noreply: bool) -> bool:
+        assert noreply is False
+        self.asked.append(f"touch {expire}")
+        return True
+
 
 @pytest.mark.parametrize(
     ("answers", "asked"),
     [
-        ((True,), ["append"]),
+        ((True,), ["append", "touch 60"]),
         ((False, True), ["append", "add 60"]),
-        ((False, False, True), ["append", "add 60", "append"]),
+        ((False, False, True), ["append", "add 60", "append", "touch 60"]),
     ],
 )
 def test_the_contract_is_append_add_append(answers: tuple[bool, ...], asked: list[str]) -> None:
@@ -51,6 +58,34 @@ def test_a_queue_that_takes_nothing_is_an_error_not_silence() -> None:
     with pytest.raises(NotStored, match="poll:a"):
         put(client, b"poll:a", b"x\n")
     assert client.answers == []
+
+
+def test_a_ttl_that_is_a_date_to_memcached_is_refused() -> None:
+    client = Scripted(True)
+    with pytest.raises(ValueError, match="30 days"):
+        put(client, b"poll:a", b"x\n", ttl=LONGEST + 1)
+    assert client.asked == []
+
+
+def seconds_left(cache: Cache, key: str) -> int:
+    """What is left of an item's time, as memcached itself has it."""
+    with socket.create_connection(("127.0.0.1", cache.port)) as sock:
+        sock.sendall(f"mg {key} t\r\n".encode())
+        return int(sock.recv(100).split(b"t")[1])
+
+
+@lab
+async def test_a_message_has_the_whole_time_whenever_its_queue_began(lab: Lab) -> None:
+    cache = await lab.memcached()
+    blocking, waiting = cache.client(), aiomcache.Client("127.0.0.1", cache.port)
+    for number in range(2):
+        blocking.set(b"poll:a", b"old\n", expire=5)
+        if number:
+            put(blocking, b"poll:a", b"new\n")
+        else:
+            await aput(waiting, b"poll:a", b"new\n")
+        assert seconds_left(cache, "poll:a") > 290
+    await waiting.close()
 
 
 @lab
@@ -71,6 +106,9 @@ async def test_aput_raises_where_nothing_can_be_stored(lab: Lab) -> None:
             return False
 
         async def add(self, key: bytes, value: bytes, exptime: int) -> bool:
+            return False
+
+        async def touch(self, key: bytes, exptime: int) -> bool:
             return False
 
     with pytest.raises(NotStored):

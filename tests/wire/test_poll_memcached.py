@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import random
+import socket
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import Lab, Pbal, lab, read_response, until
+from lab import Memcached as Cache
 
 from pbal.plugins.poll.store import Memcached
 from pbal.schema.types import Endpoint
@@ -56,8 +58,44 @@ async def park(pbal: Pbal, queue: str) -> tuple[asyncio.StreamReader, asyncio.St
     return reader, writer
 
 
+def seconds_left(cache: Cache, key: str) -> int:
+    """What is left of an item's time, as memcached itself has it."""
+    with socket.create_connection(("127.0.0.1", cache.port)) as sock:
+        sock.sendall(f"mg {key} t\r\n".encode())
+        return int(sock.recv(100).split(b"t")[1])
+
+
 def watch_state(pbal: Pbal) -> str:
     return str(pbal.plugin("chat").courier.watchers[0].state)
+
+
+@lab
+async def test_a_published_message_has_the_whole_time_whenever_its_queue_began(lab: Lab) -> None:
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address))
+    cache.client().set("poll:alice", b"old\n", expire=5)
+    assert (await pbal.ask("chat", request("/publish/alice", b"new"))).status == 202
+    assert seconds_left(cache, "poll:alice") > 290
+    assert (await pbal.ask("chat", request("/poll/alice"))).status == 200
+
+
+@lab
+async def test_what_is_put_back_has_the_whole_time(lab: Lab) -> None:
+    cache = await lab.memcached()
+    store = Memcached([Endpoint("127.0.0.1", cache.port)], time.monotonic, lambda: 5.0)
+    cache.client().set("poll:alice", b"new\n", expire=5)
+    await store.put_back(b"poll:alice", b"old\n", 300)
+    assert seconds_left(cache, "poll:alice") > 290
+    assert cache.client().get("poll:alice") == b"old\nnew\n"
+    store.close()
+
+
+@lab
+async def test_a_poll_ttl_that_memcached_takes_for_a_date_is_refused(lab: Lab) -> None:
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address))
+    answer = await pbal.say("SET chat.poll_ttl = 721h")
+    assert answer.startswith("ERROR: ") and "720h or less" in answer
 
 
 @lab

@@ -97,7 +97,7 @@ TUNABLES: tuple[Tunable, ...] = (
     _tunable("poll_format", enum(*FORMATS), "raw", "Format of answers; see ANSWERS in pbal-poll(7)."),
     _tunable("poll_framing", enum(*FRAMINGS), "newline", "How a stored value separates messages."),
     _tunable("poll_ttl", DURATION, "300s", "How long messages wait for a poll; then pbal or memcached drops the queue.",
-             unit="seconds", minimum="1s"),
+             unit="seconds", minimum="1s", maximum="720h"),
     _tunable("poll_max_queue", SIZE, "256k", "Most bytes in one queue. pbal drops the oldest whole messages first, and counts them.",
              minimum="1", unit="bytes"),
     _tunable("poll_memory_limit", SIZE, "64m", "With the memory store: most bytes of the names and messages of all queues together (each"

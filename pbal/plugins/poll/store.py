@@ -297,9 +297,14 @@ class Memcached:
         await self._join("prepend", key, data, ttl)
 
     async def _join(self, verb: str, key: bytes, data: bytes, ttl: int) -> None:
+        """Add octets to a queue, which lives for `ttl` from now on: neither verb renews its time, and what is new may not go with what was.
+
+        A touch that fails leaves the message where it is, with the time that is left.
+        """
         server, timeout = self.server_of(key), self._timeout()
         for _ in range(TRIES):
             if await server.call(timeout, lambda client: getattr(client, verb)(key, data)):
+                await server.call(timeout, lambda client: client.touch(key, ttl))
                 return
             if await server.call(timeout, lambda client: client.add(key, data, exptime=ttl)):
                 return
