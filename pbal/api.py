@@ -5,7 +5,7 @@ from pbal.http1.events import RequestHead, ResponseHead
 from pbal.lang.mistakes import did_you_mean
 from pbal.model.clock import Clock, ManualClock
 from pbal.model.errors import AnswerRefused, ConfigError, UnknownName
-from pbal.model.exchange import Exchange, Fields, OnLost, Parked, Waiting
+from pbal.model.exchange import Exchange, Fields, OnLost, Parked, Upgraded, Waiting
 from pbal.model.hooks import Verdict, hook
 from pbal.model.plugin import Plugin
 from pbal.model.service import Service
@@ -35,6 +35,6 @@ __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "REGEX", "SIZE", "TEXT", "WORDS",
     "AnswerRefused", "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields", "Histogram",
     "IllegalField", "ManualClock", "Networks", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Service",
-    "Text", "Tunable", "Type", "UnknownName", "Verdict", "Waiting", "World",
+    "Text", "Tunable", "Type", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",
     "did_you_mean", "enum", "hook", "resident_bytes", "spawn",
 ]  # fmt: skip

@@ -316,7 +316,7 @@ def pages() -> dict[str, str]:
         "exchange": _members((Exchange, _EXCHANGE)),
         "request": _members((Head, _HEAD), (RequestHead, _REQUEST)),
         "response": _members((ResponseHead, ("status", "reason"))),
-        "waiting": _members((Waiting, ("peer_name", "answer", "repark", "kick"))),
+        "waiting": _members((Waiting, ("peer_name", "answer", "begin", "push", "finish", "upgrade", "unsent", "repark", "kick"))),
         "service": _members((Service, ("name", "plugin", "trust")), (World, ("service", "pool", "log_limited", "instances"))),
         "declarations": _members((tunables_module, ("Tunable",)), (Tunable, ("parse",)), (counters_module, ("Counter", "Histogram"))),
         "testing": _members((testing, ("running", "Answer")), (testing.Running, ())),

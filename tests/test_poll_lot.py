@@ -6,16 +6,19 @@ import time
 
 import pytest
 
-from pbal.plugins.poll.lot import Lot, Parked
+from pbal.plugins.poll.longpoll import LongPoll
+from pbal.plugins.poll.lot import Lot, Reader
 
 
-def lot() -> tuple[Lot, list[Parked]]:
-    gone: list[Parked] = []
+def lot() -> tuple[Lot, list[Reader]]:
+    gone: list[Reader] = []
     return Lot(gone.append), gone
 
 
-def park(a_lot: Lot, *keys: bytes, ends: float = 10.0) -> Parked:
-    return a_lot.park(None, keys, ends, 0, None)
+def park(a_lot: Lot, *keys: bytes, ends: float = 10.0) -> Reader:
+    reader = LongPoll(keys, None)
+    a_lot.park(reader, 0.0, ends)
+    return reader
 
 
 def test_nobody_waits_for_an_unknown_queue() -> None:
@@ -25,7 +28,7 @@ def test_nobody_waits_for_an_unknown_queue() -> None:
 
 def test_the_longest_waiting_is_first_whoever_leaves() -> None:
     a_lot, _ = lot()
-    polls: list[Parked] = []
+    polls: list[Reader] = []
     chance = random.Random(1)
     for _ in range(2000):
         if polls and chance.random() < 0.45:

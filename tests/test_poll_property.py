@@ -14,8 +14,14 @@ from hypothesis import strategies as st
 
 from pbal.model.clock import ManualClock
 from pbal.model.world import World
+from pbal.plugins.poll.cached import MemcachedStore
+from pbal.plugins.poll.longpoll import LongPoll
+from pbal.plugins.poll.lot import QUARTER
+from pbal.plugins.poll.memcached import Taken
+from pbal.plugins.poll.memory import MemoryStore
 from pbal.plugins.poll.plugin import Poll
-from pbal.plugins.poll.store import StoreError, Taken
+from pbal.plugins.poll.publisher import publish
+from pbal.plugins.poll.store import StoreError
 
 QUEUES = [b"poll:a", b"poll:b", b"poll:c"]
 
@@ -40,7 +46,8 @@ class Client:
         if self.gone or self.record is not record:
             return False
         self.record = None
-        self.answers.append(body)
+        if status == 200:
+            self.answers.append(body)
         self.on_lost = on_lost
         return True
 
@@ -161,8 +168,8 @@ def machine(store: str, duplicate: str) -> tuple[World, Any, Poll]:
 
 def lay_in(plugin: Poll, faulty: FaultyStore | None) -> None:
     plugin.open()
-    if faulty is not None and plugin.courier is not None:
-        plugin.courier.store = faulty  # type: ignore[assignment]
+    if faulty is not None and isinstance(plugin.hub.store, MemcachedStore):
+        plugin.hub.store.courier.store = faulty  # type: ignore[assignment]
 
 
 STEPS = st.lists(
@@ -206,32 +213,29 @@ class Life:
         check(self.plugin, self.faulty, self.clients, self.said, self.duplicate, failed)
         for client in self.clients:
             client.leave()
-        assert self.plugin.lot.is_empty()
+        assert self.plugin.hub.lot.is_empty()
         assert self.world.counters.counts["poll_parked"] == 0
         await self.plugin.quiesce()
         self.plugin.close()
 
     def poll(self, key: bytes) -> None:
-        client, plugin = Client(), self.plugin
+        client, hub = Client(), self.plugin.hub
         self.clients.append(client)
-        if plugin.memory is not None and (value := plugin.memory.take(key)):
-            plugin._send(Exchange(client), None, [(key, value)], put_back=True)  # type: ignore[arg-type]
-            return
-        if self.duplicate == "newest":
-            for earlier in plugin.lot.waiting(key):
-                plugin._answer_empty(earlier, "poll_superseded")
-        plugin._park(Exchange(client), (key,), None)  # type: ignore[arg-type]
-        if plugin.courier is not None:
-            plugin.courier._look()
+        # With `newest`, the earlier one has had its second.
+        for earlier in hub.lot.waiting(key) if self.duplicate == "newest" else ():
+            earlier.since -= 2 * QUARTER
+        hub.admit(Exchange(client), LongPoll((key,), None), 1000.0)  # type: ignore[arg-type]
+        if isinstance(hub.store, MemcachedStore):
+            hub.store.courier._look()
 
     def say(self, key: bytes) -> None:
         message = b"%d\n" % (sum(map(len, self.said.values())) + 1)
         self.said[key].append(message)
         if self.faulty is not None:
             self.faulty.values[key] = self.faulty.values.get(key, b"") + message
-            self.plugin.wake(key)
+            self.plugin.hub.store.wake(key)
         else:
-            self.plugin.publish_to_memory(key, message)
+            publish(self.plugin.hub, [(key, message)], lambda receipts, failed: None)
 
     def leave(self, _: bytes) -> None:
         if self.clients:
@@ -248,7 +252,7 @@ class Life:
 
     def expire(self, _: bytes) -> None:
         self.world.clock.advance(30)  # type: ignore[attr-defined]
-        self.plugin.expire(self.world.clock.now())
+        self.plugin.hub.expire(self.world.clock.now())
 
     async def reload(self) -> None:
         former = self.plugin
@@ -260,8 +264,8 @@ class Life:
         former.close()
 
     def sweep(self, _: bytes = b"") -> None:
-        if self.plugin.courier is not None:
-            self.plugin.courier.sweep()
+        if isinstance(self.plugin.hub.store, MemcachedStore):
+            self.plugin.hub.store.courier.sweep()
 
     def fail(self, _: bytes) -> None:
         if self.faulty is not None:
@@ -278,6 +282,12 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+def held_in_memory(plugin: Poll, key: bytes) -> bytes:
+    assert isinstance(plugin.hub.store, MemoryStore)
+    held = plugin.hub.store.content.get(key)
+    return b"" if held is None else held.data
+
+
 def check(
     plugin: Poll, faulty: FaultyStore | None, clients: list[Client], said: dict[bytes, list[bytes]], duplicate: str, failed: bool
 ) -> None:
@@ -285,7 +295,7 @@ def check(
     got = [line + b"\n" for client in clients for body in client.answers for line in body.split(b"\n") if line]
     held: list[bytes] = []
     for key in QUEUES:
-        value = faulty.values.get(key, b"") if faulty is not None else plugin.memory.peek(key)  # type: ignore[union-attr]
+        value = faulty.values.get(key, b"") if faulty is not None else held_in_memory(plugin, key)
         held += [line + b"\n" for line in value.split(b"\n") if line]
         kept = [message for message in said[key] if message in value.splitlines(keepends=True)]
         assert failed or kept == value.splitlines(keepends=True), "what is held is in order"
@@ -303,8 +313,8 @@ def check(
             numbers = [int(line) for line in body.split()]
             assert numbers == sorted(numbers)
     # Nobody waits while something is there for them.
-    for key in plugin.lot.queues():
-        assert not (faulty.values.get(key) if faulty is not None else plugin.memory.peek(key))  # type: ignore[union-attr]
+    for key in plugin.hub.lot.queues():
+        assert not (faulty.values.get(key) if faulty is not None else held_in_memory(plugin, key))
 
 
 @pytest.mark.parametrize("duplicate", ["newest", "all"])

@@ -12,7 +12,7 @@ from lab import Lab, lab
 from lab import Memcached as Cache
 
 from pbal.api import Endpoint
-from pbal.plugins.poll.store import Memcached
+from pbal.plugins.poll.memcached import Memcached
 from pbal.queue import LONGEST, ROUNDS, NotStored, aput, put
 
 

@@ -13,9 +13,13 @@ number, which is all that a parked poll keeps of its request:
     KEEP        the connection may serve another request
 
     whole()     head and body of an answer that is there as a whole
+    opening()   the head of one whose body follows
+    upgrading() 101 of one that speaks another protocol from there on
     head()      the head of a response whose body follows; `framing_of` says how it will end
     interim()   1xx
     switching() 101: what follows is another protocol
+
+The first three are pbal's own, the others are passed on.
 """
 
 import re
@@ -48,6 +52,7 @@ FRAMING_FIELDS: Final = frozenset(
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _FIELD_LINES: Final = re.compile(rb"(?:" + _TOKEN + rb"++: (?:[\t\x20-\x7e\x80-\xff]*+)\r\n)*+")
 _NAME: Final = re.compile(_TOKEN + rb"++")
+_PROTOCOL: Final = re.compile(_TOKEN + rb"++(?:/" + _TOKEN + rb"++)?")
 _REASON: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+")
 
 _lines: dict[tuple[int, bytes], bytes] = {}
@@ -135,6 +140,26 @@ def whole(status: int, fields: Fields, body: bytes, facts: int, server: bytes, e
         status_line(status), _date_line(lower, epoch), b"" if _says(lower, b"server:") else server, block, length, _connection(facts),
     )  # fmt: skip
     return head if facts & HEAD_ONLY else head + body
+
+
+def opening(status: int, fields: Fields, facts: int, server: bytes, epoch: float) -> bytes:
+    """The head of an answer of pbal's own whose body follows, of unknown length. `server` is the Server line or b"".
+
+    Raises: IllegalField, also for a status that has no body.
+    """
+    if not isinstance(status, int) or not 200 <= status <= 999 or not has_body(status):
+        raise IllegalField(f"not the status of an answer whose body follows: {status!r}")
+    block = render_fields(fields)
+    lower = block.lower()
+    more = _date_line(lower, epoch) + (b"" if _says(lower, b"server:") else server)
+    return head(status, None, block, more, framing_of(UNTIL_CLOSE, facts), facts)
+
+
+def upgrading(fields: Fields, protocol: bytes) -> bytes:
+    """101 of pbal's own. Raises: IllegalField, also for a protocol that is no name or name/version (RFC 9110 section 7.8)."""
+    if not isinstance(protocol, bytes) or _PROTOCOL.fullmatch(protocol) is None:
+        raise IllegalField(f"not a protocol: {protocol!r:.100}")
+    return switching(b"", render_fields(fields), protocol)
 
 
 def _says(lower: bytes, name: bytes) -> bool:

@@ -64,6 +64,13 @@ class Parked(Protocol):
         """The client left, or its connection was closed by the server's own shutdown. Called at most once."""
 
 
+class Upgraded(Parked, Protocol):
+    """The record of a client that was upgraded to another protocol."""
+
+    def received(self, data: bytes) -> None:
+        """Octets from the client, as they come. What this raises ends the connection; gone() follows."""
+
+
 class CollectedBody(metaclass=ABCMeta):
     """A request body that was collected whole."""
 
@@ -116,7 +123,47 @@ class Waiting(metaclass=ABCMeta):
 
     @abstractmethod
     def answer(self, record: Parked, status: int, fields: Fields, body: bytes, on_lost: OnLost | None) -> bool:
-        """Answer the request parked under `record`, as Exchange.respond does. Returns False also if that request is not parked any more."""
+        """Answer the request parked under `record`, as Exchange.respond does. Returns False also if that request is not parked any more.
+
+        Raises: AnswerRefused if a response has begun with begin() or upgrade().
+        """
+
+    @abstractmethod
+    def begin(self, record: Parked, status: int, fields: Fields, data: bytes) -> bool:
+        """Begin a response of unknown length, with the first octets of its body. The client stays parked under `record`.
+
+        It goes out in chunks; to a client of HTTP/1.0 until the connection closes; to a HEAD without a body. Returns False if the client
+        has gone. Raises: AnswerRefused if a response has begun; IllegalField as `answer` does, and the client gets 500 likewise.
+        Source: RFC 9112 sections 6.3 and 7.1.
+        """
+
+    @abstractmethod
+    def push(self, record: Parked, data: bytes, on_lost: OnLost | None = None) -> bool:
+        """Send more octets on what begin() or upgrade() began. Returns False if nothing began under `record`, or the client has gone.
+
+        `on_lost` as for Exchange.respond. Of several that are lost, the newest is told first.
+        """
+
+    @abstractmethod
+    def finish(self, record: Parked, data: bytes) -> bool:
+        """Send the last octets. pbal does not call record.gone(), and the client's next request may come.
+
+        An upgraded connection is closed after the octets have gone out. Returns False as push() does.
+        """
+
+    @abstractmethod
+    def upgrade(self, record: Upgraded, protocol: bytes, fields: Fields, data: bytes) -> bool:
+        """Answer 101 and `data`, and speak `protocol` from then on. The client stays parked under `record`.
+
+        Octets of the client go to record.received(), those that are there already before this returns. push() sends octets as they are.
+        The client's end is record.gone(), and closes. Returns False if the client has gone.
+        Raises: AnswerRefused if a response has begun, the client speaks HTTP/1.0, or a body of the request is still to come; IllegalField
+        as `answer` does. Source: RFC 9110 section 7.8.
+        """
+
+    @abstractmethod
+    def unsent(self, record: Parked) -> int:
+        """Octets sent under `record` that the system has not taken yet, since the client reads too slowly."""
 
     @abstractmethod
     def repark(self, record: Parked) -> bool:

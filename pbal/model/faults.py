@@ -94,13 +94,15 @@ def guarded(world: "World", plugin: str, call: Callable[[], object], generation:
     return True
 
 
-def call_back(world: "World", call: Callable[[], object]) -> None:
-    """Call what a plugin gave the connection to be called; it must stop nobody. Who gave it is asked only if it raises."""
+def call_back(world: "World", call: Callable[..., object], *args: object) -> bool:
+    """Call what a plugin gave the connection to be called; it must stop nobody. False when it raised: who gave it is asked only then."""
     try:
-        call()
+        call(*args)
     except CAUGHT as error:
         plugin, generation = author(call)
         report(world, plugin, f"{getattr(call, '__name__', 'a callback')}()", error, generation)
+        return False
+    return True
 
 
 def asked(world: "World", plugin: str, call: Callable[..., object], *args: object, name: str = "") -> None:

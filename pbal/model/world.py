@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from math import inf
 from typing import Any, Protocol
 
@@ -102,6 +103,8 @@ class World:
         self.identity = os.urandom(8)
         """New with each start: what Via names are made of."""
         self.runtime: Runtime | None = None
+        self.numbers = count(1)
+        """Numbers for what the console lists and steers: no two things of this process have the same."""
         self.draining = False
         self._logged: dict[str, tuple[float, int]] = {}
         """Kinds of warnings logged within the last ten seconds: when, and how many more were left out since."""

@@ -5,16 +5,28 @@ the octets came in; after each answer `_next` brings the connection on. An answe
 it is known what the socket took: `on_lost` hears of it otherwise. park() drops the exchange, and what is left of it is three flags.
 An upgraded connection: tunnel(), and every octet goes to the sink from then on.
 
+What is parked is answered whole, or streamed to while it stays parked:
+
+    parked    answer() -> the next request;  begin() -> streams;  upgrade() -> upgraded
+    streams   push();  finish() -> the next request, or closed where the close is the end (HTTP/1.0)
+    upgraded  push() and record.received();  finish() -> lingering (net/linger.py)
+
+In each of them kick(), the client's end, a fault in received() and a client that takes nothing end the connection; all but kick() call
+record.gone(). A stream costs two flags more than a poll.
+
 What this file refuses to know: what a request means, and how one is read.
 """
 
 import asyncio
 from math import inf
+from typing import cast
 
 from pbal.http1 import encoder
-from pbal.http1.encoder import KEEP
+from pbal.http1.encoder import HEAD_ONLY, KEEP, OLD
 from pbal.http1.events import UNTIL_CLOSE, ResponseHead
-from pbal.model.exchange import ANSWERING, UNSENDABLE, Exchange, Fields, OnLost, Parked
+from pbal.model.errors import AnswerRefused
+from pbal.model.exchange import ANSWERING, UNSENDABLE, Exchange, Fields, OnLost, Parked, Upgraded
+from pbal.model.faults import call_back
 from pbal.net.wire import (
     ADVANCING,
     BODY_COMES,
@@ -28,7 +40,9 @@ from pbal.net.wire import (
     OF_ONE_ANSWER,
     PARKED_STATE,
     PERSIST_WAIT,
+    STREAMS,
     TUNNEL,
+    UPGRADED,
     WAIT_RES,
     WAITS_FOR_TURN,
     XFER_RES,
@@ -57,9 +71,9 @@ class Answering(Wire):
         """See Waiting."""
         if self.record is not record or self.state is not PARKED_STATE or self._gone():
             return False
-        facts = self.flags & FACTS
-        if not (self.home.enabled and not self.home.world.draining):
-            facts &= ~KEEP
+        if self.flags & (STREAMS | UPGRADED):
+            raise self._refused("the response has begun already")
+        facts = self._facts_of_parked()
         try:
             data = encoder.whole(status, fields, body, facts, self._own_lines(), self._epoch())
         except BaseException:
@@ -218,6 +232,9 @@ class Answering(Wire):
         """See Stream."""
         if self.record is not record or self.state is not PARKED_STATE:
             return False
+        if self.flags & (STREAMS | UPGRADED):
+            self.abort()  # which tells the record
+            return False
         self.record = None
         self.exchange = exchange
         self.state = WAIT_RES
@@ -234,4 +251,111 @@ class Answering(Wire):
         """See Waiting."""
         if self.record is record:
             self.record = None
+            if self.flags & ENDS_WITH_CLOSE:
+                self._reset()  # as in cut()
+            else:
+                self.abort()
+
+    def _facts_of_parked(self) -> int:
+        """What an answer to the parked request must know of it, as things stand now."""
+        facts, home = self.flags & FACTS, self.home
+        return facts if home.enabled and not home.world.draining and home.values["persist_client"] else facts & ~KEEP
+
+    def _refused(self, why: str) -> AnswerRefused:
+        """The exception to raise."""
+        self.home.world.counters.counts["answers_refused"] += 1
+        return AnswerRefused(f"{why}: {self.peer_name}")
+
+    # -- streams to what is parked, and other protocols ----------------------------------------------------------
+
+    def begin(self, record: Parked, status: int, fields: Fields, data: bytes) -> bool:
+        """See Waiting."""
+        if self.record is not record or self.state is not PARKED_STATE or self._gone():
+            return False
+        if self.flags & (STREAMS | UPGRADED):
+            raise self._refused("the response has begun already")
+        facts = self._facts_of_parked()
+        if facts & OLD:
+            facts &= ~KEEP
+        try:
+            head = encoder.opening(status, fields, facts, self._own_lines(), self._epoch())
+            body = b"" if facts & HEAD_ONLY else data if facts & OLD else encoder.chunk(data)
+            octets = head + body
+        except BaseException:
+            self.answer(record, 500, (), UNSENDABLE, None)
+            raise
+        self.flags = self.flags & ~FACTS | facts | STREAMS | (ENDS_WITH_CLOSE if facts & OLD else CHUNKS)
+        self._send(octets)
+        return True
+
+    def _framed(self, data: bytes) -> bytes:
+        """Octets of a body, or of another protocol, as they go out."""
+        if self.flags & HEAD_ONLY:
+            return b""
+        return encoder.chunk(data) if self.flags & CHUNKS else data
+
+    def _streams(self, record: Parked) -> bool:
+        return bool(self.flags & (STREAMS | UPGRADED)) and self.record is record and self.state is PARKED_STATE and not self._gone()
+
+    def push(self, record: Parked, data: bytes, on_lost: OnLost | None = None) -> bool:
+        """See Waiting."""
+        if not self._streams(record):
+            return False
+        octets = self._framed(data)
+        if octets:
+            before = self.unsent_octets if self.flags & FULL else -1
+            self._deliver(octets, on_lost)
+            if before >= 0:  # what comes on top is not to hide that the client takes some of it
+                self.unmoved += self.unsent_octets - before
+        return True
+
+    def finish(self, record: Parked, data: bytes) -> bool:
+        """See Waiting."""
+        if not self._streams(record):
+            return False
+        octets = self._framed(data)
+        if self.flags & CHUNKS and not self.flags & HEAD_ONLY:
+            octets += encoder.LAST_CHUNK
+        if octets:
+            self._send(octets)
+        self.record = None
+        if self.flags & UPGRADED:
+            self._linger()
+        else:
+            self._next(self._facts_of_parked(), not self.flags & BODY_COMES)
+        return True
+
+    def upgrade(self, record: Upgraded, protocol: bytes, fields: Fields, data: bytes) -> bool:
+        """See Waiting."""
+        transport = self.transport
+        if self.record is not record or self.state is not PARKED_STATE or transport is None or self._gone():
+            return False
+        if self.flags & (STREAMS | UPGRADED):
+            raise self._refused("the response has begun already")
+        if self.flags & (OLD | BODY_COMES):
+            raise self._refused("HTTP/1.0 knows no upgrade" if self.flags & OLD else "the body of the request is still to come")
+        try:
+            octets = encoder.upgrading(fields, protocol) + data
+            if not callable(getattr(record, "received", None)):
+                raise TypeError(f"a record to upgrade has a method received(): {record!r:.100} has none")
+        except BaseException:
+            self.answer(record, 500, (), UNSENDABLE, None)
+            raise
+        self.flags = self.flags & ~FACTS | UPGRADED
+        reader, self.reader = self.reader, None
+        self._send(octets)
+        if not transport.is_reading():
+            transport.resume_reading()
+        rest = b"" if reader is None else reader.take_rest()
+        if rest:
+            self._received(rest)
+        return True
+
+    def _received(self, data: bytes) -> None:
+        """Octets of an upgraded client."""
+        if self.record is not None and not call_back(self.home.world, cast(Upgraded, self.record).received, data):
             self.abort()
+
+    def unsent(self, record: Parked) -> int:
+        """See Waiting."""
+        return self.unsent_octets if self.record is record else 0

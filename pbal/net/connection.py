@@ -3,8 +3,8 @@
 States and what ends a connection stand in net/wire.py, the answers in net/answering.py; here are the socket's events and the
 requests. A proxied request: data_received feeds the reader, _next_request makes an Exchange and hands it to the service; the relay
 answers with start(), write(), end(); then the exchange ends, and what is pipelined is taken up. An upload: _more_body hands
-pieces to exchange.sink, which may pause_body(). A parked poll has no exchange and often no reader: what its client sends waits.
-In a tunnel every octet goes to the sink.
+pieces to exchange.sink, which may pause_body(). A parked poll has no exchange and often no reader: what its client sends waits, also
+while a response to it goes on. In a tunnel every octet goes to the sink, of an upgraded client every octet to its record.
 
 What this file refuses to know: what a request means. It offers what model.exchange.Stream promises, and nobody else touches
 the transport.
@@ -39,6 +39,7 @@ from pbal.net.wire import (
     READING_BODY,
     READING_HEADERS,
     TUNNEL,
+    UPGRADED,
     WAIT_RES,
     WAITS_FOR_TURN,
     XFER_RES,
@@ -100,6 +101,9 @@ class ClientConnection(Answering):
             return
         reader = self.reader
         if reader is None:
+            if self.flags & UPGRADED:
+                self._received(data)
+                return
             reader = self.reader = RequestReader(self.home.handler.limits)  # type: ignore[union-attr]
         reader.feed(data)
         if state is PARKED_STATE or (exchange is not None and exchange.body_complete) or self.flags & WAITS_FOR_TURN:
@@ -174,7 +178,7 @@ class ClientConnection(Answering):
     def pause_writing(self) -> None:
         assert self.transport is not None
         self.flags |= FULL
-        self.unsent = self.transport.get_write_buffer_size()
+        self.unmoved = self.transport.get_write_buffer_size()
         self.deadline = self.home.world.clock.now() + (self.service.values["idle_timeout"] or inf)
         if self.exchange is not None and self.exchange.sink is not None:
             self.exchange.sink.client_full()
@@ -182,7 +186,7 @@ class ClientConnection(Answering):
     def resume_writing(self) -> None:
         if self._goes_unseen:
             self.deadline = self.home.world.clock.now() + LOOK
-        elif self.state in (XFER_RES, WAIT_RES, TUNNEL):
+        elif self.state in (XFER_RES, WAIT_RES, TUNNEL, PARKED_STATE):
             self.deadline = inf
         elif self.state is PERSIST_WAIT:
             self.deadline = self.home.world.clock.now() + (self.home.values["persist_client_idle_timeout"] or inf)
@@ -406,8 +410,8 @@ class ClientConnection(Answering):
         counts = self.home.world.counters.counts
         unsent = transport.get_write_buffer_size()
         if unsent:
-            if self.unsent == 0 or unsent < self.unsent:  # slow, but moving
-                self.unsent = unsent
+            if self.unmoved == 0 or unsent < self.unmoved:  # slow, but moving
+                self.unmoved = unsent
                 self.deadline = now + (self.service.values["idle_timeout"] or inf)
                 return
             counts["slow_readers_closed"] += 1

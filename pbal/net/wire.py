@@ -8,6 +8,8 @@ stand here, by Perlbal's names:
     reading_body      an exchange's body is coming      -> 408 when nothing came for idle_timeout
     wait_res          a role or plugin has the exchange -> its own deadlines; half_close_timeout once the client sent its end
     parked            a long poll: no exchange, no head, perhaps no reader; only `record` knows why -> its lot's deadline
+                      STREAMS: a response to it has begun; UPGRADED: it speaks another protocol
+                      -> closed when the client takes nothing of it for idle_timeout
     xfer_res          a response is on its way          -> closed when the client takes nothing for idle_timeout
     tunnel            upgraded: octets both ways
     closed            here; the socket may live on as a net.linger.Lingering, which knows no more of it
@@ -46,7 +48,11 @@ FACTS: Final = OLD | HEAD_ONLY | KEEP
 HALF_CLOSED, BODY_PAUSED, FULL, ABORTED, CHUNKS, ENDS_WITH_CLOSE, ADVANCING, WAITS_FOR_TURN = 8, 16, 32, 64, 128, 256, 512, 1024
 BODY_COMES: Final = 2048
 """Of a parked request, whose body had not come whole. What comes of it is not read; its answer is the connection's last."""
-OF_ONE_ANSWER: Final = FACTS | BODY_PAUSED | CHUNKS | ENDS_WITH_CLOSE
+STREAMS: Final = 4096
+"""Of a parked request: its response has begun, and goes on until finish()."""
+UPGRADED: Final = 8192
+"""Of a parked client: what it sends goes to record.received()."""
+OF_ONE_ANSWER: Final = FACTS | BODY_PAUSED | CHUNKS | ENDS_WITH_CLOSE | STREAMS
 
 
 class Wire(Stream):
@@ -54,7 +60,7 @@ class Wire(Stream):
 
     __slots__ = (
         "born", "deadline", "exchange", "flags", "head", "home", "on_lost", "peer", "reader", "record", "requests", "service",
-        "state", "tls", "transport", "unsent",
+        "state", "tls", "transport", "unmoved",
     )  # fmt: skip
 
     def __init__(self, home: Service) -> None:
@@ -71,7 +77,8 @@ class Wire(Stream):
         self.deadline = inf
         self.flags = 0
         self.requests = 0
-        self.unsent = 0
+        self.unmoved = 0
+        """Octets that the client had not taken at the last look at it."""
         self.peer = b""
         self.tls: Secured | None = None
         self.born: int = home.world.second

@@ -424,15 +424,15 @@ async def test_a_poll_whose_plugin_fails_after_parking_leaves_the_lot_empty(lab:
         ENABLE chat
     """)
     poll = pbal.plugin("chat")
-    schedule = poll._schedule_tick
+    schedule = poll.hub._schedule_tick
 
     def broken() -> None:
-        monkeypatch.setattr(poll, "_schedule_tick", schedule)
+        monkeypatch.setattr(poll.hub, "_schedule_tick", schedule)
         raise ValueError("after park")
 
-    monkeypatch.setattr(poll, "_schedule_tick", broken)
+    monkeypatch.setattr(poll.hub, "_schedule_tick", broken)
     assert (await pbal.ask("chat", get("/poll/a"))).status == 500
-    assert poll.lot.is_empty() and pbal.counts["poll_parked"] == 0
+    assert poll.hub.lot.is_empty() and pbal.counts["poll_parked"] == 0
     assert (await pbal.ask("chat", get("/publish/a", method="POST", body=b"kept"))).status == 202
     assert (await pbal.ask("chat", get("/poll/a"))).body == b"kept\n"
 

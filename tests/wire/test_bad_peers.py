@@ -132,7 +132,7 @@ async def test_a_chain_of_pipelined_publishes_through_many_connections(lab: Lab)
     for reader, _ in chain:
         assert (await read_response(reader)).body == b"m\n"
         assert (await read_response(reader)).status == 202
-    assert pbal.counts["plugin_errors"] == 0 and pbal.plugin("web").lot.is_empty()
+    assert pbal.counts["plugin_errors"] == 0 and pbal.plugin("web").hub.lot.is_empty()
 
 
 @lab
@@ -164,7 +164,7 @@ async def test_a_parked_poll_that_sends_on_and_on_is_closed(lab: Lab) -> None:
     await pbal.until("poll_parked", 1)
     writer.write(get("/" + "x" * 1000) * (READ_AHEAD // 1000 + 1000))
     await pbal.until("poll_gone", 1)
-    assert pbal.plugin("web").lot.is_empty()
+    assert pbal.plugin("web").hub.lot.is_empty()
 
 
 # --- requests on their way ----------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ async def test_windows_chat_and_one_that_lost_its_connection_misses_nothing(lab:
 
         await browser.script(third, "window.realFetch = window.fetch; window.fetch = () => Promise.reject(new Error('offline'))")
         own = await browser.script(third, "return sessionStorage.queue")
-        await until(lambda: pbal.plugin("chat").lot.has(b"poll:" + own.encode()), "the third window's poll")
+        await until(lambda: pbal.plugin("chat").hub.lot.has(b"poll:" + own.encode()), "the third window's poll")
         assert await pbal.say(f"poll kick {own}") == "OK"
         await browser.wait(third, "document.getElementById('state').className === 'bad'")
         for number in range(5):

@@ -2,51 +2,14 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
-from lab import Lab, Pbal, Response, lab, read_response, until
+from lab import Lab, lab, read_response, until
+from polls import conf, empty, get, park, publish
 
 from pbal.api import ManualClock
 from pbal.plugins.poll.memory import MemoryStore
-
-CONF = """
-    LOAD poll
-    CREATE SERVICE chat
-      SET role             = web_server
-      SET listen           = 127.0.0.1:0
-      SET plugins          = poll
-      SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
-      SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
-      {more}
-    ENABLE chat
-"""
-
-
-def conf(*more: str) -> str:
-    return CONF.format(more="\n      ".join(more))
-
-
-def get(path: str, *fields: str, method: str = "GET", body: bytes = b"") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: chat", *fields]
-    if body or method == "POST":
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-async def publish(pbal: Pbal, queue: str, text: bytes) -> Response:
-    return await pbal.ask("chat", get(f"/publish/{queue}", method="POST", body=text))
-
-
-async def park(pbal: Pbal, path: str, *fields: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    before = pbal.counts["poll_parked_ever"]
-    reader, writer = await pbal.connect("chat")
-    writer.write(get(path, *fields))
-    await pbal.until("poll_parked_ever", before + 1)
-    return reader, writer
-
-
-def empty(pbal: Pbal) -> bool:
-    return bool(pbal.plugin("chat").lot.is_empty()) and pbal.counts["poll_parked"] == 0
 
 
 @lab
@@ -98,7 +61,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(lab: Lab) -> None:
 async def test_a_client_gone_before_its_answer_was_read_by_the_kernel_loses_nothing(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     await park(pbal, "/poll/a")
-    poll = pbal.plugin("chat").lot.waiting(b"poll:a")[0]
+    poll = pbal.plugin("chat").hub.lot.waiting(b"poll:a")[0]
     poll.client.transport.abort()  # gone, and not yet told
     assert json.loads((await publish(pbal, "a", b"m")).body)["bytes"] == 1
     assert (await pbal.ask("chat", get("/poll/a"))).body == b"m\n"
@@ -119,8 +82,9 @@ def test_a_second_poll_on_a_queue(duplicate):
             return
         await pbal.until("poll_parked_ever", 2)
         if duplicate == "newest":
-            assert (await read_response(first)).status == 204
-            assert pbal.counts["poll_superseded"] == 1
+            answer = await read_response(first)
+            assert (answer.status, answer.body) == (409, b"A newer poll waits for this queue.\n")
+            assert pbal.counts["poll_superseded"] == pbal.counts["poll_slowed"] == 1
         await publish(pbal, "a", b"m")
         assert (await read_response(second)).body == b"m\n"
         if duplicate == "all":
@@ -172,7 +136,7 @@ def test_formats(form, framing, stored, status, body):
     async def run(lab: Lab) -> None:
         pbal = await lab.pbal(conf(f"SET poll_format = {form}", f"SET poll_framing = {framing}", "SET poll_timeout = 100ms"))
         if stored:
-            pbal.plugin("chat").memory.append(b"poll:q", stored)
+            pbal.plugin("chat").hub.store.append(b"poll:q", stored, lambda error: None)
         answer = await pbal.ask("chat", get("/poll/q"))
         assert (answer.status, answer.body) == (status, body)
         assert pbal.counts["poll_misframed"] == (stored == b"not framed")
@@ -297,7 +261,7 @@ async def test_refusals_are_not_cached_and_readable_across_origins(lab: Lab) -> 
     for request, status in (
         (get("/poll/" + "x" * 300, origin), 400),
         (get("/poll/a", origin, method="DELETE"), 405),
-        (get("/publish/a", origin), 405),
+        (get("/publish/a", origin, method="PATCH"), 405),
         (get("/publish/a", origin, method="POST", body=b"m"), 403),
     ):
         answer = await pbal.ask("chat", request)
@@ -316,27 +280,39 @@ async def test_another_key_prefix_takes_the_messages_along(lab: Lab) -> None:
     reader, _ = await park(pbal, "/poll/b")
     await publish(pbal, "b", b"n")
     assert (await read_response(reader)).body == b"n\n"
-    assert empty(pbal) and pbal.plugin("chat").memory.size == 0
+    assert empty(pbal) and pbal.plugin("chat").hub.store.size == 0
 
 
-def test_a_queue_nobody_collects_ends_with_its_ttl() -> None:
+@lab
+async def test_a_queue_nobody_collects_ends_with_its_ttl(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("SET poll_ttl = 10s"))
     clock = ManualClock()
-    memory = MemoryStore(clock.now, 10.0)
-    memory.append(b"a", b"old")
-    memory.append(b"b", b"old")
+    store = MemoryStore(pbal.plugin("chat").hub)
+    store._now = clock.now  # the plugin's own runs with the time of day
+    failures: list[object] = []
+    store.append(b"a", b"old", failures.append)
+    store.append(b"b", b"old", failures.append)
     clock.advance(10.5)
-    assert memory.peek(b"a") == b""
-    assert memory.append(b"a", b"new") == b"new"
-    assert memory.expire() == 2, "one that was stored to again, one that was not"
-    assert (memory.take(b"a"), memory.take(b"b"), memory.size) == (b"new", b"", 0)
+    seen: list[Any] = []
+    store.look(b"a", seen.append)
+    store.append(b"a", b"new", failures.append)
+    assert not store.expire(), "no more than one look's worth"
+    for key in (b"a", b"b"):
+        store.look(key, seen.append)
+    assert [what.value for what in seen] == [b"", b"new", b""]
+    assert store.size == len(b"anew") and failures == [None] * 3
+    assert pbal.counts["poll_expired_queues"] == 2, "one that was stored to again, one that was not"
 
 
 @lab
 async def test_another_ttl_holds_for_what_is_there(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     await publish(pbal, "a", b"m")
-    assert await pbal.say("SET chat.poll_ttl = 5s") == "OK"
-    assert pbal.plugin("chat").memory.ttl == 5
+    assert await pbal.say("SET chat.poll_ttl = 1s") == "OK"
+    store = pbal.plugin("chat").hub.store
+    for held in store.content.values():
+        held.stored -= 2
+    assert (await pbal.ask("chat", get("/poll/a?timeout=0"))).status == 204
 
 
 @lab
@@ -345,7 +321,7 @@ async def test_who_may_publish(lab: Lab) -> None:
     assert (await publish(pbal, "a", b"x")).status == 403
     assert (await pbal.say("SET chat poll_publish_from = 127.0.0.1")) == "OK"
     assert (await publish(pbal, "a", b"x")).status == 202
-    assert (await pbal.ask("chat", get("/publish/a"))).status == 405
+    assert (await pbal.ask("chat", get("/publish/a", method="PUT"))).status == 405
 
 
 @lab

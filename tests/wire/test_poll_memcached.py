@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lab import Lab, Pbal, lab, read_response, until
 from lab import Memcached as Cache
 
-from pbal.plugins.poll.store import Memcached
+from pbal.plugins.poll.memcached import Memcached
 from pbal.schema.types import Endpoint
 
 
@@ -66,7 +66,7 @@ def seconds_left(cache: Cache, key: str) -> int:
 
 
 def watch_state(pbal: Pbal) -> str:
-    return str(pbal.plugin("chat").courier.watchers[0].state)
+    return str(pbal.plugin("chat").hub.store.courier.watchers[0].state)
 
 
 @lab
@@ -104,7 +104,7 @@ async def test_a_message_stored_by_a_plain_client_reaches_the_parked_poll_throug
     pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 60s"))
     reader, _ = await park(pbal, "alice")
     await until(lambda: watch_state(pbal) == "live" and pbal.counts["poll_sweeps"], "the watch and the sweep it begins with")
-    await until(lambda: not pbal.plugin("chat").courier.busy, "rest: only the watch can find what comes now")
+    await until(lambda: not pbal.plugin("chat").hub.store.courier.busy, "rest: only the watch can find what comes now")
     put(cache.client(), "alice", b"hello\n")
     assert (await read_response(reader)).body == b"hello\n"
     assert pbal.counts["poll_watch_lines"] >= 1
@@ -155,9 +155,9 @@ async def test_messages_for_a_client_that_left_are_put_back_in_front(lab: Lab) -
     client = cache.client()
     pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 60s", "SET poll_watch = off"))
     await park(pbal, "a")
-    courier = pbal.plugin("chat").courier
+    courier = pbal.plugin("chat").hub.store.courier
     put(client, "a", b"first\n")
-    poll = pbal.plugin("chat").lot.waiting(b"poll:a")[0]
+    poll = pbal.plugin("chat").hub.lot.waiting(b"poll:a")[0]
     original = courier.store.take
 
     async def take_then_leave(server: Any, keys: list[bytes], ttl: int) -> Any:
@@ -181,7 +181,7 @@ async def test_memcached_killed_and_restarted_while_polls_are_parked(lab: Lab) -
     reader, _ = await park(pbal, "a")
     await until(lambda: watch_state(pbal) == "live", "the watch")
     cache.kill()
-    await until(lambda: not pbal.plugin("chat").courier.store.servers[0].up, "the server to be seen down")
+    await until(lambda: not pbal.plugin("chat").hub.store.courier.store.servers[0].up, "the server to be seen down")
     assert (await pbal.ask("chat", request("/publish/a", b"x"))).status == 503
     another, _ = await park(pbal, "b")
     errors = pbal.counts["poll_store_errors"]
@@ -200,14 +200,14 @@ async def test_memcached_stopped_and_continued_while_polls_are_parked(lab: Lab) 
     reader, _ = await park(pbal, "a")
     await until(lambda: watch_state(pbal) == "live", "the watch")
     cache.stop()
-    await until(lambda: not pbal.plugin("chat").courier.store.servers[0].up, "the server to be seen down")
+    await until(lambda: not pbal.plugin("chat").hub.store.courier.store.servers[0].up, "the server to be seen down")
     await until(lambda: watch_state(pbal) != "live", "the watch to be stale")
     assert (await pbal.ask("chat", request("/publish/a", b"x"))).status == 503
     cache.cont()
     put(cache.client(), "a", b"after\n")
     response = await read_response(reader)
     assert response.body.endswith(b"after\n")  # the publish that was answered 503 may have been stored after all
-    await until(lambda: pbal.plugin("chat").courier.store.servers[0].up, "the server to be up")
+    await until(lambda: pbal.plugin("chat").hub.store.courier.store.servers[0].up, "the server to be up")
 
 
 @lab
@@ -216,7 +216,7 @@ async def test_memcached_stopped_between_read_and_take_loses_nothing(lab: Lab) -
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 50ms", "SET poll_watch = off", "SET poll_store_timeout = 100ms"))
     reader, _ = await park(pbal, "a")
-    courier = pbal.plugin("chat").courier
+    courier = pbal.plugin("chat").hub.store.courier
     server = courier.store.servers[0]
     original = server.call
 
@@ -248,12 +248,12 @@ async def test_thousands_of_queues_that_fill_at_once_are_no_dead_server(lab: Lab
         taken.extend(values)
         return []
 
-    plugin.courier._deliver = deliver
-    plugin.lot.has = lambda key: True  # somebody is parked for each: thousands of sockets would only measure sockets
+    plugin.hub.store.courier._deliver = deliver
+    plugin.hub.lot.has = lambda key: True  # somebody is parked for each: thousands of sockets would only measure sockets
     for key in queues:
-        plugin.courier.wake(key)
+        plugin.hub.store.courier.wake(key)
     await until(lambda: len(taken) == len(queues), "every queue to be taken")
-    assert plugin.courier.store.servers[0].up and "is gone" not in caplog.text
+    assert plugin.hub.store.courier.store.servers[0].up and "is gone" not in caplog.text
     assert pbal.counts["poll_store_errors"] == 0
 
 

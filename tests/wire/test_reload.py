@@ -82,11 +82,11 @@ async def reload_under_load(pbal: Pbal) -> None:
     await pbal.until("poll_parked", 50)
     await asyncio.gather(*map(poller, range(queues)), *map(publisher, range(queues)), reloader())
     assert got == {number: list(range(each)) for number in range(queues)}
-    assert pbal.counts["poll_parked"] == pbal.plugin("chat").lot.count == 50
+    assert pbal.counts["poll_parked"] == pbal.plugin("chat").hub.lot.count == 50
     for number, reader in enumerate(idle):
         await pbal.ask("chat", post(f"/publish/idle{number}", b"x"))
         assert (await read_response(reader)).body == b"x\n"
-    assert pbal.plugin("chat").lot.is_empty()
+    assert pbal.plugin("chat").hub.lot.is_empty()
     assert pbal.world.plugins["poll"].generation == 11
 
 
@@ -114,7 +114,7 @@ async def test_reload_keeps_messages_ids_and_the_client_that_leaves_afterwards(l
     assert [(row["id"], row["queues"]) for row in before] == [(row["id"], row["queues"]) for row in after]
     writer.close()
     await pbal.until("poll_gone", 1)
-    assert pbal.plugin("chat").lot.is_empty()
+    assert pbal.plugin("chat").hub.lot.is_empty()
     assert (await pbal.ask("chat", get("/poll/waiting"))).body == b"m\n"
 
 
@@ -128,11 +128,11 @@ async def test_a_publish_that_hangs_does_not_hold_up_a_reload(lab: Lab) -> None:
     await pbal.until("poll_parked", 1)
     await pbal.ask("chat", post("/publish/c", b"m"))
     await pbal.ask("chat", get("/poll/c"))  # whose first look comes after that of the other poll
-    await until(lambda: not pbal.plugin("chat").courier.busy, "rest")
+    await until(lambda: not pbal.plugin("chat").hub.store.courier.busy, "rest")
     cache.stop()
     publisher, publishing = await pbal.connect("chat")
     publishing.write(post("/publish/b", b"m"))
-    await until(lambda: pbal.plugin("chat").courier.busy, "the publish to be under way")
+    await until(lambda: pbal.plugin("chat").hub.store.courier.busy, "the publish to be under way")
     assert await pbal.say("RELOAD poll") == "OK"
     cache.cont()
     assert (await read_response(publisher)).status == 202
@@ -149,12 +149,12 @@ async def test_a_take_that_outlasts_a_reload_is_delivered_by_the_new_generation(
     await pbal.until("poll_parked", 1)
     old = pbal.plugin("chat")
     assert await pbal.say("RELOAD poll") == "OK"
-    assert old.lot.is_empty()
-    a, b = old.settings.prefix + b"a", old.settings.prefix + b"b"
-    assert old.deliver([(a, b"m\n"), (b, b"n\n")]) == [(b, b"n\n")]
+    assert old.hub.lot.is_empty()
+    a, b = old.hub.settings.prefix + b"a", old.hub.settings.prefix + b"b"
+    assert old.hub.deliver([(a, b"m\n"), (b, b"n\n")]) == [(b, b"n\n")]
     assert (await read_response(reader)).body == b"m\n"
-    assert pbal.plugin("chat").lot.is_empty() and pbal.counts["poll_parked"] == 0
-    assert old.deliver([(a, b"o\n")]) == [(a, b"o\n")], "nobody is parked any more"
+    assert pbal.plugin("chat").hub.lot.is_empty() and pbal.counts["poll_parked"] == 0
+    assert old.hub.deliver([(a, b"o\n")]) == [(a, b"o\n")], "nobody is parked any more"
 
 
 @lab
@@ -210,7 +210,7 @@ async def test_a_failed_reload_of_poll_keeps_every_parked_poll(lab: Lab) -> None
     assert pbal.plugin("chat") is old and type(old).__module__ == module
     await pbal.ask("chat", post("/publish/a", b"m"))
     assert (await read_response(reader)).body == b"m\n"
-    assert old.lot.is_empty()
+    assert old.hub.lot.is_empty()
 
 
 @lab

@@ -121,12 +121,12 @@ class Crowd:
         self.ending.set()
         await asyncio.gather(*workers)
         await until(lambda: pbal.counts["clients"] == 0 and pbal.counts["poll_parked"] == 0, "everybody to have left")
-        await until(lambda: not pbal.plugin("cached").courier.busy, "store calls to end")
+        await until(lambda: not pbal.plugin("cached").hub.store.courier.busy, "store calls to end")
         gc.collect()
 
     def memory(self) -> int:
         """Octets in use, without the messages that nobody has fetched yet."""
-        messages = sum(len(value) for value, _ in self.pbal.plugin("mem").memory.content.values())
+        messages = sum(len(held.data) for held in self.pbal.plugin("mem").hub.store.content.values())
         return tracemalloc.get_traced_memory()[0] - messages
 
 
@@ -181,7 +181,7 @@ async def test_a_minute_of_everything_leaves_nothing_behind(lab: Lab) -> None:
     tracemalloc.stop()
     more = {name: number for name, number in (live() - objects).items() if number > COMING_AND_GOING}
     assert min(crowd.done.values()) > 10, crowd.done
-    assert pbal.plugin("mem").lot.is_empty() and pbal.plugin("cached").lot.is_empty()
+    assert pbal.plugin("mem").hub.lot.is_empty() and pbal.plugin("cached").hub.lot.is_empty()
     assert len(pbal.world.clients) == 0
     assert descriptors() <= open_before + COMING_AND_GOING
     assert len(tasks.running()) <= tasks_before + 4, tasks.running()

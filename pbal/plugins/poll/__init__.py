@@ -11,9 +11,11 @@
       SET poll_store       = memcached 10.0.0.1:11211
     ENABLE chat
 
-The tour: settings.py (tunables, counters) -> names.py (which queues a request means) -> plugin.py (hooks, answers, the
-ways in and out) -> lot.py (who is parked) -> memory.py or store.py (where messages are) -> courier.py (from memcached
-to the lot) -> watch.py (memcached that pushes) -> framing.py, formats.py (messages in a value, in an answer) -> commands.py.
+The tour. A request: plugin.py (hooks) -> settings.py (tunables, counters), names.py (which queues it means), positions.py (from
+where it reads) -> one of the transports, longpoll.py, or publisher.py. Who waits: lot.py (the records) and hub.py (who gets
+what, when) with turns.py (many of them, some a turn of the loop). Where messages lie: store.py (what the hub asks of a store) ->
+memory.py, or cached.py with courier.py, memcached.py and watch.py (memcached that pushes). How they look: framing.py (in a value),
+delivery.py and formats.py (in an answer). Over a reload: handover.py. For the operator: commands.py.
 """
 
 from .plugin import Poll

@@ -1,5 +1,6 @@
 """What the console can see of polls, and do to them."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from fnmatch import translate
@@ -8,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from pbal.api import OK, CommandError, Reply, Rows, Service, Text, did_you_mean, resident_bytes
 
-from .framing import split
-from .lot import QUARTER, Parked
+from . import publisher
+from .delivery import TIME_IS_OVER
+from .framing import split, wrap
+from .hub import Hub
+from .lot import QUARTER, Reader
 from .names import BadName, key_for
-from .store import StoreError
+from .positions import token
+from .store import Seen, StoreError
 
 if TYPE_CHECKING:
     from .plugin import Poll
@@ -30,12 +35,12 @@ def _polls(session: Any, service: Service | None = None) -> Iterator["Poll"]:
     yield from found
 
 
-def _name(poll: "Poll", key: bytes) -> str:
-    return key[len(poll.settings.prefix) :].decode("utf-8", "replace")
+def _name(hub: Hub, key: bytes) -> str:
+    return key[len(hub.settings.prefix) :].decode("utf-8", "replace")
 
 
 def show_parked(session: Any, service: Service | None = None, glob: str | None = None, count: int | None = None) -> Reply:
-    """List parked polls: id, service, queues, client, age and time left (seconds), lookups in the store. LIKE matches queue names.
+    """List who waits: id, service, queues, client, age and time left (seconds), lookups in the store, transport. LIKE matches queue names.
 
     The client is the peer's address and port. Behind trusted proxies it is the address that they say.
     """
@@ -45,32 +50,27 @@ def show_parked(session: Any, service: Service | None = None, glob: str | None =
     def rows() -> Iterator[tuple[object, ...]]:
         shown = 0
         for instance in _polls(session, service):
-            for poll in instance.lot:
+            hub = instance.hub
+            for reader in hub.lot:
                 if count is not None and shown >= count:
                     return
-                if wanted is None or any(wanted.match(key, len(instance.settings.prefix)) for key in poll.all_keys()):
+                if wanted is None or any(wanted.match(key, len(hub.settings.prefix)) for key in reader.all_keys()):
                     shown += 1
-                    yield _parked_row(session, instance, poll, [_name(instance, key) for key in poll.all_keys()])
+                    yield _parked_row(session, hub, reader)
 
     if service is not None:
         list(_polls(session, service))
-    columns = ("id", "service", "queues", "client", "age", "left", "looks")
-    return Rows(columns, rows(), lambda r: f"{r[0]} {r[1]} {','.join(r[2])} {r[3]} {r[4]}s {r[5]}s {r[6]}")
+    columns = ("id", "service", "queues", "client", "age", "left", "looks", "transport")
+    return Rows(columns, rows(), lambda r: f"{r[0]} {r[1]} {','.join(r[2])} {r[3]} {r[4]}s {r[5]}s {r[6]} {r[7]}")
 
 
-def _parked_row(session: Any, instance: "Poll", poll: Parked, queues: list[str]) -> tuple[object, ...]:
-    world = session.world
-    left = max(0, round(poll.deadline / QUARTER - world.clock.now()))
-    looks = 1 if instance.courier is None else 1 + max(0, instance.courier.sweeps - poll.first_sweep)
-    return (
-        poll.id,
-        instance.service.name,
-        queues,
-        poll.address.decode() or ("" if poll.client is None else poll.client.peer_name),
-        world.second - poll.since,
-        left,
-        looks,
-    )
+def _parked_row(session: Any, hub: Hub, reader: Reader) -> tuple[object, ...]:
+    now = session.world.clock.now()
+    looks = 1 + max(0, hub.store.sweeps - reader.first_sweep)
+    client = reader.address.decode() or ("" if reader.client is None else reader.client.peer_name)
+    queues = [_name(hub, key) for key in reader.all_keys()]
+    left = max(0, round(reader.deadline / QUARTER - now))
+    return (reader.id, hub.service.name, queues, client, int(now - reader.since / QUARTER), left, looks, reader.transport)
 
 
 def show_parked_summary(session: Any) -> Reply:
@@ -80,10 +80,11 @@ def show_parked_summary(session: Any) -> Reply:
     """
     total = session.world.counters.counts["poll_parked"]
     resident = resident_bytes()
+    now = session.world.clock.now()
     rows = []
     for instance in _polls(session):
-        lot = instance.lot
-        oldest = max((session.world.second - poll.since for poll in lot), default=0)
+        lot = instance.hub.lot
+        oldest = max((int(now - reader.since / QUARTER) for reader in lot), default=0)
         size = max(0, resident - instance.resident_at_open) // total if total >= ENOUGH_TO_TELL else 0
         rows.append((instance.service.name, lot.count, len(lot.queues()), oldest, size))
     columns = ("service", "parked", "queues", "oldest", "bytes")
@@ -92,105 +93,95 @@ def show_parked_summary(session: Any) -> Reply:
 
 async def show_queue(session: Any, service: Service, queue: str) -> Reply:
     """Show the messages that wait in a queue, one per line, and leave them there."""
-    instance = next(_polls(session, service))
-    key = _key(instance, queue)
-    try:
-        value = instance.memory.peek(key) if instance.memory is not None else await _courier(instance).store.peek(key)
-    except StoreError as error:
-        raise CommandError(str(error)) from None
-    messages, framed = split(value, instance.settings.framing)
+    hub = next(_polls(session, service)).hub
+    key = _key(hub, queue)
+    found: asyncio.Future[Seen | StoreError] = asyncio.get_running_loop().create_future()
+    hub.store.look(key, found.set_result)
+    seen = await found
+    if isinstance(seen, StoreError):
+        raise CommandError(str(seen))
+    messages, framed = split(seen.value, hub.settings.framing)
     rows = [(number, message.decode("utf-8", "replace")) for number, message in enumerate(messages, 1)]
-    head = (f"{queue}: {len(value)} bytes, {len(messages)} messages" + ("" if framed else ", not framed as poll_framing says"),)
-    return Rows(("number", "message"), rows, lambda r: f"{r[0]} {r[1]!r}", head=head)
+    head = f"{queue}: {len(seen.value)} bytes, {len(messages)} messages" + ("" if framed else ", not framed as poll_framing says")
+    if seen.place is not None:
+        head += f", position {token([seen.place]).decode()}"
+    return Rows(("number", "message"), rows, lambda r: f"{r[0]} {r[1]!r}", head=(head,))
 
 
 def show_store(session: Any) -> Reply:
     """Show each service's store: state and since when, sweeps, keys and milliseconds of the last sweep, the watch and its lag."""
     rows: list[tuple[object, ...]] = []
     for instance in _polls(session):
+        hub = instance.hub
         name = instance.service.name
-        if instance.memory is not None:
-            facts = instance.memory.describe()
-            rows.append((name, "memory", "up", 0, 0, 0.0, "off", 0.0, f"{facts['queues']} queues {facts['octets']} bytes"))
-        elif instance.courier is not None:
-            rows += _memcached_rows(session, name, instance)
+        rows += ((name, *row) for row in hub.store.rows(session.world.clock.now()))
         for share, label in ((0.5, "median"), (0.99, "p99")):
-            if instance.store_to_answer.count:
-                milliseconds = round(instance.store_to_answer.percentile(share), 2)
+            if hub.store_to_answer.count:
+                milliseconds = round(hub.store_to_answer.percentile(share), 2)
                 rows.append((name, "store-to-answer", label, 0, 0, milliseconds, "off", 0.0, f"{milliseconds} ms"))
     columns = ("service", "store", "state", "since", "sweep_keys", "sweep_ms", "watch", "lag_ms", "detail")
     return Rows(columns, rows, lambda r: f"{r[0]} {r[1]} {r[2]} {r[8]}")
 
 
-def _memcached_rows(session: Any, name: str, instance: "Poll") -> Iterator[tuple[object, ...]]:
-    courier = _courier(instance)
-    for server, watcher in zip(courier.store.servers, courier.watchers, strict=True):
-        since = int(session.world.clock.now() - server.since)
-        state = "up" if server.up else "down"
-        watch = watcher.state if instance.settings.watch else "off"
-        lag = round(watcher.lag * 1000, 1)
-        detail = (
-            f"since {since}s sweeps {session.world.counters.counts['poll_sweeps']} keys {courier.last_sweep_keys}"
-            f" last {courier.last_sweep_ms:.1f}ms watch {watch} lag {lag}ms errors {server.errors}"
-        )
-        yield (name, server.name, state, since, courier.last_sweep_keys, round(courier.last_sweep_ms, 1), watch, lag, detail)
-
-
-def _courier(instance: "Poll") -> Any:
-    return instance.courier
-
-
-def _key(instance: "Poll", queue: str) -> bytes:
+def _key(hub: Hub, queue: str) -> bytes:
     try:
-        return key_for(queue.encode("utf-8", "replace"), instance.settings.prefix)
+        return key_for(queue.encode("utf-8", "replace"), hub.settings.prefix)
     except BadName as error:
         raise CommandError(str(error), "queue") from None
 
 
-def _targets(session: Any, target: str) -> list[tuple["Poll", list[Parked]]]:
-    """The polls meant by a number or a queue name, by service. Raises: CommandError."""
-    found: list[tuple[Poll, list[Parked]]] = []
-    for instance in _polls(session):
-        poll = instance.lot.find(target)
-        key = instance.settings.prefix + target.encode("utf-8", "replace")
-        polls = list(instance.lot.waiting(key)) if poll is None else [poll]
-        if polls:
-            found.append((instance, polls))
+def _targets(session: Any, target: str) -> list[tuple[Hub, list[Reader]]]:
+    """The readers meant by a number or a queue name, by service. Raises: CommandError."""
+    hubs = [instance.hub for instance in _polls(session)]
+    for hub in hubs:
+        reader = hub.lot.find(target)
+        if reader is not None:
+            return [(hub, [reader])]
+    found = [(hub, readers) for hub in hubs if (readers := hub.lot.waiting(hub.settings.prefix + target.encode("utf-8", "replace")))]
     if not found:
-        queues = [_name(instance, key) for instance in _polls(session) for key in islice(instance.lot.queues(), SUGGESTED_FROM)]
+        queues = [_name(hub, key) for hub in hubs for key in islice(hub.lot.queues(), SUGGESTED_FROM)]
         raise CommandError(f"no poll is parked with the id or queue '{target}'", "target", did_you_mean(target, queues))
     return found
 
 
 def poll_answer(session: Any, target: str, text: str | None = None) -> Reply:
     """Answer a parked poll now, with TEXT as its message or with the empty answer."""
-    for instance, polls in _targets(session, target):
-        instance.answer_by_hand(polls, text)
+    for hub, readers in _targets(session, target):
+        if text is None:
+            hub.finish_all(readers, TIME_IS_OVER)
+        else:
+            hub.give_by_hand(readers, wrap(text.encode(), hub.settings.framing))
     return OK
 
 
 def poll_kick(session: Any, target: str) -> Reply:
     """Close a parked poll's connection without an answer."""
-    for instance, polls in _targets(session, target):
-        instance.kick(polls)
+    for hub, readers in _targets(session, target):
+        hub.kick(readers)
     return OK
 
 
 def poll_wake(session: Any, queue: str) -> Reply:
     """Look in the store for messages of a queue now."""
     for instance in _polls(session):
-        instance.wake(_key(instance, queue))
+        instance.hub.store.wake(_key(instance.hub, queue))
     return OK
 
 
 async def poll_publish(session: Any, service: Service, queue: str, text: str) -> Reply:
     """Store a message, as a publish over HTTP does."""
-    instance = next(_polls(session, service))
+    hub = next(_polls(session, service)).hub
+    key = _key(hub, queue)
     try:
-        receipt = await instance.publish_by_hand(_key(instance, queue), text.encode())
-    except StoreError as error:
-        raise CommandError(str(error)) from None
-    return Text([receipt.decode().strip()], end_dot=False)
+        message = publisher.check(hub, text.encode())
+    except publisher.Refused as error:
+        raise CommandError(str(error), "text") from None
+    stored: asyncio.Future[publisher.Receipt | StoreError] = asyncio.get_running_loop().create_future()
+    publisher.publish(hub, [(key, message)], lambda receipts, failed: stored.set_result(failed or receipts[0]))
+    receipt = await stored
+    if isinstance(receipt, StoreError):
+        raise CommandError(str(receipt))
+    return Text([publisher.receipt_line(receipt).decode().strip()], end_dot=False)
 
 
 COMMANDS = (show_parked, show_parked_summary, show_queue, show_store, poll_answer, poll_kick, poll_wake, poll_publish)

@@ -1,12 +1,15 @@
 """Which pages of other origins may poll, and what a browser has to be told so that they can (Fetch standard, CORS)."""
 
 import re
+from urllib.parse import quote_from_bytes
 
 from pbal.api import Exchange
 
 Fields = list[tuple[bytes, bytes]]
 
-_FIELD_NAMES = re.compile(rb"[A-Za-z0-9-]+(?:[ \t]*,[ \t]*[A-Za-z0-9-]+)*")
+_FIELD_NAMES = re.compile(rb"[!#$%&'*+.^_`|~A-Za-z0-9-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~A-Za-z0-9-]+)*")
+"""A list of tokens (RFC 9110 section 5.6.2)."""
+_DEFAULT_PORT = {b"http": b":80", b"https": b":443"}
 
 
 def origin_of(exchange: Exchange, allowed: frozenset[bytes]) -> bytes | None:
@@ -17,6 +20,27 @@ def origin_of(exchange: Exchange, allowed: frozenset[bytes]) -> bytes | None:
         return b"*"
     origin = exchange.request.fields.get(b"origin")
     return origin if origin in allowed else None
+
+
+def may_act(exchange: Exchange, allowed: frozenset[bytes]) -> bool:
+    """Whether the page that sent this may publish, or open a socket: browsers let any page do so, and name it in Origin.
+
+    It may if it came from the same scheme and host as the request, or is one of `allowed`. What is no browser sends no Origin.
+    """
+    origin = exchange.request.fields.get(b"origin")
+    if origin is None or b"*" in allowed or origin in allowed:
+        return True
+    scheme = exchange.scheme
+    host = exchange.request.host or b""
+    if exchange.believed:
+        host = exchange.request.fields.get(b"x-forwarded-host", b"").split(b",")[0].strip() or host
+    port = _DEFAULT_PORT[scheme]
+    return origin.lower().removesuffix(port) == b"%b://%b" % (scheme, host.lower().removesuffix(port))
+
+
+def quoted(name: bytes) -> bytes:
+    """A queue's name as it stands in a field: percent-coded."""
+    return quote_from_bytes(name, safe="").encode()
 
 
 def fields_for(origin: bytes | None) -> Fields:

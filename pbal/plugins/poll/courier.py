@@ -26,8 +26,9 @@ from typing import Any
 from pbal.api import spawn
 
 from .lot import Lot
+from .memcached import Memcached, Server, Taken
 from .settings import Settings
-from .store import Memcached, Server, StoreError, Taken
+from .store import StoreError
 from .watch import Watcher
 
 log = logging.getLogger("pbal.poll")

@@ -54,22 +54,30 @@ def wrap(message: bytes, framing: str) -> bytes:
 def trim(value: bytes, limit: int, framing: str) -> tuple[bytes, int]:
     """The newest whole messages that fit into `limit` octets, and how many older ones went.
 
-    A value that is one run of octets, or not framed, goes whole when it does not fit: half a message is none.
+    A value that is one run of octets, or not framed, goes whole when it does not fit: half a message is none. Only what goes
+    is read: a full queue comes here with every message.
     """
     if len(value) <= limit or not limit:
         return value, 0
-    if framing == "newline":  # a full queue comes here with every message: no splitting
+    if framing == "newline":
         if not value.endswith(b"\n"):
             return b"", 1
         start = value.find(b"\n", len(value) - limit - 1) + 1
         return value[start:], value.count(b"\n", 0, start)
-    messages, good = split(value, framing)
-    if not good or framing == "none":
-        return b"", len(messages)
+    if framing == "none":
+        return b"", 1
     start, dropped = 0, 0
-    for message in messages:
-        if len(value) - start <= limit:
-            break
-        start += len(wrap(message, framing))
-        dropped += 1
+    while len(value) - start > limit:
+        head = _NETSTRING.match(value, start)
+        end = len(value) if head is None else head.end() + int(head[1])
+        if head is None or value[end : end + 1] != b",":
+            return b"", dropped + 1
+        start, dropped = end + 1, dropped + 1
     return value[start:], dropped
+
+
+def refused(message: bytes, framing: str) -> str:
+    """Why a message cannot be framed so that it comes back as it was; "" if it can."""
+    if framing == "newline" and b"\n" in message.removesuffix(b"\n"):
+        return "A message is one line here (poll_framing = newline); this one holds a line feed."
+    return ""

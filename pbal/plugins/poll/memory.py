@@ -1,83 +1,319 @@
-"""The memory store: queues inside the process, nothing to install.
+"""The memory store: queues inside the process, nothing to install. It ends with the process.
 
-What it holds is one dict of plain values, so that a reload can carry it. Queues are kept in the order of their last
-message; the one stored to longest ago is the first to go, when its ttl is over or when all together hold more than the limit.
+Queues are kept in the order of their last message (or of a reader's, where messages are kept); the one without a new one for the
+longest time is the first to go, when its ttl is over or when all together hold more than the limit.
+
+Where messages are kept by age, a queue has marks: (begin, end) pairs, one for each twelfth of the ttl in which something came. The octets
+before `end` that no earlier mark has came within a twelfth of the ttl after `begin`.
 """
 
-from collections.abc import Callable
-from math import inf
-from typing import Any
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .lot import Reader
+from .positions import BadPosition, Log, new_epoch
+from .settings import Settings
+from .store import Done, Looked, Queues, Seen, Store
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+log = logging.getLogger("pbal.poll")
+
+EXPIRY_LOOKS = 30.0
+"""Seconds between two looks for queues past their ttl."""
+AT_A_TIME = 1000
+"""Queues that expire in one turn of the loop: about a millisecond."""
+EPOCH_COSTS = 256
+"""Octets that a queue with positions counts for besides its name and messages: any client that polls can begin one."""
+MARKS = 12
+"""Marks a ttl."""
 
 
-class MemoryStore:
+class Held:
+    """A queue."""
+
+    __slots__ = ("base", "data", "epoch", "marks", "stored")
+
+    def __init__(self, data: bytes, stored: float, epoch: bytes = b"", base: int = 0, marks: Sequence[tuple[float, int]] = ()) -> None:
+        self.data = data
+        self.stored = stored
+        """Clock time from which its ttl counts."""
+        self.epoch = epoch
+        self.base = base
+        self.marks = list(marks)
+
+    def size(self, key: bytes) -> int:
+        return len(key) + len(self.data) + (EPOCH_COSTS if self.epoch else 0)
+
+
+class MemoryStore(Store):
     """Queues by key. Units: octets, seconds."""
 
-    def __init__(self, now: Callable[[], float], ttl: float, content: dict[bytes, tuple[bytes, float]] | None = None) -> None:
-        self._now = now
-        self.ttl = ttl
-        """Seconds after its last message that a queue lives."""
-        self.content: dict[bytes, tuple[bytes, float]] = {} if content is None else content
-        """Key to (value, time of the last message), longest ago first."""
-        self.size = sum(len(key) + len(value) for key, (value, _) in self.content.items())
-        self.evicted: list[tuple[bytes, int]] = []
-        """(key, octets) of queues that went for want of room, since somebody looked."""
-        self._expired = 0
+    def __init__(self, hub: "Hub", content: dict[bytes, tuple[Any, ...]] | None = None) -> None:
+        """`content` is of carry()."""
+        self._hub = hub
+        self._now = hub.world.clock.now
+        self._counts = hub.counts
+        self.content: dict[bytes, Held] = {key: Held(*facts) for key, facts in (content or {}).items()}
+        self.size = sum(held.size(key) for key, held in self.content.items())
+        self._timer: asyncio.TimerHandle | None = None
 
-    def append(self, key: bytes, data: bytes) -> bytes:
-        """Add octets behind a queue; its whole value now."""
-        before = self.take(key)
-        return self._store(key, before + data)
+    @property
+    def _settings(self) -> Settings:
+        return self._hub.settings
 
-    def put_back(self, key: bytes, data: bytes) -> bytes:
-        """Add octets in front of a queue; its whole value now."""
-        before = self.take(key)
-        return self._store(key, data + before)
+    # -- what is there -------------------------------------------------------------------------------------------
 
-    def replace(self, key: bytes, value: bytes) -> None:
-        """Set a queue's whole value; b"" ends it."""
-        self.take(key)
-        if value:
-            self._store(key, value)
+    def _alive(self, key: bytes) -> Held | None:
+        """A queue; one whose time is over is dropped instead."""
+        held = self.content.get(key)
+        if held is None:
+            return None
+        if held.stored < self._now() - self._settings.ttl:
+            self._drop(key)
+            self._counts["poll_expired_queues"] += 1
+            return None
+        if self._settings.keep == "ttl":
+            self._forget_old(held)
+        return held
 
-    def _store(self, key: bytes, value: bytes) -> bytes:
-        self.content[key] = (value, self._now())
-        self.size += len(key) + len(value)
-        return value
+    def _drop(self, key: bytes) -> Held:
+        held = self.content.pop(key)
+        self.size -= held.size(key)
+        return held
 
-    def take(self, key: bytes) -> bytes:
-        """Remove a queue and return its value, b"" if there is none."""
-        found = self.content.pop(key, None)
-        if found is None:
-            return b""
-        value, stored = found
-        self.size -= len(key) + len(value)
-        if stored < self._now() - self.ttl:
-            self._expired += 1
-            return b""
-        return value
+    def _put(self, key: bytes, held: Held) -> None:
+        """Put a queue in, or behind all others."""
+        self.content[key] = held
+        self.size += held.size(key)
 
-    def peek(self, key: bytes) -> bytes:
-        """A queue's value, b"" if there is none."""
-        value, stored = self.content.get(key, (b"", inf))
-        return b"" if stored < self._now() - self.ttl else value
+    def _forget_old(self, held: Held) -> None:
+        """Drop the messages of a kept queue that are past the ttl."""
+        limit = self._now() - self._settings.ttl * (1 + 1 / MARKS)
+        while held.marks and held.marks[0][0] < limit:
+            self._cut(held, held.marks.pop(0)[1])
 
-    def make_room(self, limit: int) -> int:
-        """Drop the queues stored to longest ago until all together fit; how many went."""
+    def _cut(self, held: Held, offset: int) -> None:
+        """Drop what lies before an offset."""
+        octets = min(max(offset - held.base, 0), len(held.data))
+        held.data = held.data[octets:]
+        held.base += octets
+        self.size -= octets
+
+    def _log(self, key: bytes) -> Log:
+        """What is kept of a queue. One that nobody wrote to begins here, so that its readers have a place to stand."""
+        held = self._alive(key)
+        if held is None:
+            held = Held(b"", self._now(), new_epoch())
+            self._put(key, held)
+            self._make_room()
+        elif not held.epoch:
+            held.epoch = new_epoch()
+            self.size += EPOCH_COSTS
+        return Log(key, held.epoch, held.base, held.data)
+
+    # -- Store ---------------------------------------------------------------------------------------------------
+
+    def holds(self, reader: Reader) -> bool:
+        """See Store."""
+        if self._settings.keep == "taken":
+            return any((held := self._alive(key)) is not None and held.data for key in reader.all_keys())
+        for key in reader.all_keys():
+            place, there = reader.place(key), self._log(key)
+            if place != there.end if place is not None else there.data and self._settings.first_all:
+                return True
+        return False
+
+    def began(self, reader: Reader) -> None:
+        """See Store."""
+        if self._settings.keep == "taken":
+            self._hand_out([key for key in reader.all_keys() if key in self.content])
+            return
+        if self._settings.keep == "confirmed":
+            self._confirm(reader)
+        self._hub.tell({key: self._log(key) for key in reader.all_keys()})
+
+    def _confirm(self, reader: Reader) -> None:
+        """Drop what a reader that comes back says it has."""
+        for key in reader.all_keys():
+            place = reader.place(key)
+            if place is not None:
+                try:
+                    offset, gap = self._log(key).find(place, True)
+                except BadPosition:
+                    continue  # it will be told
+                if not gap:
+                    self._cut(self.content[key], offset)
+
+    def wake(self, key: bytes) -> None:
+        """See Store."""
+        if not self._hub.lot.has(key):
+            return
+        if self._settings.keep == "taken":
+            self._hand_out([key])
+        else:
+            self._hub.tell({key: self._log(key)})
+
+    def _hand_out(self, keys: list[bytes]) -> None:
+        taken: Queues = []
+        for key in keys:
+            held = self._alive(key)
+            if held is not None and held.data:
+                taken.append((key, self._drop(key).data))
+        if taken:
+            left = self._hub.deliver(taken)
+            if left:
+                self.put_back(left)
+
+    def append(self, key: bytes, data: bytes, done: Done) -> None:
+        """See Store."""
+        now = self._now()
+        held = self._alive(key)
+        if held is None:
+            held = Held(data, now)
+        else:
+            self._drop(key)
+            held.data += data
+            held.stored = now
+        if self._settings.keep == "ttl":
+            end = held.base + len(held.data)
+            if held.marks and now - held.marks[-1][0] < self._settings.ttl / MARKS:
+                held.marks[-1] = (held.marks[-1][0], end)
+            else:
+                held.marks.append((now, end))
+        self._put(key, held)
+        self._limit(key, held)
+        self.wake(key)
+        done(None)
+
+    def _limit(self, key: bytes, held: Held) -> None:
+        """Keep poll_max_queue and poll_memory_limit."""
+        if len(held.data) > self._settings.max_queue:
+            self._cut(held, held.base + len(held.data) - len(self._hub.shorten(key, held.data)))
+        self._make_room()
+
+    def _make_room(self) -> None:
         gone = 0
-        while self.size > limit and self.content:
-            key = next(iter(self.content))
-            self.evicted.append((key, len(self.take(key))))
+        while self.size > self._settings.memory_limit and self.content:
+            self._drop(next(iter(self.content)))
             gone += 1
-        return gone
+        if gone:
+            self._counts["poll_evicted"] += gone
+            self._hub.world.log_limited("poll_memory", "poll_memory_limit: %d queues dropped", gone)
 
-    def expire(self) -> int:
-        """Drop queues whose time is over; how many went since this was last asked."""
-        oldest = self._now() - self.ttl
-        for key in [key for key, (_, stored) in self.content.items() if stored < oldest]:
-            self.take(key)
-        gone, self._expired = self._expired, 0
-        return gone
+    def put_back(self, queues: Queues) -> None:
+        """See Store."""
+        for key, value in queues:
+            self._counts["poll_put_back"] += 1
+            held = self._alive(key)
+            if held is None:
+                held = Held(value, self._now())
+            else:
+                self._drop(key)
+                held.data = value + held.data
+                held.stored = self._now()
+            self._put(key, held)
+            self._limit(key, held)
+            self.wake(key)
 
-    def describe(self) -> dict[str, Any]:
-        """For `show store`."""
-        return {"queues": len(self.content), "octets": self.size}
+    def look(self, key: bytes, done: Looked) -> None:
+        """See Store."""
+        held = self._alive(key)
+        if held is None:
+            done(Seen(b""))
+        elif self._settings.keep == "taken":
+            done(Seen(held.data))
+        else:
+            done(Seen(held.data, self._log(key).end))
+
+    def trim(self, key: bytes, place: bytes | None, done: Done) -> None:
+        """See Store."""
+        held = self._alive(key)
+        if held is not None and place is None:
+            if held.epoch:
+                self._cut(held, held.base + len(held.data))
+            else:
+                self._drop(key)
+        elif held is not None and place is not None:
+            try:
+                offset, gap = self._log(key).find(place, True)
+            except BadPosition as error:
+                done(error)
+                return
+            if not gap:
+                self._cut(held, offset)
+        done(None)
+
+    def names(self) -> Iterable[bytes]:
+        """See Store."""
+        return [key for key, held in self.content.items() if held.data]
+
+    # -- time and life -------------------------------------------------------------------------------------------
+
+    def _look_for_old(self) -> None:
+        self._timer = None
+        more = self.expire()
+        self._timer = asyncio.get_running_loop().call_later(0.0 if more else EXPIRY_LOOKS, self._look_for_old)
+
+    def expire(self) -> bool:
+        """Drop some of the queues whose time is over. True: there are more."""
+        oldest = self._now() - self._settings.ttl
+        for _ in range(AT_A_TIME):
+            key = next(iter(self.content), None)
+            if key is None or self.content[key].stored >= oldest:
+                return False
+            held = self._drop(key)
+            if held.epoch and self._hub.lot.has(key):  # a reader stands there: the queue goes on, its old messages do not
+                if self._settings.keep == "ttl":
+                    self._forget_old(held)
+                held.stored = self._now()
+                self._put(key, held)
+            else:
+                self._counts["poll_expired_queues"] += 1
+        return True
+
+    def changed(self, settings: Settings) -> None:
+        """See Store."""
+        self._make_room()
+
+    def rename(self, skip: int, prefix: bytes) -> None:
+        """The key prefix changed: from `skip` octets to `prefix`."""
+        content, self.content, self.size = self.content, {}, 0
+        for key, held in content.items():
+            self._put(prefix + key[skip:], held)
+
+    async def rest(self) -> None:
+        """See Store."""
+
+    def go_on(self) -> None:
+        """See Store."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(EXPIRY_LOOKS, self._look_for_old)
+        for key in self._hub.lot.queues():
+            self.wake(key)
+
+    def carry(self) -> dict[str, Any]:
+        """See Store."""
+        return {"memory": {key: (held.data, held.stored, held.epoch, held.base, tuple(held.marks)) for key, held in self.content.items()}}
+
+    def close(self) -> None:
+        """See Store."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def say_what_goes(self) -> None:
+        """The process ends, and the messages with it: say how many."""
+        full = [held for held in self.content.values() if held.data and held.stored >= self._now() - self._settings.ttl]
+        if full:
+            octets = sum(len(held.data) for held in full)
+            log.warning(
+                "service %s: %d bytes in %d queues of the memory store go with the process", self._hub.service.name, octets, len(full)
+            )
+
+    def rows(self, second: float) -> Iterator[tuple[object, ...]]:
+        """See Store."""
+        octets = sum(len(key) + len(held.data) for key, held in self.content.items())
+        yield ("memory", "up", 0, 0, 0.0, "off", 0.0, f"{len(self.content)} queues {octets} bytes")

@@ -58,7 +58,7 @@ class Source:
             if value is not None:
                 yield unquote_to_bytes(value)
         elif self.kind == "query":
-            yield from _query(request.query, wanted)
+            yield from query_values(request.query, wanted)
         elif self.kind == "header":
             value = request.fields.get(wanted.lower())
             if value:
@@ -73,7 +73,7 @@ class Source:
             yield from _from_json(read("json"), self.argument)
 
 
-def _query(query: bytes, wanted: bytes) -> Iterator[bytes]:
+def query_values(query: bytes, wanted: bytes) -> Iterator[bytes]:
     """Values of a form-coded query, as octets. urllib's parse_qsl raises on any that is not ASCII once decoded."""
     for part in query.split(b"&"):
         name, _, value = part.replace(b"+", b" ").partition(b"=")
@@ -136,30 +136,41 @@ def read_body(kind: str, body: bytes) -> object:
         raise BadName("the body is not XML, or holds a DTD") from None
 
 
-def queues_of(sources: tuple[Source, ...], exchange: Exchange, match: re.Match[bytes], prefix: bytes) -> tuple[bytes, ...]:
-    """Store keys of the queues a request means, in order, each once. Raises: BadName.
+class _Bodies:
+    """A request's body, parsed at most once in each way."""
 
-    A body that one source cannot read (JSON, where it looks for XML) may be what the next one is for.
-    """
-    parsed: dict[str, object] = {}
-    unread: list[BadName] = []
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._parsed: dict[str, object] = {}
+        self.unread: list[BadName] = []
+        """Why a body could not be read: what one source cannot read (JSON, where it looks for XML) may be what the next one is for."""
 
-    def read(kind: str) -> object:
-        if kind not in parsed:
+    def read(self, kind: str) -> object:
+        if kind not in self._parsed:
             try:
-                parsed[kind] = read_body(kind, exchange.read_body())
+                self._parsed[kind] = read_body(kind, self._exchange.read_body())
             except BadName as error:
-                parsed[kind] = None
-                unread.append(error)
-        return parsed[kind]
+                self._parsed[kind] = None
+                self.unread.append(error)
+        return self._parsed[kind]
 
+
+def queues_of(sources: tuple[Source, ...], exchange: Exchange, match: re.Match[bytes], prefix: bytes) -> tuple[bytes, ...]:
+    """Store keys of the queues a request means, in order, each once. Raises: BadName."""
+    bodies = _Bodies(exchange)
     for source in sources:
-        found = tuple(dict.fromkeys(source.names(exchange, match, read)))
+        found = tuple(dict.fromkeys(source.names(exchange, match, bodies.read)))
         if found:
             if len(found) > MOST_QUEUES:
                 raise BadName(f"{len(found)} queues; at most {MOST_QUEUES} can be waited for")
             return tuple(key_for(name, prefix) for name in found)
-    raise unread[0] if unread else BadName("the request names no queue")
+    raise bodies.unread[0] if bodies.unread else BadName("the request names no queue")
+
+
+def first_of(sources: tuple[Source, ...], exchange: Exchange, match: re.Match[bytes]) -> bytes:
+    """The first value that the sources give; b"" if none does."""
+    bodies = _Bodies(exchange)
+    return next((value for source in sources for value in source.names(exchange, match, bodies.read)), b"")
 
 
 def key_for(name: bytes, prefix: bytes) -> bytes:

@@ -91,9 +91,18 @@ TUNABLES: tuple[Tunable, ...] = (
     _tunable("poll_timeout", DURATION, "25s", "A poll gets the empty answer after this time, or up to a tenth earlier, so that clients"
              " do not all come back together.",
              unit="seconds", minimum="100ms"),
-    _tunable("poll_duplicate", enum("newest", "oldest", "all"), "newest", "What happens when a second poll comes for a queue."
-             " newest: the earlier poll gets the empty answer. oldest: the later poll gets 409."
-             " all: both stay, and every message goes to both."),
+    _tunable("poll_keep", enum("taken", "confirmed", "ttl"), "taken", "When a message leaves its queue. taken: when it is delivered."
+             " confirmed: when a later poll says, with a position, that it has it. ttl: when it is poll_ttl old, or up to a quarter more."),
+    _tunable("poll_first", enum("all", "new"), "all", "With poll_keep = confirmed or ttl: what a reader without a position gets."
+             " all: every message that is kept. new: those that come from now on."),
+    _tunable("poll_position", SOURCES, "query:position header:Last-Event-ID header:Poll-Position",
+             "Where a reader's position comes from, as poll_queue. pbal uses the first source that gives one."),
+    _tunable("poll_bad_position", enum("refuse", "all"), "refuse", "What a reader gets whose position is not one of pbal's, or one of"
+             " other queues. refuse: 400. all: what a reader without a position gets."),
+    _tunable("poll_etag", BOOL, "off", "The position stands in an ETag field of the answer too."),
+    _tunable("poll_duplicate", enum("newest", "oldest", "all"), None, "What happens when a second poll comes for a queue."
+             " newest: the earlier poll is told that it was superseded. oldest: the later poll gets 409."
+             " all: both stay, and every message goes to both. Default: newest; all where poll_keep is ttl."),
     _tunable("poll_format", enum(*FORMATS), "raw", "Format of answers; see ANSWERS in pbal-poll(7)."),
     _tunable("poll_framing", enum(*FRAMINGS), "newline", "How a stored value separates messages."),
     _tunable("poll_ttl", DURATION, "300s", "How long messages wait for a poll; then pbal or memcached drops the queue.",
@@ -117,13 +126,16 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("poll_parked_ever", "Polls that were ever parked."),
     Counter("poll_answered", "Polls answered with messages."),
     Counter("poll_empty", "Polls answered empty because their time was over or their service was disabled."),
-    Counter("poll_superseded", "Polls answered empty because a newer one came for their queue."),
+    Counter("poll_superseded", "Polls that were told that a newer one came for their queue."),
+    Counter("poll_slowed", "Polls that waited because they would have superseded one younger than a second."),
+    Counter("poll_gaps", "Times a reader was told that it missed messages of a queue."),
+    Counter("poll_lost_answers", "Answers with messages that did not reach their client. The messages went back in front of their queue."),
     Counter("poll_refused", "Polls answered 409 because an older one is parked for their queue."),
     Counter("poll_full", "Polls answered 503 because of poll_max_parked."),
-    Counter("poll_gone", "Parked polls whose client left."),
+    Counter("poll_gone", "Polls whose client left before it had its answer."),
     Counter("poll_kicked", "Parked polls that an operator closed."),
-    Counter("poll_published", "Publishes over HTTP or the console that were stored."),
-    Counter("poll_publish_failed", "Publishes answered 503 because the store failed."),
+    Counter("poll_published", "Messages over HTTP or the console that were stored."),
+    Counter("poll_publish_failed", "Messages over HTTP or the console that the store did not take."),
     Counter("poll_put_back", "Times pbal put messages back at the front of a queue because their client was gone."),
     Counter("poll_evicted", "Messages dropped because of poll_max_queue, and queues dropped because of poll_memory_limit."),
     Counter("poll_expired_queues", "Queues dropped because no poll collected their messages within poll_ttl."),
@@ -167,7 +179,12 @@ class Settings:
         self.batch: int = values["poll_batch"]
         self.watch: bool = values["poll_watch"]
         self.timeout: float = values["poll_timeout"]
-        self.duplicate: str = values["poll_duplicate"]
+        self.keep: str = values["poll_keep"]
+        self.duplicate: str = values["poll_duplicate"] or ("all" if self.keep == "ttl" else "newest")
+        self.first_all: bool = values["poll_first"] == "all"
+        self.position_sources: tuple[Source, ...] = values["poll_position"]
+        self.bad_position_is_none: bool = values["poll_bad_position"] == "all"
+        self.etag: bool = values["poll_etag"]
         self.format: str = values["poll_format"]
         self.framing: str = values["poll_framing"]
         self.ttl: float = values["poll_ttl"]

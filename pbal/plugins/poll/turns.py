@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from .lot import Parked
+from .lot import Reader
 
 SLICE = 128
 """Polls answered in one turn: about two milliseconds."""
@@ -20,7 +20,7 @@ class _Job:
 
     __slots__ = ("do", "keys", "late", "polls")
 
-    def __init__(self, polls: Iterator[Parked], do: Callable[[Parked], None], keys: frozenset[bytes]) -> None:
+    def __init__(self, polls: Iterator[Reader], do: Callable[[Reader], None], keys: frozenset[bytes]) -> None:
         self.polls, self.do, self.keys = polls, do, keys
         self.late: Callable[[], None] | None = None
         """What to call at the end of a job that was not done at once."""
@@ -52,8 +52,8 @@ class Turns:
 
     def each(
         self,
-        polls: Sequence[Parked],
-        do: Callable[[Parked], None],
+        polls: Sequence[Reader],
+        do: Callable[[Reader], None],
         done: Callable[[], None] | None = None,
         keys: frozenset[bytes] = frozenset(),
     ) -> bool:

@@ -1,0 +1,145 @@
+"""The store that is memcached: what the hub asks of it, on a courier."""
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pbal.api import spawn
+
+from .courier import Courier, Doubt
+from .framing import trim
+from .lot import Reader
+from .settings import Settings
+from .store import Done, Looked, Queues, Seen, Store, StoreError
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+log = logging.getLogger("pbal.poll")
+
+
+class MemcachedStore(Store):
+    """Queues in memcached."""
+
+    def __init__(self, hub: "Hub", doubts: dict[bytes, Doubt]) -> None:
+        self._hub = hub
+        self.courier = Courier(hub.settings, hub.lot, hub.counts, hub.world.clock.now, hub.deliver, self._wake_serving)
+        self.courier.doubts = doubts
+
+    def _wake_serving(self, key: bytes) -> None:
+        self._hub.serving().store.wake(key)
+
+    @property
+    def sweeps(self) -> int:
+        """See Store."""
+        return self.courier.sweeps
+
+    def holds(self, reader: Reader) -> bool:
+        """See Store."""
+        return False
+
+    def began(self, reader: Reader) -> None:
+        """See Store."""
+        reader.first_sweep = self.courier.sweeps
+        self.courier.look(reader.all_keys())
+
+    def wake(self, key: bytes) -> None:
+        """See Store."""
+        self.courier.wake(key)
+
+    def append(self, key: bytes, data: bytes, done: Done) -> None:
+        """See Store."""
+        self.courier.run_publish(self._append(key, data, done))
+
+    async def _append(self, key: bytes, data: bytes, done: Done) -> None:
+        settings = self._hub.settings
+        try:
+            dropped = await self.courier.publish(key, data, lambda value: trim(value, settings.max_queue, settings.framing))
+        except StoreError as error:
+            done(error)
+            return
+        self._hub.evicted(key, dropped)
+        done(None)
+        self._wake_serving(key)
+
+    def put_back(self, queues: Queues) -> None:
+        """See Store."""
+        self.courier.put_back(queues)
+
+    def look(self, key: bytes, done: Looked) -> None:
+        """See Store."""
+        self.courier.run_publish(self._look(key, done))
+
+    async def _look(self, key: bytes, done: Looked) -> None:
+        try:
+            done(Seen(await self.courier.store.peek(key)))
+        except StoreError as error:
+            done(error)
+
+    def trim(self, key: bytes, place: bytes | None, done: Done) -> None:
+        """See Store."""
+        raise NotImplementedError
+
+    def changed(self, settings: Settings) -> None:
+        """See Store."""
+        self.courier.changed(settings)
+
+    async def rest(self) -> None:
+        """See Store."""
+        await self.courier.rest()
+
+    def go_on(self) -> None:
+        """See Store."""
+        self.courier.go_on()
+
+    def inherit(self, doubts: dict[bytes, Doubt]) -> None:
+        """Octets of which another store does not know whether it has them, or that it had: they are this one's to deliver."""
+        self.courier.inherit(doubts)
+
+    def carry(self) -> dict[str, Any]:
+        """See Store."""
+        return {"doubts": dict(self.courier.doubts)}
+
+    def close(self) -> None:
+        """See Store."""
+        self.courier.stop_watching()
+        if self._hub.serving() is not self._hub:
+            self.courier.doubts.clear()  # carried on; what becomes doubtful from here, _retire hands over
+        if self.courier.busy:
+            spawn(self, self._retire(), "poll retire store")
+        else:
+            self.courier.close()
+
+    def retire(self) -> None:
+        """Another store takes its place: come to rest, then hand over what is in doubt."""
+        spawn(self, self._retire(), "poll retire store")
+
+    async def _retire(self) -> None:
+        await self.courier.rest(for_publishes=True)
+        store = self._hub.serving().store
+        if store is not self:
+            take_over(store, self._hub, self.courier.doubts)
+        self.courier.close()
+
+    def rows(self, second: float) -> Iterator[tuple[object, ...]]:
+        """See Store."""
+        courier = self.courier
+        for server, watcher in zip(courier.store.servers, courier.watchers, strict=True):
+            since = int(second - server.since)
+            watch = watcher.state if courier.settings.watch else "off"
+            lag = round(watcher.lag * 1000, 1)
+            detail = (
+                f"since {since}s sweeps {self._hub.counts['poll_sweeps']} keys {courier.last_sweep_keys}"
+                f" last {courier.last_sweep_ms:.1f}ms watch {watch} lag {lag}ms errors {server.errors}"
+            )
+            milliseconds = round(courier.last_sweep_ms, 1)
+            yield (server.name, "up" if server.up else "down", since, courier.last_sweep_keys, milliseconds, watch, lag, detail)
+
+
+def take_over(store: Store, hub: "Hub", doubts: dict[bytes, Doubt]) -> None:
+    """Give a store what another one left."""
+    if isinstance(store, MemcachedStore):
+        store.inherit(doubts)
+    else:
+        hub.serving().put_back([(key, b"".join(pieces)) for key, (pieces, _) in doubts.items()])
+    doubts.clear()

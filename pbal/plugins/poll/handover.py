@@ -1,0 +1,35 @@
+"""What one generation of the plugin leaves to the next, as plain data: who waits, what the store keeps in this process, and figures.
+
+Nothing in it is an instance of the plugin's classes, so that the next generation's may differ, and nothing but the client connections
+belongs to this process.
+"""
+
+from typing import Any
+
+from .hub import Hub
+from .longpoll import LongPoll
+from .lot import Reader
+
+TRANSPORTS: dict[str, type[Reader]] = {transport.transport: transport for transport in (LongPoll,)}
+
+
+def pack(hub: Hub, resident: int) -> dict[str, Any]:
+    """Everything of a hub and its store. It changes nothing: the reload may still fail."""
+    return {
+        "readers": [reader.carry(hub.store.sweeps) for reader in hub.lot],
+        "store": hub.store.carry(),
+        "resident": resident,
+        "histogram": (tuple(hub.store_to_answer.buckets), hub.store_to_answer.count),
+    }
+
+
+def unpack(carried: dict[str, Any], hub: Hub) -> None:
+    """Park who was carried, under records of this generation. The store's part is for who opens it."""
+    for transport, client, keys, deadline, number, since, first_sweep, origin, address, places, state in carried["readers"]:
+        reader = TRANSPORTS[transport](keys, origin, address)
+        reader.client, reader.id, reader.first_sweep, reader.places = client, number, first_sweep, places
+        reader.restore(state)
+        hub.lot.enter(reader, since, deadline)
+        client.repark(reader)
+    buckets, count = carried["histogram"]
+    hub.store_to_answer.buckets, hub.store_to_answer.count = list(buckets), count

@@ -1,0 +1,385 @@
+"""The hub: who waits for what, and what the store has for them. It knows neither how a reader is answered nor where messages lie.
+
+    in    admit()     a reader comes: may it wait, whom does it supersede -> parked, or refused
+    out   deliver()   values taken out of queues: to one reader each (poll_duplicate = all: to every one)
+          tell()      what is kept of queues: to every reader, what it lacks
+          lost()      an answer did not arrive: what it held goes back in front of its queue
+          finish()    told why there is nothing: its time is over, a newer one came, the queue went
+
+A message of a `taken` queue is in one place at a time: in the store, or in the hands of whoever took it, until the client's kernel
+has acknowledged it. What cannot be given to anybody comes back from deliver() or through lost(). A message of a kept
+queue stays where it is; a reader's place moves instead.
+
+Two windows of one user supersede each other. Told at once, each would come back at once, for ever: so one that would supersede
+a reader younger than a second waits behind it until that second is over (`_slowed`). Meanwhile messages go to the earlier one.
+
+A hub lives as long as its plugin's instance. What runs late in one that was replaced (a take in flight, an answer that turns out lost)
+goes on in the one that serves now (`serving`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from pbal.api import Exchange, Histogram, OnLost, Service, World
+
+from . import cors
+from .delivery import BAD_POSITION, DISABLED, SUPERSEDED, TIME_IS_OVER, Delivery
+from .framing import trim
+from .lot import QUARTER, Lot, Reader
+from .positions import BadPosition, Log
+from .settings import Settings
+from .store import Queues, Store
+from .turns import Turns
+
+NO_STORE = (b"Cache-Control", b"no-store")
+RESPECT = QUARTER + 1
+"""Quarters of a second that a reader has before it is superseded; one more than four, since its start is rounded down."""
+STARTS = 10000
+"""Start times kept for the histogram. Those whose take never came are worth nothing."""
+
+Ended = {TIME_IS_OVER: "poll_empty", DISABLED: "poll_empty", SUPERSEDED: "poll_superseded"}
+
+
+class Hub:
+    """The readers of one service, and what reaches them."""
+
+    def __init__(self, service: Service, world: World, settings: Settings, serving: Callable[[], "Hub"]) -> None:
+        self.service = service
+        self.world = world
+        self.settings = settings
+        self.serving = serving
+        """The hub of the generation in the chain: this one, or the one that replaced it."""
+        self.counts = world.counters.counts
+        self.lot = Lot(self._gone)
+        self.turns = Turns()
+        self.store: Store
+        self.store_to_answer = Histogram()
+        self.open = False
+        self._stored_at: dict[bytes, float] = {}
+        self._slowed: list[tuple[int, Reader]] = []
+        self._tick_timer: asyncio.TimerHandle | None = None
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    def admit(self, exchange: Exchange, reader: Reader, seconds: float) -> None:
+        """Let a reader wait, for at most so many seconds (0: as long as it likes), or refuse it."""
+        ready = self.store.holds(reader)
+        if not ready and not self._may_wait(exchange, reader):
+            return
+        world = self.world
+        reader.id = next(world.numbers)
+        if exchange.client_address != exchange.stream.peer:
+            reader.address = exchange.client_address
+        now = world.clock.now()
+        self.lot.park(reader, now, now + seconds if seconds else FOREVER)
+        reader.client = exchange.park(reader)
+        self.counts["poll_parked"] += 1
+        self.counts["poll_parked_ever"] += 1
+        if not ready and self.settings.duplicate == "newest":
+            self._supersede_before(reader)
+        if self._tick_timer is None:
+            self._schedule_tick()
+        self.store.began(reader)
+
+    def _may_wait(self, exchange: Exchange, reader: Reader) -> bool:
+        settings, lot = self.settings, self.lot
+        if settings.duplicate == "oldest" and any(lot.has(key) for key in reader.all_keys()):
+            self.counts["poll_refused"] += 1
+            self.refuse(exchange, 409, "A poll for this queue is parked already.")
+            return False
+        if settings.max_parked and lot.count >= settings.max_parked:
+            self.counts["poll_full"] += 1
+            self.world.log_limited("poll_full", "poll_max_parked: a poll was answered 503")
+            self.refuse(exchange, 503, "Too many polls are parked.", (b"Retry-After", b"5"))
+            return False
+        return True
+
+    def refuse(self, exchange: Exchange, status: int, why: str, *fields: tuple[bytes, bytes]) -> None:
+        """An error, which a script of another origin may read too if it may poll."""
+        origin = cors.origin_of(exchange, self.settings.origins)
+        exchange.respond(status, [*fields, NO_STORE, *cors.fields_for(origin)], f"{why}\n".encode())
+
+    def _supersede_before(self, reader: Reader) -> None:
+        """End those who waited for the same queues before, or see to it when all have had their second."""
+        quarter = int(self.world.clock.now() * QUARTER)
+        due = 0
+        for key in reader.all_keys():
+            for earlier in self.lot.waiting(key):  # of a lot that was `all` before there may be many
+                if earlier is reader:
+                    break
+                if earlier.since + RESPECT > quarter:
+                    due = max(due, earlier.since + RESPECT)
+                else:
+                    self.finish(earlier, SUPERSEDED)
+        if due:
+            self.counts["poll_slowed"] += 1
+            self._slowed.append((due, reader))
+
+    def _supersede_slowed(self, now: float) -> None:
+        quarter = int(now * QUARTER)
+        due, self._slowed = [r for q, r in self._slowed if q <= quarter], [(q, r) for q, r in self._slowed if q > quarter]
+        for reader in due:
+            if reader.lot is self.lot and self.settings.duplicate == "newest":
+                for key in reader.all_keys():
+                    for earlier in self.lot.waiting(key):
+                        if earlier is reader:
+                            break
+                        self.finish(earlier, SUPERSEDED)
+
+    # -- out, without messages -----------------------------------------------------------------------------------
+
+    def out(self, reader: Reader) -> bool:
+        """Take a reader out of the lot; False if it is out already."""
+        if self.lot.remove(reader):
+            self.counts["poll_parked"] -= 1
+            return True
+        return False
+
+    def _gone(self, reader: Reader) -> None:
+        """A client left. The lot has taken it out."""
+        self.counts["poll_parked"] -= 1
+        self.counts["poll_gone"] += 1
+
+    def finish(self, reader: Reader, why: str) -> None:
+        """End a reader, and tell it why."""
+        if self.out(reader):
+            counter = Ended.get(why)
+            if counter is not None:
+                self.counts[counter] += 1
+            reader.end(self, why)
+
+    def finish_all(self, readers: list[Reader], why: str) -> None:
+        """End many, over the next turns of the loop."""
+        self.turns.each(readers, lambda reader: self.finish(reader, why))
+
+    def kick(self, readers: list[Reader]) -> None:
+        """Close connections without an answer."""
+        self.turns.each(readers, self._kick_one)
+
+    def _kick_one(self, reader: Reader) -> None:
+        if self.out(reader):
+            self.counts["poll_kicked"] += 1
+            if reader.client is not None:
+                reader.client.kick(reader)
+
+    # -- out, with messages of `taken` queues --------------------------------------------------------------------
+
+    def deliver(self, taken: Queues) -> Queues:
+        """Hand taken values to the readers that wait for them; those nobody took come back."""
+        serving = self.serving()
+        if serving is not self:  # the take was in flight for so long that a reload went on without it
+            return serving.deliver(taken)
+        if self.settings.duplicate == "all":
+            return self._deliver_to_all(taken)
+        left: Queues = []
+        answers: dict[Reader, Queues] = {}
+        for key, value in taken:
+            first = self.lot.first(key)
+            if first is not None:
+                answers.setdefault(first, []).append((key, value))
+            else:
+                left.append((key, value))
+        for reader, queues in answers.items():
+            if not self._hand(reader, Delivery(self._shortened(queues), True)):
+                left += queues
+        return left
+
+    def _deliver_to_all(self, taken: Queues) -> Queues:
+        """Every reader of a queue gets every message. What has no reader comes back at once; what reached nobody goes back in front."""
+        lot, values = self.lot, dict(self._shortened(taken))
+        waiting = dict.fromkeys(reader for key in values for reader in lot.waiting(key))
+        if not waiting:
+            return taken
+        alone = len(waiting) == 1
+        reached: set[bytes] = set()
+        made: dict[tuple[bytes, ...], Delivery] = {}
+
+        def answer(reader: Reader) -> None:
+            keys = tuple(key for key in reader.all_keys() if key in values)
+            delivery = made.get(keys)
+            if delivery is None:
+                delivery = made[keys] = Delivery([(key, values[key]) for key in keys], alone)
+            if keys and self._hand(reader, delivery):
+                reached.update(keys)
+
+        def unreached() -> Queues:
+            return [(key, value) for key, value in taken if key not in reached]
+
+        if self.turns.each(list(waiting), answer, lambda: self.put_back(unreached()), frozenset(values)):
+            return unreached()
+        return []
+
+    def _hand(self, reader: Reader, delivery: Delivery) -> bool:
+        """Give a reader messages; False if it has gone."""
+        if reader.stays:
+            if reader.lot is not self.lot:
+                return False
+        elif not self.out(reader):
+            return False
+        if not reader.give(self, delivery):
+            return False
+        self.counts["poll_answered"] += 1
+        for key, _ in delivery.queues:
+            stored = self._stored_at.pop(key, None)
+            if stored is not None:
+                self.store_to_answer.add(self.world.clock.now() - stored)
+        return True
+
+    def give_by_hand(self, readers: list[Reader], message: bytes) -> None:
+        """`poll answer`."""
+
+        def answer(reader: Reader) -> None:
+            self._hand(reader, Delivery([(reader.all_keys()[0], message)], False))
+
+        self.turns.each(readers, answer)
+
+    def on_lost(self, delivery: Delivery) -> OnLost | None:
+        """What the connection calls if the client does not get these messages."""
+        return partial(self.lost, delivery) if delivery.returns and delivery.queues else None
+
+    def lost(self, delivery: Delivery) -> None:
+        """The client did not get an answer: its messages go back in front."""
+        self.counts["poll_lost_answers"] += 1
+        self.counts["poll_gone"] += 1
+        self.put_back(delivery.queues)
+
+    def put_back(self, queues: Queues) -> None:
+        """Messages that reached nobody go back in front."""
+        if queues:
+            self.serving().store.put_back(queues)
+
+    def misframed(self, delivery_is: bool) -> None:
+        """Count an answer in which a value was not framed as poll_framing says."""
+        if delivery_is:
+            self.counts["poll_misframed"] += 1
+
+    # -- out, with messages of kept queues -----------------------------------------------------------------------
+
+    def tell(self, found: dict[bytes, Log]) -> None:
+        """What the store keeps of these queues, by key: each reader gets what it lacks."""
+        serving = self.serving()
+        if serving is not self:
+            serving.tell(found)
+            return
+        lot = self.lot
+        readers = dict.fromkeys(reader for key in found for reader in lot.waiting(key))
+        made: dict[tuple[bytes | None, ...], Delivery | None] = {}
+        self.turns.each(list(readers), lambda reader: self._tell_one(reader, found, made), None, frozenset(found))
+
+    def _tell_one(self, reader: Reader, found: dict[bytes, Log], made: dict[tuple[bytes | None, ...], Delivery | None]) -> None:
+        if reader.lot is not self.lot:
+            return
+        if isinstance(reader.keys, bytes):
+            which: tuple[bytes | None, ...] = (reader.keys, reader.place(reader.keys))
+        else:
+            which = tuple(part for key in reader.keys if key in found for part in (key, reader.place(key)))
+        try:
+            delivery = made[which] if which in made else made.setdefault(which, self._lacking(which, found))
+        except BadPosition:
+            self.finish(reader, BAD_POSITION)
+            return
+        if delivery is not None:
+            self._hand(reader, delivery)
+        for key, log in zip(which[::2], map(found.get, which[::2]), strict=True):  # type: ignore[arg-type]
+            if log is not None and key is not None:
+                reader.stand(key, log.end)
+
+    def _lacking(self, which: tuple[bytes | None, ...], found: dict[bytes, Log]) -> Delivery | None:
+        """What a reader at these places lacks; None if nothing. Raises: BadPosition, unless poll_bad_position = all."""
+        settings = self.settings
+        queues: Queues = []
+        gaps: list[bytes] = []
+        moved: dict[bytes, bytes] = {}
+        for key, place in zip(which[::2], which[1::2], strict=True):
+            log = found.get(key) if key is not None else None
+            if log is None or key is None:
+                continue
+            try:
+                offset, gap = log.find(place, settings.first_all)
+            except BadPosition:
+                if not settings.bad_position_is_none:
+                    raise
+                offset, gap = log.base, False
+            data = log.data[offset - log.base :]
+            if data:
+                queues.append((key, data))
+            if gap:
+                gaps.append(key)
+            moved[key] = log.end
+        self.counts["poll_gaps"] += len(gaps)
+        return Delivery(queues, False, moved, tuple(gaps)) if queues or gaps else None
+
+    # -- limits of a queue ---------------------------------------------------------------------------------------
+
+    def _shortened(self, queues: Queues) -> Queues:
+        """Without the oldest messages of what others let grow beyond poll_max_queue."""
+        limit = self.settings.max_queue
+        if all(len(value) <= limit for _, value in queues):
+            return queues
+        return [(key, self.shorten(key, value)) for key, value in queues]
+
+    def shorten(self, key: bytes, value: bytes) -> bytes:
+        """A value within poll_max_queue: its newest messages. The others are counted."""
+        kept, dropped = trim(value, self.settings.max_queue, self.settings.framing)
+        self.evicted(key, dropped)
+        return kept
+
+    def evicted(self, key: bytes, dropped: int) -> None:
+        """Count messages that went for want of room."""
+        if dropped:
+            self.counts["poll_evicted"] += dropped
+            self.world.log_limited("poll_evicted", "queue %r is too long: %d old messages dropped", key.decode("utf-8", "replace"), dropped)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def note_start(self, key: bytes) -> None:
+        """A message is being stored that somebody waits for."""
+        if len(self._stored_at) > STARTS:
+            self._stored_at.clear()
+        self._stored_at[key] = self.world.clock.now()
+
+    def forget_start(self, key: bytes) -> None:
+        """It was not stored."""
+        self._stored_at.pop(key, None)
+
+    def _schedule_tick(self) -> None:
+        """At the next whole quarter of a second, so that no poll waits longer than its time."""
+        late = self.world.clock.now() * QUARTER % 1
+        self._tick_timer = asyncio.get_running_loop().call_later((1 - late) / QUARTER + 0.001, self._tick)
+
+    def _tick(self) -> None:
+        """End those whose time is over. Runs only while somebody waits."""
+        self._tick_timer = None
+        now = self.world.clock.now()
+        self.expire(now)
+        if self._slowed:
+            self._supersede_slowed(now)
+        if self.lot.count and self.open:
+            self._schedule_tick()
+
+    def expire(self, now: float) -> None:
+        """End those whose time is over."""
+        if not self.turns.busy:
+            self.finish_all(self.lot.ended(now), TIME_IS_OVER)
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """The service is open."""
+        self.open = True
+        if self.lot.count and self._tick_timer is None:
+            self._schedule_tick()
+
+    def stop(self) -> None:
+        """Nothing comes any more. Who waits is not answered: they were carried on, or told before."""
+        self.open = False
+        if self.serving() is self:
+            self.turns.finish()
+        self.lot.forget()
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+
+
+FOREVER = 1 << 40
+"""Seconds: the end of who has none."""

@@ -1,0 +1,261 @@
+"""Publishing over HTTP: messages in, and what is known of a queue out.
+
+    POST    the body is a message for the queue of the path
+    POST    ?q=a&q=b: for each of these queues
+    POST    application/json, a list of {"queue": "a", "message": "..."}, where the path names no queue: a receipt each
+    GET     what is known of the queue; with * or ? in its name, of all that match
+    DELETE  empties the queue; ?position= drops what lies before it; ?readers=end tells who waits 410
+
+What a store refuses for good (a message that is too long) is 413; that it fails now is 503. Of several messages each has its
+receipt, and the answer's status is that of the first that failed.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from fnmatch import translate
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from pbal.api import Exchange
+
+from . import cors
+from .delivery import REMOVED
+from .formats import is_xml, text
+from .framing import refused, split, wrap
+from .hub import NO_STORE, Hub
+from .names import BadName, key_for, query_values
+from .positions import BadPosition, read_token, token
+from .store import Seen, StoreError, TooLarge
+
+JSON = (b"Content-Type", b"application/json")
+METHODS = b"DELETE, GET, POST"
+MOST_MESSAGES = 1000
+"""Messages of one request."""
+MOST_LISTED = 10000
+"""Queues of one list."""
+
+Receipt = dict[str, Any]
+"""What a publisher is told of one message, as JSON has it."""
+
+
+class Refused(ValueError):
+    """A message that is not taken. The text is for the client."""
+
+
+def allowed(hub: Hub, exchange: Exchange) -> bool:
+    """Whether this request may publish; it is answered if it may not."""
+    settings = hub.settings
+    if exchange.method == b"OPTIONS" and b"origin" in exchange.request.fields and settings.origins:
+        origin = cors.origin_of(exchange, settings.origins)
+        if origin is None:
+            hub.refuse(exchange, 403, "Pages of this origin may not publish.", (b"Vary", b"Origin"))
+        else:
+            exchange.respond(204, cors.preflight(exchange, origin, METHODS))
+        return False
+    if exchange.method not in (b"POST", b"GET", b"DELETE"):
+        hub.refuse(exchange, 405, "This path takes POST, GET and DELETE.", (b"Allow", METHODS))
+        return False
+    if exchange.client_address not in settings.publish_from:
+        hub.refuse(exchange, 403, "Your address may not publish.")
+        return False
+    if not cors.may_act(exchange, settings.origins):
+        hub.refuse(exchange, 403, "Pages of this origin may not publish.")
+        return False
+    return True
+
+
+def begin(hub: Hub, exchange: Exchange, match: re.Match[bytes]) -> None:
+    """A request on the publish path, its body read. Raises: BadName."""
+    settings = hub.settings
+    names = list(dict.fromkeys(query_values(exchange.request.query, b"q")))
+    if not names:
+        named = unquote_to_bytes(match.groupdict().get(settings.publish_group) or b"")
+        names = [named] if named else []
+    if exchange.method == b"GET":
+        if len(names) == 1 and re.search(rb"[*?\[]", names[0]):
+            _list(hub, exchange, names[0])
+        else:
+            _facts(hub, exchange, [key_for(name, settings.prefix) for name in names or [b""]])
+        return
+    if exchange.method == b"DELETE":
+        _delete(hub, exchange, [key_for(name, settings.prefix) for name in names or [b""]])
+        return
+    try:
+        messages = _messages(hub, exchange, names)
+    except Refused as error:
+        hub.refuse(exchange, 400, str(error))
+        return
+    publish(hub, messages, lambda receipts, failed: _receipts(hub, exchange, receipts, failed, len(names) <= 1 and len(receipts) == 1))
+
+
+# -- messages in -------------------------------------------------------------------------------------------------
+
+
+def _messages(hub: Hub, exchange: Exchange, names: list[bytes]) -> list[tuple[bytes, bytes]]:
+    """(store key, message) pairs that a request brings. Raises: BadName, Refused."""
+    body = exchange.read_body()
+    prefix = hub.settings.prefix
+    media_type = exchange.request.fields.get(b"content-type", b"").split(b";")[0].strip().lower()
+    if not names and media_type == b"application/json":
+        return [(key_for(name, prefix), check(hub, message)) for name, message in _list_of(body)]
+    if not names:
+        raise BadName("the request names no queue")
+    message = check(hub, body)
+    return [(key_for(name, prefix), message) for name in names]
+
+
+def _list_of(body: bytes) -> list[tuple[bytes, bytes]]:
+    try:
+        items = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused("the body is not JSON") from None
+    if not isinstance(items, list) or not items or len(items) > MOST_MESSAGES:
+        raise Refused(f'the body is a list of 1 to {MOST_MESSAGES} {{"queue": ..., "message": ...}}')
+    found = []
+    for item in items:
+        if not isinstance(item, dict) or not isinstance(item.get("queue"), str) or not isinstance(item.get("message"), str):
+            raise Refused('each item of the list is {"queue": "name", "message": "text"}')
+        found.append((item["queue"].encode("utf-8", "surrogatepass"), item["message"].encode("utf-8", "surrogatepass")))
+    return found
+
+
+def check(hub: Hub, message: bytes) -> bytes:
+    """A message that can be delivered as it is. Raises: Refused with the reason."""
+    settings = hub.settings
+    if not message:
+        raise Refused("A message needs at least one byte.")
+    why = refused(message, settings.framing)
+    if why:
+        raise Refused(why)
+    if settings.format == "xml" and not is_xml(message):
+        raise Refused("A message is well-formed XML here (poll_format = xml), and holds no DTD; this one is not.")
+    return message
+
+
+def publish(hub: Hub, messages: list[tuple[bytes, bytes]], done: Callable[[list[Receipt], StoreError | None], None]) -> None:
+    """Store messages, each whole or not; `done` is called once with a receipt for each, and the first failure."""
+    receipts: list[Receipt] = [{} for _ in messages]
+    state: dict[str, Any] = {"left": len(messages), "failed": None}
+
+    def stored(number: int, key: bytes, error: StoreError | BadPosition | None) -> None:
+        receipt = receipts[number]
+        if isinstance(error, StoreError):
+            hub.forget_start(key)
+            hub.counts["poll_publish_failed"] += 1
+            receipt["error"] = str(error)
+            state["failed"] = state["failed"] or error
+        else:
+            hub.counts["poll_published"] += 1
+        state["left"] -= 1
+        if not state["left"]:
+            done(receipts, state["failed"])
+
+    prefix = len(hub.settings.prefix)
+    for number, (key, message) in enumerate(messages):
+        parked = hub.lot.number(key)
+        receipts[number].update(queue=text(key[prefix:]), bytes=len(message), parked=parked)
+        if parked:
+            hub.note_start(key)
+        data = wrap(message, hub.settings.framing)
+        hub.store.append(key, data, lambda error, number=number, key=key: stored(number, key, error))  # type: ignore[misc]
+
+
+def receipt_line(receipt: Receipt) -> bytes:
+    """A receipt as a line."""
+    return json.dumps(receipt).encode() + b"\n"
+
+
+def _receipts(hub: Hub, exchange: Exchange, receipts: list[Receipt], failed: StoreError | None, alone: bool) -> None:
+    """Answer a publisher."""
+    origin = cors.fields_for(cors.origin_of(exchange, hub.settings.origins))
+    if failed is not None and alone:
+        if isinstance(failed, TooLarge):
+            hub.refuse(exchange, 413, f"The message is too long: {failed}.")
+        else:
+            hub.refuse(exchange, 503, f"The store does not take it: {failed}.", (b"Retry-After", b"1"))
+        return
+    status = 202 if failed is None else 413 if isinstance(failed, TooLarge) else 503
+    body = receipt_line(receipts[0]) if alone else json.dumps(receipts).encode() + b"\n"
+    exchange.respond(status, [JSON, NO_STORE, *origin], body)
+
+
+# -- what is known of queues -------------------------------------------------------------------------------------
+
+
+def _facts(hub: Hub, exchange: Exchange, keys: list[bytes]) -> None:
+    """Answer what is known of queues: of one as an object, of several as a list."""
+    found: list[Receipt] = [{} for _ in keys]
+    left = [len(keys)]
+
+    def seen(number: int, key: bytes, what: Seen | StoreError) -> None:
+        if isinstance(what, StoreError):
+            found[number] = {**known(hub, key), "error": str(what)}
+        else:
+            found[number] = facts(hub, key, what)
+        left[0] -= 1
+        if not left[0]:
+            status = 503 if any("error" in each for each in found) else 200
+            origin = cors.fields_for(cors.origin_of(exchange, hub.settings.origins))
+            body = json.dumps(found[0] if len(found) == 1 else found).encode() + b"\n"
+            exchange.respond(status, [JSON, NO_STORE, *origin], body)
+
+    for number, key in enumerate(keys):
+        hub.store.look(key, lambda what, number=number, key=key: seen(number, key, what))  # type: ignore[misc]
+
+
+def known(hub: Hub, key: bytes) -> Receipt:
+    """What this process knows of a queue without asking the store."""
+    return {"queue": text(key[len(hub.settings.prefix) :]), "parked": hub.lot.number(key)}
+
+
+def facts(hub: Hub, key: bytes, what: Seen) -> Receipt:
+    """What is known of a queue."""
+    messages, _ = split(what.value, hub.settings.framing)
+    found = {**known(hub, key), "messages": len(messages), "bytes": len(what.value)}
+    if what.place is not None:
+        found["position"] = token([what.place]).decode()
+    return found
+
+
+def _list(hub: Hub, exchange: Exchange, glob: bytes) -> None:
+    """Answer which queues somebody waits for here, or (memory) hold something, whose names match."""
+    pattern = re.compile(translate(glob.decode("utf-8", "replace")).encode())
+    skip = len(hub.settings.prefix)
+    keys = dict.fromkeys((*hub.lot.queues(), *hub.store.names()))
+    matching = sorted(key for key in keys if pattern.match(key, skip))
+    answer: Receipt = {"queues": [known(hub, key) for key in matching[:MOST_LISTED]]}
+    if len(matching) > MOST_LISTED:
+        answer["left_out"] = len(matching) - MOST_LISTED
+    origin = cors.fields_for(cors.origin_of(exchange, hub.settings.origins))
+    exchange.respond(200, [JSON, NO_STORE, *origin], json.dumps(answer).encode() + b"\n")
+
+
+def _delete(hub: Hub, exchange: Exchange, keys: list[bytes]) -> None:
+    """Empty queues, or drop what lies before a position. Raises: BadName."""
+    query = exchange.request.query
+    asked = next(query_values(query, b"position"), None)
+    try:
+        places = {} if asked is None else read_token(asked, keys)
+    except BadPosition as error:
+        raise BadName(str(error)) from None
+    end = next(query_values(query, b"readers"), b"") == b"end"
+    left = [len(keys)]
+    failed: list[StoreError | BadPosition] = []
+
+    def done(error: StoreError | BadPosition | None) -> None:
+        if error is not None:
+            failed.append(error)
+        left[0] -= 1
+        if left[0]:
+            return
+        if failed:
+            status = 400 if isinstance(failed[0], BadPosition) else 503
+            hub.refuse(exchange, status, str(failed[0]))
+            return
+        if end:
+            hub.finish_all(list(dict.fromkeys(reader for key in keys for reader in hub.lot.waiting(key))), REMOVED)
+        exchange.respond(204, [NO_STORE, *cors.fields_for(cors.origin_of(exchange, hub.settings.origins))])
+
+    for key in keys:
+        hub.store.trim(key, places.get(key), done)
