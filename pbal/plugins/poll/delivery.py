@@ -1,8 +1,11 @@
 """What a reader is told: messages, or why there are none. Made once, and rendered once for all who are told the same."""
 
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
-from .formats import Rendered, render
+from .formats import Rendered
+from .framing import framed_size, split
+from .positions import Log
 from .settings import Settings
 from .store import Queues
 
@@ -17,16 +20,28 @@ EMPTY: Final = frozenset({TIME_IS_OVER, DISABLED})
 """Reasons of the empty answer."""
 
 
+class Run(NamedTuple):
+    """The messages of one queue in a delivery."""
+
+    key: bytes
+    name: bytes
+    messages: list[tuple[bytes, bytes | None]]
+    """Each with the place behind it, where the queue has positions."""
+    framed: bool
+
+
 class Delivery:
     """Messages for a reader, or for many that stand at the same place."""
 
-    __slots__ = ("_rendered", "gaps", "moved", "queues", "returns")
+    __slots__ = ("_logs", "_rendered", "gaps", "moved", "queues", "returns")
 
-    def __init__(self, queues: Queues, returns: bool, moved: dict[bytes, bytes] | None = None, gaps: tuple[bytes, ...] = ()) -> None:
+    def __init__(self, queues: Queues, returns: bool, logs: dict[bytes, Log] | None = None, gaps: tuple[bytes, ...] = ()) -> None:
         self.queues = queues
+        """(store key, value) pairs. Of a queue with positions the value is the end of its log."""
         self.returns = returns
         """Whether they go back in front of their queues if the client does not get them (poll_keep = taken)."""
-        self.moved = moved
+        self._logs = logs or {}
+        self.moved = None if logs is None else {key: log.end for key, log in logs.items()}
         """Where the reader stands then, by key; None where queues have no positions."""
         self.gaps = gaps
         """Keys of queues of which it missed something."""
@@ -42,10 +57,25 @@ class Delivery:
         prefix = len(settings.prefix)
         return [key[prefix:] for key in self.gaps]
 
-    def rendered(self, form: str, settings: Settings, position: bytes) -> Rendered:
-        """It in a format of formats.py, with a token where there is one."""
+    def runs(self, settings: Settings) -> Iterator[Run]:
+        """Message by message, for transports that send each for itself."""
+        prefix = len(settings.prefix)
+        for key, value in self.queues:
+            messages, framed = split(value, settings.framing)
+            log = self._logs.get(key)
+            if log is None:
+                yield Run(key, key[prefix:], [(message, None) for message in messages], framed)
+                continue
+            offset = log.base + len(log.data) - len(value)
+            placed: list[tuple[bytes, bytes | None]] = []
+            for message in messages[:-1]:
+                offset += framed_size(message, settings.framing)
+                placed.append((message, log.at(offset)))
+            yield Run(key, key[prefix:], [*placed, (messages[-1], log.end)], framed)
+
+    def rendered(self, form: str, position: bytes, make: Callable[[bytes], Rendered]) -> Rendered:
+        """It in one form for who stands at `position` then: made once."""
         ready = self._rendered.get((form, position))
         if ready is None:
-            ready = render(form, self.names(settings), settings.framing, position, self.missed(settings))
-            self._rendered[form, position] = ready
+            ready = self._rendered[form, position] = make(position)
         return ready

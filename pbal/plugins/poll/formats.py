@@ -107,3 +107,12 @@ def json_message(message: bytes) -> str | dict[str, str]:
         return message.decode("utf-8")
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(message).decode()}
+
+
+def sse_message(message: bytes) -> bytes:
+    """A message as the data of an event, with the empty line behind it. One that is not UTF-8 is {"base64": ...}, as in JSON."""
+    try:
+        lines = message.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    except UnicodeDecodeError:
+        lines = [json.dumps(json_message(message))]
+    return "".join(f"data: {line}\n" for line in lines).encode() + b"\n"

@@ -51,6 +51,13 @@ def wrap(message: bytes, framing: str) -> bytes:
     return message
 
 
+def framed_size(message: bytes, framing: str) -> int:
+    """Octets of a message in a value, its framing included. `message` is one that split() found."""
+    if framing == "newline":
+        return len(message) + 1
+    return len(message) + (len(b"%d:," % len(message)) if framing == "netstring" else 0)
+
+
 def trim(value: bytes, limit: int, framing: str) -> tuple[bytes, int]:
     """The newest whole messages that fit into `limit` octets, and how many older ones went.
 

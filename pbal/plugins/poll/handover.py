@@ -6,11 +6,12 @@ belongs to this process.
 
 from typing import Any
 
+from .events import EventStream
 from .hub import Hub
 from .longpoll import LongPoll
 from .lot import Reader
 
-TRANSPORTS: dict[str, type[Reader]] = {transport.transport: transport for transport in (LongPoll,)}
+TRANSPORTS: dict[str, type[Reader]] = {transport.transport: transport for transport in (LongPoll, EventStream)}
 
 
 def pack(hub: Hub, resident: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ goes on in the one that serves now (`serving`).
 """
 
 import asyncio
+import random
 from collections.abc import Callable
 from functools import partial
 
@@ -58,6 +59,8 @@ class Hub:
         self.open = False
         self._stored_at: dict[bytes, float] = {}
         self._slowed: list[tuple[int, Reader]] = []
+        self._beats: dict[int, list[Reader]] = {}
+        """Who gets a heartbeat, by the quarter of a second in which it is due."""
         self._tick_timer: asyncio.TimerHandle | None = None
 
     # -- in ------------------------------------------------------------------------------------------------------
@@ -76,6 +79,10 @@ class Hub:
         reader.client = exchange.park(reader)
         self.counts["poll_parked"] += 1
         self.counts["poll_parked_ever"] += 1
+        if reader.stays:
+            self.counts["poll_streams"] += 1
+            self._beat_later(reader)
+        reader.opened(self)
         if not ready and self.settings.duplicate == "newest":
             self._supersede_before(reader)
         if self._tick_timer is None:
@@ -132,13 +139,18 @@ class Hub:
     def out(self, reader: Reader) -> bool:
         """Take a reader out of the lot; False if it is out already."""
         if self.lot.remove(reader):
-            self.counts["poll_parked"] -= 1
+            self._counted_out(reader)
             return True
         return False
 
+    def _counted_out(self, reader: Reader) -> None:
+        self.counts["poll_parked"] -= 1
+        if reader.stays:
+            self.counts["poll_streams"] -= 1
+
     def _gone(self, reader: Reader) -> None:
         """A client left. The lot has taken it out."""
-        self.counts["poll_parked"] -= 1
+        self._counted_out(reader)
         self.counts["poll_gone"] += 1
 
     def finish(self, reader: Reader, why: str) -> None:
@@ -162,6 +174,40 @@ class Hub:
             self.counts["poll_kicked"] += 1
             if reader.client is not None:
                 reader.client.kick(reader)
+
+    # -- streams -------------------------------------------------------------------------------------------------
+
+    def stream_seconds(self) -> float:
+        """How long a stream goes on: poll_stream_time, or up to a tenth less, so that clients do not move all at once."""
+        return self.settings.stream_time * (1 - random.random() / 10)
+
+    def push(self, reader: Reader, octets: bytes, delivery: Delivery | None) -> bool:
+        """Send octets on a stream. One that takes too little is ended: it comes back, and goes on from where it was."""
+        client = reader.client
+        if client is None:
+            return False
+        if client.unsent(reader) > self.settings.stream_buffer:
+            if self.out(reader):
+                self.counts["poll_slow_streams"] += 1
+                self.world.log_limited("poll_slow", "a stream whose client reads too slowly was closed: %s", client.peer_name)
+                client.kick(reader)
+            return False
+        return client.push(reader, octets, None if delivery is None else self.on_lost(delivery))
+
+    def _beat_later(self, reader: Reader) -> None:
+        due = int((self.world.clock.now() + self.settings.heartbeat) * QUARTER)
+        self._beats.setdefault(due, []).append(reader)
+
+    def _beat(self, now: float) -> None:
+        """Heartbeats that are due, over the next turns of the loop."""
+        quarter = int(now * QUARTER)
+        for due in [due for due in self._beats if due <= quarter]:
+            self.turns.each(self._beats.pop(due), self._beat_one)
+
+    def _beat_one(self, reader: Reader) -> None:
+        if reader.lot is self.lot:
+            self._beat_later(reader)
+            reader.beat(self)
 
     # -- out, with messages of `taken` queues --------------------------------------------------------------------
 
@@ -256,16 +302,17 @@ class Hub:
 
     # -- out, with messages of kept queues -----------------------------------------------------------------------
 
-    def tell(self, found: dict[bytes, Log]) -> None:
-        """What the store keeps of these queues, by key: each reader gets what it lacks."""
+    def tell(self, found: dict[bytes, Log], readers: list[Reader] | None = None) -> None:
+        """What the store keeps of these queues, by key: each of its readers, or of these, gets what it lacks."""
         serving = self.serving()
         if serving is not self:
             serving.tell(found)
             return
         lot = self.lot
-        readers = dict.fromkeys(reader for key in found for reader in lot.waiting(key))
+        if readers is None:
+            readers = list(dict.fromkeys(reader for key in found for reader in lot.waiting(key)))
         made: dict[tuple[bytes | None, ...], Delivery | None] = {}
-        self.turns.each(list(readers), lambda reader: self._tell_one(reader, found, made), None, frozenset(found))
+        self.turns.each(readers, lambda reader: self._tell_one(reader, found, made), None, frozenset(found))
 
     def _tell_one(self, reader: Reader, found: dict[bytes, Log], made: dict[tuple[bytes | None, ...], Delivery | None]) -> None:
         if reader.lot is not self.lot:
@@ -290,7 +337,7 @@ class Hub:
         settings = self.settings
         queues: Queues = []
         gaps: list[bytes] = []
-        moved: dict[bytes, bytes] = {}
+        logs: dict[bytes, Log] = {}
         for key, place in zip(which[::2], which[1::2], strict=True):
             log = found.get(key) if key is not None else None
             if log is None or key is None:
@@ -306,9 +353,9 @@ class Hub:
                 queues.append((key, data))
             if gap:
                 gaps.append(key)
-            moved[key] = log.end
+            logs[key] = log
         self.counts["poll_gaps"] += len(gaps)
-        return Delivery(queues, False, moved, tuple(gaps)) if queues or gaps else None
+        return Delivery(queues, False, logs, tuple(gaps)) if queues or gaps else None
 
     # -- limits of a queue ---------------------------------------------------------------------------------------
 
@@ -355,6 +402,8 @@ class Hub:
         self.expire(now)
         if self._slowed:
             self._supersede_slowed(now)
+        if self._beats:
+            self._beat(now)
         if self.lot.count and self.open:
             self._schedule_tick()
 
@@ -368,6 +417,9 @@ class Hub:
     def start(self) -> None:
         """The service is open."""
         self.open = True
+        for reader in self.lot:
+            if reader.stays:
+                self._beat_later(reader)
         if self.lot.count and self._tick_timer is None:
             self._schedule_tick()
 

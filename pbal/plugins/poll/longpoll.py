@@ -28,10 +28,13 @@ class LongPoll(Reader):
         """See Reader."""
         settings = hub.settings
         position = self.token(delivery.moved)
-        rendered = delivery.rendered(settings.format, settings, position)
+        rendered = delivery.rendered("poll", position, lambda token: self._render(settings, delivery, token))
         hub.misframed(rendered.misframed)
         status, fields, body = answer(settings, rendered, self.origin, position, delivery.missed(settings))
         return self.client is not None and self.client.answer(self, status, fields, body, hub.on_lost(delivery))
+
+    def _render(self, settings: Settings, delivery: Delivery, position: bytes) -> Rendered:
+        return render(settings.format, delivery.names(settings), settings.framing, position, delivery.missed(settings))
 
     def end(self, hub: Hub, why: str) -> None:
         """See Reader."""

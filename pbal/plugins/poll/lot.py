@@ -87,6 +87,12 @@ class Reader:
 
     # -- what becomes of it --------------------------------------------------------------------------------------
 
+    def opened(self, hub: "Hub") -> None:
+        """It was parked."""
+
+    def beat(self, hub: "Hub") -> None:
+        """poll_heartbeat is over, for one that stays."""
+
     def give(self, hub: "Hub", delivery: "Delivery") -> bool:
         """Send it messages. False: the client has gone, and they are the caller's again."""
         raise NotImplementedError

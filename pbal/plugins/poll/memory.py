@@ -134,7 +134,7 @@ class MemoryStore(Store):
             return
         if self._settings.keep == "confirmed":
             self._confirm(reader)
-        self._hub.tell({key: self._log(key) for key in reader.all_keys()})
+        self._hub.tell({key: self._log(key) for key in reader.all_keys()}, [reader])
 
     def _confirm(self, reader: Reader) -> None:
         """Drop what a reader that comes back says it has."""

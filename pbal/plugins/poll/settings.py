@@ -118,11 +118,19 @@ TUNABLES: tuple[Tunable, ...] = (
     _tunable("poll_publish_from", NETWORKS, "127.0.0.0/8 ::1", "Networks of the clients that may publish. Others are answered 403."),
     _tunable("poll_store_timeout", DURATION, "2s", "Longest time for a call to the store; a call that takes longer has failed.",
              unit="seconds", minimum="10ms"),
+    _tunable("poll_heartbeat", DURATION, "15s", "Time between two signs of life on a stream: a comment, or a ping.",
+             unit="seconds", minimum="1s"),
+    _tunable("poll_stream_time", DURATION, "1h", "A stream ends after this time, or up to a tenth earlier, and its client comes back.",
+             unit="seconds", minimum="1s"),
+    _tunable("poll_stream_buffer", SIZE, "64k", "Most bytes that wait for the client of a stream. One that reads more slowly is closed.",
+             unit="bytes", minimum="1"),
     _tunable("poll_allow_origin", ORIGINS, "off", "CORS: origins whose pages may poll, or * for all."),
 )  # fmt: skip
 
 COUNTERS: tuple[Counter, ...] = (
     Counter("poll_parked", "Polls parked now.", gauge=True),
+    Counter("poll_streams", "Streams open now; they count as parked polls, too.", gauge=True),
+    Counter("poll_slow_streams", "Streams closed because their client read too slowly."),
     Counter("poll_parked_ever", "Polls that were ever parked."),
     Counter("poll_answered", "Polls answered with messages."),
     Counter("poll_empty", "Polls answered empty because their time was over or their service was disabled."),
@@ -192,5 +200,8 @@ class Settings:
         self.memory_limit: int = values["poll_memory_limit"]
         self.max_parked: int = values["poll_max_parked"]
         self.publish_from = Networks(values["poll_publish_from"])
+        self.heartbeat: float = values["poll_heartbeat"]
+        self.stream_time: float = values["poll_stream_time"]
+        self.stream_buffer: int = values["poll_stream_buffer"]
         self.store_timeout: float = values["poll_store_timeout"]
         self.origins = frozenset(origin.encode() for origin in values["poll_allow_origin"])
