@@ -4,8 +4,9 @@ from pbal.http1.encoder import IllegalField
 from pbal.http1.events import RequestHead, ResponseHead
 from pbal.lang.mistakes import did_you_mean
 from pbal.model.clock import Clock, ManualClock
+from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError, UnknownName
-from pbal.model.exchange import Exchange, Fields, OnLost, Parked, Upgraded, Waiting
+from pbal.model.exchange import Exchange, Fields, Parked, Upgraded, Waiting
 from pbal.model.hooks import Verdict, hook
 from pbal.model.plugin import Plugin
 from pbal.model.service import Service
@@ -32,7 +33,7 @@ from pbal.schema.types import (
 )
 
 __all__ = [
-    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "REGEX", "SIZE", "TEXT", "WORDS",
+    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS",
     "AnswerRefused", "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields", "Histogram",
     "IllegalField", "ManualClock", "Networks", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Service",
     "Text", "Tunable", "Type", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",

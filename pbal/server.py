@@ -45,6 +45,9 @@ log = logging.getLogger("pbal")
 DESCRIPTORS_KEPT = 64
 """Descriptors kept free for backends, memcached, files and the console when accepting stops."""
 
+GIVE_BACK_SECONDS = 2.0
+"""How long plugins may store what clients did not acknowledge, when the process ends."""
+
 
 def raise_descriptor_limit(wanted: int | None = None) -> int:
     """Raise the soft limit of open files to the hard one (or to `wanted`); the limit now in force."""
@@ -317,7 +320,19 @@ class Server:
         if self._tick_handle is not None:
             self._tick_handle.cancel()
         self.lag.close()
+        self.world.deliveries.close()
         self.world.runtime = None
+
+    async def _give_back(self) -> None:
+        """Tell plugins of answers that were not acknowledged, while they are open, and give them time to store what was in them."""
+        if not self.world.deliveries.give_up():
+            return
+        waits = [plugin.quiesce() for service in self.world.services.values() if service.opened for _, plugin in service.plugins]
+        try:
+            async with asyncio.timeout(GIVE_BACK_SECONDS):
+                await asyncio.gather(*waits)
+        except Exception as error:  # noqa: BLE001 - whatever it is, pbal ends
+            log.warning("a plugin could not store in time what its clients did not acknowledge: %r", error)
 
     async def run(self) -> None:
         """Serve until shutdown; then close everything."""
@@ -328,6 +343,7 @@ class Server:
 
     async def close(self) -> None:
         """Close everything now. Also for tests."""
+        await self._give_back()
         self._close_everything()
         cancel_all(self)
         await asyncio.sleep(0)  # transports report their end in the next turn

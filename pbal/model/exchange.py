@@ -18,13 +18,14 @@ The stream is an abstract base class and not a Protocol: a compiled call through
 """
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pbal.http1.encoder import FRAMING_FIELDS, IllegalField, render_fields
 from pbal.http1.events import RequestHead, ResponseHead, canonical
 from pbal.http1.paths import plain
 from pbal.http1.reader import is_host
+from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError
 from pbal.model.faults import guarded
 from pbal.model.secured import Secured
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from pbal.model.service import Service
 
 Fields = Iterable[tuple[bytes, bytes]]
-OnLost = Callable[[], None]
 
 NEW: Final = "new"
 SERVED: Final = "served"
@@ -122,7 +122,7 @@ class Waiting(metaclass=ABCMeta):
         """The peer's address and port, for people."""
 
     @abstractmethod
-    def answer(self, record: Parked, status: int, fields: Fields, body: bytes, on_lost: OnLost | None) -> bool:
+    def answer(self, record: Parked, status: int, fields: Fields, body: bytes, on_lost: OnLost | None, patience: float = PATIENCE) -> bool:
         """Answer the request parked under `record`, as Exchange.respond does. Returns False also if that request is not parked any more.
 
         Raises: AnswerRefused if a response has begun with begin() or upgrade().
@@ -138,10 +138,10 @@ class Waiting(metaclass=ABCMeta):
         """
 
     @abstractmethod
-    def push(self, record: Parked, data: bytes, on_lost: OnLost | None = None) -> bool:
+    def push(self, record: Parked, data: bytes, on_lost: OnLost | None = None, patience: float = PATIENCE) -> bool:
         """Send more octets on what begin() or upgrade() began. Returns False if nothing began under `record`, or the client has gone.
 
-        `on_lost` as for Exchange.respond. Of several that are lost, the newest is told first.
+        `on_lost` and `patience` are those of Exchange.respond. Of several that are lost, the newest is told first.
         """
 
     @abstractmethod
@@ -194,10 +194,10 @@ class Stream(Waiting):
         """Whether the peer takes slower than we write: client_drained() will follow."""
 
     @abstractmethod
-    def respond(self, exchange: "Exchange", status: int, fields: Fields, body: bytes, on_lost: OnLost | None) -> bool:
+    def respond(self, exchange: "Exchange", status: int, fields: Fields, body: bytes, on_lost: OnLost | None, patience: float) -> bool:
         """Answer whole and end the exchange. False: the peer has gone, nothing was sent. Raises: IllegalField, nothing was sent.
 
-        `on_lost` is called at most once, later, if the connection broke before the peer's socket took every octet.
+        `on_lost` is called at most once, later, if the connection ends before the peer has acknowledged it: model/deliveries.py.
         """
 
     @abstractmethod
@@ -405,11 +405,14 @@ class Exchange:
             world.log_limited(f"answer refused {self.owner}", "plugin %s: an answer was refused: %s", self.owner, text)
         return AnswerRefused(text)
 
-    def respond(self, status: int, fields: Fields = (), body: bytes = b"", on_lost: OnLost | None = None) -> bool:
+    def respond(
+        self, status: int, fields: Fields = (), body: bytes = b"", on_lost: OnLost | None = None, patience: float = PATIENCE
+    ) -> bool:
         """Send a whole answer. Returns False if the client has left.
 
         pbal adds Content-Length, Connection and the other fields that frame a message, and ignores them in `fields`.
-        `on_lost` is called if the connection breaks before the system has taken the whole answer.
+        `on_lost` is called if the connection ends before the client's system has acknowledged the whole answer, or is reset within a
+        second of that. `patience`: the seconds in which it has to acknowledge; then pbal breaks the connection.
         Raises: AnswerRefused if an answer has begun already; IllegalField for a status, field or body that cannot be sent, and
         whatever making the fields raises. The client then gets 500.
         """
@@ -417,9 +420,9 @@ class Exchange:
             return False
         self.enter(ANSWERING)
         try:
-            return self.stream.respond(self, status, fields, body, on_lost)
+            return self.stream.respond(self, status, fields, body, on_lost, patience)
         except BaseException:
-            self.stream.respond(self, 500, (), UNSENDABLE, None)
+            self.stream.respond(self, 500, (), UNSENDABLE, None, PATIENCE)
             raise
 
     def park(self, record: Parked) -> Waiting:

@@ -14,6 +14,7 @@ from math import inf
 from typing import Any, Protocol
 
 from pbal.model.clock import Clock
+from pbal.model.deliveries import Deliveries
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
 from pbal.model.pace import Pace
@@ -92,6 +93,7 @@ class World:
         self.server_explicit: dict[str, str] = {}
         self.counters = Counters()
         self.pace = Pace()
+        self.deliveries = Deliveries(self)
         self.clients: set[Any] = set()
         """Every open client connection, consoles included."""
         self.backends: set[Any] = set()

@@ -1,9 +1,9 @@
 """Answers out: whole or in pieces, in the order of their requests; tunnels, and what waits parked for its answer.
 
 An answer is taken only for the exchange, or the record, that is served here now. start(), write() and end() go out in as few writes as
-the octets came in; after each answer `_next` brings the connection on. An answer that may not be lost is written so that
-it is known what the socket took: `on_lost` hears of it otherwise. park() drops the exchange, and what is left of it is three flags.
-An upgraded connection: tunnel(), and every octet goes to the sink from then on.
+the octets came in; after each answer `_next` brings the connection on. An answer that may not be lost is followed until the peer
+has acknowledged it (model/deliveries.py): `on_lost` hears of it otherwise. park() drops the exchange, and leaves three
+flags of it. An upgraded connection: tunnel(), and every octet goes to the sink from then on.
 
 What is parked is answered whole, or streamed to while it stays parked:
 
@@ -24,8 +24,9 @@ from typing import cast
 from pbal.http1 import encoder
 from pbal.http1.encoder import HEAD_ONLY, KEEP, OLD
 from pbal.http1.events import UNTIL_CLOSE, ResponseHead
+from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused
-from pbal.model.exchange import ANSWERING, UNSENDABLE, Exchange, Fields, OnLost, Parked, Upgraded
+from pbal.model.exchange import ANSWERING, UNSENDABLE, Exchange, Fields, Parked, Upgraded
 from pbal.model.faults import call_back
 from pbal.net.wire import (
     ADVANCING,
@@ -38,6 +39,7 @@ from pbal.net.wire import (
     FULL,
     HALF_CLOSED,
     OF_ONE_ANSWER,
+    OWED,
     PARKED_STATE,
     PERSIST_WAIT,
     STREAMS,
@@ -55,7 +57,7 @@ class Answering(Wire):
 
     __slots__ = ()
 
-    def respond(self, exchange: Exchange, status: int, fields: Fields, body: bytes, on_lost: OnLost | None) -> bool:
+    def respond(self, exchange: Exchange, status: int, fields: Fields, body: bytes, on_lost: OnLost | None, patience: float) -> bool:
         """See Stream."""
         if self.exchange is not exchange or self._gone():
             return False
@@ -63,11 +65,11 @@ class Answering(Wire):
         facts = self._facts(exchange)
         data = encoder.whole(status, fields, body, facts, self._own_lines(), self._epoch())
         exchange.status = status
-        self._deliver(data, on_lost)
+        self._deliver(data, on_lost, patience)
         self._end(exchange, facts)
         return True
 
-    def answer(self, record: Parked, status: int, fields: Fields, body: bytes, on_lost: OnLost | None) -> bool:
+    def answer(self, record: Parked, status: int, fields: Fields, body: bytes, on_lost: OnLost | None, patience: float = PATIENCE) -> bool:
         """See Waiting."""
         if self.record is not record or self.state is not PARKED_STATE or self._gone():
             return False
@@ -80,7 +82,7 @@ class Answering(Wire):
             self.answer(record, 500, (), UNSENDABLE, None)
             raise
         self.record = None
-        self._deliver(data, on_lost)
+        self._deliver(data, on_lost, patience)
         self._next(facts, not self.flags & BODY_COMES)
         return True
 
@@ -163,7 +165,7 @@ class Answering(Wire):
         if self.state is CLOSED:
             return
         if not facts & KEEP:
-            if not body_complete or (self.reader is not None and self.reader.buffered):
+            if not body_complete or (self.reader is not None and self.reader.buffered) or self.flags & OWED:
                 self._linger()
             else:
                 self._close()
@@ -297,14 +299,14 @@ class Answering(Wire):
     def _streams(self, record: Parked) -> bool:
         return bool(self.flags & (STREAMS | UPGRADED)) and self.record is record and self.state is PARKED_STATE and not self._gone()
 
-    def push(self, record: Parked, data: bytes, on_lost: OnLost | None = None) -> bool:
+    def push(self, record: Parked, data: bytes, on_lost: OnLost | None = None, patience: float = PATIENCE) -> bool:
         """See Waiting."""
         if not self._streams(record):
             return False
         octets = self._framed(data)
         if octets:
             before = self.unsent_octets if self.flags & FULL else -1
-            self._deliver(octets, on_lost)
+            self._deliver(octets, on_lost, patience)
             if before >= 0:  # what comes on top is not to hide that the client takes some of it
                 self.unmoved += self.unsent_octets - before
         return True
@@ -317,7 +319,7 @@ class Answering(Wire):
         if self.flags & CHUNKS and not self.flags & HEAD_ONLY:
             octets += encoder.LAST_CHUNK
         if octets:
-            self._send(octets)
+            self._deliver(octets, None, PATIENCE)
         self.record = None
         if self.flags & UPGRADED:
             self._linger()

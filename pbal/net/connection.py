@@ -28,12 +28,12 @@ from pbal.model.pace import SLICE
 from pbal.net.answering import Answering
 from pbal.net.resets import was_reset
 from pbal.net.wire import (
-    ABORTED,
     ADVANCING,
     BODY_PAUSED,
     CLOSED,
     FULL,
     HALF_CLOSED,
+    OWED,
     PARKED_STATE,
     PERSIST_WAIT,
     READING_BODY,
@@ -97,13 +97,10 @@ class ClientConnection(Answering):
             if exchange is not None and exchange.sink is not None:
                 exchange.sink.body_data(data)
             return
-        if state is CLOSED:
+        if state is CLOSED or (self.flags & (OWED | UPGRADED) and self._heard(data)):
             return
         reader = self.reader
         if reader is None:
-            if self.flags & UPGRADED:
-                self._received(data)
-                return
             reader = self.reader = RequestReader(self.home.handler.limits)  # type: ignore[union-attr]
         reader.feed(data)
         if state is PARKED_STATE or (exchange is not None and exchange.body_complete) or self.flags & WAITS_FOR_TURN:
@@ -118,6 +115,22 @@ class ClientConnection(Answering):
                 pace.wait(self._read_on, self.requests > 0)
                 return
         self.advance()
+
+    def _heard(self, data: bytes) -> bool:
+        """The client of an answer that may not be lost, or an upgraded one, says something. True: it is no request.
+
+        Who asks for more has what was sent, unless it did not wait for that.
+        """
+        if self.flags & UPGRADED:
+            self._received(data)
+            return True
+        transport, reader = self.transport, self.reader
+        if self.state is not PERSIST_WAIT or transport is None or (reader is not None and reader.buffered):
+            return False
+        if not transport.get_write_buffer_size():
+            self.flags &= ~OWED
+            self.home.world.deliveries.taken(transport)
+        return False
 
     def _too_far_ahead(self) -> None:
         """A client sends on and on while its answer is outstanding."""
@@ -137,6 +150,7 @@ class ClientConnection(Answering):
         A close and a half-close look alike here. What was asked for whole is answered, pipelined requests too; but not for longer than
         half_close_timeout where no answer has begun. A parked poll's client is taken to have gone.
         """
+        self._settled()
         exchange = self.exchange
         if self.state is TUNNEL and exchange is not None:
             if exchange.sink is not None:
@@ -166,10 +180,10 @@ class ClientConnection(Answering):
         world = self.home.world
         world.clients.discard(self)
         world.counters.counts["clients"] -= 1
-        record, exchange, on_lost = self.record, self.exchange, self.on_lost
-        self.record = self.exchange = self.on_lost = self.reader = None
-        if on_lost is not None and (exc is not None or self.flags & ABORTED):  # else it closed when all was sent
-            call_back(world, on_lost)
+        record, exchange = self.record, self.exchange
+        self.record = self.exchange = self.reader = None
+        if self.flags & OWED and self.transport is not None:
+            world.deliveries.broken(self.transport)
         if record is not None:
             call_back(world, record.gone)
         if exchange is not None:
@@ -191,8 +205,6 @@ class ClientConnection(Answering):
         elif self.state is PERSIST_WAIT:
             self.deadline = self.home.world.clock.now() + (self.home.values["persist_client_idle_timeout"] or inf)
         self.flags &= ~FULL
-        if self.on_lost is not None:
-            self._all_sent()
         exchange = self.exchange
         if exchange is None:
             self._read_on()
@@ -232,8 +244,7 @@ class ClientConnection(Answering):
     def _hold(self, reader: RequestReader) -> None:
         """Leave what is buffered, for a turn of the loop or until the client has taken its answers.
 
-        A client that takes none, or sends very many requests, is not to fill memory or the loop; and behind an answer that
-        may not be lost nothing else is written before the socket took it whole, so that it is known which was.
+        A client that takes none, or sends very many requests, is not to fill memory or the loop.
         """
         if reader.at_start:
             if self.flags & HALF_CLOSED and not self.flags & FULL:

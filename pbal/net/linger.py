@@ -1,24 +1,27 @@
 """A connection that was answered and is closing: our side ends, and what still comes is dropped for a short while.
 
 A close with unread octets makes the kernel send a reset, which may take the answer away from the client before it has read
-it (RFC 9112 section 9.6). So a Lingering takes the socket over from its connection, of which it knows nothing else.
+it (RFC 9112 section 9.6). And an answer that may not be lost is not known to be taken before the client has acknowledged it. So a
+Lingering takes the socket over from its connection, of which it knows nothing else.
 
-    draining    the client has not taken all of the answer   -> closed when it takes nothing for idle_timeout
-    lingering   it has; its octets are read and dropped      -> closed after LINGER_SECONDS, LINGER_OCTETS, or with its end
+    draining        the client has not taken all of the answer   -> closed when it takes nothing for idle_timeout
+    unacknowledged  the answer may not be lost, and may yet be   -> closed when nothing is acknowledged for its patience; it is lost then
+    lingering       all is there; octets are read and dropped    -> closed after LINGER_SECONDS, LINGER_OCTETS, or with the client's end
 """
 
 import asyncio
 from math import inf
 from typing import Final
 
-from pbal.model.exchange import OnLost
-from pbal.model.faults import call_back
+from pbal.model.deliveries import unacknowledged
 from pbal.model.service import Service
 from pbal.observe.sockets import Kind, SocketInfo
 from pbal.schema.roles import ROLES
 
 LINGER_SECONDS: Final = 2.0
 LINGER_OCTETS: Final = 1 << 20
+LOOK: Final = 1.0
+"""Seconds between two looks whether an answer is acknowledged."""
 
 
 def class_of(service: Service) -> str:
@@ -36,17 +39,16 @@ def peer_name(transport: asyncio.BaseTransport | None) -> str:
 class Lingering:
     """A socket on its way out."""
 
-    __slots__ = ("_aborted", "_born", "_dropped", "_on_lost", "_requests", "_service", "_unsent", "deadline", "state", "transport")
+    __slots__ = ("_born", "_dropped", "_requests", "_service", "_unsent", "_until", "deadline", "state", "transport")
 
-    def __init__(self, service: Service, transport: asyncio.Transport, on_lost: OnLost | None, born: int, requests: int) -> None:
-        """Take `transport` over. `on_lost` is called if the connection breaks before the socket took the answer whole."""
+    def __init__(self, service: Service, transport: asyncio.Transport, born: int, requests: int) -> None:
+        """Take `transport` over, and with it the answers to it that may be lost."""
         self._service = service
-        self._on_lost = on_lost
         self._born = born
         self._requests = requests
         self._dropped = 0
         self._unsent = 0
-        self._aborted = False
+        self._until = inf
         self.transport = transport
         self.state: str = "lingering"
         self.deadline = service.world.clock.now() + LINGER_SECONDS
@@ -65,13 +67,15 @@ class Lingering:
             self.abort()
 
     def eof_received(self) -> bool:
-        return False
+        if self._service.world.deliveries.settle(self.transport):
+            return False
+        self.deadline = self._service.world.clock.now() + LOOK  # a half-close
+        return True
 
     def pause_writing(self) -> None:
         self.deadline = self._service.world.clock.now() + (self._service.values["idle_timeout"] or inf)
 
     def resume_writing(self) -> None:
-        self._on_lost = None  # the socket took it whole
         self.deadline = self._service.world.clock.now() + LINGER_SECONDS
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -79,17 +83,19 @@ class Lingering:
         world = self._service.world
         world.clients.discard(self)
         world.counters.counts["clients"] -= 1
-        on_lost, self._on_lost = self._on_lost, None
-        if on_lost is not None and (exc is not None or self._aborted):
-            call_back(world, on_lost)
+        world.deliveries.broken(self.transport)
 
     def abort(self) -> None:
         """Close at once."""
-        self._aborted = True
+        self._service.world.deliveries.settle(self.transport)
         self.transport.abort()
 
     def expired(self, now: float) -> None:
         """The deadline passed: a slow reader that moves gets more time, any other is closed."""
+        deliveries = self._service.world.deliveries
+        if not deliveries.settle(self.transport):
+            self._await_acknowledgement(now, deliveries.patience(self.transport))
+            return
         unsent = self.transport.get_write_buffer_size()
         if unsent and (not self._unsent or unsent < self._unsent):
             self._unsent = unsent
@@ -102,9 +108,19 @@ class Lingering:
         else:
             self.abort()
 
+    def _await_acknowledgement(self, now: float, patience: float) -> None:
+        """Look again soon, as long as more and more is acknowledged."""
+        self.deadline = now + LOOK
+        waiting = unacknowledged(self.transport)
+        if not self._unsent or waiting < self._unsent:
+            self._unsent = waiting
+            self._until = now + (patience or inf)
+        elif now >= self._until:
+            self.abort()
+
     def shutdown(self, graceful: bool) -> None:
-        """The server ends; what is unsent may still go out where there is time."""
-        if not graceful or not self.transport.get_write_buffer_size():
+        """The server ends; what is unsent or not acknowledged still has time, where there is some."""
+        if not graceful or (not self.transport.get_write_buffer_size() and self._service.world.deliveries.settle(self.transport)):
             self.abort()
 
     @property

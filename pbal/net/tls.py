@@ -7,11 +7,12 @@
 
 uvloop's own TLS closes the descriptor before connection_lost and tells of no half-close, so this is Python's SSLObject on two
 memory buffers. Whoever speaks through it calls the few methods of a transport that pbal uses anywhere, and gets those of a
-protocol. `write` encrypts and hands all to the plain transport in one call: what that has not sent yet is what the peer's
-socket did not take, so the promise of an answer that may not be lost holds as in clear.
+protocol. `write` encrypts and hands all to the plain transport in one call: what that has not sent yet, and what its socket
+says is not acknowledged, is what the peer's kernel does not have. So an answer that may not be lost is followed as in clear
+(model/deliveries.py), but it is only known that the records came, and not that they were decrypted.
 
 The peer's end is an end only with close_notify. Without it, somebody may have cut the connection (RFC 8446 section 6.1): it is
-broken off, and an answer that was not taken whole is lost.
+broken off, and an answer that was not acknowledged whole is lost.
 
 A parked poll keeps one of these: slots, no task and no timer. Its handshake has a deadline, which the server's tick looks at.
 """
@@ -392,7 +393,7 @@ class ServerLink(Link):
             transport.write(encoder.whole(400, fields, _TOLD, 0, b"", world.clock.epoch()))
             world.clients.discard(self)
             world.counters.counts["clients"] += 1  # until the Lingering ends, which counts itself out
-            world.clients.add(Lingering(self._service, transport, None, self.born, 1))
+            world.clients.add(Lingering(self._service, transport, self.born, 1))
         return False
 
     def _turn(self) -> bool:
@@ -456,6 +457,7 @@ class ServerLink(Link):
     def _cut(self) -> None:
         if self.phase is OPEN:
             self._service.world.counters.counts["tls_truncations"] += 1
+            self._service.world.deliveries.settle(self._inside())
         super()._cut()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -28,7 +28,9 @@ from typing import Final
 
 from pbal.http1.encoder import HEAD_ONLY, KEEP, OLD
 from pbal.http1.reader import RequestReader
-from pbal.model.exchange import Exchange, OnLost, Parked, Stream
+from pbal.model.deliveries import OnLost
+from pbal.model.exchange import Exchange, Parked, Stream
+from pbal.model.faults import call_back
 from pbal.model.secured import Secured
 from pbal.model.service import Service
 from pbal.net.linger import Lingering, class_of, peer_name
@@ -45,7 +47,8 @@ CLOSED: Final = "closed"
 
 # Flags. The first three are the encoder's facts of a request: what a parked connection remembers of it.
 FACTS: Final = OLD | HEAD_ONLY | KEEP
-HALF_CLOSED, BODY_PAUSED, FULL, ABORTED, CHUNKS, ENDS_WITH_CLOSE, ADVANCING, WAITS_FOR_TURN = 8, 16, 32, 64, 128, 256, 512, 1024
+HALF_CLOSED, BODY_PAUSED, FULL, OWED, CHUNKS, ENDS_WITH_CLOSE, ADVANCING, WAITS_FOR_TURN = 8, 16, 32, 64, 128, 256, 512, 1024
+"""OWED: an answer that may not be lost was sent. Whether it still may be, World.deliveries knows."""
 BODY_COMES: Final = 2048
 """Of a parked request, whose body had not come whole. What comes of it is not read; its answer is the connection's last."""
 STREAMS: Final = 4096
@@ -59,7 +62,7 @@ class Wire(Stream):
     """A connection of an HTTP service."""
 
     __slots__ = (
-        "born", "deadline", "exchange", "flags", "head", "home", "on_lost", "peer", "reader", "record", "requests", "service",
+        "born", "deadline", "exchange", "flags", "head", "home", "peer", "reader", "record", "requests", "service",
         "state", "tls", "transport", "unmoved",
     )  # fmt: skip
 
@@ -70,7 +73,6 @@ class Wire(Stream):
         self.reader: RequestReader | None = None
         self.exchange: Exchange | None = None
         self.record: Parked | None = None
-        self.on_lost: OnLost | None = None
         self.head = b""
         """A response head that goes out with what is written next."""
         self.state: str = PERSIST_WAIT
@@ -106,27 +108,24 @@ class Wire(Stream):
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
-    def _deliver(self, data: bytes, on_lost: OnLost | None) -> None:
-        """Write an answer; remember whom to tell if the socket does not take it whole."""
+    def _deliver(self, data: bytes, on_lost: OnLost | None, patience: float) -> None:
+        """Write an answer, and follow it if it may not be lost."""
         transport = self.transport
         assert transport is not None
-        if on_lost is None:
-            transport.write(data)
-            return
-        # With no room for what is unsent, the transport writes at once: what is left then, or a transport that is
-        # closing because the write failed, tells what became of it. resume_writing comes when all is sent.
-        transport.set_write_buffer_limits(high=0)
         transport.write(data)
-        if transport.get_write_buffer_size() or transport.is_closing():
-            self.on_lost = on_lost
-        else:
-            self._all_sent()
+        if on_lost is not None:
+            self.flags |= OWED
+            self.home.world.deliveries.add(transport, len(data), on_lost, patience)
+        elif self.flags & OWED:
+            self.home.world.deliveries.wrote(transport, len(data))
 
-    def _all_sent(self) -> None:
-        """The socket took an answer that may not be lost, whole."""
-        self.on_lost = None
-        if self.transport is not None:
-            self.transport.set_write_buffer_limits(high=self.home.values["buffer_size"])
+    def _settled(self) -> bool:
+        """Look whether what may not be lost is acknowledged, before the connection ends."""
+        if self.flags & OWED and self.transport is not None:
+            if not self.home.world.deliveries.settle(self.transport):
+                return False
+            self.flags &= ~OWED
+        return True
 
     def _gone(self) -> bool:
         return self.transport is None or self.state is CLOSED or self.transport.is_closing()
@@ -153,13 +152,16 @@ class Wire(Stream):
     def _close(self) -> None:
         """Close after what was written has gone out."""
         if self.transport is not None:
+            if not self._settled():
+                self._hand_over(self.transport)
+                return
             self.deadline = self.home.world.clock.now() + (self.service.values["idle_timeout"] or inf)
             self.transport.close()
 
     def abort(self) -> None:
         """Close at once."""
-        self.flags |= ABORTED
         if self.transport is not None:
+            self._settled()  # the descriptor is closed when connection_lost comes
             self.transport.abort()
 
     def _reset(self) -> None:
@@ -173,14 +175,18 @@ class Wire(Stream):
     def _linger(self) -> None:
         """Hand the socket to a Lingering: it ends our side and drops what still comes for a short while."""
         transport = self.transport
-        if self.state is CLOSED or transport is None:
-            return
+        if self.state is not CLOSED and transport is not None:
+            self._hand_over(transport)
+
+    def _hand_over(self, transport: asyncio.Transport) -> None:
         self.state = CLOSED
-        self.reader = None
-        on_lost, self.on_lost = self.on_lost, None
+        record = self.record
+        self.transport = self.reader = self.record = None
         world = self.home.world
         world.clients.discard(self)
-        world.clients.add(Lingering(self.service, transport, on_lost, self.born, self.requests))
+        world.clients.add(Lingering(self.service, transport, self.born, self.requests))
+        if record is not None:
+            call_back(world, record.gone)
 
     # -- being looked at -----------------------------------------------------------------------------------------
 

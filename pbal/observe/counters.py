@@ -37,6 +37,12 @@ CORE: tuple[Counter, ...] = (
     Counter("truncated_responses", "Responses that a node cut off. pbal closed the client connection."),
     Counter("tunnels", "Connections that were upgraded to another protocol."),
     Counter("plugin_errors", "Faults of plugins. A fault in a hook is answered 500."),
+    Counter(
+        "answers_unacknowledged",
+        "Answers that may not be lost, written and not known to be acknowledged by the client's system.",
+        gauge=True,
+    ),
+    Counter("answers_lost", "Answers that the client's system did not acknowledge before the connection ended. Their plugin was told."),
     Counter("answers_refused", "Answers of plugins to requests that had an answer already, such as a 504. Nothing was sent."),
     Counter("taken_timeouts", "Requests answered 504 because a plugin took them and did not answer within taken_timeout."),
     Counter("loops_refused", "Requests answered 508 because they came back to the service that sent them."),
