@@ -10,8 +10,9 @@ from .events import EventStream
 from .hub import Hub
 from .longpoll import LongPoll
 from .lot import Reader
+from .sockets import Socket
 
-TRANSPORTS: dict[str, type[Reader]] = {transport.transport: transport for transport in (LongPoll, EventStream)}
+TRANSPORTS: dict[str, type[Reader]] = {transport.transport: transport for transport in (LongPoll, EventStream, Socket)}
 
 
 def pack(hub: Hub, resident: int) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def unpack(carried: dict[str, Any], hub: Hub) -> None:
     for transport, client, keys, deadline, number, since, first_sweep, origin, address, places, state in carried["readers"]:
         reader = TRANSPORTS[transport](keys, origin, address)
         reader.client, reader.id, reader.first_sweep, reader.places = client, number, first_sweep, places
-        reader.restore(state)
+        reader.restore(hub, state)
         hub.lot.enter(reader, since, deadline)
         client.repark(reader)
     buckets, count = carried["histogram"]

@@ -19,7 +19,7 @@ goes on in the one that serves now (`serving`).
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from pbal.api import Exchange, Histogram, OnLost, Service, World
@@ -84,10 +84,19 @@ class Hub:
             self._beat_later(reader)
         reader.opened(self)
         if not ready and self.settings.duplicate == "newest":
-            self._supersede_before(reader)
+            self._supersede_before(reader, reader.all_keys())
         if self._tick_timer is None:
             self._schedule_tick()
         self.store.began(reader)
+
+    def joined(self, reader: Reader, keys: list[bytes]) -> None:
+        """A reader that is in waits for these queues, too."""
+        if self.settings.duplicate == "newest":
+            self._supersede_before(reader, keys)
+        self.store.began(reader)
+
+    def left(self, reader: Reader, keys: list[bytes]) -> None:
+        """A reader that is in waits for these queues no more."""
 
     def _may_wait(self, exchange: Exchange, reader: Reader) -> bool:
         settings, lot = self.settings, self.lot
@@ -107,11 +116,11 @@ class Hub:
         origin = cors.origin_of(exchange, self.settings.origins)
         exchange.respond(status, [*fields, NO_STORE, *cors.fields_for(origin)], f"{why}\n".encode())
 
-    def _supersede_before(self, reader: Reader) -> None:
+    def _supersede_before(self, reader: Reader, keys: Iterable[bytes]) -> None:
         """End those who waited for the same queues before, or see to it when all have had their second."""
         quarter = int(self.world.clock.now() * QUARTER)
         due = 0
-        for key in reader.all_keys():
+        for key in keys:
             for earlier in self.lot.waiting(key):  # of a lot that was `all` before there may be many
                 if earlier is reader:
                     break

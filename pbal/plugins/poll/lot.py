@@ -121,7 +121,7 @@ class Reader:
         """What its transport has to remember besides, as plain data."""
         return None
 
-    def restore(self, state: Any) -> None:
+    def restore(self, hub: "Hub", state: Any) -> None:
         """Take over what state() of the generation before returned."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pbal.api import Exchange, Plugin, Service, Verdict, World, hook, resident_bytes
 
-from . import commands, cors, events, handover, longpoll, publisher
+from . import commands, cors, events, handover, longpoll, publisher, sockets
 from .cached import MemcachedStore, take_over
 from .delivery import DISABLED
 from .hub import Hub
@@ -201,7 +201,9 @@ class Poll(Plugin):
                 except BadPosition:
                     if not settings.bad_position_is_none:
                         raise
-        if events.wanted(exchange):
+        if sockets.wanted(exchange):
+            sockets.begin(self.hub, exchange, keys, places)
+        elif events.wanted(exchange):
             events.begin(self.hub, exchange, keys, places)
         else:
             longpoll.begin(self.hub, exchange, keys, places)

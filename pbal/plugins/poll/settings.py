@@ -65,11 +65,21 @@ def _parse_origins(text: str) -> tuple[str, ...]:
     return () if text.lower() == "off" else WORDS.parse(text)
 
 
+def _parse_socket_may(text: str) -> tuple[str, ...]:
+    words = () if text.lower() == "off" else tuple(dict.fromkeys(WORDS.parse(text.lower())))
+    if not set(words) <= {"publish", "subscribe"}:
+        raise ValueError(f"expected off, or publish, subscribe or both, found {text!r}")
+    return words
+
+
 # In quotes: typing would remember StoreChoice and Source, and with them each generation of this module.
 STORE: "Type[StoreChoice]" = Type("store", _parse_store, str, ("memory", "memcached"))
 SOURCES: "Type[tuple[Source, ...]]" = Type("sources", _parse_sources, lambda value: " ".join(map(str, value)))
 REGEX_OR_OFF: Type[Any] = Type("regex or off", _parse_publish, lambda value: "off" if value is None else REGEX.render(value))
 ORIGINS: Type[tuple[str, ...]] = Type("origins or off", _parse_origins, lambda value: " ".join(value) or "off")
+SOCKET_MAY: Type[tuple[str, ...]] = Type(
+    "words or off", _parse_socket_may, lambda value: " ".join(value) or "off", ("publish", "subscribe")
+)
 
 
 def _tunable(name: str, type_: Type[Any], default: str | None, summary: str, **more: Any) -> Tunable:
@@ -118,6 +128,8 @@ TUNABLES: tuple[Tunable, ...] = (
     _tunable("poll_publish_from", NETWORKS, "127.0.0.0/8 ::1", "Networks of the clients that may publish. Others are answered 403."),
     _tunable("poll_store_timeout", DURATION, "2s", "Longest time for a call to the store; a call that takes longer has failed.",
              unit="seconds", minimum="10ms"),
+    _tunable("poll_socket_allow", SOCKET_MAY, "off", "What the client of a WebSocket may do besides reading: publish (if its address"
+             " may, see poll_publish_from), subscribe (to any queue), or both."),
     _tunable("poll_heartbeat", DURATION, "15s", "Time between two signs of life on a stream: a comment, or a ping.",
              unit="seconds", minimum="1s"),
     _tunable("poll_stream_time", DURATION, "1h", "A stream ends after this time, or up to a tenth earlier, and its client comes back.",
@@ -200,6 +212,7 @@ class Settings:
         self.memory_limit: int = values["poll_memory_limit"]
         self.max_parked: int = values["poll_max_parked"]
         self.publish_from = Networks(values["poll_publish_from"])
+        self.socket_allow: tuple[str, ...] = values["poll_socket_allow"]
         self.heartbeat: float = values["poll_heartbeat"]
         self.stream_time: float = values["poll_stream_time"]
         self.stream_buffer: int = values["poll_stream_buffer"]
