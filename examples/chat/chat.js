@@ -30,9 +30,10 @@ function seated(queue) { // the room and the name of a queue
 }
 
 function colour(element, name) {
-  let hash = 0;
-  for (const letter of name) hash = (hash * 31 + letter.codePointAt(0)) >>> 0;
-  element.style.setProperty("--hue", (hash * 137) % 360); // neighbours in hash are far apart in hue
+  let hash = 2166136261; // FNV-1a, then mixed: short names that are alike get hues that are not
+  for (const letter of name) hash = Math.imul(hash ^ letter.codePointAt(0), 16777619);
+  hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d);
+  element.style.setProperty("--hue", 18 * (((hash ^ (hash >>> 13)) >>> 0) % 20)); // twenty that can be told apart
 }
 
 function kept(key, value) { // over a reload, where the browser allows it
