@@ -22,6 +22,7 @@ from pbal.schema.types import (
     ENDPOINT,
     INT,
     NETWORKS,
+    PATH,
     REGEX,
     SIZE,
     TEXT,
@@ -32,7 +33,7 @@ from pbal.schema.types import (
 )
 
 __all__ = [
-    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "REGEX", "SIZE", "TEXT", "WORDS",
+    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "REGEX", "SIZE", "TEXT", "WORDS",
     "AnswerRefused", "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields", "Histogram",
     "IllegalField", "ManualClock", "Networks", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Service",
     "Text", "Tunable", "Type", "UnknownName", "Verdict", "Waiting", "World",

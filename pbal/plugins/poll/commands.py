@@ -105,7 +105,10 @@ async def show_queue(session: Any, service: Service, queue: str) -> Reply:
 
 
 def show_store(session: Any) -> Reply:
-    """Show each service's store: state and since when, sweeps, keys and milliseconds of the last sweep, the watch and its lag."""
+    """Show each service's store: state and since when, sweeps, keys and milliseconds of the last sweep, the watch and its lag.
+
+    The state of a memcached is up, down, or full (it stores nothing). Its line ends with the number of errors and the last one.
+    """
     rows: list[tuple[object, ...]] = []
     for instance in _polls(session):
         name = instance.service.name
@@ -124,16 +127,18 @@ def show_store(session: Any) -> Reply:
 
 def _memcached_rows(session: Any, name: str, instance: "Poll") -> Iterator[tuple[object, ...]]:
     courier = _courier(instance)
-    for server, watcher in zip(courier.store.servers, courier.watchers, strict=True):
+    for lane in courier.lanes:
+        server, watcher = lane.server, lane.watcher
         since = int(session.world.clock.now() - server.since)
-        state = "up" if server.up else "down"
         watch = watcher.state if instance.settings.watch else "off"
         lag = round(watcher.lag * 1000, 1)
         detail = (
-            f"since {since}s sweeps {session.world.counters.counts['poll_sweeps']} keys {courier.last_sweep_keys}"
-            f" last {courier.last_sweep_ms:.1f}ms watch {watch} lag {lag}ms errors {server.errors}"
+            f"since {since}s sweeps {courier.sweeps} keys {lane.last_sweep_keys}"
+            f" last {lane.last_sweep_ms:.1f}ms watch {watch} lag {lag}ms errors {server.errors}"
         )
-        yield (name, server.name, state, since, courier.last_sweep_keys, round(courier.last_sweep_ms, 1), watch, lag, detail)
+        if server.last_error:
+            detail += f", the last: {server.last_error}"
+        yield (name, server.name, server.state, since, lane.last_sweep_keys, round(lane.last_sweep_ms, 1), watch, lag, detail)
 
 
 def _courier(instance: "Poll") -> Any:

@@ -91,8 +91,11 @@ class Poll(Plugin):
             self.courier.go_on()
 
     def _open_store(self) -> None:
-        if self.settings.store.endpoints:
-            self.courier = Courier(self.settings, self.lot, self.counts, self.world.clock.now, self.deliver, self._wake_serving)
+        if self.settings.store.places:
+            world = self.world
+            self.courier = Courier(
+                self.settings, self.lot, self.counts, world.clock.now, self.deliver, self._wake_serving, world.log_limited
+            )
             self.courier.doubts, self._adopted_doubts = self._adopted_doubts, {}
             content, self._adopted = self._adopted, None
             if content:
@@ -574,8 +577,7 @@ class Poll(Plugin):
             raise StoreError("the store was changed")
         if serving.lot.has(key):
             serving._note_time(key)
-        settings = self.settings
-        dropped = await courier.publish(key, data, lambda value: trim(value, settings.max_queue, settings.framing))
+        dropped = await courier.publish(key, data)
         self._evicted(key, dropped)
         self.counts["poll_published"] += 1
 
