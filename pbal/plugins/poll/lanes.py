@@ -35,7 +35,7 @@ log = logging.getLogger("pbal.poll")
 
 TOGETHER = 200
 """Keys taken by one task."""
-MOST_TAKES = 6
+MOST_TAKES = 8
 """Takes of one server in flight. More only makes them smaller: a take is two round trips, whatever it holds."""
 
 Doubt = tuple[tuple[bytes, ...], float]
