@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from cached import conf, park, put, request, watch_state
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import Lab, Pbal, lab, read_response, until
@@ -18,55 +19,11 @@ from pbal.plugins.poll.store import Memcached, Server
 from pbal.schema.types import Endpoint
 
 
-def conf(stores: str, *more: str) -> str:
-    lines = "\n      ".join(more)
-    return f"""
-    LOAD poll
-    CREATE SERVICE chat
-      SET role             = web_server
-      SET listen           = 127.0.0.1:0
-      SET plugins          = poll
-      SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
-      SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
-      SET poll_store       = memcached {stores}
-      {lines}
-    ENABLE chat
-"""
-
-
-def put(client: Any, queue: str, message: bytes) -> None:
-    """The writer's contract, with a plain client."""
-    key = "poll:" + queue
-    while True:
-        if client.append(key, message, noreply=False):
-            return
-        if client.add(key, message, 300, noreply=False):
-            return
-
-
-def request(path: str, body: bytes | None = None) -> bytes:
-    if body is None:
-        return f"GET {path} HTTP/1.1\r\nHost: c\r\n\r\n".encode()
-    return f"POST {path} HTTP/1.1\r\nHost: c\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-async def park(pbal: Pbal, queue: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    before = pbal.counts["poll_parked_ever"]
-    reader, writer = await pbal.connect("chat")
-    writer.write(request(f"/poll/{queue}"))
-    await pbal.until("poll_parked_ever", before + 1)
-    return reader, writer
-
-
 def seconds_left(cache: Cache, key: str) -> int:
     """What is left of an item's time, as memcached itself has it."""
     with socket.create_connection(("127.0.0.1", cache.port)) as sock:
         sock.sendall(f"mg {key} t\r\n".encode())
         return int(sock.recv(100).split(b"t")[1])
-
-
-def watch_state(pbal: Pbal) -> str:
-    return str(pbal.plugin("chat").courier.watchers[0].state)
 
 
 @lab

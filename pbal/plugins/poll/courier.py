@@ -132,8 +132,8 @@ class Courier:
     async def publish(self, key: bytes, data: bytes) -> int:
         """Append to a queue; how many older messages went for want of room. Raises: StoreError, TooLarge, Full."""
         server, ttl, waited_for = self.store.server_of(key), int(self.settings.ttl), self._lot.has(key)
-        most = int(min(self.settings.max_queue, server.longest(key)))
         size = await server.append(key, data, ttl, begin=waited_for)
+        most = int(min(self.settings.max_queue, server.longest(key)))  # it has said by now how much it takes
         if size is None:
             return await squeeze(server, key, data, most, self._shorten, ttl)
         if size <= most or self._lot.has(key):

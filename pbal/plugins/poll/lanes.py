@@ -28,7 +28,7 @@ from pbal.api import spawn
 
 from .lot import Lot
 from .settings import Settings
-from .store import Server, Shorten, StoreError, Taken, squeeze, take
+from .store import Server, Shorten, StoreError, Taken, TooLarge, squeeze, take
 from .watch import Watcher
 
 log = logging.getLogger("pbal.poll")
@@ -228,11 +228,13 @@ class Lane:
         """Put a value back in front of its queue."""
         shared = self._shared
         shared.counts["poll_put_back"] += 1
-        ttl, most = int(shared.settings.ttl), min(shared.settings.max_queue, self.server.longest(key))
+        ttl = int(shared.settings.ttl)
         try:
             if await self.server.prepend(key, value, ttl, begin=True) is None:
-                dropped = await squeeze(self.server, key, value, int(most), shared.shorten, ttl, front=True)
-                shared.counts["poll_evicted"] += dropped
+                most = int(min(shared.settings.max_queue, self.server.longest(key)))
+                shared.counts["poll_evicted"] += await squeeze(self.server, key, value, most, shared.shorten, ttl, front=True)
+        except TooLarge as error:  # of a server that does not say how much it takes, and it will not take it later
+            shared.give_up(key, (value,), str(error))
         except StoreError:
             self._doubt(key, value)
         else:

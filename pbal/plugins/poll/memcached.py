@@ -107,15 +107,19 @@ def is_error(line: bytes) -> bool:
     return line.startswith((b"SERVER_ERROR", b"CLIENT_ERROR", b"ERROR"))
 
 
-def meaning(line: bytes) -> str:
-    """What an error means to the operator; the line itself where it says enough."""
-    if line.startswith(b"CLIENT_ERROR unauthenticated"):
+def meaning(line: bytes, secret: bytes | None = None) -> str:
+    """What an error means to the operator; the line itself where it says enough. `secret`: what we have told the server."""
+    if line.startswith(b"CLIENT_ERROR unauthenticated") and secret is None:
         return "it wants a user and a password: see poll_store_auth"
-    if line.startswith(b"CLIENT_ERROR authentication failure"):
+    if line.startswith((b"CLIENT_ERROR unauthenticated", b"CLIENT_ERROR authentication failure")):
         return "it refuses the user and the password of poll_store_auth"
     if b"Too many open connections" in line:
         return "it has as many connections open as it may (memcached -c)"
     return repr(line[:100].decode("latin-1"))
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def authentication(secret: bytes) -> bytes:
@@ -301,7 +305,7 @@ class _Connection(asyncio.Protocol):
         elif step > 2 and (line == b"END" or line.startswith((b"ERROR", b"SERVER_ERROR"))):
             self._begin()
         elif is_error(line) and (step != 1 or line != b"ERROR"):
-            self.close(meaning(line))
+            self.close(meaning(line, self._secret))
         else:
             self._greeting.append(line)
 
@@ -320,7 +324,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
-            reason = str(exc) or type(exc).__name__
+            reason = _why(exc)
         elif self._state is _State.GREETING and not self.heard:
             reason = "it closed the connection without a word (does it speak the binary protocol only, -B binary?)"
         else:
@@ -432,7 +436,7 @@ class Server:
         except TimeoutError:
             connection.close(f"no connection in {self.patience:g} s")
         except OSError as error:
-            connection.close(error.strerror or str(error) or type(error).__name__)
+            connection.close(_why(error))
 
     # -- calls ---------------------------------------------------------------------------------------------------
 

@@ -30,26 +30,31 @@ BEAT = 0.02
 STALE = 0.5
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 REFUSED_PAUSE = 60.0
+_WATCH = b"watch mutations\r\n"
 LONGEST_TAIL = 4096
 """Octets of an unfinished line kept; a key has 250 at most, percent-coded 750."""
 
 
 class _Stream(asyncio.Protocol):
-    """The watching connection."""
+    """The watching connection. It speaks to its watcher as long as the attempt it belongs to is the watcher's."""
 
     def __init__(self, watcher: "Watcher") -> None:
         self._watcher = watcher
+        self._attempt = watcher.attempt
+        self._transport: asyncio.Transport
         self._tail = b""
         self._awaited = [b"STORED", b"OK"] if watcher.secret is not None else [b"OK"]
         """What the server says before the stream begins."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
         secret = self._watcher.secret
-        first = b"" if secret is None else authentication(secret)
-        cast(asyncio.Transport, transport).write(first + b"watch mutations\r\n")
+        self._transport.write(_WATCH if secret is None else authentication(secret))
 
     def data_received(self, data: bytes) -> None:
         watcher = self._watcher
+        if self._attempt != watcher.attempt:
+            return
         data = self._tail + data
         while self._awaited:
             line, found, data = data.partition(b"\n")
@@ -59,12 +64,15 @@ class _Stream(asyncio.Protocol):
             if line.rstrip(b"\r") != self._awaited.pop(0):
                 watcher.refused(line.rstrip(b"\r"))
                 return
+            if self._awaited:
+                self._transport.write(_WATCH)  # only now: memcached takes no `watch` that comes with other commands
         end = data.rfind(b"\n") + 1
         self._tail = data[end:][-LONGEST_TAIL:]
         watcher.lines(data[:end])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._watcher.lost("the stream ended")
+        if self._attempt == self._watcher.attempt:
+            self._watcher.lost("the stream ended")
 
 
 class _Beat(asyncio.Protocol):
@@ -72,13 +80,15 @@ class _Beat(asyncio.Protocol):
 
     def __init__(self, watcher: "Watcher") -> None:
         self._watcher = watcher
+        self._attempt = watcher.attempt
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._watcher.secret is not None:
             cast(asyncio.Transport, transport).write(authentication(self._watcher.secret))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._watcher.lost("the heartbeat's connection ended")
+        if self._attempt == self._watcher.attempt:
+            self._watcher.lost("the heartbeat's connection ended")
 
 
 class Watcher:
@@ -101,6 +111,8 @@ class Watcher:
         self.state = "off"
         self.lag = 0.0
         """Seconds from a heartbeat's store to its line, last seen."""
+        self.attempt = 0
+        """Connections made before this one was begun; what belongs to an earlier attempt says nothing any more."""
         self.seen = 0
         self.skipped = 0
         own = b".pbal.%d.%b" % (os.getpid(), os.urandom(6).hex().encode())
@@ -137,6 +149,7 @@ class Watcher:
 
     def _disconnect(self, state: str) -> None:
         self.state = state
+        self.attempt += 1
         streams, self._streams, self._beat_transport = self._streams, [], None
         for transport in streams:
             transport.abort()
@@ -153,21 +166,31 @@ class Watcher:
             spawn(self, self._open(), f"watch {self._place}")
 
     async def _open(self) -> None:
+        attempt = self.attempt
         try:
             async with asyncio.timeout(STALE * 4):
-                beat = await connect(self._place, lambda: _Beat(self))
-                self._streams.append(beat)
-                self._streams.append(await connect(self._place, lambda: _Stream(self)))
+                beat = await self._open_one(attempt, lambda: _Beat(self))
+                await self._open_one(attempt, lambda: _Stream(self))
         except (OSError, TimeoutError) as error:
-            self.lost(str(error) or "too slow")
+            if attempt == self.attempt:
+                self.lost(str(error) or "too slow")
             return
-        if not self._running:
-            self._disconnect("off")
-            return
-        self._beat_transport = beat
-        self._last_seen = self._now()
-        self._beat_waiting = False
-        self._beat()
+        if attempt == self.attempt:
+            self._beat_transport = beat
+            self._last_seen = self._now()
+            self._beat_waiting = False
+            self._beat()
+
+    async def _open_one(self, attempt: int, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        """One of the two connections, unless the attempt is over. Raises: OSError."""
+        if attempt != self.attempt:
+            raise ConnectionAbortedError
+        transport = await connect(self._place, factory)
+        if attempt != self.attempt:
+            transport.abort()
+            raise ConnectionAbortedError
+        self._streams.append(transport)
+        return transport
 
     # -- the heart -----------------------------------------------------------------------------------------------
 
@@ -215,7 +238,7 @@ class Watcher:
 
     def lost(self, why: str) -> None:
         """The stream or the heart stopped: sweep, and try again later."""
-        if not self._running or (not self._streams and self.state != "connecting"):
+        if not self._running:
             return
         was_live = self.state == "live"
         self._disconnect("stale")
@@ -235,14 +258,15 @@ class Watcher:
             self._tell_lost(meaning(answer))
             self.lost("no connection is left")
             return
-        self._tell_lost(f"it refuses `watch mutations`: {meaning(answer)}; sweeping only")
+        self._tell_lost(f"it refuses `watch mutations`: {meaning(answer, self.secret)}; sweeping only")
         self._disconnect("refused")
         if self._running:
             self._connect_soon(REFUSED_PAUSE)
 
     def authenticate(self, secret: bytes | None) -> None:
-        """Another secret: for the next connection, which is made at once if the last one was refused."""
+        """Another secret: for the next connection, which is made at once unless there is one that works."""
         if secret != self.secret:
             self.secret = secret
-            if self._running and self.state == "refused":
+            if self._running and self.state != "live":
+                self._disconnect("connecting")
                 self._connect_soon(0.0)
