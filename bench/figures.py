@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import peers
+from bench.distant import distant as distant_of
 from bench.secure import tls
 from bench.waits import waits
 
@@ -267,6 +268,11 @@ def stored() -> Iterator[Row]:
     yield from _median_and_p99("memcached store to answer, watch on", times, ("5", "20"))
 
 
+def distant() -> Iterator[Row]:
+    """memcached store to answer, where memcached is far away."""
+    yield from distant_of(start_pbal)
+
+
 def answers() -> Iterator[Row]:
     """Answers a second: publishers and pollers that never rest. A compiled pbal is held against an interpreted one."""
     target = "8000"
@@ -335,6 +341,7 @@ FIGURES = {
     "parked": parked,
     "latency": latency,
     "stored": stored,
+    "distant": distant,
     "answers": answers,
     "waits": waits,
     "start": start,

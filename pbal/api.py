@@ -23,6 +23,7 @@ from pbal.schema.types import (
     ENDPOINT,
     INT,
     NETWORKS,
+    PATH,
     REGEX,
     SIZE,
     TEXT,
@@ -33,7 +34,7 @@ from pbal.schema.types import (
 )
 
 __all__ = [
-    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS",
+    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS",
     "AnswerRefused", "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields", "Histogram",
     "IllegalField", "ManualClock", "Networks", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Service",
     "Text", "Tunable", "Type", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",

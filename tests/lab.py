@@ -149,11 +149,12 @@ class Origin:
 
 
 class Memcached:
-    """A real memcached."""
+    """A real memcached. `options`: its own, beside the usual ones; with `-s PATH` it listens there and on no port."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *options: str) -> None:
         self.port = port
-        self.address = f"127.0.0.1:{port}"
+        self.address = f"unix:{options[options.index('-s') + 1]}" if "-s" in options else f"127.0.0.1:{port}"
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -161,16 +162,21 @@ class Memcached:
         """Start it and wait until it listens."""
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
         self._process = subprocess.Popen(
-            ["memcached", "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", "-m", "64", *user],
+            ["memcached", "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", "-m", "64", *user, *self._options],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         end = time.monotonic() + DEADLINE
         while time.monotonic() < end:
-            with socket.socket() as sock:
-                if sock.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            if self._listens():
+                return
             time.sleep(0.01)
         raise AssertionError("memcached does not start")
+
+    def _listens(self) -> bool:
+        if self.address.startswith("unix:"):
+            return os.path.exists(self.address[5:])
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", self.port)) == 0
 
     def signal(self, number: int) -> None:
         """Send a signal."""
@@ -204,7 +210,7 @@ class Memcached:
         """A plain blocking client."""
         from pymemcache.client.base import Client
 
-        return Client(("127.0.0.1", self.port))
+        return Client(self.address[5:] if self.address.startswith("unix:") else ("127.0.0.1", self.port))
 
 
 class Lab:
@@ -251,11 +257,11 @@ class Lab:
         """End a server with the test."""
         self._servers.append(server)
 
-    async def memcached(self) -> Memcached:
-        """Start a real memcached, or skip the test and say why."""
+    async def memcached(self, *options: str) -> Memcached:
+        """Start a real memcached, with options of its own, or skip the test and say why."""
         if shutil.which("memcached") is None:
             pytest.skip("memcached is not installed")
-        cache = Memcached(free_port())
+        cache = Memcached(free_port(), *options)
         self._caches.append(cache)
         return cache
 

@@ -17,7 +17,7 @@ from pbal.model.world import World
 from pbal.plugins.poll.cached import MemcachedStore
 from pbal.plugins.poll.longpoll import LongPoll
 from pbal.plugins.poll.lot import QUARTER
-from pbal.plugins.poll.memcached import Taken
+from pbal.plugins.poll.memcached import Fate, Item, Server
 from pbal.plugins.poll.memory import MemoryStore
 from pbal.plugins.poll.plugin import Poll
 from pbal.plugins.poll.publisher import publish
@@ -86,13 +86,24 @@ class Exchange:
 
 
 class FaultyStore:
-    """A memcached of a dict. Calls give way at random places; a failing one fails before it did anything."""
+    """A memcached of a dict, with the calls of a Server that take and put back. Calls give way at random places; one that fails
+    has done nothing, or did its work and the answer does not come."""
 
     def __init__(self, chance: random.Random) -> None:
         self.values: dict[bytes, bytes] = {}
+        self.changes: dict[bytes, int] = {}
         self.chance = chance
         self.failing = False
-        self.servers: list[Any] = []
+
+    def lay_in(self, server: Server) -> None:
+        """Take the place of a real one's calls."""
+        for name in ("held", "read", "delete_many", "prepend"):
+            setattr(server, name, getattr(self, name))
+
+    def store(self, key: bytes, value: bytes) -> None:
+        """What a key holds from now on."""
+        self.values[key] = value
+        self.changes[key] = self.changes.get(key, 0) + 1
 
     async def _turn(self) -> None:
         for _ in range(self.chance.randrange(3)):
@@ -100,54 +111,48 @@ class FaultyStore:
         if self.failing and self.chance.random() < 0.7:
             raise StoreError("made up")
 
-    def by_server(self, keys: Any) -> dict[Any, list[bytes]]:
-        return {self: list(keys)}
-
-    may_be_tried = True
-
-    async def held(self, server: Any, keys: list[bytes]) -> list[bytes]:
+    async def held(self, keys: list[bytes]) -> list[bytes]:
         await self._turn()
         return [key for key in keys if self.values.get(key)]
 
-    def server_of(self, key: bytes) -> Any:
-        return self
+    async def read(self, keys: list[bytes]) -> dict[bytes, Item]:
+        await self._turn()
+        return {key: Item(self.values[key], b"%d" % self.changes[key], -1) for key in keys if key in self.values}
 
-    async def take(self, server: Any, keys: list[bytes], ttl: int) -> Taken:
-        """While failing: not read, read and its cas not answered, whether carried out or not."""
-        taken = Taken()
-        for key in keys:
+    async def delete_many(self, tokens: list[tuple[bytes, bytes]]) -> list[Fate]:
+        """While failing: nothing was sent, or from some token on the answers do not come, whether it was carried out or not."""
+        fates: list[Fate] = []
+        for key, cas in tokens:
             try:
                 await self._turn()
             except StoreError:
-                taken.failed = True
-                self._half_taken(key, taken)
-                continue
-            value, self.values[key] = self.values.get(key, b""), b""
-            taken.read.add(key)
-            if value:
-                taken.values[key] = value
-        return taken
+                if not fates and self.chance.random() < 0.3:
+                    raise
+                for late, late_cas in tokens[len(fates) :]:
+                    if self.chance.random() < 0.5:
+                        self._delete(late, late_cas)
+                break
+            fates.append(self._delete(key, cas))
+        return fates + [Fate.UNSURE] * (len(tokens) - len(fates))
 
-    def _half_taken(self, key: bytes, taken: Taken) -> None:
-        value = self.values.get(key, b"")
-        if value and self.chance.random() < 0.7:
-            taken.unsure[key] = value
-            taken.read.add(key)
-            if self.chance.random() < 0.5:
-                self.values[key] = b""
+    def _delete(self, key: bytes, cas: bytes) -> Fate:
+        if key not in self.values:
+            return Fate.GONE
+        if b"%d" % self.changes[key] != cas:
+            return Fate.CHANGED
+        del self.values[key]
+        return Fate.DONE
 
-    async def put_back(self, key: bytes, value: bytes, ttl: int) -> None:
+    async def prepend(self, key: bytes, value: bytes, ttl: int, begin: bool = False) -> int:
         """While failing: stored or not, the answer does not come."""
         try:
             await self._turn()
         except StoreError:
             if self.chance.random() < 0.5:
-                self.values[key] = value + self.values.get(key, b"")
+                self.store(key, value + self.values.get(key, b""))
             raise
-        self.values[key] = value + self.values.get(key, b"")
-
-    def close(self) -> None:
-        self.servers = []
+        self.store(key, value + self.values.get(key, b""))
+        return len(self.values[key])
 
 
 def machine(store: str, duplicate: str) -> tuple[World, Any, Poll]:
@@ -169,7 +174,7 @@ def machine(store: str, duplicate: str) -> tuple[World, Any, Poll]:
 def lay_in(plugin: Poll, faulty: FaultyStore | None) -> None:
     plugin.open()
     if faulty is not None and isinstance(plugin.hub.store, MemcachedStore):
-        plugin.hub.store.courier.store = faulty  # type: ignore[assignment]
+        faulty.lay_in(plugin.hub.store.courier.store.servers[0])
 
 
 STEPS = st.lists(
@@ -232,7 +237,7 @@ class Life:
         message = b"%d\n" % (sum(map(len, self.said.values())) + 1)
         self.said[key].append(message)
         if self.faulty is not None:
-            self.faulty.values[key] = self.faulty.values.get(key, b"") + message
+            self.faulty.store(key, self.faulty.values.get(key, b"") + message)
             self.plugin.hub.store.wake(key)
         else:
             publish(self.plugin.hub, [(key, message)], lambda receipts, failed: None)

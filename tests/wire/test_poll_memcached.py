@@ -9,53 +9,15 @@ import time
 from typing import Any
 
 import pytest
+from cached import conf, park, put, request, watch_state
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import Lab, Pbal, lab, read_response, until
 from lab import Memcached as Cache
 
-from pbal.plugins.poll.memcached import Memcached
+from pbal.plugins.poll.memcached import Server
+from pbal.plugins.poll.servers import Memcached
 from pbal.schema.types import Endpoint
-
-
-def conf(stores: str, *more: str) -> str:
-    lines = "\n      ".join(more)
-    return f"""
-    LOAD poll
-    CREATE SERVICE chat
-      SET role             = web_server
-      SET listen           = 127.0.0.1:0
-      SET plugins          = poll
-      SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
-      SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
-      SET poll_store       = memcached {stores}
-      {lines}
-    ENABLE chat
-"""
-
-
-def put(client: Any, queue: str, message: bytes) -> None:
-    """The writer's contract, with a plain client."""
-    key = "poll:" + queue
-    while True:
-        if client.append(key, message, noreply=False):
-            return
-        if client.add(key, message, 300, noreply=False):
-            return
-
-
-def request(path: str, body: bytes | None = None) -> bytes:
-    if body is None:
-        return f"GET {path} HTTP/1.1\r\nHost: c\r\n\r\n".encode()
-    return f"POST {path} HTTP/1.1\r\nHost: c\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-async def park(pbal: Pbal, queue: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    before = pbal.counts["poll_parked_ever"]
-    reader, writer = await pbal.connect("chat")
-    writer.write(request(f"/poll/{queue}"))
-    await pbal.until("poll_parked_ever", before + 1)
-    return reader, writer
 
 
 def seconds_left(cache: Cache, key: str) -> int:
@@ -63,10 +25,6 @@ def seconds_left(cache: Cache, key: str) -> int:
     with socket.create_connection(("127.0.0.1", cache.port)) as sock:
         sock.sendall(f"mg {key} t\r\n".encode())
         return int(sock.recv(100).split(b"t")[1])
-
-
-def watch_state(pbal: Pbal) -> str:
-    return str(pbal.plugin("chat").hub.store.courier.watchers[0].state)
 
 
 @lab
@@ -82,12 +40,12 @@ async def test_a_published_message_has_the_whole_time_whenever_its_queue_began(l
 @lab
 async def test_what_is_put_back_has_the_whole_time(lab: Lab) -> None:
     cache = await lab.memcached()
-    store = Memcached([Endpoint("127.0.0.1", cache.port)], time.monotonic, lambda: 5.0)
+    server = Server(Endpoint("127.0.0.1", cache.port), time.monotonic, lambda: 5.0, lambda *_: None)
     cache.client().set("poll:alice", b"new\n", expire=5)
-    await store.put_back(b"poll:alice", b"old\n", 300)
+    assert await server.prepend(b"poll:alice", b"old\n", 300) == 8
     assert seconds_left(cache, "poll:alice") > 290
     assert cache.client().get("poll:alice") == b"old\nnew\n"
-    store.close()
+    server.close()
 
 
 @lab
@@ -108,7 +66,7 @@ async def test_a_message_stored_by_a_plain_client_reaches_the_parked_poll_throug
     put(cache.client(), "alice", b"hello\n")
     assert (await read_response(reader)).body == b"hello\n"
     assert pbal.counts["poll_watch_lines"] >= 1
-    assert cache.client().get("poll:alice") == b""
+    assert cache.client().get("poll:alice") is None
 
 
 @lab
@@ -158,18 +116,19 @@ async def test_messages_for_a_client_that_left_are_put_back_in_front(lab: Lab) -
     courier = pbal.plugin("chat").hub.store.courier
     put(client, "a", b"first\n")
     poll = pbal.plugin("chat").hub.lot.waiting(b"poll:a")[0]
-    original = courier.store.take
+    server = courier.store.servers[0]
+    original = server.delete_many
 
-    async def take_then_leave(server: Any, keys: list[bytes], ttl: int) -> Any:
-        value = await original(server, keys, ttl)
+    async def take_then_leave(tokens: list[tuple[bytes, bytes]]) -> Any:
+        fates = await original(tokens)
         poll.gone()  # between the take and the write
         put(client, "a", b"second\n")
-        return value
+        return fates
 
-    courier.store.take = take_then_leave
+    server.delete_many = take_then_leave
     courier.wake(b"poll:a")
     await pbal.until("poll_put_back", 1)
-    courier.store.take = original
+    server.delete_many = original
     assert (await pbal.ask("chat", request("/poll/a"))).body == b"first\nsecond\n"
     assert pbal.counts["poll_lost"] == 0
 
@@ -212,23 +171,22 @@ async def test_memcached_stopped_and_continued_while_polls_are_parked(lab: Lab) 
 
 @lab
 async def test_memcached_stopped_between_read_and_take_loses_nothing(lab: Lab) -> None:
-    """It takes the `cas` out of its socket when it wakes, long after pbal gave the call up: what it empties is in doubt."""
+    """It takes the `md` out of its socket when it wakes, long after pbal gave the call up: what it deletes is in doubt."""
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address, "SET poll_interval = 50ms", "SET poll_watch = off", "SET poll_store_timeout = 100ms"))
     reader, _ = await park(pbal, "a")
     courier = pbal.plugin("chat").hub.store.courier
     server = courier.store.servers[0]
-    original = server.call
+    original = server.delete_many
 
-    async def stop_before_cas(patience: float, make: Any) -> Any:
-        if "empty_many" in make.__code__.co_names:
-            cache.stop()
-        return await original(patience, make)
+    async def stop_before_delete(tokens: list[tuple[bytes, bytes]]) -> Any:
+        cache.stop()
+        return await original(tokens)
 
-    server.call = stop_before_cas
+    server.delete_many = stop_before_delete
     put(cache.client(), "a", b"precious\n")
     await until(lambda: courier.doubts, "the take to be given up")
-    server.call = original
+    server.delete_many = original
     cache.cont()
     assert (await read_response(reader)).body == b"precious\n"
     await until(lambda: not courier.doubts and not courier.busy, "rest")
@@ -248,7 +206,7 @@ async def test_thousands_of_queues_that_fill_at_once_are_no_dead_server(lab: Lab
         taken.extend(values)
         return []
 
-    plugin.hub.store.courier._deliver = deliver
+    plugin.hub.store.courier.shared.deliver = deliver
     plugin.hub.lot.has = lambda key: True  # somebody is parked for each: thousands of sockets would only measure sockets
     for key in queues:
         plugin.hub.store.courier.wake(key)
@@ -329,10 +287,10 @@ def ketama(servers: list[tuple[str, int]], key: bytes) -> tuple[str, int]:
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40))
 def test_keys_are_spread_as_libmemcached_does(name: str) -> None:
     servers = [("10.0.1.1", 11211), ("10.0.1.2", 11211), ("10.0.1.3", 11212)]
-    store = Memcached([Endpoint(*server) for server in servers], time.monotonic, lambda: 1.0)
+    places = [Endpoint(*server) for server in servers]
+    store = Memcached(places, time.monotonic, lambda: 1.0, lambda *_: None)
     key = b"poll:" + name.encode()
-    endpoint = store.server_of(key).endpoint
-    assert (endpoint.host, endpoint.port) == ketama(servers, key)
+    assert store.server_of(key).endpoint == Endpoint(*ketama(servers, key))
 
 
 @lab

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from pbal.api import spawn
 
 from .courier import Courier, Doubt
-from .framing import trim
 from .lot import Reader
 from .settings import Settings
 from .store import Done, Looked, Queues, Seen, Store, StoreError
@@ -23,7 +22,9 @@ class MemcachedStore(Store):
 
     def __init__(self, hub: "Hub", doubts: dict[bytes, Doubt]) -> None:
         self._hub = hub
-        self.courier = Courier(hub.settings, hub.lot, hub.counts, hub.world.clock.now, hub.deliver, self._wake_serving)
+        self.courier = Courier(
+            hub.settings, hub.lot, hub.counts, hub.world.clock.now, hub.deliver, self._wake_serving, hub.world.log_limited
+        )
         self.courier.doubts = doubts
 
     def _wake_serving(self, key: bytes) -> None:
@@ -52,9 +53,8 @@ class MemcachedStore(Store):
         self.courier.run_publish(self._append(key, data, done))
 
     async def _append(self, key: bytes, data: bytes, done: Done) -> None:
-        settings = self._hub.settings
         try:
-            dropped = await self.courier.publish(key, data, lambda value: trim(value, settings.max_queue, settings.framing))
+            dropped = await self.courier.publish(key, data)
         except StoreError as error:
             done(error)
             return
@@ -124,16 +124,18 @@ class MemcachedStore(Store):
     def rows(self, second: float) -> Iterator[tuple[object, ...]]:
         """See Store."""
         courier = self.courier
-        for server, watcher in zip(courier.store.servers, courier.watchers, strict=True):
+        for lane in courier.lanes:
+            server, watcher = lane.server, lane.watcher
             since = int(second - server.since)
             watch = watcher.state if courier.settings.watch else "off"
             lag = round(watcher.lag * 1000, 1)
             detail = (
-                f"since {since}s sweeps {self._hub.counts['poll_sweeps']} keys {courier.last_sweep_keys}"
-                f" last {courier.last_sweep_ms:.1f}ms watch {watch} lag {lag}ms errors {server.errors}"
+                f"since {since}s sweeps {courier.sweeps} keys {lane.last_sweep_keys}"
+                f" last {lane.last_sweep_ms:.1f}ms watch {watch} lag {lag}ms errors {server.errors}"
             )
-            milliseconds = round(courier.last_sweep_ms, 1)
-            yield (server.name, "up" if server.up else "down", since, courier.last_sweep_keys, milliseconds, watch, lag, detail)
+            if server.last_error:
+                detail += f", the last: {server.last_error}"
+            yield (server.name, server.state, since, lane.last_sweep_keys, round(lane.last_sweep_ms, 1), watch, lag, detail)
 
 
 def take_over(store: Store, hub: "Hub", doubts: dict[bytes, Doubt]) -> None:

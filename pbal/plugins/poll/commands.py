@@ -109,7 +109,10 @@ async def show_queue(session: Any, service: Service, queue: str) -> Reply:
 
 
 def show_store(session: Any) -> Reply:
-    """Show each service's store: state and since when, sweeps, keys and milliseconds of the last sweep, the watch and its lag."""
+    """Show each service's store: state and since when, sweeps, keys and milliseconds of the last sweep, the watch and its lag.
+
+    The state of a memcached is up, down, or full (it stores nothing). Its line ends with the number of errors and the last one.
+    """
     rows: list[tuple[object, ...]] = []
     for instance in _polls(session):
         hub = instance.hub

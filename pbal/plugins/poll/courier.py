@@ -1,48 +1,40 @@
 """From memcached to the lot: looks, takes, sweeps, and what the watch says.
 
-    wake(key)      something may be there: take it now. Keys woken in one turn of the loop are taken together.
-    look(keys)     first look for polls that just came: those of the same few milliseconds share one get
-    sweep          every poll_interval, the keys of all parked polls, poll_batch a get; the truth behind every hint
+    wake(key)      something may be there: take it now
+    look(keys)     first look for polls that just came: those of the same few milliseconds share one question
+    sweep          every poll_interval, the keys of all parked polls, poll_batch a question; the truth behind every hint
 
-A key is `busy` from the start of its take until what was taken has reached a client or is back in front. A second take
-of a busy key waits, so nothing overtakes within this process. Nothing here knows a poll: keys go in, values come out
-through `deliver`, which returns what found nobody.
-
-Store calls are never cancelled (see store.py); the tasks are few: one a batch of keys, none a poll.
-
-Doubts. A take or a put-back whose answer never came leaves octets of which nobody can say whether the store has them. They
-are kept, and the next look at that queue tells: a value that begins with them is the store's own copy, any other means
-that ours is the only one, and it goes out first. Sweeps go on for a doubt even when nobody is parked. Wrong only if
-another pbal took the same queue in between, or if the very same octets were written again: then a message is doubled, or
-one of two equal ones lost. After poll_ttl a doubt is given up, as the store would have done.
+Each server has a Lane (lanes.py), which does the work and waits for nobody else's. Here is what they have in common: whose
+key it is, the timers, the rest before a reload, the lines for the log.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from pbal.api import spawn
 
+from .framing import trim as trimmed
+from .lanes import Deliver, Doubt, Lane, Shared
 from .lot import Lot
-from .memcached import Memcached, Server, Taken
+from .memcached import Server
+from .servers import Memcached, squeeze, trim
 from .settings import Settings
-from .store import StoreError
 from .watch import Watcher
+
+__all__ = ["Courier", "Doubt"]
 
 log = logging.getLogger("pbal.poll")
 
 SHARED_LOOK = 0.002
 """Seconds within which arriving polls share a first look."""
-TOGETHER = 200
-"""Keys taken by one task."""
 WATCH_LINGER = 30.0
 """Seconds that watch and sweep go on after the last poll left: clients come back in a moment."""
 
-Doubt = tuple[tuple[bytes, ...], float]
-"""Pieces of a queue, in order, each of which is either in the store or only here; and since when (clock time)."""
-Deliver = Callable[[list[tuple[bytes, bytes]]], list[tuple[bytes, bytes]]]
+Say = Callable[..., None]
+"""World.log_limited: a kind, a message, its arguments."""
 
 
 class Courier:
@@ -50,172 +42,86 @@ class Courier:
 
     def __init__(
         self, settings: Settings, lot: Lot, counts: dict[str, int], now: Callable[[], float], deliver: Deliver,
-        wake_later: Callable[[bytes], None],
+        wake_later: Callable[[bytes], None], say: Say,
     ) -> None:  # fmt: skip
-        self.settings = settings
         self._lot = lot
         self._counts = counts
         self._now = now
-        self._deliver = deliver
-        self._wake_later = wake_later
-        """How a task of a generation that is being replaced wakes the next one."""
-        self.store = Memcached(settings.store.endpoints, now, lambda: self.settings.store_timeout)
-        self.watchers = [Watcher(s.endpoint, settings.prefix, now, self._stored, self._distrust) for s in self.store.servers]
-        self._pending: set[bytes] = set()
+        self._say = say
+        secret = self._secret(settings)
+        self.store = Memcached(settings.store.places, now, lambda: self.settings.store_timeout, self._report, secret)
+        self.shared = Shared(settings, lot, counts, now, deliver, wake_later, lambda key: self.store.server_of(key), self._shorten)
+        self.shared.sweep_soon = self._sweep_soon
+        self.shared.sweep_lane = self._sweep_lane
+        self.lanes = [self._lane(server, secret) for server in self.store.servers]
+        self._lane_of = {lane.server: lane for lane in self.lanes}
         self._looking: set[bytes] = set()
-        self._busy: set[bytes] = set()
-        self._again: set[bytes] = set()
-        self._freed = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        """Everything that uses the store."""
-        self._takes: set[asyncio.Task[Any]] = set()
-        """Those of them that touch what is parked: all but publishes."""
-        self.doubts: dict[bytes, Doubt] = {}
-        self._flush_due = False
         self._look_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
-        self._sweeping = False
-        self._sweep_again = False
-        self._resting = False
         self._last_parked = now()
         self.sweeps = 0
-        self.last_sweep_ms = 0.0
-        self.last_sweep_keys = 0
+
+    def _lane(self, server: Server, secret: bytes | None) -> Lane:
+        prefix = self.settings.prefix
+        watcher = Watcher(server.endpoint, prefix, self._now, self._stored, lambda why: self._distrust(server, why), self._say, secret)
+        server.on_greeted = lambda: self._compare_sizes(server)
+        return Lane(server, watcher, self.shared)
+
+    # -- what is asked of it from outside ------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The service's tunables as they are now."""
+        return self.shared.settings
+
+    @property
+    def doubts(self) -> dict[bytes, Doubt]:
+        """See lanes.py."""
+        return self.shared.doubts
+
+    @doubts.setter
+    def doubts(self, doubts: dict[bytes, Doubt]) -> None:
+        self.shared.doubts = doubts
+
+    @property
+    def watchers(self) -> list[Watcher]:
+        """A watcher a server."""
+        return [lane.watcher for lane in self.lanes]
 
     @property
     def busy(self) -> bool:
         """Whether a store call is in flight."""
-        return bool(self._tasks)
+        return bool(self.shared.tasks)
 
-    def run_publish(self, coroutine: Any) -> None:
+    @property
+    def last_sweep_ms(self) -> float:
+        """Of the slowest server."""
+        return max(lane.last_sweep_ms for lane in self.lanes)
+
+    @property
+    def last_sweep_keys(self) -> int:
+        """Of all servers."""
+        return sum(lane.last_sweep_keys for lane in self.lanes)
+
+    def run_publish(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run something that only adds to a queue: a reload need not wait for it."""
         task = spawn(self, coroutine, "poll publish")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.shared.tasks.add(task)
+        task.add_done_callback(self.shared.tasks.discard)
 
-    def _run(self, coroutine: Any, name: str) -> None:
-        """Run something that takes or puts back; rest() waits for it."""
-        task = spawn(self, coroutine, name)
-        for tasks in (self._tasks, self._takes):
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-    # -- waking --------------------------------------------------------------------------------------------------
+    def lane_of(self, key: bytes) -> Lane:
+        """The lane of the server that holds a key."""
+        return self.lanes[0] if len(self.lanes) == 1 else self._lane_of[self.store.server_of(key)]
 
     def wake(self, key: bytes) -> None:
         """Take what is there for `key`, if somebody is parked for it or it is in doubt."""
-        if not self._wanted(key):
-            return
-        if key in self._busy:
-            self._again.add(key)
-            return
-        self._pending.add(key)
-        if not self._flush_due and not self._resting:
-            self._flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
+        if self.shared.wanted(key):
+            self.lane_of(key).wake(key)
 
-    def _wanted(self, key: bytes) -> bool:
-        return self._lot.has(key) or key in self.doubts
-
-    def look(self, keys: Iterable[bytes]) -> None:
-        """First look for a poll that was just parked."""
-        self._looking.update(keys)
-        self._start()
-        if self._look_timer is None and not self._resting:
-            self._look_timer = asyncio.get_running_loop().call_later(SHARED_LOOK, self._look)
-
-    def _look(self) -> None:
-        self._look_timer = None
-        keys, self._looking = self._looking, set()
-        if keys and not self._resting:
-            self._run(self._ask([key for key in keys if self._lot.has(key)]), "poll look")
-
-    async def _ask(self, keys: list[bytes]) -> None:
-        """Wake the keys that hold something."""
-        for server, group in self.store.by_server(keys).items():
-            await self._ask_server(server, group)
-
-    async def _ask_server(self, server: Server, keys: list[bytes]) -> None:
-        batch = self.settings.batch
-        for place in range(0, len(keys), batch):
-            if not server.may_be_tried:
-                return
-            try:
-                held = await self.store.held(server, keys[place : place + batch])
-            except StoreError:
-                self._counts["poll_store_errors"] += 1
-                return
-            for key in held:
-                self.wake(key)
-
-    # -- taking --------------------------------------------------------------------------------------------------
-
-    def _flush(self) -> None:
-        self._flush_due = False
-        if self._resting:
-            return
-        keys = self._with_siblings(key for key in self._pending if self._wanted(key))
-        self._pending.clear()
-        self._busy.update(keys)
-        for place in range(0, len(keys), TOGETHER):
-            self._run(self._take(keys[place : place + TOGETHER]), "poll take")
-
-    def _with_siblings(self, keys: Iterable[bytes]) -> list[bytes]:
-        """`keys` and the other queues of polls on several: such a poll is answered with all that is there for it."""
-        found = dict.fromkeys(keys)
-        for key in list(found):
-            for poll in self._lot.waiting(key):
-                if isinstance(poll.keys, tuple):
-                    found.update(dict.fromkeys(other for other in poll.keys if other not in self._busy))
-        return list(found)
-
-    async def _take(self, keys: list[bytes]) -> None:
-        """Take, deliver, put back what found nobody."""
-        try:
-            groups = self.store.by_server(keys)
-            values: dict[bytes, bytes] = {}
-            for part in await asyncio.gather(*(self._take_from(server, group) for server, group in groups.items())):
-                values.update(part)
-            taken = [(key, values[key]) for key in keys if key in values]
-            for key, value in self._deliver(taken) if taken else ():
-                await self._return(key, value)
-        finally:
-            self._release(keys)
-
-    async def _take_from(self, server: Server, keys: list[bytes]) -> dict[bytes, bytes]:
-        """What is in hand for queues of one server: taken now, or found to be ours after a doubt."""
-        taken = await self.store.take(server, keys, int(self.settings.ttl))
-        self._counts["poll_cas_lost"] += taken.cas_lost
-        self._counts["poll_store_errors"] += taken.failed
-        for key in taken.read & self.doubts.keys():
-            self._resolve(key, taken)
-        for key, value in taken.unsure.items():
-            self._doubt(key, value)
-        return taken.values
-
-    def _resolve(self, key: bytes, taken: Taken) -> None:
-        """The store was read: which octets in doubt are in its value, and which are only here?"""
-        pieces, _ = self.doubts.pop(key)
-        emptied = key in taken.values
-        there = taken.values.get(key) or taken.unsure.get(key) or b""
-        ours, place = b"", 0
-        for piece in pieces:
-            if there.startswith(piece, place):
-                place += len(piece)
-                ours += piece if emptied else b""
-            else:
-                ours += piece
-        if emptied:
-            ours += there[place:]
-        if ours:
-            taken.values[key] = ours
-
-    def _doubt(self, key: bytes, value: bytes) -> None:
-        """Keep octets that the store may or may not have, in front of what is in doubt already, and look again."""
-        later, since = self.doubts.get(key, ((), self._now()))
-        self.doubts[key] = ((value, *later), since)
-        if self._sweep_timer is None and not self._sweeping and not self._resting:
-            self._sweep_timer = asyncio.get_running_loop().call_later(self.settings.interval, self.sweep)
+    def put_back(self, queues: list[tuple[bytes, bytes]]) -> None:
+        """A client was lost after its answer was written: put the messages back in front."""
+        for key, value in queues:
+            self.lane_of(key).put_back(key, value)
 
     def inherit(self, doubts: dict[bytes, Doubt]) -> None:
         """Octets that an earlier courier left in doubt: taken before anything that is in doubt here."""
@@ -224,158 +130,165 @@ class Courier:
             self.doubts[key] = ((*pieces, *later), since)
         self.go_on()
 
-    def _settle_doubts(self) -> None:
-        """Look at every queue in doubt, unless its server is known to be down; give up those past poll_ttl."""
-        for key, (pieces, since) in list(self.doubts.items()):
-            if self._now() - since > self.settings.ttl:
-                del self.doubts[key]
-                self._give_up(key, pieces, "the store did not come back within poll_ttl")
-            elif self.store.server_of(key).may_be_tried:
-                self.wake(key)
+    async def publish(self, key: bytes, data: bytes) -> int:
+        """Append to a queue; how many older messages went for want of room. Raises: StoreError, TooLarge, Full."""
+        server, ttl, waited_for = self.store.server_of(key), int(self.settings.ttl), self._lot.has(key)
+        size = await server.append(key, data, ttl, begin=waited_for)
+        most = int(min(self.settings.max_queue, server.longest(key)))  # it has said by now how much it takes
+        if size is None:
+            return await squeeze(server, key, data, most, self._shorten, ttl)
+        if size <= most or self._lot.has(key):
+            return 0
+        return await trim(server, key, most, self._shorten, ttl)
 
-    def _give_up(self, key: bytes, pieces: tuple[bytes, ...], why: str) -> None:
-        self._counts["poll_lost"] += 1
-        log.error("%d bytes of %r given up: %s", sum(map(len, pieces)), key, why)
+    def _shorten(self, value: bytes, most: int) -> tuple[bytes, int]:
+        return trimmed(value, most, self.settings.framing)
 
-    def _release(self, keys: Iterable[bytes]) -> None:
-        self._busy.difference_update(keys)
-        self._freed.set()  # who waits for a key to put something back runs before the next flush
-        for key in keys:
-            if key in self._again:
-                self._again.discard(key)
-                self._wake_later(key)
+    # -- first looks ---------------------------------------------------------------------------------------------
 
-    async def _return(self, key: bytes, value: bytes) -> None:
-        """Put a value back in front of its queue."""
-        self._counts["poll_put_back"] += 1
-        try:
-            await self.store.put_back(key, value, int(self.settings.ttl))
-        except StoreError:
-            self._counts["poll_store_errors"] += 1
-            self._doubt(key, value)
-        else:
-            self._again.add(key)
+    def look(self, keys: Iterable[bytes]) -> None:
+        """First look for a poll that was just parked."""
+        self._looking.update(keys)
+        self._start()
+        if self._look_timer is None and not self.shared.resting:
+            self._look_timer = asyncio.get_running_loop().call_later(SHARED_LOOK, self._look)
 
-    def put_back(self, queues: list[tuple[bytes, bytes]]) -> None:
-        """A client was lost after its answer was written: put the messages back in front."""
-        for key, value in queues:
-            owned = key not in self._busy
-            if owned:
-                self._busy.add(key)
-            self._run(self._put_back(key, value, owned), "poll put back")
-
-    async def _put_back(self, key: bytes, value: bytes, owned: bool) -> None:
-        """Put one queue back; unless it is `owned` already, after the take of it that is in flight."""
-        while not owned:
-            self._freed.clear()
-            await self._freed.wait()
-            if key not in self._busy:
-                self._busy.add(key)
-                owned = True
-        try:
-            await self._return(key, value)
-        finally:
-            self._release([key])
-
-    # -- publishing ----------------------------------------------------------------------------------------------
-
-    async def publish(self, key: bytes, data: bytes, shorten: Callable[[bytes], tuple[bytes, int]]) -> int:
-        """Append to a queue; how many older messages went for want of room. Raises: StoreError."""
-        ttl = int(self.settings.ttl)
-        try:
-            await self.store.append(key, data, ttl)
-            return 0 if self._lot.has(key) else await self.store.trim(key, shorten, ttl)
-        except StoreError:
-            self._counts["poll_store_errors"] += 1
-            raise
+    def _look(self) -> None:
+        self._look_timer = None
+        keys, self._looking = self._looking, set()
+        if self.shared.resting:
+            return
+        for server, group in self.store.by_server(key for key in keys if self._lot.has(key)).items():
+            if group:
+                self._lane_of[server].ask(group)
 
     # -- sweeping and watching -----------------------------------------------------------------------------------
 
     def _start(self) -> None:
         """Somebody is parked: sweep, and watch."""
         self._last_parked = self._now()
-        if self._sweep_timer is None and not self._sweeping and not self._resting:
-            self._sweep_timer = asyncio.get_running_loop().call_later(self.settings.interval, self.sweep)
-        for watcher in self.watchers if self.settings.watch else ():
-            watcher.start()
+        self._sweep_soon()
+        for lane in self.lanes if self.settings.watch else ():
+            lane.watcher.start()
 
-    def sweep(self) -> None:
-        """Begin a sweep now, or another one after the one that runs."""
+    def _sweep_soon(self) -> None:
+        if self._sweep_timer is None and not self.shared.resting:
+            self._sweep_timer = asyncio.get_running_loop().call_later(self.settings.interval, self._sweep_in_turn)
+
+    def _sweep_in_turn(self) -> None:
+        self._sweep_timer = None
+        self.sweep(again=False)
+
+    def sweep(self, again: bool = True) -> None:
+        """Begin a sweep on every server now; on one that is being swept, `again` when that is done."""
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None
-        if self._resting:
-            return
-        if self._sweeping:
-            self._sweep_again = True
+        if self.shared.resting:
             return
         if not self._lot.count and not self.doubts and self._now() - self._last_parked > WATCH_LINGER:
-            for watcher in self.watchers:
-                watcher.stop()
+            self.stop_watching()
             return
-        self._sweeping = True
-        self._run(self._sweep(), "poll sweep")
-
-    async def _sweep(self) -> None:
-        started = time.perf_counter()
         keys = self._lot.queues()
-        try:
-            if keys:
-                self.sweeps += 1
-                self._counts["poll_sweeps"] += 1
-                self._counts["poll_keys_swept"] += len(keys)
-                self._last_parked = self._now()
-                await asyncio.gather(*(self._ask_server(s, group) for s, group in self.store.by_server(keys).items()))
-        finally:
-            self._sweeping = False
-            self._settle_doubts()
-            self.last_sweep_ms = (time.perf_counter() - started) * 1000
-            self.last_sweep_keys = len(keys)
-        if self._resting:
+        groups = self.store.by_server(keys)
+        began = [lane.sweep(groups.get(lane.server, []), again) for lane in self.lanes]
+        if keys:
+            self._last_parked = self._now()
+        if keys and any(began):
+            self.sweeps += 1
+            self._counts["poll_sweeps"] += 1
+            self._counts["poll_keys_swept"] += sum(
+                len(groups.get(lane.server, [])) for lane, begun in zip(self.lanes, began, strict=True) if begun
+            )
+        self._sweep_soon()
+
+    def _sweep_lane(self, lane: Lane) -> None:
+        """One server's queues, now."""
+        if self.shared.resting:
             return
-        again, self._sweep_again = self._sweep_again, False
-        self._sweep_timer = asyncio.get_running_loop().call_later(0.0 if again else self.settings.interval, self.sweep)
+        keys = self.store.by_server(self._lot.queues()).get(lane.server, [])
+        if lane.sweep(keys, again=True) and keys:
+            self.sweeps += 1
+            self._counts["poll_sweeps"] += 1
+            self._counts["poll_keys_swept"] += len(keys)
 
     def _stored(self, key: bytes) -> None:
         """The watch saw a store."""
         self._counts["poll_watch_lines"] += 1
         self.wake(key)
 
-    def _distrust(self, why: str) -> None:
-        """The watch missed something, or has just begun: look at everything at once."""
+    def _distrust(self, server: Server, why: str) -> None:
+        """The watch missed something, or has just begun: look at everything on that server at once."""
         if "skipped" in why:
             self._counts["poll_watch_skipped"] += 1
-        self.sweep()
+        self._sweep_lane(self._lane_of[server])
+
+    def stop_watching(self) -> None:
+        """Let go of the watch streams."""
+        for lane in self.lanes:
+            lane.watcher.stop()
+
+    # -- what servers say ----------------------------------------------------------------------------------------
+
+    def _report(self, kind: str, text: str, failed: bool) -> None:
+        """A server has something to say; whether a call failed."""
+        if failed:
+            self._counts["poll_store_errors"] += 1
+        self._say(kind, "%s", text)
+
+    def _compare_sizes(self, server: Server) -> None:
+        """Once a server and value: a queue may not become as long as poll_max_queue says."""
+        most, limit = self.settings.max_queue, server.item_limit
+        if limit and most > limit:
+            said = f"poll_max_queue is {most} bytes, and memcached {server.name} takes {limit}: queues are cut to that"
+            self._say(said, "%s", said)
+
+    def _secret(self, settings: Settings) -> bytes | None:
+        auth = settings.auth
+        if auth is None:
+            return None
+        if auth.readable:
+            kind = f"poll_store_auth {auth.path}"
+            self._say(kind, "poll_store_auth: other users may read %s (chmod o-r)", auth.path)
+        return auth.secret
 
     # -- settings and endings ------------------------------------------------------------------------------------
 
     def changed(self, settings: Settings) -> None:
         """Tunables were set that leave the store as it is."""
-        self.settings = settings
-        for watcher in self.watchers:
+        before, self.shared.settings = self.settings, settings
+        secret = self._secret(settings) if settings.auth != before.auth else None if settings.auth is None else settings.auth.secret
+        for lane in self.lanes:
+            lane.server.authenticate(secret)
+            lane.watcher.authenticate(secret)
+            if settings.max_queue != before.max_queue:
+                self._compare_sizes(lane.server)
             if not settings.watch:
-                watcher.stop()
+                lane.watcher.stop()
         if self._lot.count:
             self._start()
             self.sweep()
 
     async def rest(self, for_publishes: bool = False) -> None:
         """Take nothing more and wait, in bounded time, for the takes in flight."""
-        self._resting = True
-        for timer in (self._sweep_timer, self._look_timer):
-            if timer is not None:
-                timer.cancel()
-        self._sweep_timer = self._look_timer = None
-        tasks = self._tasks if for_publishes else self._takes
+        self._halt()
+        tasks = self.shared.tasks if for_publishes else self.shared.takes
         limit = self.settings.store_timeout * 2 + 1
         while tasks and limit > 0:
             started = time.monotonic()
             await asyncio.wait(set(tasks), timeout=limit)
             limit -= time.monotonic() - started
 
+    def _halt(self) -> None:
+        self.shared.resting = True
+        for timer in (self._sweep_timer, self._look_timer):
+            if timer is not None:
+                timer.cancel()
+        self._sweep_timer = self._look_timer = None
+
     def go_on(self) -> None:
         """Begin, or after rest() go on, if there is anything to look for."""
-        self._resting = False
+        self.shared.resting = False
         if self._lot.count or self.doubts:
             self._start()
             self.sweep()
@@ -383,15 +296,7 @@ class Courier:
     def close(self) -> None:
         """Stop at once; what is in flight fails, and what is in doubt is given up."""
         for key, (pieces, _) in self.doubts.items():
-            self._give_up(key, pieces, "the plugin ends before the store came back")
-        self._resting = True
-        for timer in (self._sweep_timer, self._look_timer):
-            if timer is not None:
-                timer.cancel()
+            self.shared.give_up(key, pieces, "the plugin ends before the store came back")
+        self._halt()
         self.stop_watching()
         self.store.close()
-
-    def stop_watching(self) -> None:
-        """Let go of the watch streams."""
-        for watcher in self.watchers:
-            watcher.stop()

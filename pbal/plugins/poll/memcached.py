@@ -1,326 +1,584 @@
-"""memcached, one or several: the one user of aiomcache.
+"""One memcached: a connection of our own, and what can be asked of a server through it.
 
-Two things about aiomcache 0.8.2 shape this file. A call that is cancelled puts its connection back into the pool with the
-answer unread, and the next caller reads somebody else's: so no call is ever cancelled; one that takes longer than
-poll_store_timeout has its connections cut off under it, and a new client takes their place. And a connection that ends
-while a simple command waits for its line makes it read an empty line for ever, without giving way: so that method is
-ours (`_execute_simple_command`), and an end is an error.
+Why not aiomcache, which `pbal.queue.aput` and the tests use: one call at a time on a connection, no way out of a call that
+does not end but to break its connection by private members, and none of the meta commands, of which we need
 
-Calls wait for one of CONNECTIONS slots here, before their time runs, and never inside aiomcache's pool: ten thousand queues
-that fill at once are work, not a dead server, and a caller inside the pool is forgotten there when its client is dropped.
+    mg KEY s k q ... mn     which of these keys hold something: nothing comes back for those that do not
+    mg KEY v c t            value, cas and seconds left
+    md KEY C<cas>           delete exactly what was read. It needs no room, so a full server can be emptied.
+    mg KEY s T<ttl>         renew the time of a key (append leaves it as it was), and hear its size
 
-Queues are taken many at a time: one `gets`, then their `cas` to the empty value in one write. A `cas` that was sent and not
-answered may have been carried out, now or when the server wakes: what it would have taken is returned as `unsure`, and
-the courier finds out at the next look (see Courier.doubts).
+What stores is classic: append, prepend, add, cas. `ms` would save nothing, and in 1.6.18 it deletes the item that is
+there when the new one finds no room ("avoid stale data"): a message too many would take its whole queue with it.
 
-Each server is up, or down since some time and tried again after a pause that doubles up to LONGEST_PAUSE. A call to a server
-that is down fails at once, without a connection. One log line when it goes and one when it returns.
+A connection. Commands go out in batches, many batches in flight; answers come in the order of the commands, so a batch knows
+its own by their number, or by the line that ends them (MN, END). One future a batch, one timer a connection.
 
-Keys are spread over several servers as libmemcached does with ketama (MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED, equal weights;
-PHP's LIBKETAMA_COMPATIBLE; pylibmc's ketama_weighted): 40 x 4 points of MD5 over `host:port-N`, without `:port` for 11211.
+    CONNECTING -> GREETING      the socket is there: password, version, mn, stats settings
+    GREETING   -> READY         all of it answered; batches that came meanwhile go out now
+    any        -> CLOSED        lost, refused, or a batch is older than poll_store_timeout. Nothing is ever cancelled: every
+                                batch in flight fails, and says whether it was sent (it may have been carried out).
+
+A server is up, or down since some time and tried again after a pause that doubles up to LONGEST_PAUSE. A call to a server that
+is down fails at once. Whatever it says that is not an answer is counted, kept for `show store` and handed to `report`, who
+logs it with a limit. A connection that ends while nothing is in flight (memcached's idle_timeout) is no fault.
+
+Keys are taken as they are: names.key_for has judged each when its poll came.
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-import aiomcache
-from aiomcache.client import acquire
-from aiomcache.exceptions import ClientException
-from uhashring import HashRing
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, cast
 
 from pbal.api import Endpoint, spawn
 
-from .store import StoreError
-
-log = logging.getLogger("pbal.poll")
+from .store import StoreError, TooLarge
 
 LONGEST_PAUSE = 5.0
 FIRST_PAUSE = 0.1
-CONNECTIONS = 4
-"""Connections to a server; calls beyond that wait their turn."""
 TRIES = 20
-"""Rounds of gets and cas on one key before it is left to the next sweep."""
+"""Rounds on one key that others change at the same time before the call fails."""
+GRACE = 0.02
+"""Seconds between the end of a batch's time and the end of its connection: its answer may be in the socket, and the loop was late."""
+LONGEST_LINE = 4096
+LONGEST_BACKLOG = 64 << 20
+"""Octets that wait to be written to a server. More are refused: it takes nothing in."""
+OVERHEAD = 64
+"""Octets of an item beside key and value, at most (59 in 1.6.18)."""
 
 
-@dataclass(slots=True)
-class Taken:
-    """What became of the queues a take asked for."""
-
-    values: dict[bytes, bytes] = field(default_factory=dict)
-    """Emptied by us: these octets are in hand and nowhere else."""
-    unsure: dict[bytes, bytes] = field(default_factory=dict)
-    """Read, and perhaps emptied by us: the server did not say."""
-    read: set[bytes] = field(default_factory=set)
-    """Keys whose state is known up to `unsure`; the others are to be asked for again."""
-    cas_lost: int = 0
-    failed: bool = False
+class Full(StoreError):
+    """The server has no room and drops nothing (memcached -M). Nothing was stored."""
 
 
-@dataclass(slots=True)
-class _Emptying:
-    """A pipeline of `cas`: whether it was sent, and the answers that came."""
+@dataclass(frozen=True, slots=True, order=True)
+class SocketPath:
+    """A server on a unix socket."""
 
-    sent: bool = False
-    stored: list[bool] = field(default_factory=list)
+    path: str
 
-
-async def _as_it_is(value: bytes, flags: int) -> bytes:
-    """Values with flags are taken as octets."""
-    return value
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
 
 
-class _Client(aiomcache.FlagClient[bytes]):
-    """aiomcache with an end to reading, pipelined takes, and a way to cut off."""
+Place = Endpoint | SocketPath
+"""Where a server listens."""
 
-    dead = False
-    """Cut off. A call that gets its connection only then must send nothing: its caller has given up."""
 
-    def _alive(self) -> None:
-        if self.dead:
-            raise ConnectionAbortedError("cut off")
+class Item(NamedTuple):
+    """What a key holds. `left`: seconds, -1 for ever."""
 
-    @acquire
-    async def gets_many(self, conn: Any, *keys: bytes) -> tuple[dict[bytes, bytes], dict[bytes, int]]:
-        """Values and cas tokens of those keys that exist."""
-        self._alive()
-        values, tokens = await self._multi_get(conn, *keys, with_cas=True)
-        return values, tokens
+    value: bytes
+    cas: bytes
+    left: int
 
-    @acquire
-    async def empty_many(self, conn: Any, tokens: list[tuple[bytes, int]], ttl: int, emptying: _Emptying) -> None:
-        """`cas` each key to the empty value, in one write. The answers are in `emptying` also when this fails half-way."""
-        self._alive()
-        emptying.sent = True
-        conn.writer.write(b"".join([b"cas %b 0 %d 0 %d\r\n\r\n" % (key, ttl, token) for key, token in tokens]))
-        await conn.writer.drain()
-        for _ in tokens:
-            line = await conn.reader.readline()
-            if line in (b"STORED\r\n", b"EXISTS\r\n", b"NOT_FOUND\r\n"):
-                emptying.stored.append(line == b"STORED\r\n")
-            else:
-                raise ClientException("cas failed", line)
 
-    async def _execute_simple_command(self, conn: Any, raw_command: bytes) -> bytes:
-        self._alive()
-        conn.writer.write(raw_command)
-        await conn.writer.drain()
-        line: bytes = await conn.reader.readline()
-        if not line.endswith(b"\r\n"):
-            raise ConnectionResetError("memcached closed the connection")
-        return line[:-2]
+class Fate(Enum):
+    """What became of an item that was to be deleted or replaced."""
 
-    def _validate_key(self, key: bytes) -> bytes:
-        """names.key_for has judged every key when its poll came; once more in each sweep is a third of its cost."""
-        return key
+    DONE = "done"
+    CHANGED = "changed"
+    GONE = "gone"
+    UNSURE = "unsure"
 
-    def cut_off(self) -> None:
-        """Close every connection at once; calls in flight fail."""
-        self.dead = True
-        pool = self._pool
-        connections = list(pool._in_use)
-        while not pool._pool.empty():
-            connections.append(pool._pool.get_nowait())
-        for connection in connections:
-            if connection.reader.exception() is None:
-                connection.reader.set_exception(ConnectionAbortedError("cut off"))
-            connection.writer.transport.abort()
+
+_FATES = {
+    b"HD": Fate.DONE, b"EX": Fate.CHANGED, b"NF": Fate.GONE,
+    b"STORED": Fate.DONE, b"EXISTS": Fate.CHANGED, b"NOT_FOUND": Fate.GONE,
+}  # fmt: skip
+
+
+def is_error(line: bytes) -> bool:
+    """Whether a line is one of memcached's three kinds of errors."""
+    return line.startswith((b"SERVER_ERROR", b"CLIENT_ERROR", b"ERROR"))
+
+
+def meaning(line: bytes, secret: bytes | None = None) -> str:
+    """What an error means to the operator; the line itself where it says enough. `secret`: what we have told the server."""
+    if line.startswith(b"CLIENT_ERROR unauthenticated") and secret is None:
+        return "it wants a user and a password: see poll_store_auth"
+    if line.startswith((b"CLIENT_ERROR unauthenticated", b"CLIENT_ERROR authentication failure")):
+        return "it refuses the user and the password of poll_store_auth"
+    if b"Too many open connections" in line:
+        return "it has as many connections open as it may (memcached -c)"
+    return repr(line[:100].decode("latin-1"))
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def authentication(secret: bytes) -> bytes:
+    """The first command on a connection to a server with ASCII authentication. `secret`: user, space, password."""
+    return b"set auth 0 0 %d\r\n%b\r\n" % (len(secret), secret)
+
+
+async def connect(place: Place, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+    """A connection to a server. Raises: OSError."""
+    loop = asyncio.get_running_loop()
+    if isinstance(place, SocketPath):
+        transport, _ = await loop.create_unix_connection(factory, place.path)
+    else:
+        transport, _ = await loop.create_connection(factory, place.host, place.port)
+    return transport
+
+
+class Batch:
+    """Commands that go out in one write, and what came back: `lines`, and beside each the value it announced, or b""."""
+
+    __slots__ = ("data", "deadline", "end", "error", "future", "left", "lines", "sent", "values")
+
+    def __init__(self, data: bytes, answers: int, end: bytes, future: "asyncio.Future[None]") -> None:
+        """`answers`: how many lines answer it; 0 where the line `end` follows the last one."""
+        self.data = data
+        self.left = answers
+        self.end = end
+        self.future = future
+        self.lines: list[bytes] = []
+        self.values: list[bytes] = []
+        self.sent = False
+        self.error: str | None = None
+        self.deadline = 0.0
+
+    def take(self, line: bytes, value: bytes) -> bool:
+        """One answer; True if it was the last."""
+        if self.end and line == self.end:
+            return True
+        self.lines.append(line)
+        self.values.append(value)
+        if self.end:
+            return False
+        self.left -= 1
+        return not self.left
+
+    def over(self, error: str | None = None) -> None:
+        """All answers are there, or `error`: no more will come."""
+        self.error = error
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class _State(Enum):
+    CONNECTING = "connecting"
+    GREETING = "greeting"
+    READY = "ready"
+    CLOSED = "closed"
+
+
+class _Connection(asyncio.Protocol):
+    """See the head of this file. Its server hears of its greeting and of its end."""
+
+    def __init__(self, server: "Server", secret: bytes | None) -> None:
+        self._server = server
+        self._secret = secret
+        self._state = _State.CONNECTING
+        self._transport: asyncio.Transport | None = None
+        self._flying: deque[Batch] = deque()
+        self._waiting: list[Batch] = []
+        self._parts: list[bytes] = []
+        self._have = self._need = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._late = False
+        self._greeting: list[bytes] = []
+        self.heard = False
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    @property
+    def backlog(self) -> int:
+        """Octets that the socket has not taken."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else sum(len(b.data) for b in self._waiting)
+
+    def send(self, batch: Batch) -> None:
+        """Send a batch, now or after the greeting."""
+        if self._state is _State.READY:
+            self._write(batch)
+        else:
+            self._waiting.append(batch)
+
+    def _write(self, batch: Batch) -> None:
+        assert self._transport is not None
+        loop = asyncio.get_running_loop()
+        batch.deadline = loop.time() + self._server.patience
+        batch.sent = True
+        self._flying.append(batch)
+        self._transport.write(batch.data)
+        batch.data = b""
+        if self._timer is None:
+            self._timer = loop.call_at(batch.deadline, self._look_at_time)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self._state is _State.CLOSED:
+            self._transport.abort()
+            return
+        self._state = _State.GREETING
+        first = b"" if self._secret is None else authentication(self._secret)
+        future = asyncio.get_running_loop().create_future()  # nobody waits for it: greeted() is told line by line
+        self._write(Batch(first + b"version\r\nmn\r\nstats settings\r\n", 0, b"END", future))
+
+    def _look_at_time(self) -> None:
+        """The oldest batch's time is over, or was when this timer was set."""
+        self._timer = None
+        if not self._flying:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = self._flying[0].deadline
+        if deadline > loop.time():
+            self._late = False
+            self._timer = loop.call_at(deadline, self._look_at_time)
+        elif not self._late:
+            self._late = True
+            self._timer = loop.call_later(GRACE, self._look_at_time)
+        else:
+            self.close(f"no answer in {self._server.patience:g} s")
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        if self._parts:
+            self._parts.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return
+            data = b"".join(self._parts)
+            self._parts.clear()
+        place = self._parse(data)
+        if place < len(data) and self._state is not _State.CLOSED:
+            self._parts.append(data[place:])
+            self._have = len(data) - place
+
+    def _parse(self, data: bytes) -> int:
+        """Give whole answers to their batches; where the first unfinished one begins."""
+        place, self._need = 0, 0
+        while self._state is not _State.CLOSED:
+            end = data.find(b"\n", place)
+            if end < 0:
+                if len(data) - place > LONGEST_LINE:
+                    self.close("it sends a line without an end")
+                break
+            line, value, after = data[place:end].rstrip(b"\r"), b"", end + 1
+            if line.startswith(b"VA "):
+                size = line[3:].partition(b" ")[0]
+                if not size.isdigit() or len(size) > 10:
+                    self.close(f"it answers {line[:100]!r}")
+                    break
+                after += int(size) + 2
+                if len(data) < after:
+                    self._need = after - place
+                    break
+                value = data[end + 1 : after - 2]
+            place = after
+            self._answer(line, value)
+        return place
+
+    def _answer(self, line: bytes, value: bytes) -> None:
+        if not self._flying:
+            self.close(f"it answers what nobody asked: {line[:100]!r}")
+        elif self._state is _State.GREETING:
+            self._greet(line)
+        elif line.startswith((b"CLIENT_ERROR", b"ERROR")):  # what follows may belong to anything
+            self.close(meaning(line))
+        elif self._flying[0].take(line, value):
+            self._flying.popleft().over()
+
+    def _greet(self, line: bytes) -> None:
+        """A line of the greeting's answer: [STORED] VERSION, MN, settings, END. Who does not tell version or settings need not."""
+        step = len(self._greeting) + (self._secret is None)
+        if step == 2 and line == b"ERROR":
+            self.close(f"it does not know meta commands, memcached has them since 1.6 (its answer to version: {self._greeting[-1]!r})")
+        elif step > 2 and (line == b"END" or line.startswith((b"ERROR", b"SERVER_ERROR"))):
+            self._begin()
+        elif is_error(line) and (step != 1 or line != b"ERROR"):
+            self.close(meaning(line, self._secret))
+        else:
+            self._greeting.append(line)
+
+    def _begin(self) -> None:
+        """The greeting is over: send what waits."""
+        self._flying.popleft()
+        self._state = _State.READY
+        limit = next((row.split(b" ")[2] for row in self._greeting if row.startswith(b"STAT item_size_max ")), b"")
+        self._greeting.clear()
+        self._server.greeted(int(limit) if limit.isdigit() else 0)
+        waiting, self._waiting = self._waiting, []
+        for batch in waiting:
+            self._write(batch)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            reason = _why(exc)
+        elif self._state is _State.GREETING and not self.heard:
+            reason = "it closed the connection without a word (does it speak the binary protocol only, -B binary?)"
+        else:
+            reason = "it closed the connection"
+        self.close(reason)
+
+    def close(self, reason: str) -> None:
+        """End it: everything in flight and everything that waits fails."""
+        if self._state is _State.CLOSED:
+            return
+        self._state = _State.CLOSED
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport is not None:
+            self._transport.abort()
+        batches = [*self._flying, *self._waiting]
+        self._flying.clear()
+        self._waiting.clear()
+        self._parts.clear()
+        self._server.lost(self, reason, idle=not batches)
+        for batch in batches:
+            batch.over(reason)
 
 
 class Server:
-    """One memcached: its client and whether it is up."""
+    """One memcached. Times in seconds, sizes in octets; ttl is at most 30 days. All calls raise StoreError."""
 
-    def __init__(self, endpoint: Endpoint, now: Callable[[], float]) -> None:
-        self.endpoint = endpoint
-        self.name = str(endpoint)
+    def __init__(
+        self, place: Place, now: Callable[[], float], timeout: Callable[[], float], report: Callable[[str, str, bool], None],
+        secret: bytes | None = None,
+    ) -> None:  # fmt: skip
+        """`report(kind, text, failed)`: a line for the log, and whether a call failed. `secret`: see authentication()."""
+        self.endpoint = place
+        self.name = str(place)
         self.up = True
         self.since = now()
+        self.full = False
+        """Its last answer to a store was that it has no room."""
+        self.errors = 0
+        self.last_error = ""
+        self.item_limit = 0
+        """Its item_size_max; 0 until it has said so."""
+        self.on_greeted: Callable[[], None] = lambda: None
         self._now = now
+        self._timeout = timeout
+        self._report = report
+        self._secret = secret
         self._pause = FIRST_PAUSE
         self._try_at = 0.0
-        self._client: _Client | None = None
-        self._slots = asyncio.Semaphore(CONNECTIONS)
-        self.errors = 0
+        self._connection: _Connection | None = None
+
+    # -- up and down ---------------------------------------------------------------------------------------------
 
     @property
-    def client(self) -> _Client:
-        if self._client is None:
-            self._client = _Client(
-                self.endpoint.host, self.endpoint.port, pool_size=CONNECTIONS, pool_minsize=CONNECTIONS,
-                get_flag_handler=_as_it_is,
-            )  # fmt: skip
-        return self._client
+    def patience(self) -> float:
+        """Seconds that a call may take."""
+        return self._timeout()
 
     @property
     def may_be_tried(self) -> bool:
         """Whether a call is worth making now."""
         return self.up or self._now() >= self._try_at
 
-    async def call(self, patience: float, make: Callable[[_Client], Awaitable[Any]]) -> Any:
-        """Make one call when a connection is free; `patience` (seconds) runs from then. Raises: StoreError."""
-        async with self._slots:
-            return await self._call(patience, make)
+    @property
+    def state(self) -> str:
+        """up, down, or full: it answers, and stores nothing."""
+        return ("full" if self.full else "up") if self.up else "down"
 
-    async def _call(self, patience: float, make: Callable[[_Client], Awaitable[Any]]) -> Any:
+    def authenticate(self, secret: bytes | None) -> None:
+        """Another secret: for the next connection, which is tried at once if the server is down."""
+        if secret != self._secret:
+            self._secret = secret
+            self._try_at, self._pause = 0.0, FIRST_PAUSE
+
+    def greeted(self, item_limit: int) -> None:
+        """A connection is ready."""
+        self.item_limit = item_limit
+        self.on_greeted()
+
+    def lost(self, connection: _Connection, reason: str, idle: bool) -> None:
+        """A connection ended."""
+        if self._connection is not connection:
+            return
+        self._connection = None
+        if idle:
+            return
+        self._pause = FIRST_PAUSE if self.up else min(self._pause * 2, LONGEST_PAUSE)
+        self._try_at = self._now() + self._pause
+        if self.up:
+            self.up, self.since = False, self._now()
+        self._failed("gone", f"memcached {self.name} is gone: {reason}", reason)
+
+    def _failed(self, kind: str, text: str, reason: str) -> None:
+        self.errors += 1
+        self.last_error = reason
+        self._report(f"memcached {self.name} {kind}", text, True)
+
+    def close(self) -> None:
+        """Close its connection; calls in flight fail."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close("closed by pbal")
+
+    async def _open(self, connection: _Connection) -> None:
+        try:
+            async with asyncio.timeout(self.patience):
+                await connect(self.endpoint, lambda: connection)
+        except TimeoutError:
+            connection.close(f"no connection in {self.patience:g} s")
+        except OSError as error:
+            connection.close(_why(error))
+
+    # -- calls ---------------------------------------------------------------------------------------------------
+
+    async def _run(self, data: bytes, answers: int, end: bytes = b"") -> Batch:
+        """Send a batch and wait for its answers, or for its failure, which is in it. Raises: StoreError if it cannot be tried."""
         if not self.may_be_tried:
-            raise StoreError(f"memcached {self.name} is down")
+            raise StoreError(f"memcached {self.name} is down: {self.last_error}")
         if not self.up:
             self._try_at = self._now() + self._pause  # one call at a time finds out
-        client = self.client
-        call = spawn(self, _guarded(make(client)), f"memcached {self.name}")
-        done, _ = await asyncio.wait({call}, timeout=patience)
-        if not done:
-            self._failed(client, f"no answer in {patience:g} s")
-        result, error = call.result() if done else (None, None)
-        if error is not None:
-            if isinstance(error, ClientException) and "SERVER_ERROR" in str(error):  # it lives, and says no: full, too large
-                raise StoreError(f"memcached {self.name}: {error}")
-            self._failed(client, str(error) or type(error).__name__)
-        if not self.up:
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = _Connection(self, self._secret)
+            spawn(self, self._open(connection), f"memcached {self.name}")
+        elif connection.backlog > LONGEST_BACKLOG:
+            self._failed("backlog", f"memcached {self.name} takes nothing in: calls are refused", "it takes nothing in")
+            raise StoreError(f"memcached {self.name} takes nothing in")
+        batch = Batch(data, answers, end, asyncio.get_running_loop().create_future())
+        connection.send(batch)
+        await batch.future
+        if batch.error is None and not self.up:
             self.up, self.since, self._pause = True, self._now(), FIRST_PAUSE
-            log.warning("memcached %s is back", self.name)
-        return result
+            self._report(f"memcached {self.name} back", f"memcached {self.name} is back", False)
+        return batch
 
-    def _failed(self, client: _Client, reason: str) -> None:
-        """Drop the client whole. Raises: StoreError, always."""
-        self.errors += 1
-        if self._client is client:
-            self._client = None
-            client.cut_off()
-            if self.up:
-                self.up, self.since = False, self._now()
-                log.warning("memcached %s is gone: %s", self.name, reason)
-            else:
-                self._pause = min(self._pause * 2, LONGEST_PAUSE)
-            self._try_at = self._now() + self._pause
-        raise StoreError(f"memcached {self.name}: {reason}")
+    async def _call(self, data: bytes, answers: int, end: bytes = b"") -> Batch:
+        """As _run. Raises: StoreError also if it failed, or the server refused any of it."""
+        batch = await self._run(data, answers, end)
+        if batch.error is not None:
+            raise StoreError(f"memcached {self.name}: {batch.error}", batch.sent)
+        for line in batch.lines:
+            if line.startswith(b"SERVER_ERROR"):
+                raise self._refused(line)
+        return batch
 
-    def close(self) -> None:
-        """Close its connections."""
-        if self._client is not None:
-            self._client.cut_off()
-            self._client = None
+    def _refused(self, line: bytes) -> StoreError:
+        """It lives, and says no."""
+        text = line.decode("latin-1")[:100]
+        self._failed(text, f"memcached {self.name} answers {text}", text)
+        if b"out of memory storing" in line:
+            self.full = True
+            return Full(f"memcached {self.name} is full and stores nothing ({text})")
+        if b"too large" in line:
+            return TooLarge(f"memcached {self.name}: the message is larger than it takes ({text})")
+        return StoreError(f"memcached {self.name}: {text}")
 
+    def longest(self, key: bytes) -> float:
+        """The longest value that the server takes for a key, as far as it has said so."""
+        return self.item_limit - OVERHEAD - len(key) if self.item_limit else math.inf
 
-async def _guarded(call: Awaitable[Any]) -> tuple[Any, Exception | None]:
-    """A call's result or its exception, so that one nobody waits for any more is not reported as unseen."""
-    try:
-        return await call, None
-    except (OSError, EOFError, ClientException, asyncio.IncompleteReadError, ValueError, IndexError) as error:
-        return None, error
+    async def held(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Which of `keys` hold something."""
+        batch = await self._call(b"mg %b s k q\r\nmn\r\n" % b" s k q\r\nmg ".join(keys), 0, b"MN")
+        held = []
+        for line in batch.lines:
+            _, size, key = line.split(b" ")
+            if size != b"s0":
+                held.append(key[1:])
+        return held
 
+    async def read(self, keys: Sequence[bytes]) -> dict[bytes, Item]:
+        """What keys hold; those that do not exist are left out."""
+        batch = await self._call(b"mg %b v c t\r\n" % b" v c t\r\nmg ".join(keys), len(keys))
+        items: dict[bytes, Item] = {}
+        for key, line, value in zip(keys, batch.lines, batch.values, strict=True):
+            if line != b"EN":
+                _, _, cas, left = line.split(b" ")
+                items[key] = Item(value, cas[1:], int(left[1:]))
+        return items
 
-def ring_name(endpoint: Endpoint) -> str:
-    """A server as libmemcached writes it into its ring."""
-    return endpoint.host if endpoint.port == 11211 else f"{endpoint.host}:{endpoint.port}"
+    async def delete_many(self, tokens: Sequence[tuple[bytes, bytes]]) -> list[Fate]:
+        """Delete what was read, in the order of `tokens` (key, cas). Where the answer did not come: Fate.UNSURE.
 
-
-class Memcached:
-    """All servers of one poll_store. Units: octets, seconds."""
-
-    def __init__(self, endpoints: Sequence[Endpoint], now: Callable[[], float], timeout: Callable[[], float]) -> None:
-        self.servers = [Server(endpoint, now) for endpoint in endpoints]
-        self._timeout = timeout
-        self._by_name = {ring_name(server.endpoint): server for server in self.servers}
-        self._ring = HashRing(nodes=list(self._by_name), hash_fn="ketama") if len(self.servers) > 1 else None
-
-    def server_of(self, key: bytes) -> Server:
-        """The server that holds a key."""
-        if self._ring is None:
-            return self.servers[0]
-        return self._by_name[self._ring.get_node(key.decode())]
-
-    def by_server(self, keys: Iterable[bytes]) -> dict[Server, list[bytes]]:
-        """Keys grouped by the server that holds them."""
-        if self._ring is None:
-            return {self.servers[0]: list(keys)}
-        groups: dict[Server, list[bytes]] = {}
-        for key in keys:
-            groups.setdefault(self.server_of(key), []).append(key)
-        return groups
-
-    async def held(self, server: Server, keys: list[bytes]) -> list[bytes]:
-        """Which of `keys`, all of one server, hold something. Raises: StoreError."""
-        values = await server.call(self._timeout(), lambda client: client.multi_get(*keys))
-        return [key for key, value in zip(keys, values, strict=True) if value]
-
-    async def peek(self, key: bytes) -> bytes:
-        """A queue's value, untouched. Raises: StoreError."""
-        value = await self.server_of(key).call(self._timeout(), lambda client: client.get(key))
-        return value or b""
-
-    async def take(self, server: Server, keys: list[bytes], ttl: int) -> Taken:
-        """Empty queues, all of one server. Never raises: what failed is in the answer."""
-        taken, wanted = Taken(), keys
-        for _ in range(TRIES):
-            wanted = await self._take_round(server, wanted, ttl, taken)
-            if not wanted:
-                break
-        return taken
-
-    async def _take_round(self, server: Server, keys: list[bytes], ttl: int, taken: Taken) -> list[bytes]:
-        """One `gets` and one row of `cas`; the keys that somebody appended to in between."""
-        timeout, emptying = self._timeout(), _Emptying()
-        try:
-            values, tokens = await server.call(timeout, lambda client: client.gets_many(*keys))
-            full = [(key, tokens[key]) for key in keys if values.get(key)]
-            taken.read.update(key for key in keys if not values.get(key))
-            if full:
-                await server.call(timeout, lambda client: client.empty_many(full, ttl, emptying))
-        except StoreError:
-            taken.failed = True
-            if not emptying.sent:
-                return []
-            for key, _ in full[len(emptying.stored) :]:
-                taken.unsure[key] = values[key]
-                taken.read.add(key)
-        lost: list[bytes] = []
-        for (key, _), stored in zip(full, emptying.stored, strict=False):
-            if stored:
-                taken.values[key] = values[key]
-                taken.read.add(key)
-            else:
-                lost.append(key)
-        taken.cas_lost += len(lost)
-        return [] if taken.failed else lost
-
-    async def append(self, key: bytes, data: bytes, ttl: int) -> None:
-        """Add octets behind a queue, by the writer's contract. Raises: StoreError."""
-        await self._join("append", key, data, ttl)
-
-    async def put_back(self, key: bytes, data: bytes, ttl: int) -> None:
-        """Add octets in front of a queue. Raises: StoreError."""
-        await self._join("prepend", key, data, ttl)
-
-    async def _join(self, verb: str, key: bytes, data: bytes, ttl: int) -> None:
-        """Add octets to a queue, which lives for `ttl` from now on: neither verb renews its time, and what is new may not go with what was.
-
-        A touch that fails leaves the message where it is, with the time that is left.
+        Raises: StoreError if nothing was sent.
         """
-        server, timeout = self.server_of(key), self._timeout()
-        for _ in range(TRIES):
-            if await server.call(timeout, lambda client: getattr(client, verb)(key, data)):
-                await server.call(timeout, lambda client: client.touch(key, ttl))
-                return
-            if await server.call(timeout, lambda client: client.add(key, data, exptime=ttl)):
-                return
-        raise StoreError(f"memcached {server.name} stores neither by {verb} nor by add")
+        batch = await self._run(b"".join([b"md %b C%b\r\n" % token for token in tokens]), len(tokens))
+        if not batch.sent:
+            raise StoreError(f"memcached {self.name}: {batch.error}")
+        fates = [_FATES.get(line) or self._unsure(line) for line in batch.lines]
+        return fates + [Fate.UNSURE] * (len(tokens) - len(fates))
 
-    async def trim(self, key: bytes, shorten: Callable[[bytes], tuple[bytes, int]], ttl: int) -> int:
-        """Shorten a queue in place; how many messages went. Raises: StoreError."""
-        server, timeout = self.server_of(key), self._timeout()
-        for _ in range(TRIES):
-            value, token = await server.call(timeout, lambda client: client.gets(key))
-            kept, dropped = shorten(bytes(value or b""))
-            if not dropped or token is None:
-                return 0
-            if await server.call(timeout, lambda client, kept=kept, token=token: client.cas(key, kept, token, exptime=ttl)):  # type: ignore[misc]
-                return dropped
-        return 0
+    def _unsure(self, line: bytes) -> Fate:
+        self._refused(line)
+        return Fate.UNSURE
 
-    def close(self) -> None:
-        """Close every connection."""
-        for server in self.servers:
-            server.close()
+    async def append(self, key: bytes, data: bytes, ttl: int, begin: bool = False) -> int | None:
+        """Add octets behind a queue, which lives for `ttl` from now on, by the writer's contract (see pbal.queue).
+
+        The size of the queue then, or None if both together are more than the server takes: nothing was stored.
+        `begin`: the queue is probably not there, so try to begin it first.
+        """
+        return await self._join(b"append", key, data, ttl, begin)
+
+    async def prepend(self, key: bytes, data: bytes, ttl: int, begin: bool = False) -> int | None:
+        """Add octets in front of a queue. As append."""
+        return await self._join(b"prepend", key, data, ttl, begin)
+
+    async def _join(self, verb: bytes, key: bytes, data: bytes, ttl: int, begin: bool) -> int | None:
+        if len(data) > self.longest(key) + OVERHEAD:  # in doubt the server says it, and leaves the queue as it is
+            self._failed("too large", f"memcached {self.name}: a message of {len(data)} bytes, it takes {self.item_limit}", "too large")
+            raise TooLarge(f"memcached {self.name} takes {self.item_limit} bytes, the message has {len(data)}")
+        former = b""
+        for attempt in range(TRIES):
+            if attempt or not begin:
+                size = await self._grow(verb, key, data, ttl)
+                if size is not None:
+                    return size
+            if await self.add(key, data, ttl):
+                return len(data)
+            if not attempt and begin:
+                continue
+            size, cas = await self._size(key)
+            if cas and cas == former:  # nobody else was there, and it does not grow
+                if size + len(data) <= self.longest(key) < math.inf:
+                    raise self._refused(b"SERVER_ERROR out of memory storing object (a queue cannot grow)")
+                return None  # too large, as far as the server has said what it takes
+            former = cas
+        raise StoreError(f"memcached {self.name} stores neither by {verb.decode()} nor by add")
+
+    async def _grow(self, verb: bytes, key: bytes, data: bytes, ttl: int) -> int | None:
+        command = b"%b %b 0 0 %d\r\n%b\r\nmg %b s T%d\r\n" % (verb, key, len(data), data, key, ttl)
+        stored, renewed = (await self._call(command, 2)).lines
+        if stored != b"STORED":
+            return None
+        self.full = False
+        return int(renewed.split(b" ")[1][1:]) if renewed != b"EN" else len(data)
+
+    async def _size(self, key: bytes) -> tuple[int, bytes]:
+        """Size and cas of what a key holds; 0 and b"" where there is nothing."""
+        (line,) = (await self._call(b"mg %b s c\r\n" % key, 1)).lines
+        if line == b"EN":
+            return 0, b""
+        _, size, cas = line.split(b" ")
+        return int(size[1:]), cas[1:]
+
+    async def add(self, key: bytes, value: bytes, ttl: int) -> bool:
+        """Store a value where there is none; whether it was."""
+        (line,) = (await self._call(b"add %b 0 %d %d\r\n%b\r\n" % (key, ttl, len(value), value), 1)).lines
+        if line == b"STORED":
+            self.full = False
+        return line == b"STORED"
+
+    async def replace(self, key: bytes, value: bytes, cas: bytes, ttl: int) -> Fate:
+        """Store a value in place of what was read with `cas`: DONE, CHANGED or GONE."""
+        (line,) = (await self._call(b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, ttl, len(value), cas, value), 1)).lines
+        fate = _FATES.get(line)
+        if fate is None:
+            raise self._refused(line)
+        if fate is Fate.DONE:
+            self.full = False
+        return fate
+
+    async def touch(self, key: bytes, ttl: int) -> bool:
+        """Let a key live for `ttl` from now on; False if it is not there."""
+        (line,) = (await self._call(b"mg %b T%d\r\n" % (key, ttl), 1)).lines
+        return line != b"EN"

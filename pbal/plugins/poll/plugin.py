@@ -65,7 +65,7 @@ class Poll(Plugin):
         """The store that poll_store names, with what another one carried."""
         hub = self.hub
         memory, doubts = carried.get("memory", {}), dict(carried.get("doubts", {}))
-        if not hub.settings.store.endpoints:
+        if not hub.settings.store.places:
             store: Store = MemoryStore(hub, memory)
             hub.store = store
             take_over(store, hub, doubts)

@@ -1,7 +1,9 @@
 """The tunables and counters of poll, and what a service's values mean together."""
 
 import re
+import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pbal.api import (
@@ -10,13 +12,13 @@ from pbal.api import (
     ENDPOINT,
     INT,
     NETWORKS,
+    PATH,
     REGEX,
     SIZE,
     TEXT,
     WORDS,
     ConfigError,
     Counter,
-    Endpoint,
     Networks,
     Service,
     Tunable,
@@ -26,19 +28,33 @@ from pbal.api import (
 
 from .formats import FORMATS
 from .framing import FRAMINGS
+from .memcached import Place, SocketPath
 from .names import Source
 
 ROLES = frozenset({"reverse_proxy", "web_server"})
 
 
+LONGEST_SOCKET_PATH = 107
+"""Octets (sun_path of Linux, with its NUL)."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreChoice:
-    """poll_store: no endpoints is the memory store."""
+    """poll_store: no places is the memory store."""
 
-    endpoints: tuple[Endpoint, ...] = ()
+    places: tuple[Place, ...] = ()
 
     def __str__(self) -> str:
-        return " ".join(("memcached", *map(str, self.endpoints))) if self.endpoints else "memory"
+        return " ".join(("memcached", *map(str, self.places))) if self.places else "memory"
+
+
+def _parse_place(word: str) -> Place:
+    if word.startswith("unix:"):
+        path = word[5:]
+        if not path or len(path.encode()) > LONGEST_SOCKET_PATH:
+            raise ValueError(f"expected unix: and the path of a socket, of at most {LONGEST_SOCKET_PATH} bytes, found {word!r}")
+        return SocketPath(path)
+    return ENDPOINT.parse(word if ":" in word else f"{word}:11211")
 
 
 def _parse_store(text: str) -> StoreChoice:
@@ -46,11 +62,43 @@ def _parse_store(text: str) -> StoreChoice:
     if words[:1] == ["memory"] and len(words) == 1:
         return StoreChoice()
     if words[:1] == ["memcached"] and len(words) > 1:
-        endpoints = tuple(ENDPOINT.parse(word if ":" in word else f"{word}:11211") for word in words[1:])
-        if len(set(endpoints)) != len(endpoints):
+        places = tuple(_parse_place(word) for word in words[1:])
+        if len(set(places)) != len(places):
             raise ValueError("a memcached is named twice")
-        return StoreChoice(endpoints)
-    raise ValueError(f"expected memory, or memcached HOST:PORT ..., found {text!r}")
+        return StoreChoice(places)
+    raise ValueError(f"expected memory, or memcached HOST:PORT ... or unix:PATH, found {text!r}")
+
+
+def _place_sockets(text: str, folder: Path) -> str:
+    """Relative paths of sockets begin at the folder of the file that said them."""
+    return re.sub(r"(?<!\S)unix:(?=[^/\s])", lambda found: f"{found[0]}{folder}/", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """What poll_store_auth says. `secret`: user, space, password, as memcached wants it; never shown."""
+
+    path: Path
+    secret: bytes
+    readable: bool
+    """Others than its owner and group may read the file."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Auth":
+        """The first line of a file, user:password as in memcached's own (-Y). Raises: ConfigError."""
+        try:
+            with path.open("rb") as file:
+                line = file.readline(1024).strip(b"\r\n")
+                readable = bool(stat.S_IMODE(path.stat().st_mode) & stat.S_IROTH)
+        except OSError as error:
+            raise ConfigError(f"poll_store_auth: {path}: {error.strerror}", about="poll_store_auth") from None
+        user, colon, password = line.partition(b":")
+        if not (user and colon and password) or re.search(rb"[\x00-\x20\x7f]", line):
+            raise ConfigError(f"poll_store_auth: the first line of {path} is not user:password without spaces", about="poll_store_auth")
+        return cls(path, user + b" " + password, readable)
+
+    def __repr__(self) -> str:
+        return f"Auth({str(self.path)!r})"
 
 
 def _parse_sources(text: str) -> tuple[Source, ...]:
@@ -59,6 +107,14 @@ def _parse_sources(text: str) -> tuple[Source, ...]:
 
 def _parse_publish(text: str) -> re.Pattern[bytes] | None:
     return None if text.lower() == "off" else REGEX.parse(text)
+
+
+def _parse_path_or_off(text: str) -> Path | None:
+    return None if text.lower() == "off" else PATH.parse(text)
+
+
+def _place_path_or_off(text: str, folder: Path) -> str:
+    return text if text.lower() == "off" else PATH.placed(text, folder)
 
 
 def _parse_origins(text: str) -> tuple[str, ...]:
@@ -73,8 +129,11 @@ def _parse_socket_may(text: str) -> tuple[str, ...]:
 
 
 # In quotes: typing would remember StoreChoice and Source, and with them each generation of this module.
-STORE: "Type[StoreChoice]" = Type("store", _parse_store, str, ("memory", "memcached"))
+STORE: "Type[StoreChoice]" = Type("store", _parse_store, str, ("memory", "memcached"), _place_sockets)
 SOURCES: "Type[tuple[Source, ...]]" = Type("sources", _parse_sources, lambda value: " ".join(map(str, value)))
+PATH_OR_OFF: Type[Path | None] = Type(
+    "path or off", _parse_path_or_off, lambda value: "off" if value is None else str(value), placed=_place_path_or_off
+)
 REGEX_OR_OFF: Type[Any] = Type("regex or off", _parse_publish, lambda value: "off" if value is None else REGEX.render(value))
 ORIGINS: Type[tuple[str, ...]] = Type("origins or off", _parse_origins, lambda value: " ".join(value) or "off")
 SOCKET_MAY: Type[tuple[str, ...]] = Type(
@@ -93,7 +152,10 @@ TUNABLES: tuple[Tunable, ...] = (
              " cookie:NAME xml:PATH json:PATH."
              " pbal uses the first source that gives a name."),
     _tunable("poll_max_body", SIZE, "64k", "Longest body of a poll. A longer one is answered 413.", unit="bytes"),
-    _tunable("poll_store", STORE, "memory", "Where messages wait: memory, or memcached HOST:PORT ..."),
+    _tunable("poll_store", STORE, "memory", "Where messages wait: memory, or memcached HOST:PORT ... A memcached on a unix socket is"
+             " unix:PATH."),
+    _tunable("poll_store_auth", PATH_OR_OFF, "off", "With memcached -Y: a file whose first line is user:password. pbal reads it when the"
+             " service is enabled and when this is set."),
     _tunable("poll_key_prefix", TEXT, "poll:", "The key in the store is this prefix and the name of the queue."),
     _tunable("poll_interval", DURATION, "1s", "Time between two sweeps of the store.", unit="seconds", minimum="50ms"),
     _tunable("poll_batch", INT, "500", "Most keys in one get of a sweep.", unit="keys", minimum="1", maximum="5000"),
@@ -166,7 +228,7 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("poll_cas_lost", "Takes that pbal tried again because a message was appended at the same moment."),
     Counter("poll_watch_lines", "Lines of watch streams about queues of pbal."),
     Counter("poll_watch_skipped", "Times a watch stream said that it skipped lines."),
-    Counter("poll_store_errors", "Store calls that failed."),
+    Counter("poll_store_errors", "Answers of memcached that were errors, and connections to it that failed."),
 )
 
 
@@ -192,6 +254,8 @@ class Settings:
             raise ConfigError("poll_methods: the answer to HEAD has no body, its messages would be lost", about="poll_methods")
         self.max_body: int = values["poll_max_body"]
         self.store: StoreChoice = values["poll_store"]
+        auth: Path | None = values["poll_store_auth"]
+        self.auth = None if auth is None else Auth.read(auth)
         self.prefix: bytes = values["poll_key_prefix"].encode()
         if len(self.prefix) > 200 or any(octet <= 32 or octet == 127 for octet in self.prefix):
             raise ConfigError("poll_key_prefix has no spaces, and at most 200 bytes", about="poll_key_prefix")

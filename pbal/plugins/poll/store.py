@@ -23,9 +23,14 @@ Queues = list[tuple[bytes, bytes]]
 class StoreError(Exception):
     """A store call that failed: refused, broken, too slow, or the server is down. The text is for people."""
 
+    def __init__(self, message: str, unsure: bool = False) -> None:
+        """`unsure`: it may have been carried out."""
+        super().__init__(message)
+        self.unsure = unsure
+
 
 class TooLarge(StoreError):
-    """The store has no room for a value of this size, and never will."""
+    """A message that the store does not take because of its size, and never will. Nothing was stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,299 @@
+"""A lane: one service's traffic with one of its memcacheds. A server's trouble is its own: nothing here waits for another server.
+
+    wake(key)    something may be there: take it now. Keys woken in one turn of the loop are taken together; while
+                 MOST_TAKES takes are in flight, what is woken is gathered for the next one.
+    ask(keys)    which of them hold something? Wake those.
+    sweep(keys)  ask for all that is parked; then look at what is in doubt. One at a time.
+
+A key is `busy` from the start of its take until what was taken has reached a client or is back in front. A second take
+of a busy key waits, so nothing overtakes within this process. Nothing here knows a poll: keys go in, values come out
+through `deliver`, which returns what found nobody.
+
+Doubts. A take or a put-back whose answer never came leaves octets of which nobody can say whether the store has them. They
+are kept, and the next look at that queue tells: a value that begins with them is the store's own copy, any other means
+that ours is the only one, and it goes out first. Sweeps go on for a doubt even when nobody is parked. Wrong only if
+another pbal took the same queue in between, or if the very same octets were written again: then a message is doubled, or
+one of two equal ones lost. After poll_ttl a doubt is given up, as the store would have done.
+
+Tasks are few: one a batch of keys, none a poll. Store calls are never cancelled.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from pbal.api import spawn
+
+from .lot import Lot
+from .memcached import Server
+from .servers import Shorten, Taken, squeeze, take
+from .settings import Settings
+from .store import StoreError, TooLarge
+from .watch import Watcher
+
+log = logging.getLogger("pbal.poll")
+
+TOGETHER = 200
+"""Keys taken by one task."""
+MOST_TAKES = 8
+"""Takes of one server in flight. More only makes them smaller: a take is two round trips, whatever it holds."""
+
+Doubt = tuple[tuple[bytes, ...], float]
+"""Pieces of a queue, in order, each of which is either in the store or only here; and since when (clock time)."""
+Deliver = Callable[[list[tuple[bytes, bytes]]], list[tuple[bytes, bytes]]]
+
+
+class Shared:
+    """What the lanes of one courier have in common."""
+
+    def __init__(
+        self, settings: Settings, lot: Lot, counts: dict[str, int], now: Callable[[], float], deliver: Deliver,
+        wake_later: Callable[[bytes], None], server_of: Callable[[bytes], Server], shorten: Shorten,
+    ) -> None:  # fmt: skip
+        self.settings = settings
+        self.lot = lot
+        self.counts = counts
+        self.now = now
+        self.deliver = deliver
+        self.wake_later = wake_later
+        """How a task of a generation that is being replaced wakes the next one."""
+        self.server_of = server_of
+        self.shorten = shorten
+        self.doubts: dict[bytes, Doubt] = {}
+        self.resting = False
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Everything that uses the store."""
+        self.takes: set[asyncio.Task[None]] = set()
+        """Those of them that touch what is parked: all but publishes."""
+        self.sweep_soon: Callable[[], None] = lambda: None
+        """Something is in doubt: a sweep is wanted though nobody may be parked."""
+        self.sweep_lane: Callable[[Lane], None] = lambda lane: None
+
+    def run(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        """Run something that takes or puts back; a reload waits for it."""
+        task = spawn(self, coroutine, name)
+        for tasks in (self.tasks, self.takes):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    def wanted(self, key: bytes) -> bool:
+        """Whether somebody is parked for `key`, or it is in doubt."""
+        return self.lot.has(key) or key in self.doubts
+
+    def give_up(self, key: bytes, pieces: tuple[bytes, ...], why: str) -> None:
+        """Octets in doubt are lost, or were never ours: nobody will know."""
+        self.counts["poll_lost"] += 1
+        log.error("%d bytes of %r given up: %s", sum(map(len, pieces)), key, why)
+
+
+class Lane:
+    """See the head of this file."""
+
+    def __init__(self, server: Server, watcher: Watcher, shared: Shared) -> None:
+        self.server = server
+        self.watcher = watcher
+        self._shared = shared
+        self._pending: dict[bytes, None] = {}
+        self._busy: set[bytes] = set()
+        self._again: set[bytes] = set()
+        self._freed = asyncio.Event()
+        self._takes = 0
+        self._flush_due = False
+        self._sweeping = False
+        self._sweep_again = False
+        self.last_sweep_ms = 0.0
+        self.last_sweep_keys = 0
+
+    def _is_mine(self, key: bytes) -> bool:
+        return self._shared.server_of(key) is self.server
+
+    # -- waking --------------------------------------------------------------------------------------------------
+
+    def wake(self, key: bytes) -> None:
+        """Take what is there for `key`, if it is wanted."""
+        shared = self._shared
+        if not shared.wanted(key):
+            return
+        if key in self._busy:
+            self._again.add(key)
+            return
+        self._pending[key] = None
+        if not self._flush_due and not shared.resting:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def ask(self, keys: list[bytes]) -> None:
+        """Wake those of `keys` that hold something."""
+        self._shared.run(self._ask(keys), "poll look")
+
+    async def _ask(self, keys: list[bytes]) -> None:
+        batch = self._shared.settings.batch
+        for place in range(0, len(keys), batch):
+            if not self.server.may_be_tried:
+                return
+            try:
+                held = await self.server.held(keys[place : place + batch])
+            except StoreError:  # counted and said by the server; the next sweep asks again
+                return
+            for key in held:
+                self.wake(key)
+
+    # -- taking --------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        shared = self._shared
+        while self._pending and self._takes < MOST_TAKES and not shared.resting:
+            keys: list[bytes] = []
+            while self._pending and len(keys) < TOGETHER:
+                key = next(iter(self._pending))
+                del self._pending[key]
+                if key in self._busy:  # something is being put back in front of it
+                    self._again.add(key)
+                elif shared.wanted(key):
+                    keys.append(key)
+            keys = self._with_siblings(keys)
+            if keys:
+                self._busy.update(keys)
+                self._takes += 1
+                shared.run(self._take(keys), "poll take")
+
+    def _with_siblings(self, keys: list[bytes]) -> list[bytes]:
+        """`keys` and the other queues here of polls on several: such a poll is answered with all that this server has for it."""
+        found = dict.fromkeys(keys)
+        for key in keys:
+            for poll in self._shared.lot.waiting(key):
+                if isinstance(poll.keys, tuple):
+                    found.update(dict.fromkeys(other for other in poll.keys if other not in self._busy and self._is_mine(other)))
+        for key in found:
+            self._pending.pop(key, None)
+        return list(found)
+
+    async def _take(self, keys: list[bytes]) -> None:
+        """Take, deliver, put back what found nobody."""
+        shared = self._shared
+        try:
+            try:
+                taken = await take(self.server, keys, shared.wanted)
+            finally:
+                self._takes -= 1
+                self._flush()
+            shared.counts["poll_cas_lost"] += len(taken.changed)
+            self._again.update(taken.changed)
+            for key in taken.read & shared.doubts.keys():
+                self._resolve(key, taken)
+            for key, value in taken.unsure.items():
+                self._doubt(key, value)
+            values = [(key, taken.values[key]) for key in keys if key in taken.values]
+            for key, value in shared.deliver(values) if values else ():
+                await self._return(key, value)
+        finally:
+            self._release(keys)
+
+    def _resolve(self, key: bytes, taken: Taken) -> None:
+        """The store was read: which octets in doubt are in its value, and which are only here?"""
+        pieces, _ = self._shared.doubts.pop(key)
+        emptied = key in taken.values
+        there = taken.values.get(key) or taken.unsure.get(key) or b""
+        ours, place = b"", 0
+        for piece in pieces:
+            if there.startswith(piece, place):
+                place += len(piece)
+                ours += piece if emptied else b""
+            else:
+                ours += piece
+        if emptied:
+            ours += there[place:]
+        if ours:
+            taken.values[key] = ours
+
+    def _doubt(self, key: bytes, value: bytes) -> None:
+        """Keep octets that the store may or may not have, in front of what is in doubt already, and look again."""
+        shared = self._shared
+        later, since = shared.doubts.get(key, ((), shared.now()))
+        shared.doubts[key] = ((value, *later), since)
+        shared.sweep_soon()
+
+    def _release(self, keys: Iterable[bytes]) -> None:
+        self._busy.difference_update(keys)
+        self._freed.set()  # who waits for a key to put something back runs before the next flush
+        for key in keys:
+            if key in self._again:
+                self._again.discard(key)
+                self._shared.wake_later(key)
+
+    # -- putting back --------------------------------------------------------------------------------------------
+
+    async def _return(self, key: bytes, value: bytes) -> None:
+        """Put a value back in front of its queue."""
+        shared = self._shared
+        shared.counts["poll_put_back"] += 1
+        ttl = int(shared.settings.ttl)
+        try:
+            if await self.server.prepend(key, value, ttl, begin=True) is None:
+                most = int(min(shared.settings.max_queue, self.server.longest(key)))
+                shared.counts["poll_evicted"] += await squeeze(self.server, key, value, most, shared.shorten, ttl, front=True)
+        except TooLarge as error:  # of a server that does not say how much it takes, and it will not take it later
+            shared.give_up(key, (value,), str(error))
+        except StoreError:
+            self._doubt(key, value)
+        else:
+            self._again.add(key)
+
+    def put_back(self, key: bytes, value: bytes) -> None:
+        """A client was lost after its answer was written: put the messages back in front."""
+        owned = key not in self._busy
+        if owned:
+            self._busy.add(key)
+        self._shared.run(self._put_back(key, value, owned), "poll put back")
+
+    async def _put_back(self, key: bytes, value: bytes, owned: bool) -> None:
+        """Put one queue back; unless it is `owned` already, after the take of it that is in flight."""
+        while not owned:
+            self._freed.clear()
+            await self._freed.wait()
+            if key not in self._busy:
+                self._busy.add(key)
+                owned = True
+        try:
+            await self._return(key, value)
+        finally:
+            self._release([key])
+
+    # -- sweeping ------------------------------------------------------------------------------------------------
+
+    def sweep(self, keys: list[bytes], again: bool) -> bool:
+        """Begin a sweep of `keys`; False if one runs. `again`: then another one follows it at once."""
+        if self._sweeping:
+            self._sweep_again |= again
+            return False
+        self._sweeping = True
+        self._shared.run(self._sweep(keys), "poll sweep")
+        return True
+
+    async def _sweep(self, keys: list[bytes]) -> None:
+        started = time.perf_counter()
+        try:
+            await self._ask(keys)
+        finally:
+            self._sweeping = False
+            self._settle_doubts()
+            self.last_sweep_ms = (time.perf_counter() - started) * 1000
+            self.last_sweep_keys = len(keys)
+        if self._sweep_again:
+            self._sweep_again = False
+            self._shared.sweep_lane(self)
+
+    def _settle_doubts(self) -> None:
+        """Look at every queue in doubt, unless the server is known to be down; give up those past poll_ttl."""
+        shared = self._shared
+        for key, (pieces, since) in list(shared.doubts.items()):
+            if not self._is_mine(key):
+                continue
+            if shared.now() - since > shared.settings.ttl:
+                del shared.doubts[key]
+                shared.give_up(key, pieces, "the store did not come back within poll_ttl")
+            elif self.server.may_be_tried:
+                self.wake(key)
