@@ -12,7 +12,7 @@ import { publish, subscribe } from "./client/pbal.js";
 const POLL = "/poll", PUBLISH = "/publish", PRESENCE = "presence";
 const ROOMS = ["lobby", "garden", "workshop"], MOST_ROOMS = 8, LINES = 500;
 const LOOK = 20000; // ms between two looks at who is here, for what no message tells
-const SETTLED = 800; // ms after the connection is back in which what comes counts as missed, not as said now
+const SETTLED = 800; // ms after the connection is back in which what comes counts as missed
 const NAMES = { websocket: "WebSocket", sse: "event stream", poll: "long poll" };
 const $ = (id) => document.getElementById(id);
 const now = () => performance.timeOrigin + performance.now(); // ms, with fractions, and one clock for all windows here
@@ -44,7 +44,7 @@ function kept(key, value) { // over a reload, where the browser allows it
 // -- what this window shows ------------------------------------------------------------------------------------------
 
 const rooms = new Map(); // name -> {log, tab, unread, people: queue -> windows, heard: queues told of since the last look, seen, last, away}
-let here = "", me = clean(kept("name") ?? "") || `guest ${100 + Math.floor(Math.random() * 900)}`, reading, live = false, settling = 0;
+let here = "", me = clean(kept("name") ?? "") || `guest ${100 + Math.floor(Math.random() * 900)}`, reading, opened = Infinity, settling = 0;
 
 function element(tag, classes = "", ...inside) {
   const made = document.createElement(tag);
@@ -160,17 +160,20 @@ function onMessage(queue, text) {
     pending.delete(said.id);
     mine.line.classList.remove("pending");
     where.seen.add(said.id);
-    if (live) latency("this window to itself", now() - mine.sent);
+    latency("this window to itself", now() - mine.sent);
     return undefined;
   }
   if (said.id && where.seen.has(said.id)) return undefined;
   if (said.id) where.seen.add(said.id);
   if (where.seen.size > 4 * LINES) where.seen.delete(where.seen.values().next().value);
-  if (where.away) { divide(where, "while the connection was away"); where.away = false; }
+  const fresh = said.at >= opened; // said while this window was connected, and not read from what is kept
+  const late = where.away && !(fresh && said.dated);
+  if (late) divide(where, "while the connection was away");
+  where.away = false;
   show(where, said, said.from === me ? "mine" : "", queue === name ? "" : "to you alone");
-  if (live && said.dated) latency(`${said.from} to this window`, now() - said.at);
-  if (live && document.hidden) missed += 1;
-  if (live && name !== here) showUnread(where, where.unread + 1);
+  if (fresh && said.dated) latency(`${said.from} to this window`, now() - said.at);
+  if ((fresh || late) && document.hidden) missed += 1;
+  if ((fresh || late) && name !== here) showUnread(where, where.unread + 1);
   read();
   return undefined;
 }
@@ -195,14 +198,15 @@ function onState(state, { transport, role, windows, words }) {
   $("state").className = state === "open" ? "open" : state === "connecting" || state === "paused" ? "" : "bad";
   clearTimeout(settling);
   if (lost) {
-    live = false;
+    opened = Infinity;
     $("transport").textContent = text[state];
     if (state !== "connecting") for (const where of rooms.values()) where.away = where.log.childElementCount > 0;
     return;
   }
   const shared = windows < 2 ? "" : role === "leader" ? `, for ${windows} windows` : `, held by another of ${windows} windows`;
   $("transport").textContent = `${NAMES[transport]}${shared}`;
-  settling = setTimeout(() => { live = true; for (const where of rooms.values()) where.away = false; }, SETTLED);
+  opened = Math.min(opened, now());
+  settling = setTimeout(() => { for (const where of rooms.values()) where.away = false; }, SETTLED);
   look();
 }
 

@@ -123,6 +123,7 @@ export class Connection {
 
   /** Keep a connection open until the signal. */
   async hold(signal) {
+    this.#owner.say("connecting");
     for (let failures = 0; !signal.aborted;) {
       const owner = this.#owner, transport = owner.transports[this.#at], stop = new AbortController();
       const line = this.#line = {
@@ -150,7 +151,6 @@ export class Connection {
         },
       };
       try {
-        if (!failures) owner.say("connecting");
         if (this.#unsure || transport === "poll" || !owner.position()) await ask(line, 0);
         line.probed = true;
         if (transport === "poll") line.opened();
