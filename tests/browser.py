@@ -71,6 +71,7 @@ class Browser:
 
     async def window(self, url: str) -> str:
         """Open a window on `url`; its handle."""
+        await self.call("POST", "/window", handle=(await self.call("GET", "/window/handles"))[0])  # the last one may be closed
         handle: str = (await self.call("POST", "/window/new", type="window"))["handle"]
         await self.call("POST", "/window", handle=handle)
         await self.call("POST", "/url", url=url)
@@ -83,7 +84,7 @@ class Browser:
             if await self.script(window, f"return !!({text})"):
                 return
             await asyncio.sleep(0.02)
-        page = await self.script(window, "return document.body.innerText")
+        page = await self.script(window, "return document.body.innerText.slice(0, 1000) + JSON.stringify(window.states ?? '')")
         raise AssertionError(f"waited in vain for {text}; the page says {page!r}")
 
     async def end(self, window: str) -> None:
@@ -117,4 +118,3 @@ class Browser:
         self._driver.terminate()
         self._driver.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
-

@@ -162,14 +162,24 @@ async def test_rooms_names_and_messages_of_strangers(lab: Lab) -> None:
         assert await browser.script(first, f"return [...{line}.querySelectorAll('*')].map(e => e.localName)") == ["b", "time", "p", "a"]
         assert await browser.script(first, f"return {line}.querySelector('a').href") == "https://example.com/a?b=c"
         assert not await browser.script(first, "return document.querySelector('#rooms .unread')")
-        rubbish = ["plain text", "{", '{"text": 1}', "[1]", "null", '{"text": "t", "from": {}, "at": "x", "id": []}', '{"text":"u","at":1e400}']
+        rubbish = [
+            "plain text",
+            "{",
+            '{"text": 1}',
+            "[1]",
+            "null",
+            '{"text": "t", "from": {}, "at": "x", "id": []}',
+            '{"text":"u","at":1e400}',
+        ]
         for text in rubbish:
             await publish(pbal, "garden", text)
             await publish(pbal, "presence", text)
         await publish(pbal, "garden", "the last")
         await browser.wait(first, shows("the last"))
         assert await browser.script(first, f"return {LINES}.length") == len(rubbish) + 2
-        await publish(pbal, "garden.%3Ci%3EEve%2520%26%2520co".replace("%26", "%2526").replace("%3C", "%253C").replace("%3E", "%253E"), "for Eve")
+        await publish(
+            pbal, "garden.%3Ci%3EEve%2520%26%2520co".replace("%26", "%2526").replace("%3C", "%253C").replace("%3E", "%253E"), "for Eve"
+        )
         await browser.wait(second, shows("for Eve"))
         assert await browser.script(second, "return document.querySelector('.said:last-child .mark').textContent") == "to you alone"
         assert not await browser.script(first, f"return {LINES}.some(li => li.textContent.includes('for Eve'))")
@@ -201,10 +211,13 @@ async def test_it_fits_a_phone_and_a_wide_screen_in_light_and_dark(lab: Lab) -> 
                     window,
                     """
                     const box = (id) => document.getElementById(id).getBoundingClientRect();
-                    const wide = [...document.querySelectorAll('main ol:not([hidden]) *')].filter(e => e.getBoundingClientRect().right > innerWidth);
-                    const form = document.getElementById('form').getBoundingClientRect();
-                    return {scrolls: document.documentElement.scrollWidth > innerWidth, wide: wide.length, bottom: form.bottom <= innerHeight,
-                            text: box('text').width, log: box('logs').height, ground: getComputedStyle(document.body).backgroundColor};
+                    const lines = [...document.querySelectorAll('main ol:not([hidden]) *')];
+                    return {
+                        scrolls: document.documentElement.scrollWidth > innerWidth,
+                        wide: lines.filter(e => e.getBoundingClientRect().right > innerWidth).length,
+                        bottom: box('form').bottom <= innerHeight, text: box('text').width, log: box('logs').height,
+                        ground: getComputedStyle(document.body).backgroundColor,
+                    };
                     """,
                 )
                 grounds.add(facts["ground"])

@@ -67,7 +67,7 @@ class Hub:
 
     def admit(self, exchange: Exchange, reader: Reader, seconds: float) -> None:
         """Let a reader wait, for at most so many seconds (0: as long as it likes), or refuse it."""
-        ready = self.store.holds(reader)
+        ready = not reader.stays and self.store.holds(reader)  # it leaves at once, and so needs no place
         if not ready and not self._may_wait(exchange, reader):
             return
         world = self.world
