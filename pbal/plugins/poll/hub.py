@@ -66,7 +66,7 @@ class Hub:
     # -- in ------------------------------------------------------------------------------------------------------
 
     def admit(self, exchange: Exchange, reader: Reader, seconds: float) -> None:
-        """Let a reader wait, for at most so many seconds (0: as long as it likes), or refuse it."""
+        """Let a reader wait, for at most so many seconds, or refuse it."""
         ready = self.store.holds(reader)
         if not ready and not self._may_wait(exchange, reader):
             return
@@ -75,7 +75,7 @@ class Hub:
         if exchange.client_address != exchange.stream.peer:
             reader.address = exchange.client_address
         now = world.clock.now()
-        self.lot.park(reader, now, now + seconds if seconds else FOREVER)
+        self.lot.park(reader, now, now + seconds)
         reader.client = exchange.park(reader)
         self.counts["poll_parked"] += 1
         self.counts["poll_parked_ever"] += 1
@@ -338,7 +338,7 @@ class Hub:
         if delivery is not None:
             self._hand(reader, delivery)
         for key, log in zip(which[::2], map(found.get, which[::2]), strict=True):  # type: ignore[arg-type]
-            if log is not None and key is not None:
+            if log is not None and key is not None and log.end:
                 reader.stand(key, log.end)
 
     def _lacking(self, which: tuple[bytes | None, ...], found: dict[bytes, Log]) -> Delivery | None:
@@ -362,7 +362,8 @@ class Hub:
                 queues.append((key, data))
             if gap:
                 gaps.append(key)
-            logs[key] = log
+            if log.epoch:
+                logs[key] = log
         self.counts["poll_gaps"] += len(gaps)
         return Delivery(queues, False, logs, tuple(gaps)) if queues or gaps else None
 
@@ -440,7 +441,3 @@ class Hub:
         self.lot.forget()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
-
-
-FOREVER = 1 << 40
-"""Seconds: the end of who has none."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from pbal.api import DURATION, Exchange
 
 from . import cors
-from .delivery import BAD_POSITION, REMOVED, SUPERSEDED, Delivery
+from .delivery import BAD_POSITION, REMOVED, SUPERSEDED, TIME_IS_OVER, Delivery
 from .formats import Rendered, render, text
 from .hub import NO_STORE, Hub
 from .lot import Reader
@@ -95,4 +95,6 @@ def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[by
         exchange.respond(*answer(settings, rendered, reader.origin, position, ()))
         return
     # Earlier by up to a tenth, each its own time, so that clients do not come back in step.
-    hub.admit(exchange, reader, max(seconds * (1 - random.random() / 10), 0.001))
+    hub.admit(exchange, reader, max(seconds * (1 - random.random() / 10), hub.store.first_look))
+    if not seconds and not hub.store.first_look:
+        hub.finish(reader, TIME_IS_OVER)

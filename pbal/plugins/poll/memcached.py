@@ -77,6 +77,13 @@ class Item(NamedTuple):
     left: int
 
 
+class Facts(NamedTuple):
+    """Of a key: which value it holds, and the seconds left."""
+
+    cas: bytes
+    left: int
+
+
 class Fate(Enum):
     """What became of an item that was to be deleted or replaced."""
 
@@ -84,11 +91,13 @@ class Fate(Enum):
     CHANGED = "changed"
     GONE = "gone"
     UNSURE = "unsure"
+    REFUSED = "refused"
+    """It has no room."""
 
 
 _FATES = {
     b"HD": Fate.DONE, b"EX": Fate.CHANGED, b"NF": Fate.GONE,
-    b"STORED": Fate.DONE, b"EXISTS": Fate.CHANGED, b"NOT_FOUND": Fate.GONE,
+    b"STORED": Fate.DONE, b"EXISTS": Fate.CHANGED, b"NOT_FOUND": Fate.GONE, b"NOT_STORED": Fate.CHANGED,
 }  # fmt: skip
 
 
@@ -495,6 +504,41 @@ class Server:
                 _, _, cas, left = line.split(b" ")
                 items[key] = Item(value, cas[1:], int(left[1:]))
         return items
+
+    async def facts(self, keys: Sequence[bytes]) -> dict[bytes, Facts]:
+        """Of those keys that exist. Nothing comes back for the others."""
+        batch = await self._call(b"mg %b c t k q\r\nmn\r\n" % b" c t k q\r\nmg ".join(keys), 0, b"MN")
+        found: dict[bytes, Facts] = {}
+        for line in batch.lines:
+            _, cas, left, key = line.split(b" ")
+            found[key[1:]] = Facts(cas[1:], int(left[1:]))
+        return found
+
+    async def store_many(self, values: Sequence[tuple[bytes, bytes, bytes | None]], ttl: int) -> list[Fate]:
+        """Store (key, value, cas) in place of what was read with its cas; with None where nothing is. In their order.
+
+        CHANGED: somebody else stored there. Raises: StoreError if nothing was sent.
+        """
+        commands = [
+            b"add %b 0 %d %d\r\n%b\r\n" % (key, ttl, len(value), value)
+            if cas is None
+            else b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, ttl, len(value), cas, value)
+            for key, value, cas in values
+        ]
+        batch = await self._run(b"".join(commands), len(values))
+        if not batch.sent:
+            raise StoreError(f"memcached {self.name}: {batch.error}")
+        fates = [_FATES.get(line) or self._unstored(line) for line in batch.lines]
+        if Fate.DONE in fates:
+            self.full = False
+        return fates + [Fate.UNSURE] * (len(values) - len(fates))
+
+    def _unstored(self, line: bytes) -> Fate:
+        return Fate.REFUSED if isinstance(self._refused(line), Full) else Fate.UNSURE
+
+    async def touch_many(self, keys: Sequence[bytes], ttl: int) -> None:
+        """Let keys live for `ttl` from now on; what is not there is passed over."""
+        await self._call(b"".join([b"mg %b T%d q\r\n" % (key, ttl) for key in keys]) + b"mn\r\n", 0, b"MN")
 
     async def delete_many(self, tokens: Sequence[tuple[bytes, bytes]]) -> list[Fate]:
         """Delete what was read, in the order of `tokens` (key, cas). Where the answer did not come: Fate.UNSURE.

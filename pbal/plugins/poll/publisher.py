@@ -24,6 +24,7 @@ from .delivery import REMOVED
 from .formats import is_xml, text
 from .framing import refused, split, wrap
 from .hub import NO_STORE, Hub
+from .kept import BEGINS_ALIKE
 from .names import BadName, key_for, query_values
 from .positions import BadPosition, read_token, token
 from .store import Seen, StoreError, TooLarge
@@ -125,6 +126,8 @@ def check(hub: Hub, message: bytes) -> bytes:
     settings = hub.settings
     if not message:
         raise Refused("A message needs at least one byte.")
+    if message.startswith(BEGINS_ALIKE):
+        raise Refused("A message does not begin with NUL, 1 and a space: a queue's header does.")
     why = refused(message, settings.framing)
     if why:
         raise Refused(why)

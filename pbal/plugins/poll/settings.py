@@ -1,5 +1,6 @@
 """The tunables and counters of poll, and what a service's values mean together."""
 
+import math
 import re
 import stat
 from dataclasses import dataclass
@@ -211,6 +212,7 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("poll_superseded", "Polls that were told that a newer one came for their queue."),
     Counter("poll_slowed", "Polls that waited because they would have superseded one younger than a second."),
     Counter("poll_gaps", "Times a reader was told that it missed messages of a queue."),
+    Counter("poll_unmarked", "Times a kept queue could not be given positions because memcached was full."),
     Counter("poll_lost_answers", "Answers with messages that did not reach their client. The messages went back in front of their queue."),
     Counter("poll_refused", "Polls answered 409 because an older one is parked for their queue."),
     Counter("poll_full", "Polls answered 503 because of poll_max_parked."),
@@ -272,6 +274,11 @@ class Settings:
         self.format: str = values["poll_format"]
         self.framing: str = values["poll_framing"]
         self.ttl: float = values["poll_ttl"]
+        self.store_ttl = int(self.ttl)
+        """Seconds that memcached is told. Where messages grow old one by one, the queue lives longer than each, and than it takes to
+        look again; at most 30 days, beyond which memcached takes it for a date."""
+        if self.keep != "taken":
+            self.store_ttl = min(math.ceil(self.ttl + max(self.ttl / 4, 2 * self.interval)) + 1, 30 * 24 * 3600)
         self.max_queue: int = values["poll_max_queue"]
         self.memory_limit: int = values["poll_memory_limit"]
         self.max_parked: int = values["poll_max_parked"]
