@@ -143,7 +143,7 @@ class Batch:
     __slots__ = ("data", "deadline", "end", "error", "future", "left", "lines", "sent", "values")
 
     def __init__(self, data: bytes, answers: int, end: bytes, future: "asyncio.Future[None]") -> None:
-        """`answers`: how many lines answer it; 0 where the line `end` follows the last one."""
+        """`answers`: how many lines answer it; 0, which they never reach, where the line `end` follows the last one."""
         self.data = data
         self.left = answers
         self.end = end
@@ -156,12 +156,10 @@ class Batch:
 
     def take(self, line: bytes, value: bytes) -> bool:
         """One answer; True if it was the last."""
-        if self.end and line == self.end:
+        if line == self.end:
             return True
         self.lines.append(line)
         self.values.append(value)
-        if self.end:
-            return False
         self.left -= 1
         return not self.left
 
@@ -266,36 +264,38 @@ class _Connection(asyncio.Protocol):
     def _parse(self, data: bytes) -> int:
         """Give whole answers to their batches; where the first unfinished one begins."""
         place, self._need = 0, 0
+        flying = self._flying
         while self._state is not _State.CLOSED:
-            end = data.find(b"\n", place)
+            end = data.find(b"\r\n", place)
             if end < 0:
                 if len(data) - place > LONGEST_LINE:
                     self.close("it sends a line without an end")
                 break
-            line, value, after = data[place:end].rstrip(b"\r"), b"", end + 1
+            line, value, after = data[place:end], b"", end + 2
             if line.startswith(b"VA "):
                 size = line[3:].partition(b" ")[0]
                 if not size.isdigit() or len(size) > 10:
                     self.close(f"it answers {line[:100]!r}")
                     break
-                after += int(size) + 2
+                begin, after = after, after + int(size) + 2
                 if len(data) < after:
                     self._need = after - place
                     break
-                value = data[end + 1 : after - 2]
+                value = data[begin : after - 2]
             place = after
-            self._answer(line, value)
+            if self._state is _State.GREETING or not flying or line.startswith((b"CLIENT_ERROR", b"ERROR")):
+                self._unusual(line)
+            elif flying[0].take(line, value):
+                flying.popleft().over()
         return place
 
-    def _answer(self, line: bytes, value: bytes) -> None:
+    def _unusual(self, line: bytes) -> None:
         if not self._flying:
             self.close(f"it answers what nobody asked: {line[:100]!r}")
         elif self._state is _State.GREETING:
             self._greet(line)
-        elif line.startswith((b"CLIENT_ERROR", b"ERROR")):  # what follows may belong to anything
+        else:  # what follows may belong to anything
             self.close(meaning(line))
-        elif self._flying[0].take(line, value):
-            self._flying.popleft().over()
 
     def _greet(self, line: bytes) -> None:
         """A line of the greeting's answer: [STORED] VERSION, MN, settings, END. Who does not tell version or settings need not."""
