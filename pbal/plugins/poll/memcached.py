@@ -19,9 +19,9 @@ its own by their number, or by the line that ends them (MN, END). One future a b
     any        -> CLOSED        lost, refused, or a batch is older than poll_store_timeout. Nothing is ever cancelled: every
                                 batch in flight fails, and says whether it was sent (it may have been carried out).
 
-A server is up, or down since some time and tried again after a pause that doubles up to LONGEST_PAUSE. A call to a server that
-is down fails at once. Whatever it says that is not an answer is counted, kept for `show store` and handed to `report`, who
-logs it with a limit. A connection that ends while nothing is in flight (memcached's idle_timeout) is no fault.
+A server is up, or down since some time and tried again, by one call, after a pause that doubles up to LONGEST_PAUSE. Any other
+call to a server that is down fails at once. Whatever it says that is not an answer is counted, kept for `show store` and handed
+to `report`, who logs it with a limit. A connection that ends while nothing is in flight (memcached's idle_timeout) is no fault.
 
 Keys are taken as they are: names.key_for has judged each when its poll came.
 """
@@ -287,6 +287,8 @@ class _Connection(asyncio.Protocol):
                 self._unusual(line)
             elif flying[0].take(line, value):
                 flying.popleft().over()
+                if not self._server.up:
+                    self._server.answered()
         return place
 
     def _unusual(self, line: bytes) -> None:
@@ -386,8 +388,8 @@ class Server:
 
     @property
     def may_be_tried(self) -> bool:
-        """Whether a call is worth making now."""
-        return self.up or self._now() >= self._try_at
+        """Whether a call is worth making now. To a server that is down, one call at a time finds out."""
+        return self.up or (self._connection is None and self._now() >= self._try_at)
 
     @property
     def state(self) -> str:
@@ -404,6 +406,11 @@ class Server:
         """A connection is ready."""
         self.item_limit = item_limit
         self.on_greeted()
+
+    def answered(self) -> None:
+        """It was down, and has answered a call."""
+        self.up, self.since, self._pause = True, self._now(), FIRST_PAUSE
+        self._report(f"memcached {self.name} back", f"memcached {self.name} is back", False)
 
     def lost(self, connection: _Connection, reason: str, idle: bool) -> None:
         """A connection ended."""
@@ -444,8 +451,6 @@ class Server:
         """Send a batch and wait for its answers, or for its failure, which is in it. Raises: StoreError if it cannot be tried."""
         if not self.may_be_tried:
             raise StoreError(f"memcached {self.name} is down: {self.last_error}")
-        if not self.up:
-            self._try_at = self._now() + self._pause  # one call at a time finds out
         connection = self._connection
         if connection is None:
             connection = self._connection = _Connection(self, self._secret)
@@ -456,9 +461,6 @@ class Server:
         batch = Batch(data, answers, end, asyncio.get_running_loop().create_future())
         connection.send(batch)
         await batch.future
-        if batch.error is None and not self.up:
-            self.up, self.since, self._pause = True, self._now(), FIRST_PAUSE
-            self._report(f"memcached {self.name} back", f"memcached {self.name} is back", False)
         return batch
 
     async def _call(self, data: bytes, answers: int, end: bytes = b"") -> Batch:
@@ -473,8 +475,8 @@ class Server:
 
     def _refused(self, line: bytes) -> StoreError:
         """It lives, and says no."""
-        text = line.decode("latin-1")[:100]
-        self._failed(text, f"memcached {self.name} answers {text}", text)
+        text = line[:100].decode("latin-1").encode("unicode_escape").decode()
+        self._failed(text[:40], f"memcached {self.name} answers {text}", text)
         if b"out of memory storing" in line:
             self.full = True
             return Full(f"memcached {self.name} is full and stores nothing ({text})")

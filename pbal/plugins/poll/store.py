@@ -119,7 +119,7 @@ class Memcached:
         self.servers = [Server(place, now, timeout, report, secret) for place in places]
         self._by_name = {ring_name(server.endpoint): server for server in self.servers}
         self._ring = HashRing(nodes=list(self._by_name), hash_fn="ketama") if len(self.servers) > 1 else None
-        self.server_of: Callable[[bytes], Server] = lru_cache(PLACES_KEPT)(self._find)
+        self.server_of: Callable[[bytes], Server] = self._find if self._ring is None else lru_cache(PLACES_KEPT)(self._find)
         """The server that holds a key. The ring takes 3 us, and a sweep asks for every queue."""
 
     def _find(self, key: bytes) -> Server:
