@@ -171,7 +171,9 @@ TYPES = {
     "text": "Text to the end of the line.",
     "pool": "The name of a pool.",
     "service": "The name of a service.",
-    "store": "`memory`, or `memcached HOST:PORT ...`. The default port is 11211.",
+    "store": "`memory`, or `memcached HOST:PORT ...`. The default port is 11211. `unix:PATH` is a memcached on a unix socket; a"
+    " relative path starts from the folder of the configuration file.",
+    "path or off": "A path, or `off`. A relative path starts from the folder of the configuration file.",
     "sources": "Sources of queue names, separated by spaces; see QUEUE NAMES in `pbal-poll(7)`.",
     "regex or off": "A regular expression, or `off`.",
     "origins or off": "Origins such as `https://chat.example`, separated by spaces; `*` for all; or `off`.",

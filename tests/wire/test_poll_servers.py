@@ -286,6 +286,21 @@ async def test_a_memcached_on_a_unix_socket(lab: Lab) -> None:
     assert f"memcached unix:{lab.folder}/memcached.sock" in await pbal.say("dumpconfig")
 
 
+@lab
+async def test_a_store_that_is_none_is_refused_with_the_reason(lab: Lab) -> None:
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address))
+    for value, reason in (
+        ("memcached", "unix:PATH"),
+        ("memcached unix:", "path of a socket"),
+        ("memcached unix:/" + "x" * 107, "107 bytes"),
+        ("memcached unix:/a unix:/a", "named twice"),
+    ):
+        answer = await pbal.say(f"SET chat.poll_store = {value}")
+        assert answer.startswith("ERROR: ") and reason in answer, answer
+    assert (await state(pbal))["store"] == cache.address
+
+
 def test_a_unix_socket_in_the_ring_of_libmemcached() -> None:
     assert ring_name(SocketPath("/run/m.sock")) == "/run/m.sock:0"
 

@@ -63,6 +63,7 @@ class Courier:
         self._look_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._last_parked = now()
+        self._compared: set[tuple[str, int, int]] = set()
         self.sweeps = 0
 
     def _lane(self, server: Server, secret: bytes | None) -> Lane:
@@ -254,9 +255,11 @@ class Courier:
         self._say(kind, "%s", text)
 
     def _compare_sizes(self, server: Server) -> None:
-        """Once a server and value: a queue may not become as long as poll_max_queue says."""
+        """A queue may not become as long as poll_max_queue says: say so, once for each pair of sizes."""
         most, limit = self.settings.max_queue, server.item_limit
-        if limit and most > limit:
+        sizes = (server.name, most, limit)
+        if limit and most > limit and sizes not in self._compared:
+            self._compared.add(sizes)
             said = f"poll_max_queue is {most} bytes, and memcached {server.name} takes {limit}: queues are cut to that"
             self._say(said, "%s", said)
 
