@@ -26,6 +26,7 @@ from pbal import __version__, testing
 from pbal.commands.interpreter import Interpreter
 from pbal.http1.events import Head, RequestHead, ResponseHead
 from pbal.lang.parser import Language, bundled_fragments, core_grammar
+from pbal.model import asking
 from pbal.model.exchange import Exchange, Waiting
 from pbal.model.hooks import HOOKS
 from pbal.model.plugin import Plugin
@@ -317,7 +318,11 @@ def pages() -> dict[str, str]:
         "request": _members((Head, _HEAD), (RequestHead, _REQUEST)),
         "response": _members((ResponseHead, ("status", "reason"))),
         "waiting": _members((Waiting, ("peer_name", "answer", "repark", "kick"))),
-        "service": _members((Service, ("name", "plugin", "trust")), (World, ("service", "pool", "log_limited", "instances"))),
+        "service": _members(
+            (Service, ("name", "plugin", "trust", "ask")),
+            (asking, ("NodeAnswer", "NoAnswer")),
+            (World, ("service", "pool", "log_limited", "instances")),
+        ),
         "declarations": _members((tunables_module, ("Tunable",)), (Tunable, ("parse",)), (counters_module, ("Counter", "Histogram"))),
         "testing": _members((testing, ("running", "Answer")), (testing.Running, ())),
     }
