@@ -175,6 +175,8 @@ TYPES = {
     "store": "`memory`, or `memcached HOST:PORT ...`. The default port is 11211.",
     "sources": "Sources of queue names, separated by spaces; see QUEUE NAMES in `pbal-poll(7)`.",
     "regex or off": "A regular expression, or `off`.",
+    "auth": "`off`, `jwt KEYFILE` or `request /URI`. A relative path starts from the folder of the configuration file.",
+    "token sources": "Places of a credential, `header:NAME`, `query:NAME` or `cookie:NAME`, separated by spaces.",
     "origins or off": "Origins such as `https://chat.example`, separated by spaces; `*` for all; or `off`.",
 }
 """What is written for a value, by the name of its type. Types that are a choice of words explain themselves."""

@@ -58,13 +58,13 @@ class Source:
             if value is not None:
                 yield unquote_to_bytes(value)
         elif self.kind == "query":
-            yield from _query(request.query, wanted)
+            yield from query_values(request.query, wanted)
         elif self.kind == "header":
             value = request.fields.get(wanted.lower())
             if value:
                 yield from (part.strip(b" \t") for part in value.split(b",") if part.strip(b" \t"))
         elif self.kind == "cookie":
-            yield from _cookie(request.fields.get(b"cookie", b""), wanted)
+            yield from cookie_values(request.fields.get(b"cookie", b""), wanted)
         elif self.kind == "xml":
             root = read("xml")
             if isinstance(root, Element):
@@ -73,7 +73,7 @@ class Source:
             yield from _from_json(read("json"), self.argument)
 
 
-def _query(query: bytes, wanted: bytes) -> Iterator[bytes]:
+def query_values(query: bytes, wanted: bytes) -> Iterator[bytes]:
     """Values of a form-coded query, as octets. urllib's parse_qsl raises on any that is not ASCII once decoded."""
     for part in query.split(b"&"):
         name, _, value = part.replace(b"+", b" ").partition(b"=")
@@ -81,7 +81,7 @@ def _query(query: bytes, wanted: bytes) -> Iterator[bytes]:
             yield unquote_to_bytes(value)
 
 
-def _cookie(header: bytes, wanted: bytes) -> Iterator[bytes]:
+def cookie_values(header: bytes, wanted: bytes) -> Iterator[bytes]:
     for part in header.split(b";"):
         name, _, value = part.strip(b" \t").partition(b"=")
         if name == wanted and value:

@@ -27,10 +27,12 @@ from urllib.parse import unquote_to_bytes
 
 from pbal.api import Exchange, Histogram, Plugin, Service, Verdict, World, hook, resident_bytes, spawn
 
-from . import commands, cors
+from . import auth, commands, cors
+from .auth import Action, Decision, Gate, Refusal
 from .courier import Courier, Doubt
 from .formats import render
 from .framing import trim, wrap
+from .limits import Limits
 from .lot import QUARTER, Lot, Parked
 from .memory import MemoryStore
 from .names import BadName, key_for, queues_of
@@ -65,6 +67,8 @@ class Poll(Plugin):
         self.courier: Courier | None = None
         self.store_to_answer = Histogram()
         self.settings: Settings
+        self.gate: Gate | None = None
+        self.limits = Limits(self.lot, world.clock.now, self._forgotten)
         self._stored_at: dict[bytes, float] = {}
         self._tick_timer: asyncio.TimerHandle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
@@ -77,11 +81,13 @@ class Poll(Plugin):
 
     def check(self) -> None:
         """See Plugin."""
-        Settings(self.service)
+        auth.check(Settings(self.service), self.service)
 
     def open(self) -> None:
         """See Plugin."""
         self.settings = Settings(self.service)
+        self.gate = auth.gate_of(self.settings, self.service, self.world)
+        self._set_limits()
         self._open = True
         self.resident_at_open = self.resident_at_open or resident_bytes()
         self._open_store()
@@ -111,7 +117,11 @@ class Poll(Plugin):
         """See Plugin."""
         if not tunable.startswith("poll_"):
             return
-        before, self.settings = self.settings, Settings(self.service)
+        settings = Settings(self.service)
+        if tunable == "poll_key_prefix" or tunable.startswith("poll_auth"):
+            self.gate = auth.gate_of(settings, self.service, self.world)
+        before, self.settings = self.settings, settings
+        self._set_limits()
         if self.settings.prefix != before.prefix:
             self._rename(len(before.prefix))
         if self.settings.store != before.store or self.settings.prefix != before.prefix:
@@ -120,6 +130,14 @@ class Poll(Plugin):
             self.courier.changed(self.settings)
         elif self.memory is not None:
             self.memory.ttl = self.settings.ttl
+
+    def _set_limits(self) -> None:
+        settings = self.settings
+        self.limits.set(settings.park_rate, settings.park_burst, settings.max_by_address, settings.max_by_queue)
+
+    def _forgotten(self) -> None:
+        self.counts["poll_limits_forgotten"] += 1
+        self.world.log_limited("poll_limits", "poll_park_rate: more addresses than pbal can watch; one that was busy was forgotten")
 
     def _rename(self, skip: int) -> None:
         """Another key prefix: parked polls get the empty answer and come back, a memory store's queues are renamed."""
@@ -301,9 +319,45 @@ class Poll(Plugin):
     # -- polls ---------------------------------------------------------------------------------------------------
 
     def _poll(self, exchange: Exchange, match: re.Match[bytes]) -> None:
-        """Answer a poll, or park it. Raises: BadName."""
-        settings, lot = self.settings, self.lot
+        """Find out what a poll waits for, and whether it may. Raises: BadName."""
+        settings = self.settings
         keys = queues_of(settings.sources, exchange, match, settings.prefix)
+        if self.gate is None:
+            self._may_poll(exchange, keys)
+        else:
+            names = tuple(key[len(settings.prefix) :] for key in keys)
+            self.gate.judge(exchange, Action.POLL, names, partial(self._poll_judged, exchange))
+
+    def _poll_judged(self, exchange: Exchange, decision: Decision) -> None:
+        """poll_auth has decided of a poll, perhaps after a reload."""
+        serving = self._now_serving()
+        decision = serving._if_open(decision)
+        if isinstance(decision, Refusal):
+            serving._turn_away(exchange, decision)
+            return
+        try:
+            keys = tuple(key_for(name, serving.settings.prefix) for name in decision.names)
+        except BadName as error:  # the application named the queues, and the prefix was changed meanwhile
+            serving._refuse(exchange, 400, str(error))
+            return
+        serving._may_poll(exchange, keys, decision.grant.expires)
+
+    def _if_open(self, decision: Decision) -> Decision:
+        """The plugin may have been taken from its service while the application was asked."""
+        return decision if self._open else Refusal(503, "Polls are not answered here any more.", ((b"Retry-After", b"1"),))
+
+    def _turn_away(self, exchange: Exchange, refusal: Refusal) -> None:
+        """Answer with what auth.py or limits.py say."""
+        if refusal.status in (401, 403):
+            self.counts["poll_auth_refused"] += 1
+        elif refusal.status == 429:
+            self.counts["poll_limited"] += 1
+            self.world.log_limited("poll_limited", "service %s: a poll was answered 429: %s", self.service.name, refusal.why)
+        self._refuse(exchange, refusal.status, refusal.why, *refusal.fields)
+
+    def _may_poll(self, exchange: Exchange, keys: tuple[bytes, ...], expires: float | None = None) -> None:
+        """Answer a poll, or park it."""
+        settings, lot = self.settings, self.lot
         origin = cors.origin_of(exchange, settings.origins)
         if self.memory is not None:
             held = [(key, value) for key in keys if (value := self.memory.take(key))]
@@ -315,6 +369,10 @@ class Poll(Plugin):
         if settings.duplicate == "oldest" and any(lot.has(key) for key in keys):
             self.counts["poll_refused"] += 1
             self._refuse(exchange, 409, "A poll for this queue is parked already.")
+            return
+        too_many = self.limits.refusal(exchange.client_address, keys)
+        if too_many is not None:
+            self._turn_away(exchange, too_many)
             return
         if settings.duplicate == "newest":
             for key in keys:
@@ -329,16 +387,19 @@ class Poll(Plugin):
             self._send(exchange, origin, [])
             self.counts["poll_empty"] += 1
             return
-        self._park(exchange, keys, origin)
+        self._park(exchange, keys, origin, expires)
 
-    def _park(self, exchange: Exchange, keys: tuple[bytes, ...], origin: bytes | None) -> None:
+    def _park(self, exchange: Exchange, keys: tuple[bytes, ...], origin: bytes | None, expires: float | None = None) -> None:
         world = self.world
         # Earlier by up to a tenth, each its own time, so that clients do not come back in step.
         ends = world.clock.now() + self.settings.timeout * (1 - random.random() / 10)
+        if expires is not None:  # nobody waits longer than the credential is good for
+            ends = min(ends, world.clock.now() + expires - world.clock.epoch())
         poll = self.lot.park(None, keys, ends, world.second, origin)
         if exchange.client_address != exchange.stream.peer:
             poll.address = exchange.client_address
         poll.client = exchange.park(poll)
+        self.limits.entered(poll)
         self.counts["poll_parked"] += 1
         self.counts["poll_parked_ever"] += 1
         if self._tick_timer is None:
@@ -350,12 +411,14 @@ class Poll(Plugin):
     def _out(self, poll: Parked) -> bool:
         """Take a poll out of the lot; False if it is out already."""
         if self.lot.remove(poll):
+            self.limits.left(poll)
             self.counts["poll_parked"] -= 1
             return True
         return False
 
     def _gone(self, poll: Parked) -> None:
         """The client of a parked poll left. The lot has taken it out."""
+        self.limits.left(poll)
         self.counts["poll_parked"] -= 1
         self.counts["poll_gone"] += 1
 
@@ -523,10 +586,26 @@ class Poll(Plugin):
     # -- publishing ----------------------------------------------------------------------------------------------
 
     def _publish(self, exchange: Exchange, match: re.Match[bytes]) -> None:
-        """Store a message and wake its poll. Raises: BadName."""
+        """Find out which queue a message is for, and whether it may go there. Raises: BadName."""
         settings = self.settings
-        group = match.groupdict().get(settings.publish_group)
-        key = key_for(unquote_to_bytes(group or b""), settings.prefix)
+        name = unquote_to_bytes(match.groupdict().get(settings.publish_group) or b"")
+        key = key_for(name, settings.prefix)
+        if self.gate is None:
+            self._may_publish(exchange, key)
+        else:
+            self.gate.judge(exchange, Action.PUBLISH, (name,), partial(self._publish_judged, exchange))
+
+    def _publish_judged(self, exchange: Exchange, decision: Decision) -> None:
+        """poll_auth has decided of a publish, perhaps after a reload."""
+        serving = self._now_serving()
+        decision = serving._if_open(decision)
+        if isinstance(decision, Refusal):
+            serving._turn_away(exchange, decision)
+        else:
+            serving._may_publish(exchange, serving.settings.prefix + decision.names[0])
+
+    def _may_publish(self, exchange: Exchange, key: bytes) -> None:
+        """Store a message and wake its poll."""
         message = exchange.read_body()
         if not message:
             self._refuse(exchange, 400, "A message needs at least one byte.")

@@ -26,6 +26,7 @@ from pbal.api import (
 
 from .formats import FORMATS
 from .framing import FRAMINGS
+from .grants import AUTH, TOKEN_SOURCES, AuthChoice
 from .names import Source
 
 ROLES = frozenset({"reverse_proxy", "web_server"})
@@ -110,6 +111,24 @@ TUNABLES: tuple[Tunable, ...] = (
     _tunable("poll_store_timeout", DURATION, "2s", "Longest time for a call to the store; a call that takes longer has failed.",
              unit="seconds", minimum="10ms"),
     _tunable("poll_allow_origin", ORIGINS, "off", "CORS: origins whose pages may poll, or * for all."),
+    _tunable("poll_auth", AUTH, "off", "Who says whether a client may poll and publish; see AUTHORIZATION in pbal-poll(7). off: nobody."
+             " jwt KEYFILE: a JSON Web Token. request URI: the application, which pbal asks with a GET."),
+    _tunable("poll_auth_token", TOKEN_SOURCES, "header:Authorization query:token", "Where the credential is: header:NAME query:NAME"
+             " cookie:NAME. pbal uses the first that a request has. From Authorization it takes a Bearer token."),
+    _tunable("poll_auth_audience", TEXT, None, "With jwt: the name by which tokens mean this service. Set, a token needs it in `aud`; not"
+             " set, a token with an `aud` is refused."),
+    _tunable("poll_auth_timeout", DURATION, "5s", "With request: longest time for the application's answer; then pbal answers 503.",
+             unit="seconds", minimum="10ms"),
+    _tunable("poll_auth_ttl", DURATION, "10s", "With request: how long pbal remembers what the application said of a credential. 0: it asks"
+             " every time.", unit="seconds", maximum="1h"),
+    _tunable("poll_park_rate", INT, "0", "Most polls parked in a second for one client address (of IPv6, one /64), on average. One more is"
+             " answered 429. 0: no limit.", unit="polls", maximum="1000000"),
+    _tunable("poll_park_burst", INT, "20", "How many polls of one address poll_park_rate lets pass at once.", unit="polls", minimum="1",
+             maximum="1000000"),
+    _tunable("poll_max_by_address", INT, "0", "Most polls parked at a time for one client address (of IPv6, one /64). One more is"
+             " answered 429. 0: no limit.", unit="polls"),
+    _tunable("poll_max_by_queue", INT, "0", "Most polls parked at a time for one queue. One more is answered 429. 0: no limit.",
+             unit="polls"),
 )  # fmt: skip
 
 COUNTERS: tuple[Counter, ...] = (
@@ -135,6 +154,12 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("poll_watch_lines", "Lines of watch streams about queues of pbal."),
     Counter("poll_watch_skipped", "Times a watch stream said that it skipped lines."),
     Counter("poll_store_errors", "Store calls that failed."),
+    Counter("poll_auth_refused", "Polls and publishes answered 401 or 403 because of poll_auth."),
+    Counter("poll_auth_requests", "Sub-requests of poll_auth."),
+    Counter("poll_auth_failed", "Sub-requests of poll_auth that decided nothing. Who waited for them was answered 503."),
+    Counter("poll_auth_key_errors", "Times the key file of poll_auth was written and could not be used. The keys in use stayed."),
+    Counter("poll_limited", "Polls answered 429 because of a limit by address or by queue."),
+    Counter("poll_limits_forgotten", "Addresses whose rate pbal forgot because it watches too many at a time."),
 )
 
 
@@ -176,4 +201,13 @@ class Settings:
         self.max_parked: int = values["poll_max_parked"]
         self.publish_from = Networks(values["poll_publish_from"])
         self.store_timeout: float = values["poll_store_timeout"]
+        self.auth: AuthChoice = values["poll_auth"]
+        self.auth_tokens: tuple[Source, ...] = values["poll_auth_token"]
+        self.auth_audience: str | None = values["poll_auth_audience"]
+        self.auth_timeout: float = values["poll_auth_timeout"]
+        self.auth_ttl: float = values["poll_auth_ttl"]
+        self.park_rate: int = values["poll_park_rate"]
+        self.park_burst: int = values["poll_park_burst"]
+        self.max_by_address: int = values["poll_max_by_address"]
+        self.max_by_queue: int = values["poll_max_by_queue"]
         self.origins = frozenset(origin.encode() for origin in values["poll_allow_origin"])
