@@ -5,7 +5,7 @@ that the service does not trust, all clients have one address, and these limits 
 
 **Rate.** A token bucket for each address, kept as one number (GCRA, as ATM switches did it): the moment at which its bucket is full
 again. A poll moves it on by 1/rate; one that would move it further than `burst` polls into the future is refused. A bucket whose
-moment has come is full, and so is one that is not there, so those are dropped: each park looks at the two that were touched
+moment has come is full, and so is one that is not there, so those are dropped: each park looks at the few that were touched
 longest ago. No timer, no task. With MOST_WATCHED addresses at a time, the one touched longest ago is forgotten, and counted.
 
 **At once.** By queue the lot knows. By address a number is kept for each that has somebody parked, and only while the limit is set;
@@ -21,6 +21,8 @@ from .lot import Lot, Parked
 
 MOST_WATCHED = 50_000
 """Addresses whose rate is watched; 8 MB."""
+LOOKS = 4
+"""Buckets that a park looks at to drop those that are full: more than it can add."""
 
 
 def holder(address: bytes) -> bytes:
@@ -66,7 +68,7 @@ class Buckets:
 
     def _tidy(self, now: float) -> None:
         full_at = self._full_at
-        for _ in range(2):
+        for _ in range(LOOKS):
             oldest = next(iter(full_at))
             if full_at[oldest] > now:
                 break
