@@ -108,7 +108,7 @@ class Limits:
                 self.entered(poll)
 
     def refusal(self, address: bytes, keys: Iterable[bytes]) -> Refusal | None:
-        """Whether one more poll of an address for these queues is too many. Asking costs the address one of its rate."""
+        """Whether one more poll of an address is too many; `keys` are the queues that it joins others on. Costs one of its rate."""
         if self.buckets.rate:
             wait = self.buckets.take(holder(address))
             if wait:

@@ -370,7 +370,8 @@ class Poll(Plugin):
             self.counts["poll_refused"] += 1
             self._refuse(exchange, 409, "A poll for this queue is parked already.")
             return
-        too_many = self.limits.refusal(exchange.client_address, keys)
+        joined = () if settings.duplicate == "newest" else keys  # else it takes the place of another
+        too_many = self.limits.refusal(exchange.client_address, joined)
         if too_many is not None:
             self._turn_away(exchange, too_many)
             return
