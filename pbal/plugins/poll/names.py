@@ -82,6 +82,7 @@ def query_values(query: bytes, wanted: bytes) -> Iterator[bytes]:
 
 
 def cookie_values(header: bytes, wanted: bytes) -> Iterator[bytes]:
+    """Values of one cookie in a Cookie field, as octets."""
     for part in header.split(b";"):
         name, _, value = part.strip(b" \t").partition(b"=")
         if name == wanted and value:
