@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from urllib.parse import quote
 
 import jwt
 import pytest
@@ -130,6 +131,31 @@ async def test_without_a_credential_and_with_a_bad_one(lab: Lab) -> None:
     preflight = await poll(pbal, "me", "Origin: https://page.test", "Access-Control-Request-Headers: authorization", method="OPTIONS")
     assert preflight.status == 204, "a preflight has no credential"
     assert preflight.fields["access-control-allow-headers"] == "authorization"
+
+
+@lab
+async def test_what_strangers_send_opens_nothing_and_breaks_nothing(lab: Lab) -> None:
+    pbal = await with_tokens(lab)
+    pbal.plugin("chat").publish_to_memory(b"poll:me", b"secret")
+    header, claims, signature = token().split(".")
+    odd = ["", ".", "..", "...", "a.b.c", f"{header}.{claims}", f"{header}.{claims}.", f"{header}..{signature}", f".{claims}.{signature}"]
+    odd += [
+        f"{header}.{claims}.{signature}.{signature}",
+        f"{header}.{claims}.{signature[:-2]}",
+        f"{claims}.{header}.{signature}",
+        "x" * 7000,
+    ]
+    odd += ["%00%ff.%80.%0d%0a", "\xe9\xff.\x80.\xa0", "a\tb", "Bearer", "," * 50]
+    reader, writer = await pbal.connect("chat")
+    for made in odd:
+        for request in (
+            get("/poll/me", bearer(made)),
+            get("/poll/me", f"Authorization: {made}"),
+            get("/poll/me?token=" + quote(made, safe="%")),
+        ):
+            writer.write(request.decode().encode("latin-1"))
+            assert (await read_response(reader)).status == 401, made
+    assert pbal.counts["plugin_errors"] == 0 and pbal.plugin("chat").memory.peek(b"poll:me") == b"secret\n"
 
 
 @lab
