@@ -42,6 +42,9 @@ SHORTEST_SECRET = 32
 LATEST = 1e12
 """Seconds since the epoch. What is later was said in milliseconds."""
 
+_JWS = jwt.PyJWS()
+"""It keeps nothing of what it verifies, and making one makes all its algorithms."""
+
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | bytes
 Claims = dict[str, object]
 
@@ -74,7 +77,7 @@ class Key:
                 raise BadKey(f"a secret of {len(key)} bytes; {SHORTEST_SECRET} is the least")
             self.algorithm = "HS256"
             try:
-                jwt.PyJWS().get_algorithm_by_name(self.algorithm).prepare_key(key)
+                _JWS.get_algorithm_by_name(self.algorithm).prepare_key(key)
             except jwt.InvalidKeyError as error:
                 raise BadKey(str(error)) from None
         else:
@@ -98,7 +101,7 @@ class Keys:
         """What a token carries, once its signature was found to be good. Raises: BadToken."""
         try:
             key = self._only or self._named(token)
-            held = jwt.PyJWS().decode_complete(token, key.key, algorithms=[key.algorithm])
+            held = _JWS.decode_complete(token, key.key, algorithms=[key.algorithm])
         except jwt.InvalidAlgorithmError:
             raise BadToken("it is signed in another way than the key is for") from None
         except jwt.InvalidSignatureError:
