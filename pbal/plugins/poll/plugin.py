@@ -28,7 +28,7 @@ from urllib.parse import unquote_to_bytes
 from pbal.api import Exchange, Histogram, Plugin, Service, Verdict, World, hook, resident_bytes, spawn
 
 from . import auth, commands, cors
-from .auth import Action, Decision, Gate, Refusal
+from .auth import Action, Admitted, Decision, Gate, Refusal
 from .courier import Courier, Doubt
 from .formats import render
 from .framing import trim, wrap
@@ -331,20 +331,21 @@ class Poll(Plugin):
     def _poll_judged(self, exchange: Exchange, decision: Decision) -> None:
         """poll_auth has decided of a poll, perhaps after a reload."""
         serving = self._now_serving()
-        decision = serving._if_open(decision)
-        if isinstance(decision, Refusal):
+        if isinstance(decision, Admitted) and (keys := serving._keys_admitted(exchange, decision)):
+            serving._may_poll(exchange, keys, decision.grant.expires)
+        elif isinstance(decision, Refusal):
             serving._turn_away(exchange, decision)
-            return
-        try:
-            keys = tuple(key_for(name, serving.settings.prefix) for name in decision.names)
-        except BadName as error:  # the application named the queues, and the prefix was changed meanwhile
-            serving._refuse(exchange, 400, str(error))
-            return
-        serving._may_poll(exchange, keys, decision.grant.expires)
 
-    def _if_open(self, decision: Decision) -> Decision:
-        """The plugin may have been taken from its service while the application was asked."""
-        return decision if self._open else Refusal(503, "Polls are not answered here any more.", ((b"Retry-After", b"1"),))
+    def _keys_admitted(self, exchange: Exchange, admitted: Admitted) -> tuple[bytes, ...]:
+        """The keys with which a request goes on; none where it was answered: much may have changed while the application was asked."""
+        if not self._open:
+            self._refuse(exchange, 503, "Polls are not answered here any more.", (b"Retry-After", b"1"))
+            return ()
+        try:
+            return tuple(key_for(name, self.settings.prefix) for name in admitted.names)
+        except BadName as error:
+            self._refuse(exchange, 400, str(error))
+            return ()
 
     def _turn_away(self, exchange: Exchange, refusal: Refusal) -> None:
         """Answer with what auth.py or limits.py say."""
@@ -599,11 +600,10 @@ class Poll(Plugin):
     def _publish_judged(self, exchange: Exchange, decision: Decision) -> None:
         """poll_auth has decided of a publish, perhaps after a reload."""
         serving = self._now_serving()
-        decision = serving._if_open(decision)
-        if isinstance(decision, Refusal):
+        if isinstance(decision, Admitted) and (keys := serving._keys_admitted(exchange, decision)):
+            serving._may_publish(exchange, keys[0])
+        elif isinstance(decision, Refusal):
             serving._turn_away(exchange, decision)
-        else:
-            serving._may_publish(exchange, serving.settings.prefix + decision.names[0])
 
     def _may_publish(self, exchange: Exchange, key: bytes) -> None:
         """Store a message and wake its poll."""
