@@ -264,7 +264,7 @@ class Courier:
             self._say(said, "%s", said)
 
     def _secret(self, settings: Settings) -> bytes | None:
-        auth = settings.auth
+        auth = settings.store_auth
         if auth is None:
             return None
         if auth.readable:
@@ -277,7 +277,10 @@ class Courier:
     def changed(self, settings: Settings) -> None:
         """Tunables were set that leave the store as it is."""
         before, self.shared.settings = self.settings, settings
-        secret = self._secret(settings) if settings.auth != before.auth else None if settings.auth is None else settings.auth.secret
+        if settings.store_auth != before.store_auth:
+            secret = self._secret(settings)
+        else:
+            secret = None if settings.store_auth is None else settings.store_auth.secret
         for lane in self.lanes:
             lane.server.authenticate(secret)
             lane.watcher.authenticate(secret)
