@@ -3,6 +3,7 @@
 from pbal.http1.encoder import IllegalField
 from pbal.http1.events import RequestHead, ResponseHead
 from pbal.lang.mistakes import did_you_mean
+from pbal.model.asking import NoAnswer, NodeAnswer
 from pbal.model.clock import Clock, ManualClock
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError, UnknownName
@@ -36,7 +37,7 @@ from pbal.schema.types import (
 __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS",
     "AnswerRefused", "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields", "Histogram",
-    "IllegalField", "ManualClock", "Networks", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Service",
-    "Text", "Tunable", "Type", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",
+    "IllegalField", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked", "Plugin", "Reply", "RequestHead",
+    "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",
     "did_you_mean", "enum", "hook", "resident_bytes", "spawn",
 ]  # fmt: skip

@@ -37,9 +37,11 @@ COMPILED: Final = (
     "pbal.roles.entrance",
     "pbal.roles.http",
     "pbal.roles.collect",
+    "pbal.roles.proxy.errand",
     "pbal.roles.proxy.relay",
     "pbal.roles.proxy.request",
     "pbal.roles.proxy.role",
+    "pbal.roles.proxy.seeker",
     "pbal.roles.selector",
     "pbal.roles.web.role",
 )

@@ -26,6 +26,7 @@ from pbal import __version__, testing
 from pbal.commands.interpreter import Interpreter
 from pbal.http1.events import Head, RequestHead, ResponseHead
 from pbal.lang.parser import Language, bundled_fragments, core_grammar
+from pbal.model import asking
 from pbal.model.exchange import Exchange, Waiting
 from pbal.model.hooks import HOOKS
 from pbal.model.plugin import Plugin
@@ -171,9 +172,13 @@ TYPES = {
     "text": "Text to the end of the line.",
     "pool": "The name of a pool.",
     "service": "The name of a service.",
-    "store": "`memory`, or `memcached HOST:PORT ...`. The default port is 11211.",
+    "store": "`memory`, or `memcached HOST:PORT ...`. The default port is 11211. `unix:PATH` is a memcached on a unix socket; a"
+    " relative path starts from the folder of the configuration file.",
+    "path or off": "A path, or `off`. A relative path starts from the folder of the configuration file.",
     "sources": "Sources of queue names, separated by spaces; see QUEUE NAMES in `pbal-poll(7)`.",
     "regex or off": "A regular expression, or `off`.",
+    "auth": "`off`, `jwt KEYFILE` or `request /URI`. A relative path starts from the folder of the configuration file.",
+    "token sources": "Places of a credential, `header:NAME`, `query:NAME` or `cookie:NAME`, separated by spaces.",
     "origins or off": "Origins such as `https://chat.example`, separated by spaces; `*` for all; or `off`.",
 }
 """What is written for a value, by the name of its type. Types that are a choice of words explain themselves."""
@@ -317,7 +322,11 @@ def pages() -> dict[str, str]:
         "request": _members((Head, _HEAD), (RequestHead, _REQUEST)),
         "response": _members((ResponseHead, ("status", "reason"))),
         "waiting": _members((Waiting, ("peer_name", "answer", "begin", "push", "finish", "upgrade", "unsent", "repark", "kick"))),
-        "service": _members((Service, ("name", "plugin", "trust")), (World, ("service", "pool", "log_limited", "instances"))),
+        "service": _members(
+            (Service, ("name", "plugin", "trust", "ask")),
+            (asking, ("NodeAnswer", "NoAnswer")),
+            (World, ("service", "pool", "log_limited", "instances")),
+        ),
         "declarations": _members((tunables_module, ("Tunable",)), (Tunable, ("parse",)), (counters_module, ("Counter", "Histogram"))),
         "testing": _members((testing, ("running", "Answer")), (testing.Running, ())),
     }

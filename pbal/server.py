@@ -27,6 +27,7 @@ from typing import Any
 from pbal.commands.interpreter import Interpreter
 from pbal.console.management import ManagementRole
 from pbal.model.errors import ConfigError
+from pbal.model.faults import report
 from pbal.model.hooks import Bound
 from pbal.model.renewal import Watch
 from pbal.model.service import Service
@@ -327,12 +328,16 @@ class Server:
         """Tell plugins of answers that were not acknowledged, while they are open, and give them time to store what was in them."""
         if not self.world.deliveries.give_up():
             return
-        waits = [plugin.quiesce() for service in self.world.services.values() if service.opened for _, plugin in service.plugins]
+        plugins = [pair for service in self.world.services.values() if service.opened for pair in service.plugins]
         try:
             async with asyncio.timeout(GIVE_BACK_SECONDS):
-                await asyncio.gather(*waits)
-        except Exception as error:  # noqa: BLE001 - whatever it is, pbal ends
-            log.warning("a plugin could not store in time what its clients did not acknowledge: %r", error)
+                faults = await asyncio.gather(*(plugin.quiesce() for _, plugin in plugins), return_exceptions=True)
+        except TimeoutError:
+            log.warning("answers that clients did not acknowledge could not be given back in %g seconds", GIVE_BACK_SECONDS)
+            return
+        for (name, _), fault in zip(plugins, faults, strict=True):
+            if fault is not None:
+                report(self.world, name, "quiesce()", fault)
 
     async def run(self) -> None:
         """Serve until shutdown; then close everything."""

@@ -42,3 +42,14 @@ async def park(pbal: Pbal, path: str, *fields: str) -> tuple[asyncio.StreamReade
 
 def empty(pbal: Pbal) -> bool:
     return bool(pbal.plugin("chat").hub.lot.is_empty()) and pbal.counts["poll_parked"] == 0
+
+
+def say(pbal: Pbal, key: bytes, message: bytes) -> None:
+    """A message in the memory store, by no publisher."""
+    pbal.plugin("chat").hub.store.append(key, message + b"\n", lambda error: None)
+
+
+def held(pbal: Pbal, key: bytes) -> bytes:
+    """What the memory store holds for a key."""
+    found = pbal.plugin("chat").hub.store.content.get(key)
+    return b"" if found is None else bytes(found.data)

@@ -42,7 +42,7 @@ class Client:
         self.record = record
         return not self.gone
 
-    def answer(self, record: Any, status: int, fields: Any, body: bytes, on_lost: Any = None) -> bool:
+    def answer(self, record: Any, status: int, fields: Any, body: bytes, on_lost: Any = None, patience: float = 30.0) -> bool:
         if self.gone or self.record is not record:
             return False
         self.record = None
@@ -229,7 +229,7 @@ class Life:
         # With `newest`, the earlier one has had its second.
         for earlier in hub.lot.waiting(key) if self.duplicate == "newest" else ():
             earlier.since -= 2 * QUARTER
-        hub.admit(Exchange(client), LongPoll((key,), None), 1000.0)  # type: ignore[arg-type]
+        hub.admit(Exchange(client), LongPoll((key,), None), 1000.0, None)  # type: ignore[arg-type]
         if isinstance(hub.store, MemcachedStore):
             hub.store.courier._look()
 

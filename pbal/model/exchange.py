@@ -116,6 +116,9 @@ class Sink(metaclass=ABCMeta):
 class Waiting(metaclass=ABCMeta):
     """A client that is parked."""
 
+    peer: bytes
+    """The address at the other end, without port, as text: b"127.0.0.1". Who is believed to be behind it: client_address."""
+
     @property
     @abstractmethod
     def peer_name(self) -> str:
@@ -176,9 +179,6 @@ class Waiting(metaclass=ABCMeta):
 
 class Stream(Waiting):
     """What an exchange is answered on: verbs, not a socket. HTTP/1 has one at a time on a connection."""
-
-    peer: bytes
-    """The address at the other end, without port, as text: b"127.0.0.1". Who is believed to be behind it: client_address."""
 
     tls: Secured | None
     """What is known of the connection where it is under TLS."""
@@ -400,7 +400,7 @@ class Exchange:
         """The exception to raise. Who answers late does so where nobody catches it: the log names the plugin."""
         world = self.service.world
         world.counters.counts["answers_refused"] += 1
-        text = f"{why}: {self.method!r} {self.request.target[:100]!r}"
+        text = f"{why}: {self.method!r} {self.request.path[:100]!r}"  # without the query, which may hold a credential
         if self.owner:
             world.log_limited(f"answer refused {self.owner}", "plugin %s: an answer was refused: %s", self.owner, text)
         return AnswerRefused(text)

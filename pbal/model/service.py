@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pbal.http1.events import RequestHead
 from pbal.http1.reader import Limits
+from pbal.model.asking import OnAnswer, Question
 from pbal.model.certificates import Certificates, backend_context, read
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
@@ -41,6 +42,10 @@ class RoleHandler(metaclass=ABCMeta):
     @abstractmethod
     def begin(self, exchange: Exchange) -> None:
         """An exchange arrived, here or at a selector: answer it, now or later."""
+
+    def ask(self, question: Question) -> None:
+        """Bring a question to a node. Raises: ConfigError where the role has none."""
+        raise ConfigError("only a reverse_proxy has nodes to ask")
 
     @abstractmethod
     def changed(self, tunable: str) -> None:
@@ -128,6 +133,17 @@ class Service:
         if self.handler is None:
             raise ConfigError(f"service '{self.name}' (role {self.role or 'none'}) answers no requests")
         self.handler.arrive(exchange)
+
+    def ask(self, target: bytes, fields: list[tuple[bytes, bytes]], tell: OnAnswer, timeout: float) -> None:
+        """Ask a node of the service's pool: GET `target` with these fields. `tell` gets a NodeAnswer, or in `timeout` seconds a NoAnswer.
+
+        pbal adds Host, Via and what HEADER statements say, keeps the connection for other requests, and asks another node where the
+        first one cannot be reached. It calls `tell` once, after this has returned.
+        Raises: IllegalField; ConfigError if the service is no reverse_proxy.
+        """
+        if self.handler is None:
+            raise ConfigError(f"service '{self.name}' is not enabled")
+        self.handler.ask(Question(target, fields, tell, timeout))
 
     def set(self, name: str, text: str) -> None:
         """Set a tunable from its text, whole or not at all.

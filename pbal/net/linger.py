@@ -39,7 +39,7 @@ def peer_name(transport: asyncio.BaseTransport | None) -> str:
 class Lingering:
     """A socket on its way out."""
 
-    __slots__ = ("_born", "_dropped", "_requests", "_service", "_unsent", "_until", "deadline", "state", "transport")
+    __slots__ = ("_born", "_dropped", "_ended", "_requests", "_service", "_unsent", "_until", "deadline", "state", "transport")
 
     def __init__(self, service: Service, transport: asyncio.Transport, born: int, requests: int) -> None:
         """Take `transport` over, and with it the answers to it that may be lost."""
@@ -49,6 +49,7 @@ class Lingering:
         self._dropped = 0
         self._unsent = 0
         self._until = inf
+        self._ended = False
         self.transport = transport
         self.state: str = "lingering"
         self.deadline = service.world.clock.now() + LINGER_SECONDS
@@ -56,10 +57,19 @@ class Lingering:
             transport.set_protocol(self)  # type: ignore[arg-type]  # duck-typed: compiled classes have no foreign bases
             if not transport.is_reading():
                 transport.resume_reading()
-            if transport.can_write_eof():
-                transport.write_eof()
+            # The end of TLS is octets, and who has its answer and closes without reading them resets: not before it is acknowledged.
+            if transport.get_extra_info("tls") is not None and service.world.deliveries.owes(transport):
+                self.deadline = service.world.clock.now()
+            else:
+                self._end()
         else:
             transport.set_protocol(self)  # type: ignore[arg-type]
+
+    def _end(self) -> None:
+        """End our side."""
+        self._ended = True
+        if not self.transport.is_closing() and self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def data_received(self, data: bytes) -> None:
         self._dropped += len(data)
@@ -96,6 +106,10 @@ class Lingering:
         if not deliveries.settle(self.transport):
             self._await_acknowledgement(now, deliveries.patience(self.transport))
             return
+        if not self._ended:
+            self._end()
+            self.deadline = now + LINGER_SECONDS
+            return
         unsent = self.transport.get_write_buffer_size()
         if unsent and (not self._unsent or unsent < self._unsent):
             self._unsent = unsent
@@ -120,7 +134,8 @@ class Lingering:
 
     def shutdown(self, graceful: bool) -> None:
         """The server ends; what is unsent or not acknowledged still has time, where there is some."""
-        if not graceful or (not self.transport.get_write_buffer_size() and self._service.world.deliveries.settle(self.transport)):
+        deliveries = self._service.world.deliveries
+        if not graceful or (self._ended and not self.transport.get_write_buffer_size() and deliveries.settle(self.transport)):
             self.abort()
 
     @property

@@ -13,6 +13,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Iterator
 from functools import partial
@@ -424,6 +425,50 @@ async def test_under_tls_likewise(lab: Lab, how: str, version: str) -> None:
     await pbal.until("clients", 0)
     await forgotten(pbal)
     assert lost.names == (["it"] if how in ("reset", "not read") else [])
+
+
+@pytest.mark.parametrize("fields", [(), ("Connection: close",)])
+@lab
+async def test_under_tls_who_does_not_read_our_end_has_its_answer_all_the_same(lab: Lab, fields: tuple[str, ...]) -> None:
+    """close_notify is octets: a close that leaves them unread is a reset."""
+    authority, lost = Authority(lab.folder), Lost()
+    pbal = await site(lab, files(authority.certify("a.test")))
+
+    def ask() -> bytes:
+        data = b""
+        with (
+            socket.create_connection(pbal.server.address("site")) as sock,
+            trusting(authority).wrap_socket(sock, server_hostname="a.test") as secured,
+        ):
+            secured.sendall(get("/park", *fields))
+            while not data.endswith(b"message"):
+                data += secured.recv(4096)
+            time.sleep(0.1)  # whatever comes behind it is there
+        return data
+
+    asking = asyncio.create_task(asyncio.to_thread(ask))
+    record = await last(pbal)
+    record.client.answer(record, 200, (), b"message", lost.of("it"))
+    assert (await asking).endswith(b"message")
+    await pbal.until("clients", 0)
+    assert not lost.names
+    await forgotten(pbal)
+
+
+@lab
+async def test_under_tls_who_waits_for_our_end_gets_it(lab: Lab) -> None:
+    authority, lost = Authority(lab.folder), Lost()
+    pbal = await site(lab, files(authority.certify("a.test")))
+    client = Client(*await secure(pbal, "site", trusting(authority)))
+    client.writer.write(get("/park", version="1.0"))
+    record = await last(pbal)
+    record.client.begin(record, 200, (), b"one")
+    record.client.push(record, b"message", lost.of("it"))
+    record.client.finish(record, b"end")
+    assert (await client.rest()).endswith(b"onemessageend")
+    client.writer.close()
+    await pbal.until("clients", 0)
+    assert not lost.names
 
 
 @lab

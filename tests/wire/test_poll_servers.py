@@ -248,7 +248,7 @@ async def test_a_memcached_that_wants_a_password_is_named_and_opened_by_a_file(l
         sock.sendall(b"set auth 0 0 16\r\npbal secret-word\r\nadd poll:a 0 0 6\r\nhello\n\r\n")
         assert (await read_response(reader)).body == b"hello\n"
     dump = await pbal.say("dumpconfig")
-    assert str(ours) in dump and "secret" not in dump + caplog.text + repr(courier(pbal).settings.auth)
+    assert str(ours) in dump and "secret" not in dump + caplog.text + repr(courier(pbal).settings.store_auth)
     assert not lines(caplog, "other users may read")
 
 
@@ -265,7 +265,7 @@ async def test_a_password_file_that_is_none_is_refused_and_one_that_all_may_read
         assert answer.startswith("ERROR: ") and "user:password" in answer, answer
     answer = await pbal.say(f"SET chat.poll_store_auth = {lab.folder}/none")
     assert answer.startswith("ERROR: ") and "No such file" in answer
-    assert courier(pbal).settings.auth is None
+    assert courier(pbal).settings.store_auth is None
     path.write_text("user:password\n")
     path.chmod(0o644)
     assert await pbal.say(f"SET chat.poll_store_auth = {path}") == "OK"
@@ -284,6 +284,21 @@ async def test_a_memcached_on_a_unix_socket(lab: Lab) -> None:
     assert (await read_response(reader)).body == b"hello\n"
     assert (await state(pbal))["store"] == f"unix:{lab.folder}/memcached.sock"
     assert f"memcached unix:{lab.folder}/memcached.sock" in await pbal.say("dumpconfig")
+
+
+@lab
+async def test_a_store_that_is_none_is_refused_with_the_reason(lab: Lab) -> None:
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address))
+    for value, reason in (
+        ("memcached", "unix:PATH"),
+        ("memcached unix:", "path of a socket"),
+        ("memcached unix:/" + "x" * 107, "107 bytes"),
+        ("memcached unix:/a unix:/a", "named twice"),
+    ):
+        answer = await pbal.say(f"SET chat.poll_store = {value}")
+        assert answer.startswith("ERROR: ") and reason in answer, answer
+    assert (await state(pbal))["store"] == cache.address
 
 
 def test_a_unix_socket_in_the_ring_of_libmemcached() -> None:

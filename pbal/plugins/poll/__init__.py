@@ -12,7 +12,8 @@
     ENABLE chat
 
 The tour. A request: plugin.py (hooks) -> settings.py (tunables, counters), names.py (which queues it means), positions.py (from
-where it reads) -> one of the transports, longpoll.py, or publisher.py. Who waits: lot.py (the records) and hub.py (who gets
+where it reads) -> auth.py, with grants.py and tokens.py (who may), limits.py (how much one may) -> one of the transports,
+longpoll.py, events.py and sockets.py, or publisher.py. Who waits: lot.py (the records) and hub.py (who gets
 what, when) with turns.py (many of them, some a turn of the loop). Where messages lie: store.py (what the hub asks of a store) ->
 memory.py, or cached.py with courier.py, memcached.py and watch.py (memcached that pushes). How they look: framing.py (in a value),
 delivery.py and formats.py (in an answer). Over a reload: handover.py. For the operator: commands.py.

@@ -1,5 +1,6 @@
 """The store that is memcached: what the hub asks of it, on a courier."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from pbal.api import spawn
 
 from .courier import Courier, Doubt
 from .lot import Reader
+from .positions import BadPosition
 from .settings import Settings
 from .store import Done, Looked, Queues, Seen, Store, StoreError
 
@@ -20,10 +22,21 @@ log = logging.getLogger("pbal.poll")
 class MemcachedStore(Store):
     """Queues in memcached."""
 
+    first_look = 0.5
+
     def __init__(self, hub: "Hub", doubts: dict[bytes, Doubt]) -> None:
         self._hub = hub
         self.courier = Courier(
-            hub.settings, hub.lot, hub.counts, hub.world.clock.now, hub.deliver, self._wake_serving, hub.world.log_limited
+            hub.settings,
+            hub.lot,
+            hub.counts,
+            hub.world.clock.now,
+            hub.deliver,
+            self._wake_serving,
+            hub.world.log_limited,
+            hub.tell,
+            hub.evicted,
+            hub.world.clock.epoch,
         )
         self.courier.doubts = doubts
 
@@ -42,7 +55,7 @@ class MemcachedStore(Store):
     def began(self, reader: Reader) -> None:
         """See Store."""
         reader.first_sweep = self.courier.sweeps
-        self.courier.look(reader.all_keys())
+        self.courier.look(reader)
 
     def wake(self, key: bytes) -> None:
         """See Store."""
@@ -59,6 +72,8 @@ class MemcachedStore(Store):
             done(error)
             return
         self._hub.evicted(key, dropped)
+        with contextlib.suppress(StoreError):  # counted and said; the message is there
+            await self.courier.lane_of(key).published(key)
         done(None)
         self._wake_serving(key)
 
@@ -72,13 +87,22 @@ class MemcachedStore(Store):
 
     async def _look(self, key: bytes, done: Looked) -> None:
         try:
-            done(Seen(await self.courier.store.peek(key)))
+            value, place = await self.courier.lane_of(key).look(key)
+            done(Seen(value, None if self._hub.settings.keep == "taken" else place))
         except StoreError as error:
             done(error)
 
     def trim(self, key: bytes, place: bytes | None, done: Done) -> None:
         """See Store."""
-        raise NotImplementedError
+        self.courier.run_publish(self._trim(key, place, done))
+
+    async def _trim(self, key: bytes, place: bytes | None, done: Done) -> None:
+        try:
+            await self.courier.lane_of(key).trim(key, place)
+        except (StoreError, BadPosition) as error:
+            done(error)
+        else:
+            done(None)
 
     def changed(self, settings: Settings) -> None:
         """See Store."""

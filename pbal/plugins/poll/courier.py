@@ -11,14 +11,16 @@ key it is, the timers, the rest before a reload, the lines for the log.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pbal.api import spawn
 
 from .framing import trim as trimmed
+from .kept import LONGEST_HEADER, Kept
 from .lanes import Deliver, Doubt, Lane, Shared
-from .lot import Lot
+from .logs import Evicted, Tell
+from .lot import Lot, Reader
 from .memcached import Server
 from .servers import Memcached, squeeze, trim
 from .settings import Settings
@@ -42,7 +44,7 @@ class Courier:
 
     def __init__(
         self, settings: Settings, lot: Lot, counts: dict[str, int], now: Callable[[], float], deliver: Deliver,
-        wake_later: Callable[[bytes], None], say: Say,
+        wake_later: Callable[[bytes], None], say: Say, tell: Tell, evicted: Evicted, second: Callable[[], float],
     ) -> None:  # fmt: skip
         self._lot = lot
         self._counts = counts
@@ -50,15 +52,18 @@ class Courier:
         self._say = say
         secret = self._secret(settings)
         self.store = Memcached(settings.store.places, now, lambda: self.settings.store_timeout, self._report, secret)
-        self.shared = Shared(settings, lot, counts, now, deliver, wake_later, lambda key: self.store.server_of(key), self._shorten)
+        self.shared = Shared(
+            settings, lot, counts, now, deliver, wake_later, lambda key: self.store.server_of(key), self._shorten, tell, evicted, second
+        )
         self.shared.sweep_soon = self._sweep_soon
         self.shared.sweep_lane = self._sweep_lane
         self.lanes = [self._lane(server, secret) for server in self.store.servers]
         self._lane_of = {lane.server: lane for lane in self.lanes}
-        self._looking: set[bytes] = set()
+        self._looking: list[Reader] = []
         self._look_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._last_parked = now()
+        self._compared: set[tuple[str, int, int]] = set()
         self.sweeps = 0
 
     def _lane(self, server: Server, secret: bytes | None) -> Lane:
@@ -132,7 +137,7 @@ class Courier:
 
     async def publish(self, key: bytes, data: bytes) -> int:
         """Append to a queue; how many older messages went for want of room. Raises: StoreError, TooLarge, Full."""
-        server, ttl, waited_for = self.store.server_of(key), int(self.settings.ttl), self._lot.has(key)
+        server, ttl, waited_for = self.store.server_of(key), self.settings.store_ttl, self._lot.has(key)
         size = await server.append(key, data, ttl, begin=waited_for)
         most = int(min(self.settings.max_queue, server.longest(key)))  # it has said by now how much it takes
         if size is None:
@@ -142,22 +147,35 @@ class Courier:
         return await trim(server, key, most, self._shorten, ttl)
 
     def _shorten(self, value: bytes, most: int) -> tuple[bytes, int]:
-        return trimmed(value, most, self.settings.framing)
+        """A value within `most` octets, header and all."""
+        kept = Kept.parse(value)
+        if kept is None:
+            return trimmed(value, most, self.settings.framing)
+        left, dropped = trimmed(kept.data, max(most - LONGEST_HEADER, 1), self.settings.framing)
+        kept.cut(kept.end - len(left))
+        return kept.render(), dropped
 
     # -- first looks ---------------------------------------------------------------------------------------------
 
-    def look(self, keys: Iterable[bytes]) -> None:
-        """First look for a poll that was just parked."""
-        self._looking.update(keys)
+    def look(self, reader: Reader) -> None:
+        """First look for one who was just parked."""
+        self._looking.append(reader)
         self._start()
         if self._look_timer is None and not self.shared.resting:
             self._look_timer = asyncio.get_running_loop().call_later(SHARED_LOOK, self._look)
 
     def _look(self) -> None:
         self._look_timer = None
-        keys, self._looking = self._looking, set()
+        readers, self._looking = self._looking, []
         if self.shared.resting:
             return
+        if self.settings.keep != "taken":
+            for reader in readers:
+                for key in reader.all_keys():
+                    if reader.lot is self._lot:
+                        self.lane_of(key).welcome(key, reader)
+            return
+        keys = dict.fromkeys(key for reader in readers for key in reader.all_keys())
         for server, group in self.store.by_server(key for key in keys if self._lot.has(key)).items():
             if group:
                 self._lane_of[server].ask(group)
@@ -237,14 +255,16 @@ class Courier:
         self._say(kind, "%s", text)
 
     def _compare_sizes(self, server: Server) -> None:
-        """Once a server and value: a queue may not become as long as poll_max_queue says."""
+        """A queue may not become as long as poll_max_queue says: say so, once for each pair of sizes."""
         most, limit = self.settings.max_queue, server.item_limit
-        if limit and most > limit:
+        sizes = (server.name, most, limit)
+        if limit and most > limit and sizes not in self._compared:
+            self._compared.add(sizes)
             said = f"poll_max_queue is {most} bytes, and memcached {server.name} takes {limit}: queues are cut to that"
             self._say(said, "%s", said)
 
     def _secret(self, settings: Settings) -> bytes | None:
-        auth = settings.auth
+        auth = settings.store_auth
         if auth is None:
             return None
         if auth.readable:
@@ -257,7 +277,10 @@ class Courier:
     def changed(self, settings: Settings) -> None:
         """Tunables were set that leave the store as it is."""
         before, self.shared.settings = self.settings, settings
-        secret = self._secret(settings) if settings.auth != before.auth else None if settings.auth is None else settings.auth.secret
+        if settings.store_auth != before.store_auth:
+            secret = self._secret(settings)
+        else:
+            secret = None if settings.store_auth is None else settings.store_auth.secret
         for lane in self.lanes:
             lane.server.authenticate(secret)
             lane.watcher.authenticate(secret)

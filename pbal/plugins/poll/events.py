@@ -21,6 +21,7 @@ from pbal.api import Exchange
 from . import cors
 from .delivery import BAD_POSITION, REMOVED, SUPERSEDED, Delivery
 from .formats import Rendered, sse_message
+from .grants import Grant
 from .hub import NO_STORE, Hub
 from .lot import Reader
 from .settings import Settings
@@ -92,7 +93,7 @@ def wanted(exchange: Exchange) -> bool:
     return any(part.split(b";")[0].strip() == MEDIA_TYPE for part in accept.split(b","))
 
 
-def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[bytes, bytes]) -> None:
+def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[bytes, bytes], grant: Grant | None) -> None:
     """A client asks for a stream."""
     reader = EventStream(keys, cors.origin_of(exchange, hub.settings.origins))
     for key, place in places.items():
@@ -100,4 +101,4 @@ def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[by
     if hub.world.draining:
         hub.refuse(exchange, 503, "The server ends.", (b"Retry-After", b"1"))
         return
-    hub.admit(exchange, reader, hub.stream_seconds())
+    hub.admit(exchange, reader, hub.stream_seconds(), grant)

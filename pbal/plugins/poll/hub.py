@@ -27,6 +27,8 @@ from pbal.api import Exchange, Histogram, OnLost, Service, World
 from . import cors
 from .delivery import BAD_POSITION, DISABLED, SUPERSEDED, TIME_IS_OVER, Delivery
 from .framing import trim
+from .grants import Grant, Refusal
+from .limits import Limits
 from .lot import QUARTER, Lot, Reader
 from .positions import BadPosition, Log
 from .settings import Settings
@@ -54,6 +56,7 @@ class Hub:
         self.counts = world.counters.counts
         self.lot = Lot(self._gone)
         self.turns = Turns()
+        self.limits = Limits(self.lot, world.clock.now, self._forgotten)
         self.store: Store
         self.store_to_answer = Histogram()
         self.open = False
@@ -65,8 +68,8 @@ class Hub:
 
     # -- in ------------------------------------------------------------------------------------------------------
 
-    def admit(self, exchange: Exchange, reader: Reader, seconds: float) -> None:
-        """Let a reader wait, for at most so many seconds (0: as long as it likes), or refuse it."""
+    def admit(self, exchange: Exchange, reader: Reader, seconds: float, grant: Grant | None) -> None:
+        """Let a reader wait, for at most so many seconds and no longer than its `grant` is good for, or refuse it."""
         ready = not reader.stays and self.store.holds(reader)  # it leaves at once, and so needs no place
         if not ready and not self._may_wait(exchange, reader):
             return
@@ -75,8 +78,11 @@ class Hub:
         if exchange.client_address != exchange.stream.peer:
             reader.address = exchange.client_address
         now = world.clock.now()
-        self.lot.park(reader, now, now + seconds if seconds else FOREVER)
+        if grant is not None and grant.expires is not None:
+            seconds = min(seconds, grant.expires - world.clock.epoch())
+        self.lot.park(reader, now, now + seconds)
         reader.client = exchange.park(reader)
+        self.limits.entered(reader)
         self.counts["poll_parked"] += 1
         self.counts["poll_parked_ever"] += 1
         if reader.stays:
@@ -104,6 +110,11 @@ class Hub:
             self.counts["poll_refused"] += 1
             self.refuse(exchange, 409, "A poll for this queue is parked already.")
             return False
+        # Under `newest` it takes the place of another.
+        too_many = self.limits.refusal(exchange.client_address, () if settings.duplicate == "newest" else reader.all_keys())
+        if too_many is not None:
+            self.turn_away(exchange, too_many)
+            return False
         if settings.max_parked and lot.count >= settings.max_parked:
             self.counts["poll_full"] += 1
             self.world.log_limited("poll_full", "poll_max_parked: a poll was answered 503")
@@ -115,6 +126,24 @@ class Hub:
         """An error, which a script of another origin may read too if it may poll."""
         origin = cors.origin_of(exchange, self.settings.origins)
         exchange.respond(status, [*fields, NO_STORE, *cors.fields_for(origin)], f"{why}\n".encode())
+
+    def turn_away(self, exchange: Exchange, refusal: Refusal) -> None:
+        """Answer with what auth.py or limits.py say."""
+        if refusal.status in (401, 403):
+            self.counts["poll_auth_refused"] += 1
+        elif refusal.status == 429:
+            self.counts["poll_limited"] += 1
+            self.world.log_limited("poll_limited", "service %s: a poll was answered 429: %s", self.service.name, refusal.why)
+        self.refuse(exchange, refusal.status, refusal.why, *refusal.fields)
+
+    def set_limits(self) -> None:
+        """The tunables of limits.py as they are now."""
+        settings = self.settings
+        self.limits.set(settings.park_rate, settings.park_burst, settings.max_by_address, settings.max_by_queue)
+
+    def _forgotten(self) -> None:
+        self.counts["poll_limits_forgotten"] += 1
+        self.world.log_limited("poll_limits", "poll_park_rate: more addresses than pbal can watch; one that was busy was forgotten")
 
     def _supersede_before(self, reader: Reader, keys: Iterable[bytes]) -> None:
         """End those who waited for the same queues before, or see to it when all have had their second."""
@@ -153,6 +182,7 @@ class Hub:
         return False
 
     def _counted_out(self, reader: Reader) -> None:
+        self.limits.left(reader)
         self.counts["poll_parked"] -= 1
         if reader.stays:
             self.counts["poll_streams"] -= 1
@@ -201,7 +231,7 @@ class Hub:
                 self.world.log_limited("poll_slow", "a stream whose client reads too slowly was closed: %s", client.peer_name)
                 client.kick(reader)
             return False
-        return client.push(reader, octets, None if delivery is None else self.on_lost(delivery))
+        return client.push(reader, octets, None if delivery is None else self.on_lost(delivery), self.settings.ack_timeout)
 
     def _beat_later(self, reader: Reader) -> None:
         due = int((self.world.clock.now() + self.settings.heartbeat) * QUARTER)
@@ -338,7 +368,7 @@ class Hub:
         if delivery is not None:
             self._hand(reader, delivery)
         for key, log in zip(which[::2], map(found.get, which[::2]), strict=True):  # type: ignore[arg-type]
-            if log is not None and key is not None:
+            if log is not None and key is not None and log.end:
                 reader.stand(key, log.end)
 
     def _lacking(self, which: tuple[bytes | None, ...], found: dict[bytes, Log]) -> Delivery | None:
@@ -362,7 +392,8 @@ class Hub:
                 queues.append((key, data))
             if gap:
                 gaps.append(key)
-            logs[key] = log
+            if log.epoch:
+                logs[key] = log
         self.counts["poll_gaps"] += len(gaps)
         return Delivery(queues, False, logs, tuple(gaps)) if queues or gaps else None
 
@@ -425,6 +456,7 @@ class Hub:
 
     def start(self) -> None:
         """The service is open."""
+        self.set_limits()
         self.open = True
         for reader in self.lot:
             if reader.stays:
@@ -440,7 +472,3 @@ class Hub:
         self.lot.forget()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
-
-
-FOREVER = 1 << 40
-"""Seconds: the end of who has none."""

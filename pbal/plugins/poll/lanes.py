@@ -7,7 +7,8 @@
 
 A key is `busy` from the start of its take until what was taken has reached a client or is back in front. A second take
 of a busy key waits, so nothing overtakes within this process. Nothing here knows a poll: keys go in, values come out
-through `deliver`, which returns what found nobody.
+through `deliver`, which returns what found nobody. Of queues that keep their messages nothing is taken: logs.py reads them, and
+a take is a look. A reader that just came (`welcome`) is told alone: ten thousand who came before it have all there is.
 
 Doubts. A take or a put-back whose answer never came leaves octets of which nobody can say whether the store has them. They
 are kept, and the next look at that queue tells: a value that begins with them is the store's own copy, any other means
@@ -26,7 +27,9 @@ from typing import Any
 
 from pbal.api import spawn
 
-from .lot import Lot
+from .kept import without_header
+from .logs import Evicted, Logs, Tell
+from .lot import Lot, Reader
 from .memcached import Server
 from .servers import Shorten, Taken, squeeze, take
 from .settings import Settings
@@ -50,7 +53,8 @@ class Shared:
 
     def __init__(
         self, settings: Settings, lot: Lot, counts: dict[str, int], now: Callable[[], float], deliver: Deliver,
-        wake_later: Callable[[bytes], None], server_of: Callable[[bytes], Server], shorten: Shorten,
+        wake_later: Callable[[bytes], None], server_of: Callable[[bytes], Server], shorten: Shorten, tell: Tell, evicted: Evicted,
+        second: Callable[[], float],
     ) -> None:  # fmt: skip
         self.settings = settings
         self.lot = lot
@@ -60,6 +64,9 @@ class Shared:
         self.wake_later = wake_later
         """How a task of a generation that is being replaced wakes the next one."""
         self.server_of = server_of
+        self.tell = tell
+        self.evicted = evicted
+        self.second = second
         self.shorten = shorten
         self.doubts: dict[bytes, Doubt] = {}
         self.resting = False
@@ -95,6 +102,9 @@ class Lane:
         self.server = server
         self.watcher = watcher
         self._shared = shared
+        self._logs = Logs(server, lambda: shared.settings, shared.counts, shared.second, shared.tell, shared.evicted, shared.lot.has)
+        self._newcomers: dict[bytes, list[Reader]] = {}
+        """Of pending keys that are to be told to these alone."""
         self._pending: dict[bytes, None] = {}
         self._busy: set[bytes] = set()
         self._again: set[bytes] = set()
@@ -105,6 +115,10 @@ class Lane:
         self._sweep_again = False
         self.last_sweep_ms = 0.0
         self.last_sweep_keys = 0
+
+    @property
+    def _takes_all(self) -> bool:
+        return self._shared.settings.keep == "taken"
 
     def _is_mine(self, key: bytes) -> bool:
         return self._shared.server_of(key) is self.server
@@ -119,8 +133,20 @@ class Lane:
         if key in self._busy:
             self._again.add(key)
             return
+        self._newcomers.pop(key, None)
+        self._enter(key)
+
+    def welcome(self, key: bytes, reader: Reader) -> None:
+        """Tell one reader of a kept queue what it lacks."""
+        if key in self._pending and key not in self._newcomers:
+            return  # all will be told
+        self._newcomers.setdefault(key, []).append(reader)
+        if key not in self._busy:
+            self._enter(key)
+
+    def _enter(self, key: bytes) -> None:
         self._pending[key] = None
-        if not self._flush_due and not shared.resting:
+        if not self._flush_due and not self._shared.resting:
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
@@ -134,7 +160,8 @@ class Lane:
             if not self.server.may_be_tried:
                 return
             try:
-                held = await self.server.held(keys[place : place + batch])
+                group = keys[place : place + batch]
+                held = await (self.server.held(group) if self._takes_all else self._logs.changed(group))
             except StoreError:  # counted and said by the server; the next sweep asks again
                 return
             for key in held:
@@ -154,11 +181,16 @@ class Lane:
                     self._again.add(key)
                 elif shared.wanted(key):
                     keys.append(key)
-            keys = self._with_siblings(keys)
+            if self._takes_all:
+                keys = self._with_siblings(keys)
             if keys:
                 self._busy.update(keys)
                 self._takes += 1
-                shared.run(self._take(keys), "poll take")
+                if self._takes_all:
+                    shared.run(self._take(keys), "poll take")
+                else:
+                    newcomers = {key: self._newcomers.pop(key) for key in keys if key in self._newcomers}
+                    shared.run(self._tell(keys, newcomers), "poll tell")
 
     def _with_siblings(self, keys: list[bytes]) -> list[bytes]:
         """`keys` and the other queues here of polls on several: such a poll is answered with all that this server has for it."""
@@ -186,11 +218,54 @@ class Lane:
                 self._resolve(key, taken)
             for key, value in taken.unsure.items():
                 self._doubt(key, value)
-            values = [(key, taken.values[key]) for key in keys if key in taken.values]
+            values = [(key, value) for key in keys if (value := without_header(taken.values.get(key, b"")))]
             for key, value in shared.deliver(values) if values else ():
                 await self._return(key, value)
         finally:
             self._release(keys)
+
+    async def _tell(self, keys: list[bytes], newcomers: dict[bytes, list[Reader]]) -> None:
+        """Kept queues: tell their readers what they lack."""
+        try:
+            for key in keys:
+                if key in self._shared.doubts:
+                    await self._settle(key)
+            self._again.update(await self._logs.tell(keys, newcomers))
+        except StoreError:  # counted and said by the server; the next sweep asks again
+            self._logs.forget(keys)
+        finally:
+            self._takes -= 1
+            self._flush()
+            self._release(keys)
+
+    async def _settle(self, key: bytes) -> None:
+        """Octets that another store left go behind what is kept here. Raises: StoreError."""
+        pieces, since = self._shared.doubts.pop(key)
+        data = b"".join(pieces)
+        try:
+            if await self.server.append(key, data, self._shared.settings.store_ttl) is None:
+                self._shared.give_up(key, pieces, "the queue has no room for them")
+        except TooLarge as error:
+            self._shared.give_up(key, pieces, str(error))
+        except StoreError:
+            self._shared.doubts[key] = (pieces, since)
+            raise
+
+    async def published(self, key: bytes) -> None:
+        """A message was appended by this pbal. Raises: StoreError."""
+        if not self._takes_all and not self._shared.lot.has(key):
+            await self._logs.mark(key)
+
+    async def look(self, key: bytes) -> tuple[bytes, bytes | None]:
+        """A queue's messages, and the place behind them where it has positions. Raises: StoreError."""
+        return await self._logs.read(key)
+
+    async def trim(self, key: bytes, place: bytes | None) -> None:
+        """Cut a kept queue at a place, or empty any. Raises: StoreError, BadPosition."""
+        if self._takes_all:
+            await take(self.server, [key], lambda _: True)
+        else:
+            await self._logs.trim(key, place)
 
     def _resolve(self, key: bytes, taken: Taken) -> None:
         """The store was read: which octets in doubt are in its value, and which are only here?"""
@@ -223,6 +298,8 @@ class Lane:
             if key in self._again:
                 self._again.discard(key)
                 self._shared.wake_later(key)
+            elif key in self._newcomers:
+                self._enter(key)
 
     # -- putting back --------------------------------------------------------------------------------------------
 
@@ -230,7 +307,7 @@ class Lane:
         """Put a value back in front of its queue."""
         shared = self._shared
         shared.counts["poll_put_back"] += 1
-        ttl = int(shared.settings.ttl)
+        ttl = shared.settings.store_ttl
         try:
             if await self.server.prepend(key, value, ttl, begin=True) is None:
                 most = int(min(shared.settings.max_queue, self.server.longest(key)))

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 from pbal.api import DURATION, Exchange
 
 from . import cors
-from .delivery import BAD_POSITION, REMOVED, SUPERSEDED, Delivery
+from .delivery import BAD_POSITION, REMOVED, SUPERSEDED, TIME_IS_OVER, Delivery
 from .formats import Rendered, render, text
+from .grants import Grant
 from .hub import NO_STORE, Hub
 from .lot import Reader
 from .names import BadName, query_values
@@ -31,7 +32,7 @@ class LongPoll(Reader):
         rendered = delivery.rendered("poll", position, lambda token: self._render(settings, delivery, token))
         hub.misframed(rendered.misframed)
         status, fields, body = answer(settings, rendered, self.origin, position, delivery.missed(settings))
-        return self.client is not None and self.client.answer(self, status, fields, body, hub.on_lost(delivery))
+        return self.client is not None and self.client.answer(self, status, fields, body, hub.on_lost(delivery), settings.ack_timeout)
 
     def _render(self, settings: Settings, delivery: Delivery, position: bytes) -> Rendered:
         return render(settings.format, delivery.names(settings), settings.framing, position, delivery.missed(settings))
@@ -75,7 +76,7 @@ def answer(settings: Settings, rendered: Rendered, origin: bytes | None, positio
     return rendered.status, fields, rendered.body
 
 
-def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[bytes, bytes]) -> None:
+def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[bytes, bytes], grant: Grant | None) -> None:
     """A poll came. Raises: BadName for a timeout that is none."""
     settings = hub.settings
     seconds = settings.timeout
@@ -95,4 +96,6 @@ def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[by
         exchange.respond(*answer(settings, rendered, reader.origin, position, ()))
         return
     # Earlier by up to a tenth, each its own time, so that clients do not come back in step.
-    hub.admit(exchange, reader, max(seconds * (1 - random.random() / 10), 0.001))
+    hub.admit(exchange, reader, max(seconds * (1 - random.random() / 10), hub.store.first_look), grant)
+    if not seconds and not hub.store.first_look:
+        hub.finish(reader, TIME_IS_OVER)

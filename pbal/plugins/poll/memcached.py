@@ -19,9 +19,9 @@ its own by their number, or by the line that ends them (MN, END). One future a b
     any        -> CLOSED        lost, refused, or a batch is older than poll_store_timeout. Nothing is ever cancelled: every
                                 batch in flight fails, and says whether it was sent (it may have been carried out).
 
-A server is up, or down since some time and tried again after a pause that doubles up to LONGEST_PAUSE. A call to a server that
-is down fails at once. Whatever it says that is not an answer is counted, kept for `show store` and handed to `report`, who
-logs it with a limit. A connection that ends while nothing is in flight (memcached's idle_timeout) is no fault.
+A server is up, or down since some time and tried again, by one call, after a pause that doubles up to LONGEST_PAUSE. Any other
+call to a server that is down fails at once. Whatever it says that is not an answer is counted, kept for `show store` and handed
+to `report`, who logs it with a limit. A connection that ends while nothing is in flight (memcached's idle_timeout) is no fault.
 
 Keys are taken as they are: names.key_for has judged each when its poll came.
 """
@@ -77,6 +77,13 @@ class Item(NamedTuple):
     left: int
 
 
+class Facts(NamedTuple):
+    """Of a key: which value it holds, and the seconds left."""
+
+    cas: bytes
+    left: int
+
+
 class Fate(Enum):
     """What became of an item that was to be deleted or replaced."""
 
@@ -84,11 +91,13 @@ class Fate(Enum):
     CHANGED = "changed"
     GONE = "gone"
     UNSURE = "unsure"
+    REFUSED = "refused"
+    """It has no room."""
 
 
 _FATES = {
     b"HD": Fate.DONE, b"EX": Fate.CHANGED, b"NF": Fate.GONE,
-    b"STORED": Fate.DONE, b"EXISTS": Fate.CHANGED, b"NOT_FOUND": Fate.GONE,
+    b"STORED": Fate.DONE, b"EXISTS": Fate.CHANGED, b"NOT_FOUND": Fate.GONE, b"NOT_STORED": Fate.CHANGED,
 }  # fmt: skip
 
 
@@ -133,7 +142,7 @@ class Batch:
     __slots__ = ("data", "deadline", "end", "error", "future", "left", "lines", "sent", "values")
 
     def __init__(self, data: bytes, answers: int, end: bytes, future: "asyncio.Future[None]") -> None:
-        """`answers`: how many lines answer it; 0 where the line `end` follows the last one."""
+        """`answers`: how many lines answer it; 0, which they never reach, where the line `end` follows the last one."""
         self.data = data
         self.left = answers
         self.end = end
@@ -146,12 +155,10 @@ class Batch:
 
     def take(self, line: bytes, value: bytes) -> bool:
         """One answer; True if it was the last."""
-        if self.end and line == self.end:
+        if line == self.end:
             return True
         self.lines.append(line)
         self.values.append(value)
-        if self.end:
-            return False
         self.left -= 1
         return not self.left
 
@@ -256,36 +263,40 @@ class _Connection(asyncio.Protocol):
     def _parse(self, data: bytes) -> int:
         """Give whole answers to their batches; where the first unfinished one begins."""
         place, self._need = 0, 0
+        flying = self._flying
         while self._state is not _State.CLOSED:
-            end = data.find(b"\n", place)
+            end = data.find(b"\r\n", place)
             if end < 0:
                 if len(data) - place > LONGEST_LINE:
                     self.close("it sends a line without an end")
                 break
-            line, value, after = data[place:end].rstrip(b"\r"), b"", end + 1
+            line, value, after = data[place:end], b"", end + 2
             if line.startswith(b"VA "):
                 size = line[3:].partition(b" ")[0]
                 if not size.isdigit() or len(size) > 10:
                     self.close(f"it answers {line[:100]!r}")
                     break
-                after += int(size) + 2
+                begin, after = after, after + int(size) + 2
                 if len(data) < after:
                     self._need = after - place
                     break
-                value = data[end + 1 : after - 2]
+                value = data[begin : after - 2]
             place = after
-            self._answer(line, value)
+            if self._state is _State.GREETING or not flying or line.startswith((b"CLIENT_ERROR", b"ERROR")):
+                self._unusual(line)
+            elif flying[0].take(line, value):
+                flying.popleft().over()
+                if not self._server.up:
+                    self._server.answered()
         return place
 
-    def _answer(self, line: bytes, value: bytes) -> None:
+    def _unusual(self, line: bytes) -> None:
         if not self._flying:
             self.close(f"it answers what nobody asked: {line[:100]!r}")
         elif self._state is _State.GREETING:
             self._greet(line)
-        elif line.startswith((b"CLIENT_ERROR", b"ERROR")):  # what follows may belong to anything
+        else:  # what follows may belong to anything
             self.close(meaning(line))
-        elif self._flying[0].take(line, value):
-            self._flying.popleft().over()
 
     def _greet(self, line: bytes) -> None:
         """A line of the greeting's answer: [STORED] VERSION, MN, settings, END. Who does not tell version or settings need not."""
@@ -376,8 +387,8 @@ class Server:
 
     @property
     def may_be_tried(self) -> bool:
-        """Whether a call is worth making now."""
-        return self.up or self._now() >= self._try_at
+        """Whether a call is worth making now. To a server that is down, one call at a time finds out."""
+        return self.up or (self._connection is None and self._now() >= self._try_at)
 
     @property
     def state(self) -> str:
@@ -394,6 +405,11 @@ class Server:
         """A connection is ready."""
         self.item_limit = item_limit
         self.on_greeted()
+
+    def answered(self) -> None:
+        """It was down, and has answered a call."""
+        self.up, self.since, self._pause = True, self._now(), FIRST_PAUSE
+        self._report(f"memcached {self.name} back", f"memcached {self.name} is back", False)
 
     def lost(self, connection: _Connection, reason: str, idle: bool) -> None:
         """A connection ended."""
@@ -434,8 +450,6 @@ class Server:
         """Send a batch and wait for its answers, or for its failure, which is in it. Raises: StoreError if it cannot be tried."""
         if not self.may_be_tried:
             raise StoreError(f"memcached {self.name} is down: {self.last_error}")
-        if not self.up:
-            self._try_at = self._now() + self._pause  # one call at a time finds out
         connection = self._connection
         if connection is None:
             connection = self._connection = _Connection(self, self._secret)
@@ -446,9 +460,6 @@ class Server:
         batch = Batch(data, answers, end, asyncio.get_running_loop().create_future())
         connection.send(batch)
         await batch.future
-        if batch.error is None and not self.up:
-            self.up, self.since, self._pause = True, self._now(), FIRST_PAUSE
-            self._report(f"memcached {self.name} back", f"memcached {self.name} is back", False)
         return batch
 
     async def _call(self, data: bytes, answers: int, end: bytes = b"") -> Batch:
@@ -463,8 +474,8 @@ class Server:
 
     def _refused(self, line: bytes) -> StoreError:
         """It lives, and says no."""
-        text = line.decode("latin-1")[:100]
-        self._failed(text, f"memcached {self.name} answers {text}", text)
+        text = line[:100].decode("latin-1").encode("unicode_escape").decode()
+        self._failed(text[:40], f"memcached {self.name} answers {text}", text)
         if b"out of memory storing" in line:
             self.full = True
             return Full(f"memcached {self.name} is full and stores nothing ({text})")
@@ -495,6 +506,41 @@ class Server:
                 _, _, cas, left = line.split(b" ")
                 items[key] = Item(value, cas[1:], int(left[1:]))
         return items
+
+    async def facts(self, keys: Sequence[bytes]) -> dict[bytes, Facts]:
+        """Of those keys that exist. Nothing comes back for the others."""
+        batch = await self._call(b"mg %b c t k q\r\nmn\r\n" % b" c t k q\r\nmg ".join(keys), 0, b"MN")
+        found: dict[bytes, Facts] = {}
+        for line in batch.lines:
+            _, cas, left, key = line.split(b" ")
+            found[key[1:]] = Facts(cas[1:], int(left[1:]))
+        return found
+
+    async def store_many(self, values: Sequence[tuple[bytes, bytes, bytes | None]], ttl: int) -> list[Fate]:
+        """Store (key, value, cas) in place of what was read with its cas; with None where nothing is. In their order.
+
+        CHANGED: somebody else stored there. Raises: StoreError if nothing was sent.
+        """
+        commands = [
+            b"add %b 0 %d %d\r\n%b\r\n" % (key, ttl, len(value), value)
+            if cas is None
+            else b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, ttl, len(value), cas, value)
+            for key, value, cas in values
+        ]
+        batch = await self._run(b"".join(commands), len(values))
+        if not batch.sent:
+            raise StoreError(f"memcached {self.name}: {batch.error}")
+        fates = [_FATES.get(line) or self._unstored(line) for line in batch.lines]
+        if Fate.DONE in fates:
+            self.full = False
+        return fates + [Fate.UNSURE] * (len(values) - len(fates))
+
+    def _unstored(self, line: bytes) -> Fate:
+        return Fate.REFUSED if isinstance(self._refused(line), Full) else Fate.UNSURE
+
+    async def touch_many(self, keys: Sequence[bytes], ttl: int) -> None:
+        """Let keys live for `ttl` from now on; what is not there is passed over."""
+        await self._call(b"".join([b"mg %b T%d q\r\n" % (key, ttl) for key in keys]) + b"mn\r\n", 0, b"MN")
 
     async def delete_many(self, tokens: Sequence[tuple[bytes, bytes]]) -> list[Fate]:
         """Delete what was read, in the order of `tokens` (key, cas). Where the answer did not come: Fate.UNSURE.

@@ -64,7 +64,7 @@ class Source:
             if value:
                 yield from (part.strip(b" \t") for part in value.split(b",") if part.strip(b" \t"))
         elif self.kind == "cookie":
-            yield from _cookie(request.fields.get(b"cookie", b""), wanted)
+            yield from cookie_values(request.fields.get(b"cookie", b""), wanted)
         elif self.kind == "xml":
             root = read("xml")
             if isinstance(root, Element):
@@ -81,7 +81,8 @@ def query_values(query: bytes, wanted: bytes) -> Iterator[bytes]:
             yield unquote_to_bytes(value)
 
 
-def _cookie(header: bytes, wanted: bytes) -> Iterator[bytes]:
+def cookie_values(header: bytes, wanted: bytes) -> Iterator[bytes]:
+    """Values of one cookie in a Cookie field, as octets."""
     for part in header.split(b";"):
         name, _, value = part.strip(b" \t").partition(b"=")
         if name == wanted and value:

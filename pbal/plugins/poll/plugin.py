@@ -9,16 +9,19 @@ answer that turns out lost) reaches the new one through Hub.serving.
 """
 
 import re
+from functools import partial
 from typing import Any
 
 from pbal.api import Exchange, Plugin, Service, Verdict, World, hook, resident_bytes
 
-from . import commands, cors, events, handover, longpoll, publisher, sockets
+from . import auth, commands, cors, events, handover, longpoll, publisher, sockets
+from .auth import Action, Decision, Gate, Refusal
 from .cached import MemcachedStore, take_over
 from .delivery import DISABLED
+from .grants import Grant
 from .hub import Hub
 from .memory import MemoryStore
-from .names import BadName, first_of, queues_of
+from .names import first_of, key_for, queues_of
 from .positions import BadPosition, read_token
 from .settings import COUNTERS, ROLES, TUNABLES, Settings
 from .store import Store
@@ -35,6 +38,7 @@ class Poll(Plugin):
     def __init__(self, service: Service, world: World) -> None:
         super().__init__(service, world)
         self.hub: Hub
+        self.gate: Gate | None = None
         self.resident_at_open = 0
         self._adopted: dict[str, Any] = {}
 
@@ -42,12 +46,13 @@ class Poll(Plugin):
 
     def check(self) -> None:
         """See Plugin."""
-        Settings(self.service)
+        auth.check(Settings(self.service), self.service)
 
     def open(self) -> None:
         """See Plugin."""
         carried, self._adopted = self._adopted, {}
         self.hub = hub = Hub(self.service, self.world, Settings(self.service), self._serving)
+        self.gate = auth.gate_of(hub.settings, self.service, self.world)
         if carried:
             handover.unpack(carried, hub)
         self.resident_at_open = carried.get("resident", 0) or resident_bytes()
@@ -80,8 +85,11 @@ class Poll(Plugin):
         if not tunable.startswith("poll_"):
             return
         hub = self.hub
-        before, hub.settings = hub.settings, Settings(self.service)
-        settings = hub.settings
+        settings = Settings(self.service)
+        if tunable == "poll_key_prefix" or tunable.startswith("poll_auth"):
+            self.gate = auth.gate_of(settings, self.service, self.world)
+        before, hub.settings = hub.settings, settings
+        hub.set_limits()
         if settings.prefix != before.prefix or settings.keep != before.keep:
             # Who waits gets the empty answer, and comes back to what the queues are now.
             hub.finish_all(list(hub.lot), DISABLED)
@@ -176,34 +184,50 @@ class Poll(Plugin):
             return Verdict.PASS
         hub = self.hub
         settings = hub.settings
-        try:
-            match = settings.uri.search(exchange.path)
-            if match is not None:
-                self._read(exchange, match)
-            elif settings.publish_uri is not None and (match := settings.publish_uri.search(exchange.path)):
-                publisher.begin(hub, exchange, match)
-            else:
-                return Verdict.PASS
-        except (BadName, BadPosition) as error:
-            hub.refuse(exchange, 400, str(error))
-        return Verdict.TAKEN
+        match = settings.uri.search(exchange.path)
+        if match is not None:
+            publisher.answer_mistakes(hub, exchange, partial(self._read, exchange, match))
+            return Verdict.TAKEN
+        match = None if settings.publish_uri is None else settings.publish_uri.search(exchange.path)
+        if match is not None:
+            publisher.answer_mistakes(hub, exchange, partial(publisher.begin, hub, self.gate, exchange, match))
+            return Verdict.TAKEN
+        return Verdict.PASS
 
     def _read(self, exchange: Exchange, match: re.Match[bytes]) -> None:
-        """Somebody wants to read queues. Raises: BadName, BadPosition."""
+        """Somebody wants to read queues: which, and may it? Raises: BadName."""
         settings = self.hub.settings
         keys = queues_of(settings.sources, exchange, match, settings.prefix)
-        places: dict[bytes, bytes] = {}
-        if settings.keep != "taken":
-            position = first_of(settings.position_sources, exchange, match)
-            if position:
-                try:
-                    places = read_token(position.removeprefix(b"W/").strip(b'"'), keys)
-                except BadPosition:
-                    if not settings.bad_position_is_none:
-                        raise
-        if sockets.wanted(exchange):
-            sockets.begin(self.hub, exchange, keys, places)
-        elif events.wanted(exchange):
-            events.begin(self.hub, exchange, keys, places)
+        position = b"" if settings.keep == "taken" else first_of(settings.position_sources, exchange, match)
+        if self.gate is None:
+            self._begin(exchange, position, keys, None)
         else:
-            longpoll.begin(self.hub, exchange, keys, places)
+            names = tuple(key[len(settings.prefix) :] for key in keys)
+            self.gate.judge(exchange, Action.POLL, names, partial(self._judged, exchange, position))
+
+    def _judged(self, exchange: Exchange, position: bytes, decision: Decision) -> None:
+        """poll_auth has decided of who wants to read, perhaps after a reload: much may have changed meanwhile."""
+        serving: Any = self.service.plugin("poll") or self
+        hub: Hub = serving.hub
+        if isinstance(decision, Refusal):
+            hub.turn_away(exchange, decision)
+        elif not hub.open:
+            hub.refuse(exchange, 503, "Polls are not answered here any more.", (b"Retry-After", b"1"))
+        else:
+            prefix, names, grant = hub.settings.prefix, decision.names, decision.grant
+            publisher.answer_mistakes(
+                hub, exchange, lambda: serving._begin(exchange, position, tuple(key_for(name, prefix) for name in names), grant)
+            )
+
+    def _begin(self, exchange: Exchange, position: bytes, keys: tuple[bytes, ...], grant: Grant | None) -> None:
+        """Who may read these queues does, by the transport that it asks for. Raises: BadName, BadPosition."""
+        settings = self.hub.settings
+        places: dict[bytes, bytes] = {}
+        if position and settings.keep != "taken":
+            try:
+                places = read_token(position.removeprefix(b"W/").strip(b'"'), keys)
+            except BadPosition:
+                if not settings.bad_position_is_none:
+                    raise
+        begin = sockets.begin if sockets.wanted(exchange) else events.begin if events.wanted(exchange) else longpoll.begin
+        begin(self.hub, exchange, keys, places, grant)

@@ -55,8 +55,8 @@ class Log:
         self.base = base
         """The offset of the first octet of `data`."""
         self.data = data
-        self.end = _place(key, epoch, base + len(data))
-        """The place of a reader that has everything."""
+        self.end = _place(key, epoch, base + len(data)) if epoch else b""
+        """The place of a reader that has everything; b"" in a queue without an epoch, which the store had no room to mark."""
 
     def find(self, place: bytes | None, everything: bool) -> tuple[int, bool]:
         """The offset from which a reader lacks messages, and whether some before it are lost to it.
@@ -66,6 +66,8 @@ class Log:
         length = len(self.data)
         if place == self.end:
             return self.base + length, False
+        if not self.epoch:
+            return self.base, place is not None
         if place is None:
             return self.base + (0 if everything else length), False
         if place[4:9] != self.end[4:9]:

@@ -14,16 +14,19 @@ import json
 import re
 from collections.abc import Callable
 from fnmatch import translate
+from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from pbal.api import Exchange
 
 from . import cors
+from .auth import Action, Decision, Gate, Refusal
 from .delivery import REMOVED
 from .formats import is_xml, text
 from .framing import refused, split, wrap
 from .hub import NO_STORE, Hub
+from .kept import BEGINS_ALIKE
 from .names import BadName, key_for, query_values
 from .positions import BadPosition, read_token, token
 from .store import Seen, StoreError, TooLarge
@@ -65,44 +68,74 @@ def allowed(hub: Hub, exchange: Exchange) -> bool:
     return True
 
 
-def begin(hub: Hub, exchange: Exchange, match: re.Match[bytes]) -> None:
-    """A request on the publish path, its body read. Raises: BadName."""
+def begin(hub: Hub, gate: Gate | None, exchange: Exchange, match: re.Match[bytes]) -> None:
+    """A request on the publish path, its body read. Raises: BadName, Refused."""
     settings = hub.settings
     names = list(dict.fromkeys(query_values(exchange.request.query, b"q")))
     if not names:
         named = unquote_to_bytes(match.groupdict().get(settings.publish_group) or b"")
         names = [named] if named else []
-    if exchange.method == b"GET":
-        if len(names) == 1 and re.search(rb"[*?\[]", names[0]):
-            _list(hub, exchange, names[0])
-        else:
-            _facts(hub, exchange, [key_for(name, settings.prefix) for name in names or [b""]])
-        return
-    if exchange.method == b"DELETE":
-        _delete(hub, exchange, [key_for(name, settings.prefix) for name in names or [b""]])
-        return
-    try:
+    do: Callable[[Hub], None]
+    if exchange.method == b"POST":
         messages = _messages(hub, exchange, names)
-    except Refused as error:
+        alone = len(names) <= 1 and len(messages) == 1
+        concerned = [name for name, _ in messages]
+        do = partial(_publish, exchange, messages, alone)
+    elif exchange.method == b"GET" and len(names) == 1 and re.search(rb"[*?\[]", names[0]):
+        concerned = names
+        do = partial(_list, exchange, names[0])
+    else:
+        concerned = names or [b""]
+        keys = [key_for(name, settings.prefix) for name in concerned]
+        do = partial(_facts if exchange.method == b"GET" else _delete, exchange, keys)
+    if gate is None:
+        do(hub)
+    else:
+        gate.judge(exchange, Action.PUBLISH, tuple(dict.fromkeys(concerned)), partial(_judged, hub, exchange, do))
+
+
+def _judged(hub: Hub, exchange: Exchange, do: Callable[[Hub], None], decision: Decision) -> None:
+    """poll_auth has decided, perhaps after a reload."""
+    serving = hub.serving()
+    if isinstance(decision, Refusal):
+        serving.turn_away(exchange, decision)
+    elif not serving.open:
+        serving.refuse(exchange, 503, "Messages are not taken here any more.", (b"Retry-After", b"1"))
+    else:
+        answer_mistakes(serving, exchange, lambda: do(serving))
+
+
+def answer_mistakes(hub: Hub, exchange: Exchange, do: Callable[[], None]) -> None:
+    """Do something with a request; what is wrong with it is its answer."""
+    try:
+        do()
+    except (BadName, BadPosition, Refused) as error:
         hub.refuse(exchange, 400, str(error))
-        return
-    publish(hub, messages, lambda receipts, failed: _receipts(hub, exchange, receipts, failed, len(names) <= 1 and len(receipts) == 1))
+
+
+def _publish(exchange: Exchange, messages: list[tuple[bytes, bytes]], alone: bool, hub: Hub) -> None:
+    """Store what a request brought."""
+    keyed = [(key_for(name, hub.settings.prefix), message) for name, message in messages]
+    publish(hub, keyed, lambda receipts, failed: _receipts(hub, exchange, receipts, failed, alone))
 
 
 # -- messages in -------------------------------------------------------------------------------------------------
 
 
 def _messages(hub: Hub, exchange: Exchange, names: list[bytes]) -> list[tuple[bytes, bytes]]:
-    """(store key, message) pairs that a request brings. Raises: BadName, Refused."""
+    """(queue name, message) pairs that a request brings. Raises: BadName, Refused."""
     body = exchange.read_body()
-    prefix = hub.settings.prefix
     media_type = exchange.request.fields.get(b"content-type", b"").split(b";")[0].strip().lower()
     if not names and media_type == b"application/json":
-        return [(key_for(name, prefix), check(hub, message)) for name, message in _list_of(body)]
-    if not names:
+        messages = [(name, check(hub, message)) for name, message in _list_of(body)]
+    elif names:
+        message = check(hub, body)
+        messages = [(name, message) for name in names]
+    else:
         raise BadName("the request names no queue")
-    message = check(hub, body)
-    return [(key_for(name, prefix), message) for name in names]
+    for name, _ in messages:
+        key_for(name, hub.settings.prefix)
+    return messages
 
 
 def _list_of(body: bytes) -> list[tuple[bytes, bytes]]:
@@ -125,6 +158,8 @@ def check(hub: Hub, message: bytes) -> bytes:
     settings = hub.settings
     if not message:
         raise Refused("A message needs at least one byte.")
+    if message.startswith(BEGINS_ALIKE):
+        raise Refused("A message does not begin with NUL, 1 and a space: a queue's header does.")
     why = refused(message, settings.framing)
     if why:
         raise Refused(why)
@@ -183,7 +218,7 @@ def _receipts(hub: Hub, exchange: Exchange, receipts: list[Receipt], failed: Sto
 # -- what is known of queues -------------------------------------------------------------------------------------
 
 
-def _facts(hub: Hub, exchange: Exchange, keys: list[bytes]) -> None:
+def _facts(exchange: Exchange, keys: list[bytes], hub: Hub) -> None:
     """Answer what is known of queues: of one as an object, of several as a list."""
     found: list[Receipt] = [{} for _ in keys]
     left = [len(keys)]
@@ -218,7 +253,7 @@ def facts(hub: Hub, key: bytes, what: Seen) -> Receipt:
     return found
 
 
-def _list(hub: Hub, exchange: Exchange, glob: bytes) -> None:
+def _list(exchange: Exchange, glob: bytes, hub: Hub) -> None:
     """Answer which queues somebody waits for here, or (memory) hold something, whose names match."""
     pattern = re.compile(translate(glob.decode("utf-8", "replace")).encode())
     skip = len(hub.settings.prefix)
@@ -231,7 +266,7 @@ def _list(hub: Hub, exchange: Exchange, glob: bytes) -> None:
     exchange.respond(200, [JSON, NO_STORE, *origin], json.dumps(answer).encode() + b"\n")
 
 
-def _delete(hub: Hub, exchange: Exchange, keys: list[bytes]) -> None:
+def _delete(exchange: Exchange, keys: list[bytes], hub: Hub) -> None:
     """Empty queues, or drop what lies before a position. Raises: BadName."""
     query = exchange.request.query
     asked = next(query_values(query, b"position"), None)

@@ -1,5 +1,6 @@
 """The tunables and counters of poll, and what a service's values mean together."""
 
+import math
 import re
 import stat
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from pbal.api import (
 
 from .formats import FORMATS
 from .framing import FRAMINGS
+from .grants import AUTH, TOKEN_SOURCES, AuthChoice
 from .memcached import Place, SocketPath
 from .names import Source
 
@@ -192,6 +194,8 @@ TUNABLES: tuple[Tunable, ...] = (
              unit="seconds", minimum="10ms"),
     _tunable("poll_socket_allow", SOCKET_MAY, "off", "What the client of a WebSocket may do besides reading: publish (if its address"
              " may, see poll_publish_from), subscribe (to any queue), or both."),
+    _tunable("poll_ack_timeout", DURATION, "30s", "With poll_keep = taken: longest time in which a client's system has to acknowledge an"
+             " answer. Then the connection is closed, and the messages go back in front of their queue.", unit="seconds", minimum="1s"),
     _tunable("poll_heartbeat", DURATION, "15s", "Time between two signs of life on a stream: a comment, or a ping.",
              unit="seconds", minimum="1s"),
     _tunable("poll_stream_time", DURATION, "1h", "A stream ends after this time, or up to a tenth earlier, and its client comes back.",
@@ -199,6 +203,24 @@ TUNABLES: tuple[Tunable, ...] = (
     _tunable("poll_stream_buffer", SIZE, "64k", "Most bytes that wait for the client of a stream. One that reads more slowly is closed.",
              unit="bytes", minimum="1"),
     _tunable("poll_allow_origin", ORIGINS, "off", "CORS: origins whose pages may poll, or * for all."),
+    _tunable("poll_auth", AUTH, "off", "Who says whether a client may poll and publish; see AUTHORIZATION in pbal-poll(7). off: nobody."
+             " jwt KEYFILE: a JSON Web Token. request URI: the application, which pbal asks with a GET."),
+    _tunable("poll_auth_token", TOKEN_SOURCES, "header:Authorization query:token", "Where the credential is: header:NAME query:NAME"
+             " cookie:NAME. pbal uses the first that a request has. From Authorization it takes a Bearer token."),
+    _tunable("poll_auth_audience", TEXT, None, "With jwt: the name by which tokens mean this service. Set, a token needs it in `aud`; not"
+             " set, a token with an `aud` is refused."),
+    _tunable("poll_auth_timeout", DURATION, "5s", "With request: longest time for the application's answer; then pbal answers 503.",
+             unit="seconds", minimum="10ms"),
+    _tunable("poll_auth_ttl", DURATION, "10s", "With request: how long pbal remembers what the application said of a credential. 0: it asks"
+             " every time.", unit="seconds", maximum="1h"),
+    _tunable("poll_park_rate", INT, "0", "Most polls parked in a second for one client address (of IPv6, one /64), on average. One more is"
+             " answered 429. 0: no limit.", unit="polls", maximum="1000000"),
+    _tunable("poll_park_burst", INT, "20", "How many polls of one address poll_park_rate lets pass at once.", unit="polls", minimum="1",
+             maximum="1000000"),
+    _tunable("poll_max_by_address", INT, "0", "Most polls parked at a time for one client address (of IPv6, one /64). One more is"
+             " answered 429. 0: no limit.", unit="polls"),
+    _tunable("poll_max_by_queue", INT, "0", "Most polls parked at a time for one queue. One more is answered 429. 0: no limit.",
+             unit="polls"),
 )  # fmt: skip
 
 COUNTERS: tuple[Counter, ...] = (
@@ -211,6 +233,7 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("poll_superseded", "Polls that were told that a newer one came for their queue."),
     Counter("poll_slowed", "Polls that waited because they would have superseded one younger than a second."),
     Counter("poll_gaps", "Times a reader was told that it missed messages of a queue."),
+    Counter("poll_unmarked", "Times a kept queue could not be given positions because memcached was full."),
     Counter("poll_lost_answers", "Answers with messages that did not reach their client. The messages went back in front of their queue."),
     Counter("poll_refused", "Polls answered 409 because an older one is parked for their queue."),
     Counter("poll_full", "Polls answered 503 because of poll_max_parked."),
@@ -229,6 +252,13 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("poll_watch_lines", "Lines of watch streams about queues of pbal."),
     Counter("poll_watch_skipped", "Times a watch stream said that it skipped lines."),
     Counter("poll_store_errors", "Answers of memcached that were errors, and connections to it that failed."),
+    Counter("poll_store_errors", "Store calls that failed."),
+    Counter("poll_auth_refused", "Polls and publishes answered 401 or 403 because of poll_auth."),
+    Counter("poll_auth_requests", "Sub-requests of poll_auth."),
+    Counter("poll_auth_failed", "Sub-requests of poll_auth that decided nothing. Who waited for them was answered 503."),
+    Counter("poll_auth_key_errors", "Times the key file of poll_auth was written and could not be used. The keys in use stayed."),
+    Counter("poll_limited", "Polls answered 429 because of a limit by address or by queue."),
+    Counter("poll_limits_forgotten", "Addresses whose rate pbal forgot because it watches too many at a time."),
 )
 
 
@@ -255,7 +285,7 @@ class Settings:
         self.max_body: int = values["poll_max_body"]
         self.store: StoreChoice = values["poll_store"]
         auth: Path | None = values["poll_store_auth"]
-        self.auth = None if auth is None else Auth.read(auth)
+        self.store_auth = None if auth is None else Auth.read(auth)
         self.prefix: bytes = values["poll_key_prefix"].encode()
         if len(self.prefix) > 200 or any(octet <= 32 or octet == 127 for octet in self.prefix):
             raise ConfigError("poll_key_prefix has no spaces, and at most 200 bytes", about="poll_key_prefix")
@@ -272,13 +302,28 @@ class Settings:
         self.format: str = values["poll_format"]
         self.framing: str = values["poll_framing"]
         self.ttl: float = values["poll_ttl"]
+        self.store_ttl = int(self.ttl)
+        """Seconds that memcached is told. Where messages grow old one by one, the queue lives longer than each, and than it takes to
+        look again; at most 30 days, beyond which memcached takes it for a date."""
+        if self.keep != "taken":
+            self.store_ttl = min(math.ceil(self.ttl + max(self.ttl / 4, 2 * self.interval)) + 1, 30 * 24 * 3600)
         self.max_queue: int = values["poll_max_queue"]
         self.memory_limit: int = values["poll_memory_limit"]
         self.max_parked: int = values["poll_max_parked"]
         self.publish_from = Networks(values["poll_publish_from"])
         self.socket_allow: tuple[str, ...] = values["poll_socket_allow"]
+        self.ack_timeout: float = values["poll_ack_timeout"]
         self.heartbeat: float = values["poll_heartbeat"]
         self.stream_time: float = values["poll_stream_time"]
         self.stream_buffer: int = values["poll_stream_buffer"]
         self.store_timeout: float = values["poll_store_timeout"]
+        self.auth: AuthChoice = values["poll_auth"]
+        self.auth_tokens: tuple[Source, ...] = values["poll_auth_token"]
+        self.auth_audience: str | None = values["poll_auth_audience"]
+        self.auth_timeout: float = values["poll_auth_timeout"]
+        self.auth_ttl: float = values["poll_auth_ttl"]
+        self.park_rate: int = values["poll_park_rate"]
+        self.park_burst: int = values["poll_park_burst"]
+        self.max_by_address: int = values["poll_max_by_address"]
+        self.max_by_queue: int = values["poll_max_by_queue"]
         self.origins = frozenset(origin.encode() for origin in values["poll_allow_origin"])

@@ -30,6 +30,7 @@ from pbal.api import Exchange
 from . import cors, publisher
 from .delivery import BAD_POSITION, DISABLED, REMOVED, SUPERSEDED, TIME_IS_OVER, Delivery
 from .formats import Rendered, render
+from .grants import Grant
 from .hub import Hub
 from .lot import Reader
 from .names import MOST_QUEUES, BadName, key_for
@@ -68,7 +69,7 @@ def framed(text: str) -> bytes:
 class Socket(Reader):
     """A WebSocket."""
 
-    __slots__ = ("_backlog", "_heard", "_hub", "_key", "_may_publish", "_parts", "_protocol", "_size", "_waits")
+    __slots__ = ("_backlog", "_grant", "_heard", "_hub", "_key", "_may_publish", "_parts", "_protocol", "_size", "_waits")
 
     transport: ClassVar[str] = "websocket"
     stays: ClassVar[bool] = True
@@ -86,10 +87,11 @@ class Socket(Reader):
         self._heard = True
         self._waits = False
         self._may_publish = False
+        self._grant: Grant | None = None
 
-    def ask(self, hub: Hub, key: bytes, may_publish: bool) -> None:
-        """What the request said."""
-        self._hub, self._key, self._may_publish = hub, key, may_publish
+    def ask(self, hub: Hub, key: bytes, may_publish: bool, grant: Grant | None) -> None:
+        """What the request said, and what it may."""
+        self._hub, self._key, self._may_publish, self._grant = hub, key, may_publish, grant
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -247,7 +249,10 @@ class Socket(Reader):
             raise BadRequest("this socket may not publish")
         if not isinstance(asked, dict) or not isinstance(asked.get("queue"), str) or not isinstance(asked.get("message"), str):
             raise BadRequest('publish is {"queue": "name", "message": "text"}')
-        key = key_for(asked["queue"].encode("utf-8", "surrogatepass"), hub.settings.prefix)
+        name = asked["queue"].encode("utf-8", "surrogatepass")
+        key = key_for(name, hub.settings.prefix)
+        if self._grant is not None and not self._grant.may_publish(name):
+            raise BadRequest("the credential of this socket may not publish to this queue")
         message = publisher.check(hub, asked["message"].encode("utf-8", "surrogatepass"))
 
         def done(receipts: list[publisher.Receipt], failed: object) -> None:
@@ -264,7 +269,10 @@ class Socket(Reader):
             raise BadRequest(f"this socket may not {what}")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise BadRequest(f"{what} is a list of queue names")
-        return [key_for(name.encode("utf-8", "surrogatepass"), self._hub.settings.prefix) for name in dict.fromkeys(names)]
+        octets = [name.encode("utf-8", "surrogatepass") for name in dict.fromkeys(names)]
+        if self._grant is not None and not all(map(self._grant.may_poll, octets)):
+            raise BadRequest("the credential of this socket may not poll this queue")
+        return [key_for(name, self._hub.settings.prefix) for name in octets]
 
     def _subscribe(self, request: dict[str, Any]) -> None:
         hub = self._hub
@@ -307,12 +315,14 @@ class Socket(Reader):
 
     def state(self) -> Any:
         """See Reader."""
-        return self._protocol, self._parts, self._size, self._heard, self._may_publish, self._waits
+        grant = None if self._grant is None else self._grant.plain()
+        return self._protocol, self._parts, self._size, self._heard, self._may_publish, self._waits, grant
 
     def restore(self, hub: Hub, state: Any) -> None:
         """See Reader."""
         self._hub = hub
-        self._protocol, self._parts, self._size, self._heard, self._may_publish, self._waits = state
+        self._protocol, self._parts, self._size, self._heard, self._may_publish, self._waits, grant = state
+        self._grant = None if grant is None else Grant.restored(grant)
         if self._waits:
             asyncio.get_running_loop().call_soon(self._read_on)
 
@@ -337,7 +347,7 @@ def _words(exchange: Exchange, name: bytes) -> list[bytes]:
     return [word.strip().lower() for word in exchange.request.fields.get(name, b"").split(b",")]
 
 
-def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[bytes, bytes]) -> None:
+def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[bytes, bytes], grant: Grant | None) -> None:
     """A client asks for a WebSocket (RFC 6455 section 4.2)."""
     fields, settings = exchange.request.fields, hub.settings
     key = fields.get(b"sec-websocket-key", b"")
@@ -355,7 +365,7 @@ def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[by
         hub.refuse(exchange, 503, "The server ends.", (b"Retry-After", b"1"))
     else:
         reader = Socket(keys, cors.origin_of(exchange, settings.origins))
-        reader.ask(hub, key, exchange.client_address in settings.publish_from)
+        reader.ask(hub, key, exchange.client_address in settings.publish_from, grant)
         for queue, place in places.items():
             reader.stand(queue, place)
-        hub.admit(exchange, reader, hub.stream_seconds())
+        hub.admit(exchange, reader, hub.stream_seconds(), grant)

@@ -48,6 +48,9 @@ Looked = Callable[[Seen | StoreError], None]
 class Store(ABC):
     """Where messages wait. Keys are of the store, prefix included."""
 
+    first_look: float = 0.0
+    """Seconds that a poll waits at least, so that the store can say what it has."""
+
     @property
     def sweeps(self) -> int:
         """How often the store was asked for all that is waited for."""

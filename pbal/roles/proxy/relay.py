@@ -31,9 +31,10 @@ from pbal.model.exchange import SERVED, Exchange
 from pbal.model.hooks import Bound
 from pbal.model.pool import Node
 from pbal.net import backend as link
-from pbal.net.backend import Attendant, BackendConnection
+from pbal.net.backend import BackendConnection
 from pbal.roles import chain
 from pbal.roles.proxy.request import request_octets
+from pbal.roles.proxy.seeker import MOST_ATTEMPTS, Seeker
 
 if TYPE_CHECKING:
     from pbal.roles.proxy.role import ReverseProxy
@@ -42,9 +43,6 @@ log = logging.getLogger("pbal.proxy")
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """RFC 9110 section 9.2.2."""
-MOST_ATTEMPTS: Final = 4
-"""Times a request is sent; connection failures are bounded by the number of nodes instead."""
-
 _NO_LENGTH: Final = frozenset({b"content-length"})
 
 WAITING: Final = "waiting"
@@ -57,7 +55,7 @@ NOBODY, CLIENT, NODE = 0, 1, 2
 """Which side of a tunnel has ended."""
 
 
-class Relay(Attendant):
+class Relay(Seeker):
     """The state of one exchange in a reverse_proxy service."""
 
     __slots__ = (

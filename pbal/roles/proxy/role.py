@@ -20,6 +20,7 @@ from math import inf
 from typing import cast
 
 from pbal.http1.reader import Limits
+from pbal.model.asking import Question
 from pbal.model.certificates import backend_context
 from pbal.model.exchange import Exchange
 from pbal.model.pool import A_MOMENT, NODE_PENALTY, Node, Pool
@@ -29,7 +30,9 @@ from pbal.net.backend import BackendConnection
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ClientLink
 from pbal.roles.http import HttpRole
+from pbal.roles.proxy.errand import Errand
 from pbal.roles.proxy.relay import Relay
+from pbal.roles.proxy.seeker import Seeker
 
 log = logging.getLogger("pbal.proxy")
 
@@ -41,8 +44,8 @@ class ReverseProxy(HttpRole):
         super().__init__(service)
         self.bored: dict[Node, deque[BackendConnection]] = {}
         """The one that rested longest first: what a node sends too much has most time to show."""
-        self.waiting: dict[Relay, None] = {}
-        """Relays without a backend, in order of arrival."""
+        self.waiting: dict[Seeker, None] = {}
+        """Relays and errands without a backend, in order of arrival."""
         self.connecting = 0
         """Connections being opened; never fewer than relays wait, or one would wait in vain."""
         self._pool: Pool | None = None
@@ -75,6 +78,10 @@ class ReverseProxy(HttpRole):
         if limited and self._final_recipient(exchange):
             return
         Relay(self, exchange).seek()
+
+    def ask(self, question: Question) -> None:
+        """See model.service.RoleHandler."""
+        asyncio.get_running_loop().call_soon(Errand(self, question).seek)
 
     def _final_recipient(self, exchange: Exchange) -> bool:
         """Max-Forwards (RFC 9110 section 7.6.2): True when the request ends here."""
@@ -138,14 +145,14 @@ class ReverseProxy(HttpRole):
             del self.waiting[relay]
             relay.seek()
 
-    def connect_for(self, relay: Relay, node: Node) -> None:
+    def connect_for(self, relay: Seeker, node: Node) -> None:
         """Queue `relay` and open a connection to `node`."""
         self.waiting[relay] = None
         self.connecting += 1
         node.connecting += 1
         spawn(self, self._connect(relay, node), f"connect {self.name} {node.name}")
 
-    async def _connect(self, relay: Relay, node: Node) -> None:
+    async def _connect(self, relay: Seeker, node: Node) -> None:
         node.last_attempt = self.clock.now()
         backend = BackendConnection(self, node)
         loop = asyncio.get_running_loop()
@@ -185,7 +192,7 @@ class ReverseProxy(HttpRole):
         name = self.service.values["ssl_backend_name"] or host
         return ClientLink(backend, self._tls, name, self._sessions.get(backend.node))
 
-    def forget(self, relay: Relay) -> None:
+    def forget(self, relay: Seeker) -> None:
         """`relay` waits no longer."""
         self.waiting.pop(relay, None)
 

@@ -1,0 +1,263 @@
+"""A plugin's question on its way to a node and back (Service.ask). What a Relay is to a client's request, this is to a question.
+
+    waiting -> asked -> done       the whole answer is there
+                                   NoAnswer: no node, none in time, cut off, unreadable, too long
+
+It has no client: nothing is streamed, nothing is paused. An answer that is longer than MOST, or that comes in more pieces than
+a turn of the loop reads, ends with its connection. One timer bounds all of it, however many nodes are tried.
+"""
+
+import asyncio
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from pbal.http1.encoder import render_fields
+from pbal.http1.events import END, BadResponse, ResponseHead
+from pbal.model import faults
+from pbal.model.asking import MOST, NoAnswer, NodeAnswer, Question
+from pbal.model.pool import Node
+from pbal.net import backend as link
+from pbal.net.backend import BackendConnection
+from pbal.roles.proxy.seeker import MOST_ATTEMPTS, Seeker
+
+if TYPE_CHECKING:
+    from pbal.roles.proxy.role import ReverseProxy
+
+_GET: Final = b"GET"
+
+
+class Errand(Seeker):
+    """One question on its way."""
+
+    __slots__ = (
+        "attempts", "backend", "body", "done", "fresh", "head", "heard", "node", "question", "reason", "role", "size", "started",
+        "timer", "tried",
+    )  # fmt: skip
+
+    def __init__(self, role: "ReverseProxy", question: Question) -> None:
+        self.role = role
+        self.question = question
+        self.started = role.clock.now()
+        self.tried: tuple[Node, ...] = ()
+        self.backend: BackendConnection | None = None
+        self.node: Node | None = None
+        self.attempts = 0
+        self.fresh = False
+        """Whether only a new connection will do: a kept one was stale."""
+        self.heard = False
+        self.done = False
+        self.reason = "no node is in the pool"
+        self.head: ResponseHead | None = None
+        self.body: list[bytes] = []
+        self.size = 0
+        self.timer = asyncio.get_running_loop().call_later(question.timeout, self._too_late)
+
+    # -- Seeker --------------------------------------------------------------------------------------------------
+
+    def seek(self) -> None:
+        """See Seeker."""
+        if self.done:
+            return
+        role = self.role
+        node = role.pick(self.tried)
+        if node is None:
+            if self.tried or not role.may_get_nodes():
+                self._fail(self.reason)
+            else:
+                role.waiting[self] = None
+            return
+        backend = None if self.fresh else role.bored_on(node)
+        if backend is None:
+            role.connect_for(self, node)
+        else:
+            self.assigned(backend)
+
+    def connect_failed(self, node: Node, status: int) -> None:
+        """See Seeker."""
+        self.reason = f"{node.name} cannot be reached"
+        self.tried = (*self.tried, node)
+        self.seek()
+
+    def give_up(self, status: int) -> None:
+        """See Seeker."""
+        self._fail("no connection to a node was free")
+
+    def assigned(self, backend: BackendConnection) -> None:
+        """See Seeker."""
+        role = self.role
+        self.backend = backend
+        self.node = node = backend.node
+        node.active += 1
+        node.requests += 1
+        if backend.uses:
+            role.counts["backend_reuses"] += 1
+        backend.uses += 1
+        backend.relay = self
+        backend.state = link.WAIT_RES
+        backend.deadline = inf  # the timer's business
+        self.attempts += 1
+        self.heard = False
+        backend.reader.expect(_GET)
+        backend.write(self._octets(node))
+
+    def _octets(self, node: Node) -> bytes:
+        """The request: the question's fields, and what HEADER statements say of all requests that go to nodes."""
+        role, question = self.role, self.question
+        service = role.service
+        rules = service.header_rules
+        fields = question.fields
+        if rules:
+            fields = [field for field in fields if field[0].lower() not in rules]
+            fields += [(rule.name, rule.value) for rule in rules.values() if rule.value is not None]
+        more = b"" if any(name.lower() == b"host" for name, _ in fields) else b"Host: %b\r\n" % node.name.encode()
+        if not service.values["persist_backend"]:
+            more += b"Connection: close\r\n"
+        return b"GET %b HTTP/1.1\r\n%b%bVia: 1.1 %b\r\n\r\n" % (question.target, render_fields(fields), more, role.via)
+
+    # -- Attendant: the node's side -------------------------------------------------------------------------------
+
+    def backend_readable(self) -> None:
+        """Read what came."""
+        backend = self.backend
+        if backend is None:
+            return
+        self.heard = True
+        backend.reader.begin_turn()
+        try:
+            self._read(backend)
+        except BadResponse as error:
+            self._fail(f"{backend.node.name}: {error.reason}")
+
+    def _read(self, backend: BackendConnection) -> None:
+        """Take in what came, to its end if that is there. Raises: BadResponse."""
+        reader = backend.reader
+        while True:
+            event = reader.next()
+            if event is None:
+                break
+            if event is END:
+                self._complete()
+                return
+            if isinstance(event, bytes):
+                self.body.append(event)
+                self.size += len(event)
+                continue
+            assert isinstance(event, ResponseHead)
+            if event.status == 101:
+                raise BadResponse("it changed the protocol, unasked")
+            if event.status >= 200 and self._begins(event, backend):
+                return
+        if reader.tired:
+            raise BadResponse("the answer comes in too many pieces")
+        self._look_at_size(self.size)
+
+    def _look_at_size(self, size: int) -> None:
+        if size > MOST:
+            raise BadResponse(f"the answer is longer than {MOST} bytes")
+
+    def _begins(self, head: ResponseHead, backend: BackendConnection) -> bool:
+        """The head of the answer is there. True when there is nothing more to read. Raises: BadResponse."""
+        backend.state = link.XFER_RES
+        node = backend.node
+        node.last_response = self.role.clock.now()
+        node.responses[head.status] = node.responses.get(head.status, 0) + 1
+        self.head = head
+        self._look_at_size(head.framing)
+        if head.framing == 0:
+            self._complete()
+            return True
+        return False
+
+    def backend_eof(self) -> None:
+        """See Attendant."""
+        backend = self.backend
+        if backend is None:
+            return
+        try:
+            backend.reader.eof()
+        except BadResponse as error:
+            self._lost(error.reason)
+            return
+        self.backend_readable()
+
+    def backend_lost(self, exc: Exception | None) -> None:
+        """See Attendant."""
+        if self.backend is not None:
+            self._lost(str(exc) if exc else "the connection was closed")
+
+    def backend_expired(self) -> None:
+        """See Attendant. The backend has no deadline here."""
+
+    def backend_full(self) -> None:
+        """See Attendant. A question is a few lines."""
+
+    def backend_drained(self) -> None:
+        """See Attendant."""
+
+    # -- Sink: no client is behind this ----------------------------------------------------------------------------
+
+    def body_data(self, data: bytes) -> None:
+        """See Sink."""
+
+    def body_end(self) -> None:
+        """See Sink."""
+
+    def client_gone(self) -> None:
+        """See Sink."""
+
+    def client_drained(self) -> None:
+        """See Sink."""
+
+    def client_full(self) -> None:
+        """See Sink."""
+
+    # -- endings -------------------------------------------------------------------------------------------------
+
+    def _complete(self) -> None:
+        """The answer is there whole. Raises: BadResponse for one that is too long."""
+        self._look_at_size(self.size)
+        backend, self.backend = self.backend, None
+        head = self.head
+        assert backend is not None and head is not None
+        backend.relay = None
+        self.role.release(backend, True)
+        self._tell(NodeAnswer(head.status, head.fields, b"".join(self.body)))
+
+    def _lost(self, reason: str) -> None:
+        """The connection went before the answer was whole. A GET may be sent again while nothing of an answer came."""
+        backend = self.backend
+        assert backend is not None
+        stale, node = backend.uses > 1, backend.node
+        self.reason = f"{node.name}: {reason}"
+        self._drop_backend()
+        if self.heard or self.attempts >= MOST_ATTEMPTS:
+            self._fail(self.reason)
+            return
+        if stale:  # says nothing of the node
+            self.fresh = True
+        else:
+            self.tried = (*self.tried, node)
+        self.role.counts["backend_retries"] += 1
+        self.seek()
+
+    def _too_late(self) -> None:
+        self._fail(f"no answer in {self.question.timeout:g} s")
+
+    def _fail(self, reason: str) -> None:
+        self.role.forget(self)
+        self._drop_backend()
+        self._tell(NoAnswer(reason))
+
+    def _drop_backend(self) -> None:
+        backend, self.backend = self.backend, None
+        if backend is not None:
+            backend.node.pool.released(backend.node)
+            backend.abort()
+
+    def _tell(self, answer: NodeAnswer | NoAnswer) -> None:
+        if self.done:
+            return
+        self.done = True
+        self.timer.cancel()
+        faults.call_back(self.role.service.world, partial(self.question.tell, answer))
