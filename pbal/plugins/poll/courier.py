@@ -22,6 +22,7 @@ from .lanes import Deliver, Doubt, Lane, Shared
 from .logs import Evicted, Tell
 from .lot import Lot, Reader
 from .memcached import Server
+from .names import HERE
 from .servers import Memcached, squeeze, trim
 from .settings import Settings
 from .watch import Watcher
@@ -45,11 +46,14 @@ class Courier:
     def __init__(
         self, settings: Settings, lot: Lot, counts: dict[str, int], now: Callable[[], float], deliver: Deliver,
         wake_later: Callable[[bytes], None], say: Say, tell: Tell, evicted: Evicted, second: Callable[[], float],
+        someone: Callable[[bytes], None],
     ) -> None:  # fmt: skip
         self._lot = lot
         self._counts = counts
         self._now = now
         self._say = say
+        self._someone = someone
+        self._here = settings.prefix + HERE
         secret = self._secret(settings)
         self.store = Memcached(settings.store.places, now, lambda: self.settings.store_timeout, self._report, secret)
         self.shared = Shared(
@@ -232,6 +236,9 @@ class Courier:
 
     def _stored(self, key: bytes) -> None:
         """The watch saw a store."""
+        if key.startswith(self._here):
+            self._someone(key)
+            return
         self._counts["poll_watch_lines"] += 1
         self.wake(key)
 

@@ -100,6 +100,10 @@ class Poll(Plugin):
             self._replace_store()
         else:
             hub.store.changed(settings)
+        if (settings.presence, settings.presence_queue, settings.store, settings.prefix) != (
+            before.presence, before.presence_queue, before.store, before.prefix,
+        ):  # fmt: skip
+            hub.presence.reset()
 
     def _replace_store(self) -> None:
         """Another store, live. Who waits goes on waiting; a memory store's messages move along."""
