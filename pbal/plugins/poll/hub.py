@@ -56,6 +56,7 @@ class Hub:
         """The hub of the generation in the chain: this one, or the one that replaced it."""
         self.counts = world.counters.counts
         self.lot = Lot(self._gone)
+        self.lot.on_half_closed = self._half_closed
         self.turns = Turns()
         self.presence = Presence(self)
         self.limits = Limits(self.lot, world.clock.now, self._forgotten)
@@ -196,6 +197,14 @@ class Hub:
         """A client left. The lot has taken it out."""
         self._counted_out(reader)
         self.counts["poll_gone"] += 1
+
+    def _half_closed(self, reader: Reader) -> bool:
+        """A client that sent its end right behind its poll may only have asked all it wanted: what the store has is still for it."""
+        now, patience = self.world.clock.now(), self.store.first_look
+        if not patience or now - reader.since / QUARTER > patience + 1 / QUARTER:
+            return False
+        self.lot.postpone(reader, now + patience)
+        return True
 
     def finish(self, reader: Reader, why: str) -> None:
         """End a reader, and tell it why."""
