@@ -253,3 +253,18 @@ async def test_cors_and_old_clients(lab: Lab) -> None:
     head = await reader.readuntil(b"\r\n\r\n")
     assert b"Transfer-Encoding" not in head and b"Connection: close" in head
     assert (await reader.readuntil(b"data: m\n\n")).startswith(b"retry: ")
+
+
+@lab
+async def test_a_stream_for_which_messages_are_kept_takes_a_place_like_any_other(lab: Lab) -> None:
+    pbal = await lab.pbal(conf(*KEPT, "SET poll_duplicate = newest"))
+    await publish(pbal, "a", b"kept")
+    first = await Source.open(pbal, "/poll/a")
+    assert (await first.next()).data == "kept"
+    second = await Source.open(pbal, "/poll/a")
+    assert (await second.next()).data == "kept"
+    assert (await first.next()).kind == "superseded"
+    await first.end()
+    assert await pbal.say("SET chat.poll_max_parked = 1") == "OK"
+    assert (await pbal.ask("chat", get("/poll/a", "Accept: text/event-stream"))).status == 503
+    assert pbal.counts["poll_full"] == pbal.counts["poll_parked"] == 1

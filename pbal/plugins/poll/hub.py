@@ -73,7 +73,7 @@ class Hub:
 
     def admit(self, exchange: Exchange, reader: Reader, seconds: float, grant: Grant | None) -> None:
         """Let a reader wait, for at most so many seconds and no longer than its `grant` is good for, or refuse it."""
-        ready = self.store.holds(reader)
+        ready = not reader.stays and self.store.holds(reader)  # it leaves at once, and so needs no place
         if not ready and not self._may_wait(exchange, reader):
             return
         world = self.world

@@ -92,7 +92,8 @@ def token(places: Iterable[bytes]) -> bytes:
 def read_token(text: bytes, keys: Sequence[bytes]) -> dict[bytes, bytes]:
     """The places a token holds for these queues. Raises: BadPosition.
 
-    A queue of which it says nothing is read as without a position: a client may wait on one more.
+    A queue of which it says nothing is read as without a position: a client may wait on one more. What it says of a queue that is
+    not asked for is passed over, as long as it says something of one that is: a client may leave a queue.
     """
     try:
         octets = urlsafe_b64decode(text)
@@ -105,7 +106,11 @@ def read_token(text: bytes, keys: Sequence[bytes]) -> dict[bytes, bytes]:
     for start in range(0, len(octets), PLACE):
         place = octets[start : start + PLACE]
         key = by_queue.get(place[:4])
-        if key is None or key in places:
-            raise BadPosition("the position is one of other queues")
+        if key is None:
+            continue
+        if key in places:
+            raise BadPosition("the position tells two places of one queue")
         places[key] = place
+    if not places:
+        raise BadPosition("the position is one of other queues")
     return places
