@@ -1,10 +1,11 @@
 """What a hostile client, a tired operator and a newcomer found: each once, over the wire."""
 
 import asyncio
+import json
 
 import pytest
 from lab import Lab, Pbal, lab
-from polls import conf, get, publish
+from polls import conf, get, held, publish
 from sockets import ask, opened
 
 STREAM = "Accept: text/event-stream"
@@ -55,3 +56,43 @@ async def test_a_socket_subscribes_within_the_limit_of_a_queue(lab: Lab) -> None
     assert await ask(second, subscribe=["c", "a"], id=1) == {"id": 1, "error": "Too many polls are parked for this queue."}
     assert await ask(first, subscribe=["c"]) == {"subscribed": ["c"]}
     assert pbal.counts["poll_limited"] == 1 and pbal.plugin("chat").hub.lot.number(b"poll:a") == 1
+
+
+# -- what cannot be is said --------------------------------------------------------------------------------------
+
+
+@lab
+async def test_a_message_that_no_queue_has_room_for_is_refused_everywhere(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("SET poll_max_queue = 10", "SET poll_socket_allow = publish"))
+    socket = await opened(pbal, "/poll/b")
+    assert (await publish(pbal, "a", b"123456789")).status == 202
+    refused = await publish(pbal, "a", b"1234567890")  # and its line feed
+    assert refused.status == 413 and b"11 bytes with its framing, and a queue holds 10" in refused.body
+    assert "a queue holds 10" in (await ask(socket, publish={"queue": "a", "message": "x" * 10}))["error"]
+    assert "a queue holds 10" in await pbal.say("poll publish chat a 1234567890")
+    assert held(pbal, b"poll:a") == b"123456789\n" and pbal.counts["poll_evicted"] == 0 and pbal.counts["poll_published"] == 1
+
+
+@lab
+async def test_a_list_with_one_message_that_cannot_be_stores_nothing(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("SET poll_max_queue = 200").replace("^/publish/(?P<queue>[^/]+)$", "^/publish/(?P<queue>[^/]*)$"))
+    good = {"queue": "a", "message": "m"}
+    for bad, status in (
+        ({"queue": "a b", "message": "m"}, 400), ({"queue": "a", "message": "half a pair: \ud800"}, 400),
+        ({"queue": "a", "message": "x" * 200}, 413), ({"queue": "a"}, 400), (["a", "m"], 400), ({"queue": "\ud800", "message": "m"}, 400),
+    ):  # fmt: skip
+        body = json.dumps([good, bad])[:-1].encode() + b"]"
+        answer = await pbal.ask("chat", get("/publish/", "Content-Type: application/json", method="POST", body=body))
+        assert answer.status == status, bad
+    assert held(pbal, b"poll:a") == b""
+
+
+@lab
+async def test_a_message_with_no_room_beside_the_header_of_its_queue_is_refused(lab: Lab) -> None:
+    cache = await lab.memcached("-I", "2k", "-o", "slab_chunk_max=1024")
+    pbal = await lab.pbal(conf(*KEPT, f"SET poll_store = memcached {cache.address}"))
+    assert (await publish(pbal, "a", b"first")).status == 202
+    refused = await publish(pbal, "a", b"x" * 1600)
+    assert refused.status == 413 and b"beside a queue's header" in refused.body
+    assert (await pbal.ask("chat", get("/poll/a"))).body.startswith(b'{"queues": {"a": ["first"]}')
+    assert pbal.counts["poll_evicted"] == 0

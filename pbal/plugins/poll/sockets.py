@@ -253,7 +253,7 @@ class Socket(Reader):
         key = key_for(name, hub.settings.prefix)
         if self._grant is not None and not self._grant.may_publish(name):
             raise BadRequest("the credential of this socket may not publish to this queue")
-        message = publisher.check(hub, asked["message"].encode("utf-8", "surrogatepass"))
+        message = publisher.check(hub, publisher.octets(asked["message"]))
 
         def done(receipts: list[publisher.Receipt], failed: object) -> None:
             if failed is None:
