@@ -25,6 +25,7 @@ from .memcached import Server
 from .names import HERE
 from .servers import Memcached, squeeze, trim
 from .settings import Settings
+from .store import TooLarge
 from .watch import Watcher
 
 __all__ = ["Courier", "Doubt"]
@@ -142,6 +143,9 @@ class Courier:
     async def publish(self, key: bytes, data: bytes) -> int:
         """Append to a queue; how many older messages went for want of room. Raises: StoreError, TooLarge, Full."""
         server, ttl, waited_for = self.store.server_of(key), self.settings.store_ttl, self._lot.has(key)
+        if self.settings.keep != "taken" and len(data) > server.longest(key) - LONGEST_HEADER:
+            room = server.longest(key) - LONGEST_HEADER
+            raise TooLarge(f"memcached {server.name} takes {room:.0f} bytes beside a queue's header, the message has {len(data)}")
         size = await server.append(key, data, ttl, begin=waited_for)
         most = int(min(self.settings.max_queue, server.longest(key)))  # it has said by now how much it takes
         if size is None:

@@ -73,7 +73,7 @@ class Hub:
 
     def admit(self, exchange: Exchange, reader: Reader, seconds: float, grant: Grant | None) -> None:
         """Let a reader wait, for at most so many seconds and no longer than its `grant` is good for, or refuse it."""
-        ready = not reader.stays and self.store.holds(reader)  # it leaves at once, and so needs no place
+        ready = not reader.stays and self.store.holds(reader)  # a stream that is given something waits on
         if not ready and not self._may_wait(exchange, reader):
             return
         world = self.world
@@ -97,6 +97,18 @@ class Hub:
             self._supersede_before(reader, reader.all_keys())
         self.wake_tick()
         self.store.began(reader)
+
+    def why_not(self, keys: list[bytes]) -> str:
+        """Why a reader that is in may not wait for these queues, too; "" if it may."""
+        duplicate = self.settings.duplicate
+        if duplicate == "oldest" and any(self.lot.has(key) for key in keys):
+            self.counts["poll_refused"] += 1
+            return "A poll for this queue is parked already."
+        crowded = None if duplicate == "newest" else self.limits.crowded(keys)
+        if crowded is not None:
+            self.counts["poll_limited"] += 1
+            return crowded.why
+        return ""
 
     def joined(self, reader: Reader, keys: list[bytes]) -> None:
         """A reader that is in waits for these queues, too."""

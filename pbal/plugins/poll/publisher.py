@@ -46,6 +46,14 @@ Receipt = dict[str, Any]
 class Refused(ValueError):
     """A message that is not taken. The text is for the client."""
 
+    status = 400
+
+
+class TooLong(Refused):
+    """A message that no queue here has room for."""
+
+    status = 413
+
 
 def allowed(hub: Hub, exchange: Exchange) -> bool:
     """Whether this request may publish; it is answered if it may not."""
@@ -110,7 +118,9 @@ def answer_mistakes(hub: Hub, exchange: Exchange, do: Callable[[], None]) -> Non
     """Do something with a request; what is wrong with it is its answer."""
     try:
         do()
-    except (BadName, BadPosition, Refused) as error:
+    except Refused as error:
+        hub.refuse(exchange, error.status, str(error))
+    except (BadName, BadPosition) as error:
         hub.refuse(exchange, 400, str(error))
 
 
@@ -150,8 +160,16 @@ def _list_of(body: bytes) -> list[tuple[bytes, bytes]]:
     for item in items:
         if not isinstance(item, dict) or not isinstance(item.get("queue"), str) or not isinstance(item.get("message"), str):
             raise Refused('each item of the list is {"queue": "name", "message": "text"}')
-        found.append((item["queue"].encode("utf-8", "surrogatepass"), item["message"].encode("utf-8", "surrogatepass")))
+        found.append((item["queue"].encode("utf-8", "surrogatepass"), octets(item["message"])))
     return found
+
+
+def octets(message: str) -> bytes:
+    """A message that came as a string of JSON. Raises: Refused."""
+    try:
+        return message.encode()
+    except UnicodeEncodeError:
+        raise Refused("A message is text; this one holds half of a surrogate pair.") from None
 
 
 def check(hub: Hub, message: bytes) -> bytes:
@@ -166,6 +184,9 @@ def check(hub: Hub, message: bytes) -> bytes:
         raise Refused(why)
     if settings.format == "xml" and not is_xml(message):
         raise Refused("A message is well-formed XML here (poll_format = xml), and holds no DTD; this one is not.")
+    size = len(wrap(message, settings.framing))
+    if size > settings.max_queue:
+        raise TooLong(f"The message is too long: {size} bytes with its framing, and a queue holds {settings.max_queue} (poll_max_queue).")
     return message
 
 
