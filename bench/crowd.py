@@ -14,7 +14,8 @@ from bench.doings import connect
 ASKS = {
     "poll": "",
     "sse": "Accept: text/event-stream\r\n",
-    "websocket": "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n",
+    "websocket": "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n",
 }
 A_SOURCE = 5000
 """Connections from one address."""
