@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench import peers
 from bench.distant import distant as distant_of
+from bench.room import room, streams
 from bench.secure import tls
 from bench.waits import waits
 
@@ -128,8 +129,7 @@ def parked() -> Iterator[Row]:
     yield from _parked("pbal", program, console, "1.75")
     if peers.NCHAN.exists() and peers.have("nginx"):
         port = peers.free_port()
-        module = "".join(f"load_module {path};\n" for path in sorted(peers.NCHAN.parent.glob("ndk*.so"))) + f"load_module {peers.NCHAN};"
-        yield from _parked("nchan", peers.nginx(NCHAN.format(port=port), port, modules=module), None, "")
+        yield from _parked("nchan", peers.nginx(NCHAN.format(port=port), port, modules=peers.nchan_module()), None, "")
     else:
         print("left out: nchan is not installed")
     if not peers.have("memcached"):
@@ -209,8 +209,7 @@ def latency() -> Iterator[Row]:
     yield from _latency("pbal", program, ("0.5", "3"))
     if peers.NCHAN.exists() and peers.have("nginx"):
         port = peers.free_port()
-        module = "".join(f"load_module {path};\n" for path in sorted(peers.NCHAN.parent.glob("ndk*.so"))) + f"load_module {peers.NCHAN};"
-        yield from _latency("nchan", peers.nginx(NCHAN.format(port=port), port, modules=module), ("", ""))
+        yield from _latency("nchan", peers.nginx(NCHAN.format(port=port), port, modules=peers.nchan_module()), ("", ""))
 
 
 def _latency(name: str, program: peers.Program, targets: tuple[str, str]) -> Iterator[Row]:
@@ -344,6 +343,8 @@ FIGURES = {
     "distant": distant,
     "answers": answers,
     "waits": waits,
+    "room": room,
+    "streams": streams,
     "start": start,
     "tls": tls,
 }

@@ -225,10 +225,19 @@ class Answering(Wire):
             self.deadline = inf
             if self.reader is not None and self.reader.buffered == 0:
                 self.reader = None  # and with it what it remembers of the head
-            if self.flags & HALF_CLOSED:  # while whoever parks it was waiting for something: it has gone, as in eof_received
+            if self.flags & HALF_CLOSED and not self._is_patient():  # while whoever parks it was waiting for something
                 self.state = CLOSED
                 self.home.world.pace.leave(self._close)
         return self
+
+    def _is_patient(self) -> bool:
+        """Whether what is parked is answered though its client has sent its end."""
+        asked = getattr(self.record, "half_closed", None)
+        if asked is None or self.flags & (STREAMS | UPGRADED):
+            return False
+        said: list[bool] = []
+        call_back(self.home.world, lambda: said.append(bool(asked())))
+        return said == [True]
 
     def withdraw(self, exchange: Exchange, record: Parked) -> bool:
         """See Stream."""

@@ -2,48 +2,18 @@
 
 import asyncio
 import json
-import os
 import struct
 from typing import Any
 
 import pytest
-from lab import Lab, Pbal, lab, read_response, until
+from lab import Lab, lab, read_response, until
 from polls import conf, empty, get, park, publish
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from sockets import ask, closed, frame, heard, next_frame, opened, raw, url
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 KEPT = ("SET poll_keep = ttl", "SET poll_queue = query:q uri:queue")
 MAY = "SET poll_socket_allow = publish subscribe"
-
-
-def url(pbal: Pbal, path: str) -> str:
-    host, port = pbal.server.address("chat")[:2]
-    return f"ws://{host}:{port}{path}"
-
-
-async def opened(pbal: Pbal, path: str, **more: Any) -> ClientConnection:
-    before = pbal.counts["poll_parked_ever"]
-    socket = await connect(url(pbal, path), compression=None, proxy=None, **more)
-    await pbal.until("poll_parked_ever", before + 1)
-    return socket
-
-
-async def heard(socket: ClientConnection) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), 5))
-    return answer
-
-
-async def closed(socket: ClientConnection) -> int:
-    with pytest.raises(ConnectionClosed) as found:
-        while True:
-            await asyncio.wait_for(socket.recv(), 5)
-    assert found.value.rcvd is not None
-    return found.value.rcvd.code
-
-
-async def ask(socket: ClientConnection, **request: Any) -> dict[str, Any]:
-    await socket.send(json.dumps(request))
-    return await heard(socket)
 
 
 @lab
@@ -159,37 +129,6 @@ async def test_whose_page_may_open_one_and_what_is_no_handshake(lab: Lab) -> Non
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     assert head.startswith("HTTP/1.1 101 ") and "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head  # RFC 6455 section 1.3
     assert "Sec-WebSocket-Extensions" not in head
-
-
-async def raw(pbal: Pbal) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await pbal.connect("chat")
-    lines = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13")
-    writer.write(get("/poll/a", *lines))
-    await reader.readuntil(b"\r\n\r\n")
-    return reader, writer
-
-
-def frame(opcode: int, payload: bytes, fin: bool = True, masked: bool = True, size: int | None = None) -> bytes:
-    length = len(payload) if size is None else size
-    head = bytes([opcode | (0x80 if fin else 0)])
-    mask = 0x80 if masked else 0
-    if length < 126:
-        head += bytes([mask | length])
-    else:
-        head += bytes([mask | 126]) + struct.pack("!H", length) if length < 65536 else bytes([mask | 127]) + struct.pack("!Q", length)
-    if not masked:
-        return head + payload
-    key = os.urandom(4)
-    return head + key + bytes(octet ^ key[place % 4] for place, octet in enumerate(payload))
-
-
-async def next_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    first, second = await asyncio.wait_for(reader.readexactly(2), 5)
-    assert not second & 0x80, "a server masks nothing"
-    length = second & 0x7F
-    if length == 126:
-        (length,) = struct.unpack("!H", await reader.readexactly(2))
-    return first & 0x0F, await reader.readexactly(length)
 
 
 ASK = json.dumps({"publish": {"queue": "b", "message": "gr\u00fc\u00df"}, "id": 1}, ensure_ascii=False).encode()

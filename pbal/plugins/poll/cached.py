@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pbal.api import spawn
@@ -11,7 +11,7 @@ from .courier import Courier, Doubt
 from .lot import Reader
 from .positions import BadPosition
 from .settings import Settings
-from .store import Done, Looked, Queues, Seen, Store, StoreError
+from .store import Done, Looked, PresenceWork, Queues, Seen, Store, StoreError
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -23,6 +23,7 @@ class MemcachedStore(Store):
     """Queues in memcached."""
 
     first_look = 0.5
+    shares_presence = True
 
     def __init__(self, hub: "Hub", doubts: dict[bytes, Doubt]) -> None:
         self._hub = hub
@@ -37,6 +38,7 @@ class MemcachedStore(Store):
             hub.tell,
             hub.evicted,
             hub.world.clock.epoch,
+            hub.presence.foreign,
         )
         self.courier.doubts = doubts
 
@@ -76,6 +78,23 @@ class MemcachedStore(Store):
             await self.courier.lane_of(key).published(key)
         done(None)
         self._wake_serving(key)
+
+    def here(self, tell: Callable[[bytes, bytes], None], keys: list[bytes]) -> None:
+        """See Store."""
+        self.courier.run_publish(self._here(tell, keys))
+
+    async def _here(self, tell: Callable[[bytes, bytes], None], keys: list[bytes]) -> None:
+        for server, group in self.courier.store.by_server(keys).items():
+            try:
+                items = await server.read(group)
+            except StoreError:  # counted and said by the server
+                items = {}
+            for key in group:
+                tell(key, items[key].value if key in items else b"")
+
+    def work_presence(self, work: PresenceWork) -> None:
+        """See Store."""
+        self.courier.run_publish(work(self.courier.store.by_server))
 
     def put_back(self, queues: Queues) -> None:
         """See Store."""

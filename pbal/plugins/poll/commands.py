@@ -126,6 +126,20 @@ def show_store(session: Any) -> Reply:
     return Rows(columns, rows, lambda r: f"{r[0]} {r[1]} {r[2]} {r[8]}")
 
 
+def show_presence(session: Any, service: Service | None = None, glob: str | None = None) -> Reply:
+    """List the queues that are present here (poll_presence): service, queue, readers, seconds until it leaves; - while somebody waits."""
+    wanted = None if glob is None else re.compile(translate(glob))
+    rows: list[tuple[object, ...]] = []
+    for instance in _polls(session, service):
+        hub = instance.hub
+        for key, left in hub.presence.list():
+            name = _name(hub, key)
+            if wanted is None or wanted.match(name):
+                rows.append((hub.service.name, name, hub.lot.number(key), None if left is None else round(left, 1)))
+    columns = ("service", "queue", "readers", "leaves")
+    return Rows(columns, rows, lambda r: f"{r[0]} {r[1]} {r[2]} {'-' if r[3] is None else f'{r[3]}s'}")
+
+
 def _key(hub: Hub, queue: str) -> bytes:
     try:
         return key_for(queue.encode("utf-8", "replace"), hub.settings.prefix)
@@ -187,4 +201,4 @@ async def poll_publish(session: Any, service: Service, queue: str, text: str) ->
     return Text([publisher.receipt_line(receipt).decode().strip()], end_dot=False)
 
 
-COMMANDS = (show_parked, show_parked_summary, show_queue, show_store, poll_answer, poll_kick, poll_wake, poll_publish)
+COMMANDS = (show_parked, show_parked_summary, show_queue, show_store, show_presence, poll_answer, poll_kick, poll_wake, poll_publish)

@@ -22,8 +22,10 @@ from .lanes import Deliver, Doubt, Lane, Shared
 from .logs import Evicted, Tell
 from .lot import Lot, Reader
 from .memcached import Server
+from .names import HERE
 from .servers import Memcached, squeeze, trim
 from .settings import Settings
+from .store import TooLarge
 from .watch import Watcher
 
 __all__ = ["Courier", "Doubt"]
@@ -45,11 +47,14 @@ class Courier:
     def __init__(
         self, settings: Settings, lot: Lot, counts: dict[str, int], now: Callable[[], float], deliver: Deliver,
         wake_later: Callable[[bytes], None], say: Say, tell: Tell, evicted: Evicted, second: Callable[[], float],
+        someone: Callable[[bytes], None],
     ) -> None:  # fmt: skip
         self._lot = lot
         self._counts = counts
         self._now = now
         self._say = say
+        self._someone = someone
+        self._here = settings.prefix + HERE
         secret = self._secret(settings)
         self.store = Memcached(settings.store.places, now, lambda: self.settings.store_timeout, self._report, secret)
         self.shared = Shared(
@@ -138,6 +143,9 @@ class Courier:
     async def publish(self, key: bytes, data: bytes) -> int:
         """Append to a queue; how many older messages went for want of room. Raises: StoreError, TooLarge, Full."""
         server, ttl, waited_for = self.store.server_of(key), self.settings.store_ttl, self._lot.has(key)
+        if self.settings.keep != "taken" and len(data) > server.longest(key) - LONGEST_HEADER:
+            room = server.longest(key) - LONGEST_HEADER
+            raise TooLarge(f"memcached {server.name} takes {room:.0f} bytes beside a queue's header, the message has {len(data)}")
         size = await server.append(key, data, ttl, begin=waited_for)
         most = int(min(self.settings.max_queue, server.longest(key)))  # it has said by now how much it takes
         if size is None:
@@ -232,6 +240,9 @@ class Courier:
 
     def _stored(self, key: bytes) -> None:
         """The watch saw a store."""
+        if key.startswith(self._here):
+            self._someone(key)
+            return
         self._counts["poll_watch_lines"] += 1
         self.wake(key)
 

@@ -96,6 +96,11 @@ def _xml_queue(name: bytes, messages: list[bytes]) -> bytes:
     return b'<queue name="%b">%b</queue>' % (text(name).translate(_ESCAPED).encode(), b"".join(messages))
 
 
+def attribute(value: str) -> str:
+    """A text as it stands in an attribute of XML."""
+    return value.translate(_NOT_IN_XML).translate(_ESCAPED)
+
+
 def text(name: bytes) -> str:
     """A queue's name for people and JSON."""
     return name.decode("utf-8", "replace")

@@ -20,6 +20,7 @@ def pack(hub: Hub, resident: int) -> dict[str, Any]:
     return {
         "readers": [reader.carry(hub.store.sweeps) for reader in hub.lot],
         "store": hub.store.carry(),
+        "presence": hub.presence.carry(),
         "resident": resident,
         "histogram": (tuple(hub.store_to_answer.buckets), hub.store_to_answer.count),
     }
@@ -33,5 +34,6 @@ def unpack(carried: dict[str, Any], hub: Hub) -> None:
         reader.restore(hub, state)
         hub.lot.enter(reader, since, deadline)
         client.repark(reader)
+    hub.presence.adopt(carried["presence"])
     buckets, count = carried["histogram"]
     hub.store_to_answer.buckets, hub.store_to_answer.count = list(buckets), count

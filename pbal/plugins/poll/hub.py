@@ -31,6 +31,7 @@ from .grants import Grant, Refusal
 from .limits import Limits
 from .lot import QUARTER, Lot, Reader
 from .positions import BadPosition, Log
+from .presence import Presence
 from .settings import Settings
 from .store import Queues, Store
 from .turns import Turns
@@ -55,7 +56,9 @@ class Hub:
         """The hub of the generation in the chain: this one, or the one that replaced it."""
         self.counts = world.counters.counts
         self.lot = Lot(self._gone)
+        self.lot.on_half_closed = self._half_closed
         self.turns = Turns()
+        self.presence = Presence(self)
         self.limits = Limits(self.lot, world.clock.now, self._forgotten)
         self.store: Store
         self.store_to_answer = Histogram()
@@ -70,7 +73,7 @@ class Hub:
 
     def admit(self, exchange: Exchange, reader: Reader, seconds: float, grant: Grant | None) -> None:
         """Let a reader wait, for at most so many seconds and no longer than its `grant` is good for, or refuse it."""
-        ready = not reader.stays and self.store.holds(reader)  # it leaves at once, and so needs no place
+        ready = not reader.stays and self.store.holds(reader)  # a stream that is given something waits on
         if not ready and not self._may_wait(exchange, reader):
             return
         world = self.world
@@ -83,6 +86,7 @@ class Hub:
         self.lot.park(reader, now, now + seconds)
         reader.client = exchange.park(reader)
         self.limits.entered(reader)
+        self.presence.came(reader.all_keys())
         self.counts["poll_parked"] += 1
         self.counts["poll_parked_ever"] += 1
         if reader.stays:
@@ -91,18 +95,31 @@ class Hub:
         reader.opened(self)
         if not ready and self.settings.duplicate == "newest":
             self._supersede_before(reader, reader.all_keys())
-        if self._tick_timer is None:
-            self._schedule_tick()
+        self.wake_tick()
         self.store.began(reader)
+
+    def why_not(self, keys: list[bytes]) -> str:
+        """Why a reader that is in may not wait for these queues, too; "" if it may."""
+        duplicate = self.settings.duplicate
+        if duplicate == "oldest" and any(self.lot.has(key) for key in keys):
+            self.counts["poll_refused"] += 1
+            return "A poll for this queue is parked already."
+        crowded = None if duplicate == "newest" else self.limits.crowded(keys)
+        if crowded is not None:
+            self.counts["poll_limited"] += 1
+            return crowded.why
+        return ""
 
     def joined(self, reader: Reader, keys: list[bytes]) -> None:
         """A reader that is in waits for these queues, too."""
+        self.presence.came(keys)
         if self.settings.duplicate == "newest":
             self._supersede_before(reader, keys)
         self.store.began(reader)
 
     def left(self, reader: Reader, keys: list[bytes]) -> None:
         """A reader that is in waits for these queues no more."""
+        self.presence.went(keys)
 
     def _may_wait(self, exchange: Exchange, reader: Reader) -> bool:
         settings, lot = self.settings, self.lot
@@ -183,6 +200,7 @@ class Hub:
 
     def _counted_out(self, reader: Reader) -> None:
         self.limits.left(reader)
+        self.presence.went(reader.all_keys())
         self.counts["poll_parked"] -= 1
         if reader.stays:
             self.counts["poll_streams"] -= 1
@@ -191,6 +209,14 @@ class Hub:
         """A client left. The lot has taken it out."""
         self._counted_out(reader)
         self.counts["poll_gone"] += 1
+
+    def _half_closed(self, reader: Reader) -> bool:
+        """A client that sent its end right behind its poll may only have asked all it wanted: what the store has is still for it."""
+        now, patience = self.world.clock.now(), self.store.first_look
+        if not patience or now - reader.since / QUARTER > patience + 1 / QUARTER:
+            return False
+        self.lot.postpone(reader, now + patience)
+        return True
 
     def finish(self, reader: Reader, why: str) -> None:
         """End a reader, and tell it why."""
@@ -435,8 +461,13 @@ class Hub:
         late = self.world.clock.now() * QUARTER % 1
         self._tick_timer = asyncio.get_running_loop().call_later((1 - late) / QUARTER + 0.001, self._tick)
 
+    def wake_tick(self) -> None:
+        """There is something to look at in time."""
+        if self._tick_timer is None and self.open and (self.lot.count or self.presence.busy):
+            self._schedule_tick()
+
     def _tick(self) -> None:
-        """End those whose time is over. Runs only while somebody waits."""
+        """End those whose time is over. Runs only while somebody waits, or is about to be gone."""
         self._tick_timer = None
         now = self.world.clock.now()
         self.expire(now)
@@ -444,8 +475,8 @@ class Hub:
             self._supersede_slowed(now)
         if self._beats:
             self._beat(now)
-        if self.lot.count and self.open:
-            self._schedule_tick()
+        self.presence.tick(now)
+        self.wake_tick()
 
     def expire(self, now: float) -> None:
         """End those whose time is over."""
@@ -461,8 +492,7 @@ class Hub:
         for reader in self.lot:
             if reader.stays:
                 self._beat_later(reader)
-        if self.lot.count and self._tick_timer is None:
-            self._schedule_tick()
+        self.wake_tick()
 
     def stop(self) -> None:
         """Nothing comes any more. Who waits is not answered: they were carried on, or told before."""

@@ -115,6 +115,10 @@ class Limits:
                 return _too_many("Too many polls in a short time from your address.", wait)
         if self._by_address and self._parked.get(holder(address), 0) >= self._by_address:
             return _too_many("Too many polls of your address are parked.", 5)
+        return self.crowded(keys)
+
+    def crowded(self, keys: Iterable[bytes]) -> Refusal | None:
+        """Whether one of these queues has all the polls that it may have."""
         if self._by_queue and any(self._lot.number(key) >= self._by_queue for key in keys):
             return _too_many("Too many polls are parked for this queue.", 5)
         return None

@@ -25,6 +25,11 @@ class LongPoll(Reader):
     transport: ClassVar[str] = "poll"
     stays: ClassVar[bool] = False
 
+    def half_closed(self) -> bool:
+        """See model.exchange.Patient: the store may not have said yet what it has. It gets a moment."""
+        lot = self.lot
+        return lot is not None and lot.on_half_closed(self)
+
     def give(self, hub: Hub, delivery: Delivery) -> bool:
         """See Reader."""
         settings = hub.settings

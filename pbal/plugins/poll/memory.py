@@ -305,13 +305,11 @@ class MemoryStore(Store):
             self._timer.cancel()
 
     def say_what_goes(self) -> None:
-        """The process ends, and the messages with it: say how many."""
+        """The store ends, with the process or the plugin, and the messages with it: say how many."""
         full = [held for held in self.content.values() if held.data and held.stored >= self._now() - self._settings.ttl]
         if full:
             octets = sum(len(held.data) for held in full)
-            log.warning(
-                "service %s: %d bytes in %d queues of the memory store go with the process", self._hub.service.name, octets, len(full)
-            )
+            log.warning("service %s: the memory store ends, and with it %d bytes in %d queues", self._hub.service.name, octets, len(full))
 
     def rows(self, second: float) -> Iterator[tuple[object, ...]]:
         """See Store."""

@@ -22,6 +22,11 @@ LONGEST_KEY = 250
 """memcached's limit on a key, prefix included."""
 KINDS = ("uri", "query", "header", "cookie", "xml", "json")
 
+RESERVED = b".pbal."
+"""What no queue's name begins with: pbal keeps keys of its own beside the queues."""
+HERE = b".pbal.here."
+"""Keys of presence: the prefix, this, and a hash of the queue's name."""
+
 _ILLEGAL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 
 
@@ -183,4 +188,6 @@ def key_for(name: bytes, prefix: bytes) -> bytes:
         raise BadName("a queue name is UTF-8") from None
     if not name or len(key) > LONGEST_KEY or _ILLEGAL.search(text):
         raise BadName(f"a queue name has no spaces or control characters, and at most {LONGEST_KEY - len(prefix)} bytes")
+    if name.startswith(RESERVED):
+        raise BadName("queue names that begin with .pbal. are pbal's own")
     return key

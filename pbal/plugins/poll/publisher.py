@@ -29,6 +29,7 @@ from .hub import NO_STORE, Hub
 from .kept import BEGINS_ALIKE
 from .names import BadName, key_for, query_values
 from .positions import BadPosition, read_token, token
+from .presence import Facts
 from .store import Seen, StoreError, TooLarge
 
 JSON = (b"Content-Type", b"application/json")
@@ -44,6 +45,14 @@ Receipt = dict[str, Any]
 
 class Refused(ValueError):
     """A message that is not taken. The text is for the client."""
+
+    status = 400
+
+
+class TooLong(Refused):
+    """A message that no queue here has room for."""
+
+    status = 413
 
 
 def allowed(hub: Hub, exchange: Exchange) -> bool:
@@ -109,7 +118,9 @@ def answer_mistakes(hub: Hub, exchange: Exchange, do: Callable[[], None]) -> Non
     """Do something with a request; what is wrong with it is its answer."""
     try:
         do()
-    except (BadName, BadPosition, Refused) as error:
+    except Refused as error:
+        hub.refuse(exchange, error.status, str(error))
+    except (BadName, BadPosition) as error:
         hub.refuse(exchange, 400, str(error))
 
 
@@ -149,8 +160,16 @@ def _list_of(body: bytes) -> list[tuple[bytes, bytes]]:
     for item in items:
         if not isinstance(item, dict) or not isinstance(item.get("queue"), str) or not isinstance(item.get("message"), str):
             raise Refused('each item of the list is {"queue": "name", "message": "text"}')
-        found.append((item["queue"].encode("utf-8", "surrogatepass"), item["message"].encode("utf-8", "surrogatepass")))
+        found.append((item["queue"].encode("utf-8", "surrogatepass"), octets(item["message"])))
     return found
+
+
+def octets(message: str) -> bytes:
+    """A message that came as a string of JSON. Raises: Refused."""
+    try:
+        return message.encode()
+    except UnicodeEncodeError:
+        raise Refused("A message is text; this one holds half of a surrogate pair.") from None
 
 
 def check(hub: Hub, message: bytes) -> bytes:
@@ -165,6 +184,9 @@ def check(hub: Hub, message: bytes) -> bytes:
         raise Refused(why)
     if settings.format == "xml" and not is_xml(message):
         raise Refused("A message is well-formed XML here (poll_format = xml), and holds no DTD; this one is not.")
+    size = len(wrap(message, settings.framing))
+    if size > settings.max_queue:
+        raise TooLong(f"The message is too long: {size} bytes with its framing, and a queue holds {settings.max_queue} (poll_max_queue).")
     return message
 
 
@@ -182,6 +204,13 @@ def publish(hub: Hub, messages: list[tuple[bytes, bytes]], done: Callable[[list[
             state["failed"] = state["failed"] or error
         else:
             hub.counts["poll_published"] += 1
+        if hub.settings.presence and not receipt["present"]:  # perhaps at another pbal
+            hub.presence.find(key, lambda facts: finished(receipt | present(hub, facts), number))
+        else:
+            finished(receipt, number)
+
+    def finished(receipt: Receipt, number: int) -> None:
+        receipts[number] = receipt
         state["left"] -= 1
         if not state["left"]:
             done(receipts, state["failed"])
@@ -189,7 +218,7 @@ def publish(hub: Hub, messages: list[tuple[bytes, bytes]], done: Callable[[list[
     prefix = len(hub.settings.prefix)
     for number, (key, message) in enumerate(messages):
         parked = hub.lot.number(key)
-        receipts[number].update(queue=text(key[prefix:]), bytes=len(message), parked=parked)
+        receipts[number].update(queue=text(key[prefix:]), bytes=len(message), parked=parked, **present(hub, hub.presence.here(key)))
         if parked:
             hub.note_start(key)
         data = wrap(message, hub.settings.framing)
@@ -228,6 +257,13 @@ def _facts(exchange: Exchange, keys: list[bytes], hub: Hub) -> None:
             found[number] = {**known(hub, key), "error": str(what)}
         else:
             found[number] = facts(hub, key, what)
+        if hub.settings.presence:
+            hub.presence.find(key, lambda who: finished(number, present(hub, who)))
+        else:
+            finished(number, {})
+
+    def finished(number: int, who: Receipt) -> None:
+        found[number] |= who
         left[0] -= 1
         if not left[0]:
             status = 503 if any("error" in each for each in found) else 200
@@ -241,7 +277,15 @@ def _facts(exchange: Exchange, keys: list[bytes], hub: Hub) -> None:
 
 def known(hub: Hub, key: bytes) -> Receipt:
     """What this process knows of a queue without asking the store."""
-    return {"queue": text(key[len(hub.settings.prefix) :]), "parked": hub.lot.number(key)}
+    found: Receipt = {"queue": text(key[len(hub.settings.prefix) :]), "parked": hub.lot.number(key)}
+    return found | present(hub, hub.presence.here(key))
+
+
+def present(hub: Hub, facts: Facts) -> Receipt:
+    """Who is at a queue, where poll_presence is on."""
+    if not hub.settings.presence:
+        return {}
+    return {"present": facts.present, "count": facts.count, "last_seen": round(facts.seen, 3) if facts.seen else None}
 
 
 def facts(hub: Hub, key: bytes, what: Seen) -> Receipt:
@@ -257,7 +301,7 @@ def _list(exchange: Exchange, glob: bytes, hub: Hub) -> None:
     """Answer which queues somebody waits for here, or (memory) hold something, whose names match."""
     pattern = re.compile(translate(glob.decode("utf-8", "replace")).encode())
     skip = len(hub.settings.prefix)
-    keys = dict.fromkeys((*hub.lot.queues(), *hub.store.names()))
+    keys = dict.fromkeys((*hub.lot.queues(), *hub.presence.names(), *hub.store.names()))
     matching = sorted(key for key in keys if pattern.match(key, skip))
     answer: Receipt = {"queues": [known(hub, key) for key in matching[:MOST_LISTED]]}
     if len(matching) > MOST_LISTED:

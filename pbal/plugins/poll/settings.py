@@ -31,7 +31,7 @@ from .formats import FORMATS
 from .framing import FRAMINGS
 from .grants import AUTH, TOKEN_SOURCES, AuthChoice
 from .memcached import Place, SocketPath
-from .names import Source
+from .names import BadName, Source, key_for
 
 ROLES = frozenset({"reverse_proxy", "web_server"})
 
@@ -192,6 +192,12 @@ TUNABLES: tuple[Tunable, ...] = (
     _tunable("poll_publish_from", NETWORKS, "127.0.0.0/8 ::1", "Networks of the clients that may publish. Others are answered 403."),
     _tunable("poll_store_timeout", DURATION, "2s", "Longest time for a call to the store; a call that takes longer has failed.",
              unit="seconds", minimum="10ms"),
+    _tunable("poll_presence", BOOL, "off", "A queue is present while somebody waits for it or left less than poll_grace ago. Joins and"
+             " leaves are messages on poll_presence_queue."),
+    _tunable("poll_presence_queue", TEXT, "presence", "The queue of joins and leaves. A `*` in it stands for the name of the queue that"
+             " is joined or left."),
+    _tunable("poll_grace", DURATION, "10s", "With poll_presence: how long after its last reader left a queue is present.",
+             unit="seconds", minimum="100ms", maximum="1h"),
     _tunable("poll_socket_allow", SOCKET_MAY, "off", "What the client of a WebSocket may do besides reading: publish (if its address"
              " may, see poll_publish_from), subscribe (to any queue), or both."),
     _tunable("poll_ack_timeout", DURATION, "30s", "With poll_keep = taken: longest time in which a client's system has to acknowledge an"
@@ -239,6 +245,8 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("poll_full", "Polls answered 503 because of poll_max_parked."),
     Counter("poll_gone", "Polls whose client left before it had its answer."),
     Counter("poll_kicked", "Parked polls that an operator closed."),
+    Counter("poll_joins", "Joins that were said (poll_presence)."),
+    Counter("poll_leaves", "Leaves that were said (poll_presence)."),
     Counter("poll_published", "Messages over HTTP or the console that were stored."),
     Counter("poll_publish_failed", "Messages over HTTP or the console that the store did not take."),
     Counter("poll_put_back", "Times pbal put messages back at the front of a queue because their client was gone."),
@@ -312,6 +320,11 @@ class Settings:
         self.max_parked: int = values["poll_max_parked"]
         self.publish_from = Networks(values["poll_publish_from"])
         self.socket_allow: tuple[str, ...] = values["poll_socket_allow"]
+        self.presence: bool = values["poll_presence"]
+        self.presence_queue: str = values["poll_presence_queue"]
+        if self.presence:
+            self._check_presence()
+        self.grace: float = values["poll_grace"]
         self.ack_timeout: float = values["poll_ack_timeout"]
         self.heartbeat: float = values["poll_heartbeat"]
         self.stream_time: float = values["poll_stream_time"]
@@ -327,3 +340,13 @@ class Settings:
         self.max_by_address: int = values["poll_max_by_address"]
         self.max_by_queue: int = values["poll_max_by_queue"]
         self.origins = frozenset(origin.encode() for origin in values["poll_allow_origin"])
+
+    def _check_presence(self) -> None:
+        try:
+            key_for(self.presence_queue.replace("*", "x", 1).encode(), self.prefix)
+        except BadName as error:
+            raise ConfigError(f"poll_presence_queue: {error}", about="poll_presence_queue") from None
+        if self.presence_queue.count("*") > 1 or self.presence_queue == "*":
+            raise ConfigError(
+                "poll_presence_queue: one * stands for the queue's name, and more than that is there", about="poll_presence_queue"
+            )

@@ -253,7 +253,7 @@ class Socket(Reader):
         key = key_for(name, hub.settings.prefix)
         if self._grant is not None and not self._grant.may_publish(name):
             raise BadRequest("the credential of this socket may not publish to this queue")
-        message = publisher.check(hub, asked["message"].encode("utf-8", "surrogatepass"))
+        message = publisher.check(hub, publisher.octets(asked["message"]))
 
         def done(receipts: list[publisher.Receipt], failed: object) -> None:
             if failed is None:
@@ -280,8 +280,9 @@ class Socket(Reader):
         if len(self.all_keys()) + len(new) > MOST_QUEUES:
             raise BadRequest(f"at most {MOST_QUEUES} queues can be waited for")
         places = _places(request, new) if hub.settings.keep != "taken" and request.get("position") is not None else {}
-        if hub.settings.duplicate == "oldest" and any(hub.lot.has(key) for key in new):
-            raise BadRequest("somebody waits for this queue already")
+        why = hub.why_not(new)
+        if why:
+            raise BadRequest(why)
         self._say({**_id(request), "subscribed": request["subscribe"]})
         for key in new:
             hub.lot.subscribe(self, key)

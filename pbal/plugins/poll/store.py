@@ -6,7 +6,7 @@ memcached's some turns later. So a publish on the memory store is answered in th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from .positions import BadPosition
 
 if TYPE_CHECKING:
     from .lot import Reader
+    from .memcached import Server
     from .settings import Settings
 
 Queues = list[tuple[bytes, bytes]]
@@ -43,6 +44,7 @@ class Seen:
 
 Done = Callable[[StoreError | BadPosition | None], None]
 Looked = Callable[[Seen | StoreError], None]
+PresenceWork = Callable[[Callable[[list[bytes]], "dict[Server, list[bytes]]"]], Coroutine[Any, Any, None]]
 
 
 class Store(ABC):
@@ -50,6 +52,18 @@ class Store(ABC):
 
     first_look: float = 0.0
     """Seconds that a poll waits at least, so that the store can say what it has."""
+
+    shares_presence: bool = False
+    """Whether other pbals see the same queues, and so who is at them."""
+
+    def here(self, tell: Callable[[bytes, bytes], None], keys: list[bytes]) -> None:
+        """Read keys of presence: `tell` is called with each and its value, b"" where there is none, or the store fails."""
+        for key in keys:
+            tell(key, b"")
+
+    def work_presence(self, work: "PresenceWork") -> None:
+        """Run what brings presence in a shared store up to date."""
+        raise NotImplementedError
 
     @property
     def sweeps(self) -> int:

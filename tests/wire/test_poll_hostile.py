@@ -1,0 +1,98 @@
+"""What a hostile client, a tired operator and a newcomer found: each once, over the wire."""
+
+import asyncio
+import json
+
+import pytest
+from lab import Lab, Pbal, lab
+from polls import conf, get, held, publish
+from sockets import ask, opened
+
+STREAM = "Accept: text/event-stream"
+KEPT = ("SET poll_keep = ttl", "SET poll_queue = query:q uri:queue", "SET poll_format = json")
+
+
+async def stream(pbal: Pbal, path: str, *fields: str) -> tuple[int, asyncio.StreamReader, asyncio.StreamWriter]:
+    """A stream of events, its head read; the status."""
+    reader, writer = await pbal.connect("chat")
+    writer.write(get(path, STREAM, *fields))
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    return int(head.split()[1]), reader, writer
+
+
+# -- limits ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "status"), [
+    ("poll_max_parked = 2", 503), ("poll_max_by_address = 2", 429), ("poll_max_by_queue = 2", 429),
+])  # fmt: skip
+def test_a_stream_with_something_to_say_at_once_is_held_to_the_limits(limit: str, status: int) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        pbal = await lab.pbal(conf(*KEPT, f"SET {limit}"))
+        await publish(pbal, "a", b"m")
+        assert [(await stream(pbal, "/poll/a"))[0] for _ in range(4)] == [200, 200, status, status]
+        assert pbal.counts["poll_parked"] == pbal.counts["poll_streams"] == 2
+        assert (await pbal.ask("chat", get("/poll/a"))).body.startswith(b'{"queues": {"a": ["m"]}')  # answered at once, parked never
+
+    run()
+
+
+@lab
+async def test_a_stream_that_finds_a_message_supersedes_the_earlier_one(lab: Lab) -> None:
+    pbal = await lab.pbal(conf(*KEPT, "SET poll_duplicate = newest"))
+    _, earlier, _ = await stream(pbal, "/poll/a")
+    await publish(pbal, "a", b"m")
+    _, later, _ = await stream(pbal, "/poll/a")
+    assert b"event: superseded\n" in await asyncio.wait_for(earlier.readuntil(b"0\r\n\r\n"), 5)
+    assert b"data: m\n" in await asyncio.wait_for(later.readuntil(b"data: m\n"), 5)
+    assert pbal.counts["poll_streams"] == 1
+
+
+@lab
+async def test_a_socket_subscribes_within_the_limit_of_a_queue(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("SET poll_duplicate = all", "SET poll_max_by_queue = 1", "SET poll_socket_allow = subscribe"))
+    first, second = await opened(pbal, "/poll/a"), await opened(pbal, "/poll/b")
+    assert await ask(second, subscribe=["c", "a"], id=1) == {"id": 1, "error": "Too many polls are parked for this queue."}
+    assert await ask(first, subscribe=["c"]) == {"subscribed": ["c"]}
+    assert pbal.counts["poll_limited"] == 1 and pbal.plugin("chat").hub.lot.number(b"poll:a") == 1
+
+
+# -- what cannot be is said --------------------------------------------------------------------------------------
+
+
+@lab
+async def test_a_message_that_no_queue_has_room_for_is_refused_everywhere(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("SET poll_max_queue = 10", "SET poll_socket_allow = publish"))
+    socket = await opened(pbal, "/poll/b")
+    assert (await publish(pbal, "a", b"123456789")).status == 202
+    refused = await publish(pbal, "a", b"1234567890")  # and its line feed
+    assert refused.status == 413 and b"11 bytes with its framing, and a queue holds 10" in refused.body
+    assert "a queue holds 10" in (await ask(socket, publish={"queue": "a", "message": "x" * 10}))["error"]
+    assert "a queue holds 10" in await pbal.say("poll publish chat a 1234567890")
+    assert held(pbal, b"poll:a") == b"123456789\n" and pbal.counts["poll_evicted"] == 0 and pbal.counts["poll_published"] == 1
+
+
+@lab
+async def test_a_list_with_one_message_that_cannot_be_stores_nothing(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("SET poll_max_queue = 200").replace("^/publish/(?P<queue>[^/]+)$", "^/publish/(?P<queue>[^/]*)$"))
+    good = {"queue": "a", "message": "m"}
+    for bad, status in (
+        ({"queue": "a b", "message": "m"}, 400), ({"queue": "a", "message": "half a pair: \ud800"}, 400),
+        ({"queue": "a", "message": "x" * 200}, 413), ({"queue": "a"}, 400), (["a", "m"], 400), ({"queue": "\ud800", "message": "m"}, 400),
+    ):  # fmt: skip
+        body = json.dumps([good, bad])[:-1].encode() + b"]"
+        answer = await pbal.ask("chat", get("/publish/", "Content-Type: application/json", method="POST", body=body))
+        assert answer.status == status, bad
+    assert held(pbal, b"poll:a") == b""
+
+
+@lab
+async def test_a_message_with_no_room_beside_the_header_of_its_queue_is_refused(lab: Lab) -> None:
+    cache = await lab.memcached("-I", "2k", "-o", "slab_chunk_max=1024")
+    pbal = await lab.pbal(conf(*KEPT, f"SET poll_store = memcached {cache.address}"))
+    assert (await publish(pbal, "a", b"first")).status == 202
+    refused = await publish(pbal, "a", b"x" * 1600)
+    assert refused.status == 413 and b"beside a queue's header" in refused.body
+    assert (await pbal.ask("chat", get("/poll/a"))).body.startswith(b'{"queues": {"a": ["first"]}')
+    assert pbal.counts["poll_evicted"] == 0
