@@ -319,7 +319,7 @@ remembered().forEach(room);
 let start = "";
 try { start = roomOf(decodeURIComponent(location.hash.slice(1))); } catch { /* no name of a room */ }
 enter(rooms.has(start) || (start && rooms.size < MOST_ROOMS) ? start : ROOMS[0]);
-reading = subscribe(POLL, { queues: queues(), onMessage, onGap, onState, ...(wanted ? { transports: [wanted] } : {}) });
+reading = subscribe(POLL, { queues: queues(), onMessage, onGap, onState, hiddenAfter: 600000, ...(wanted ? { transports: [wanted] } : {}) });
 document.addEventListener("visibilitychange", read);
 addEventListener("hashchange", () => { try { enter(roomOf(decodeURIComponent(location.hash.slice(1)))); } catch { /* no name of a room */ } });
 setInterval(() => document.hidden || look(), LOOK);

@@ -225,3 +225,35 @@ async def test_it_fits_a_phone_and_a_wide_screen_in_light_and_dark(lab: Lab) -> 
                 assert facts["text"] >= 80 and facts["log"] >= 300, (width, scheme, facts)
         assert len(grounds) == 2
         assert re.match(r"data:image/svg", await browser.script(window, "return document.querySelector('link[rel=icon]').href"))
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@lab
+async def test_who_is_here(lab: Lab, transport: str) -> None:
+    pbal = await lab.pbal(conf("SET poll_grace = 1s"))
+    page = url(port_of(pbal), f"?transport={transport}")
+    async with Browser() as browser:
+        first = await browser.window(page)
+        await browser.script(first, called("Ann"))
+        await browser.wait(first, CONNECTED)
+        await browser.wait(first, f"{HERE}.join() === 'Ann'")
+        second = await browser.window(page)
+        await browser.script(second, called("Bob & co"))
+        for window, names in ((first, "Ann,Bob & co"), (second, "Bob & co,Ann")):
+            await browser.wait(window, f"{HERE}.join() === {names!r}")
+        third = await browser.window(page)
+        await browser.script(third, called("Cid"))
+        await browser.wait(first, f"{HERE}.join() === 'Ann,Bob & co,Cid'")
+        for window in (second, third):  # from now on they do not ask, and are told all the same
+            await browser.script(
+                window, "const real = fetch; window.fetch = (url, more) => /publish/.test(url) ? Promise.reject() : real(url, more)"
+            )
+        before = pbal.counts["poll_leaves"]
+        await browser.end(first)  # it held the connection of all three
+        for window, names in ((second, "Bob & co,Cid"), (third, "Cid,Bob & co")):
+            await browser.wait(window, f"{HERE}.join() === {names!r}")
+        await browser.script(third, called("Cyd"))
+        await browser.wait(second, f"{HERE}.join() === 'Bob & co,Cyd'")
+        assert pbal.counts["poll_leaves"] - before == 2, "nobody who stayed was said to have left"
+        await browser.script(third, "location.hash = 'garden'")
+        await browser.wait(second, f"{HERE}.join() === 'Bob & co'")

@@ -372,3 +372,56 @@ async def test_the_browsers_own_event_source(lab: Lab) -> None:
         assert await browser.script(where, "return told") == [["gap", "b"]]
         await browser.script(where, "source.close()")
         await pbal.until("poll_parked", 0)
+
+
+@lab
+async def test_without_web_locks_each_window_reads_alone(lab: Lab) -> None:
+    pbal = await lab.pbal(CONF % "")
+    async with Browser() as browser:
+        windows = [await window(browser, port_of(pbal)) for _ in range(2)]
+        for where in windows:
+            await browser.script(where, "Object.defineProperty(navigator, 'locks', {value: undefined})")
+            await read(browser, where, "a")
+            await browser.wait(where, OPEN)
+        await pbal.until("poll_parked", 2)
+        await publish(pbal, "a", "0", "1")
+        for where in windows:
+            assert await got(browser, where, 2) == numbers(0, 2)
+            assert (await state(browser, where))["role"] == "alone"
+
+
+@lab
+async def test_a_socket_confirms_what_has_arrived(lab: Lab) -> None:
+    pbal = await lab.pbal((CONF % "").replace("poll_keep        = ttl", "poll_keep        = confirmed"))
+    async with Browser() as browser:
+        where = await reader(browser, port_of(pbal), "a", confirm=True)
+        await browser.wait(where, OPEN)
+        await publish(pbal, "a", "0", "1", "2")
+        assert await got(browser, where, 3) == numbers(0, 3)
+        store = pbal.plugin("chat").hub.store
+        await until(lambda: not any(True for _ in store.names()), "the queue to be emptied")
+        assert await browser.script(where, "return states.length") == 2, "connecting, open, and nothing since"
+
+
+@lab
+async def test_a_url_is_asked_for_whenever_it_connects_and_publish_tells(lab: Lab) -> None:
+    pbal = await lab.pbal(CONF % "")
+    cable = await Cable.to(lab, port_of(pbal))
+    async with Browser() as browser:
+        where = await window(browser, cable.port)
+        script = (READ % ("() => `/poll?number=${++window.number}`", json.dumps({"queues": ["a"]}))).replace(
+            "window.got", "window.number = 0; window.got"
+        )
+        assert await browser.script(where, script)
+        await browser.wait(where, OPEN)
+        before = await browser.script(where, "return number")
+        cable.cut()
+        await browser.wait(where, "window.state.state === 'lost'")
+        cable.mend()
+        await browser.wait(where, OPEN)
+        assert await browser.script(where, "return number") > before
+        tell = "return import('/client/pbal.js').then(({publish}) => publish('/publish', 'a', %s)).catch(error => error.message)"
+        receipt = await browser.script(where, tell % "'said'")
+        assert (receipt["queue"], receipt["bytes"], receipt["parked"]) == ("a", 4, 1)
+        assert await got(browser, where, 1) == [["a", "said"]]
+        assert "one byte" in await browser.script(where, tell % "''")

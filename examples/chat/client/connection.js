@@ -6,7 +6,7 @@
 // that fails does not tell. It is made at the start, and after a transport that did not open. A transport that does not open right
 // after a good probe does not work here (a proxy without WebSockets, one that holds streams back): the next one is taken.
 //
-// The owner says what to read ({ url, credentials, transports, confirm }, queues(), position()) and is told: take({ messages,
+// The owner says what to read ({ credentials, transports, confirm }, url(), queues(), position()) and is told: take({ messages,
 // gap, position }) with [queue, message] pairs in their order, say(state, detail). A connection's position moves in take() only.
 
 const HANDSHAKE = 8000, SILENCE = 45000, FIRST = 250, MOST = 10000, LONG = 60000; // ms. SILENCE: three heartbeats of pbal
@@ -130,7 +130,7 @@ export class Connection {
         queues: owner.queues(), position: owner.position, confirm: owner.confirm, credentials: owner.credentials,
         stop, signal: AbortSignal.any([signal, stop.signal]), probed: false, worked: false,
         url: (seconds) => {
-          const url = new URL(owner.url);
+          const url = owner.url();
           for (const queue of line.queues) url.searchParams.append("q", queue);
           if (owner.position()) url.searchParams.set("position", owner.position());
           if (seconds != null) url.searchParams.set("timeout", seconds);

@@ -15,6 +15,7 @@
 // message reaches each window once and in order, however often connections break: every answer has a position, and who comes
 // back with it gets what came after, or is told of a gap. Further options:
 //
+//   url         in place of a string a function that gives one: asked whenever a connection is made (a token that is renewed)
 //   transports  ["websocket", "sse", "poll"], the best first    position     where to begin; reading.position is where it is
 //   share       true: one connection for all windows; a name: for those that say the same; false: one each
 //   store       a key of sessionStorage: the position outlives a reload there    hiddenAfter  60000 ms: then a hidden tab rests
@@ -41,13 +42,13 @@ class Reading {
 
   constructor(url, options) {
     const o = this.#options = { transports: ["websocket", "sse", "poll"], share: true, hiddenAfter: 60000, credentials: "same-origin", ...options };
-    url = new URL(url, location.href);
-    this.#name = `pbal ${o.share} ${url} ${o.transports}`;
+    const target = () => new URL(typeof url === "function" ? url() : url, location.href), { origin, pathname } = target();
+    this.#name = `pbal ${o.share} ${origin}${pathname} ${o.transports}`;
     this.#queues = [...new Set(o.queues)];
     this.position = o.position ?? remembered(o.store) ?? "";
     this.#partial = this.position !== "";
     this.#connection = new Connection({
-      url, ...o, position: () => this.position, queues: () => (this.#role === "leader" ? this.#union() : this.#queues),
+      url: target, ...o, position: () => this.position, queues: () => (this.#role === "leader" ? this.#union() : this.#queues),
       take: (found) => this.#took(found), say: (...state) => this.#say(...state),
     });
     const signal = this.#closed.signal;
