@@ -6,7 +6,7 @@ import json
 import pytest
 from lab import Lab, Pbal, lab, read_response
 from polls import conf, empty, get, held, park, publish
-from sockets import HANDSHAKE, ask, closed, frame, next_frame, opened, raw
+from sockets import HANDSHAKE, ask, closed, frame, heard, next_frame, opened, raw
 
 from pbal.api import resident_bytes
 
@@ -186,3 +186,37 @@ async def test_an_upgrade_that_http_1_0_asks_for_is_a_poll(lab: Lab) -> None:
     assert (await pbal.ask("chat", octets)).status == 204
     refused = await pbal.ask("chat", get("/poll/a", *HANDSHAKE[:3], "Sec-WebSocket-Version: 8"))
     assert refused.status == 400 and refused.fields["sec-websocket-version"] == "13"
+
+
+# -- kept queues of the memory store -----------------------------------------------------------------------------
+
+
+@lab
+async def test_a_reader_of_a_quiet_queue_is_told_of_no_gap_that_was_none(lab: Lab) -> None:
+    """Parked for longer than poll_ttl, or away for less than that: nothing was lost, so nothing is said."""
+    pbal = await lab.pbal(conf(*KEPT, "SET poll_ttl = 1s"))
+    socket = await opened(pbal, "/poll/a")
+    position = ""
+    for _ in range(7):
+        answer = json.loads((await pbal.ask("chat", get(f"/poll/b?timeout=0.5s&position={position}"))).body)
+        assert "gap" not in answer and answer["position"]
+        position = answer["position"]
+    await publish(pbal, "a", b"m")
+    told = await heard(socket)
+    assert told["queues"] == {"a": ["m"]} and "gap" not in told
+    await publish(pbal, "b", b"m")
+    answer = json.loads((await pbal.ask("chat", get(f"/poll/b?position={position}"))).body)
+    assert answer["queues"] == {"b": ["m"]} and "gap" not in answer
+
+
+@lab
+async def test_messages_grow_old_though_their_queue_is_read(lab: Lab) -> None:
+    """Also those that came before their age was looked at: poll_keep was taken then."""
+    pbal = await lab.pbal(conf("SET poll_ttl = 1s", "SET poll_format = json"))
+    await publish(pbal, "a", b"old")
+    assert await pbal.say("SET chat.poll_keep = ttl") == "OK"
+    assert (await pbal.ask("chat", get("/poll/a"))).body.startswith(b'{"queues": {"a": ["old"]}')
+    await opened(pbal, "/poll/a")
+    for _ in range(4):  # each is about half a second of somebody else's time
+        await pbal.ask("chat", get("/poll/b?timeout=0.5s"))
+    assert (await pbal.ask("chat", get("/poll/a?timeout=0"))).body.startswith(b'{"queues": {}, ')
