@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
-from lab import Lab, Pbal, lab, read_response
+from lab import Lab, Pbal, lab, read_response, until
 from polls import conf, empty, get, held, park, publish
 from sockets import HANDSHAKE, ask, closed, frame, heard, next_frame, opened, raw
 
 from pbal.api import resident_bytes
+from pbal.plugins.poll.lanes import MOST_TAKES
 
 STREAM = "Accept: text/event-stream"
 KEPT = ("SET poll_keep = ttl", "SET poll_queue = query:q uri:queue", "SET poll_format = json")
@@ -220,3 +222,75 @@ async def test_messages_grow_old_though_their_queue_is_read(lab: Lab) -> None:
     for _ in range(4):  # each is about half a second of somebody else's time
         await pbal.ask("chat", get("/poll/b?timeout=0.5s"))
     assert (await pbal.ask("chat", get("/poll/a?timeout=0"))).body.startswith(b'{"queues": {}, ')
+
+
+# -- confirmed, on memcached -------------------------------------------------------------------------------------
+
+
+async def confirming(lab: Lab) -> tuple[Pbal, Any]:
+    cache = await lab.memcached()
+    more = (f"SET poll_store = memcached {cache.address}", "SET poll_keep = confirmed", "SET poll_format = json", "SET poll_watch = off")
+    pbal = await lab.pbal(conf(*more, "SET poll_interval = 1h"))
+    return pbal, pbal.plugin("chat").hub.store.courier.lanes[0]
+
+
+@lab
+async def test_a_confirmation_holds_though_the_queue_is_woken_at_that_moment(lab: Lab) -> None:
+    pbal, lane = await confirming(lab)
+    await publish(pbal, "a", b"one")
+    position = json.loads((await pbal.ask("chat", get("/poll/a"))).body)["position"]
+    welcome = lane.welcome
+
+    def woken(key: bytes, reader: Any) -> None:
+        welcome(key, reader)
+        lane.wake(key)
+
+    lane.welcome = woken
+    await publish(pbal, "a", b"two")
+    assert b'["two"]' in (await pbal.ask("chat", get(f"/poll/a?position={position}"))).body
+    lane.welcome = welcome
+    await until(lambda: not lane._busy)
+    assert b'["two"]' in (await pbal.ask("chat", get("/poll/a"))).body
+
+
+@lab
+async def test_what_was_only_sent_is_not_confirmed(lab: Lab) -> None:
+    pbal, lane = await confirming(lab)
+    await publish(pbal, "a", b"one")
+    position = json.loads((await pbal.ask("chat", get("/poll/a"))).body)["position"]
+    await publish(pbal, "a", b"two")
+    welcome, loop = lane.welcome, asyncio.get_running_loop()
+
+    def late(key: bytes, reader: Any) -> None:
+        """All are told in the moment in which this one comes."""
+        lane.wake(key)
+        loop.call_soon(loop.call_soon, welcome, key, reader)
+
+    lane.welcome = late
+    _, reader, writer = await stream(pbal, f"/poll/a?position={position}")
+    await asyncio.wait_for(reader.readuntil(b"data: two\n"), 5)
+    await until(lambda: not lane._busy and not lane._pending)
+    writer.transport.abort()
+    lane.welcome = welcome
+    await pbal.until("poll_parked", 0)
+    assert b'["two"]' in (await pbal.ask("chat", get(f"/poll/a?position={position}"))).body
+
+
+@lab
+async def test_who_leaves_before_its_look_leaves_nothing_behind(lab: Lab) -> None:
+    """memcached hangs, and clients come and go."""
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(*KEPT, f"SET poll_store = memcached {cache.address}"))
+    await publish(pbal, "a", b"m")
+    cache.stop()
+    lane = pbal.plugin("chat").hub.store.courier.lanes[0]
+    writers = []
+    for number in range(MOST_TAKES + 20):  # a take each, and more of them than may be in flight
+        writers.append((await park(pbal, f"/poll/q{number}"))[1])
+        await until(lambda: lane._takes + len(lane._pending) == len(writers))
+    for writer in writers:
+        writer.close()
+    await pbal.until("poll_parked", 0)
+    cache.cont()
+    await until(lambda: not lane._pending and not lane._busy)
+    assert lane._newcomers == {}
