@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
-from lab import Lab, Pbal, lab
-from polls import conf, get, held, publish
-from sockets import ask, opened
+from lab import Lab, Pbal, lab, read_response, until
+from polls import conf, empty, get, held, park, publish
+from sockets import HANDSHAKE, ask, closed, frame, heard, next_frame, opened, raw
+
+from pbal.api import resident_bytes
+from pbal.plugins.poll.lanes import MOST_TAKES
 
 STREAM = "Accept: text/event-stream"
 KEPT = ("SET poll_keep = ttl", "SET poll_queue = query:q uri:queue", "SET poll_format = json")
@@ -96,3 +100,197 @@ async def test_a_message_with_no_room_beside_the_header_of_its_queue_is_refused(
     assert refused.status == 413 and b"beside a queue's header" in refused.body
     assert (await pbal.ask("chat", get("/poll/a"))).body.startswith(b'{"queues": {"a": ["first"]}')
     assert pbal.counts["poll_evicted"] == 0
+
+
+# -- floods ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["pongs", "empty parts", "parts of a character"])
+def test_a_flood_of_frames_is_bounded(what: str) -> None:
+    """Faster than it is carried out, and never so much at a time that it looks like it: what waits for its turn is counted all the same."""
+
+    @lab
+    async def run(lab: Lab) -> None:
+        pbal = await lab.pbal(conf())
+        reader, writer = await raw(pbal)
+        if what != "pongs":
+            writer.write(frame(1, b"", fin=False))
+        octets = {"pongs": frame(10, b""), "empty parts": frame(0, b"", fin=False), "parts of a character": frame(0, b"x", fin=False)}
+        burst = octets[what] * (65536 // len(octets[what]))
+        before = resident_bytes()
+
+        async def send() -> None:
+            while not reader.at_eof():
+                writer.write(burst)
+                await asyncio.sleep(0)  # less than 256 KB a turn of the loop
+
+        sending = asyncio.ensure_future(send())
+        assert (await next_frame(reader))[0] == 8
+        sending.cancel()
+        assert pbal.counts["poll_parked"] == 0 and resident_bytes() - before < 50 << 20
+
+    run()
+
+
+@lab
+async def test_parts_without_end_take_no_memory(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("SET poll_socket_allow = publish"))
+    reader, writer = await raw(pbal)
+    writer.write(frame(1, b"", fin=False))
+    for _ in range(100):
+        writer.write(frame(0, b"", fin=False) * 1000 + frame(9, b"so far"))
+        assert await next_frame(reader) == (10, b"so far")
+    (socket,) = pbal.plugin("chat").hub.lot
+    assert len(socket._parts) <= 64
+    for octet in json.dumps({"publish": {"queue": "b", "message": "x" * 500}}).encode():
+        writer.write(frame(0, bytes([octet]), fin=False))
+    writer.write(frame(0, b""))
+    assert json.loads((await next_frame(reader))[1])["receipt"]["bytes"] == 500
+
+
+# -- rights that change while somebody waits ---------------------------------------------------------------------
+
+
+@lab
+async def test_who_waits_is_judged_anew_when_poll_auth_is_set(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("SET poll_socket_allow = publish subscribe"))
+    socket = await opened(pbal, "/poll/a")
+    _, events, _ = await stream(pbal, "/poll/b")
+    reader, _ = await park(pbal, "/poll/c")
+    key = lab.folder / "key"
+    key.write_text("k" * 40)
+    assert await pbal.say(f"SET chat.poll_auth = jwt {key}") == "OK"
+    assert await closed(socket) == 1001
+    assert await asyncio.wait_for(events.readuntil(b"0\r\n\r\n"), 5)
+    assert (await read_response(reader)).status == 204
+    assert empty(pbal) and (await pbal.ask("chat", get("/poll/c"))).status == 401
+
+
+@lab
+async def test_a_socket_publishes_as_long_as_its_address_may(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("SET poll_socket_allow = publish"))
+    socket = await opened(pbal, "/poll/a")
+    assert "receipt" in await ask(socket, publish={"queue": "b", "message": "m"})
+    assert await pbal.say("SET chat.poll_publish_from = 10.0.0.0/8") == "OK"
+    assert await ask(socket, publish={"queue": "b", "message": "m"}) == {"error": "this socket may not publish"}
+    assert await pbal.say("RELOAD poll") == "OK"
+    assert await pbal.say("SET chat.poll_publish_from = 127.0.0.0/8") == "OK"
+    assert "receipt" in await ask(socket, publish={"queue": "b", "message": "m"})
+
+
+# -- handshakes --------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_an_upgrade_that_http_1_0_asks_for_is_a_poll(lab: Lab) -> None:
+    pbal = await lab.pbal(conf())
+    octets = get("/poll/a?timeout=0", *HANDSHAKE).replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert (await pbal.ask("chat", octets)).status == 204
+    refused = await pbal.ask("chat", get("/poll/a", *HANDSHAKE[:3], "Sec-WebSocket-Version: 8"))
+    assert refused.status == 400 and refused.fields["sec-websocket-version"] == "13"
+
+
+# -- kept queues of the memory store -----------------------------------------------------------------------------
+
+
+@lab
+async def test_a_reader_of_a_quiet_queue_is_told_of_no_gap_that_was_none(lab: Lab) -> None:
+    """Parked for longer than poll_ttl, or away for less than that: nothing was lost, so nothing is said."""
+    pbal = await lab.pbal(conf(*KEPT, "SET poll_ttl = 1s"))
+    socket = await opened(pbal, "/poll/a")
+    position = ""
+    for _ in range(7):
+        answer = json.loads((await pbal.ask("chat", get(f"/poll/b?timeout=0.5s&position={position}"))).body)
+        assert "gap" not in answer and answer["position"]
+        position = answer["position"]
+    await publish(pbal, "a", b"m")
+    told = await heard(socket)
+    assert told["queues"] == {"a": ["m"]} and "gap" not in told
+    await publish(pbal, "b", b"m")
+    answer = json.loads((await pbal.ask("chat", get(f"/poll/b?position={position}"))).body)
+    assert answer["queues"] == {"b": ["m"]} and "gap" not in answer
+
+
+@lab
+async def test_messages_grow_old_though_their_queue_is_read(lab: Lab) -> None:
+    """Also those that came before their age was looked at: poll_keep was taken then."""
+    pbal = await lab.pbal(conf("SET poll_ttl = 1s", "SET poll_format = json"))
+    await publish(pbal, "a", b"old")
+    assert await pbal.say("SET chat.poll_keep = ttl") == "OK"
+    assert (await pbal.ask("chat", get("/poll/a"))).body.startswith(b'{"queues": {"a": ["old"]}')
+    await opened(pbal, "/poll/a")
+    for _ in range(4):  # each is about half a second of somebody else's time
+        await pbal.ask("chat", get("/poll/b?timeout=0.5s"))
+    assert (await pbal.ask("chat", get("/poll/a?timeout=0"))).body.startswith(b'{"queues": {}, ')
+
+
+# -- confirmed, on memcached -------------------------------------------------------------------------------------
+
+
+async def confirming(lab: Lab) -> tuple[Pbal, Any]:
+    cache = await lab.memcached()
+    more = (f"SET poll_store = memcached {cache.address}", "SET poll_keep = confirmed", "SET poll_format = json", "SET poll_watch = off")
+    pbal = await lab.pbal(conf(*more, "SET poll_interval = 1h"))
+    return pbal, pbal.plugin("chat").hub.store.courier.lanes[0]
+
+
+@lab
+async def test_a_confirmation_holds_though_the_queue_is_woken_at_that_moment(lab: Lab) -> None:
+    pbal, lane = await confirming(lab)
+    await publish(pbal, "a", b"one")
+    position = json.loads((await pbal.ask("chat", get("/poll/a"))).body)["position"]
+    welcome = lane.welcome
+
+    def woken(key: bytes, reader: Any) -> None:
+        welcome(key, reader)
+        lane.wake(key)
+
+    lane.welcome = woken
+    await publish(pbal, "a", b"two")
+    assert b'["two"]' in (await pbal.ask("chat", get(f"/poll/a?position={position}"))).body
+    lane.welcome = welcome
+    await until(lambda: not lane._busy)
+    assert b'["two"]' in (await pbal.ask("chat", get("/poll/a"))).body
+
+
+@lab
+async def test_what_was_only_sent_is_not_confirmed(lab: Lab) -> None:
+    pbal, lane = await confirming(lab)
+    await publish(pbal, "a", b"one")
+    position = json.loads((await pbal.ask("chat", get("/poll/a"))).body)["position"]
+    await publish(pbal, "a", b"two")
+    welcome, loop = lane.welcome, asyncio.get_running_loop()
+
+    def late(key: bytes, reader: Any) -> None:
+        """All are told in the moment in which this one comes."""
+        lane.wake(key)
+        loop.call_soon(loop.call_soon, welcome, key, reader)
+
+    lane.welcome = late
+    _, reader, writer = await stream(pbal, f"/poll/a?position={position}")
+    await asyncio.wait_for(reader.readuntil(b"data: two\n"), 5)
+    await until(lambda: not lane._busy and not lane._pending)
+    writer.transport.abort()
+    lane.welcome = welcome
+    await pbal.until("poll_parked", 0)
+    assert b'["two"]' in (await pbal.ask("chat", get(f"/poll/a?position={position}"))).body
+
+
+@lab
+async def test_who_leaves_before_its_look_leaves_nothing_behind(lab: Lab) -> None:
+    """memcached hangs, and clients come and go."""
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(*KEPT, f"SET poll_store = memcached {cache.address}"))
+    await publish(pbal, "a", b"m")
+    cache.stop()
+    lane = pbal.plugin("chat").hub.store.courier.lanes[0]
+    writers = []
+    for number in range(MOST_TAKES + 20):  # a take each, and more of them than may be in flight
+        writers.append((await park(pbal, f"/poll/q{number}"))[1])
+        await until(lambda: lane._takes + len(lane._pending) == len(writers))
+    for writer in writers:
+        writer.close()
+    await pbal.until("poll_parked", 0)
+    cache.cont()
+    await until(lambda: not lane._pending and not lane._busy)
+    assert lane._newcomers == {}

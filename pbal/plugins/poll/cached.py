@@ -59,6 +59,9 @@ class MemcachedStore(Store):
         reader.first_sweep = self.courier.sweeps
         self.courier.look(reader)
 
+    def left(self, reader: Reader) -> None:
+        """See Store. While it waited the sweep renewed its queues."""
+
     def wake(self, key: bytes) -> None:
         """See Store."""
         self.courier.wake(key)

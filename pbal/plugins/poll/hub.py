@@ -201,6 +201,7 @@ class Hub:
     def _counted_out(self, reader: Reader) -> None:
         self.limits.left(reader)
         self.presence.went(reader.all_keys())
+        self.store.left(reader)
         self.counts["poll_parked"] -= 1
         if reader.stays:
             self.counts["poll_streams"] -= 1

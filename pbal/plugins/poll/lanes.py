@@ -105,6 +105,8 @@ class Lane:
         self._logs = Logs(server, lambda: shared.settings, shared.counts, shared.second, shared.tell, shared.evicted, shared.lot.has)
         self._newcomers: dict[bytes, list[Reader]] = {}
         """Of pending keys that are to be told to these alone."""
+        self._confirmed: dict[bytes, list[bytes]] = {}
+        """Of pending keys, with poll_keep = confirmed: places that readers came with. Those that they were sent later are not confirmed."""
         self._pending: dict[bytes, None] = {}
         self._busy: set[bytes] = set()
         self._again: set[bytes] = set()
@@ -138,6 +140,9 @@ class Lane:
 
     def welcome(self, key: bytes, reader: Reader) -> None:
         """Tell one reader of a kept queue what it lacks."""
+        place = reader.place(key)
+        if place is not None and self._shared.settings.keep == "confirmed":
+            self._confirmed.setdefault(key, []).append(place)
         if key in self._pending and key not in self._newcomers:
             return  # all will be told
         self._newcomers.setdefault(key, []).append(reader)
@@ -181,6 +186,9 @@ class Lane:
                     self._again.add(key)
                 elif shared.wanted(key):
                     keys.append(key)
+                else:  # who came for it has gone
+                    self._newcomers.pop(key, None)
+                    self._confirmed.pop(key, None)
             if self._takes_all:
                 keys = self._with_siblings(keys)
             if keys:
@@ -190,7 +198,8 @@ class Lane:
                     shared.run(self._take(keys), "poll take")
                 else:
                     newcomers = {key: self._newcomers.pop(key) for key in keys if key in self._newcomers}
-                    shared.run(self._tell(keys, newcomers), "poll tell")
+                    confirmed = {key: self._confirmed.pop(key) for key in keys if key in self._confirmed}
+                    shared.run(self._tell(keys, newcomers, confirmed), "poll tell")
 
     def _with_siblings(self, keys: list[bytes]) -> list[bytes]:
         """`keys` and the other queues here of polls on several: such a poll is answered with all that this server has for it."""
@@ -224,13 +233,13 @@ class Lane:
         finally:
             self._release(keys)
 
-    async def _tell(self, keys: list[bytes], newcomers: dict[bytes, list[Reader]]) -> None:
+    async def _tell(self, keys: list[bytes], newcomers: dict[bytes, list[Reader]], confirmed: dict[bytes, list[bytes]]) -> None:
         """Kept queues: tell their readers what they lack."""
         try:
             for key in keys:
                 if key in self._shared.doubts:
                     await self._settle(key)
-            self._again.update(await self._logs.tell(keys, newcomers))
+            self._again.update(await self._logs.tell(keys, newcomers, confirmed))
         except StoreError:  # counted and said by the server; the next sweep asks again
             self._logs.forget(keys)
         finally:

@@ -56,8 +56,11 @@ class Logs:
         self._marked: dict[bytes, float] = {}
         """Queues that were published to, and the second from which they are marked again."""
 
-    async def tell(self, keys: list[bytes], newcomers: dict[bytes, list[Reader]]) -> list[bytes]:
-        """Tell the readers of these queues; of a key in `newcomers` only those. Keys that have to be read again. Raises: StoreError."""
+    async def tell(self, keys: list[bytes], newcomers: dict[bytes, list[Reader]], confirmed: dict[bytes, list[bytes]]) -> list[bytes]:
+        """Tell the readers of these queues; of a key in `newcomers` only those. Keys that have to be read again. Raises: StoreError.
+
+        `confirmed`: places up to which readers say that they have everything.
+        """
         items = await self._server.read(keys)
         ready: dict[bytes, Log] = {}
         first: list[tuple[bytes, Kept, bytes | None]] = []
@@ -70,7 +73,7 @@ class Logs:
                 first.append((key, *self._begun(key, item)))
                 continue
             assert item is not None
-            if self._keep_short(key, kept, newcomers.get(key, [])):
+            if self._keep_short(key, kept, confirmed.get(key, [])):
                 later.append((key, kept, item.cas))
             elif item.left < self._settings().store_ttl * RENEW:
                 renew.append(key)
@@ -101,12 +104,12 @@ class Logs:
         self._keep_short(key, kept, [])
         return kept, None if item is None else item.cas
 
-    def _keep_short(self, key: bytes, kept: Kept, newcomers: list[Reader]) -> bool:
+    def _keep_short(self, key: bytes, kept: Kept, confirmed: list[bytes]) -> bool:
         """Cut off what is confirmed, too old or too much; whether the queue has to be stored."""
         settings = self._settings()
         changed = False
         if settings.keep == "confirmed":
-            changed = kept.cut(max((self._confirmed(key, kept, reader) for reader in newcomers), default=0))
+            changed = kept.cut(max((self._confirmed(key, kept, place) for place in confirmed), default=0))
         else:
             changed = kept.grow_old(self._second(), settings.ttl)
         most = int(min(settings.max_queue, self._server.longest(key) - LONGEST_HEADER))
@@ -117,10 +120,7 @@ class Logs:
         return changed
 
     @staticmethod
-    def _confirmed(key: bytes, kept: Kept, reader: Reader) -> int:
-        place = reader.place(key)
-        if place is None:
-            return 0
+    def _confirmed(key: bytes, kept: Kept, place: bytes) -> int:
         try:
             offset, gap = kept.log(key).find(place, True)
         except BadPosition:
@@ -149,7 +149,7 @@ class Logs:
             if len(self._marked) >= MOST_MARKED:
                 self._marked.clear()
             self._marked[key] = self._second() + settings.ttl / MARKS
-            await self.tell([key], {key: []})
+            await self.tell([key], {key: []}, {})
 
     def forget(self, keys: list[bytes]) -> None:
         """Nothing is known of these queues: the next sweep tells them."""

@@ -3,6 +3,9 @@
 Queues are kept in the order of their last message (or of a reader's, where messages are kept); the one without a new one for the
 longest time is the first to go, when its ttl is over or when all together hold more than the limit.
 
+Who reads a queue that keeps its messages keeps it, as in memcached: while somebody waits it is not dropped, and it lives for the ttl after
+the last one left, so that its readers' places stay true though nobody writes. Its messages grow old all the same.
+
 Where messages are kept by age, a queue has marks: (begin, end) pairs, one for each twelfth of the ttl in which something came. The octets
 before `end` that no earlier mark has came within a twelfth of the ttl after `begin`.
 """
@@ -30,6 +33,8 @@ EPOCH_COSTS = 256
 """Octets that a queue with positions counts for besides its name and messages: any client that polls can begin one."""
 MARKS = 12
 """Marks a ttl."""
+RENEW = 0.25
+"""The part of the ttl after which a reader renews a queue's time: less often costs less, and shortens nothing that matters."""
 
 
 class Held:
@@ -72,13 +77,33 @@ class MemoryStore(Store):
         held = self.content.get(key)
         if held is None:
             return None
-        if held.stored < self._now() - self._settings.ttl:
+        if held.stored < self._now() - self._settings.ttl and not self._is_read(key, held):
             self._drop(key)
             self._counts["poll_expired_queues"] += 1
             return None
         if self._settings.keep == "ttl":
             self._forget_old(held)
         return held
+
+    def _is_read(self, key: bytes, held: Held) -> bool:
+        """Whether a reader stands in a queue: it goes on, its old messages do not."""
+        return bool(held.epoch) and self._hub.lot.has(key) and self._settings.keep != "taken"
+
+    def _renew(self, key: bytes, held: Held) -> None:
+        """Somebody reads a kept queue: its time begins anew, that of its messages does not."""
+        now = self._now()
+        if held.stored < now - self._settings.ttl * RENEW:
+            self._mark(held, held.stored)
+            self._drop(key)
+            held.stored = now
+            self._put(key, held)
+
+    def _mark(self, held: Held, second: float) -> None:
+        """What has no mark yet came about then."""
+        end = held.base + len(held.data)
+        last = held.marks[-1][1] if held.marks else held.base
+        if self._settings.keep == "ttl" and last < end:
+            held.marks.append((second, end))
 
     def _drop(self, key: bytes) -> Held:
         held = self.content.pop(key)
@@ -110,12 +135,22 @@ class MemoryStore(Store):
             held = Held(b"", self._now(), new_epoch())
             self._put(key, held)
             self._make_room()
-        elif not held.epoch:
-            held.epoch = new_epoch()
-            self.size += EPOCH_COSTS
+        else:
+            if not held.epoch:
+                held.epoch = new_epoch()
+                self.size += EPOCH_COSTS
+            self._renew(key, held)
         return Log(key, held.epoch, held.base, held.data)
 
     # -- Store ---------------------------------------------------------------------------------------------------
+
+    def left(self, reader: Reader) -> None:
+        """See Store."""
+        if self._settings.keep != "taken":
+            for key in reader.all_keys():
+                held = self.content.get(key)
+                if held is not None and held.epoch:
+                    self._renew(key, held)
 
     def holds(self, reader: Reader) -> bool:
         """See Store."""
@@ -265,13 +300,13 @@ class MemoryStore(Store):
             key = next(iter(self.content), None)
             if key is None or self.content[key].stored >= oldest:
                 return False
-            held = self._drop(key)
-            if held.epoch and self._hub.lot.has(key):  # a reader stands there: the queue goes on, its old messages do not
+            held = self.content[key]
+            if self._is_read(key, held):
+                self._renew(key, held)
                 if self._settings.keep == "ttl":
                     self._forget_old(held)
-                held.stored = self._now()
-                self._put(key, held)
             else:
+                self._drop(key)
                 self._counts["poll_expired_queues"] += 1
         return True
 

@@ -98,8 +98,10 @@ class Poll(Plugin):
             self.gate = auth.gate_of(settings, self.service, self.world)
         before, hub.settings = hub.settings, settings
         hub.set_limits()
-        if settings.prefix != before.prefix or settings.keep != before.keep:
-            # Who waits gets the empty answer, and comes back to what the queues are now.
+        judged = (settings.auth, settings.auth_tokens, settings.auth_audience)
+        others = settings.auth.kind != "off" and judged != (before.auth, before.auth_tokens, before.auth_audience)
+        if settings.prefix != before.prefix or settings.keep != before.keep or others:
+            # Who waits gets the empty answer, and comes back to what the queues are now, and to who may read them.
             hub.finish_all(list(hub.lot), DISABLED)
             hub.turns.finish()
         if settings.prefix != before.prefix and isinstance(hub.store, MemoryStore):

@@ -15,7 +15,7 @@ States: opened (the 101 is out) -> closing (a close frame went out, from either 
 the lot, and what still comes from it is dropped by whoever lingers on its connection. Who has sent nothing between two heartbeats,
 not even the answer to a ping, has gone.
 
-Work a turn: MESSAGES requests of one socket; the rest waits in its decoder, BACKLOG octets at most.
+Work a turn: MESSAGES frames of one socket; the rest waits, BACKLOG octets at most, and goes to the decoder PIECE by PIECE.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from .delivery import BAD_POSITION, DISABLED, REMOVED, SUPERSEDED, TIME_IS_OVER,
 from .formats import Rendered, render
 from .grants import Grant
 from .hub import Hub
+from .limits import address_of
 from .lot import Reader
 from .names import MOST_QUEUES, BadName, key_for
 from .positions import BadPosition, read_token
@@ -41,9 +42,13 @@ if TYPE_CHECKING:
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 MESSAGES = 16
-"""Requests of one socket that are carried out in one turn of the loop."""
+"""Frames of one socket that are carried out in one turn of the loop."""
 BACKLOG = 256 * 1024
 """Octets that may wait for their turn."""
+PIECE = 16 * 1024
+"""Octets that the decoder is given at a time: what it holds nobody counts."""
+PARTS = 64
+"""Parts of a message that are kept beside each other; more are joined."""
 MEDIA_TYPE = b"application/json"
 NORMAL, GOING_AWAY, UNSUPPORTED, POLICY, TOO_BIG = 1000, 1001, 1003, 1008, 1009
 _CODES = {TIME_IS_OVER: GOING_AWAY, DISABLED: GOING_AWAY, SUPERSEDED: 4009, REMOVED: 4010, BAD_POSITION: 4000}
@@ -69,7 +74,7 @@ def framed(text: str) -> bytes:
 class Socket(Reader):
     """A WebSocket."""
 
-    __slots__ = ("_backlog", "_grant", "_heard", "_hub", "_key", "_may_publish", "_parts", "_protocol", "_size", "_waits")
+    __slots__ = ("_ahead", "_grant", "_heard", "_hub", "_key", "_parts", "_protocol", "_size", "_waits")
 
     transport: ClassVar[str] = "websocket"
     stays: ClassVar[bool] = True
@@ -83,15 +88,15 @@ class Socket(Reader):
         self._parts: list[str] | None = None
         """Of a message that has not come whole."""
         self._size = 0
-        self._backlog = 0
+        self._ahead: bytearray | None = None
+        """What came and was not given to the decoder yet."""
         self._heard = True
         self._waits = False
-        self._may_publish = False
         self._grant: Grant | None = None
 
-    def ask(self, hub: Hub, key: bytes, may_publish: bool, grant: Grant | None) -> None:
+    def ask(self, hub: Hub, key: bytes, grant: Grant | None) -> None:
         """What the request said, and what it may."""
-        self._hub, self._key, self._may_publish, self._grant = hub, key, may_publish, grant
+        self._hub, self._key, self._grant = hub, key, grant
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -150,32 +155,41 @@ class Socket(Reader):
         if protocol is None or self.lot is None:
             return
         self._heard = True
-        protocol.receive_bytes(data)
-        if self._waits:
-            self._backlog += len(data)
-            if self._backlog > BACKLOG:
+        if self._ahead is None and not self._waits and len(data) <= PIECE:
+            protocol.receive_bytes(data)
+        else:
+            self._ahead = (self._ahead or bytearray()) + data
+            if len(self._ahead) > BACKLOG:
                 self._close(POLICY, "too much at once")
-            return
-        self._read()
+                return
+        if not self._waits:
+            self._read()
 
     def _read(self) -> None:
         """Carry out what has come, MESSAGES of it in this turn."""
         from wsproto.frame_protocol import ParseFailed
 
-        self._waits, self._backlog = False, 0
+        self._waits = False
         protocol = self._protocol
         assert protocol is not None
         left = MESSAGES
         try:
-            for frame in protocol.received_frames():
-                if self.lot is None:
+            while True:
+                for frame in protocol.received_frames():
+                    self._frame(frame)
+                    if self.lot is None:
+                        return
+                    left -= 1
+                    if not left:
+                        self._waits = True
+                        asyncio.get_running_loop().call_soon(self._read_on)
+                        return
+                ahead = self._ahead
+                if ahead is None:
                     return
-                self._frame(frame)
-                left -= 1
-                if not left:
-                    self._waits = True
-                    asyncio.get_running_loop().call_soon(self._read_on)
-                    return
+                protocol.receive_bytes(bytes(ahead[:PIECE]))
+                del ahead[:PIECE]
+                self._ahead = ahead or None
         except ParseFailed as error:
             self._close(int(error.code), str(error))
 
@@ -213,7 +227,10 @@ class Socket(Reader):
         if not whole or self._parts is not None:
             if self._parts is None:
                 self._parts = []
-            self._parts.append(text)
+            if text:
+                self._parts.append(text)
+            if len(self._parts) > PARTS:
+                self._parts = ["".join(self._parts)]
             if not whole:
                 return
             text = "".join(self._parts)
@@ -245,7 +262,7 @@ class Socket(Reader):
     def _publish(self, request: dict[str, Any]) -> None:
         hub = self._hub
         asked = request["publish"]
-        if "publish" not in hub.settings.socket_allow or not self._may_publish:
+        if "publish" not in hub.settings.socket_allow or address_of(self) not in hub.settings.publish_from:
             raise BadRequest("this socket may not publish")
         if not isinstance(asked, dict) or not isinstance(asked.get("queue"), str) or not isinstance(asked.get("message"), str):
             raise BadRequest('publish is {"queue": "name", "message": "text"}')
@@ -317,12 +334,12 @@ class Socket(Reader):
     def state(self) -> Any:
         """See Reader."""
         grant = None if self._grant is None else self._grant.plain()
-        return self._protocol, self._parts, self._size, self._heard, self._may_publish, self._waits, grant
+        return self._protocol, self._ahead, self._parts, self._size, self._heard, self._waits, grant
 
     def restore(self, hub: Hub, state: Any) -> None:
         """See Reader."""
         self._hub = hub
-        self._protocol, self._parts, self._size, self._heard, self._may_publish, self._waits, grant = state
+        self._protocol, self._ahead, self._parts, self._size, self._heard, self._waits, grant = state
         self._grant = None if grant is None else Grant.restored(grant)
         if self._waits:
             asyncio.get_running_loop().call_soon(self._read_on)
@@ -340,8 +357,8 @@ def _places(request: dict[str, Any], keys: list[bytes]) -> dict[bytes, bytes]:
 
 
 def wanted(exchange: Exchange) -> bool:
-    """Whether a poll asks for a WebSocket."""
-    return b"websocket" in _words(exchange, b"upgrade") and b"upgrade" in _words(exchange, b"connection")
+    """Whether a poll asks for a WebSocket. HTTP/1.0 knows no upgrade, and what it asks for is not listened to (RFC 9110 section 7.8)."""
+    return exchange.request.minor > 0 and b"websocket" in _words(exchange, b"upgrade") and b"upgrade" in _words(exchange, b"connection")
 
 
 def _words(exchange: Exchange, name: bytes) -> list[bytes]:
@@ -357,8 +374,9 @@ def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[by
     except binascii.Error:
         good = False
     if fields.get(b"sec-websocket-version") != b"13":
-        hub.refuse(exchange, 426, "WebSockets are of version 13 here.", (b"Sec-WebSocket-Version", b"13"))
-    elif not good or exchange.method != b"GET" or not exchange.request.minor:
+        # 426 would need an Upgrade field, which is of the hop: 400 is RFC 6455's own example (section 4.4).
+        hub.refuse(exchange, 400, "WebSockets are of version 13 here.", (b"Sec-WebSocket-Version", b"13"))
+    elif not good or exchange.method != b"GET":
         hub.refuse(exchange, 400, "This is no handshake of a WebSocket.")
     elif not cors.may_act(exchange, settings.origins):
         hub.refuse(exchange, 403, "Pages of this origin may not open a socket.")
@@ -366,7 +384,7 @@ def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[by
         hub.refuse(exchange, 503, "The server ends.", (b"Retry-After", b"1"))
     else:
         reader = Socket(keys, cors.origin_of(exchange, settings.origins))
-        reader.ask(hub, key, exchange.client_address in settings.publish_from, grant)
+        reader.ask(hub, key, grant)
         for queue, place in places.items():
             reader.stand(queue, place)
         hub.admit(exchange, reader, hub.stream_seconds(), grant)

@@ -79,6 +79,10 @@ class Store(ABC):
         """A reader was parked: look for what it lacks."""
 
     @abstractmethod
+    def left(self, reader: "Reader") -> None:
+        """A reader waits no more."""
+
+    @abstractmethod
     def wake(self, key: bytes) -> None:
         """Look at a queue now, if somebody waits for it."""
 
