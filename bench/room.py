@@ -33,6 +33,7 @@ CREATE SERVICE chat
   SET poll_publish_uri = ^/publish/(?P<queue>[\\w.-]+)$
   SET poll_keep        = {keep}
   SET poll_timeout     = 600s
+  SET poll_heartbeat   = 60s
 ENABLE chat
 """
 NCHAN = """

@@ -52,8 +52,11 @@ class EventStream(Reader):
         """See Reader."""
         if self.client is None:
             return False
-        rendered = delivery.rendered("sse", self.token(delivery.moved), lambda position: self._render(hub.settings, delivery))
-        hub.misframed(rendered.misframed)
+        form = "sse, named" if isinstance(self.keys, tuple) else "sse"
+        position = delivery.position(self)
+        rendered = delivery.ready(form, position) or delivery.keep(form, position, self._render(hub.settings, delivery))
+        if rendered.misframed:
+            hub.misframed()
         return hub.push(self, rendered.body, delivery)
 
     def _render(self, settings: Settings, delivery: Delivery) -> Rendered:

@@ -21,6 +21,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 
 from pbal.api import Exchange, Histogram, OnLost, Service, World
 
@@ -252,13 +253,16 @@ class Hub:
         client = reader.client
         if client is None:
             return False
-        if client.unsent(reader) > self.settings.stream_buffer:
+        settings = self.settings
+        if client.unsent(reader) > settings.stream_buffer:
             if self.out(reader):
                 self.counts["poll_slow_streams"] += 1
                 self.world.log_limited("poll_slow", "a stream whose client reads too slowly was closed: %s", client.peer_name)
                 client.kick(reader)
             return False
-        return client.push(reader, octets, None if delivery is None else self.on_lost(delivery), self.settings.ack_timeout)
+        if delivery is None or not delivery.returns:
+            return client.push(reader, octets)
+        return client.push(reader, octets, self.on_lost(delivery), settings.ack_timeout)
 
     def _beat_later(self, reader: Reader) -> None:
         due = int((self.world.clock.now() + self.settings.heartbeat) * QUARTER)
@@ -332,10 +336,11 @@ class Hub:
         if not reader.give(self, delivery):
             return False
         self.counts["poll_answered"] += 1
-        for key, _ in delivery.queues:
-            stored = self._stored_at.pop(key, None)
-            if stored is not None:
-                self.store_to_answer.add(self.world.clock.now() - stored)
+        if self._stored_at:
+            for key, _ in delivery.queues:
+                stored = self._stored_at.pop(key, None)
+                if stored is not None:
+                    self.store_to_answer.add(self.world.clock.now() - stored)
         return True
 
     def give_by_hand(self, readers: list[Reader], message: bytes) -> None:
@@ -361,10 +366,9 @@ class Hub:
         if queues:
             self.serving().store.put_back(queues)
 
-    def misframed(self, delivery_is: bool) -> None:
+    def misframed(self) -> None:
         """Count an answer in which a value was not framed as poll_framing says."""
-        if delivery_is:
-            self.counts["poll_misframed"] += 1
+        self.counts["poll_misframed"] += 1
 
     # -- out, with messages of kept queues -----------------------------------------------------------------------
 
@@ -376,26 +380,32 @@ class Hub:
             return
         lot = self.lot
         if readers is None:
-            readers = list(dict.fromkeys(reader for key in found for reader in lot.waiting(key)))
+            waiting = [lot.waiting(key) for key in found]
+            readers = waiting[0] if len(waiting) == 1 else list(dict.fromkeys(chain.from_iterable(waiting)))
         made: dict[tuple[bytes | None, ...], Delivery | None] = {}
         self.turns.each(readers, lambda reader: self._tell_one(reader, found, made), None, frozenset(found))
 
     def _tell_one(self, reader: Reader, found: dict[bytes, Log], made: dict[tuple[bytes | None, ...], Delivery | None]) -> None:
         if reader.lot is not self.lot:
             return
-        if isinstance(reader.keys, bytes):
-            which: tuple[bytes | None, ...] = (reader.keys, reader.place(reader.keys))
+        keys = reader.keys
+        if isinstance(keys, bytes):
+            which: tuple[bytes | None, ...] = (keys, reader.place(keys))
         else:
-            which = tuple(part for key in reader.keys if key in found for part in (key, reader.place(key)))
-        try:
-            delivery = made[which] if which in made else made.setdefault(which, self._lacking(which, found))
-        except BadPosition:
-            self.finish(reader, BAD_POSITION)
-            return
+            which = tuple(part for key in keys if key in found for part in (key, reader.place(key)))
+        if which in made:
+            delivery = made[which]
+        else:
+            try:
+                delivery = made[which] = self._lacking(which, found)
+            except BadPosition:
+                self.finish(reader, BAD_POSITION)
+                return
         if delivery is not None:
             self._hand(reader, delivery)
-        for key, log in zip(which[::2], map(found.get, which[::2]), strict=True):  # type: ignore[arg-type]
-            if log is not None and key is not None and log.end:
+        for key in (keys,) if isinstance(keys, bytes) else keys:
+            log = found.get(key)
+            if log is not None and log.end:
                 reader.stand(key, log.end)
 
     def _lacking(self, which: tuple[bytes | None, ...], found: dict[bytes, Log]) -> Delivery | None:

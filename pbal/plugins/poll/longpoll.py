@@ -33,9 +33,10 @@ class LongPoll(Reader):
     def give(self, hub: Hub, delivery: Delivery) -> bool:
         """See Reader."""
         settings = hub.settings
-        position = self.token(delivery.moved)
-        rendered = delivery.rendered("poll", position, lambda token: self._render(settings, delivery, token))
-        hub.misframed(rendered.misframed)
+        position = delivery.position(self)
+        rendered = delivery.ready("poll", position) or delivery.keep("poll", position, self._render(settings, delivery, position))
+        if rendered.misframed:
+            hub.misframed()
         status, fields, body = answer(settings, rendered, self.origin, position, delivery.missed(settings))
         return self.client is not None and self.client.answer(self, status, fields, body, hub.on_lost(delivery), settings.ack_timeout)
 
