@@ -484,6 +484,8 @@ class Hub:
         for reader in self.lot:
             if reader.stays:
                 self._beat_later(reader)
+        if self.settings.duplicate == "newest":  # who was slowed in the generation before
+            self._slowed += [(0, self.lot.waiting(key)[-1]) for key in self.lot.queues() if self.lot.number(key) > 1]
         self.wake_tick()
 
     def stop(self) -> None:
