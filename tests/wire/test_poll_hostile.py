@@ -337,3 +337,13 @@ async def test_who_waits_to_supersede_does_so_after_a_reload(lab: Lab) -> None:
     assert pbal.counts["poll_slowed"] == 1 and await pbal.say("RELOAD poll") == "OK"
     assert (await read_response(earlier)).status == 409
     assert pbal.counts["poll_parked"] == 1
+
+
+@lab
+async def test_a_stream_of_the_queue_that_tells_its_own_join(lab: Lab) -> None:
+    """Something comes for it before it is open."""
+    pbal = await lab.pbal(conf(*KEPT, "SET poll_presence = on", "SET poll_presence_queue = here"))
+    await publish(pbal, "here", b"before")
+    _, reader, _ = await stream(pbal, "/poll/x?q=a&q=here")
+    told = await asyncio.wait_for(reader.readuntil(b'"join"'), 5)
+    assert b"data: before\n" in told and b'"queue": "a"' in told

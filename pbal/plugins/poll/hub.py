@@ -383,8 +383,8 @@ class Hub:
         except BadPosition:
             self.finish(reader, BAD_POSITION)
             return
-        if delivery is not None:
-            self._hand(reader, delivery)
+        if delivery is not None and not self._hand(reader, delivery):
+            return  # it stands where it stood: a stream that is not open yet is told in a moment, what has gone never
         for key, log in zip(which[::2], map(found.get, which[::2]), strict=True):  # type: ignore[arg-type]
             if log is not None and key is not None and log.end:
                 reader.stand(key, log.end)
