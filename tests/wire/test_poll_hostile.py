@@ -347,3 +347,28 @@ async def test_a_stream_of_the_queue_that_tells_its_own_join(lab: Lab) -> None:
     _, reader, _ = await stream(pbal, "/poll/x?q=a&q=here")
     told = await asyncio.wait_for(reader.readuntil(b'"join"'), 5)
     assert b"data: before\n" in told and b'"queue": "a"' in told
+
+
+# -- crowds ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "most", "number"), [((), "100k", 600), (("-I", "2k", "-o", "slab_chunk_max=1024"), "100k", 60)])
+def test_many_messages_at_once_for_a_queue_that_is_full(options: tuple[str, ...], most: str, number: int) -> None:
+    """Full by poll_max_queue, or by what memcached takes: one at a time shortens it, or all of it goes to and fro for each."""
+
+    @lab
+    async def run(lab: Lab) -> None:
+        cache = await lab.memcached(*options)
+        more = (f"SET poll_store = memcached {cache.address}", f"SET poll_max_queue = {most}")
+        pbal = await lab.pbal(conf(*more).replace("^/publish/(?P<queue>[^/]+)$", "^/publish/(?P<queue>[^/]*)$"))
+        filling = 1030 if not options else 18
+        assert cache.client().set("poll:a", (b"y" * 99 + b"\n") * filling, noreply=False)
+        body = json.dumps([{"queue": "a", "message": f"{place:099}"} for place in range(number)]).encode()
+        answer = await pbal.ask("chat", get("/publish/", "Content-Type: application/json", method="POST", body=body))
+        assert answer.status == 202 and b"error" not in answer.body
+        assert pbal.counts["poll_store_errors"] == 0 and pbal.counts["poll_evicted"] > 0
+        assert pbal.counts["poll_published"] == number
+        kept = (await pbal.ask("chat", get("/poll/a"))).body.split()
+        assert kept[-1] == b"%099d" % (number - 1) and kept == sorted(kept, key=lambda message: (message < b"y" * 99, message))
+
+    run()
