@@ -372,3 +372,21 @@ def test_many_messages_at_once_for_a_queue_that_is_full(options: tuple[str, ...]
         assert kept[-1] == b"%099d" % (number - 1) and kept == sorted(kept, key=lambda message: (message < b"y" * 99, message))
 
     run()
+
+
+@pytest.mark.parametrize("fields", [(STREAM,), HANDSHAKE])
+def test_streams_that_come_and_go_leave_nothing_behind(fields: tuple[str, ...]) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        pbal = await lab.pbal(conf("SET poll_heartbeat = 1h", "SET poll_max_by_address = 1000"))
+        hub = pbal.plugin("chat").hub
+        for _ in range(3):
+            writers = [(await park(pbal, f"/poll/q{number}", *fields))[1] for number in range(50)]
+            assert sum(map(len, hub._beats.values())) == 50
+            for writer in writers:
+                writer.close()
+            await pbal.until("poll_parked", 0)
+        assert hub._beats == {} and hub._slowed == [] and hub.limits.is_empty() and empty(pbal)
+        assert pbal.counts["poll_parked_ever"] == pbal.counts["poll_gone"] == 150 and pbal.counts["poll_streams"] == 0
+
+    run()
