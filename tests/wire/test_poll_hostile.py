@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import socket
+import struct
 from typing import Any
 
 import pytest
-from lab import Lab, Pbal, lab, read_response, until
+from lab import Lab, Pbal, lab, read_response, transport_of, until
 from polls import conf, empty, get, held, park, publish
 from sockets import HANDSHAKE, ask, closed, frame, heard, next_frame, opened, raw
 
@@ -22,6 +24,12 @@ async def stream(pbal: Pbal, path: str, *fields: str) -> tuple[int, asyncio.Stre
     writer.write(get(path, STREAM, *fields))
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
     return int(head.split()[1]), reader, writer
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close so that the peer sees a reset."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport_of(writer).abort()
 
 
 # -- limits ------------------------------------------------------------------------------------------------------
@@ -68,11 +76,11 @@ async def test_a_socket_subscribes_within_the_limit_of_a_queue(lab: Lab) -> None
 @lab
 async def test_a_message_that_no_queue_has_room_for_is_refused_everywhere(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_max_queue = 10", "SET poll_socket_allow = publish"))
-    socket = await opened(pbal, "/poll/b")
+    client = await opened(pbal, "/poll/b")
     assert (await publish(pbal, "a", b"123456789")).status == 202
     refused = await publish(pbal, "a", b"1234567890")  # and its line feed
     assert refused.status == 413 and b"11 bytes with its framing, and a queue holds 10" in refused.body
-    assert "a queue holds 10" in (await ask(socket, publish={"queue": "a", "message": "x" * 10}))["error"]
+    assert "a queue holds 10" in (await ask(client, publish={"queue": "a", "message": "x" * 10}))["error"]
     assert "a queue holds 10" in await pbal.say("poll publish chat a 1234567890")
     assert held(pbal, b"poll:a") == b"123456789\n" and pbal.counts["poll_evicted"] == 0 and pbal.counts["poll_published"] == 1
 
@@ -140,8 +148,8 @@ async def test_parts_without_end_take_no_memory(lab: Lab) -> None:
     for _ in range(100):
         writer.write(frame(0, b"", fin=False) * 1000 + frame(9, b"so far"))
         assert await next_frame(reader) == (10, b"so far")
-    (socket,) = pbal.plugin("chat").hub.lot
-    assert len(socket._parts) <= 64
+    (record,) = pbal.plugin("chat").hub.lot
+    assert len(record._parts) <= 64
     for octet in json.dumps({"publish": {"queue": "b", "message": "x" * 500}}).encode():
         writer.write(frame(0, bytes([octet]), fin=False))
     writer.write(frame(0, b""))
@@ -154,13 +162,13 @@ async def test_parts_without_end_take_no_memory(lab: Lab) -> None:
 @lab
 async def test_who_waits_is_judged_anew_when_poll_auth_is_set(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_socket_allow = publish subscribe"))
-    socket = await opened(pbal, "/poll/a")
+    client = await opened(pbal, "/poll/a")
     _, events, _ = await stream(pbal, "/poll/b")
     reader, _ = await park(pbal, "/poll/c")
     key = lab.folder / "key"
     key.write_text("k" * 40)
     assert await pbal.say(f"SET chat.poll_auth = jwt {key}") == "OK"
-    assert await closed(socket) == 1001
+    assert await closed(client) == 1001
     assert await asyncio.wait_for(events.readuntil(b"0\r\n\r\n"), 5)
     assert (await read_response(reader)).status == 204
     assert empty(pbal) and (await pbal.ask("chat", get("/poll/c"))).status == 401
@@ -169,13 +177,13 @@ async def test_who_waits_is_judged_anew_when_poll_auth_is_set(lab: Lab) -> None:
 @lab
 async def test_a_socket_publishes_as_long_as_its_address_may(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_socket_allow = publish"))
-    socket = await opened(pbal, "/poll/a")
-    assert "receipt" in await ask(socket, publish={"queue": "b", "message": "m"})
+    client = await opened(pbal, "/poll/a")
+    assert "receipt" in await ask(client, publish={"queue": "b", "message": "m"})
     assert await pbal.say("SET chat.poll_publish_from = 10.0.0.0/8") == "OK"
-    assert await ask(socket, publish={"queue": "b", "message": "m"}) == {"error": "this socket may not publish"}
+    assert await ask(client, publish={"queue": "b", "message": "m"}) == {"error": "this socket may not publish"}
     assert await pbal.say("RELOAD poll") == "OK"
     assert await pbal.say("SET chat.poll_publish_from = 127.0.0.0/8") == "OK"
-    assert "receipt" in await ask(socket, publish={"queue": "b", "message": "m"})
+    assert "receipt" in await ask(client, publish={"queue": "b", "message": "m"})
 
 
 # -- handshakes --------------------------------------------------------------------------------------------------
@@ -197,14 +205,14 @@ async def test_an_upgrade_that_http_1_0_asks_for_is_a_poll(lab: Lab) -> None:
 async def test_a_reader_of_a_quiet_queue_is_told_of_no_gap_that_was_none(lab: Lab) -> None:
     """Parked for longer than poll_ttl, or away for less than that: nothing was lost, so nothing is said."""
     pbal = await lab.pbal(conf(*KEPT, "SET poll_ttl = 1s"))
-    socket = await opened(pbal, "/poll/a")
+    client = await opened(pbal, "/poll/a")
     position = ""
     for _ in range(7):
         answer = json.loads((await pbal.ask("chat", get(f"/poll/b?timeout=0.5s&position={position}"))).body)
         assert "gap" not in answer and answer["position"]
         position = answer["position"]
     await publish(pbal, "a", b"m")
-    told = await heard(socket)
+    told = await heard(client)
     assert told["queues"] == {"a": ["m"]} and "gap" not in told
     await publish(pbal, "b", b"m")
     answer = json.loads((await pbal.ask("chat", get(f"/poll/b?position={position}"))).body)
@@ -294,3 +302,91 @@ async def test_who_leaves_before_its_look_leaves_nothing_behind(lab: Lab) -> Non
     cache.cont()
     await until(lambda: not lane._pending and not lane._busy)
     assert lane._newcomers == {}
+
+
+# -- statements while answers are under way ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", ["memory", "memcached"])
+def test_an_answer_that_is_lost_after_its_queue_became_a_kept_one(store: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        more = () if store == "memory" else (f"SET poll_store = memcached {(await lab.memcached()).address}",)
+        pbal = await lab.pbal(conf("SET poll_format = json", *more))
+        _, writer = await park(pbal, "/poll/a")
+        transport_of(writer).pause_reading()
+        await publish(pbal, "a", b"one")
+        await pbal.until("poll_answered", 1)
+        assert await pbal.say("SET chat.poll_keep = ttl") == "OK"
+        await publish(pbal, "a", b"two")
+        first = json.loads((await pbal.ask("chat", get("/poll/a?timeout=1s"))).body)
+        assert first["queues"] == {"a": ["two"]}
+        reset(writer)
+        await pbal.until("poll_put_back", 1)
+        after = json.loads((await pbal.ask("chat", get(f"/poll/a?timeout=2s&position={first['position']}"))).body)
+        assert after["queues"] == {"a": ["one"]} and "gap" not in after
+
+    run()
+
+
+@lab
+async def test_who_waits_to_supersede_does_so_after_a_reload(lab: Lab) -> None:
+    pbal = await lab.pbal(conf())
+    earlier, _ = await park(pbal, "/poll/a")
+    await park(pbal, "/poll/a")
+    assert pbal.counts["poll_slowed"] == 1 and await pbal.say("RELOAD poll") == "OK"
+    assert (await read_response(earlier)).status == 409
+    assert pbal.counts["poll_parked"] == 1
+
+
+@lab
+async def test_a_stream_of_the_queue_that_tells_its_own_join(lab: Lab) -> None:
+    """Something comes for it before it is open."""
+    pbal = await lab.pbal(conf(*KEPT, "SET poll_presence = on", "SET poll_presence_queue = here"))
+    await publish(pbal, "here", b"before")
+    _, reader, _ = await stream(pbal, "/poll/x?q=a&q=here")
+    told = await asyncio.wait_for(reader.readuntil(b'"join"'), 5)
+    assert b"data: before\n" in told and b'"queue": "a"' in told
+
+
+# -- crowds ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "most", "number"), [((), "100k", 600), (("-I", "2k", "-o", "slab_chunk_max=1024"), "100k", 60)])
+def test_many_messages_at_once_for_a_queue_that_is_full(options: tuple[str, ...], most: str, number: int) -> None:
+    """Full by poll_max_queue, or by what memcached takes: one at a time shortens it, or all of it goes to and fro for each."""
+
+    @lab
+    async def run(lab: Lab) -> None:
+        cache = await lab.memcached(*options)
+        more = (f"SET poll_store = memcached {cache.address}", f"SET poll_max_queue = {most}")
+        pbal = await lab.pbal(conf(*more).replace("^/publish/(?P<queue>[^/]+)$", "^/publish/(?P<queue>[^/]*)$"))
+        filling = 1030 if not options else 18
+        assert cache.client().set("poll:a", (b"y" * 99 + b"\n") * filling, noreply=False)
+        body = json.dumps([{"queue": "a", "message": f"{place:099}"} for place in range(number)]).encode()
+        answer = await pbal.ask("chat", get("/publish/", "Content-Type: application/json", method="POST", body=body))
+        assert answer.status == 202 and b"error" not in answer.body
+        assert pbal.counts["poll_store_errors"] == 0 and pbal.counts["poll_evicted"] > 0
+        assert pbal.counts["poll_published"] == number
+        kept = (await pbal.ask("chat", get("/poll/a"))).body.split()
+        assert kept[-1] == b"%099d" % (number - 1) and kept == sorted(kept, key=lambda message: (message < b"y" * 99, message))
+
+    run()
+
+
+@pytest.mark.parametrize("fields", [(STREAM,), HANDSHAKE])
+def test_streams_that_come_and_go_leave_nothing_behind(fields: tuple[str, ...]) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        pbal = await lab.pbal(conf("SET poll_heartbeat = 1h", "SET poll_max_by_address = 1000"))
+        hub = pbal.plugin("chat").hub
+        for _ in range(3):
+            writers = [(await park(pbal, f"/poll/q{number}", *fields))[1] for number in range(50)]
+            assert sum(map(len, hub._beats.values())) == 50
+            for writer in writers:
+                writer.close()
+            await pbal.until("poll_parked", 0)
+        assert hub._beats == {} and hub._slowed == [] and hub.limits.is_empty() and empty(pbal)
+        assert pbal.counts["poll_parked_ever"] == pbal.counts["poll_gone"] == 150 and pbal.counts["poll_streams"] == 0
+
+    run()

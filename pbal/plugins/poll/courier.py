@@ -69,6 +69,8 @@ class Courier:
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._last_parked = now()
         self._compared: set[tuple[str, int, int]] = set()
+        self._cutting: dict[bytes, asyncio.Event] = {}
+        """Queues that are being shortened, each with what is set when that is done."""
         self.sweeps = 0
 
     def _lane(self, server: Server, secret: bytes | None) -> Lane:
@@ -149,10 +151,21 @@ class Courier:
         size = await server.append(key, data, ttl, begin=waited_for)
         most = int(min(self.settings.max_queue, server.longest(key)))  # it has said by now how much it takes
         if size is None:
-            return await squeeze(server, key, data, most, self._shorten, ttl)
-        if size <= most or self._lot.has(key):
+            while key in self._cutting:
+                await self._cutting[key].wait()
+            return await self._cut(key, squeeze(server, key, data, most, self._shorten, ttl))
+        if size <= most or self._lot.has(key) or key in self._cutting:  # whoever cuts it finds this message there, too
             return 0
-        return await trim(server, key, most, self._shorten, ttl)
+        return await self._cut(key, trim(server, key, most, self._shorten, ttl))
+
+    async def _cut(self, key: bytes, cutting: Coroutine[Any, Any, int]) -> int:
+        """Shorten a queue. One at a time: each reads and stores all of it, and by cas only one of many succeeds."""
+        done = self._cutting[key] = asyncio.Event()
+        try:
+            return await cutting
+        finally:
+            del self._cutting[key]
+            done.set()
 
     def _shorten(self, value: bytes, most: int) -> tuple[bytes, int]:
         """A value within `most` octets, header and all."""

@@ -23,7 +23,7 @@ from .delivery import BAD_POSITION, REMOVED, SUPERSEDED, Delivery
 from .formats import Rendered, sse_message
 from .grants import Grant
 from .hub import NO_STORE, Hub
-from .lot import Reader
+from .lot import Staying
 from .settings import Settings
 
 RETRY = 1000, 3000
@@ -33,13 +33,12 @@ BEAT = b":\n\n"
 _REASONS = {SUPERSEDED: b"superseded", REMOVED: b"removed", BAD_POSITION: b"bad-position"}
 
 
-class EventStream(Reader):
+class EventStream(Staying):
     """A stream of events."""
 
     __slots__ = ()
 
     transport: ClassVar[str] = "sse"
-    stays: ClassVar[bool] = True
 
     def opened(self, hub: Hub) -> None:
         """See Reader."""

@@ -16,9 +16,12 @@ TRANSPORTS: dict[str, type[Reader]] = {transport.transport: transport for transp
 
 
 def pack(hub: Hub, resident: int) -> dict[str, Any]:
-    """Everything of a hub and its store. It changes nothing: the reload may still fail."""
+    """Everything of a hub and its store. It changes nothing: the reload may still fail.
+
+    Readers go in the order they came in: who of a queue has waited longest is the order of its readers.
+    """
     return {
-        "readers": [reader.carry(hub.store.sweeps) for reader in hub.lot],
+        "readers": [reader.carry(hub.store.sweeps) for reader in sorted(hub.lot, key=lambda reader: reader.id)],
         "store": hub.store.carry(),
         "presence": hub.presence.carry(),
         "resident": resident,

@@ -30,7 +30,7 @@ from .delivery import BAD_POSITION, DISABLED, SUPERSEDED, TIME_IS_OVER, Delivery
 from .framing import trim
 from .grants import Grant, Refusal
 from .limits import Limits
-from .lot import QUARTER, Lot, Reader
+from .lot import QUARTER, Lot, Reader, Staying
 from .positions import BadPosition, Log
 from .presence import Presence
 from .settings import Settings
@@ -66,7 +66,7 @@ class Hub:
         self.open = False
         self._stored_at: dict[bytes, float] = {}
         self._slowed: list[tuple[int, Reader]] = []
-        self._beats: dict[int, list[Reader]] = {}
+        self._beats: dict[int, dict[Staying, None]] = {}
         """Who gets a heartbeat, by the quarter of a second in which it is due."""
         self._tick_timer: asyncio.TimerHandle | None = None
 
@@ -90,7 +90,7 @@ class Hub:
         self.presence.came(reader.all_keys())
         self.counts["poll_parked"] += 1
         self.counts["poll_parked_ever"] += 1
-        if reader.stays:
+        if isinstance(reader, Staying):
             self.counts["poll_streams"] += 1
             self._beat_later(reader)
         reader.opened(self)
@@ -204,8 +204,13 @@ class Hub:
         self.presence.went(reader.all_keys())
         self.store.left(reader)
         self.counts["poll_parked"] -= 1
-        if reader.stays:
+        if isinstance(reader, Staying):
             self.counts["poll_streams"] -= 1
+            beats = self._beats.get(reader.beats_at)
+            if beats is not None:
+                beats.pop(reader, None)
+                if not beats:
+                    del self._beats[reader.beats_at]
 
     def _gone(self, reader: Reader) -> None:
         """A client left. The lot has taken it out."""
@@ -264,18 +269,18 @@ class Hub:
             return client.push(reader, octets)
         return client.push(reader, octets, self.on_lost(delivery), settings.ack_timeout)
 
-    def _beat_later(self, reader: Reader) -> None:
-        due = int((self.world.clock.now() + self.settings.heartbeat) * QUARTER)
-        self._beats.setdefault(due, []).append(reader)
+    def _beat_later(self, reader: Staying) -> None:
+        reader.beats_at = int((self.world.clock.now() + self.settings.heartbeat) * QUARTER)
+        self._beats.setdefault(reader.beats_at, {})[reader] = None
 
     def _beat(self, now: float) -> None:
         """Heartbeats that are due, over the next turns of the loop."""
         quarter = int(now * QUARTER)
         for due in [due for due in self._beats if due <= quarter]:
-            self.turns.each(self._beats.pop(due), self._beat_one)
+            self.turns.each([*self._beats.pop(due)], self._beat_one)
 
     def _beat_one(self, reader: Reader) -> None:
-        if reader.lot is self.lot:
+        if reader.lot is self.lot and isinstance(reader, Staying):
             self._beat_later(reader)
             reader.beat(self)
 
@@ -401,8 +406,8 @@ class Hub:
             except BadPosition:
                 self.finish(reader, BAD_POSITION)
                 return
-        if delivery is not None:
-            self._hand(reader, delivery)
+        if delivery is not None and not self._hand(reader, delivery):
+            return  # it stands where it stood: a stream that is not open yet is told in a moment, what has gone never
         for key in (keys,) if isinstance(keys, bytes) else keys:
             log = found.get(key)
             if log is not None and log.end:
@@ -487,6 +492,8 @@ class Hub:
         if self._beats:
             self._beat(now)
         self.presence.tick(now)
+        if not self.lot.count:
+            self._slowed.clear()
         self.wake_tick()
 
     def expire(self, now: float) -> None:
@@ -501,8 +508,10 @@ class Hub:
         self.set_limits()
         self.open = True
         for reader in self.lot:
-            if reader.stays:
+            if isinstance(reader, Staying):
                 self._beat_later(reader)
+        if self.settings.duplicate == "newest":  # who was slowed in the generation before
+            self._slowed += [(0, self.lot.waiting(key)[-1]) for key in self.lot.queues() if self.lot.number(key) > 1]
         self.wake_tick()
 
     def stop(self) -> None:

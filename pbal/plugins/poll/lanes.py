@@ -313,14 +313,15 @@ class Lane:
     # -- putting back --------------------------------------------------------------------------------------------
 
     async def _return(self, key: bytes, value: bytes) -> None:
-        """Put a value back in front of its queue."""
+        """Put a value back in front of its queue; of one that keeps its messages since then, behind: in front is its header."""
         shared = self._shared
         shared.counts["poll_put_back"] += 1
         ttl = shared.settings.store_ttl
         try:
-            if await self.server.prepend(key, value, ttl, begin=True) is None:
+            join = self.server.prepend if self._takes_all else self.server.append
+            if await join(key, value, ttl, begin=True) is None:
                 most = int(min(shared.settings.max_queue, self.server.longest(key)))
-                shared.counts["poll_evicted"] += await squeeze(self.server, key, value, most, shared.shorten, ttl, front=True)
+                shared.counts["poll_evicted"] += await squeeze(self.server, key, value, most, shared.shorten, ttl, self._takes_all)
         except TooLarge as error:  # of a server that does not say how much it takes, and it will not take it later
             shared.give_up(key, (value,), str(error))
         except StoreError:

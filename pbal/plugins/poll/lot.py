@@ -90,9 +90,6 @@ class Reader:
     def opened(self, hub: "Hub") -> None:
         """It was parked."""
 
-    def beat(self, hub: "Hub") -> None:
-        """poll_heartbeat is over, for one that stays."""
-
     def give(self, hub: "Hub", delivery: "Delivery") -> bool:
         """Send it messages. False: the client has gone, and they are the caller's again."""
         raise NotImplementedError
@@ -123,6 +120,23 @@ class Reader:
 
     def restore(self, hub: "Hub", state: Any) -> None:
         """Take over what state() of the generation before returned."""
+
+
+class Staying(Reader):
+    """One who still waits after it was given something."""
+
+    __slots__ = ("beats_at",)
+
+    stays: ClassVar[bool] = True
+
+    def __init__(self, keys: tuple[bytes, ...], origin: bytes | None, address: bytes = b"") -> None:
+        super().__init__(keys, origin, address)
+        self.beats_at = 0
+        """The quarter of a second of its next heartbeat."""
+
+    def beat(self, hub: "Hub") -> None:
+        """poll_heartbeat is over."""
+        raise NotImplementedError
 
 
 Place = Reader | dict[Reader, None]

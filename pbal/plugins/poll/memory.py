@@ -243,6 +243,9 @@ class MemoryStore(Store):
         """See Store."""
         for key, value in queues:
             self._counts["poll_put_back"] += 1
+            if self._settings.keep != "taken":  # since they were taken: in front they would shift every place behind
+                self.append(key, value, lambda error: None)
+                continue
             held = self._alive(key)
             if held is None:
                 held = Held(value, self._now())

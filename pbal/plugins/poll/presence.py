@@ -240,6 +240,7 @@ class Presence:
             item = items.get(here)
             shared, before = self._renewed(key, item, second)
             if item is None and not shared.present:
+                self._names.pop(here, None)
                 continue
             news.append((key, shared, before))
             writes.append((here, shared.render(), None if item is None else item.cas))

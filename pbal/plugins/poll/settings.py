@@ -260,7 +260,6 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("poll_watch_lines", "Lines of watch streams about queues of pbal."),
     Counter("poll_watch_skipped", "Times a watch stream said that it skipped lines."),
     Counter("poll_store_errors", "Answers of memcached that were errors, and connections to it that failed."),
-    Counter("poll_store_errors", "Store calls that failed."),
     Counter("poll_auth_refused", "Polls and publishes answered 401 or 403 because of poll_auth."),
     Counter("poll_auth_requests", "Sub-requests of poll_auth."),
     Counter("poll_auth_failed", "Sub-requests of poll_auth that decided nothing. Who waited for them was answered 503."),

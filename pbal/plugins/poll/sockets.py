@@ -33,7 +33,7 @@ from .formats import Rendered, render
 from .grants import Grant
 from .hub import Hub
 from .limits import address_of
-from .lot import Reader
+from .lot import Staying
 from .names import MOST_QUEUES, BadName, key_for
 from .positions import BadPosition, read_token
 from .settings import Settings
@@ -72,13 +72,12 @@ def framed(text: str) -> bytes:
     return bytes(_protocol().send_data(text))
 
 
-class Socket(Reader):
+class Socket(Staying):
     """A WebSocket."""
 
     __slots__ = ("_ahead", "_grant", "_heard", "_hub", "_key", "_parts", "_protocol", "_size", "_waits")
 
     transport: ClassVar[str] = "websocket"
-    stays: ClassVar[bool] = True
 
     def __init__(self, keys: tuple[bytes, ...], origin: bytes | None, address: bytes = b"") -> None:
         super().__init__(keys, origin, address)
