@@ -137,6 +137,18 @@ async def test_several_queues_name_theirs_and_one_id_covers_them(lab: Lab) -> No
 
 
 @lab
+async def test_a_stream_of_several_queues_beside_one_of_one(lab: Lab) -> None:
+    """They are told the same, and not alike: only the first has to be told which queue it is."""
+    pbal = await lab.pbal(conf("SET poll_duplicate = all", "SET poll_queue = query:q uri:queue"))
+    several, one = await Source.open(pbal, "/poll/x?q=a&q=b"), await Source.open(pbal, "/poll/a")
+    later = await Source.open(pbal, "/poll/x?q=a&q=b")
+    await publish(pbal, "a", b"hi")
+    assert await several.next() == Event("hi", "a")
+    assert await one.next() == Event("hi")
+    assert await later.next() == Event("hi", "a")
+
+
+@lab
 async def test_lines_carriage_returns_and_octets_that_are_no_text(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_framing = netstring"))
     source = await Source.open(pbal, "/poll/a")

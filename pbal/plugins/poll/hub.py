@@ -276,8 +276,9 @@ class Hub:
     def _beat(self, now: float) -> None:
         """Heartbeats that are due, over the next turns of the loop."""
         quarter = int(now * QUARTER)
-        for due in [due for due in self._beats if due <= quarter]:
-            self.turns.each([*self._beats.pop(due)], self._beat_one)
+        due = [due for due in self._beats if due <= quarter]
+        if due:
+            self.turns.each(list(chain.from_iterable(map(self._beats.pop, due))), self._beat_one)
 
     def _beat_one(self, reader: Reader) -> None:
         if reader.lot is self.lot and isinstance(reader, Staying):
