@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pbal.api import spawn
@@ -56,6 +56,9 @@ class MemcachedStore(Store):
         """See Store."""
         reader.first_sweep = self.courier.sweeps
         self.courier.look(reader)
+
+    def left(self, keys: Iterable[bytes]) -> None:
+        """See Store. Sweeps renewed them while it waited."""
 
     def wake(self, key: bytes) -> None:
         """See Store."""

@@ -41,6 +41,11 @@ RESPECT = QUARTER + 1
 STARTS = 10000
 """Start times kept for the histogram. Those whose take never came are worth nothing."""
 
+
+class _Older(Exception):
+    """What was read of a queue is older than the reader's place in it: another pbal has told it more meanwhile."""
+
+
 Ended = {TIME_IS_OVER: "poll_empty", DISABLED: "poll_empty", SUPERSEDED: "poll_superseded"}
 
 
@@ -103,6 +108,7 @@ class Hub:
 
     def left(self, reader: Reader, keys: list[bytes]) -> None:
         """A reader that is in waits for these queues no more."""
+        self.store.left(keys)
 
     def _may_wait(self, exchange: Exchange, reader: Reader) -> bool:
         settings, lot = self.settings, self.lot
@@ -183,6 +189,7 @@ class Hub:
 
     def _counted_out(self, reader: Reader) -> None:
         self.limits.left(reader)
+        self.store.left(reader.all_keys())
         self.counts["poll_parked"] -= 1
         if reader.stays:
             self.counts["poll_streams"] -= 1
@@ -305,6 +312,7 @@ class Hub:
         if not reader.give(self, delivery):
             return False
         self.counts["poll_answered"] += 1
+        self.counts["poll_gaps"] += len(delivery.gaps)
         for key, _ in delivery.queues:
             stored = self._stored_at.pop(key, None)
             if stored is not None:
@@ -348,12 +356,15 @@ class Hub:
             serving.tell(found)
             return
         lot = self.lot
+        asked = readers is not None  # what they lack was read after they came
         if readers is None:
             readers = list(dict.fromkeys(reader for key in found for reader in lot.waiting(key)))
         made: dict[tuple[bytes | None, ...], Delivery | None] = {}
-        self.turns.each(readers, lambda reader: self._tell_one(reader, found, made), None, frozenset(found))
+        self.turns.each(readers, lambda reader: self._tell_one(reader, found, made, asked), None, frozenset(found))
 
-    def _tell_one(self, reader: Reader, found: dict[bytes, Log], made: dict[tuple[bytes | None, ...], Delivery | None]) -> None:
+    def _tell_one(
+        self, reader: Reader, found: dict[bytes, Log], made: dict[tuple[bytes | None, ...], Delivery | None], asked: bool
+    ) -> None:
         if reader.lot is not self.lot:
             return
         if isinstance(reader.keys, bytes):
@@ -361,9 +372,12 @@ class Hub:
         else:
             which = tuple(part for key in reader.keys if key in found for part in (key, reader.place(key)))
         try:
-            delivery = made[which] if which in made else made.setdefault(which, self._lacking(which, found))
+            delivery = made[which] if which in made else made.setdefault(which, self._lacking(which, found, asked))
         except BadPosition:
             self.finish(reader, BAD_POSITION)
+            return
+        except _Older:
+            self.store.began(reader)  # read anew, for it alone
             return
         if delivery is not None:
             self._hand(reader, delivery)
@@ -371,8 +385,11 @@ class Hub:
             if log is not None and key is not None and log.end:
                 reader.stand(key, log.end)
 
-    def _lacking(self, which: tuple[bytes | None, ...], found: dict[bytes, Log]) -> Delivery | None:
-        """What a reader at these places lacks; None if nothing. Raises: BadPosition, unless poll_bad_position = all."""
+    def _lacking(self, which: tuple[bytes | None, ...], found: dict[bytes, Log], asked: bool) -> Delivery | None:
+        """What a reader at these places lacks; None if nothing.
+
+        Raises: BadPosition, unless poll_bad_position = all; _Older for a reader that has not `asked` since it came.
+        """
         settings = self.settings
         queues: Queues = []
         gaps: list[bytes] = []
@@ -381,6 +398,8 @@ class Hub:
             log = found.get(key) if key is not None else None
             if log is None or key is None:
                 continue
+            if not asked and log.is_older(place):
+                raise _Older
             try:
                 offset, gap = log.find(place, settings.first_all)
             except BadPosition:
@@ -394,7 +413,6 @@ class Hub:
                 gaps.append(key)
             if log.epoch:
                 logs[key] = log
-        self.counts["poll_gaps"] += len(gaps)
         return Delivery(queues, False, logs, tuple(gaps)) if queues or gaps else None
 
     # -- limits of a queue ---------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ EPOCH_COSTS = 256
 """Octets that a queue with positions counts for besides its name and messages: any client that polls can begin one."""
 MARKS = 12
 """Marks a ttl."""
+RENEWED = 0.25
+"""Seconds for which a queue that a reader kept alive is not renewed again: ten thousand may leave it at once."""
 
 
 class Held:
@@ -73,12 +75,24 @@ class MemoryStore(Store):
         if held is None:
             return None
         if held.stored < self._now() - self._settings.ttl:
-            self._drop(key)
-            self._counts["poll_expired_queues"] += 1
-            return None
+            if not self._is_read(key, held):
+                self._drop(key)
+                self._counts["poll_expired_queues"] += 1
+                return None
+            self._renew(key, held)
         if self._settings.keep == "ttl":
             self._forget_old(held)
         return held
+
+    def _is_read(self, key: bytes, held: Held) -> bool:
+        """Whether a reader stands in it: then the queue goes on, and its old messages do not."""
+        return bool(held.epoch) and self._hub.lot.has(key)
+
+    def _renew(self, key: bytes, held: Held) -> None:
+        """A reader is there, or was a moment ago: the queue lives for a ttl from now on."""
+        self._drop(key)
+        held.stored = self._now()
+        self._put(key, held)
 
     def _drop(self, key: bytes) -> Held:
         held = self.content.pop(key)
@@ -135,6 +149,13 @@ class MemoryStore(Store):
         if self._settings.keep == "confirmed":
             self._confirm(reader)
         self._hub.tell({key: self._log(key) for key in reader.all_keys()}, [reader])
+
+    def left(self, keys: Iterable[bytes]) -> None:
+        """See Store."""
+        for key in keys:
+            held = self.content.get(key)
+            if held is not None and held.epoch and held.stored < self._now() - RENEWED:
+                self._renew(key, held)
 
     def _confirm(self, reader: Reader) -> None:
         """Drop what a reader that comes back says it has."""
@@ -213,7 +234,8 @@ class MemoryStore(Store):
                 held = Held(value, self._now())
             else:
                 self._drop(key)
-                held.data = value + held.data
+                # In a queue that keeps its messages (poll_keep was set meanwhile) places must stay true: behind the others.
+                held.data = held.data + value if held.epoch else value + held.data
                 held.stored = self._now()
             self._put(key, held)
             self._limit(key, held)
@@ -265,13 +287,13 @@ class MemoryStore(Store):
             key = next(iter(self.content), None)
             if key is None or self.content[key].stored >= oldest:
                 return False
-            held = self._drop(key)
-            if held.epoch and self._hub.lot.has(key):  # a reader stands there: the queue goes on, its old messages do not
+            held = self.content[key]
+            if self._is_read(key, held):
                 if self._settings.keep == "ttl":
                     self._forget_old(held)
-                held.stored = self._now()
-                self._put(key, held)
+                self._renew(key, held)
             else:
+                self._drop(key)
                 self._counts["poll_expired_queues"] += 1
         return True
 
