@@ -150,6 +150,10 @@ class Lane:
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
+    def connected(self) -> None:
+        """A connection is new, and so may be the server: its cas count from the beginning then, and mean other values."""
+        self._logs.forget_all()
+
     def ask(self, keys: list[bytes]) -> None:
         """Wake those of `keys` that hold something."""
         self._shared.run(self._ask(keys), "poll look")
@@ -181,6 +185,8 @@ class Lane:
                     self._again.add(key)
                 elif shared.wanted(key):
                     keys.append(key)
+                else:
+                    self._newcomers.pop(key, None)
             if self._takes_all:
                 keys = self._with_siblings(keys)
             if keys:
@@ -309,9 +315,12 @@ class Lane:
         shared.counts["poll_put_back"] += 1
         ttl = shared.settings.store_ttl
         try:
-            if await self.server.prepend(key, value, ttl, begin=True) is None:
+            # In a queue that keeps its messages (poll_keep was set meanwhile) places must stay true: behind the others.
+            front = self._takes_all
+            size = await self.server.prepend(key, value, ttl, begin=True) if front else await self.server.append(key, value, ttl)
+            if size is None:
                 most = int(min(shared.settings.max_queue, self.server.longest(key)))
-                shared.counts["poll_evicted"] += await squeeze(self.server, key, value, most, shared.shorten, ttl, front=True)
+                shared.counts["poll_evicted"] += await squeeze(self.server, key, value, most, shared.shorten, ttl, front=front)
         except TooLarge as error:  # of a server that does not say how much it takes, and it will not take it later
             shared.give_up(key, (value,), str(error))
         except StoreError:
