@@ -62,7 +62,8 @@ class EventStream(Staying):
         """The events of a delivery. Whoever stands at the same places gets the same octets."""
         several = isinstance(self.keys, tuple)
         parts = [b"event: gap\ndata: %b\n\n" % name for name in delivery.missed(settings)]
-        moved: dict[bytes, bytes] = {}
+        full = {key for key, _ in delivery.queues}
+        moved = {key: place for key, place in (delivery.moved or {}).items() if key not in full}
         good = True
         for run in delivery.runs(settings):
             good = good and run.framed

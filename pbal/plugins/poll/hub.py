@@ -43,6 +43,11 @@ RESPECT = QUARTER + 1
 STARTS = 10000
 """Start times kept for the histogram. Those whose take never came are worth nothing."""
 
+
+class _Older(Exception):
+    """What was read of a queue is older than the reader's place in it: another pbal has told it more meanwhile."""
+
+
 Ended = {TIME_IS_OVER: "poll_empty", DISABLED: "poll_empty", SUPERSEDED: "poll_superseded"}
 
 
@@ -121,6 +126,7 @@ class Hub:
     def left(self, reader: Reader, keys: list[bytes]) -> None:
         """A reader that is in waits for these queues no more."""
         self.presence.went(keys)
+        self.store.left(keys)
 
     def _may_wait(self, exchange: Exchange, reader: Reader) -> bool:
         settings, lot = self.settings, self.lot
@@ -202,7 +208,7 @@ class Hub:
     def _counted_out(self, reader: Reader) -> None:
         self.limits.left(reader)
         self.presence.went(reader.all_keys())
-        self.store.left(reader)
+        self.store.left(reader.all_keys())
         self.counts["poll_parked"] -= 1
         if isinstance(reader, Staying):
             self.counts["poll_streams"] -= 1
@@ -342,6 +348,7 @@ class Hub:
         if not reader.give(self, delivery):
             return False
         self.counts["poll_answered"] += 1
+        self.counts["poll_gaps"] += len(delivery.gaps)
         if self._stored_at:
             for key, _ in delivery.queues:
                 stored = self._stored_at.pop(key, None)
@@ -385,13 +392,16 @@ class Hub:
             serving.tell(found)
             return
         lot = self.lot
+        asked = readers is not None  # what they lack was read after they came
         if readers is None:
             waiting = [lot.waiting(key) for key in found]
             readers = waiting[0] if len(waiting) == 1 else list(dict.fromkeys(chain.from_iterable(waiting)))
         made: dict[tuple[bytes | None, ...], Delivery | None] = {}
-        self.turns.each(readers, lambda reader: self._tell_one(reader, found, made), None, frozenset(found))
+        self.turns.each(readers, lambda reader: self._tell_one(reader, found, made, asked), None, frozenset(found))
 
-    def _tell_one(self, reader: Reader, found: dict[bytes, Log], made: dict[tuple[bytes | None, ...], Delivery | None]) -> None:
+    def _tell_one(
+        self, reader: Reader, found: dict[bytes, Log], made: dict[tuple[bytes | None, ...], Delivery | None], asked: bool
+    ) -> None:
         if reader.lot is not self.lot:
             return
         keys = reader.keys
@@ -403,9 +413,12 @@ class Hub:
             delivery = made[which]
         else:
             try:
-                delivery = made[which] = self._lacking(which, found)
+                delivery = made[which] = self._lacking(which, found, asked)
             except BadPosition:
                 self.finish(reader, BAD_POSITION)
+                return
+            except _Older:
+                self.store.began(reader)  # read anew, for it alone
                 return
         if delivery is not None and not self._hand(reader, delivery):
             return  # it stands where it stood: a stream that is not open yet is told in a moment, what has gone never
@@ -414,8 +427,11 @@ class Hub:
             if log is not None and log.end:
                 reader.stand(key, log.end)
 
-    def _lacking(self, which: tuple[bytes | None, ...], found: dict[bytes, Log]) -> Delivery | None:
-        """What a reader at these places lacks; None if nothing. Raises: BadPosition, unless poll_bad_position = all."""
+    def _lacking(self, which: tuple[bytes | None, ...], found: dict[bytes, Log], asked: bool) -> Delivery | None:
+        """What a reader at these places lacks; None if nothing.
+
+        Raises: BadPosition, unless poll_bad_position = all; _Older for a reader that has not `asked` since it came.
+        """
         settings = self.settings
         queues: Queues = []
         gaps: list[bytes] = []
@@ -424,6 +440,8 @@ class Hub:
             log = found.get(key) if key is not None else None
             if log is None or key is None:
                 continue
+            if not asked and log.is_older(place):
+                raise _Older
             try:
                 offset, gap = log.find(place, settings.first_all)
             except BadPosition:
@@ -437,7 +455,6 @@ class Hub:
                 gaps.append(key)
             if log.epoch:
                 logs[key] = log
-        self.counts["poll_gaps"] += len(gaps)
         return Delivery(queues, False, logs, tuple(gaps)) if queues or gaps else None
 
     # -- limits of a queue ---------------------------------------------------------------------------------------

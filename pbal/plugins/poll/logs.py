@@ -4,9 +4,9 @@
     changed(keys)   which of them are not as they were when last told? One short line each: the sweep's question.
     trim(key)       cut a queue at a place
 
-Who reads a queue keeps it: its time is renewed when a quarter is over, and one that is not there is begun with a header alone, so
-that its readers' places stay true though nobody writes. What a look finds too old, too long or confirmed is cut by cas: the loser
-of a race leaves it to the winner, or to the next look.
+Who reads a queue keeps it: its time is renewed while more than the ttl is left, and a queue that is not there is begun with a
+header alone, so that its readers' places stay true though nobody writes. What a look finds too old, too long or confirmed is cut by
+cas: the loser of a race leaves it to the winner, or to the next look.
 
 `_known` remembers of each queue with readers its cas and when something in it grows old. A queue that the server has no room to mark
 (memcached -M) is told without positions, and counted.
@@ -26,8 +26,6 @@ from .store import StoreError
 
 MOST_MARKED = 10000
 """Published queues remembered; beyond it all are marked again."""
-RENEW = 0.75
-"""The part of its time that a queue has left when it is renewed."""
 Tell = Callable[[dict[bytes, Log], list[Reader] | None], None]
 Evicted = Callable[[bytes, int], None]
 
@@ -56,6 +54,12 @@ class Logs:
         self._marked: dict[bytes, float] = {}
         """Queues that were published to, and the second from which they are marked again."""
 
+    @property
+    def _renewed_below(self) -> float:
+        """Seconds left with which a queue is renewed: who leaves it before the next sweep finds it again within the ttl."""
+        settings = self._settings()
+        return min(settings.ttl + settings.interval + 1, settings.store_ttl * 0.95)
+
     async def tell(self, keys: list[bytes], newcomers: dict[bytes, list[Reader]], confirmed: dict[bytes, list[bytes]]) -> list[bytes]:
         """Tell the readers of these queues; of a key in `newcomers` only those. Keys that have to be read again. Raises: StoreError.
 
@@ -75,7 +79,7 @@ class Logs:
             assert item is not None
             if self._keep_short(key, kept, confirmed.get(key, [])):
                 later.append((key, kept, item.cas))
-            elif item.left < self._settings().store_ttl * RENEW:
+            elif item.left < self._renewed_below:
                 renew.append(key)
             self._known[key] = _Known(item.cas, kept.due(self._settings().ttl))
             ready[key] = kept.log(key)
@@ -156,10 +160,14 @@ class Logs:
         for key in keys:
             self._known.pop(key, None)
 
+    def forget_all(self) -> None:
+        """Nothing is known of any queue."""
+        self._known.clear()
+
     async def changed(self, keys: list[bytes]) -> list[bytes]:
         """Which of these queues have to be told: written to, not there, or with something that grew old. Raises: StoreError."""
         facts = await self._server.facts(keys)
-        second, limit = self._second(), self._settings().store_ttl * RENEW
+        second, limit = self._second(), self._renewed_below
         found: list[bytes] = []
         renew: list[bytes] = []
         for key in keys:

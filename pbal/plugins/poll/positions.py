@@ -79,6 +79,10 @@ class Log:
             return self.base, True
         return offset, False
 
+    def is_older(self, place: bytes | None) -> bool:
+        """Whether a place of this epoch, if it is no forged one, was given when there was more than here."""
+        return place is not None and place[4:9] == self.end[4:9] and place[_OFFSET] > self.end[_OFFSET]
+
     def at(self, offset: int) -> bytes:
         """The place of an offset."""
         return _place(self.key, self.epoch, min(offset, _LARGEST))
