@@ -433,3 +433,26 @@ async def test_a_queue_whose_name_is_an_event_of_the_stream(lab: Lab) -> None:
         await publish(pbal, name, b"m")
         assert b"event:" not in await asyncio.wait_for(reader.readuntil(b"data: m\n"), 5)
     assert (await stream(pbal, "/poll/x?q=a&q=gaps"))[0] == 200
+
+
+# -- streams that break ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", ["memory", "memcached"])
+@pytest.mark.parametrize("fields", [(STREAM,), HANDSHAKE])
+def test_what_a_stream_that_is_reset_did_not_take_goes_to_the_next_in_order(store: str, fields: tuple[str, ...]) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        more = () if store == "memory" else (f"SET poll_store = memcached {(await lab.memcached()).address}",)
+        pbal = await lab.pbal(conf(*more))
+        _, writer = await park(pbal, "/poll/a", *fields)
+        transport_of(writer).pause_reading()
+        for number in range(5):
+            await publish(pbal, "a", b"%d" % number)
+            await pbal.until("poll_answered", number + 1)
+        reader, _ = await park(pbal, "/poll/a")  # waits behind the stream
+        reset(writer)
+        assert (await read_response(reader)).body == b"0\n1\n2\n3\n4\n"
+        assert pbal.counts["poll_lost_answers"] == 5 and pbal.counts["plugin_errors"] == 0 and empty(pbal)
+
+    run()
