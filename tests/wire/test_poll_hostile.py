@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import struct
 from typing import Any
@@ -388,5 +389,70 @@ def test_streams_that_come_and_go_leave_nothing_behind(fields: tuple[str, ...]) 
             await pbal.until("poll_parked", 0)
         assert hub._beats == {} and hub._slowed == [] and hub.limits.is_empty() and empty(pbal)
         assert pbal.counts["poll_parked_ever"] == pbal.counts["poll_gone"] == 150 and pbal.counts["poll_streams"] == 0
+
+    run()
+
+
+# -- what browsers do --------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_a_browser_that_comes_back_goes_on_where_it_stood_though_its_uri_has_a_position(lab: Lab) -> None:
+    pbal = await lab.pbal(conf(*KEPT))
+    for message in (b"1", b"2"):
+        await publish(pbal, "a", message)
+    _, reader, _ = await stream(pbal, "/poll/a")
+    first, second = re.findall(rb"id: (\S+)\n", await asyncio.wait_for(reader.readuntil(b"data: 2\n"), 5))
+    _, reader, _ = await stream(pbal, f"/poll/a?position={first.decode()}", f"Last-Event-ID: {second.decode()}")
+    await publish(pbal, "a", b"3")
+    assert b"data: 2" not in await asyncio.wait_for(reader.readuntil(b"data: 3\n"), 5)
+    _, reader, _ = await stream(pbal, f"/poll/a?position={first.decode()}")
+    assert b"data: 2" in await asyncio.wait_for(reader.readuntil(b"data: 3\n"), 5)
+
+
+@pytest.mark.parametrize(("accept", "is_stream"), [
+    ("text/event-stream;q=0", False), ("text/event-stream; q=0.0, */*", False), ("application/json", False),
+    ("text/event-stream;q=0.1", True), ("text/event-stream;charset=utf-8, */*;q=0", True),
+])  # fmt: skip
+def test_who_refuses_streams_gets_none(accept: str, is_stream: bool) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        pbal = await lab.pbal(conf())
+        await park(pbal, "/poll/a?timeout=1s", f"Accept: {accept}")
+        assert pbal.counts["poll_streams"] == is_stream
+
+    run()
+
+
+@lab
+async def test_a_queue_whose_name_is_an_event_of_the_stream(lab: Lab) -> None:
+    pbal = await lab.pbal(conf(*KEPT))
+    for name in ("gap", "superseded", "removed", "bad-position", "error", "open"):
+        assert (await stream(pbal, f"/poll/x?q=a&q={name}"))[0] == 400
+        _, reader, _ = await stream(pbal, f"/poll/{name}")  # alone, no event is named
+        await publish(pbal, name, b"m")
+        assert b"event:" not in await asyncio.wait_for(reader.readuntil(b"data: m\n"), 5)
+    assert (await stream(pbal, "/poll/x?q=a&q=gaps"))[0] == 200
+
+
+# -- streams that break ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", ["memory", "memcached"])
+@pytest.mark.parametrize("fields", [(STREAM,), HANDSHAKE])
+def test_what_a_stream_that_is_reset_did_not_take_goes_to_the_next_in_order(store: str, fields: tuple[str, ...]) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        more = () if store == "memory" else (f"SET poll_store = memcached {(await lab.memcached()).address}",)
+        pbal = await lab.pbal(conf(*more))
+        _, writer = await park(pbal, "/poll/a", *fields)
+        transport_of(writer).pause_reading()
+        for number in range(5):
+            await publish(pbal, "a", b"%d" % number)
+            await pbal.until("poll_answered", number + 1)
+        reader, _ = await park(pbal, "/poll/a")  # waits behind the stream
+        reset(writer)
+        assert (await read_response(reader)).body == b"0\n1\n2\n3\n4\n"
+        assert pbal.counts["poll_lost_answers"] == 5 and pbal.counts["plugin_errors"] == 0 and empty(pbal)
 
     run()

@@ -5,7 +5,7 @@
     event: QUEUE                    where the stream waits for several queues
     data: the message, a line each
     event: gap / data: QUEUE        messages of this queue were missed
-    event: superseded, removed, bad-position    the stream ends, and why
+    event: superseded, removed, bad-position    the stream ends, and why; RESERVED: no queue of several has such a name
     :                               a heartbeat, every poll_heartbeat
 
 A stream is a reader that stays. Each message has the id of its own place, so that a stream that breaks in the middle of many goes on
@@ -14,6 +14,7 @@ After poll_stream_time a stream ends, so that clients move to where there is roo
 """
 
 import random
+import re
 from typing import ClassVar
 
 from pbal.api import Exchange
@@ -24,6 +25,7 @@ from .formats import Rendered, sse_message
 from .grants import Grant
 from .hub import NO_STORE, Hub
 from .lot import Staying
+from .names import BadName
 from .settings import Settings
 
 RETRY = 1000, 3000
@@ -31,6 +33,9 @@ RETRY = 1000, 3000
 MEDIA_TYPE = b"text/event-stream"
 BEAT = b":\n\n"
 _REASONS = {SUPERSEDED: b"superseded", REMOVED: b"removed", BAD_POSITION: b"bad-position"}
+RESERVED = frozenset({b"gap", *_REASONS.values(), b"open", b"error"})
+"""Events that are not a queue's: ours, and those that EventSource itself tells its page of."""
+_REFUSED = re.compile(rb";[ \t]*q=0(?:\.0*)?[ \t]*(?:;|$)")
 
 
 class EventStream(Staying):
@@ -93,11 +98,15 @@ class EventStream(Staying):
 def wanted(exchange: Exchange) -> bool:
     """Whether a poll asks for a stream."""
     accept = exchange.request.fields.get(b"accept", b"").lower()
-    return any(part.split(b";")[0].strip() == MEDIA_TYPE for part in accept.split(b","))
+    return any(part.split(b";")[0].strip() == MEDIA_TYPE and not _REFUSED.search(part) for part in accept.split(b","))
 
 
 def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[bytes, bytes], grant: Grant | None) -> None:
-    """A client asks for a stream."""
+    """A client asks for a stream. Raises: BadName for queues whose events nobody could tell from others."""
+    prefix = len(hub.settings.prefix)
+    for key in keys if len(keys) > 1 else ():
+        if key[prefix:] in RESERVED:
+            raise BadName(f"a stream of several queues names them in its events, and {key[prefix:].decode()!r} is an event of its own")
     reader = EventStream(keys, cors.origin_of(exchange, hub.settings.origins))
     for key, place in places.items():
         reader.stand(key, place)

@@ -92,13 +92,14 @@ class Hub:
         self.lot.park(reader, now, now + seconds)
         reader.client = exchange.park(reader)
         self.limits.entered(reader)
-        self.presence.came(reader.all_keys())
         self.counts["poll_parked"] += 1
         self.counts["poll_parked_ever"] += 1
         if isinstance(reader, Staying):
             self.counts["poll_streams"] += 1
             self._beat_later(reader)
         reader.opened(self)
+        if reader.lot is self.lot:  # what is said of its coming may be for itself: not before it is open
+            self.presence.came(reader.all_keys())
         if not ready and self.settings.duplicate == "newest":
             self._supersede_before(reader, reader.all_keys())
         self.wake_tick()
@@ -346,6 +347,8 @@ class Hub:
         elif not self.out(reader):
             return False
         if not reader.give(self, delivery):
+            if reader.stays and self.out(reader):  # its connection is about to end: who waits behind it is not to wait for that
+                self.counts["poll_gone"] += 1
             return False
         self.counts["poll_answered"] += 1
         self.counts["poll_gaps"] += len(delivery.gaps)

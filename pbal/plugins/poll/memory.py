@@ -65,6 +65,8 @@ class MemoryStore(Store):
         self.content: dict[bytes, Held] = {key: Held(*facts) for key, facts in (content or {}).items()}
         self.size = sum(held.size(key) for key, held in self.content.items())
         self._timer: asyncio.TimerHandle | None = None
+        self._woken: dict[bytes, None] = {}
+        """Queues to which something came back in this turn of the loop."""
 
     @property
     def _settings(self) -> Settings:
@@ -258,7 +260,16 @@ class MemoryStore(Store):
                 held.stored = self._now()
             self._put(key, held)
             self._limit(key, held)
-            self.wake(key)
+            if not self._woken:
+                asyncio.get_running_loop().call_soon(self._wake_soon)
+            self._woken[key] = None
+
+    def _wake_soon(self) -> None:
+        """A connection that breaks gives back several, the newest first: all of it goes out together, and in order."""
+        woken, self._woken = self._woken, {}
+        store = self._hub.serving().store
+        for key in woken:
+            store.wake(key)
 
     def look(self, key: bytes, done: Looked) -> None:
         """See Store."""

@@ -212,7 +212,8 @@ class Poll(Plugin):
         """Somebody wants to read queues: which, and may it? Raises: BadName."""
         settings = self.hub.settings
         keys = queues_of(settings.sources, exchange, match, settings.prefix)
-        position = b"" if settings.keep == "taken" else first_of(settings.position_sources, exchange, match)
+        places = settings.stream_position_sources if events.wanted(exchange) else settings.position_sources
+        position = b"" if settings.keep == "taken" else first_of(places, exchange, match)
         if self.gate is None:
             self._begin(exchange, position, keys, None)
         else:

@@ -304,6 +304,9 @@ class Settings:
         self.duplicate: str = values["poll_duplicate"] or ("all" if self.keep == "ttl" else "newest")
         self.first_all: bool = values["poll_first"] == "all"
         self.position_sources: tuple[Source, ...] = values["poll_position"]
+        last = [source for source in self.position_sources if (source.kind, source.argument.lower()) == ("header", "last-event-id")]
+        self.stream_position_sources = (*last, *(source for source in self.position_sources if source not in last))
+        """A browser that comes back to a stream repeats the URI, position and all, and says in Last-Event-ID where it stands since then."""
         self.bad_position_is_none: bool = values["poll_bad_position"] == "all"
         self.etag: bool = values["poll_etag"]
         self.format: str = values["poll_format"]
