@@ -490,6 +490,10 @@ class Life:
         """A stream comes, to the first pbal."""
         self.windows[which].come(self.nodes[0], "sse")
 
+    def another(self, _: int) -> None:
+        """The second reader comes to the first pbal."""
+        self.windows[1].come(self.nodes[0], "sse")
+
     async def turn(self, _: int) -> None:
         await asyncio.sleep(0)
 
@@ -662,6 +666,7 @@ WITNESSES = {
     "or came before the header": ("memcached", "ttl", "stream say settle hear give_back settle hear"),
     "what another pbal has told more of was taken for a gap": (
         "memcached", "ttl", "stream say settle hear remember say look settle hear arrive settle hear"),
+    "a sweep took for told what only who had just come was told": ("memcached", "ttl", "stream say settle look settle hear store another"),
     "a queue shorter than its header was emptied": ("memcached", "ttl", "shorten say settle say settle all_there"),
 }  # fmt: skip
 """What once went wrong: the store, poll_keep, and steps of the first reader and its queue."""

@@ -102,7 +102,7 @@ class Lane:
         self.server = server
         self.watcher = watcher
         self._shared = shared
-        self._logs = Logs(server, lambda: shared.settings, shared.counts, shared.second, shared.tell, shared.evicted, shared.lot.has)
+        self._logs = Logs(server, lambda: shared.settings, shared.counts, shared.second, shared.tell, shared.evicted, shared.lot.number)
         self._newcomers: dict[bytes, list[Reader]] = {}
         """Of pending keys that are to be told to these alone."""
         self._confirmed: dict[bytes, list[bytes]] = {}

@@ -40,16 +40,16 @@ class Logs:
 
     def __init__(
         self, server: Server, settings: Callable[[], Settings], counts: dict[str, int], second: Callable[[], float], tell: Tell,
-        evicted: Evicted, waited_for: Callable[[bytes], bool],
+        evicted: Evicted, readers: Callable[[bytes], int],
     ) -> None:  # fmt: skip
-        """`second` is Unix time."""
+        """`second` is Unix time; `readers`: how many wait for a key."""
         self._server = server
         self._settings = settings
         self._counts = counts
         self._second = second
         self._tell = tell
         self._evicted = evicted
-        self._waited_for = waited_for
+        self._readers = readers
         self._known: dict[bytes, _Known] = {}
         self._marked: dict[bytes, float] = {}
         """Queues that were published to, and the second from which they are marked again."""
@@ -81,18 +81,25 @@ class Logs:
                 later.append((key, kept, item.cas))
             elif item.left < self._renewed_below:
                 renew.append(key)
-            self._known[key] = _Known(item.cas, kept.due(self._settings().ttl))
+            self._know(key, item.cas, kept.due(self._settings().ttl), newcomers)
             ready[key] = kept.log(key)
         # Readers that just came are told of all their queues together, those that begin here, too. Nobody else waits for that.
         self._say({key: log for key, log in ready.items() if key not in newcomers}, newcomers)
         ready = {key: log for key, log in ready.items() if key in newcomers}
-        again = await self._write_first(first, ready) if first else []
+        again = await self._write_first(first, ready, newcomers) if first else []
         self._say(ready, newcomers)
         if later:
             await self._server.store_many([(key, kept.render(), cas) for key, kept, cas in later], self._settings().store_ttl)
         if renew:
             await self._server.touch_many(renew, self._settings().store_ttl)
         return again
+
+    def _know(self, key: bytes, cas: bytes, due: float, newcomers: dict[bytes, list[Reader]]) -> None:
+        """A queue is as it is told now; where only newcomers are told and others wait, the sweep has to ask for those."""
+        alone = newcomers.get(key)
+        known = self._known.get(key)
+        if alone is None or sum(reader.lot is not None for reader in alone) >= self._readers(key) or (known and known.cas == cas):
+            self._known[key] = _Known(cas, due)
 
     def _say(self, found: dict[bytes, Log], newcomers: dict[bytes, list[Reader]]) -> None:
         everybody = {key: log for key, log in found.items() if key not in newcomers}
@@ -131,7 +138,9 @@ class Logs:
             return 0  # it will be told
         return 0 if gap else offset
 
-    async def _write_first(self, first: list[tuple[bytes, Kept, bytes | None]], ready: dict[bytes, Log]) -> list[bytes]:
+    async def _write_first(
+        self, first: list[tuple[bytes, Kept, bytes | None]], ready: dict[bytes, Log], newcomers: dict[bytes, list[Reader]]
+    ) -> list[bytes]:
         """Give queues their header: then they are `ready`. Keys at which somebody was faster."""
         fates = await self._server.store_many([(key, kept.render(), cas) for key, kept, cas in first], self._settings().store_ttl)
         again: list[bytes] = []
@@ -140,7 +149,7 @@ class Logs:
                 ready[key] = kept.log(key)
             elif fate is Fate.REFUSED:
                 self._counts["poll_unmarked"] += 1
-                self._known[key] = _Known(cas or b"", math.inf)
+                self._know(key, cas or b"", math.inf, newcomers)
                 ready[key] = Log(key, b"", 0, kept.data)
             else:
                 again.append(key)
@@ -179,7 +188,7 @@ class Logs:
         if renew:
             await self._server.touch_many(renew, self._settings().store_ttl)
         if len(self._known) > 2 * len(keys) + 1000:
-            self._known = {key: known for key, known in self._known.items() if self._waited_for(key)}
+            self._known = {key: known for key, known in self._known.items() if self._readers(key)}
         return found
 
     async def read(self, key: bytes) -> tuple[bytes, bytes | None]:
