@@ -98,13 +98,13 @@ class Hub:
             self._supersede_before(reader, reader.all_keys())
         if self._tick_timer is None:
             self._schedule_tick()
-        self.store.began(reader)
+        self.store.began(reader, reader.all_keys())
 
     def joined(self, reader: Reader, keys: list[bytes]) -> None:
         """A reader that is in waits for these queues, too."""
         if self.settings.duplicate == "newest":
             self._supersede_before(reader, keys)
-        self.store.began(reader)
+        self.store.began(reader, keys)
 
     def left(self, reader: Reader, keys: list[bytes]) -> None:
         """A reader that is in waits for these queues no more."""
@@ -377,7 +377,7 @@ class Hub:
             self.finish(reader, BAD_POSITION)
             return
         except _Older:
-            self.store.began(reader)  # read anew, for it alone
+            self.store.began(reader, ())  # read anew, for it alone
             return
         if delivery is not None:
             self._hand(reader, delivery)

@@ -105,6 +105,8 @@ class Lane:
         self._logs = Logs(server, lambda: shared.settings, shared.counts, shared.second, shared.tell, shared.evicted, shared.lot.number)
         self._newcomers: dict[bytes, list[Reader]] = {}
         """Of pending keys that are to be told to these alone."""
+        self._confirmed: dict[bytes, list[bytes]] = {}
+        """Places that readers brought, by key: the next look may cut what lies before them."""
         self._pending: dict[bytes, None] = {}
         self._busy: set[bytes] = set()
         self._again: set[bytes] = set()
@@ -143,6 +145,10 @@ class Lane:
         self._newcomers.setdefault(key, []).append(reader)
         if key not in self._busy:
             self._enter(key)
+
+    def confirm(self, key: bytes, place: bytes) -> None:
+        """A reader of this queue, about to be welcomed, has what lies before this place."""
+        self._confirmed.setdefault(key, []).append(place)
 
     def _enter(self, key: bytes) -> None:
         self._pending[key] = None
@@ -187,6 +193,7 @@ class Lane:
                     keys.append(key)
                 else:
                     self._newcomers.pop(key, None)
+                    self._confirmed.pop(key, None)
             if self._takes_all:
                 keys = self._with_siblings(keys)
             if keys:
@@ -196,7 +203,8 @@ class Lane:
                     shared.run(self._take(keys), "poll take")
                 else:
                     newcomers = {key: self._newcomers.pop(key) for key in keys if key in self._newcomers}
-                    shared.run(self._tell(keys, newcomers), "poll tell")
+                    confirmed = {key: self._confirmed.pop(key) for key in keys if key in self._confirmed}
+                    shared.run(self._tell(keys, newcomers, confirmed), "poll tell")
 
     def _with_siblings(self, keys: list[bytes]) -> list[bytes]:
         """`keys` and the other queues here of polls on several: such a poll is answered with all that this server has for it."""
@@ -230,13 +238,13 @@ class Lane:
         finally:
             self._release(keys)
 
-    async def _tell(self, keys: list[bytes], newcomers: dict[bytes, list[Reader]]) -> None:
+    async def _tell(self, keys: list[bytes], newcomers: dict[bytes, list[Reader]], confirmed: dict[bytes, list[bytes]]) -> None:
         """Kept queues: tell their readers what they lack."""
         try:
             for key in keys:
                 if key in self._shared.doubts:
                     await self._settle(key)
-            self._again.update(await self._logs.tell(keys, newcomers))
+            self._again.update(await self._logs.tell(keys, newcomers, confirmed))
         except StoreError:  # counted and said by the server; the next sweep asks again
             self._logs.forget(keys)
         finally:

@@ -13,7 +13,7 @@ cas: the loser of a race leaves it to the winner, or to the next look.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from .framing import trim
@@ -60,8 +60,11 @@ class Logs:
         settings = self._settings()
         return min(settings.ttl + settings.interval + 1, settings.store_ttl * 0.95)
 
-    async def tell(self, keys: list[bytes], newcomers: dict[bytes, list[Reader]]) -> list[bytes]:
-        """Tell the readers of these queues; of a key in `newcomers` only those. Keys that have to be read again. Raises: StoreError."""
+    async def tell(self, keys: list[bytes], newcomers: dict[bytes, list[Reader]], confirmed: dict[bytes, list[bytes]]) -> list[bytes]:
+        """Tell the readers of these queues; of a key in `newcomers` only those. Keys that have to be read again. Raises: StoreError.
+
+        `confirmed`: places up to which somebody has the messages.
+        """
         items = await self._server.read(keys)
         ready: dict[bytes, Log] = {}
         first: list[tuple[bytes, Kept, bytes | None]] = []
@@ -74,7 +77,7 @@ class Logs:
                 first.append((key, *self._begun(key, item)))
                 continue
             assert item is not None
-            if self._keep_short(key, kept, newcomers.get(key, [])):
+            if self._keep_short(key, kept, confirmed.get(key, ())):
                 later.append((key, kept, item.cas))
             elif item.left < self._renewed_below:
                 renew.append(key)
@@ -109,15 +112,15 @@ class Logs:
     def _begun(self, key: bytes, item: Item | None) -> tuple[Kept, bytes | None]:
         """A queue without header gets one; and the cas that it is to be stored with."""
         kept = Kept(data=b"" if item is None else item.value)
-        self._keep_short(key, kept, [])
+        self._keep_short(key, kept, ())
         return kept, None if item is None else item.cas
 
-    def _keep_short(self, key: bytes, kept: Kept, newcomers: list[Reader]) -> bool:
+    def _keep_short(self, key: bytes, kept: Kept, confirmed: Iterable[bytes]) -> bool:
         """Cut off what is confirmed, too old or too much; whether the queue has to be stored."""
         settings = self._settings()
         changed = False
         if settings.keep == "confirmed":
-            changed = kept.cut(max((self._confirmed(key, kept, reader) for reader in newcomers), default=0))
+            changed = kept.cut(max((self._confirmed(key, kept, place) for place in confirmed), default=0))
         else:
             changed = kept.grow_old(self._second(), settings.ttl)
         most = int(min(settings.max_queue, self._server.longest(key) - LONGEST_HEADER))
@@ -128,10 +131,7 @@ class Logs:
         return changed
 
     @staticmethod
-    def _confirmed(key: bytes, kept: Kept, reader: Reader) -> int:
-        place = reader.place(key)
-        if place is None:
-            return 0
+    def _confirmed(key: bytes, kept: Kept, place: bytes) -> int:
         try:
             offset, gap = kept.log(key).find(place, True)
         except BadPosition:
@@ -162,7 +162,7 @@ class Logs:
             if len(self._marked) >= MOST_MARKED:
                 self._marked.clear()
             self._marked[key] = self._second() + settings.ttl / MARKS
-            await self.tell([key], {key: []})
+            await self.tell([key], {key: []}, {})
 
     def forget(self, keys: list[bytes]) -> None:
         """Nothing is known of these queues: the next sweep tells them."""
