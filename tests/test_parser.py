@@ -89,6 +89,7 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("SHOW PARKED a LIKE b* LIMIT 3", "show_parked", {"service_name": "a", "glob": "b*", "count": "3"}),
     ("SHOW PARKED LIMIT 3", "show_parked", {"count": "3"}),
     ("SHOW PARKED SUMMARY", "show_parked_summary", {}),
+    ("SHOW PRESENCE chat LIKE room.*", "show_presence", {"service_name": "chat", "glob": "room.*"}),
     ("SHOW QUEUE chat alice", "show_queue", {"service_name": "chat", "queue": "alice"}),
     ("SHOW STORE", "show_store", {}),
     ("POLL ANSWER 17", "poll_answer", {"target": "17"}),

@@ -54,10 +54,10 @@ class MemcachedStore(Store):
         """See Store."""
         return False
 
-    def began(self, reader: Reader) -> None:
+    def began(self, reader: Reader, came: Iterable[bytes]) -> None:
         """See Store."""
         reader.first_sweep = self.courier.sweeps
-        self.courier.look(reader)
+        self.courier.look(reader, came)
 
     def left(self, keys: Iterable[bytes]) -> None:
         """See Store. Sweeps renewed them while it waited."""

@@ -11,7 +11,7 @@ key it is, the timers, the rest before a reload, the lines for the log.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from pbal.api import spawn
@@ -190,8 +190,13 @@ class Courier:
 
     # -- first looks ---------------------------------------------------------------------------------------------
 
-    def look(self, reader: Reader) -> None:
-        """First look for one who was just parked."""
+    def look(self, reader: Reader, came: Iterable[bytes]) -> None:
+        """First look for one who was just parked, and has just said where it stands in these queues."""
+        if self.settings.keep == "confirmed":
+            for key in came:
+                place = reader.place(key)
+                if place is not None:
+                    self.lane_of(key).confirm(key, place)
         self._looking.append(reader)
         self._start()
         self._look_soon()

@@ -103,7 +103,7 @@ class Hub:
         if not ready and self.settings.duplicate == "newest":
             self._supersede_before(reader, reader.all_keys())
         self.wake_tick()
-        self.store.began(reader)
+        self.store.began(reader, reader.all_keys())
 
     def why_not(self, keys: list[bytes]) -> str:
         """Why a reader that is in may not wait for these queues, too; "" if it may."""
@@ -122,7 +122,7 @@ class Hub:
         self.presence.came(keys)
         if self.settings.duplicate == "newest":
             self._supersede_before(reader, keys)
-        self.store.began(reader)
+        self.store.began(reader, keys)
 
     def left(self, reader: Reader, keys: list[bytes]) -> None:
         """A reader that is in waits for these queues no more."""
@@ -421,7 +421,7 @@ class Hub:
                 self.finish(reader, BAD_POSITION)
                 return
             except _Older:
-                self.store.began(reader)  # read anew, for it alone
+                self.store.began(reader, ())  # read anew, for it alone
                 return
         if delivery is not None and not self._hand(reader, delivery):
             return  # it stands where it stood: a stream that is not open yet is told in a moment, what has gone never

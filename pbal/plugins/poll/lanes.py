@@ -140,14 +140,15 @@ class Lane:
 
     def welcome(self, key: bytes, reader: Reader) -> None:
         """Tell one reader of a kept queue what it lacks."""
-        place = reader.place(key)
-        if place is not None and self._shared.settings.keep == "confirmed":
-            self._confirmed.setdefault(key, []).append(place)
         if key in self._pending and key not in self._newcomers:
             return  # all will be told
         self._newcomers.setdefault(key, []).append(reader)
         if key not in self._busy:
             self._enter(key)
+
+    def confirm(self, key: bytes, place: bytes) -> None:
+        """A reader of this queue, about to be welcomed, has what lies before this place."""
+        self._confirmed.setdefault(key, []).append(place)
 
     def _enter(self, key: bytes) -> None:
         self._pending[key] = None

@@ -158,13 +158,13 @@ class MemoryStore(Store):
                 return True
         return False
 
-    def began(self, reader: Reader) -> None:
+    def began(self, reader: Reader, came: Iterable[bytes]) -> None:
         """See Store."""
         if self._settings.keep == "taken":
             self._hand_out([key for key in reader.all_keys() if key in self.content])
             return
         if self._settings.keep == "confirmed":
-            self._confirm(reader)
+            self._confirm(reader, came)
         self._hub.tell({key: self._log(key) for key in reader.all_keys()}, [reader])
 
     def left(self, keys: Iterable[bytes]) -> None:
@@ -175,9 +175,9 @@ class MemoryStore(Store):
                 if held is not None and held.epoch:
                     self._renew(key, held)
 
-    def _confirm(self, reader: Reader) -> None:
+    def _confirm(self, reader: Reader, keys: Iterable[bytes]) -> None:
         """Drop what a reader that comes back says it has."""
-        for key in reader.all_keys():
+        for key in keys:
             place = reader.place(key)
             if place is not None:
                 try:

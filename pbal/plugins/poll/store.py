@@ -75,8 +75,11 @@ class Store(ABC):
         """Whether this reader would be answered at once. A store that would have to ask says False."""
 
     @abstractmethod
-    def began(self, reader: "Reader") -> None:
-        """A reader was parked: look for what it lacks."""
+    def began(self, reader: "Reader", came: Iterable[bytes]) -> None:
+        """A reader was parked: look for what it lacks. Of these of its queues it has just said where it stands.
+
+        Only that confirms (poll_keep = confirmed): a place to which pbal has moved it since was sent, and perhaps never arrived.
+        """
 
     @abstractmethod
     def left(self, keys: Iterable[bytes]) -> None:
