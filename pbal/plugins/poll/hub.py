@@ -255,7 +255,7 @@ class Hub:
                 self.world.log_limited("poll_slow", "a stream whose client reads too slowly was closed: %s", client.peer_name)
                 client.kick(reader)
             return False
-        return client.push(reader, octets, None if delivery is None else self.on_lost(delivery), self.settings.ack_timeout)
+        return client.push(reader, octets, None if delivery is None else self.on_lost(reader, delivery), self.settings.ack_timeout)
 
     def _beat_later(self, reader: Staying) -> None:
         reader.beats_at = int((self.world.clock.now() + self.settings.heartbeat) * QUARTER)
@@ -345,14 +345,14 @@ class Hub:
 
         self.turns.each(readers, answer)
 
-    def on_lost(self, delivery: Delivery) -> OnLost | None:
+    def on_lost(self, reader: Reader, delivery: Delivery) -> OnLost | None:
         """What the connection calls if the client does not get these messages."""
-        return partial(self.lost, delivery) if delivery.returns and delivery.queues else None
+        return partial(self.lost, delivery, reader.stays) if delivery.returns and delivery.queues else None
 
-    def lost(self, delivery: Delivery) -> None:
-        """The client did not get an answer: its messages go back in front."""
+    def lost(self, delivery: Delivery, stayed: bool) -> None:
+        """The client did not get an answer: its messages go back in front. A poll that `stayed` is counted as gone when it goes."""
         self.counts["poll_lost_answers"] += 1
-        self.counts["poll_gone"] += 1
+        self.counts["poll_gone"] += not stayed
         self.put_back(delivery.queues)
 
     def put_back(self, queues: Queues) -> None:
@@ -391,6 +391,8 @@ class Hub:
         except BadPosition:
             self.finish(reader, BAD_POSITION)
             return
+        if delivery is not None:
+            self.counts["poll_gaps"] += len(delivery.gaps)
         if delivery is not None and not self._hand(reader, delivery):
             return  # it stands where it stood: a stream that is not open yet is told in a moment, what has gone never
         for key, log in zip(which[::2], map(found.get, which[::2]), strict=True):  # type: ignore[arg-type]
@@ -420,7 +422,6 @@ class Hub:
                 gaps.append(key)
             if log.epoch:
                 logs[key] = log
-        self.counts["poll_gaps"] += len(gaps)
         return Delivery(queues, False, logs, tuple(gaps)) if queues or gaps else None
 
     # -- limits of a queue ---------------------------------------------------------------------------------------

@@ -74,10 +74,12 @@ class Turns:
 
     def _turn(self) -> None:
         self._scheduled = False
-        if self._jobs and self._jobs[0].run(SLICE):
-            self._jobs.popleft()
-        if self._jobs:
-            self._schedule()
+        try:
+            if self._jobs and self._jobs[0].run(SLICE):
+                self._jobs.popleft()
+        finally:  # a fault of one poll is its own: the next ones are served, and time goes on for all
+            if self._jobs:
+                self._schedule()
 
     async def rest(self) -> None:
         """Until nothing is left to do."""
