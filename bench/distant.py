@@ -9,6 +9,7 @@ too. The writer stores at memcached itself, by the writer's contract, RATE messa
 
 import os
 import random
+import re
 import selectors
 import socket
 import subprocess
@@ -148,14 +149,38 @@ def distant(start_pbal: Callable[..., tuple[peers.Program, int]]) -> Iterator[Ro
     yield f"CPU of a delivery, memcached at {DELAY * 1000:.0f} ms", used / len(times) * 1e6, "us CPU", ""
 
 
+def busy(start_pbal: Callable[..., tuple[peers.Program, int]]) -> Iterator[Row]:
+    """CPU of a delivery with memcached near, of queues that are taken and of those that are kept. What pbal uses idle is in it."""
+    taken = _busy(start_pbal, "taken")
+    what = f"CPU of a delivery, {RATE} stores/s"
+    yield f"{what}, taken", taken, "us CPU", ""
+    yield f"{what}, ttl", _busy(start_pbal, "ttl"), "us CPU", f"60 % of taken: {0.6 * taken:.0f}"
+
+
+def _busy(start_pbal: Callable[..., tuple[peers.Program, int]], keep: str) -> float:
+    cache = peers.memcached(peers.free_port())
+    program, _ = start_pbal(store=f"memcached 127.0.0.1:{cache.port}", core=peers.CORES[0], keep=keep)
+    os.sched_setaffinity(cache.pid, {peers.CORES[-1]})
+    try:
+        before = program.cpu()
+        times = _times(program.port, cache.port)
+        return (program.cpu() - before) / len(times) * 1e6
+    finally:
+        program.end()
+        cache.end()
+
+
+POSITION = re.compile(rb"\r\nPoll-Position: [^\r]+")
+
+
 def _times(port: int, cache: int) -> list[float]:
     """A poller on each queue; for each message, how long it took. The first second is left out: all begins there."""
     poll = selectors.DefaultSelector()
     for number in range(QUEUES):
         sock = socket.create_connection(("127.0.0.1", port))
-        get = f"GET /poll/q{number} HTTP/1.1\r\nHost: b\r\n\r\n".encode()
+        get = f"GET /poll/q{number} HTTP/1.1\r\nHost: b".encode()
         poll.register(sock, selectors.EVENT_READ, get)
-        sock.sendall(get)
+        sock.sendall(get + b"\r\n\r\n")
     time.sleep(1)
     writer = subprocess.Popen(["taskset", "-c", str(peers.CORES[-1]), sys.executable, "-m", "bench.distant", "write", str(cache)])
     times: list[float] = []
@@ -165,9 +190,11 @@ def _times(port: int, cache: int) -> list[float]:
         for key, _ in poll.select(0.5):
             answer = key.fileobj.recv(65536)  # type: ignore[union-attr]
             now = time.monotonic()
+            head, _, body = answer.partition(b"\r\n\r\n")
             if now > begun:
-                times += [now - float(line) for line in answer.partition(b"\r\n\r\n")[2].split()]
-            key.fileobj.send(key.data)  # type: ignore[union-attr]
+                times += [now - float(line) for line in body.split()]
+            position = POSITION.search(head)
+            key.fileobj.send(key.data + (position[0] if position else b"") + b"\r\n\r\n")  # type: ignore[union-attr]
     writer.wait()
     for key in list(poll.get_map().values()):
         key.fileobj.close()  # type: ignore[union-attr]

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import peers
+from bench.acknowledged import acknowledged
+from bench.distant import busy
 from bench.distant import distant as distant_of
+from bench.room import room, streams
 from bench.secure import tls
 from bench.waits import waits
 
@@ -32,6 +35,7 @@ CREATE SERVICE chat
   SET poll_publish_uri = ^/publish/(?P<queue>[\\w.-]+)$
   SET poll_store       = {store}
   SET poll_timeout     = 600s
+  SET poll_keep        = {keep}
 ENABLE chat
 CREATE SERVICE console
   SET role   = management
@@ -56,11 +60,11 @@ VARIED_ORIGIN = 'server {{ listen 127.0.0.1:{port}; location / {{ add_header X-I
 
 
 def start_pbal(
-    origin: int = 1, store: str = "memory", core: int | None = None, build: tuple[str, ...] = peers.MEASURED
+    origin: int = 1, store: str = "memory", core: int | None = None, build: tuple[str, ...] = peers.MEASURED, keep: str = "taken"
 ) -> tuple[peers.Program, int]:
     """pbal with the poll plugin; and its console's port."""
     port, console = peers.free_port(), peers.free_port()
-    text = POLL.format(origin=origin, port=port, console=console, store=store)
+    text = POLL.format(origin=origin, port=port, console=console, store=store, keep=keep)
     return peers.pbal(text, port, core, build), console
 
 
@@ -128,8 +132,7 @@ def parked() -> Iterator[Row]:
     yield from _parked("pbal", program, console, "1.75")
     if peers.NCHAN.exists() and peers.have("nginx"):
         port = peers.free_port()
-        module = "".join(f"load_module {path};\n" for path in sorted(peers.NCHAN.parent.glob("ndk*.so"))) + f"load_module {peers.NCHAN};"
-        yield from _parked("nchan", peers.nginx(NCHAN.format(port=port), port, modules=module), None, "")
+        yield from _parked("nchan", peers.nginx(NCHAN.format(port=port), port, modules=peers.nchan_module()), None, "")
     else:
         print("left out: nchan is not installed")
     if not peers.have("memcached"):
@@ -143,7 +146,7 @@ def parked() -> Iterator[Row]:
         time.sleep(3)
         before = program.cpu()
         time.sleep(10)
-        yield f"{PARKED} parked on memcached, nothing happens", (program.cpu() - before) * 10, "% of a core", "5"
+        yield f"{PARKED} parked on memcached, nothing happens", (program.cpu() - before) * 10, "% of a core", "1"
         load.terminate()
         load.wait()
     finally:
@@ -206,11 +209,12 @@ def _get(queue: str, more: str = "") -> bytes:
 def latency() -> Iterator[Row]:
     """HTTP publish to answer."""
     program, _ = start_pbal()
-    yield from _latency("pbal", program, ("0.5", "3"))
+    yield from _latency("pbal", program, ("0.2", "0.6"))
+    program, _ = start_pbal(keep="ttl")
+    yield from _latency("pbal, ttl", program, ("0.2", "0.6"))
     if peers.NCHAN.exists() and peers.have("nginx"):
         port = peers.free_port()
-        module = "".join(f"load_module {path};\n" for path in sorted(peers.NCHAN.parent.glob("ndk*.so"))) + f"load_module {peers.NCHAN};"
-        yield from _latency("nchan", peers.nginx(NCHAN.format(port=port), port, modules=module), ("", ""))
+        yield from _latency("nchan", peers.nginx(NCHAN.format(port=port), port, modules=peers.nchan_module()), ("", ""))
 
 
 def _latency(name: str, program: peers.Program, targets: tuple[str, str]) -> Iterator[Row]:
@@ -226,14 +230,24 @@ def _latency(name: str, program: peers.Program, targets: tuple[str, str]) -> Ite
             answer = poller.recv(65536)
             times.append((time.perf_counter() - started) * 1000)
             publisher.recv(65536)
-            since = "".join(
-                f"If-{'Modified-Since' if field == 'Last-Modified' else 'None-Match'}: {found[1].decode()}\r\n"
-                for field in ("Last-Modified", "Etag")
-                if (found := re.search(field.encode() + rb": ([^\r]+)", answer, re.IGNORECASE))
-            ) if name == "nchan" else ""  # fmt: skip
+            since = _since(answer)
     finally:
         program.end()
     yield from _median_and_p99(f"publish to answer, {name}", times, targets)
+
+
+BEHIND = {"Last-Modified": "If-Modified-Since", "Etag": "If-None-Match", "Poll-Position": "Poll-Position"}
+"""How an answer says where its reader stands, and how the next poll does: the first two are nchan's."""
+
+
+def _since(answer: bytes) -> str:
+    """The fields with which the next poll goes on behind an answer."""
+    head = answer.partition(b"\r\n\r\n")[0]
+    return "".join(
+        f"{asks}: {found[1].decode()}\r\n"
+        for says, asks in BEHIND.items()
+        if (found := re.search(says.encode() + rb": ([^\r]+)", head, re.IGNORECASE))
+    )
 
 
 def _median_and_p99(what: str, times: list[float], targets: tuple[str, str]) -> Iterator[Row]:
@@ -246,26 +260,33 @@ def stored() -> Iterator[Row]:
     if not peers.have("memcached"):
         print("left out: memcached is not installed")
         return
+    for keep in ("taken", "ttl"):
+        yield from _stored(keep)
+    yield from busy(start_pbal)
+
+
+def _stored(keep: str) -> Iterator[Row]:
     cache = peers.memcached(peers.free_port())
-    program, _ = start_pbal(store=f"memcached 127.0.0.1:{cache.port}")
+    program, _ = start_pbal(store=f"memcached 127.0.0.1:{cache.port}", keep=keep)
     times = []
     try:
         poller, writer = _connect(program.port), _connect(cache.port)
+        since = ""
         for number in range(600):
-            poller.sendall(_get("a"))
+            poller.sendall(_get("a", since))
             time.sleep(0.01)
             started = time.perf_counter()
             writer.sendall(b"append poll:a 0 300 2\r\nm\n\r\n")
             if writer.recv(100) != b"STORED\r\n":
                 writer.sendall(b"add poll:a 0 300 2\r\nm\n\r\n")
                 writer.recv(100)
-            poller.recv(65536)
+            since = _since(poller.recv(65536))
             if number >= 100:
                 times.append((time.perf_counter() - started) * 1000)
     finally:
         program.end()
         cache.end()
-    yield from _median_and_p99("memcached store to answer, watch on", times, ("5", "20"))
+    yield from _median_and_p99(f"memcached store to answer, {keep}", times, ("1.5", "4"))
 
 
 def distant() -> Iterator[Row]:
@@ -344,6 +365,9 @@ FIGURES = {
     "distant": distant,
     "answers": answers,
     "waits": waits,
+    "acknowledged": acknowledged,
+    "room": room,
+    "streams": streams,
     "start": start,
     "tls": tls,
 }

@@ -21,6 +21,11 @@ INTERPRETED = (sys.executable,)
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 
+def nchan_module() -> str:
+    """The lines that load nchan into nginx."""
+    return "".join(f"load_module {path};\n" for path in [*sorted(NCHAN.parent.glob("ndk*.so")), NCHAN])
+
+
 def free_port() -> int:
     """A port that was free a moment ago."""
     with socket.socket() as sock:

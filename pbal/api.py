@@ -17,6 +17,7 @@ from pbal.net.tasks import spawn
 from pbal.observe.counters import Counter, Histogram
 from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import OK, CommandError, Reply, Rows, Text
+from pbal.schema.regexes import may_run_away
 from pbal.schema.tunables import Applies, Tunable
 from pbal.schema.types import (
     BOOL,
@@ -39,5 +40,5 @@ __all__ = [
     "AnswerRefused", "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields", "Histogram",
     "IllegalField", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked", "Plugin", "Reply", "RequestHead",
     "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",
-    "did_you_mean", "enum", "hook", "resident_bytes", "spawn",
+    "did_you_mean", "enum", "hook", "may_run_away", "resident_bytes", "spawn",
 ]  # fmt: skip

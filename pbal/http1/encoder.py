@@ -57,6 +57,7 @@ _REASON: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+")
 
 _lines: dict[tuple[int, bytes], bytes] = {}
 _date: tuple[int, bytes] = (0, b"")
+_shared: tuple[bytes, bytes] = (b"", b"")
 
 
 class IllegalField(ValueError):
@@ -79,6 +80,14 @@ def status_line(status: int, reason: bytes | None = None) -> bytes:
 def chunk(data: bytes) -> bytes:
     """One chunk. Never the last one: no data gives no chunk."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def shared_chunk(data: bytes) -> bytes:
+    """As chunk(), of octets that go to many one after another: the same object is framed once."""
+    global _shared
+    if _shared[0] is not data:
+        _shared = (data, chunk(data))
+    return _shared[1]
 
 
 def http_date(epoch: float) -> bytes:

@@ -64,6 +64,13 @@ class Parked(Protocol):
         """The client left, or its connection was closed by the server's own shutdown. Called at most once."""
 
 
+class Patient(Parked, Protocol):
+    """A record that may be answered although its client has sent its end."""
+
+    def half_closed(self) -> bool:
+        """The client has sent its last octet: it left, or has asked all it wanted. True: it is answered soon. False: gone() follows."""
+
+
 class Upgraded(Parked, Protocol):
     """The record of a client that was upgraded to another protocol."""
 

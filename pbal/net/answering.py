@@ -225,10 +225,19 @@ class Answering(Wire):
             self.deadline = inf
             if self.reader is not None and self.reader.buffered == 0:
                 self.reader = None  # and with it what it remembers of the head
-            if self.flags & HALF_CLOSED:  # while whoever parks it was waiting for something: it has gone, as in eof_received
+            if self.flags & HALF_CLOSED and not self._is_patient():  # while whoever parks it was waiting for something
                 self.state = CLOSED
                 self.home.world.pace.leave(self._close)
         return self
+
+    def _is_patient(self) -> bool:
+        """Whether what is parked is answered though its client has sent its end."""
+        asked = getattr(self.record, "half_closed", None)
+        if asked is None or self.flags & (STREAMS | UPGRADED):
+            return False
+        said: list[bool] = []
+        call_back(self.home.world, lambda: said.append(bool(asked())))
+        return said == [True]
 
     def withdraw(self, exchange: Exchange, record: Parked) -> bool:
         """See Stream."""
@@ -294,21 +303,31 @@ class Answering(Wire):
         """Octets of a body, or of another protocol, as they go out."""
         if self.flags & HEAD_ONLY:
             return b""
-        return encoder.chunk(data) if self.flags & CHUNKS else data
+        return encoder.shared_chunk(data) if self.flags & CHUNKS else data
 
     def _streams(self, record: Parked) -> bool:
-        return bool(self.flags & (STREAMS | UPGRADED)) and self.record is record and self.state is PARKED_STATE and not self._gone()
+        return (
+            self.record is record
+            and self.flags & (STREAMS | UPGRADED) != 0
+            and self.state is PARKED_STATE
+            and self.transport is not None
+            and not self.transport.is_closing()
+        )
 
     def push(self, record: Parked, data: bytes, on_lost: OnLost | None = None, patience: float = PATIENCE) -> bool:
         """See Waiting."""
         if not self._streams(record):
             return False
         octets = self._framed(data)
-        if octets:
-            before = self.unsent_octets if self.flags & FULL else -1
-            self._deliver(octets, on_lost, patience)
-            if before >= 0:  # what comes on top is not to hide that the client takes some of it
-                self.unmoved += self.unsent_octets - before
+        if not octets:
+            return True
+        if on_lost is None and not self.flags & (OWED | FULL) and self.transport is not None:
+            self.transport.write(octets)  # ten thousand readers of a room come this way at once
+            return True
+        before = self.unsent_octets if self.flags & FULL else -1
+        self._deliver(octets, on_lost, patience)
+        if before >= 0:  # what comes on top is not to hide that the client takes some of it
+            self.unmoved += self.unsent_octets - before
         return True
 
     def finish(self, record: Parked, data: bytes) -> bool:
@@ -360,4 +379,4 @@ class Answering(Wire):
 
     def unsent(self, record: Parked) -> int:
         """See Waiting."""
-        return self.unsent_octets if self.record is record else 0
+        return self.transport.get_write_buffer_size() if self.record is record and self.transport is not None else 0

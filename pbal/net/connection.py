@@ -148,7 +148,7 @@ class ClientConnection(Answering):
         """The client sent its last octet. True keeps the other direction open.
 
         A close and a half-close look alike here. What was asked for whole is answered, pipelined requests too; but not for longer than
-        half_close_timeout where no answer has begun. A parked poll's client is taken to have gone.
+        half_close_timeout where no answer has begun. A parked poll's client is taken to have gone, unless its record says otherwise.
         """
         self._settled()
         exchange = self.exchange
@@ -158,6 +158,9 @@ class ClientConnection(Answering):
             return True
         if exchange is None:
             if self.state in (PERSIST_WAIT, READING_HEADERS) and self.flags & WAITS_FOR_TURN:
+                self.flags |= HALF_CLOSED
+                return True
+            if self.state is PARKED_STATE and self._is_patient():
                 self.flags |= HALF_CLOSED
                 return True
             self.state = CLOSED  # nothing owed, or a parked poll's client that went

@@ -1,141 +1,259 @@
-"""The chat page in a real browser: two windows talk, a third loses its connection and misses nothing."""
+"""The chat page in a real browser, with nothing but pbal behind it, on each transport."""
 
 import asyncio
 import json
-import shutil
-import subprocess
-import tempfile
-import urllib.request
+import re
+import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
-from lab import Lab, free_port, lab, until
+from browser import Browser, needs_chromium
+from cable import Cable
+from lab import Lab, Pbal, free_port, lab
+from polls import get
+from process import Running
 
-PAGE = Path(__file__).parent.parent.parent / "examples" / "chat"
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-]  # fmt: skip
-
-
-class Browser:
-    """Chromium through its WebDriver."""
-
-    def __init__(self) -> None:
-        self._port = free_port()
-        self._driver = subprocess.Popen(["chromedriver", f"--port={self._port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._session = ""
-        self._folder = tempfile.mkdtemp(prefix="pbal-browser-")
-
-    def _call(self, method: str, path: str, **body: Any) -> Any:
-        data = None if method == "GET" else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self._port}{self._session}{path}", data, method=method)
-        request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())["value"]
-
-    async def call(self, method: str, path: str, **body: Any) -> Any:
-        """One WebDriver command, in a thread: pbal lives on this loop."""
-        return await asyncio.to_thread(self._call, method, path, **body)
-
-    def _ready(self) -> bool:
-        try:
-            return bool(self._call("GET", "/status")["ready"])
-        except OSError:
-            return False
-
-    async def start(self) -> None:
-        """Wait for the driver, open a session."""
-        while not await asyncio.to_thread(self._ready):  # noqa: ASYNC110 - another process sets no Event
-            await asyncio.sleep(0.05)
-        options = {"args": [*FLAGS, f"--user-data-dir={self._folder}"], "binary": shutil.which("chromium")}
-        capabilities = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}
-        session = await self.call("POST", "/session", capabilities=capabilities)
-        self._session = "/session/" + session["sessionId"]
-
-    async def script(self, window: str, text: str) -> Any:
-        """Run a script in a window."""
-        await self.call("POST", "/window", handle=window)
-        return await self.call("POST", "/execute/sync", script=text, args=[])
-
-    async def window(self, url: str) -> str:
-        """Open a window on `url`; its handle."""
-        handle: str = (await self.call("POST", "/window/new", type="window"))["handle"]
-        await self.call("POST", "/window", handle=handle)
-        await self.call("POST", "/url", url=url)
-        return handle
-
-    async def wait(self, window: str, text: str) -> None:
-        """Wait until a script's value is true."""
-        for _ in range(600):
-            if await self.script(window, f"return !!({text})"):
-                return
-            await asyncio.sleep(0.02)
-        page = await self.script(window, "return document.body.innerText")
-        raise AssertionError(f"waited in vain for {text}; the page says {page!r}")
-
-    def close(self) -> None:
-        """End browser and driver."""
-        if self._session:
-            self._call("DELETE", "")
-        self._driver.terminate()
-        self._driver.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+TRANSPORTS = {"websocket": "WebSocket", "sse": "event stream", "poll": "long poll"}
+CONNECTED = "document.getElementById('state').textContent === 'connected'"
+LOST = "document.getElementById('state').className === 'bad'"
+TRANSPORT = "document.getElementById('transport').textContent"
+LINES = "[...document.querySelectorAll('main ol:not([hidden]) .said')]"
+DIVIDERS = "[...document.querySelectorAll('main ol:not([hidden]) .divider')].map(li => li.textContent)"
+HERE = "[...document.querySelectorAll('#people bdi')].map(name => name.textContent)"
+pytestmark = needs_chromium
 
 
-def _say(text: str) -> str:
-    return f"document.getElementById('text').value = {text!r}; document.getElementById('form').requestSubmit();"
+def conf(more: str = "", port: int = 0) -> str:
+    """examples/chat.conf, on a free port and without its console."""
+    text = (EXAMPLES / "chat.conf").read_text()
+    text = text[: text.index("# telnet")].replace("= chat  ", f"= {EXAMPLES / 'chat'}  ").replace(":8080\n", f":{port}\n")
+    return text.replace("ENABLE chat", f"{more}\nENABLE chat")
 
 
-def _shows(text: str) -> str:
-    return f"[...document.querySelectorAll('#log li')].filter(li => li.textContent.includes({text!r})).length === 1"
+class Chat:
+    """The chat in a process of its own, which can be ended and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._path = folder / "chat.conf"
+        self._path.write_text(conf(port=self.port))
+        self.running: Running
+
+    def __enter__(self) -> "Chat":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.running.__exit__()
+
+    def start(self) -> None:
+        self.running = Running(self._path, self.port)
+
+    def end(self, number: int) -> None:
+        self.running.end(number)
 
 
-@pytest.mark.skipif(
-    shutil.which("chromium") is None or shutil.which("chromedriver") is None, reason="chromium and chromedriver are not installed"
-)
+def url(port: int, more: str = "") -> str:
+    return f"http://127.0.0.1:{port}/{more}"
+
+
+def port_of(pbal: Pbal) -> int:
+    return int(pbal.server.address("chat")[1])
+
+
+def say(text: str) -> str:
+    return f"document.getElementById('text').value = {json.dumps(text)}; document.getElementById('form').requestSubmit();"
+
+
+def called(name: str) -> str:
+    return f"const name = document.getElementById('name'); name.value = {json.dumps(name)}; name.dispatchEvent(new Event('change'));"
+
+
+def shows(text: str) -> str:
+    """Once, arrived, in the room that is open."""
+    return f"{LINES}.filter(li => li.textContent.includes({json.dumps(text)}) && !li.classList.contains('pending')).length === 1"
+
+
+async def publish(pbal: Pbal, queue: str, text: str) -> None:
+    assert (await pbal.ask("chat", get(f"/publish/{queue}", method="POST", body=text.encode()))).status == 202
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @lab
-async def test_windows_chat_and_one_that_lost_its_connection_misses_nothing(lab: Lab) -> None:
-    pbal = await lab.pbal(f"""
-        LOAD poll
-        CREATE SERVICE chat
-          SET role             = web_server
-          SET listen           = 127.0.0.1:0
-          SET docroot          = {PAGE}
-          SET plugins          = poll
-          SET poll_uri         = ^/poll/(?P<queue>[\\w.-]+)$
-          SET poll_publish_uri = ^/publish/(?P<queue>[\\w.-]+)$
-          SET poll_queue       = query:q uri:queue
-          SET poll_duplicate   = all
-          SET poll_format      = json
-        ENABLE chat
-    """)
-    url = f"http://127.0.0.1:{pbal.server.address('chat')[1]}/"
-    browser = Browser()
-    try:
-        await browser.start()
-        windows = [await browser.window(url) for _ in range(3)]
-        for window in windows:
-            await browser.wait(window, "document.getElementById('state').textContent === 'connected, 3 windows'")
-        first, second, third = windows
+async def test_windows_talk_and_mend_themselves_when_pbal_is_killed_and_started_again(lab: Lab, tmp_path: Path, transport: str) -> None:
+    with Chat(tmp_path) as chat:
+        async with Browser() as browser:
+            page = url(chat.port, f"?transport={transport}")
+            first = await browser.window(page)
+            await browser.wait(first, CONNECTED)
+            await browser.wait(first, f"{TRANSPORT} === {TRANSPORTS[transport]!r}")
+            await browser.script(first, called("Ann"))
+            await browser.script(first, say("said alone"))
+            await browser.wait(first, shows("said alone"))
 
-        await browser.script(first, _say("hello from the first"))
-        await browser.wait(second, _shows("hello from the first"))
-        await browser.script(second, _say("and from the second"))
-        await browser.wait(first, _shows("and from the second"))
-        await browser.wait(third, _shows("and from the second"))
+            second = await browser.window(page)
+            await browser.wait(second, shows("said alone"))
+            await browser.wait(second, CONNECTED)
+            await browser.script(second, called("Bob"))
+            await browser.script(second, say("and an answer"))
+            await browser.wait(first, shows("and an answer"))
+            await browser.wait(first, "/^[0-9.]+ ms, /.test(document.getElementById('latency').textContent)")
 
-        await browser.script(third, "window.realFetch = window.fetch; window.fetch = () => Promise.reject(new Error('offline'))")
-        own = await browser.script(third, "return sessionStorage.queue")
-        await until(lambda: pbal.plugin("chat").hub.lot.has(b"poll:" + own.encode()), "the third window's poll")
-        assert await pbal.say(f"poll kick {own}") == "OK"
-        await browser.wait(third, "document.getElementById('state').className === 'bad'")
+            for number in (signal.SIGKILL, signal.SIGTERM):
+                await asyncio.to_thread(chat.end, number)
+                for window in (first, second):
+                    await browser.wait(window, LOST)
+                await asyncio.to_thread(chat.start)
+                for window in (first, second):
+                    await browser.wait(window, CONNECTED)
+                await browser.script(second, say(f"after {number:d}"))
+                await browser.wait(first, shows(f"after {number:d}"))
+                await browser.wait(second, shows(f"after {number:d}"))
+            for window in (first, second):  # what pbal had in its memory went with it: that is said, and nothing else is
+                assert await browser.script(window, f"return {DIVIDERS}") == ["some messages are missing here"] * 2
+                assert await browser.script(window, f"return {LINES}.length") == 4
+                assert await browser.complaints(window, "Content Security Policy") == []
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@lab
+async def test_what_was_missed_while_the_connection_was_away(lab: Lab, transport: str) -> None:
+    pbal = await lab.pbal(conf())
+    cable = await Cable.to(lab, port_of(pbal))
+    async with Browser() as browser:
+        window = await browser.window(url(cable.port, f"?transport={transport}"))
+        await browser.wait(window, CONNECTED)
+        await publish(pbal, "lobby", "before")
+        await browser.wait(window, shows("before"))
+        cable.cut()
+        await browser.wait(window, LOST)
+        await browser.script(window, say("from the lost window"))
+        await browser.wait(window, "document.querySelector('.said.failed button')")
         for number in range(5):
-            await browser.script(first, _say(f"while you were away {number}"))
-            await browser.wait(first, _shows(f"while you were away {number}"))
-        await browser.script(third, "window.fetch = window.realFetch")
+            await publish(pbal, "lobby", f"while you were away {number}")
+        cable.mend()
+        await browser.wait(window, CONNECTED)
         for number in range(5):
-            await browser.wait(third, _shows(f"while you were away {number}"))
-    finally:
-        await asyncio.to_thread(browser.close)
+            await browser.wait(window, shows(f"while you were away {number}"))
+        assert await browser.script(window, f"return {DIVIDERS}") == ["while the connection was away"]
+        await browser.script(window, "document.querySelector('.said.failed button').click()")
+        await browser.wait(window, shows("from the lost window"))
+        assert pbal.counts["poll_gaps"] == 0
+
+
+@lab
+async def test_rooms_names_and_messages_of_strangers(lab: Lab) -> None:
+    pbal = await lab.pbal(conf())
+    async with Browser() as browser:
+        first = await browser.window(url(port_of(pbal)))
+        await browser.wait(first, CONNECTED)
+        second = await browser.window(url(port_of(pbal), "#garden"))
+        await browser.wait(second, CONNECTED)
+        evil = '<img src=x onerror="document.title=1"> javascript:alert(1) https://example.com/a?b=c. <b>x</b>'
+        await browser.script(second, called("<i>Eve\u202e & co"))
+        await browser.script(second, say(evil))
+        await browser.wait(second, shows(evil))
+        await browser.wait(first, "document.querySelector('#rooms li:nth-child(2) .unread')?.textContent === '1'")
+        await browser.script(first, "document.querySelector('#rooms li:nth-child(2) button').click()")
+        await browser.wait(first, shows(evil))
+        line = f"{LINES}[0]"
+        assert await browser.script(first, f"return {line}.querySelector('b').textContent") == "<i>Eve & co"
+        assert await browser.script(first, f"return [...{line}.querySelectorAll('*')].map(e => e.localName)") == ["b", "time", "p", "a"]
+        assert await browser.script(first, f"return {line}.querySelector('a').href") == "https://example.com/a?b=c"
+        assert not await browser.script(first, "return document.querySelector('#rooms .unread')")
+        rubbish = [
+            "plain text",
+            "{",
+            '{"text": 1}',
+            "[1]",
+            "null",
+            '{"text": "t", "from": {}, "at": "x", "id": []}',
+            '{"text":"u","at":1e400}',
+        ]
+        for text in rubbish:
+            await publish(pbal, "garden", text)
+            await publish(pbal, "presence", text)
+        await publish(pbal, "garden", "the last")
+        await browser.wait(first, shows("the last"))
+        assert await browser.script(first, f"return {LINES}.length") == len(rubbish) + 2
+        await publish(
+            pbal, "garden.%3Ci%3EEve%2520%26%2520co".replace("%26", "%2526").replace("%3C", "%253C").replace("%3E", "%253E"), "for Eve"
+        )
+        await browser.wait(second, shows("for Eve"))
+        assert await browser.script(second, "return document.querySelector('.said:last-child .mark').textContent") == "to you alone"
+        assert not await browser.script(first, f"return {LINES}.some(li => li.textContent.includes('for Eve'))")
+        await browser.script(first, "document.getElementById('room').value = 'Cellar 7'; document.getElementById('enter').requestSubmit()")
+        await browser.wait(first, "location.hash === '#cellar7'")
+        await browser.script(first, say("down here"))
+        await browser.wait(first, shows("down here"))
+        await browser.script(second, "location.hash = '#cellar7'")
+        await browser.wait(second, shows("down here"))
+        for window in (first, second):
+            assert await browser.complaints(window, "Content Security Policy") == []
+            assert await browser.complaints(window, "Uncaught") == []
+
+
+@lab
+async def test_it_fits_a_phone_and_a_wide_screen_in_light_and_dark(lab: Lab) -> None:
+    pbal = await lab.pbal(conf())
+    async with Browser() as browser:
+        window = await browser.window(url(port_of(pbal)))
+        await browser.wait(window, CONNECTED)
+        await browser.script(window, say("word" * 60))
+        await browser.script(window, say("and a line of several words " * 20))
+        await browser.wait(window, shows("and a line"))
+        grounds = set()
+        for width in (320, 375, 900, 1600):
+            for scheme in ("light", "dark"):
+                await browser.dress(window, width, 720, scheme)
+                facts = await browser.script(
+                    window,
+                    """
+                    const box = (id) => document.getElementById(id).getBoundingClientRect();
+                    const lines = [...document.querySelectorAll('main ol:not([hidden]) *')];
+                    return {
+                        scrolls: document.documentElement.scrollWidth > innerWidth,
+                        wide: lines.filter(e => e.getBoundingClientRect().right > innerWidth).length,
+                        bottom: box('form').bottom <= innerHeight, text: box('text').width, log: box('logs').height,
+                        ground: getComputedStyle(document.body).backgroundColor,
+                    };
+                    """,
+                )
+                grounds.add(facts["ground"])
+                assert not facts["scrolls"] and not facts["wide"] and facts["bottom"], (width, scheme, facts)
+                assert facts["text"] >= 80 and facts["log"] >= 300, (width, scheme, facts)
+        assert len(grounds) == 2
+        assert re.match(r"data:image/svg", await browser.script(window, "return document.querySelector('link[rel=icon]').href"))
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@lab
+async def test_who_is_here(lab: Lab, transport: str) -> None:
+    pbal = await lab.pbal(conf("SET poll_grace = 1s"))
+    page = url(port_of(pbal), f"?transport={transport}")
+    async with Browser() as browser:
+        first = await browser.window(page)
+        await browser.script(first, called("Ann"))
+        await browser.wait(first, CONNECTED)
+        await browser.wait(first, f"{HERE}.join() === 'Ann'")
+        second = await browser.window(page)
+        await browser.script(second, called("Bob & co"))
+        for window, names in ((first, "Ann,Bob & co"), (second, "Bob & co,Ann")):
+            await browser.wait(window, f"{HERE}.join() === {names!r}")
+        third = await browser.window(page)
+        await browser.script(third, called("Cid"))
+        await browser.wait(first, f"{HERE}.join() === 'Ann,Bob & co,Cid'")
+        for window in (second, third):  # from now on they do not ask, and are told all the same
+            await browser.script(
+                window, "const real = fetch; window.fetch = (url, more) => /publish/.test(url) ? Promise.reject() : real(url, more)"
+            )
+        before = pbal.counts["poll_leaves"]
+        await browser.end(first)  # it held the connection of all three
+        for window, names in ((second, "Bob & co,Cid"), (third, "Cid,Bob & co")):
+            await browser.wait(window, f"{HERE}.join() === {names!r}")
+        await browser.script(third, called("Cyd"))
+        await browser.wait(second, f"{HERE}.join() === 'Bob & co,Cyd'")
+        assert pbal.counts["poll_leaves"] - before == 2, "nobody who stayed was said to have left"
+        await browser.script(third, "location.hash = 'garden'")
+        await browser.wait(second, f"{HERE}.join() === 'Bob & co'")

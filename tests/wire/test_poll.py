@@ -448,3 +448,23 @@ async def test_fifteen_hundred_polls_are_listed_in_pieces_and_answered(lab: Lab)
     bodies = await asyncio.gather(*(read_response(reader) for reader, _ in connections))
     assert all(response.body == b"m\n" for response in bodies)
     await until(lambda: empty(pbal), "an empty lot")
+
+
+@lab
+async def test_a_pattern_that_may_run_away_is_warned_of_once(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    pbal = await lab.pbal(conf())
+    assert "repeats" not in caplog.text
+    assert await pbal.say(r"SET chat.poll_uri = ^/poll/(?P<queue>(\w+)+)$") == "OK"
+    assert await pbal.say("SET chat.poll_timeout = 20s") == "OK"
+    assert caplog.text.count("poll_uri repeats what is repeated itself") == 1
+    assert (await pbal.ask("chat", get("/poll/a?timeout=0"))).status == 204
+
+
+@lab
+async def test_the_end_says_what_goes_with_the_memory_store(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    pbal = await lab.pbal(conf())
+    await publish(pbal, "a", b"one")
+    await publish(pbal, "b", b"two")
+    await pbal.server.shutdown(graceful=True, seconds=1)
+    await pbal.server.close()
+    assert "service chat: the memory store ends, and with it 8 bytes in 2 queues" in caplog.text

@@ -137,6 +137,18 @@ async def test_several_queues_name_theirs_and_one_id_covers_them(lab: Lab) -> No
 
 
 @lab
+async def test_a_stream_of_several_queues_beside_one_of_one(lab: Lab) -> None:
+    """They are told the same, and not alike: only the first has to be told which queue it is."""
+    pbal = await lab.pbal(conf("SET poll_duplicate = all", "SET poll_queue = query:q uri:queue"))
+    several, one = await Source.open(pbal, "/poll/x?q=a&q=b"), await Source.open(pbal, "/poll/a")
+    later = await Source.open(pbal, "/poll/x?q=a&q=b")
+    await publish(pbal, "a", b"hi")
+    assert await several.next() == Event("hi", "a")
+    assert await one.next() == Event("hi")
+    assert await later.next() == Event("hi", "a")
+
+
+@lab
 async def test_lines_carriage_returns_and_octets_that_are_no_text(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_framing = netstring"))
     source = await Source.open(pbal, "/poll/a")
@@ -253,3 +265,18 @@ async def test_cors_and_old_clients(lab: Lab) -> None:
     head = await reader.readuntil(b"\r\n\r\n")
     assert b"Transfer-Encoding" not in head and b"Connection: close" in head
     assert (await reader.readuntil(b"data: m\n\n")).startswith(b"retry: ")
+
+
+@lab
+async def test_a_stream_for_which_messages_are_kept_takes_a_place_like_any_other(lab: Lab) -> None:
+    pbal = await lab.pbal(conf(*KEPT, "SET poll_duplicate = newest"))
+    await publish(pbal, "a", b"kept")
+    first = await Source.open(pbal, "/poll/a")
+    assert (await first.next()).data == "kept"
+    second = await Source.open(pbal, "/poll/a")
+    assert (await second.next()).data == "kept"
+    assert (await first.next()).kind == "superseded"
+    await first.end()
+    assert await pbal.say("SET chat.poll_max_parked = 1") == "OK"
+    assert (await pbal.ask("chat", get("/poll/a", "Accept: text/event-stream"))).status == 503
+    assert pbal.counts["poll_full"] == pbal.counts["poll_parked"] == 1

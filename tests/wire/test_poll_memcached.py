@@ -335,3 +335,39 @@ async def test_the_store_can_be_changed_live(lab: Lab) -> None:
     assert await pbal.say(f"SET chat poll_store = memcached {cache.address}") == "OK"
     await until(lambda: cache.client().get("poll:b") == b"moves along\n", "the message in memcached")
     assert (await pbal.ask("chat", request("/poll/b"))).body == b"moves along\n"
+
+
+@lab
+async def test_an_end_right_behind_a_poll_is_not_its_going(lab: Lab) -> None:
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(cache.address))
+    put(cache.client(), "a", b"m\n")
+    for body in (b"m\n", b""):
+        reader, writer = await pbal.connect("chat")
+        writer.write(request("/poll/a"))
+        writer.write_eof()
+        answer = await read_response(reader)
+        assert answer.body == body and await reader.read() == b""
+    assert pbal.counts["poll_put_back"] == 0
+    reader, writer = await park(pbal, "a")
+    await asyncio.sleep(1)
+    writer.write_eof()
+    await pbal.until("poll_gone", 1)
+    assert await reader.read() == b""
+
+
+@lab
+async def test_a_message_that_no_memcached_takes_is_413(lab: Lab) -> None:
+    cache = await lab.memcached("-I", "2k", "-o", "slab_chunk_max=1024")
+    pbal = await lab.pbal(conf(cache.address))
+    answer = await pbal.ask("chat", request("/publish/a", b"x" * 5000))
+    assert answer.status == 413 and answer.body.startswith(b"The message is too long: memcached ") and answer.body.endswith(b"\n")
+    assert (await pbal.ask("chat", request("/publish/a", b"short"))).status == 202
+
+
+@lab
+async def test_a_publish_that_fails_leaves_no_time_to_measure_from(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("127.0.0.1:1"))
+    await park(pbal, "a")
+    assert (await pbal.ask("chat", request("/publish/a", b"m"))).status == 503
+    assert not pbal.plugin("chat").hub._stored_at and pbal.counts["poll_publish_failed"] == 1

@@ -194,8 +194,13 @@ async def test_positions_of_several_queues(lab: Lab, store: str) -> None:
         queues, position, _ = told(await poll(pbal, "x?q=b&q=a&q=c", position, "5"))
         found.update(queues)
     assert found == {"a": ["2"], "c": ["3"]}, "a queue that is new to the reader: all that is kept"
-    answer = await poll(pbal, "x?q=a&q=b", position)
-    assert (answer.status, answer.body) == (400, b"the position is one of other queues\n")
+    await publish(pbal, "b", b"4")
+    assert told(await poll(pbal, "x?q=a&q=b", position, "5"))[0] == {"b": ["4"]}, "a queue that the reader has left"
+    for bad in ("x?q=d", "x?q=d&q=e"):
+        answer = await poll(pbal, bad, position)
+        assert (answer.status, answer.body) == (400, b"the position is one of other queues\n")
+    answer = await poll(pbal, "x?q=a&q=b", position + position)
+    assert (answer.status, answer.body) == (400, b"the position tells two places of one queue\n")
 
 
 @lab

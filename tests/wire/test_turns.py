@@ -6,6 +6,7 @@ stops nothing is in test_signals.py, many pipelined requests are in test_pipelin
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from lab import Lab, Pbal, lab, read_response, transport_of, until
@@ -239,6 +240,80 @@ async def test_the_removal_of_a_poll_does_not_look_at_the_others(lab: Lab) -> No
         if client not in leaving:
             assert (await read_response(client.reader)).body == b"hi\n"
     assert pbal.counts["poll_parked"] == 0 and pbal.counts["poll_answered"] == 150
+
+
+@lab
+async def test_many_publishes_in_one_read_share_a_turn(lab: Lab) -> None:
+    """Twelve rooms of a hundred: what comes for all of them at once is no more work for a turn than what comes for one."""
+    (lab.folder / "file").write_bytes(b"f" * 100)
+    pbal = await lab.pbal(POLLS + FILES.format(folder=lab.folder))
+    crowd = [await Client.of(pbal, "chat", get(f"/poll/room{number % 12}")) for number in range(CROWD)]
+    await pbal.until("poll_parked", CROWD)
+    publisher = await Client.of(pbal, "chat")
+    other = await another(pbal)
+    publisher.writer.write(
+        b"".join(b"POST /publish/room%d HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nm%x" % (n, n) for n in range(12))
+    )
+    seen = await progress(other, lambda: CROWD - pbal.counts["poll_parked"], CROWD)
+    assert most_between(seen) <= TURNS * SLICE
+    for number, client in enumerate(crowd):
+        assert (await read_response(client.reader)).body == b"m%x\n" % (number % 12)
+
+
+@lab
+async def test_a_small_room_does_not_wait_for_the_end_of_a_large_one(lab: Lab) -> None:
+    pbal = await lab.pbal(POLLS)
+    crowd = [await Client.of(pbal, "chat", get("/poll/room")) for _ in range(CROWD)]
+    friends = [await Client.of(pbal, "chat", get("/poll/kitchen")) for _ in range(200)]
+    await pbal.until("poll_parked", CROWD + 200)
+    publisher = await Client.of(pbal, "chat")
+    for queue in (b"room", b"kitchen"):
+        publisher.writer.write(b"POST /publish/%b HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi" % queue)
+    for friend in friends:
+        assert (await read_response(friend.reader)).body == b"hi\n"
+    assert pbal.counts["poll_parked"] > 0
+    for client in crowd:
+        assert (await read_response(client.reader)).body == b"hi\n"
+
+
+@lab
+async def test_two_messages_reach_a_crowd_of_streams_in_their_order(lab: Lab) -> None:
+    """The second begins while the first is under way."""
+    pbal = await lab.pbal(POLLS)
+    crowd = [await Client.of(pbal, "chat", get("/poll/room", "Accept: text/event-stream")) for _ in range(300)]
+    await pbal.until("poll_parked", 300)
+    publisher = await Client.of(pbal, "chat")
+    publisher.writer.write(
+        b"".join(b"POST /publish/room HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nm%d" % number for number in range(9))
+    )
+    for client in crowd:
+        text = await client.reader.readuntil(b"data: m8\n\n\r\n")
+        assert [text.index(b"data: m%d\n" % number) for number in range(9)] == sorted(text.index(b"data: m%d\n" % n) for n in range(9))
+
+
+@lab
+async def test_one_that_cannot_be_answered_holds_no_other_up(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    pbal = await lab.pbal(POLLS)
+    crowd = [await Client.of(pbal, "chat", get("/poll/room")) for _ in range(300)]
+    await pbal.until("poll_parked", 300)
+    answer = ClientConnection.answer
+    broken: list[ClientConnection] = []
+
+    def fails_once(self: ClientConnection, *arguments: Any) -> bool:
+        broken.append(self)
+        if len(broken) == 200:
+            raise RuntimeError("out of order")
+        return answer(self, *arguments)
+
+    monkeypatch.setattr(ClientConnection, "answer", fails_once)
+    publish = b"POST /publish/room HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi"
+    assert (await pbal.ask("chat", publish)).status == 202
+    await pbal.until("poll_parked", 0)
+    assert pbal.counts["poll_answered"] == 299
+    for number, client in enumerate(crowd):
+        if number != 199:
+            assert (await read_response(client.reader)).body == b"hi\n"
+    broken[199].abort()
 
 
 # -- the log ---------------------------------------------------------------------------------------------------------

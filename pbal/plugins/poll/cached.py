@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pbal.api import spawn
@@ -59,8 +59,8 @@ class MemcachedStore(Store):
         reader.first_sweep = self.courier.sweeps
         self.courier.look(reader)
 
-    def left(self, reader: Reader) -> None:
-        """See Store. While it waited the sweep renewed its queues."""
+    def left(self, keys: Iterable[bytes]) -> None:
+        """See Store. Sweeps renewed them while it waited."""
 
     def wake(self, key: bytes) -> None:
         """See Store."""

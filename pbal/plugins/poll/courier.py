@@ -87,8 +87,14 @@ class Courier:
     def _lane(self, server: Server, secret: bytes | None) -> Lane:
         prefix = self.settings.prefix
         watcher = Watcher(server.endpoint, prefix, self._now, self._stored, lambda why: self._distrust(server, why), self._say, secret)
-        server.on_greeted = lambda: self._compare_sizes(server)
-        return Lane(server, watcher, self.shared)
+        lane = Lane(server, watcher, self.shared)
+
+        def greeted() -> None:
+            self._compare_sizes(server)
+            lane.connected()
+
+        server.on_greeted = greeted
+        return lane
 
     # -- what is asked of it from outside ------------------------------------------------------------------------
 
@@ -155,12 +161,13 @@ class Courier:
 
     async def publish(self, key: bytes, data: bytes) -> int:
         """Append to a queue; how many older messages went for want of room. Raises: StoreError, TooLarge, Full."""
-        server, ttl, waited_for = self.store.server_of(key), self.settings.store_ttl, self._lot.has(key)
+        server, ttl = self.store.server_of(key), self.settings.store_ttl
         if self.settings.keep != "taken" and len(data) > server.longest(key) - LONGEST_HEADER:
             room = server.longest(key) - LONGEST_HEADER
             raise TooLarge(f"memcached {server.name} takes {room:.0f} bytes beside a queue's header, the message has {len(data)}")
-        size = await server.append(key, data, ttl, begin=waited_for)
-        most = int(min(self.settings.max_queue, server.longest(key)))  # it has said by now how much it takes
+        emptied = self.settings.keep == "taken" and self._lot.has(key)  # who waits has taken what was there
+        size = await server.append(key, data, ttl, begin=emptied)
+        most = self._most(server, key)  # it has said by now how much it takes
         if size is None:
             while key in self._cutting:
                 await self._cutting[key].wait()
@@ -178,6 +185,11 @@ class Courier:
             del self._cutting[key]
             done.set()
 
+    def _most(self, server: Server, key: bytes) -> int:
+        """Octets that a queue may have in the store; the header of one that keeps its messages comes on top of poll_max_queue."""
+        header = 0 if self.settings.keep == "taken" else LONGEST_HEADER
+        return int(min(self.settings.max_queue + header, server.longest(key)))
+
     def _shorten(self, value: bytes, most: int) -> tuple[bytes, int]:
         """A value within `most` octets, header and all."""
         kept = Kept.parse(value)
@@ -193,14 +205,17 @@ class Courier:
         """First look for one who was just parked."""
         self._looking.append(reader)
         self._start()
-        if self._look_timer is None and not self.shared.resting:
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        if self._looking and self._look_timer is None and not self.shared.resting:
             self._look_timer = asyncio.get_running_loop().call_later(SHARED_LOOK, self._look)
 
     def _look(self) -> None:
         self._look_timer = None
-        readers, self._looking = self._looking, []
         if self.shared.resting:
             return
+        readers, self._looking = self._looking, []
         if self.settings.keep != "taken":
             for reader in readers:
                 for key in reader.all_keys():
@@ -347,11 +362,10 @@ class Courier:
     def go_on(self) -> None:
         """Begin, or after rest() go on, if there is anything to look for."""
         self.shared.resting = False
-        if self._looking and self._look_timer is None:  # who came meanwhile, if the reload failed
-            self._look_timer = asyncio.get_running_loop().call_later(SHARED_LOOK, self._look)
         if self._lot.count or self.doubts:
             self._start()
             self.sweep()
+            self._look_soon()  # who came during the rest
 
     def close(self) -> None:
         """Stop at once; what is in flight fails, and what is in doubt is given up."""

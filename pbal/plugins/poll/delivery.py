@@ -1,11 +1,12 @@
 """What a reader is told: messages, or why there are none. Made once, and rendered once for all who are told the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from .formats import Rendered
 from .framing import framed_size, split
-from .positions import Log
+from .lot import Reader
+from .positions import Log, token
 from .settings import Settings
 from .store import Queues
 
@@ -33,7 +34,7 @@ class Run(NamedTuple):
 class Delivery:
     """Messages for a reader, or for many that stand at the same place."""
 
-    __slots__ = ("_logs", "_rendered", "gaps", "moved", "queues", "returns")
+    __slots__ = ("_logs", "_rendered", "_token", "gaps", "moved", "queues", "returns")
 
     def __init__(self, queues: Queues, returns: bool, logs: dict[bytes, Log] | None = None, gaps: tuple[bytes, ...] = ()) -> None:
         self.queues = queues
@@ -46,6 +47,7 @@ class Delivery:
         self.gaps = gaps
         """Keys of queues of which it missed something."""
         self._rendered: dict[tuple[str, bytes], Rendered] = {}
+        self._token: bytes | None = None
 
     def names(self, settings: Settings) -> Queues:
         """(queue name, value) pairs."""
@@ -73,9 +75,19 @@ class Delivery:
                 placed.append((message, log.at(offset)))
             yield Run(key, key[prefix:], [*placed, (messages[-1], log.end)], framed)
 
-    def rendered(self, form: str, position: bytes, make: Callable[[bytes], Rendered]) -> Rendered:
-        """It in one form for who stands at `position` then: made once."""
-        ready = self._rendered.get((form, position))
-        if ready is None:
-            ready = self._rendered[form, position] = make(position)
-        return ready
+    def position(self, reader: Reader) -> bytes:
+        """The token of where a reader stands then. Made once for all who wait for one queue."""
+        if not self.moved or isinstance(reader.keys, tuple):
+            return reader.token(self.moved)
+        if self._token is None:
+            self._token = token(self.moved.values())
+        return self._token
+
+    def ready(self, form: str, position: bytes) -> Rendered | None:
+        """It in one form for who stands at `position` then; None if nobody has rendered it yet."""
+        return self._rendered.get((form, position))
+
+    def keep(self, form: str, position: bytes, rendered: Rendered) -> Rendered:
+        """It was rendered, for all who ask ready() likewise."""
+        self._rendered[form, position] = rendered
+        return rendered

@@ -56,15 +56,19 @@ class EventStream(Staying):
         """See Reader."""
         if self.client is None:
             return False
-        rendered = delivery.rendered("sse", self.token(delivery.moved), lambda position: self._render(hub.settings, delivery))
-        hub.misframed(rendered.misframed)
+        form = "sse, named" if isinstance(self.keys, tuple) else "sse"
+        position = delivery.position(self)
+        rendered = delivery.ready(form, position) or delivery.keep(form, position, self._render(hub.settings, delivery))
+        if rendered.misframed:
+            hub.misframed()
         return hub.push(self, rendered.body, delivery)
 
     def _render(self, settings: Settings, delivery: Delivery) -> Rendered:
         """The events of a delivery. Whoever stands at the same places gets the same octets."""
         several = isinstance(self.keys, tuple)
         parts = [b"event: gap\ndata: %b\n\n" % name for name in delivery.missed(settings)]
-        moved: dict[bytes, bytes] = {}
+        full = {key for key, _ in delivery.queues}
+        moved = {key: place for key, place in (delivery.moved or {}).items() if key not in full}
         good = True
         for run in delivery.runs(settings):
             good = good and run.framed

@@ -21,6 +21,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 
 from pbal.api import Exchange, Histogram, OnLost, Service, World
 
@@ -42,6 +43,11 @@ RESPECT = QUARTER + 1
 STARTS = 10000
 """Start times kept for the histogram. Those whose take never came are worth nothing."""
 
+
+class _Older(Exception):
+    """What was read of a queue is older than the reader's place in it: another pbal has told it more meanwhile."""
+
+
 Ended = {TIME_IS_OVER: "poll_empty", DISABLED: "poll_empty", SUPERSEDED: "poll_superseded"}
 
 
@@ -56,6 +62,7 @@ class Hub:
         """The hub of the generation in the chain: this one, or the one that replaced it."""
         self.counts = world.counters.counts
         self.lot = Lot(self._gone)
+        self.lot.on_half_closed = self._half_closed
         self.turns = Turns()
         self.presence = Presence(self)
         self.limits = Limits(self.lot, world.clock.now, self._forgotten)
@@ -120,6 +127,7 @@ class Hub:
     def left(self, reader: Reader, keys: list[bytes]) -> None:
         """A reader that is in waits for these queues no more."""
         self.presence.went(keys)
+        self.store.left(keys)
 
     def _may_wait(self, exchange: Exchange, reader: Reader) -> bool:
         settings, lot = self.settings, self.lot
@@ -201,7 +209,7 @@ class Hub:
     def _counted_out(self, reader: Reader) -> None:
         self.limits.left(reader)
         self.presence.went(reader.all_keys())
-        self.store.left(reader)
+        self.store.left(reader.all_keys())
         self.counts["poll_parked"] -= 1
         if isinstance(reader, Staying):
             self.counts["poll_streams"] -= 1
@@ -215,6 +223,14 @@ class Hub:
         """A client left. The lot has taken it out."""
         self._counted_out(reader)
         self.counts["poll_gone"] += 1
+
+    def _half_closed(self, reader: Reader) -> bool:
+        """A client that sent its end right behind its poll may only have asked all it wanted: what the store has is still for it."""
+        now, patience = self.world.clock.now(), self.store.first_look
+        if not patience or now - reader.since / QUARTER > patience + 1 / QUARTER:
+            return False
+        self.lot.postpone(reader, now + patience)
+        return True
 
     def finish(self, reader: Reader, why: str) -> None:
         """End a reader, and tell it why."""
@@ -249,13 +265,16 @@ class Hub:
         client = reader.client
         if client is None:
             return False
-        if client.unsent(reader) > self.settings.stream_buffer:
+        settings = self.settings
+        if client.unsent(reader) > settings.stream_buffer:
             if self.out(reader):
                 self.counts["poll_slow_streams"] += 1
                 self.world.log_limited("poll_slow", "a stream whose client reads too slowly was closed: %s", client.peer_name)
                 client.kick(reader)
             return False
-        return client.push(reader, octets, None if delivery is None else self.on_lost(reader, delivery), self.settings.ack_timeout)
+        if delivery is None or not delivery.returns:
+            return client.push(reader, octets)
+        return client.push(reader, octets, self.on_lost(reader, delivery), settings.ack_timeout)
 
     def _beat_later(self, reader: Staying) -> None:
         reader.beats_at = int((self.world.clock.now() + self.settings.heartbeat) * QUARTER)
@@ -264,8 +283,9 @@ class Hub:
     def _beat(self, now: float) -> None:
         """Heartbeats that are due, over the next turns of the loop."""
         quarter = int(now * QUARTER)
-        for due in [due for due in self._beats if due <= quarter]:
-            self.turns.each([*self._beats.pop(due)], self._beat_one)
+        due = [due for due in self._beats if due <= quarter]
+        if due:
+            self.turns.each(list(chain.from_iterable(map(self._beats.pop, due))), self._beat_one)
 
     def _beat_one(self, reader: Reader) -> None:
         if reader.lot is self.lot and isinstance(reader, Staying):
@@ -331,10 +351,12 @@ class Hub:
                 self.counts["poll_gone"] += 1
             return False
         self.counts["poll_answered"] += 1
-        for key, _ in delivery.queues:
-            stored = self._stored_at.pop(key, None)
-            if stored is not None:
-                self.store_to_answer.add(self.world.clock.now() - stored)
+        self.counts["poll_gaps"] += len(delivery.gaps)
+        if self._stored_at:
+            for key, _ in delivery.queues:
+                stored = self._stored_at.pop(key, None)
+                if stored is not None:
+                    self.store_to_answer.add(self.world.clock.now() - stored)
         return True
 
     def give_by_hand(self, readers: list[Reader], message: bytes) -> None:
@@ -360,10 +382,9 @@ class Hub:
         if queues:
             self.serving().store.put_back(queues)
 
-    def misframed(self, delivery_is: bool) -> None:
+    def misframed(self) -> None:
         """Count an answer in which a value was not framed as poll_framing says."""
-        if delivery_is:
-            self.counts["poll_misframed"] += 1
+        self.counts["poll_misframed"] += 1
 
     # -- out, with messages of kept queues -----------------------------------------------------------------------
 
@@ -374,33 +395,46 @@ class Hub:
             serving.tell(found)
             return
         lot = self.lot
+        asked = readers is not None  # what they lack was read after they came
         if readers is None:
-            readers = list(dict.fromkeys(reader for key in found for reader in lot.waiting(key)))
+            waiting = [lot.waiting(key) for key in found]
+            readers = waiting[0] if len(waiting) == 1 else list(dict.fromkeys(chain.from_iterable(waiting)))
         made: dict[tuple[bytes | None, ...], Delivery | None] = {}
-        self.turns.each(readers, lambda reader: self._tell_one(reader, found, made), None, frozenset(found))
+        self.turns.each(readers, lambda reader: self._tell_one(reader, found, made, asked), None, frozenset(found))
 
-    def _tell_one(self, reader: Reader, found: dict[bytes, Log], made: dict[tuple[bytes | None, ...], Delivery | None]) -> None:
+    def _tell_one(
+        self, reader: Reader, found: dict[bytes, Log], made: dict[tuple[bytes | None, ...], Delivery | None], asked: bool
+    ) -> None:
         if reader.lot is not self.lot:
             return
-        if isinstance(reader.keys, bytes):
-            which: tuple[bytes | None, ...] = (reader.keys, reader.place(reader.keys))
+        keys = reader.keys
+        if isinstance(keys, bytes):
+            which: tuple[bytes | None, ...] = (keys, reader.place(keys))
         else:
-            which = tuple(part for key in reader.keys if key in found for part in (key, reader.place(key)))
-        try:
-            delivery = made[which] if which in made else made.setdefault(which, self._lacking(which, found))
-        except BadPosition:
-            self.finish(reader, BAD_POSITION)
-            return
-        if delivery is not None:
-            self.counts["poll_gaps"] += len(delivery.gaps)
+            which = tuple(part for key in keys if key in found for part in (key, reader.place(key)))
+        if which in made:
+            delivery = made[which]
+        else:
+            try:
+                delivery = made[which] = self._lacking(which, found, asked)
+            except BadPosition:
+                self.finish(reader, BAD_POSITION)
+                return
+            except _Older:
+                self.store.began(reader)  # read anew, for it alone
+                return
         if delivery is not None and not self._hand(reader, delivery):
             return  # it stands where it stood: a stream that is not open yet is told in a moment, what has gone never
-        for key, log in zip(which[::2], map(found.get, which[::2]), strict=True):  # type: ignore[arg-type]
-            if log is not None and key is not None and log.end:
+        for key in (keys,) if isinstance(keys, bytes) else keys:
+            log = found.get(key)
+            if log is not None and log.end:
                 reader.stand(key, log.end)
 
-    def _lacking(self, which: tuple[bytes | None, ...], found: dict[bytes, Log]) -> Delivery | None:
-        """What a reader at these places lacks; None if nothing. Raises: BadPosition, unless poll_bad_position = all."""
+    def _lacking(self, which: tuple[bytes | None, ...], found: dict[bytes, Log], asked: bool) -> Delivery | None:
+        """What a reader at these places lacks; None if nothing.
+
+        Raises: BadPosition, unless poll_bad_position = all; _Older for a reader that has not `asked` since it came.
+        """
         settings = self.settings
         queues: Queues = []
         gaps: list[bytes] = []
@@ -409,6 +443,8 @@ class Hub:
             log = found.get(key) if key is not None else None
             if log is None or key is None:
                 continue
+            if not asked and log.is_older(place):
+                raise _Older
             try:
                 offset, gap = log.find(place, settings.first_all)
             except BadPosition:

@@ -112,7 +112,7 @@ class Lane:
         self.server = server
         self.watcher = watcher
         self._shared = shared
-        self._logs = Logs(server, lambda: shared.settings, shared.counts, shared.second, shared.tell, shared.evicted, shared.lot.has)
+        self._logs = Logs(server, lambda: shared.settings, shared.counts, shared.second, shared.tell, shared.evicted, shared.lot.number)
         self._newcomers: dict[bytes, list[Reader]] = {}
         """Of pending keys that are to be told to these alone."""
         self._confirmed: dict[bytes, list[bytes]] = {}
@@ -164,6 +164,10 @@ class Lane:
         if not self._flush_due and not self._shared.resting:
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def connected(self) -> None:
+        """A connection is new, and so may be the server: its cas count from the beginning then, and mean other values."""
+        self._logs.forget_all()
 
     def ask(self, keys: list[bytes]) -> None:
         """Wake those of `keys` that hold something."""
@@ -328,10 +332,11 @@ class Lane:
         shared.counts["poll_put_back"] += 1
         ttl = shared.settings.store_ttl
         try:
+            # In a queue that keeps its messages (poll_keep was set meanwhile) places must stay true: behind the others.
             join = self.server.prepend if self._takes_all else self.server.append
-            if await join(key, value, ttl, begin=True) is None:
+            if await join(key, value, ttl, begin=self._takes_all) is None:
                 most = int(min(shared.settings.max_queue, self.server.longest(key)))
-                shared.counts["poll_evicted"] += await squeeze(self.server, key, value, most, shared.shorten, ttl, self._takes_all)
+                shared.counts["poll_evicted"] += await squeeze(self.server, key, value, most, shared.shorten, ttl, front=self._takes_all)
         except TooLarge as error:  # of a server that does not say how much it takes, and it will not take it later
             shared.give_up(key, (value,), str(error))
         except StoreError:

@@ -4,9 +4,9 @@
     changed(keys)   which of them are not as they were when last told? One short line each: the sweep's question.
     trim(key)       cut a queue at a place
 
-Who reads a queue keeps it: its time is renewed when a quarter is over, and one that is not there is begun with a header alone, so
-that its readers' places stay true though nobody writes. What a look finds too old, too long or confirmed is cut by cas: the loser
-of a race leaves it to the winner, or to the next look.
+Who reads a queue keeps it: its time is renewed while more than the ttl is left, and a queue that is not there is begun with a
+header alone, so that its readers' places stay true though nobody writes. What a look finds too old, too long or confirmed is cut by
+cas: the loser of a race leaves it to the winner, or to the next look.
 
 `_known` remembers of each queue with readers its cas and when something in it grows old. A queue that the server has no room to mark
 (memcached -M) is told without positions, and counted.
@@ -26,8 +26,6 @@ from .store import StoreError
 
 MOST_MARKED = 10000
 """Published queues remembered; beyond it all are marked again."""
-RENEW = 0.75
-"""The part of its time that a queue has left when it is renewed."""
 Tell = Callable[[dict[bytes, Log], list[Reader] | None], None]
 Evicted = Callable[[bytes, int], None]
 
@@ -42,19 +40,25 @@ class Logs:
 
     def __init__(
         self, server: Server, settings: Callable[[], Settings], counts: dict[str, int], second: Callable[[], float], tell: Tell,
-        evicted: Evicted, waited_for: Callable[[bytes], bool],
+        evicted: Evicted, readers: Callable[[bytes], int],
     ) -> None:  # fmt: skip
-        """`second` is Unix time."""
+        """`second` is Unix time; `readers`: how many wait for a key."""
         self._server = server
         self._settings = settings
         self._counts = counts
         self._second = second
         self._tell = tell
         self._evicted = evicted
-        self._waited_for = waited_for
+        self._readers = readers
         self._known: dict[bytes, _Known] = {}
         self._marked: dict[bytes, float] = {}
         """Queues that were published to, and the second from which they are marked again."""
+
+    @property
+    def _renewed_below(self) -> float:
+        """Seconds left with which a queue is renewed: who leaves it before the next sweep finds it again within the ttl."""
+        settings = self._settings()
+        return min(settings.ttl + settings.interval + 1, settings.store_ttl * 0.95)
 
     async def tell(self, keys: list[bytes], newcomers: dict[bytes, list[Reader]], confirmed: dict[bytes, list[bytes]]) -> list[bytes]:
         """Tell the readers of these queues; of a key in `newcomers` only those. Keys that have to be read again. Raises: StoreError.
@@ -75,20 +79,27 @@ class Logs:
             assert item is not None
             if self._keep_short(key, kept, confirmed.get(key, [])):
                 later.append((key, kept, item.cas))
-            elif item.left < self._settings().store_ttl * RENEW:
+            elif item.left < self._renewed_below:
                 renew.append(key)
-            self._known[key] = _Known(item.cas, kept.due(self._settings().ttl))
+            self._know(key, item.cas, kept.due(self._settings().ttl), newcomers)
             ready[key] = kept.log(key)
         # Readers that just came are told of all their queues together, those that begin here, too. Nobody else waits for that.
         self._say({key: log for key, log in ready.items() if key not in newcomers}, newcomers)
         ready = {key: log for key, log in ready.items() if key in newcomers}
-        again = await self._write_first(first, ready) if first else []
+        again = await self._write_first(first, ready, newcomers) if first else []
         self._say(ready, newcomers)
         if later:
             await self._server.store_many([(key, kept.render(), cas) for key, kept, cas in later], self._settings().store_ttl)
         if renew:
             await self._server.touch_many(renew, self._settings().store_ttl)
         return again
+
+    def _know(self, key: bytes, cas: bytes, due: float, newcomers: dict[bytes, list[Reader]]) -> None:
+        """A queue is as it is told now; where only newcomers are told and others wait, the sweep has to ask for those."""
+        alone = newcomers.get(key)
+        known = self._known.get(key)
+        if alone is None or sum(reader.lot is not None for reader in alone) >= self._readers(key) or (known and known.cas == cas):
+            self._known[key] = _Known(cas, due)
 
     def _say(self, found: dict[bytes, Log], newcomers: dict[bytes, list[Reader]]) -> None:
         everybody = {key: log for key, log in found.items() if key not in newcomers}
@@ -127,7 +138,9 @@ class Logs:
             return 0  # it will be told
         return 0 if gap else offset
 
-    async def _write_first(self, first: list[tuple[bytes, Kept, bytes | None]], ready: dict[bytes, Log]) -> list[bytes]:
+    async def _write_first(
+        self, first: list[tuple[bytes, Kept, bytes | None]], ready: dict[bytes, Log], newcomers: dict[bytes, list[Reader]]
+    ) -> list[bytes]:
         """Give queues their header: then they are `ready`. Keys at which somebody was faster."""
         fates = await self._server.store_many([(key, kept.render(), cas) for key, kept, cas in first], self._settings().store_ttl)
         again: list[bytes] = []
@@ -136,7 +149,7 @@ class Logs:
                 ready[key] = kept.log(key)
             elif fate is Fate.REFUSED:
                 self._counts["poll_unmarked"] += 1
-                self._known[key] = _Known(cas or b"", math.inf)
+                self._know(key, cas or b"", math.inf, newcomers)
                 ready[key] = Log(key, b"", 0, kept.data)
             else:
                 again.append(key)
@@ -156,10 +169,14 @@ class Logs:
         for key in keys:
             self._known.pop(key, None)
 
+    def forget_all(self) -> None:
+        """Nothing is known of any queue."""
+        self._known.clear()
+
     async def changed(self, keys: list[bytes]) -> list[bytes]:
         """Which of these queues have to be told: written to, not there, or with something that grew old. Raises: StoreError."""
         facts = await self._server.facts(keys)
-        second, limit = self._second(), self._settings().store_ttl * RENEW
+        second, limit = self._second(), self._renewed_below
         found: list[bytes] = []
         renew: list[bytes] = []
         for key in keys:
@@ -171,7 +188,7 @@ class Logs:
         if renew:
             await self._server.touch_many(renew, self._settings().store_ttl)
         if len(self._known) > 2 * len(keys) + 1000:
-            self._known = {key: known for key, known in self._known.items() if self._waited_for(key)}
+            self._known = {key: known for key, known in self._known.items() if self._readers(key)}
         return found
 
     async def read(self, key: bytes) -> tuple[bytes, bytes | None]:

@@ -25,12 +25,18 @@ class LongPoll(Reader):
     transport: ClassVar[str] = "poll"
     stays: ClassVar[bool] = False
 
+    def half_closed(self) -> bool:
+        """See model.exchange.Patient: the store may not have said yet what it has. It gets a moment."""
+        lot = self.lot
+        return lot is not None and lot.on_half_closed(self)
+
     def give(self, hub: Hub, delivery: Delivery) -> bool:
         """See Reader."""
         settings = hub.settings
-        position = self.token(delivery.moved)
-        rendered = delivery.rendered("poll", position, lambda token: self._render(settings, delivery, token))
-        hub.misframed(rendered.misframed)
+        position = delivery.position(self)
+        rendered = delivery.ready("poll", position) or delivery.keep("poll", position, self._render(settings, delivery, position))
+        if rendered.misframed:
+            hub.misframed()
         status, fields, body = answer(settings, rendered, self.origin, position, delivery.missed(settings))
         return self.client is not None and self.client.answer(self, status, fields, body, hub.on_lost(self, delivery), settings.ack_timeout)
 

@@ -148,6 +148,8 @@ class Lot:
 
     def __init__(self, on_gone: Callable[[Reader], None]) -> None:
         self.on_gone = on_gone
+        self.on_half_closed: Callable[[Reader], bool] = lambda reader: False
+        """A reader's client has sent its end: whether it is answered soon."""
         self.count = 0
         self._by_key: dict[bytes, Place] = {}
         self._ends: dict[int, set[Reader]] = {}

@@ -92,7 +92,7 @@ class Fate(Enum):
     GONE = "gone"
     UNSURE = "unsure"
     REFUSED = "refused"
-    """It has no room."""
+    """It has no room, or the item would be larger than it takes."""
 
 
 _FATES = {
@@ -536,7 +536,7 @@ class Server:
         return fates + [Fate.UNSURE] * (len(values) - len(fates))
 
     def _unstored(self, line: bytes) -> Fate:
-        return Fate.REFUSED if isinstance(self._refused(line), Full) else Fate.UNSURE
+        return Fate.REFUSED if isinstance(self._refused(line), Full | TooLarge) else Fate.UNSURE
 
     async def touch_many(self, keys: Sequence[bytes], ttl: int) -> None:
         """Let keys live for `ttl` from now on; what is not there is passed over."""

@@ -35,8 +35,8 @@ BEGUN = 4
 """The part of the memory that queues without messages may take from others: one of so many."""
 MARKS = 12
 """Marks a ttl."""
-RENEW = 0.25
-"""The part of the ttl after which a reader renews a queue's time: less often costs less, and shortens nothing that matters."""
+RENEWED = 0.25
+"""Seconds for which a queue that a reader kept alive is not renewed again: ten thousand may leave it at once."""
 
 
 class Held:
@@ -83,10 +83,12 @@ class MemoryStore(Store):
         held = self.content.get(key)
         if held is None:
             return None
-        if held.stored < self._now() - self._settings.ttl and not self._is_read(key, held):
-            self._drop(key)
-            self._counts["poll_expired_queues"] += 1
-            return None
+        if held.stored < self._now() - self._settings.ttl:
+            if not self._is_read(key, held):
+                self._drop(key)
+                self._counts["poll_expired_queues"] += 1
+                return None
+            self._renew(key, held)
         if self._settings.keep == "ttl":
             self._forget_old(held)
         return held
@@ -96,9 +98,9 @@ class MemoryStore(Store):
         return bool(held.epoch) and self._hub.lot.has(key) and self._settings.keep != "taken"
 
     def _renew(self, key: bytes, held: Held) -> None:
-        """Somebody reads a kept queue: its time begins anew, that of its messages does not."""
+        """A reader is there, or was a moment ago: the queue lives for a ttl from now on, its messages do not."""
         now = self._now()
-        if held.stored < now - self._settings.ttl * RENEW:
+        if held.stored < now - RENEWED:
             self._mark(held, held.stored)
             self._drop(key)
             held.stored = now
@@ -153,14 +155,6 @@ class MemoryStore(Store):
 
     # -- Store ---------------------------------------------------------------------------------------------------
 
-    def left(self, reader: Reader) -> None:
-        """See Store."""
-        if self._settings.keep != "taken":
-            for key in reader.all_keys():
-                held = self.content.get(key)
-                if held is not None and held.epoch:
-                    self._renew(key, held)
-
     def holds(self, reader: Reader) -> bool:
         """See Store."""
         if self._settings.keep == "taken":
@@ -179,6 +173,14 @@ class MemoryStore(Store):
         if self._settings.keep == "confirmed":
             self._confirm(reader)
         self._hub.tell({key: self._log(key) for key in reader.all_keys()}, [reader])
+
+    def left(self, keys: Iterable[bytes]) -> None:
+        """See Store."""
+        if self._settings.keep != "taken":
+            for key in keys:
+                held = self.content.get(key)
+                if held is not None and held.epoch:
+                    self._renew(key, held)
 
     def _confirm(self, reader: Reader) -> None:
         """Drop what a reader that comes back says it has."""
@@ -261,7 +263,8 @@ class MemoryStore(Store):
                 held = Held(value, self._now())
             else:
                 self._drop(key)
-                held.data = value + held.data
+                # In a queue that keeps its messages (poll_keep was set meanwhile) places must stay true: behind the others.
+                held.data = held.data + value if held.epoch else value + held.data
                 held.stored = self._now()
             self._put(key, held)
             self._limit(key, held)
@@ -363,13 +366,11 @@ class MemoryStore(Store):
             self._timer.cancel()
 
     def say_what_goes(self) -> None:
-        """The process ends, and the messages with it: say how many."""
+        """The store ends, with the process or the plugin, and the messages with it: say how many."""
         full = [held for held in self.content.values() if held.data and held.stored >= self._now() - self._settings.ttl]
         if full:
             octets = sum(len(held.data) for held in full)
-            log.warning(
-                "service %s: %d bytes in %d queues of the memory store go with the process", self._hub.service.name, octets, len(full)
-            )
+            log.warning("service %s: the memory store ends, and with it %d bytes in %d queues", self._hub.service.name, octets, len(full))
 
     def rows(self, second: float) -> Iterator[tuple[object, ...]]:
         """See Store."""

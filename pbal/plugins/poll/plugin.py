@@ -12,7 +12,7 @@ import re
 from functools import partial
 from typing import Any
 
-from pbal.api import Exchange, Plugin, Service, Verdict, World, hook, resident_bytes
+from pbal.api import Exchange, Plugin, Service, Verdict, World, hook, may_run_away, resident_bytes
 
 from . import auth, commands, cors, events, handover, longpoll, publisher, sockets
 from .auth import Action, Decision, Gate, Refusal
@@ -46,7 +46,15 @@ class Poll(Plugin):
 
     def check(self) -> None:
         """See Plugin."""
-        auth.check(Settings(self.service), self.service)
+        settings = Settings(self.service)
+        auth.check(settings, self.service)
+        for name, pattern in (("poll_uri", settings.uri), ("poll_publish_uri", settings.publish_uri)):
+            if pattern is not None and may_run_away(pattern.pattern.decode("utf-8", "replace")):
+                self.world.log_limited(
+                    f"{self.service.name} {name}",
+                    "service %s: %s repeats what is repeated itself: a path that nearly matches may stop pbal for seconds",
+                    self.service.name, name,
+                )  # fmt: skip
 
     def open(self) -> None:
         """See Plugin."""
@@ -141,7 +149,7 @@ class Poll(Plugin):
     def close(self) -> None:
         """See Plugin. Who waits is not answered: they were carried on, or service_disabled() did it."""
         hub = self.hub
-        if self.world.draining and isinstance(hub.store, MemoryStore):
+        if self._serving() is hub and isinstance(hub.store, MemoryStore):
             hub.store.say_what_goes()
         hub.stop()
         hub.store.close()

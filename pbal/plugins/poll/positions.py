@@ -79,6 +79,10 @@ class Log:
             return self.base, True
         return offset, False
 
+    def is_older(self, place: bytes | None) -> bool:
+        """Whether a place of this epoch, if it is no forged one, was given when there was more than here."""
+        return place is not None and place[4:9] == self.end[4:9] and place[_OFFSET] > self.end[_OFFSET]
+
     def at(self, offset: int) -> bytes:
         """The place of an offset."""
         return _place(self.key, self.epoch, min(offset, _LARGEST))
@@ -92,7 +96,8 @@ def token(places: Iterable[bytes]) -> bytes:
 def read_token(text: bytes, keys: Sequence[bytes]) -> dict[bytes, bytes]:
     """The places a token holds for these queues. Raises: BadPosition.
 
-    A queue of which it says nothing is read as without a position: a client may wait on one more.
+    A queue of which it says nothing is read as without a position: a client may wait on one more. What it says of a queue that is
+    not asked for is passed over, as long as it says something of one that is: a client may leave a queue.
     """
     try:
         octets = urlsafe_b64decode(text)
@@ -105,7 +110,11 @@ def read_token(text: bytes, keys: Sequence[bytes]) -> dict[bytes, bytes]:
     for start in range(0, len(octets), PLACE):
         place = octets[start : start + PLACE]
         key = by_queue.get(place[:4])
-        if key is None or key in places:
-            raise BadPosition("the position is one of other queues")
+        if key is None:
+            continue
+        if key in places:
+            raise BadPosition("the position tells two places of one queue")
         places[key] = place
+    if not places:
+        raise BadPosition("the position is one of other queues")
     return places

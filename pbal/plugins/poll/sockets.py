@@ -36,6 +36,7 @@ from .limits import address_of
 from .lot import Staying
 from .names import MOST_QUEUES, BadName, key_for
 from .positions import BadPosition, read_token
+from .settings import Settings
 
 if TYPE_CHECKING:
     from wsproto.frame_protocol import Frame, FrameProtocol
@@ -109,15 +110,17 @@ class Socket(Staying):
 
     def give(self, hub: Hub, delivery: Delivery) -> bool:
         """See Reader."""
-        settings = hub.settings
-
-        def make(position: bytes) -> Rendered:
-            answer = render("json", delivery.names(settings), settings.framing, position, delivery.missed(settings))
-            return answer._replace(body=framed(answer.body.decode()))
-
-        rendered = delivery.rendered("websocket", self.token(delivery.moved), make)
-        hub.misframed(rendered.misframed)
+        position = delivery.position(self)
+        rendered = delivery.ready("websocket", position) or delivery.keep(
+            "websocket", position, self._render(hub.settings, delivery, position)
+        )
+        if rendered.misframed:
+            hub.misframed()
         return hub.push(self, rendered.body, delivery)
+
+    def _render(self, settings: Settings, delivery: Delivery, position: bytes) -> Rendered:
+        answer = render("json", delivery.names(settings), settings.framing, position, delivery.missed(settings))
+        return answer._replace(body=framed(answer.body.decode()))
 
     def end(self, hub: Hub, why: str) -> None:
         """See Reader."""

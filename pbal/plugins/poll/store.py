@@ -79,8 +79,8 @@ class Store(ABC):
         """A reader was parked: look for what it lacks."""
 
     @abstractmethod
-    def left(self, reader: "Reader") -> None:
-        """A reader waits no more."""
+    def left(self, keys: Iterable[bytes]) -> None:
+        """A reader waits for these queues no more; it may come back within the ttl."""
 
     @abstractmethod
     def wake(self, key: bytes) -> None:

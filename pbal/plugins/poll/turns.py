@@ -2,40 +2,60 @@
 
 A job is a list of polls as they were when it began, and what to do with each; who has left the lot meanwhile is passed over
 by what is done. Few polls are served at once, in the turn that brought the message. Where a longer job for the same queue
-is under way, a later one waits behind it, so that a poll gets its messages in their order.
+is under way, a later one waits behind it, so that a poll gets its messages in their order. Other jobs take turns.
+
+What a turn does is bounded twice: SLICE, since each poll served is a write that the loop makes after the turn, which no clock in
+here sees; and BUDGET, where the serving itself takes long. All that begins in one turn shares one SLICE: thirty publishes to thirty
+rooms that come in one read are no more work for that turn than one. A single poll is always served at once.
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from .lot import Reader
 
 SLICE = 128
 """Polls answered in one turn: about two milliseconds."""
+BUDGET = 0.002
+"""Seconds of serving in one turn."""
+LOOK = 16
+"""Polls between two looks at the clock."""
 
 
 class _Job:
     """What is left of one job."""
 
-    __slots__ = ("do", "keys", "late", "polls")
+    __slots__ = ("do", "keys", "late", "place", "polls")
 
-    def __init__(self, polls: Iterator[Reader], do: Callable[[Reader], None], keys: frozenset[bytes]) -> None:
+    def __init__(self, polls: Sequence[Reader], do: Callable[[Reader], None], keys: frozenset[bytes]) -> None:
         self.polls, self.do, self.keys = polls, do, keys
+        self.place = 0
         self.late: Callable[[], None] | None = None
         """What to call at the end of a job that was not done at once."""
 
     def run(self, most: int) -> bool:
         """Serve at most so many; True when none is left."""
-        do = self.do
-        for _ in range(most):
-            poll = next(self.polls, None)
-            if poll is None:
-                if self.late is not None:
-                    self.late()
-                return True
-            do(poll)
-        return False
+        polls, do, place = self.polls, self.do, self.place
+        number = len(polls)
+        end = min(place + most, number)
+        until = time.perf_counter() + BUDGET if most >= LOOK else 0.0
+        try:
+            while place < end:
+                poll = polls[place]
+                place += 1
+                do(poll)
+                if not place % LOOK and time.perf_counter() >= until:
+                    break
+        finally:
+            self.place = place  # one that cannot be served is not tried again, and holds no other up
+        if place < number:
+            return False
+        late, self.late = self.late, None
+        if late is not None:
+            late()
+        return True
 
 
 class Turns:
@@ -44,6 +64,10 @@ class Turns:
     def __init__(self) -> None:
         self._jobs: deque[_Job] = deque()
         self._scheduled = False
+        self._begun_at = 0.0
+        """The loop's time, which stands still in a turn, when a job last began."""
+        self._left = SLICE
+        """How many may be served in that turn yet."""
 
     @property
     def busy(self) -> bool:
@@ -58,14 +82,32 @@ class Turns:
         keys: frozenset[bytes] = frozenset(),
     ) -> bool:
         """Call `do` with each poll: now, and True; or over the next turns of the loop, and then `done`. `keys`: the queues it is about."""
-        job = _Job(iter(polls), do, keys)
+        job = _Job(polls, do, keys)
         behind = any(not keys.isdisjoint(other.keys) for other in self._jobs)
-        if not behind and job.run(SLICE):
-            return True
+        try:
+            if not behind and job.run(self._at_once(len(polls))):
+                return True
+        except BaseException:
+            self._later(job, done)
+            raise
+        self._later(job, done)
+        return False
+
+    def _at_once(self, number: int) -> int:
+        """How many of so many polls may be served in this turn."""
+        if number <= 1:
+            return 1
+        now = asyncio.get_running_loop().time()
+        if now != self._begun_at:
+            self._begun_at, self._left = now, SLICE
+        most = min(number, self._left)
+        self._left -= most
+        return most
+
+    def _later(self, job: _Job, done: Callable[[], None] | None) -> None:
         job.late = done
         self._jobs.append(job)
         self._schedule()
-        return False
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -74,11 +116,21 @@ class Turns:
 
     def _turn(self) -> None:
         self._scheduled = False
+        jobs = self._jobs
+        left = SLICE
         try:
-            if self._jobs and self._jobs[0].run(SLICE):
-                self._jobs.popleft()
-        finally:  # a fault of one poll is its own: the next ones are served, and time goes on for all
-            if self._jobs:
+            while jobs and left > 0:
+                job, place = jobs[0], jobs[0].place
+                ended = job.run(left)
+                left -= job.place - place
+                if ended:
+                    jobs.popleft()
+                    continue
+                if all(job.keys.isdisjoint(other.keys) for other in jobs if other is not job):
+                    jobs.rotate(-1)
+                return
+        finally:
+            if jobs:
                 self._schedule()
 
     async def rest(self) -> None:
