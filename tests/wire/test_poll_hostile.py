@@ -8,7 +8,7 @@ import struct
 from typing import Any
 
 import pytest
-from lab import Lab, Pbal, lab, read_response, transport_of, until
+from lab import Lab, Pbal, free_port, lab, read_response, transport_of, until
 from polls import conf, empty, get, held, park, publish
 from sockets import HANDSHAKE, ask, closed, frame, heard, next_frame, opened, raw
 
@@ -454,5 +454,84 @@ def test_what_a_stream_that_is_reset_did_not_take_goes_to_the_next_in_order(stor
         reset(writer)
         assert (await read_response(reader)).body == b"0\n1\n2\n3\n4\n"
         assert pbal.counts["poll_lost_answers"] == 5 and pbal.counts["plugin_errors"] == 0 and empty(pbal)
+        assert pbal.counts["poll_gone"] == 1, "the stream is counted once, however many answers it lost"
 
     run()
+
+
+# -- faults and their bounds -------------------------------------------------------------------------------------
+
+
+@lab
+async def test_names_that_are_made_up_push_no_message_out(lab: Lab) -> None:
+    pbal = await lab.pbal(conf(*KEPT, "SET poll_memory_limit = 100k"))
+    for number in range(10):
+        await publish(pbal, f"room{number}", b"m" * 1000)
+    reader, writer = await pbal.connect("chat")
+    for number in range(600):
+        writer.write(get(f"/poll/made-up-{number}?timeout=0"))
+        assert (await read_response(reader)).status == 200
+    assert pbal.plugin("chat").hub.store.size <= 100 << 10 and pbal.counts["poll_evicted"] > 0
+    assert [len(held(pbal, b"poll:room%d" % number)) for number in range(10)] == [1001] * 10
+
+
+@lab
+async def test_every_reader_that_is_told_of_a_gap_counts(lab: Lab) -> None:
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(*KEPT, "SET poll_max_queue = 30", f"SET poll_store = memcached {cache.address}"))
+    position = json.loads((await pbal.ask("chat", get("/poll/a?timeout=0"))).body)["position"]
+    for letter in (b"x", b"y"):
+        await publish(pbal, "a", letter * 20)
+    await pbal.ask("chat", get("/poll/a?timeout=0"))  # whoever looks cuts it
+    connections = [await pbal.connect("chat") for _ in range(5)]
+    for _, writer in connections:  # told together
+        writer.write(get(f"/poll/a?position={position}"))
+    assert all([b'"gap": ["a"]' in (await read_response(reader)).body for reader, _ in connections])
+    assert pbal.counts["poll_gaps"] == 5
+
+
+@lab
+async def test_a_fault_with_one_poll_is_not_the_end_of_the_others(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("SET poll_duplicate = all"))
+    readers = [(await park(pbal, "/poll/a"))[0] for _ in range(300)]
+    polls = pbal.plugin("chat").hub.lot.waiting(b"poll:a")
+    polls[150].client = object()  # nothing that could be answered
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    await publish(pbal, "a", b"m")
+    answers = [await read_response(reader) for place, reader in enumerate(readers) if place != 150]
+    assert {answer.body for answer in answers} == {b"m\n"} and not pbal.plugin("chat").hub.turns.busy
+
+
+@lab
+async def test_who_comes_during_a_reload_that_fails_is_told_what_it_lacks(lab: Lab) -> None:
+    cache = await lab.memcached()
+    more = (f"SET poll_store = memcached {cache.address}", "SET poll_watch = off", "SET poll_interval = 1h")
+    pbal = await lab.pbal(conf(*KEPT, *more))
+    position = json.loads((await pbal.ask("chat", get("/poll/a?timeout=0"))).body)["position"]
+    await opened(pbal, "/poll/a")  # the queue is known, and this one has all of it
+    await publish(pbal, "a", b"m")
+    plugin, came = pbal.plugin("chat"), []
+
+    def fails() -> Any:
+        raise RuntimeError("a fault in carry()")
+
+    quiesce = plugin.quiesce
+
+    async def quiet() -> None:
+        await quiesce()
+        came.append(await park(pbal, f"/poll/a?position={position}"))
+
+    plugin.quiesce, plugin.carry = quiet, fails
+    assert "a fault in carry()" in await pbal.say("RELOAD poll")
+    ((reader, _),) = came
+    assert b'["m"]' in (await read_response(reader)).body
+
+
+@lab
+async def test_what_is_given_up_is_said_once_and_counted_whole(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    pbal = await lab.pbal(conf("SET poll_ttl = 1s", "SET poll_interval = 50ms"))
+    for number in range(50):
+        await publish(pbal, f"q{number}", b"m")
+    assert await pbal.say(f"SET chat.poll_store = memcached 127.0.0.1:{free_port()}") == "OK"
+    await pbal.until("poll_lost", 50)
+    assert len([line for line in caplog.messages if "given up" in line]) == 1

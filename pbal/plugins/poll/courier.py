@@ -58,7 +58,18 @@ class Courier:
         secret = self._secret(settings)
         self.store = Memcached(settings.store.places, now, lambda: self.settings.store_timeout, self._report, secret)
         self.shared = Shared(
-            settings, lot, counts, now, deliver, wake_later, lambda key: self.store.server_of(key), self._shorten, tell, evicted, second
+            settings,
+            lot,
+            counts,
+            now,
+            deliver,
+            wake_later,
+            lambda key: self.store.server_of(key),
+            self._shorten,
+            tell,
+            evicted,
+            second,
+            say,
         )
         self.shared.sweep_soon = self._sweep_soon
         self.shared.sweep_lane = self._sweep_lane
@@ -363,8 +374,7 @@ class Courier:
 
     def close(self) -> None:
         """Stop at once; what is in flight fails, and what is in doubt is given up."""
-        for key, (pieces, _) in self.doubts.items():
-            self.shared.give_up(key, pieces, "the plugin ends before the store came back")
+        self.shared.give_up_all()
         self._halt()
         self.stop_watching()
         self.store.close()

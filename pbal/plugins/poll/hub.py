@@ -274,7 +274,7 @@ class Hub:
             return False
         if delivery is None or not delivery.returns:
             return client.push(reader, octets)
-        return client.push(reader, octets, self.on_lost(delivery), settings.ack_timeout)
+        return client.push(reader, octets, self.on_lost(reader, delivery), settings.ack_timeout)
 
     def _beat_later(self, reader: Staying) -> None:
         reader.beats_at = int((self.world.clock.now() + self.settings.heartbeat) * QUARTER)
@@ -367,14 +367,14 @@ class Hub:
 
         self.turns.each(readers, answer)
 
-    def on_lost(self, delivery: Delivery) -> OnLost | None:
+    def on_lost(self, reader: Reader, delivery: Delivery) -> OnLost | None:
         """What the connection calls if the client does not get these messages."""
-        return partial(self.lost, delivery) if delivery.returns and delivery.queues else None
+        return partial(self.lost, delivery, reader.stays) if delivery.returns and delivery.queues else None
 
-    def lost(self, delivery: Delivery) -> None:
-        """The client did not get an answer: its messages go back in front."""
+    def lost(self, delivery: Delivery, stayed: bool) -> None:
+        """The client did not get an answer: its messages go back in front. A poll that `stayed` is counted as gone when it goes."""
         self.counts["poll_lost_answers"] += 1
-        self.counts["poll_gone"] += 1
+        self.counts["poll_gone"] += not stayed
         self.put_back(delivery.queues)
 
     def put_back(self, queues: Queues) -> None:

@@ -54,8 +54,9 @@ class Shared:
     def __init__(
         self, settings: Settings, lot: Lot, counts: dict[str, int], now: Callable[[], float], deliver: Deliver,
         wake_later: Callable[[bytes], None], server_of: Callable[[bytes], Server], shorten: Shorten, tell: Tell, evicted: Evicted,
-        second: Callable[[], float],
+        second: Callable[[], float], say: Callable[..., None],
     ) -> None:  # fmt: skip
+        """`say`: World.log_limited."""
         self.settings = settings
         self.lot = lot
         self.counts = counts
@@ -77,6 +78,7 @@ class Shared:
         self.sweep_soon: Callable[[], None] = lambda: None
         """Something is in doubt: a sweep is wanted though nobody may be parked."""
         self.sweep_lane: Callable[[Lane], None] = lambda lane: None
+        self.say = say
 
     def run(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         """Run something that takes or puts back; a reload waits for it."""
@@ -92,7 +94,15 @@ class Shared:
     def give_up(self, key: bytes, pieces: tuple[bytes, ...], why: str) -> None:
         """Octets in doubt are lost, or were never ours: nobody will know."""
         self.counts["poll_lost"] += 1
-        log.error("%d bytes of %r given up: %s", sum(map(len, pieces)), key, why)
+        self.say(f"poll_lost {why}", "%d bytes of %r given up: %s", sum(map(len, pieces)), key, why)
+
+    def give_up_all(self) -> None:
+        """The same of all that is in doubt: the plugin ends."""
+        if self.doubts:
+            self.counts["poll_lost"] += len(self.doubts)
+            octets = sum(len(piece) for pieces, _ in self.doubts.values() for piece in pieces)
+            log.error("%d bytes of %d queues given up: the plugin ends before the store came back", octets, len(self.doubts))
+            self.doubts.clear()
 
 
 class Lane:

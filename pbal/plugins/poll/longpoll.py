@@ -38,7 +38,7 @@ class LongPoll(Reader):
         if rendered.misframed:
             hub.misframed()
         status, fields, body = answer(settings, rendered, self.origin, position, delivery.missed(settings))
-        return self.client is not None and self.client.answer(self, status, fields, body, hub.on_lost(delivery), settings.ack_timeout)
+        return self.client is not None and self.client.answer(self, status, fields, body, hub.on_lost(self, delivery), settings.ack_timeout)
 
     def _render(self, settings: Settings, delivery: Delivery, position: bytes) -> Rendered:
         return render(settings.format, delivery.names(settings), settings.framing, position, delivery.missed(settings))

@@ -31,6 +31,8 @@ AT_A_TIME = 1000
 """Queues that expire in one turn of the loop: about a millisecond."""
 EPOCH_COSTS = 256
 """Octets that a queue with positions counts for besides its name and messages: any client that polls can begin one."""
+BEGUN = 4
+"""The part of the memory that queues without messages may take from others: one of so many."""
 MARKS = 12
 """Marks a ttl."""
 RENEWED = 0.25
@@ -63,6 +65,8 @@ class MemoryStore(Store):
         self._now = hub.world.clock.now
         self._counts = hub.counts
         self.content: dict[bytes, Held] = {key: Held(*facts) for key, facts in (content or {}).items()}
+        self._begun = {key: None for key, held in self.content.items() if not held.data}
+        """Those that hold nothing: any client can begin one. Many of them go first, or messages went for names that are made up."""
         self.size = sum(held.size(key) for key, held in self.content.items())
         self._timer: asyncio.TimerHandle | None = None
         self._woken: dict[bytes, None] = {}
@@ -111,12 +115,15 @@ class MemoryStore(Store):
 
     def _drop(self, key: bytes) -> Held:
         held = self.content.pop(key)
+        self._begun.pop(key, None)
         self.size -= held.size(key)
         return held
 
     def _put(self, key: bytes, held: Held) -> None:
         """Put a queue in, or behind all others."""
         self.content[key] = held
+        if not held.data:
+            self._begun[key] = None
         self.size += held.size(key)
 
     def _forget_old(self, held: Held) -> None:
@@ -237,7 +244,8 @@ class MemoryStore(Store):
     def _make_room(self) -> None:
         gone = 0
         while self.size > self._settings.memory_limit and self.content:
-            self._drop(next(iter(self.content)))
+            crowd = len(self._begun) * 2 * EPOCH_COSTS > self._settings.memory_limit / BEGUN
+            self._drop(next(iter(self._begun if crowd else self.content)))
             gone += 1
         if gone:
             self._counts["poll_evicted"] += gone
@@ -334,6 +342,7 @@ class MemoryStore(Store):
     def rename(self, skip: int, prefix: bytes) -> None:
         """The key prefix changed: from `skip` octets to `prefix`."""
         content, self.content, self.size = self.content, {}, 0
+        self._begun.clear()
         for key, held in content.items():
             self._put(prefix + key[skip:], held)
 
