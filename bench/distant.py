@@ -4,7 +4,7 @@ The relay stands between pbal and memcached, and hands on what comes half of DEL
 too. The writer stores at memcached itself, by the writer's contract, RATE messages a second, each with the time it was sent.
 
     python -m bench.distant relay PORT TARGET MILLISECONDS
-    python -m bench.distant write PORT
+    python -m bench.distant write PORT RATE
 """
 
 import os
@@ -25,6 +25,8 @@ DELAY = 0.01
 """Seconds, there and back."""
 QUEUES = 1000
 RATE = 2000
+NEAR_RATE = 1000
+"""Messages a second where memcached is near: few enough that each is a delivery of its own, on a busy machine, too."""
 SECONDS = 8.0
 STEP = 0.005
 """Seconds between two writes of the writer."""
@@ -99,7 +101,7 @@ def _join(listening: socket.socket, target: int, poll: selectors.BaseSelector, w
 # -- the writer ---------------------------------------------------------------------------------------------------------
 
 
-def write(port: int) -> None:
+def write(port: int, rate: int) -> None:
     """Store until the time is over: some messages a step, all of a step in one write."""
     sock = socket.create_connection(("127.0.0.1", port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -108,7 +110,7 @@ def write(port: int) -> None:
     begun = time.monotonic()
     count = 0
     while (now := time.monotonic()) - begun < SECONDS:
-        wanted = int((now - begun) * RATE) - count
+        wanted = int((now - begun) * rate) - count
         count += wanted
         left = [b"%d" % chance.randrange(QUEUES) for _ in range(wanted)]
         verb = b"append"
@@ -137,7 +139,7 @@ def distant(start_pbal: Callable[..., tuple[peers.Program, int]]) -> Iterator[Ro
         os.sched_setaffinity(other.pid, {peers.CORES[-1]})
     try:
         before = program.cpu()
-        times = _times(program.port, cache.port)
+        times, _ = _times(program.port, cache.port, RATE)
         used = program.cpu() - before
     finally:
         for started in (program, between, cache):
@@ -152,7 +154,7 @@ def distant(start_pbal: Callable[..., tuple[peers.Program, int]]) -> Iterator[Ro
 def busy(start_pbal: Callable[..., tuple[peers.Program, int]]) -> Iterator[Row]:
     """CPU of a delivery with memcached near, of queues that are taken and of those that are kept. What pbal uses idle is in it."""
     taken = _busy(start_pbal, "taken")
-    what = f"CPU of a delivery, {RATE} stores/s"
+    what = f"CPU of a delivery, {NEAR_RATE} stores/s"
     yield f"{what}, taken", taken, "us CPU", ""
     yield f"{what}, ttl", _busy(start_pbal, "ttl"), "us CPU", f"60 % of taken: {0.6 * taken:.0f}"
 
@@ -163,8 +165,8 @@ def _busy(start_pbal: Callable[..., tuple[peers.Program, int]], keep: str) -> fl
     os.sched_setaffinity(cache.pid, {peers.CORES[-1]})
     try:
         before = program.cpu()
-        times = _times(program.port, cache.port)
-        return (program.cpu() - before) / len(times) * 1e6
+        _, answers = _times(program.port, cache.port, NEAR_RATE)
+        return (program.cpu() - before) / answers * 1e6
     finally:
         program.end()
         cache.end()
@@ -173,8 +175,11 @@ def _busy(start_pbal: Callable[..., tuple[peers.Program, int]], keep: str) -> fl
 POSITION = re.compile(rb"\r\nPoll-Position: [^\r]+")
 
 
-def _times(port: int, cache: int) -> list[float]:
-    """A poller on each queue; for each message, how long it took. The first second is left out: all begins there."""
+def _times(port: int, cache: int, rate: int) -> tuple[list[float], int]:
+    """A poller on each queue; for each message, how long it took, and how many answers there were.
+
+    The first second is left out of the times: all begins there.
+    """
     poll = selectors.DefaultSelector()
     for number in range(QUEUES):
         sock = socket.create_connection(("127.0.0.1", port))
@@ -182,8 +187,11 @@ def _times(port: int, cache: int) -> list[float]:
         poll.register(sock, selectors.EVENT_READ, get)
         sock.sendall(get + b"\r\n\r\n")
     time.sleep(1)
-    writer = subprocess.Popen(["taskset", "-c", str(peers.CORES[-1]), sys.executable, "-m", "bench.distant", "write", str(cache)])
+    writer = subprocess.Popen(
+        ["taskset", "-c", str(peers.CORES[-1]), sys.executable, "-m", "bench.distant", "write", str(cache), str(rate)]
+    )
     times: list[float] = []
+    answers = 0
     end = time.monotonic() + SECONDS + 2
     begun = time.monotonic() + 1
     while (now := time.monotonic()) < end:
@@ -191,6 +199,7 @@ def _times(port: int, cache: int) -> list[float]:
             answer = key.fileobj.recv(65536)  # type: ignore[union-attr]
             now = time.monotonic()
             head, _, body = answer.partition(b"\r\n\r\n")
+            answers += 1
             if now > begun:
                 times += [now - float(line) for line in body.split()]
             position = POSITION.search(head)
@@ -200,11 +209,11 @@ def _times(port: int, cache: int) -> list[float]:
         key.fileobj.close()  # type: ignore[union-attr]
     if not times:
         raise RuntimeError("nothing was delivered")
-    return times
+    return times, answers
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "relay":
         relay(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
     else:
-        write(int(sys.argv[2]))
+        write(int(sys.argv[2]), int(sys.argv[3]))

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -586,3 +587,43 @@ async def test_another_store_live_takes_messages_and_readers_along(lab: Lab) -> 
     assert await pbal.say(f"SET chat poll_store = memcached {cache.address}") == "OK"
     assert json.loads((await poll(pbal, "a", seconds="5")).body) == {"queues": {"a": ["one"]}}
     assert pbal.counts["poll_lost"] == 0
+
+
+@lab
+async def test_what_a_newcomers_look_finds_reaches_those_who_came_before(lab: Lab) -> None:
+    """No watch and no sweep: its look is the first that sees the message."""
+    cache = await lab.memcached()
+    client = cache.client()
+    pbal = await lab.pbal(kept("ttl", f"SET poll_store = memcached {cache.address}", "SET poll_watch = off", "SET poll_interval = 600s"))
+    early, _ = await park(pbal, "/poll/a")
+    await until(lambda: client.get("poll:a") is not None, "the early one's look has begun the queue")
+    put(client, b"poll:a", b"one\n")
+    newcomer, _ = await park(pbal, "/poll/a")
+    for reader in (newcomer, early):
+        assert told(await read_response(reader))[0] == {"a": ["one"]}
+
+
+@lab
+async def test_who_comes_back_gets_what_came_while_nobody_waited(lab: Lab) -> None:
+    """No sweep. The watch said so when nobody was there to be told."""
+    cache = await lab.memcached()
+    client = cache.client()
+    pbal = await lab.pbal(kept("ttl", f"SET poll_store = memcached {cache.address}", "SET poll_interval = 600s"))
+    reader, _ = await park(pbal, "/poll/a")
+    (watcher,) = pbal.plugin("chat").hub.store.courier.watchers
+    await until(lambda: watcher.state == "live", "the watch is live")
+    put(client, b"poll:a", b"0\n")
+    _, position, _ = told(await read_response(reader))
+
+    def seen() -> tuple[int, int]:  # a line, or that the stream broke on a busy machine and missed one
+        return pbal.counts["poll_watch_lines"], watcher.attempt
+
+    def changed(before: tuple[int, int]) -> bool:
+        return seen() != before
+
+    for number in range(1, 10):
+        before = seen()
+        put(client, b"poll:a", b"%d\n" % number)
+        await until(partial(changed, before), "the watch saw it")
+        queues, position, gaps = told(await poll(pbal, "a", position, "20"))
+        assert (queues, gaps) == ({"a": [str(number)]}, [])

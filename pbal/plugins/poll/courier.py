@@ -144,7 +144,7 @@ class Courier:
 
     def wake(self, key: bytes) -> None:
         """Take what is there for `key`, if somebody is parked for it or it is in doubt."""
-        if self.shared.wanted(key):
+        if self.shared.wanted(key) or self.settings.keep != "taken":
             self.lane_of(key).wake(key)
 
     def put_back(self, queues: list[tuple[bytes, bytes]]) -> None:
@@ -294,6 +294,7 @@ class Courier:
         """The watch missed something, or has just begun: look at everything on that server at once."""
         if "skipped" in why:
             self._counts["poll_watch_skipped"] += 1
+        self._lane_of[server].distrust()
         self._sweep_lane(self._lane_of[server])
 
     def stop_watching(self) -> None:

@@ -8,7 +8,8 @@
 A key is `busy` from the start of its take until what was taken has reached a client or is back in front. A second take
 of a busy key waits, so nothing overtakes within this process. Nothing here knows a poll: keys go in, values come out
 through `deliver`, which returns what found nobody. Of queues that keep their messages nothing is taken: logs.py reads them, and
-a take is a look. A reader that just came (`welcome`) is told alone: ten thousand who came before it have all there is.
+a take is a look. A reader that just came (`welcome`) is told alone: ten thousand who came before it have all there is. One that
+comes back from an answer, and stands where the queue ended when it was last read, needs no look while the watch is live.
 
 Doubts. A take or a put-back whose answer never came leaves octets of which nobody can say whether the store has them. They
 are kept, and the next look at that queue tells: a value that begins with them is the store's own copy, any other means
@@ -139,8 +140,8 @@ class Lane:
 
     def wake(self, key: bytes) -> None:
         """Take what is there for `key`, if it is wanted."""
-        shared = self._shared
-        if not shared.wanted(key):
+        if not self._shared.wanted(key):
+            self._logs.forget([key])  # the next reader looks
             return
         if key in self._busy:
             self._again.add(key)
@@ -149,7 +150,11 @@ class Lane:
         self._enter(key)
 
     def welcome(self, key: bytes, reader: Reader) -> None:
-        """Tell one reader of a kept queue what it lacks."""
+        """Tell one reader of a kept queue what it lacks. Who had everything a moment ago lacks what the watch will show."""
+        shared = self._shared
+        watched = self.watcher.state == "live" and shared.settings.keep == "ttl"
+        if watched and key not in shared.doubts and self._logs.has_all(key, reader.place(key)):
+            return
         if key in self._pending and key not in self._newcomers:
             return  # all will be told
         self._newcomers.setdefault(key, []).append(reader)
@@ -169,6 +174,10 @@ class Lane:
     def connected(self) -> None:
         """A connection is new, and so may be the server: its cas count from the beginning then, and mean other values."""
         self._logs.forget_all()
+
+    def distrust(self) -> None:
+        """The watch missed something, or has just begun."""
+        self._logs.doubt()
 
     def ask(self, keys: list[bytes]) -> None:
         """Wake those of `keys` that hold something."""

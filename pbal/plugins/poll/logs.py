@@ -8,8 +8,8 @@ Who reads a queue keeps it: its time is renewed while more than the ttl is left,
 header alone, so that its readers' places stay true though nobody writes. What a look finds too old, too long or confirmed is cut by
 cas: the loser of a race leaves it to the winner, or to the next look.
 
-`_known` remembers of each queue with readers its cas and when something in it grows old. A queue that the server has no room to mark
-(memcached -M) is told without positions, and counted.
+`_known` remembers of each queue with readers its cas, its end and when something in it grows old. A queue that the server has no room
+to mark (memcached -M) is told without positions, and counted.
 """
 
 import math
@@ -33,6 +33,8 @@ Evicted = Callable[[bytes, int], None]
 class _Known(NamedTuple):
     cas: bytes
     due: float
+    end: bytes
+    """Who stands here had everything."""
 
 
 class Logs:
@@ -67,6 +69,7 @@ class Logs:
         """
         items = await self._server.read(keys)
         ready: dict[bytes, Log] = {}
+        missed: list[bytes] = []
         first: list[tuple[bytes, Kept, bytes | None]] = []
         later: list[tuple[bytes, Kept, bytes | None]] = []
         renew: list[bytes] = []
@@ -81,25 +84,24 @@ class Logs:
                 later.append((key, kept, item.cas))
             elif item.left < self._renewed_below:
                 renew.append(key)
-            self._know(key, item.cas, kept.due(self._settings().ttl), newcomers)
-            ready[key] = kept.log(key)
+            log = ready[key] = kept.log(key)
+            known = self._known.get(key)
+            if key in newcomers and (known is None or known.cas != item.cas):
+                missed.append(key)
+            self._known[key] = _Known(item.cas, kept.due(self._settings().ttl), log.end)
         # Readers that just came are told of all their queues together, those that begin here, too. Nobody else waits for that.
         self._say({key: log for key, log in ready.items() if key not in newcomers}, newcomers)
         ready = {key: log for key, log in ready.items() if key in newcomers}
-        again = await self._write_first(first, ready, newcomers) if first else []
+        again = await self._write_first(first, ready) if first else []
+        missed += [key for key, _, _ in first if key in ready and key in newcomers]
         self._say(ready, newcomers)
+        if missed:  # a newcomer's look found what those who came before it do not have: no sweep would tell them any more
+            self._tell({key: ready[key] for key in missed}, None)
         if later:
             await self._server.store_many([(key, kept.render(), cas) for key, kept, cas in later], self._settings().store_ttl)
         if renew:
             await self._server.touch_many(renew, self._settings().store_ttl)
         return again
-
-    def _know(self, key: bytes, cas: bytes, due: float, newcomers: dict[bytes, list[Reader]]) -> None:
-        """A queue is as it is told now; where only newcomers are told and others wait, the sweep has to ask for those."""
-        alone = newcomers.get(key)
-        known = self._known.get(key)
-        if alone is None or sum(reader.lot is not None for reader in alone) >= self._readers(key) or (known and known.cas == cas):
-            self._known[key] = _Known(cas, due)
 
     def _say(self, found: dict[bytes, Log], newcomers: dict[bytes, list[Reader]]) -> None:
         everybody = {key: log for key, log in found.items() if key not in newcomers}
@@ -138,9 +140,7 @@ class Logs:
             return 0  # it will be told
         return 0 if gap else offset
 
-    async def _write_first(
-        self, first: list[tuple[bytes, Kept, bytes | None]], ready: dict[bytes, Log], newcomers: dict[bytes, list[Reader]]
-    ) -> list[bytes]:
+    async def _write_first(self, first: list[tuple[bytes, Kept, bytes | None]], ready: dict[bytes, Log]) -> list[bytes]:
         """Give queues their header: then they are `ready`. Keys at which somebody was faster."""
         fates = await self._server.store_many([(key, kept.render(), cas) for key, kept, cas in first], self._settings().store_ttl)
         again: list[bytes] = []
@@ -149,7 +149,7 @@ class Logs:
                 ready[key] = kept.log(key)
             elif fate is Fate.REFUSED:
                 self._counts["poll_unmarked"] += 1
-                self._know(key, cas or b"", math.inf, newcomers)
+                self._known[key] = _Known(cas or b"", math.inf, b"")
                 ready[key] = Log(key, b"", 0, kept.data)
             else:
                 again.append(key)
@@ -163,6 +163,15 @@ class Logs:
                 self._marked.clear()
             self._marked[key] = self._second() + settings.ttl / MARKS
             await self.tell([key], {key: []}, {})
+
+    def has_all(self, key: bytes, place: bytes | None) -> bool:
+        """Whether a reader at this place had everything when the queue was last read here, and nothing has grown old since."""
+        known = self._known.get(key)
+        return known is not None and bool(place) and known.end == place and self._second() < known.due
+
+    def doubt(self) -> None:
+        """Messages may have come unseen: what is known holds only for queues with readers, which are swept."""
+        self._known = {key: known for key, known in self._known.items() if self._readers(key)}
 
     def forget(self, keys: list[bytes]) -> None:
         """Nothing is known of these queues: the next sweep tells them."""
@@ -188,7 +197,7 @@ class Logs:
         if renew:
             await self._server.touch_many(renew, self._settings().store_ttl)
         if len(self._known) > 2 * len(keys) + 1000:
-            self._known = {key: known for key, known in self._known.items() if self._readers(key)}
+            self.doubt()
         return found
 
     async def read(self, key: bytes) -> tuple[bytes, bytes | None]:
