@@ -95,7 +95,8 @@ fast: .venv-fast/done
 	@touch $@
 
 # What these files are about is not compiled, and they wait a long time: signals, the console, the command line, the page.
-NOT_COMPILED := $(foreach name,signals console start browser client_js listening,--ignore=tests/wire/test_$(name).py)
+NOT_COMPILED := $(foreach name,signals console start browser client client_js listening poll_auth poll_limits poll_memcached \
+	poll_positions poll_presence poll_proofs poll_servers,--ignore=tests/wire/test_$(name).py)
 
 test-fast: .venv-fast/done programs
 	PYTHONSAFEPATH=1 PBAL_EXPECT=compiled $(FAST) -m pytest -o pythonpath=tests -m "not slow" $(NOT_COMPILED) tests/test_fast.py tests/wire

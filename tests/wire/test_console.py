@@ -513,6 +513,7 @@ SHAPES: dict[str, tuple[Callable[[dict[str, Any]], str], int, int]] = {
     "show queue chat full": (lambda r: f"{r['number']} {r['message']!r}", 1, 0),
     "show queue chat empty": (lambda r: f"{r['number']} {r['message']!r}", 1, 0),
     "show store": (lambda r: f"{r['service']} {r['store']} {r['state']} {r['detail']}", 0, 0),
+    "show presence": (lambda r: f"{r['service']} {r['queue']} {r['readers']} {r['leaves'] or '-'}", 0, 0),
     "show certificates": (joined, 0, 0),
     "states": (joined, 0, 0),
     "states chat": (joined, 0, 0),
