@@ -94,7 +94,7 @@ fast: .venv-fast/done
 	  > "$$($(FAST) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
 	@touch $@
 
-# What these files are about is not compiled, and they wait a long time: signals, the console, the command line, the page.
+# What these files are about is not compiled, and they wait a long time: signals, the console, the command line, the page, stores of polls.
 NOT_COMPILED := $(foreach name,signals console start browser client client_js listening poll_auth poll_limits poll_memcached \
 	poll_positions poll_presence poll_proofs poll_servers,--ignore=tests/wire/test_$(name).py)
 
