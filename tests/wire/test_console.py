@@ -483,7 +483,7 @@ def joined(row: dict[str, Any]) -> str:
 
 def parked(row: dict[str, Any]) -> str:
     queues = ",".join(row["queues"])
-    return f"{row['id']} {row['service']} {queues} {row['client']} {row['age']}s {row['left']}s {row['looks']}"
+    return f"{row['id']} {row['service']} {queues} {row['client']} {row['age']}s {row['left']}s {row['looks']} {row['transport']}"
 
 
 def fact(row: dict[str, Any]) -> str:
