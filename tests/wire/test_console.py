@@ -543,6 +543,7 @@ async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
 
     origin = await lab.origin(app)
     pbal = await lab.pbal(CONF.format(node=origin.address).replace("ENABLE chat", "POOL app ADD 127.0.0.1:1\n    ENABLE chat"))
+    assert await pbal.say("SET chat.poll_presence = on") == "OK"
     await pbal.ask("chat", b"GET /quick HTTP/1.1\r\nHost: c\r\n\r\n")
     for queue in (b"alice", b"bob", b"bert"):
         (await pbal.connect("chat"))[1].write(b"GET /poll/" + queue + b" HTTP/1.1\r\nHost: c\r\n\r\n")
