@@ -93,7 +93,7 @@ class Hub:
         reader.client = exchange.park(reader)
         self.limits.entered(reader)
         self.counts["poll_parked"] += 1
-        self.counts["poll_parked_ever"] += 1
+        self.counts["poll_parked_ever"] += not ready  # who leaves at once was never parked
         if isinstance(reader, Staying):
             self.counts["poll_streams"] += 1
             self._beat_later(reader)
