@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import peers
+from bench.access import access
 from bench.distant import distant as distant_of
 from bench.room import room, streams
 from bench.secure import tls
@@ -337,6 +338,7 @@ def start() -> Iterator[Row]:
 
 FIGURES = {
     "proxied": proxied,
+    "access": access,
     "parked": parked,
     "latency": latency,
     "stored": stored,

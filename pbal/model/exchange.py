@@ -31,13 +31,20 @@ from pbal.model.faults import guarded
 from pbal.model.secured import Secured
 from pbal.model.tracing import begun, is_id, trace_of
 from pbal.observe.access import (
+    ANSWER,
+    BODY,
     CLIENT_LEFT,
     DONE,
     FIELDS,
+    HOOKS,
     LONGEST_NOTE,
     MOST_NOTES,
+    NODE,
     NOTE_NAME,
     PLUGIN,
+    POLL,
+    TUNNEL,
+    WAIT,
     AccessLog,
     Account,
     shared,
@@ -470,31 +477,31 @@ class Exchange(Account):
             return None
         account = Account(self.began, self.started)
         account.body_at, account.received, account.notes = self.body_at, self.received, self.notes
-        account.kind = "poll"
+        account.kind = POLL
         account.sought_at = self.service.world.clock.now()
         account.origin = shared(self.said(log))
         return account
 
     def _tell(self, log: AccessLog, whole: bool) -> None:
         """Write its line: it has ended."""
-        end, phase = self.cause, "answer"
+        end, phase = self.cause, ANSWER
         if not whole or end:
             end = end or CLIENT_LEFT
             phase = self._phase(whole)
         clock = self.service.world.clock
         log.write(self, self.said(log), self.service.label, end or DONE, phase, clock.now(), clock.epoch())
 
-    def _phase(self, whole: bool) -> str:
+    def _phase(self, whole: bool) -> bytes:
         """When it ended, where that was not after its answer."""
-        if self.kind == "tunnel":
-            return "tunnel"
+        if self.kind == TUNNEL:
+            return TUNNEL
         if self.answered_at or (self.status and not whole):
-            return "answer"
+            return ANSWER
         if self.asked_at:
-            return "node"
+            return NODE
         if self.sought_at:
-            return "wait"
-        return "hooks" if self.body_complete else "body"
+            return WAIT
+        return HOOKS if self.body_complete else BODY
 
     # -- the answer ----------------------------------------------------------------------------------------------
 

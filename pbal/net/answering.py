@@ -50,7 +50,8 @@ from pbal.net.wire import (
     XFER_RES,
     Wire,
 )  # fmt: skip
-from pbal.observe.access import DONE, KICKED, PLUGIN
+from pbal.observe.access import DONE, KICKED, PLUGIN, SOCKET, STREAM
+from pbal.observe.access import TUNNEL as OTHER_PROTOCOL
 
 
 class Answering(Wire):
@@ -200,7 +201,7 @@ class Answering(Wire):
         assert self.transport is not None
         exchange.enter(ANSWERING)
         exchange.status = head.status
-        exchange.kind = "tunnel"
+        exchange.kind = OTHER_PROTOCOL
         exchange.sent = len(data)
         self.service = exchange.service
         self.state = TUNNEL
@@ -311,7 +312,7 @@ class Answering(Wire):
         self.flags = self.flags & ~FACTS | facts | STREAMS | (ENDS_WITH_CLOSE if facts & OLD else CHUNKS)
         self._send(octets)
         if self.account is not None:
-            self.account.kind = "stream"
+            self.account.kind = STREAM
             self._began(status, b"" if facts & HEAD_ONLY else data)
         return True
 
@@ -384,7 +385,7 @@ class Answering(Wire):
         reader, self.reader = self.reader, None
         self._send(octets)
         if self.account is not None:
-            self.account.kind = "socket"
+            self.account.kind = SOCKET
             self._began(101, data)
         if not transport.is_reading():
             transport.resume_reading()

@@ -44,7 +44,7 @@ from pbal.net.wire import (
     WAITS_FOR_TURN,
     XFER_RES,
 )  # fmt: skip
-from pbal.observe.access import BAD_REQUEST, CLIENT_LEFT, CLIENT_SLOW, SHUTDOWN, Account
+from pbal.observe.access import BAD_REQUEST, CLIENT_LEFT, CLIENT_SLOW, HEAD, SHUTDOWN, Account
 
 READ_AHEAD: Final = 32768
 """Octets of pipelined requests kept while an answer is outstanding; then reading pauses. Perlbal's read-ahead limit."""
@@ -372,7 +372,7 @@ class ClientConnection(Answering):
         else:
             self._linger()
 
-    def _say_refused(self, exchange: Exchange | None, error: BadRequest, cause: str) -> None:
+    def _say_refused(self, exchange: Exchange | None, error: BadRequest, cause: bytes) -> None:
         """Send the answer of a request that is refused. One without a whole head has its line in the access log here."""
         text = (error.reason + "\n").encode()
         fields: list[tuple[bytes, bytes]] = []
@@ -407,7 +407,7 @@ class ClientConnection(Answering):
             log.origin(self.peer, self.peer, method, target, path, 1, b"", {}, tls, number, b""),
             home.label,
             cause,
-            "head",
+            HEAD,
             now,
             clock.epoch(),
         )

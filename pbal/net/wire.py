@@ -34,7 +34,7 @@ from pbal.model.faults import call_back
 from pbal.model.secured import Secured
 from pbal.model.service import Service
 from pbal.net.linger import Lingering, class_of, peer_name
-from pbal.observe.access import CLIENT_LEFT, DONE, Account
+from pbal.observe.access import ANSWER, CLIENT_LEFT, DONE, PARKED, Account
 from pbal.observe.sockets import Kind, SocketInfo
 
 PERSIST_WAIT: Final = "persist_wait"
@@ -152,22 +152,22 @@ class Wire(Stream):
 
     # -- the access log ------------------------------------------------------------------------------------------
 
-    def _blame(self, cause: str) -> None:
+    def _blame(self, cause: bytes) -> None:
         """Say for the log why the connection will end, unless that is said already."""
         for account in (self.exchange, self.account):
             if account is not None and not account.cause:
                 account.cause = cause
 
-    def _tell_parked(self, end: str) -> None:
+    def _tell_parked(self, end: bytes) -> None:
         """What was parked has ended: write its line."""
         account, self.account = self.account, None
         if account is None or account.origin is None:
             return
         log = self.service.access or self.home.access
-        if log is None or not log.wants(account, end is DONE):
+        if log is None or not log.wants(account, end == DONE):
             return
         clock = self.home.world.clock
-        phase = "answer" if end is DONE or account.asked_at else "parked"
+        phase = ANSWER if end == DONE or account.asked_at else PARKED
         log.write(account, account.origin, self.service.label, account.cause or end, phase, clock.now(), clock.epoch())
 
     # -- endings -------------------------------------------------------------------------------------------------

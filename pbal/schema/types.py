@@ -231,7 +231,7 @@ _NO_FILES = ("off", "stdout", "syslog")
 
 def _parse_log_form(text: str) -> str:
     word = text.lower()
-    form = word if word in ("json", *NAMED) else text
+    form = word if word == "json" or word in NAMED else text
     check_form(form)
     return form
 

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -471,7 +472,7 @@ async def test_rotation_by_size_keeps_so_many(lab):
     )
     for place in range(5):
         await pbal.ask("web", get(f"/line{place}"))
-        await until(lambda place=place: lines(pbal) == [f"/line{place}"], "the line")
+        await until(partial(lambda line: lines(pbal) == [line], f"/line{place}"), "the line")
     assert lines(pbal, "access.log.1") == ["/line3"]
     assert lines(pbal, "access.log.2") == ["/line2"]
     assert sorted(path.name for path in pbal.folder.glob("access.log*")) == ["access.log", "access.log.1", "access.log.2"]
