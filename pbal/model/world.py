@@ -107,6 +107,8 @@ class World:
         self.identity = os.urandom(8)
         """New with each start: what Via names are made of."""
         self.runtime: Runtime | None = None
+        self.server_changed: Callable[[str], None] = lambda name: None
+        """Told of each tunable of SERVER that was set; it may refuse with a ConfigError. The process has one, from its start on."""
         self.numbering = Numbering()
         """Ids of requests."""
         self.access = Writer()
@@ -232,10 +234,16 @@ class World:
         tunable = self.server_tunables.get(name.lower())
         if tunable is None:
             raise UnknownName(f"'{name}' is not a tunable of SERVER", name, self.server_tunables)
+        before = self.server[tunable.name]
         try:
             self.server[tunable.name] = tunable.parse(text)
         except ValueError as error:
             raise ConfigError(f"{name}: {error}", about=text) from None
+        try:
+            self.server_changed(tunable.name)
+        except ConfigError:
+            self.server[tunable.name] = before
+            raise
         self.server_explicit[tunable.name] = text
 
     def add_plugin_tunables(self, plugin: str, tunables: tuple[Tunable, ...]) -> None:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pbal.observe.access import Bell, Target
+from pbal.observe.syslog import connect_syslog, syslog_line
 
 log = logging.getLogger("pbal.access")
 
@@ -36,10 +37,8 @@ AT_ONCE = 1 << 18
 RETRY_SECONDS = 10.0
 """After a rotation or a connection to syslog failed."""
 STDOUT, SYSLOG = "stdout", "syslog"
-SYSLOG_SOCKETS = ("/dev/log", "/var/run/syslog", "/var/run/log")
 SYSLOG_PRIORITY = 190
 """local7.info, which is nginx's. RFC 3164 section 4.1.1."""
-SYSLOG_LONGEST = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,27 +225,6 @@ class ToSyslog(Destination):
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-
-
-def syslog_line(priority: int, line: bytes) -> bytes:
-    """A datagram of RFC 3164, from this process."""
-    stamp = time.strftime("%b %e %H:%M:%S").encode()
-    return b"<%d>%b pbal[%d]: %b" % (priority, stamp, os.getpid(), line[:SYSLOG_LONGEST])
-
-
-def connect_syslog() -> socket.socket:
-    """A socket to the system's log. Raises: OSError if there is none."""
-    failure: OSError = FileNotFoundError(2, "there is no /dev/log")
-    for path in SYSLOG_SOCKETS:
-        if os.path.exists(path):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-            try:
-                sock.connect(path)
-                return sock
-            except OSError as error:
-                sock.close()
-                failure = error
-    raise failure
 
 
 def _open(path: str) -> int:

@@ -335,6 +335,20 @@ SERVER: tuple[Tunable, ...] = (
         source="pbal",
     ),
     Tunable(
+        "log_format",
+        types.enum("text", "json"),
+        default="text",
+        summary="Form of the messages that pbal logs: text, or json with one object for each message.",
+        source="pbal",
+    ),
+    Tunable(
+        "log_to",
+        types.enum("stderr", "syslog"),
+        default="stderr",
+        summary="Where pbal logs its messages: standard error, or syslog (as daemon). In systemd's journal, text has its level.",
+        source="pbal",
+    ),
+    Tunable(
         "max_connections",
         types.INT,
         unit="descriptors",

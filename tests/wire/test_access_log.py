@@ -507,7 +507,7 @@ async def test_a_file_that_cannot_be_rotated_is_written_to_still(lab, caplog):
 async def test_syslog_gets_a_datagram_a_line(lab, monkeypatch):
     node = await Scripted.start(lab, ok)
     path = str(lab.folder / "syslog")
-    monkeypatch.setattr("pbal.observe.writer.SYSLOG_SOCKETS", (path,))
+    monkeypatch.setattr("pbal.observe.syslog.SYSLOG_SOCKETS", (path,))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(path)
         listening.setblocking(False)
@@ -523,7 +523,7 @@ async def test_syslog_gets_a_datagram_a_line(lab, monkeypatch):
 async def test_syslog_that_went_is_counted_and_found_again(lab, monkeypatch):
     node = await Scripted.start(lab, ok)
     path = str(lab.folder / "syslog")
-    monkeypatch.setattr("pbal.observe.writer.SYSLOG_SOCKETS", (path,))
+    monkeypatch.setattr("pbal.observe.syslog.SYSLOG_SOCKETS", (path,))
     monkeypatch.setattr("pbal.observe.writer.RETRY_SECONDS", 0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as first:
         first.bind(path)
