@@ -210,6 +210,9 @@ class Poll(Plugin):
         """Somebody wants to read queues: which, and may it? Raises: BadName."""
         settings = self.hub.settings
         keys = queues_of(settings.sources, exchange, match, settings.prefix)
+        if exchange.log is not None:
+            queues = b" ".join([key[len(settings.prefix) :] for key in keys])
+            exchange.note("queue", queues.decode("utf-8", "surrogateescape"))
         position = b"" if settings.keep == "taken" else first_of(settings.position_sources, exchange, match)
         if self.gate is None:
             self._begin(exchange, position, keys, None)
