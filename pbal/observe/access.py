@@ -70,7 +70,15 @@ REQUEST: Final = b"request"
 POLL: Final = b"poll"
 STREAM: Final = b"stream"
 SOCKET: Final = b"socket"
-"""What a request was: the field `kind`. TUNNEL is one, too."""
+
+KINDS: Final[dict[bytes, str]] = {
+    REQUEST: "a request and its answer",
+    TUNNEL: "an upgraded connection between the client and a node",
+    POLL: "a poll, which waited for messages",
+    STREAM: "a stream of server-sent events",
+    SOCKET: "a WebSocket that pbal itself speaks",
+}
+"""What a request was: the field `kind`."""
 
 WAITING_OCTETS: Final = 4 << 20
 """Octets of lines that may wait for the disk: seconds of the busiest day. Then lines are dropped, and counted."""
@@ -218,7 +226,7 @@ FIELDS: Final[dict[str, Field]] = {
         Field("time_local", "the same, as 28/Nov/2026:08:55:20 +0000", "%b", ("local",)),
         Field("msec", "the same, in seconds since 1970", "%b.%b", ("epoch", "milliseconds"), number=True),
         Field("service", "the service that answered"),
-        Field("kind", "request or tunnel; of what waited for messages, poll, stream (server-sent events) or socket (WebSocket)"),
+        Field("kind", "what it was, as below"),
         Field("client", "the client's address; a trusted proxy names it"),
         Field("peer", "the address at the other end of the connection"),
         Field("user", "who the client is, where a plugin knows"),
@@ -240,8 +248,8 @@ FIELDS: Final[dict[str, Field]] = {
         Field("wait", "seconds that it waited for a node, or parked for a message", number=True),
         Field("first", "seconds from there until the head of the node's answer had come; null or - if none came", number=True),
         Field("whole", "seconds from the head of the request to the end of its answer", number=True),
-        Field("end", "who ended it, and how"),
-        Field("phase", "when it ended"),
+        Field("end", "who ended it and how, as below"),
+        Field("phase", "when it ended, as below"),
         Field("tls", "the protocol of TLS"),
         Field("id", "the request's id, where request_id is on"),
         Field("trace", "the trace that traceparent names"),

@@ -565,7 +565,7 @@ async def test_a_poll_is_logged_when_it_is_answered(lab):
     assert (await read_response(reader)).body == b"hi\n"
     poll, publish = sorted(await told(pbal, 2), key=lambda line: str(line["method"]))
     assert (poll["kind"], poll["target"], poll["agent"], poll["status"], poll["octets_out"]) == ("poll", "/poll/me", "browser", 200, 3)
-    assert (poll["end"], poll["phase"]) == ("done", "answer")
+    assert (poll["end"], poll["phase"], poll["queue"]) == ("done", "answer", "me")
     assert 0 < poll["wait"] <= poll["whole"]
     assert (publish["kind"], publish["status"], publish["octets_in"]) == ("request", 202, 2)
 
@@ -594,10 +594,10 @@ async def test_a_poll_that_outlives_its_form_is_logged_in_the_new_one(lab):
     reader, writer = await pbal.connect("chat")
     writer.write(get("/poll/me", "Cookie: c"))
     await pbal.until("poll_parked", 1)
-    assert await pbal.say('SET chat.access_log_format = "$$target $$http_cookie $$status"') == "OK"
+    assert await pbal.say('SET chat.access_log_format = "$$target $$http_cookie $$status $$note_queue"') == "OK"
     await pbal.say("poll answer me")
     assert (await read_response(reader)).status == 204
-    assert await logged(pbal, 1) == ["/poll/me - 204"]
+    assert await logged(pbal, 1) == ["/poll/me - 204 me"]
 
 
 @lab
