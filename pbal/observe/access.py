@@ -15,6 +15,7 @@ import json
 import re
 import time
 from collections import deque
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Final
 
@@ -206,6 +207,8 @@ _ORIGIN: Final = ("client", "peer", "method", "target", "path", "id", "host", "p
 _TIMES: Final = frozenset({"head", "body", "wait", "first", "whole"})
 ORIGINS: Final = len(_ORIGIN)
 _COLUMNS: Final = _ROW + _ORIGIN
+_NOTES: Final = _ROW.index("notes")
+_NOT_IN_JSON: Final = ("time_local", "msec", "peer", "path", "request")
 
 
 class Field:
@@ -255,7 +258,7 @@ FIELDS: Final[dict[str, Field]] = {
         Field("trace", "the trace that traceparent names"),
     )
 }
-"""The fields of the form json, in that order, and of an operator's own form."""
+"""The fields of an operator's own form. JSON has them in the order of the columns."""
 
 _NAME: Final = r"[a-z][a-z0-9_]*"
 _VARIABLE: Final = re.compile(r"\$\$?(?:(\w+)|\{(\w+)\})", re.ASCII)
@@ -312,43 +315,66 @@ class AccessLog:
         self._date = self._local = self._epoch = b""
         self._http: list[bytes] = []
         self._notes: list[str] = []
-        columns = list(_COLUMNS)
-        literal = b""
-        chosen: list[str] = []
+        pieces: list[tuple[str, str]] = []
+        last = ""
         for text, name in self._json_pieces() if self._json else _pieces(NAMED.get(form, form)):
-            literal += text.encode().replace(b"%", b"%%")
-            if not name:
-                continue
             field = FIELDS.get(name)
-            if field is not None:
-                literal += field.form.encode()
-                chosen += field.columns
-                continue
-            literal += b"%b"
-            chosen.append(name)
-            kind, _, rest = name.partition("_")
-            if name in columns or kind not in ("http", "note"):
-                continue
-            if kind == "note":
-                self._notes.append(rest)
-            else:
-                self._http.append(rest.replace("_", "-").encode())
-        columns += [f"note_{note}" for note in self._notes]
-        columns = [*_ROW, *columns[len(_COLUMNS) :], *_ORIGIN, *(f"http_{http.decode().replace('-', '_')}" for http in self._http)]
-        self._literal = literal + b"\n"
-        self._timed = not _TIMES.isdisjoint(chosen)
-        self._pick = itemgetter(*[columns.index(column) for column in chosen])  # of one column: octets, which `%` takes as well
+            words = (field.form if field is not None else "%b").split("%b") if name else [""]
+            for word, column in zip(words, field.columns if field is not None else (name,) if name else (), strict=False):
+                pieces.append((last + text + word, column))
+                last = text = ""
+            last += text + words[-1]
+            self._need(name)
+        self._pick: Callable[[tuple[bytes, ...]], object] | None = None
+        self._literal = b""
+        self._timed = not _TIMES.isdisjoint(column for _, column in pieces)
+        self._lay_out(pieces, last)
+
+    def _need(self, name: str) -> None:
+        """Have a column for a field of the request, or what a plugin says."""
+        kind, _, rest = name.partition("_")
+        if name in FIELDS or kind not in ("http", "note"):
+            return
+        if kind == "note":
+            self._notes.append(rest)
+        else:
+            self._http.append(rest.replace("_", "-").encode())
+
+    def _lay_out(self, pieces: list[tuple[str, str]], last: str) -> None:
+        """Make the literal that a row is put into: each piece is a text and the column after it. `last` ends the line.
+
+        Where the columns come in the order of the row, as in JSON, those between are skipped by `%.0b`, and nothing has to be picked.
+        """
+        columns = [*_ROW, *[f"note_{note}" for note in self._notes], *_ORIGIN]
+        columns += [f"http_{name.decode().replace('-', '_')}" for name in self._http]
+        places = [columns.index(column) for _, column in pieces]
+        ordered = len(places) > len(columns) // 2 and places == sorted(set(places))
+        literal = b""
+        at = 0
+        for (text, _), place in zip(pieces, places, strict=True):
+            if ordered:
+                literal += b"%.0b" * (place - at)
+                at = place + 1
+            literal += text.encode().replace(b"%", b"%%") + b"%b"
+        if ordered:
+            literal += b"%.0b" * (len(columns) - at)
+        else:
+            self._pick = itemgetter(*places)  # of one column: octets, which `%` takes as well
+        self._literal = literal + last.encode().replace(b"%", b"%%") + b"\n"
 
     def _json_pieces(self) -> list[tuple[str, str]]:
+        """All fields but those that are said by others; and what plugins say, which begins with its comma."""
+        fields = [(_COLUMNS.index(field.columns[0]), field) for field in FIELDS.values() if field.name not in _NOT_IN_JSON]
         found: list[tuple[str, str]] = []
         text = "{"
-        for field in FIELDS.values():
-            if field.name in ("time_local", "msec", "peer", "path", "request"):
-                continue  # said by others
+        for place, field in sorted(fields, key=itemgetter(0)):
+            if place > _NOTES and not any(name == "notes" for _, name in found):
+                found.append((text[:-1], "notes"))
+                text = ","
             mark = "" if field.number else '"'
             found.append((f'{text}"{field.name}":{mark}', field.name))
             text = f"{mark},"
-        return [*found, (text[:-1], "notes"), ("}", "")]
+        return [*found, (text[:-1] + "}", "")]
 
     def wants(self, account: Account, whole: bool) -> bool:
         """Whether the line is to be written. Of those that ended badly all are."""
@@ -398,7 +424,9 @@ class AccessLog:
         row += self._times(account, now) if self._timed else _NO_TIMES
         if self._notes:
             row += self._said(account.notes)
-        self.target.write(self._literal % self._pick(row + origin))
+        row += origin
+        pick = self._pick
+        self.target.write(self._literal % (row if pick is None else pick(row)))
 
     def _times(self, account: Account, now: float) -> tuple[bytes, ...]:
         """The columns head, body, wait, first, whole."""
