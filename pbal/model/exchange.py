@@ -466,7 +466,8 @@ class Exchange(Account):
         request, tls = self.request, self.stream.tls
         trace = self._trace or request.fields.get(b"traceparent", b"")
         return log.origin(
-            self.client_address, self.stream.peer, request.method, request.target, request.path, request.minor, request.host,
+            self.client_address, self.stream.peer, request.method, request.target, request.path,
+            b"HTTP/1.1" if request.minor else b"HTTP/1.0", request.host,
             request.fields, "" if tls is None else tls.version, self.request_id if self.numbered else b"", trace and trace_of(trace),
         )  # fmt: skip
 

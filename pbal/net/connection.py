@@ -399,18 +399,11 @@ class ClientConnection(Answering):
         account.status, account.sent, account.cause = error.status, len(text), cause
         said = error.said or (self.reader.beginning() if self.reader is not None else b"")
         method, _, rest = said.partition(b" ")
-        target, _, _ = rest.partition(b" ")
+        target, _, protocol = rest.partition(b" ")
         tls = "" if self.tls is None else self.tls.version
         path = target.partition(b"?")[0]
-        log.write(
-            account,
-            log.origin(self.peer, self.peer, method, target, path, 1, b"", {}, tls, number, b""),
-            home.label,
-            cause,
-            HEAD,
-            now,
-            clock.epoch(),
-        )
+        origin = log.origin(self.peer, self.peer, method, target, path, protocol, b"", {}, tls, number, b"")
+        log.write(account, origin, home.label, cause, HEAD, now, clock.epoch())
 
     def continue_body(self) -> None:
         """See Stream."""

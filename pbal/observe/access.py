@@ -386,12 +386,12 @@ class AccessLog:
         return True
 
     def origin(
-        self, client: bytes, peer: bytes, method: bytes, target: bytes, path: bytes, minor: int, host: bytes, fields: dict[bytes, bytes],
-        tls: str, number: bytes, trace: bytes,
+        self, client: bytes, peer: bytes, method: bytes, target: bytes, path: bytes, protocol: bytes, host: bytes,
+        fields: dict[bytes, bytes], tls: str, number: bytes, trace: bytes,
     ) -> tuple[bytes, ...]:  # fmt: skip
         """What a line says of the client and the head, as it came."""
         found: tuple[bytes, ...] = (
-            client, peer, method, target if self._query else path, path, number, host, b"HTTP/1.1" if minor else b"HTTP/1.0",
+            client, peer, method, target if self._query else path, path, number, host, protocol,
             fields.get(b"referer", b""), fields.get(b"user-agent", b""), tls.encode() if tls else b"", trace,
         )  # fmt: skip
         if self._http:
