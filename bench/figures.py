@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import peers
+from bench.access import access
 from bench.acknowledged import acknowledged
 from bench.distant import busy
 from bench.distant import distant as distant_of
@@ -359,6 +360,7 @@ def start() -> Iterator[Row]:
 
 FIGURES = {
     "proxied": proxied,
+    "access": access,
     "parked": parked,
     "latency": latency,
     "stored": stored,

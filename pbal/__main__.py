@@ -116,9 +116,23 @@ def _serve(world: object, interpreter: object, level: str | None, writer: LogWri
     from pbal.server import serve
 
     assert isinstance(world, World) and isinstance(interpreter, Interpreter)
-    if level is None and world.server.get("log_level"):
-        logging.getLogger().setLevel(str(world.server["log_level"]).upper())
     writer.count_in(world.counters.counts)
+
+    def settle(name: str) -> None:
+        """Log as SERVER says. The command line's level counts for more."""
+        if level is None:
+            logging.getLogger().setLevel(str(world.server["log_level"]).upper())
+        try:
+            writer.use(world.server["log_format"], world.server["log_to"])
+        except OSError as error:
+            raise ConfigError(f"{name}: there is no syslog: {error.strerror}", about=name) from None
+
+    try:
+        settle("log_to")
+    except ConfigError as error:
+        print(f"pbal: {error.message}", file=sys.stderr)
+        return 1
+    world.server_changed = settle
     gc.collect()
     gc.freeze()  # what start-up made is never garbage; the collector need not look at it again
     gc.set_threshold(20000, 20, 50)

@@ -32,6 +32,7 @@ from pbal.model.hooks import HOOKS
 from pbal.model.plugin import Plugin
 from pbal.model.service import Service
 from pbal.model.world import World
+from pbal.observe import access
 from pbal.observe import counters as counters_module
 from pbal.observe.counters import CORE as CORE_COUNTERS
 from pbal.observe.counters import Counter
@@ -284,10 +285,16 @@ class Statements:
             first = False
 
 
+def _terms(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Words, and what they mean."""
+    for word, meaning in pairs:
+        yield from (".TP", f".B {literal(word)}", prose(f"{meaning[0].upper()}{meaning[1:]}."))
+
+
 _LIFE = ("check", "open", "changed", "wants_body", "quiesce", "carry", "resume", "adopt", "close", "service_disabled", "dumpconfig")
 _EXCHANGE = (
     "stream", "home", "service", "request", "body_limit", "stage", "method", "path", "plain_path", "client_address", "believed",
-    "set_field", "read_body", "body_size", "answered", "respond", "park", "hand_to",
+    "set_field", "read_body", "body_size", "request_id", "traceparent", "log", "note", "answered", "respond", "error", "park", "hand_to",
 )  # fmt: skip
 _HEAD = ("minor", "headers", "block", "fields", "framing", "keep_alive", "underscores")
 _REQUEST = ("method", "target", "path", "query", "host", "expect_continue", "upgrade")
@@ -313,6 +320,12 @@ def pages() -> dict[str, str]:
         "pool": lambda: tunable_table(POOL),
         "server": lambda: tunable_table(SERVER),
         "counters": lambda: counter_table(CORE_COUNTERS),
+        "access_fields": lambda: _terms((field.name, field.summary) for field in access.FIELDS.values()),
+        "access_words": lambda: _terms(
+            (f"{name} {word.decode()}", said)
+            for name, words in (("kind", access.KINDS), ("end", access.ENDS), ("phase", access.PHASES))
+            for word, said in words.items()
+        ),
         "hooks": lambda: _hooks(examples=False),
     }
     plugins: dict[str, Table] = {

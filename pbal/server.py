@@ -102,6 +102,7 @@ class Server:
         try:
             for service in world.services.values():
                 self.attach(service)
+                service.open_log()
             for service in enabled:
                 if service["listen"] is not None:
                     self._bind(service)
@@ -184,9 +185,14 @@ class Server:
         for listener in self._listeners.values():
             self._duty(f"keep-alive of {listener.service.name}", listener.refresh)
         self._duty("descriptors", self._watch_descriptors)
+        self._duty("access logs", self._watch_access_logs)
         if self._certificates.due(world.second):
             spawn(self, self._certificates.look(), "look at certificates")
         world.log_left_out()
+
+    def _watch_access_logs(self) -> None:
+        world = self.world
+        world.access.tick(world.counters.counts, world.log_limited)
 
     def _duty(self, what: str, duty: Callable[..., None], *args: float) -> None:
         """One thing the tick does; a fault in it ends it alone."""
@@ -251,7 +257,10 @@ class Server:
     def signalled(self, number: signal.Signals) -> None:
         """A signal, on the loop. The first that is to end pbal ends it gracefully, the second at once."""
         if number is signal.SIGUSR1:
-            log.info("%s", self._state())
+            if self.world.access.reopen():
+                log.info("the files of access logs are opened anew")
+            else:
+                log.info("%s", self._state())
             return
         if number not in ENDING:
             log.warning("%s: there is nothing to reload; make the change on the console", number.name)
@@ -353,6 +362,8 @@ class Server:
         cancel_all(self)
         await asyncio.sleep(0)  # transports report their end in the next turn
         await asyncio.sleep(0)
+        self._watch_access_logs()
+        self.world.access.close()
 
 
 async def serve(world: World, interpreter: Interpreter, ready: Any = None, flush: Callable[[], None] = lambda: None) -> int:

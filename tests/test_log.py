@@ -1,7 +1,9 @@
 """The log writer and the limit on warnings, without a server."""
 
+import json
 import logging
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,66 @@ def test_the_table_of_kinds_is_bounded(caplog):
         world.log_limited(f"kind {number}", "kind %d", number)
     assert len(caplog.records) == LOG_KINDS + 1
     assert world.counters.counts["log_lines_limited"] == 49
+
+
+def test_json_is_one_object_a_line_whatever_was_said(tmp_path: Path):
+    path = tmp_path / "log"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    writer = LogWriter(descriptor)
+    writer.use("json", "stderr")
+    writer.emit(record("%s: said", 'a"\n\u2028\x1b\udcff'))
+    try:
+        raise ValueError("a\n2030-01-01 forged")
+    except ValueError as error:
+        failed = record("failed")
+        failed.exc_info = (ValueError, error, error.__traceback__)
+    writer.emit(failed)
+    writer.emit(record("does not %d fit", "at all"))
+    writer.finish()
+    said, traced, raw = (json.loads(line) for line in path.read_text("ascii").splitlines())
+    assert (said["level"], said["logger"], said["event"], said["message"]) == ("warning", "pbal", "%s: said", 'a"\n\u2028\x1b\udcff: said')
+    assert "2030-01-01 forged" in traced["trace"] and traced["message"] == "failed"
+    assert raw["message"] == "does not %d fit"
+    os.close(descriptor)
+
+
+def test_the_journal_gets_levels_and_no_times(tmp_path: Path, monkeypatch):
+    path = tmp_path / "log"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    found = os.fstat(descriptor)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    writer = LogWriter(descriptor)
+    writer.emit(record("plain"))
+    failed = record("failed")
+    failed.stack_info = "here\n<3>forged"
+    writer.emit(failed)
+    writer.finish()
+    assert path.read_text().splitlines() == ["<4>pbal: plain", "<4>pbal: failed", "<4>  | here", "<4>  | <3>forged"]
+    os.close(descriptor)
+
+
+def test_syslog_gets_a_datagram_an_event(tmp_path: Path, monkeypatch):
+    path = str(tmp_path / "syslog")
+    monkeypatch.setattr("pbal.observe.syslog.SYSLOG_SOCKETS", (path,))
+    file = tmp_path / "log"
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
+    writer = LogWriter(descriptor)
+    with pytest.raises(FileNotFoundError):
+        writer.use("text", "syslog")
+    writer.emit(record("to the file"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(path)
+        listening.settimeout(10)
+        writer.use("text", "syslog")
+        writer.emit(record("two\nlines"))
+        assert listening.recv(4096).endswith(b": pbal: two\\nlines")
+        os.unlink(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as again:
+        again.bind(path)
+        again.settimeout(10)
+        writer.emit(record("found again"))
+        octets = again.recv(4096)
+        assert octets.startswith(b"<28>") and octets.endswith(b": pbal: found again")
+    writer.finish()
+    assert file.read_text().endswith(" WARNING pbal: to the file\n")
+    os.close(descriptor)

@@ -14,6 +14,8 @@ class Malformed(Exception):
         super().__init__(reason)
         self.reason = reason
         self.status = status
+        self.said = b""
+        """Of a head that was refused: its beginning, for the log."""
 
 
 class BadRequest(Malformed):

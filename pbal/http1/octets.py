@@ -63,6 +63,10 @@ class Limits:
     """Octets of a chunk's size line: extensions have no honest use (nginx reads any, h11 20k)."""
 
 
+SHOWN: Final = 1024
+"""Octets of a head that was refused which the log may show."""
+
+
 class Reader:
     """The buffer, the budget, header lines and bodies. RequestReader and ResponseReader add their heads."""
 
@@ -107,6 +111,10 @@ class Reader:
         """Between two messages, with no octet of the next one."""
         return self._mode == HEAD and not self._buffer
 
+    def beginning(self) -> bytes:
+        """The first line of a head that has not come whole, or a part of it, for the log; b"" in a body."""
+        return bytes(self._buffer[:SHOWN]).partition(b"\r")[0] if self._mode == HEAD else b""
+
     def take_rest(self) -> bytes:
         """Give out what is buffered, unread, for a tunnel."""
         rest, self._buffer = bytes(self._buffer), b""
@@ -125,10 +133,13 @@ class Reader:
 
     def _refused(self, reason: str, status: int | None = None) -> Malformed:
         """The exception to raise. The reader is dead from here."""
+        said = self.beginning()
         self._mode = DEAD
         self._buffer = b""
         self.tired = False
-        return self._refusal(reason, status)
+        refusal = self._refusal(reason, status)
+        refusal.said = said
+        return refusal
 
     def _refusal(self, reason: str, status: int | None) -> Malformed:
         raise NotImplementedError

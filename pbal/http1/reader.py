@@ -37,6 +37,7 @@ from pbal.http1.octets import (
     LENGTH_BODY,
     LITTLE,
     REMEMBERED,
+    SHOWN,
     STEPS,
     TOKEN,
     TUNNEL,
@@ -115,7 +116,11 @@ class RequestReader(Reader):
             if known.framing:
                 self._begin_body(known.framing)
             return known
-        head = self._parse(block)
+        try:
+            head = self._parse(block)
+        except Malformed as refusal:
+            refusal.said = block[:SHOWN].partition(b"\r")[0]
+            raise
         if end <= REMEMBERED:
             self._last_octets, self._last = block, head
         return head

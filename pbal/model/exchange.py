@@ -29,6 +29,26 @@ from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError
 from pbal.model.faults import guarded
 from pbal.model.secured import Secured
+from pbal.model.tracing import begun, is_id, trace_of
+from pbal.observe.access import (
+    ANSWER,
+    BODY,
+    CLIENT_LEFT,
+    DONE,
+    FIELDS,
+    HOOKS,
+    LONGEST_NOTE,
+    MOST_NOTES,
+    NODE,
+    NOTE_NAME,
+    PLUGIN,
+    POLL,
+    TUNNEL,
+    WAIT,
+    AccessLog,
+    Account,
+    shared,
+)
 
 if TYPE_CHECKING:
     from pbal.model.service import Service
@@ -260,26 +280,24 @@ class Stream(Waiting):
         """Take a park() back: respond() to `exchange` is possible again. False: `record` is not parked any more."""
 
 
-class Exchange:
+class Exchange(Account):
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "_body_limit", "body_complete", "client_end", "home", "hops", "owner", "received", "record", "request",
-        "service", "sink", "stage", "started", "status", "stream",
+        "_address", "_body", "_body_limit", "_number", "_trace", "body_complete", "client_end", "home", "hops", "owner", "record",
+        "request", "service", "sink", "stage", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
+        super().__init__(now, now)
         self.stream = stream
         self.home = service
         """The service whose listener accepted the connection."""
         self.service = service
         self.request = request
         self.sink: Sink | None = None
-        self.started = now
         self.body_complete = request.framing == 0
         self._body_limit: int | None = None
-        self.received = 0
-        """Octets of body that came so far."""
         self.client_end = 0.0
         """When its client had sent its end, while nothing was answered yet (clock time); 0 before."""
         self.hops = 0
@@ -287,11 +305,9 @@ class Exchange:
         self.stage: str = NEW
         self.owner = ""
         """The plugin that took it."""
-        self.status = 0
-        """The status that was sent; 0 before."""
         self.record: Parked | None = None
         self._body: CollectedBody | None = None
-        self._address = b""
+        self._address = self._number = self._trace = b""
 
     # -- what came -----------------------------------------------------------------------------------------------
 
@@ -346,6 +362,40 @@ class Exchange:
         return self._address
 
     @property
+    def numbered(self) -> bool:
+        """Whether the request has an id for others to see (request_id)."""
+        return self.service.numbered or self.home.numbered
+
+    @property
+    def request_id(self) -> bytes:
+        """The request's id: a trusted peer's X-Request-Id, what a plugin set in its place, or one that pbal makes.
+
+        It is 1 to 128 visible characters. With `request_id` on, nodes, the access log and pbal's own error pages show it.
+        """
+        if not self._number:
+            request = self.request
+            said = request.fields.get(b"x-request-id", b"")
+            if said and is_id(said) and (b"x-request-id" in request.ours or self.believed):
+                self._number = said
+            else:
+                self._number = self.service.world.numbering.next()
+        return self._number
+
+    @property
+    def traceparent(self) -> bytes:
+        """The traceparent that nodes are sent: the client's if it is valid, or one of a new trace with `traceparent = begin`; or b"".
+
+        Source: W3C Trace Context.
+        """
+        if not self._trace:
+            said = self.request.fields.get(b"traceparent", b"")
+            if said and trace_of(said):
+                self._trace = said
+            elif self.service.traces or self.home.traces:
+                self._trace = begun()
+        return self._trace
+
+    @property
     def body_limit(self) -> int | None:
         """Most bytes of body; a longer one is answered 413. None: the service's max_body; 0: no limit. A plugin may set it."""
         return self._body_limit
@@ -388,6 +438,72 @@ class Exchange:
         """What collected() was given, or None."""
         return self._body
 
+    # -- the access log -----------------------------------------------------------------------------------------
+
+    @property
+    def log(self) -> AccessLog | None:
+        """Where its line goes: to the log of the service that has it, or of the one whose listener it came by."""
+        log = self.service.access
+        return self.home.access if log is None else log
+
+    def note(self, name: str, value: str) -> None:
+        """Say something of the request in its line of the access log: `name` is $note_NAME there, and a member in JSON.
+
+        `user` says who the client is, for $user. Nothing happens where no log is, so make the value cheaply. It is cut after 1000
+        octets, and quoted. It stays with a client that is parked. Raises: ValueError for a name that is none, or is pbal's own.
+        """
+        if self.log is None:
+            return
+        if NOTE_NAME.fullmatch(name) is None or (name in FIELDS and name != "user"):
+            raise ValueError(f"not the name of a note: {name!r:.60}")
+        if self.notes is None:
+            self.notes = {}
+        if len(self.notes) < MOST_NOTES or name in self.notes:
+            self.notes[name] = value[:LONGEST_NOTE]
+
+    def said(self, log: AccessLog) -> tuple[bytes, ...]:
+        """What its line says of the client and the head."""
+        request, tls = self.request, self.stream.tls
+        trace = self._trace or request.fields.get(b"traceparent", b"")
+        return log.origin(
+            self.client_address, self.stream.peer, request.method, request.target, request.path,
+            b"HTTP/1.1" if request.minor else b"HTTP/1.0", request.host,
+            request.fields, "" if tls is None else tls.version, self.request_id if self.numbered else b"", trace and trace_of(trace),
+        )  # fmt: skip
+
+    def kept(self) -> Account | None:
+        """What a client that is parked now keeps for its line; None where no log is."""
+        log = self.log
+        if log is None:
+            return None
+        account = Account(self.began, self.started)
+        account.body_at, account.received, account.notes = self.body_at, self.received, self.notes
+        account.kind = POLL
+        account.sought_at = self.service.world.clock.now()
+        account.origin = shared(self.said(log))
+        return account
+
+    def _tell(self, log: AccessLog, whole: bool) -> None:
+        """Write its line: it has ended."""
+        end, phase = self.cause, ANSWER
+        if not whole or end:
+            end = end or CLIENT_LEFT
+            phase = self._phase(whole)
+        clock = self.service.world.clock
+        log.write(self, self.said(log), self.service.label, end or DONE, phase, clock.now(), clock.epoch())
+
+    def _phase(self, whole: bool) -> bytes:
+        """When it ended, where that was not after its answer."""
+        if self.kind == TUNNEL:
+            return TUNNEL
+        if self.answered_at or (self.status and not whole):
+            return ANSWER
+        if self.asked_at:
+            return NODE
+        if self.sought_at:
+            return WAIT
+        return HOOKS if self.body_complete else BODY
+
     # -- the answer ----------------------------------------------------------------------------------------------
 
     @property
@@ -429,8 +545,17 @@ class Exchange:
         try:
             return self.stream.respond(self, status, fields, body, on_lost, patience)
         except BaseException:
+            self.cause = PLUGIN
             self.stream.respond(self, 500, (), UNSENDABLE, None, PATIENCE)
             raise
+
+    def error(self, status: int, text: bytes, fields: Fields = ()) -> bool:
+        """Answer with an error page of pbal's own: respond(), and the request's id where it has one."""
+        if self.numbered:
+            number = self.request_id
+            fields = [*fields, (b"X-Request-Id", number)]
+            text += b"Request id: %b\n" % number
+        return self.respond(status, fields, text)
 
     def park(self, record: Parked) -> Waiting:
         """Let the client wait under `record`. Returns the object to answer it on. Do not use the exchange after this.
@@ -475,6 +600,7 @@ class Exchange:
 
     def fail(self, status: int, body: bytes) -> None:
         """Whoever had it cannot answer: an error as long as that can be said, then a visible cut."""
+        self.cause = self.cause or PLUGIN
         if self.stage is PARKED and self.record is not None:
             record, self.record = self.record, None
             self.stage = NEW
@@ -483,7 +609,7 @@ class Exchange:
         if self.stage is ANSWERING:
             self.stream.cut(self)
         elif self.stage is not ENDED:
-            self.respond(status, (), body)
+            self.error(status, body)
 
     def ended(self, whole: bool) -> None:
         """Nothing more comes of it. Called once, by the stream, whatever happened. `whole`: the answer was written to its end."""
@@ -492,6 +618,9 @@ class Exchange:
         if not whole:
             self.service.world.counters.counts["aborted_clients"] += 1
         self.stage = ENDED
+        log = self.log
+        if log is not None and log.wants(self, whole):
+            self._tell(log, whole)
         sink, self.sink = self.sink, None
         if sink is not None:
             sink.client_gone()

@@ -20,8 +20,10 @@ from pbal.model.hooks import Bound, HookTable, hooks_of
 from pbal.model.pace import Rate
 from pbal.model.plugin import Plugin
 from pbal.model.trust import Trust
+from pbal.observe.access import AccessLog
+from pbal.observe.writer import Rotation
 from pbal.schema.roles import ROLES, SENDING_ON
-from pbal.schema.tunables import Tunable
+from pbal.schema.tunables import LOGGING, Tunable
 
 if TYPE_CHECKING:
     from pbal.model.world import World
@@ -89,6 +91,11 @@ class Service:
         self.certificates: Certificates | None = None
         """With enable_ssl, from ENABLE on. Replaced whole when they are read again."""
         self.handshakes = Rate(world.clock.now)
+        self.label = name.encode()
+        self.access: AccessLog | None = None
+        """Where lines of its requests go; None where no log is, and before pbal runs."""
+        self.numbered = self.traces = False
+        """Whether requests have ids for others to see (request_id), and traces begin here (traceparent)."""
         for tunable in world.tunables.values():
             self.fill(tunable)
         self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
@@ -182,6 +189,8 @@ class Service:
                     asked(self.world, owner, plugin.changed, name)
             if name.startswith("ssl_backend"):
                 self._check_backend_tls()
+            if name in LOGGING and self.world.runtime is not None:
+                self.open_log()
             if name == "listen" and self.enabled and self.world.runtime is not None:
                 self.world.runtime.listen(self)
         except Exception:
@@ -191,6 +200,9 @@ class Service:
             else:
                 self.explicit[name] = was_explicit
             self._put_back(chain)
+            if name in LOGGING and self.world.runtime is not None:
+                with suppress(ConfigError):  # as it was: what refused the statement is told
+                    self.open_log()
             for owner, plugin in chain if self.opened else ():
                 with suppress(ConfigError):  # what refused the statement is told
                     asked(self.world, owner, plugin.changed, name)
@@ -311,6 +323,30 @@ class Service:
         self.certificates = certificates
         for warning in certificates.warnings:
             log.warning("service %s: %s", self.name, warning)
+
+    def open_log(self) -> None:
+        """Open the access log, as the tunables have it now; what was open and is in use still stays open.
+
+        Raises: ConfigError; nothing has changed then.
+        """
+        values = self.values
+        where = values["access_log"]
+        made: AccessLog | None = None
+        if where != "off" and self.role and ROLES[self.role].http:
+            try:
+                target = self.world.access.open(where)
+            except OSError as error:
+                raise ConfigError(f"access_log: cannot write to {where}: {error.strerror}", about=where) from None
+            made = AccessLog(target, values["access_log_format"], values["access_log_sample"], values["access_log_query"])
+        self.access = made
+        self.numbered = values["request_id"] == "on" or (values["request_id"] == "auto" and made is not None)
+        self.traces = values["traceparent"] == "begin"
+        self.world.settle_logs()
+
+    def rotation(self) -> Rotation:
+        """When the file of its access log is rotated."""
+        values = self.values
+        return Rotation(values["access_log_rotate_size"], values["access_log_rotate_age"], values["access_log_rotate_keep"])
 
     def open(self) -> None:
         """Open the plugins, once. A failure closes those that had opened."""

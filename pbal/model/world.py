@@ -21,7 +21,9 @@ from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
+from pbal.model.tracing import Numbering
 from pbal.observe.counters import Counters
+from pbal.observe.writer import Writer
 from pbal.schema.roles import CORE
 from pbal.schema.tunables import SERVER, Tunable
 
@@ -105,6 +107,12 @@ class World:
         self.identity = os.urandom(8)
         """New with each start: what Via names are made of."""
         self.runtime: Runtime | None = None
+        self.server_changed: Callable[[str], None] = lambda name: None
+        """Told of each tunable of SERVER that was set; it may refuse with a ConfigError. The process has one, from its start on."""
+        self.numbering = Numbering()
+        """Ids of requests."""
+        self.access = Writer()
+        """Where access logs go."""
         self.numbers = count(1)
         """Numbers for what the console lists and steers: no two things of this process have the same."""
         self.draining = False
@@ -134,6 +142,10 @@ class World:
                 del self._logged[what]
                 if left_out:
                     log.warning("%s: %d more left out in %d seconds", what, left_out, now - last)
+
+    def settle_logs(self) -> None:
+        """Close the access logs that no service writes to any more."""
+        self.access.use((service.access.target, service.rotation()) for service in self.services.values() if service.access is not None)
 
     # -- names ---------------------------------------------------------------------------------------------------
 
@@ -222,10 +234,16 @@ class World:
         tunable = self.server_tunables.get(name.lower())
         if tunable is None:
             raise UnknownName(f"'{name}' is not a tunable of SERVER", name, self.server_tunables)
+        before = self.server[tunable.name]
         try:
             self.server[tunable.name] = tunable.parse(text)
         except ValueError as error:
             raise ConfigError(f"{name}: {error}", about=text) from None
+        try:
+            self.server_changed(tunable.name)
+        except ConfigError:
+            self.server[tunable.name] = before
+            raise
         self.server_explicit[tunable.name] = text
 
     def add_plugin_tunables(self, plugin: str, tunables: tuple[Tunable, ...]) -> None:
@@ -252,6 +270,7 @@ class World:
                 raise ConfigError(f"service '{other.name}' listens on {listen} already", about=service.name)
         if self.runtime is not None:
             self.runtime.attach(service)
+            service.open_log()
             service.open()
             if service["listen"] is not None:
                 self.runtime.listen(service)

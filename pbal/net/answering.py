@@ -50,6 +50,8 @@ from pbal.net.wire import (
     XFER_RES,
     Wire,
 )  # fmt: skip
+from pbal.observe.access import DONE, KICKED, PLUGIN, SOCKET, STREAM
+from pbal.observe.access import TUNNEL as OTHER_PROTOCOL
 
 
 class Answering(Wire):
@@ -65,6 +67,8 @@ class Answering(Wire):
         facts = self._facts(exchange)
         data = encoder.whole(status, fields, body, facts, self._own_lines(), self._epoch())
         exchange.status = status
+        if not facts & HEAD_ONLY and encoder.has_body(status):
+            exchange.sent = len(body)
         self._deliver(data, on_lost, patience)
         self._end(exchange, facts)
         return True
@@ -83,6 +87,9 @@ class Answering(Wire):
             raise
         self.record = None
         self._deliver(data, on_lost, patience)
+        if self.account is not None:
+            self._began(status, b"" if facts & HEAD_ONLY or not encoder.has_body(status) else body)
+            self._tell_parked(DONE)
         self._next(facts, not self.flags & BODY_COMES)
         return True
 
@@ -117,6 +124,8 @@ class Answering(Wire):
 
     def write(self, data: bytes) -> None:
         """See Stream."""
+        if self.exchange is not None:
+            self.exchange.sent += len(data)
         if self.flags & CHUNKS and self.state is XFER_RES:
             data = encoder.chunk(data)
         if self.head:
@@ -127,6 +136,7 @@ class Answering(Wire):
         """See Stream."""
         if self.exchange is not exchange:
             return
+        exchange.sent += len(data)
         if self.flags & CHUNKS:
             data = encoder.chunk(data) + encoder.LAST_CHUNK
         if self.head:
@@ -191,6 +201,8 @@ class Answering(Wire):
         assert self.transport is not None
         exchange.enter(ANSWERING)
         exchange.status = head.status
+        exchange.kind = OTHER_PROTOCOL
+        exchange.sent = len(data)
         self.service = exchange.service
         self.state = TUNNEL
         self.deadline = inf
@@ -221,6 +233,7 @@ class Answering(Wire):
             self.flags = self.flags & ~FACTS | self._facts(exchange) | (0 if exchange.body_complete else BODY_COMES)
             self.exchange = None
             self.service = exchange.service
+            self.account = exchange.kept()
             self.state = PARKED_STATE
             self.deadline = inf
             if self.reader is not None and self.reader.buffered == 0:
@@ -246,7 +259,7 @@ class Answering(Wire):
         if self.flags & (STREAMS | UPGRADED):
             self.abort()  # which tells the record
             return False
-        self.record = None
+        self.record = self.account = None
         self.exchange = exchange
         self.state = WAIT_RES
         return True
@@ -262,6 +275,7 @@ class Answering(Wire):
         """See Waiting."""
         if self.record is record:
             self.record = None
+            self._blame(KICKED)
             if self.flags & ENDS_WITH_CLOSE:
                 self._reset()  # as in cut()
             else:
@@ -297,7 +311,17 @@ class Answering(Wire):
             raise
         self.flags = self.flags & ~FACTS | facts | STREAMS | (ENDS_WITH_CLOSE if facts & OLD else CHUNKS)
         self._send(octets)
+        if self.account is not None:
+            self.account.kind = STREAM
+            self._began(status, b"" if facts & HEAD_ONLY else data)
         return True
+
+    def _began(self, status: int, data: bytes) -> None:
+        """For the access log: the answer of what is parked has begun, with octets of its body."""
+        account = self.account
+        if account is not None:
+            account.status, account.sent = status, len(data)
+            account.asked_at = self.home.world.clock.now()
 
     def _framed(self, data: bytes) -> bytes:
         """Octets of a body, or of another protocol, as they go out."""
@@ -321,6 +345,8 @@ class Answering(Wire):
         octets = self._framed(data)
         if not octets:
             return True
+        if self.account is not None:
+            self.account.sent += len(data)
         if on_lost is None and not self.flags & (OWED | FULL) and self.transport is not None:
             self.transport.write(octets)  # ten thousand readers of a room come this way at once
             return True
@@ -340,6 +366,9 @@ class Answering(Wire):
         if octets:
             self._deliver(octets, None, PATIENCE)
         self.record = None
+        if self.account is not None:
+            self.account.sent += len(data)
+            self._tell_parked(DONE)
         if self.flags & UPGRADED:
             self._linger()
         else:
@@ -365,6 +394,9 @@ class Answering(Wire):
         self.flags = self.flags & ~FACTS | UPGRADED
         reader, self.reader = self.reader, None
         self._send(octets)
+        if self.account is not None:
+            self.account.kind = SOCKET
+            self._began(101, data)
         if not transport.is_reading():
             transport.resume_reading()
         rest = b"" if reader is None else reader.take_rest()
@@ -374,7 +406,10 @@ class Answering(Wire):
 
     def _received(self, data: bytes) -> None:
         """Octets of an upgraded client."""
+        if self.account is not None:
+            self.account.received += len(data)
         if self.record is not None and not call_back(self.home.world, cast(Upgraded, self.record).received, data):
+            self._blame(PLUGIN)
             self.abort()
 
     def unsent(self, record: Parked) -> int:

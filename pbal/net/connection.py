@@ -44,6 +44,7 @@ from pbal.net.wire import (
     WAITS_FOR_TURN,
     XFER_RES,
 )  # fmt: skip
+from pbal.observe.access import BAD_REQUEST, CLIENT_LEFT, CLIENT_SLOW, HEAD, SHUTDOWN, Account
 
 READ_AHEAD: Final = 32768
 """Octets of pipelined requests kept while an answer is outstanding; then reading pauses. Perlbal's read-ahead limit."""
@@ -95,6 +96,7 @@ class ClientConnection(Answering):
         exchange = self.exchange
         if state is TUNNEL:
             if exchange is not None and exchange.sink is not None:
+                exchange.received += len(data)
                 exchange.sink.body_data(data)
             return
         if state is CLOSED or (self.flags & (OWED | UPGRADED) and self._heard(data)):
@@ -138,6 +140,7 @@ class ClientConnection(Answering):
         if self.state is PARKED_STATE:  # not reading, we would not see it go
             self.home.world.counters.counts["bad_requests"] += 1
             self.home.world.log_limited("read ahead", "%s: sent too much behind a parked poll", self.peer_name)
+            self._blame(BAD_REQUEST)
             self.abort()
         else:
             self.transport.pause_reading()
@@ -187,6 +190,8 @@ class ClientConnection(Answering):
         self.record = self.exchange = self.reader = None
         if self.flags & OWED and self.transport is not None:
             world.deliveries.broken(self.transport)
+        if self.account is not None:
+            self._tell_parked(CLIENT_LEFT)
         if record is not None:
             call_back(world, record.gone)
         if exchange is not None:
@@ -293,6 +298,9 @@ class ClientConnection(Answering):
                 self._close()
             elif self.state is PERSIST_WAIT and not reader.at_start:
                 self.state = READING_HEADERS
+                if home.access is not None:
+                    now = home.world.clock.now()
+                    self.account = Account(now, now)
                 if self.requests:  # else it runs since the connection was made
                     self.deadline = home.world.clock.now() + (home.values["header_timeout"] or inf)
             return False
@@ -302,6 +310,9 @@ class ClientConnection(Answering):
         self.requests += 1
         now = world.clock.now()
         exchange = self.exchange = Exchange(self, home, event, now)
+        if self.account is not None:
+            exchange.began = self.account.began
+            self.account = None
         self.service = home
         if exchange.body_complete:
             self.state = WAIT_RES
@@ -324,6 +335,7 @@ class ClientConnection(Answering):
         sink = exchange.sink
         if event is END:
             exchange.body_complete = True
+            exchange.body_at = self.home.world.clock.now()
             if self.state is READING_BODY:
                 self.state, self.deadline = WAIT_RES, inf
             if sink is not None:
@@ -349,17 +361,49 @@ class ClientConnection(Answering):
         self.home.world.log_limited("bad request", "%s: %d %s", self.peer_name, error.status, error.reason)
         exchange, self.exchange = self.exchange, None
         begun = self.state is XFER_RES or self.state is TUNNEL
+        cause = CLIENT_SLOW if error.status == 408 else BAD_REQUEST
         if not begun:
-            facts = 0 if exchange is None else self._facts(exchange) & ~KEEP
-            self._send(encoder.whole(error.status, (), (error.reason + "\n").encode(), facts, self._own_lines(), self._epoch()))
-            if exchange is not None:
-                exchange.status = error.status
+            self._say_refused(exchange, error, cause)
         if exchange is not None:
+            exchange.cause = exchange.cause or cause
             exchange.ended(not begun)
         if begun:
             self.abort()
         else:
             self._linger()
+
+    def _say_refused(self, exchange: Exchange | None, error: BadRequest, cause: bytes) -> None:
+        """Send the answer of a request that is refused. One without a whole head has its line in the access log here."""
+        text = (error.reason + "\n").encode()
+        fields: list[tuple[bytes, bytes]] = []
+        home = self.home
+        number = home.world.numbering.next() if exchange is None and home.numbered else b""
+        if exchange is not None and exchange.numbered:
+            number = exchange.request_id
+        if number:
+            fields.append((b"X-Request-Id", number))
+            text += b"Request id: %b\n" % number
+        facts = 0 if exchange is None else self._facts(exchange) & ~KEEP
+        self._send(encoder.whole(error.status, fields, text, facts, self._own_lines(), self._epoch()))
+        if exchange is not None:
+            exchange.status = error.status
+            exchange.sent = len(text)
+            return
+        log = home.access
+        if log is None:
+            return
+        clock = home.world.clock
+        now = clock.now()
+        account = self.account or Account(now, now)
+        account.started = now
+        account.status, account.sent, account.cause = error.status, len(text), cause
+        said = error.said or (self.reader.beginning() if self.reader is not None else b"")
+        method, _, rest = said.partition(b" ")
+        target, _, protocol = rest.partition(b" ")
+        tls = "" if self.tls is None else self.tls.version
+        path = target.partition(b"?")[0]
+        origin = log.origin(self.peer, self.peer, method, target, path, protocol, b"", {}, tls, number, b"")
+        log.write(account, origin, home.label, cause, HEAD, now, clock.epoch())
 
     def continue_body(self) -> None:
         """See Stream."""
@@ -429,6 +473,7 @@ class ClientConnection(Answering):
                 self.deadline = now + (self.service.values["idle_timeout"] or inf)
                 return
             counts["slow_readers_closed"] += 1
+            self._blame(CLIENT_SLOW)
             self.abort()
         elif self._goes_unseen:
             self._look(transport, now)
@@ -439,6 +484,7 @@ class ClientConnection(Answering):
             counts["idle_closed"] += 1
             self._close()
         elif self.state is TUNNEL:
+            self._blame(CLIENT_SLOW)
             self.abort()
         else:
             self.deadline = inf
@@ -448,6 +494,7 @@ class ClientConnection(Answering):
     def shutdown(self, graceful: bool) -> None:
         """The server ends: idle connections close now, others after their answer."""
         if not graceful or self.state is TUNNEL:
+            self._blame(SHUTDOWN)
             self.abort()
         elif self.state is PERSIST_WAIT:
             self._close()

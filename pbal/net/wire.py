@@ -34,6 +34,7 @@ from pbal.model.faults import call_back
 from pbal.model.secured import Secured
 from pbal.model.service import Service
 from pbal.net.linger import Lingering, class_of, peer_name
+from pbal.observe.access import ANSWER, CLIENT_LEFT, DONE, PARKED, Account
 from pbal.observe.sockets import Kind, SocketInfo
 
 PERSIST_WAIT: Final = "persist_wait"
@@ -62,7 +63,7 @@ class Wire(Stream):
     """A connection of an HTTP service."""
 
     __slots__ = (
-        "born", "deadline", "exchange", "flags", "head", "home", "peer", "reader", "record", "requests", "service",
+        "account", "born", "deadline", "exchange", "flags", "head", "home", "peer", "reader", "record", "requests", "service",
         "state", "tls", "transport", "unmoved",
     )  # fmt: skip
 
@@ -73,6 +74,8 @@ class Wire(Stream):
         self.reader: RequestReader | None = None
         self.exchange: Exchange | None = None
         self.record: Parked | None = None
+        self.account: Account | None = None
+        """For the access log: of a parked client, or since when a head comes in pieces. None where no log is."""
         self.head = b""
         """A response head that goes out with what is written next."""
         self.state: str = PERSIST_WAIT
@@ -147,6 +150,26 @@ class Wire(Stream):
             facts |= KEEP
         return facts
 
+    # -- the access log ------------------------------------------------------------------------------------------
+
+    def _blame(self, cause: bytes) -> None:
+        """Say for the log why the connection will end, unless that is said already."""
+        for account in (self.exchange, self.account):
+            if account is not None and not account.cause:
+                account.cause = cause
+
+    def _tell_parked(self, end: bytes) -> None:
+        """What was parked has ended: write its line."""
+        account, self.account = self.account, None
+        if account is None or account.origin is None:
+            return
+        log = self.service.access or self.home.access
+        if log is None or not log.wants(account, end == DONE):
+            return
+        clock = self.home.world.clock
+        phase = ANSWER if end == DONE or account.asked_at else PARKED
+        log.write(account, account.origin, self.service.label, account.cause or end, phase, clock.now(), clock.epoch())
+
     # -- endings -------------------------------------------------------------------------------------------------
 
     def _close(self) -> None:
@@ -185,6 +208,7 @@ class Wire(Stream):
         world = self.home.world
         world.clients.discard(self)
         world.clients.add(Lingering(self.service, transport, self.born, self.requests))
+        self._tell_parked(CLIENT_LEFT)
         if record is not None:
             call_back(world, record.gone)
 

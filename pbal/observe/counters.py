@@ -61,6 +61,7 @@ CORE: tuple[Counter, ...] = (
     Counter("console_commands", "Statements executed on management consoles."),
     Counter("tick_errors", "Connections aborted, and services passed over, because their part of the tick failed."),
     Counter("log_lines_dropped", "Log lines dropped because nobody read standard error, or not fast enough."),
+    Counter("access_lines_dropped", "Lines of access logs dropped because they could not be written, or not fast enough."),
     Counter("log_lines_limited", "Warnings left out because a warning of the same kind was logged within ten seconds."),
     Counter("loop_stalls", "Times the event loop was at least 100 ms late. Each stall delayed every client."),
     Counter("loop_lag_ms", "Largest delay of the event loop in the last second, in milliseconds.", gauge=True),

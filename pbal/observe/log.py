@@ -9,14 +9,26 @@ The queue is a SimpleQueue because its `put` is reentrant: a signal handler may 
 
 What strangers sent reaches the log inside messages. Whatever could end a line, move a cursor or turn the text around is
 written as an escape, so that nobody outside can forge a line. The lines of a traceback begin with a bar for the same reason.
+
+Three forms: text, for people; JSON, an object a line, with the unfilled message as the name of the event; and what journald reads,
+which has the time already and takes the level from a prefix. Where to: standard error, or syslog, a datagram an event.
 """
 
+import contextlib
+import json
 import logging
 import os
 import select
+import socket
 import sys
 import threading
+import time
 from queue import Empty, SimpleQueue
+
+from pbal.observe.syslog import connect_syslog, syslog_line
+
+SYSLOG_DAEMON = 3 << 3
+"""The facility of system daemons."""
 
 LINES_KEPT = 1000
 """Lines waiting to be written: some seconds of a bad day, 100 KB as lines usually are."""
@@ -64,8 +76,62 @@ class LineFormatter(logging.Formatter):
         return "\n".join((line, *(f"  | {escape(each)}" for each in trace.splitlines())))
 
 
+class JsonFormatter(LineFormatter):
+    """One object a line: time, level, logger, event (the message before anything was put in), message, trace."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - as above
+            message = str(record.msg)
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        shown = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": str(record.msg)[:200],
+            "message": _cut(message),
+        }
+        trace = record.stack_info or ""
+        if record.exc_info:
+            trace = self.formatException(record.exc_info)
+        if trace:
+            shown["trace"] = _cut(trace)
+        return json.dumps(shown)
+
+
+class BareFormatter(LineFormatter):
+    """For who notes time and level himself: journald, which reads `<4>` before a line (sd-daemon(3)), and syslog, a datagram an event."""
+
+    def __init__(self, prefixed: bool) -> None:
+        super().__init__()
+        self._prefixed = prefixed
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = super().format(record).split("\n")
+        lines[0] = lines[0][len(f"{self.formatTime(record)} {record.levelname:7} ") :]
+        return "\n".join(f"<{severity(record)}>{line}" for line in lines) if self._prefixed else " ".join(lines)
+
+
+def severity(record: logging.LogRecord) -> int:
+    """As syslog counts. Source: RFC 5424 section 6.2.1."""
+    return 7 if record.levelno < logging.INFO else 6 if record.levelno < logging.WARNING else 4 if record.levelno < logging.ERROR else 3
+
+
+def is_journal(descriptor: int) -> bool:
+    """Whether it leads to journald. Source: systemd.exec(5), JOURNAL_STREAM."""
+    with contextlib.suppress(OSError):
+        found = os.fstat(descriptor)
+        return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return False
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}... ({len(text) - LONGEST_LINE} characters more)"
+
+
+class Datagram(bytes):
+    """What goes to syslog, and not to the descriptor: both may wait while log_to is being set."""
 
 
 class LogWriter(logging.Handler):
@@ -73,8 +139,10 @@ class LogWriter(logging.Handler):
 
     def __init__(self, descriptor: int, lines: int = LINES_KEPT) -> None:
         super().__init__()
-        self.setFormatter(LineFormatter())
         self._descriptor = descriptor
+        self._syslog: socket.socket | None = None
+        self._to_syslog = False
+        self.use("text", "stderr")
         self._lines = lines
         self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -82,6 +150,17 @@ class LogWriter(logging.Handler):
         self._dropped = 0
         self._said = 0
         self._ended = False
+
+    def use(self, form: str, to: str) -> None:
+        """`form`: text or json; `to`: stderr or syslog. Raises: OSError if there is no syslog; nothing has changed then."""
+        made = connect_syslog() if to == "syslog" and self._syslog is None else self._syslog
+        journal = to == "stderr" and is_journal(self._descriptor)
+        if form == "json":
+            self.setFormatter(JsonFormatter())
+        else:
+            self.setFormatter(BareFormatter(journal) if journal or to == "syslog" else LineFormatter())
+        self._syslog = made
+        self._to_syslog = to == "syslog"
 
     def count_in(self, counts: dict[str, int]) -> None:
         """Count dropped lines there from now on, those so far included."""
@@ -93,7 +172,11 @@ class LogWriter(logging.Handler):
         if self._ended or self._queue.qsize() >= self._lines:
             self._drop(1)
             return
-        self._put(f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
+        self._put(self._made(record))
+
+    def _made(self, record: logging.LogRecord) -> bytes:
+        line = self.format(record).encode("utf-8", "backslashreplace")
+        return Datagram(syslog_line(SYSLOG_DAEMON + severity(record), line)) if self._to_syslog else line + b"\n"
 
     def _put(self, item: bytes | threading.Event) -> None:
         self._queue.put(item)
@@ -138,8 +221,11 @@ class LogWriter(logging.Handler):
                     item = self._queue.get_nowait()
                 except Empty:
                     break
-            if pieces and not self._write(b"".join(pieces)):
-                self._drop(len(pieces))
+            lines = [piece for piece in pieces if not isinstance(piece, Datagram)]
+            if lines and not self._write(b"".join(lines)):
+                self._drop(len(lines))
+            if len(lines) < len(pieces):
+                self._drop(sum(not self._send(piece) for piece in pieces if isinstance(piece, Datagram)))
             if self._dropped != self._said and self._queue.qsize() <= self._lines // 2:
                 self._say_dropped()
             for event in reached:
@@ -150,7 +236,8 @@ class LogWriter(logging.Handler):
         record = logging.LogRecord(
             "pbal.log", logging.WARNING, "", 0, "%d log lines dropped: they could not be written", (dropped - self._said,), None
         )
-        if self._write(f"{self.format(record)}\n".encode()):
+        made = self._made(record)
+        if self._send(made) if isinstance(made, Datagram) else self._write(made):
             self._said = dropped
 
     def _write(self, octets: bytes) -> bool:
@@ -164,6 +251,18 @@ class LogWriter(logging.Handler):
             except OSError:
                 return False
         return True
+
+    def _send(self, datagram: bytes) -> bool:
+        """To syslog; once more where it was started anew meanwhile."""
+        for _ in range(2):
+            try:
+                assert self._syslog is not None
+                self._syslog.send(datagram)
+                return True
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._syslog = connect_syslog()
+        return False
 
 
 def set_up(level: str, descriptor: int = 2) -> LogWriter:

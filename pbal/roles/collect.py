@@ -80,7 +80,7 @@ class Collector(Sink):
             self._exchange.service.world.log_limited("spool", "cannot keep a request body on disk: %s", error)
             self._body.close()
             self._exchange.sink = None
-            self._exchange.respond(503, [(b"Retry-After", b"5")], b"No room for the request body.\n")
+            self._exchange.error(503, b"No room for the request body.\n", [(b"Retry-After", b"5")])
 
     def body_end(self) -> None:
         exchange = self._exchange

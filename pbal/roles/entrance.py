@@ -47,7 +47,7 @@ def belongs(service: Service, exchange: Exchange) -> bool:
     rule, tls = service.values["ssl_host_check"], exchange.tls
     if rule != "off" and tls is not None and not tls.serves(exchange.request.host, rule):
         service.world.counters.counts["misdirected_requests"] += 1
-        exchange.respond(421, (), b"This connection is not for that host: ask on another.\n")
+        exchange.error(421, b"This connection is not for that host: ask on another.\n")
         return False
     return True
 
@@ -57,10 +57,10 @@ def _redirect(exchange: Exchange) -> None:
     request = exchange.request
     host = request.host.rpartition(b":")[0] if re.search(rb":\d*\Z", request.host) else request.host
     if not host:
-        exchange.respond(400, (), b"Without a host there is no https address to go to.\n")
+        exchange.error(400, b"Without a host there is no https address to go to.\n")
         return
     if request.method == b"CONNECT" or not request.path.startswith(b"/"):
-        exchange.respond(400, (), b"This is asked for over https only.\n")
+        exchange.error(400, b"This is asked for over https only.\n")
         return
     target = request.path + (b"?" + request.query if request.query else b"")
     status = 301 if request.method in (b"GET", b"HEAD") else 308
@@ -73,7 +73,7 @@ async def _answer(exchange: Exchange, file: Path) -> None:
     if exchange.answered or exchange.stage is NEW:
         return
     if body is None:
-        exchange.respond(404, (), b"There is no such challenge.\n")
+        exchange.error(404, b"There is no such challenge.\n")
     else:
         exchange.respond(200, [(b"Content-Type", b"application/octet-stream")], body)
 

@@ -11,6 +11,7 @@ from pbal.model.exchange import Exchange
 from pbal.model.hooks import Bound
 from pbal.model.service import RoleHandler, Service
 from pbal.net.connection import ClientConnection
+from pbal.observe.access import BAD_REQUEST
 from pbal.roles import chain, entrance
 from pbal.roles.collect import Collector
 
@@ -67,7 +68,8 @@ class HttpRole(RoleHandler):
         request = exchange.request.without_underscores()
         if rule == "refuse" and len(request.headers) < len(exchange.request.headers):
             self.counts["bad_requests"] += 1
-            exchange.respond(400, (), b"A header field name has '_' in it.\n")
+            exchange.cause = BAD_REQUEST
+            exchange.error(400, b"A header field name has '_' in it.\n")
             return False
         exchange.request = request
         return True
@@ -78,7 +80,8 @@ class HttpRole(RoleHandler):
             limit = self.service.values["max_body"]
         if limit and size > limit:
             self.counts["bad_requests"] += 1
-            exchange.respond(413, (), b"The body is larger than %d bytes.\n" % limit)
+            exchange.cause = BAD_REQUEST
+            exchange.error(413, b"The body is larger than %d bytes.\n" % limit)
             return False
         return True
 

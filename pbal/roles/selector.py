@@ -28,16 +28,16 @@ class Selector(HttpRole):
             return
         exchange.hops += 1
         if exchange.hops > DEEPEST:
-            exchange.respond(508, (), b"These selectors select each other.\n")
+            exchange.error(508, b"These selectors select each other.\n")
             return
         if chain.run(hooks.select_service, exchange):
             return
         name = self.service.values["default_service"]
         target: Service | None = self.service.world.services.get(name.lower()) if name else None
         if target is None:
-            exchange.respond(404, (), b"No service is configured for this host and path.\n")
+            exchange.error(404, b"No service is configured for this host and path.\n")
             return
         try:
             exchange.hand_to(target)
         except ConfigError:
-            exchange.respond(500, (), b"The selected service answers no requests.\n")
+            exchange.error(500, b"The selected service answers no requests.\n")

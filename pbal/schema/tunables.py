@@ -95,6 +95,86 @@ COMMON: tuple[Tunable, ...] = (
 )
 """Of every service."""
 
+ACCESS_LOG: tuple[Tunable, ...] = (
+    Tunable(
+        "access_log",
+        types.LOG,
+        default="off",
+        summary="Where the access log goes: a file, stdout, syslog (as local7.info), or off. A selector's log has the requests of services"
+        " that have no log of their own.",
+        source="pbal",
+    ),
+    Tunable(
+        "access_log_format",
+        types.LOG_FORM,
+        default="json",
+        summary="common, combined, json, or a text with fields such as `$$client $$status`. See ACCESS LOG.",
+        source="pbal",
+    ),
+    Tunable(
+        "access_log_query",
+        types.BOOL,
+        default="on",
+        summary="Log the query of a request. Set it to off if queries hold credentials.",
+        source="pbal",
+    ),
+    Tunable(
+        "access_log_sample",
+        types.INT,
+        default="1",
+        unit="requests",
+        minimum="1",
+        summary="Log one request of this many. pbal logs every request that ended badly, and every answer of 500 and above.",
+        source="pbal",
+    ),
+    Tunable(
+        "access_log_rotate_size",
+        types.SIZE,
+        default="0",
+        unit="bytes",
+        summary="Rotate the file when it is larger than this. 0: never. Where services share a file, the smallest size counts.",
+        source="pbal",
+    ),
+    Tunable(
+        "access_log_rotate_age",
+        types.DURATION,
+        default="0",
+        unit="seconds",
+        summary="Rotate the file at each whole multiple of this time, counted from midnight UTC for 24h and its parts. 0: never. Where"
+        " services share a file, the smallest time counts.",
+        source="pbal",
+    ),
+    Tunable(
+        "access_log_rotate_keep",
+        types.INT,
+        default="7",
+        unit="files",
+        maximum="1000",
+        summary="How many rotated files to keep, as FILE.1, FILE.2 and so on. Where services share a file, the largest number counts.",
+        source="pbal",
+    ),
+    Tunable(
+        "request_id",
+        types.enum("auto", "on", "off"),
+        default="auto",
+        summary="Give each request an id. Nodes see it in X-Request-Id, the access log and pbal's own error pages show it. pbal takes the"
+        " id that a trusted peer sent (see trusted_upstream_proxies), and replaces any other. auto: on where access_log is on.",
+        source="pbal",
+    ),
+    Tunable(
+        "traceparent",
+        types.enum("pass", "begin"),
+        default="pass",
+        summary="What to do with W3C Trace Context. pass: send on what came. begin: also start a trace, with the sampled flag set, for a"
+        " request that has no valid traceparent.",
+        source="pbal",
+    ),
+)
+"""Of every service that answers HTTP: its access log, and what its requests are called."""
+
+LOGGING: frozenset[str] = frozenset(tunable.name for tunable in ACCESS_LOG) | {"role"}
+"""What open_log() looks at."""
+
 HTTP: tuple[Tunable, ...] = (
     Tunable(
         "always_trusted",
@@ -218,6 +298,7 @@ HTTP: tuple[Tunable, ...] = (
         summary="pbal pauses a sender when this many of its bytes wait to be sent on, in either direction.",
         source="differs: holds in both directions",
     ),
+    *ACCESS_LOG,
 )
 """Of every service that answers HTTP."""
 
@@ -251,6 +332,20 @@ SERVER: tuple[Tunable, ...] = (
         types.enum("debug", "info", "warning", "error"),
         default="info",
         summary="Least severe message that is logged.",
+        source="pbal",
+    ),
+    Tunable(
+        "log_format",
+        types.enum("text", "json"),
+        default="text",
+        summary="Form of the messages that pbal logs: text, or json with one object for each message.",
+        source="pbal",
+    ),
+    Tunable(
+        "log_to",
+        types.enum("stderr", "syslog"),
+        default="stderr",
+        summary="Where pbal logs its messages: standard error, or syslog (as daemon). In systemd's journal, text has its level.",
         source="pbal",
     ),
     Tunable(

@@ -20,6 +20,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
 
+from pbal.observe.access import NAMED, check_form
+from pbal.observe.writer import why_not_writable
+
 T = TypeVar("T")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -212,6 +215,27 @@ def _parse_file(text: str) -> Path:
     return path if os.path.isfile(path) else _refuse("an existing file", text)
 
 
+def _parse_log(text: str) -> str:
+    if text.lower() in _NO_FILES:
+        return text.lower()
+    why = why_not_writable(str(_parse_path(text)))
+    return _refuse(f"off, stdout, syslog, or a file that can be written ({why})", text) if why else text
+
+
+def _place_log(text: str, folder: Path) -> str:
+    return text if text.lower() in _NO_FILES else _place_path(text, folder)
+
+
+_NO_FILES = ("off", "stdout", "syslog")
+
+
+def _parse_log_form(text: str) -> str:
+    word = text.lower()
+    form = word if word == "json" or word in NAMED else text
+    check_form(form)
+    return form
+
+
 # --- addresses ---------------------------------------------------------------------------------------------
 
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
@@ -319,6 +343,8 @@ REGEX: Type[re.Pattern[bytes]] = Type("regex", _parse_regex, _render_regex)
 PATH: Type[Path] = Type("path", _parse_path, placed=_place_path)
 DIRECTORY: Type[Path] = Type("directory", _parse_directory, placed=_place_path)
 FILE: Type[Path] = Type("file", _parse_file, placed=_place_path)
+LOG: Type[str] = Type("file|stdout|syslog|off", _parse_log, choices=_NO_FILES, placed=_place_log)
+LOG_FORM: Type[str] = Type("format", _parse_log_form, choices=("common", "combined", "json"))
 PATHS: Type[tuple[Path, ...]] = Type("paths", _parse_paths, _render_paths, placed=_place_paths)
 LISTEN: Type[Endpoint] = Type("listen", _parse_listen)
 ENDPOINT: Type[Endpoint] = Type("node", _parse_endpoint)

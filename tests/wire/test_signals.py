@@ -1,5 +1,6 @@
 """Signals, with a loop that turns and with one that does not; a log that nobody reads."""
 
+import json
 import os
 import re
 import signal
@@ -243,3 +244,20 @@ def _pending(running: Running) -> bool:
     """Whether a signal was sent and not yet delivered."""
     with open(f"/proc/{running.process.pid}/status") as file:
         return any(int(line.split()[1], 16) for line in file if line.startswith(("SigPnd", "ShdPnd")))
+
+
+def test_the_log_in_json_and_live_changes_of_it(tmp_path):
+    port, console = free_port(), free_port()
+    more = f"SERVER log_format = json\nCREATE SERVICE console\nSET role = management\nSET listen = 127.0.0.1:{console}\nENABLE console"
+    with Running(conf(tmp_path, port, more), port) as running:
+        running.says('"message": "chat (web_server) listens on ')
+        with socket.create_connection(("127.0.0.1", console), timeout=DEADLINE) as operator:
+            operator.sendall(b"SERVER log_level = error\r\nSERVER log_format = text\r\nSERVER log_level = debug\r\n")
+            reply = b""
+            while reply.count(b"OK") < 3:
+                reply += operator.recv(4096)
+        status, log = running.end()
+        assert status == 0
+    first, *_, last = [line for line in log.splitlines() if line]
+    assert json.loads(first)["level"] == "info"
+    assert re.match(r"20.* INFO +pbal: ending", last)

@@ -212,6 +212,9 @@ class Poll(Plugin):
         """Somebody wants to read queues: which, and may it? Raises: BadName."""
         settings = self.hub.settings
         keys = queues_of(settings.sources, exchange, match, settings.prefix)
+        if exchange.log is not None:
+            queues = b" ".join([key[len(settings.prefix) :] for key in keys])
+            exchange.note("queue", queues.decode("utf-8", "surrogateescape"))
         places = settings.stream_position_sources if events.wanted(exchange) else settings.position_sources
         position = b"" if settings.keep == "taken" else first_of(places, exchange, match)
         if self.gate is None:

@@ -32,6 +32,7 @@ from pbal.model.hooks import Bound
 from pbal.model.pool import Node
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
+from pbal.observe.access import NO_NODE, NODE_BROKE, NODE_SLOW
 from pbal.roles import chain
 from pbal.roles.proxy.request import request_octets
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS, Seeker
@@ -59,7 +60,7 @@ class Relay(Seeker):
     """The state of one exchange in a reverse_proxy service."""
 
     __slots__ = (
-        "attempts", "backend", "body_sent", "chunked_up", "collected", "ended", "exchange", "failure", "fresh", "heard", "node", "phase",
+        "backend", "body_sent", "chunked_up", "collected", "ended", "exchange", "failure", "fresh", "heard", "node", "phase",
         "pieces", "resting", "role", "started", "stream", "tried",
     )  # fmt: skip
 
@@ -74,7 +75,6 @@ class Relay(Seeker):
         self.started = exchange.started if self.collected is None else role.clock.now()
         self.phase: str = WAITING
         self.tried: tuple[Node, ...] = ()
-        self.attempts = 0
         self.failure = 503
         self.body_sent = False
         self.chunked_up = False
@@ -86,6 +86,7 @@ class Relay(Seeker):
         self.ended = NOBODY
         exchange.enter(SERVED)
         exchange.sink = self
+        exchange.sought_at = self.started
 
     # -- finding a backend ---------------------------------------------------------------------------------------
 
@@ -116,6 +117,7 @@ class Relay(Seeker):
         """The connection to `node` could not be made: `status` 502 (refused) or 504 (too slow)."""
         self.failure = status
         self.tried = (*self.tried, node)
+        self.exchange.node = node.name
         self.seek()
 
     def assigned(self, backend: BackendConnection) -> None:
@@ -130,7 +132,9 @@ class Relay(Seeker):
         backend.uses += 1
         backend.relay = self
         backend.state = link.WAIT_RES
-        self.attempts += 1
+        exchange.attempts += 1
+        exchange.node = node.name
+        exchange.asked_at = now = role.clock.now()
         self.phase = ASKED
         self.heard = False
         request = exchange.request
@@ -140,7 +144,7 @@ class Relay(Seeker):
         if request.framing and collected is None and not exchange.body_complete:
             backend.deadline = inf  # the node waits for us; its time begins with the end of the body
         else:
-            self._extend(backend)
+            backend.deadline = inf if self.stream.full else now + role.response_timeout
         if request.framing:
             self._send_body()
 
@@ -325,7 +329,7 @@ class Relay(Seeker):
             return False
         backend.state = link.XFER_RES
         node = backend.node
-        node.last_response = self.role.clock.now()
+        node.last_response = exchange.answered_at = self.role.clock.now()
         node.responses[status] = node.responses.get(status, 0) + 1
         hooks = exchange.service.hooks.modify_response_headers
         if hooks:
@@ -455,7 +459,7 @@ class Relay(Seeker):
         reused = backend.uses > 1
         replayable = not self.body_sent or self.collected is not None
         safe = self.exchange.request.method in IDEMPOTENT and replayable and not self.heard
-        if safe and self.attempts < MOST_ATTEMPTS:
+        if safe and self.exchange.attempts < MOST_ATTEMPTS:
             self._drop_backend()
             if reused:  # a stale connection says nothing of the node; but the others may be stale as well
                 self.fresh = True
@@ -473,6 +477,7 @@ class Relay(Seeker):
     def backend_expired(self) -> None:
         """The node was silent for response_timeout (or the tunnel for tunnel_timeout)."""
         if self.phase is TUNNEL:
+            self.exchange.cause = NODE_SLOW
             self._finish()
             self._drop_backend()
             self.stream.close(self.exchange)
@@ -490,6 +495,7 @@ class Relay(Seeker):
             self.give_up(status)
             return
         self._finish()
+        self.exchange.cause = _OWN_ERRORS[status][2]
         self.role.counts["truncated_responses"] += 1
         self.stream.cut(self.exchange)
 
@@ -498,12 +504,12 @@ class Relay(Seeker):
         self._finish()
         self.role.forget(self)
         self._drop_backend()
-        counter, text = _OWN_ERRORS[status]
+        counter, text, self.exchange.cause = _OWN_ERRORS[status]
         self.role.counts[counter] += 1
         fields = [(b"Retry-After", b"1")] if status == 503 else []
         self.stream.resume_body()
         if not self.exchange.answered:  # reading on may have found that the body is no body
-            self.exchange.respond(status, fields, text)
+            self.exchange.error(status, text, fields)
 
     def _release_lost(self) -> None:
         backend, self.backend = self.backend, None
@@ -529,7 +535,7 @@ def forwardable_fields(head: ResponseHead) -> list[tuple[bytes, bytes]]:
 
 
 _OWN_ERRORS: Final = {
-    502: ("backend_errors", b"No node gave a usable answer.\n"),
-    503: ("backend_unavailable", b"No node is there to answer.\n"),
-    504: ("backend_timeouts", b"No node answered in time.\n"),
+    502: ("backend_errors", b"No node gave a usable answer.\n", NODE_BROKE),
+    503: ("backend_unavailable", b"No node is there to answer.\n", NO_NODE),
+    504: ("backend_timeouts", b"No node answered in time.\n", NODE_SLOW),
 }

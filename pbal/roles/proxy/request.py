@@ -19,9 +19,16 @@ _FORWARDED_FOR: Final = frozenset({b"x-forwarded-for"})
 _TRUSTED: Final = _FORWARDED_FOR | {_PROXY}
 _OF_CLIENT: Final = frozenset(name.lower() for name in CLIENT_FIELDS)
 _UNTRUSTED: Final = KNOWN_FORWARDING | {_PROXY}
+_REQUEST_ID: Final = b"x-request-id"
+_UNTRUSTED_NUMBERED: Final = _UNTRUSTED | {_REQUEST_ID}
+_TRUSTED_NUMBERED: Final = _TRUSTED | {_REQUEST_ID}
+"""Where requests have ids: pbal sends the one that it took or made."""
+_TRACE: Final = frozenset({b"traceparent", b"tracestate"})
 
 
-def request_octets(exchange: Exchange, service: Service, node: str, size: int | None, via: bytes) -> bytes:
+def request_octets(  # noqa: C901 - the hot path: a call costs more than a branch
+    exchange: Exchange, service: Service, node: str, size: int | None, via: bytes
+) -> bytes:
     """The head to send. `size`: octets of a body that was collected whole; `node` is the Host for who sent none.
 
     Source: RFC 9110 section 7.6, RFC 9112 section 3.2; Perlbal manual, header management.
@@ -33,10 +40,16 @@ def request_octets(exchange: Exchange, service: Service, node: str, size: int | 
         dropped = _TRUSTED
         before = request.fields.get(b"x-forwarded-for")
         forwarded_for = before + b", " + peer if before else peer
+    number = b""
+    if exchange.numbered:
+        number = exchange.request_id
+        dropped = _UNTRUSTED_NUMBERED if dropped is _UNTRUSTED else _TRUSTED_NUMBERED
     if request.ours or request.underscores:
         dropped, forwarded_for = _set_or_misspelt(request, dropped, forwarded_for)
     own: list[tuple[bytes, bytes]] = []
     tls = exchange.stream.tls
+    if service.traces or exchange.home.traces:
+        dropped = _trace(exchange, dropped, own)
     if tls is not None or service.values["send_backend_proto"] == "on":
         dropped = _say_scheme(exchange, service, dropped, own)
     if (
@@ -52,9 +65,13 @@ def request_octets(exchange: Exchange, service: Service, node: str, size: int | 
         own.append((b"Max-Forwards", b"%d" % (int(request.fields[b"max-forwards"]) - 1)))
     rules = service.header_rules
     if not own and not rules:  # nearly all
+        if number:
+            forwarded_for = b"%b\r\nX-Request-Id: %b" % (forwarded_for, number)
         return b"%b %b HTTP/1.1\r\n%bX-Forwarded-For: %b\r\nVia: 1.%d %b\r\n\r\n" % (
             request.method, target, forwardable_block(request, dropped), forwarded_for, request.minor, via,
         )  # fmt: skip
+    if number:
+        own.append((b"X-Request-Id", number))
     own.append((b"X-Forwarded-For", forwarded_for))
     if rules:
         dropped = service.ruled(dropped)
@@ -71,10 +88,20 @@ def _set_or_misspelt(request: RequestHead, dropped: frozenset[bytes], forwarded_
     What was set here needs nobody's trust. A trusted peer says forwarding fields by their names; one with `_` is what it let pass.
     """
     ours = request.ours
-    misspelt = {name for name in request.fields if b"_" in name and canonical(name) in KNOWN_FORWARDING - ours}
+    owned = KNOWN_FORWARDING | (dropped & {_REQUEST_ID})
+    misspelt = {name for name in request.fields if b"_" in name and canonical(name) in owned - ours}
     if b"x-forwarded-for" in ours:
         forwarded_for = next(value for name, value in request.headers if canonical(name) == b"x-forwarded-for")
-    return (dropped - ours) | _FORWARDED_FOR | misspelt, forwarded_for
+    return (dropped - ours) | _FORWARDED_FOR | (dropped & {_REQUEST_ID}) | misspelt, forwarded_for
+
+
+def _trace(exchange: Exchange, dropped: frozenset[bytes], own: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """Add the traceparent of a trace that begins here; the fields to drop for it. One that came goes on as it came."""
+    begun = exchange.traceparent
+    if begun == exchange.request.fields.get(b"traceparent"):
+        return dropped
+    own.append((b"traceparent", begun))
+    return dropped | _TRACE
 
 
 def _say_scheme(exchange: Exchange, service: Service, dropped: frozenset[bytes], own: list[tuple[bytes, bytes]]) -> frozenset[bytes]:

@@ -69,10 +69,10 @@ class ReverseProxy(HttpRole):
             self.service.world.log_limited(
                 f"loop {self.name}", "service %s: a request came back to it: does a node of its pool lead here?", self.name
             )
-            exchange.respond(508, (), b"This request came back to the proxy that sent it.\n")
+            exchange.error(508, b"This request came back to the proxy that sent it.\n")
             return
         if request.method == b"CONNECT":
-            exchange.respond(501, (), b"CONNECT is not offered here.\n")
+            exchange.error(501, b"CONNECT is not offered here.\n")
             return
         limited = request.method == b"TRACE" or (request.method == b"OPTIONS" and b"max-forwards" in request.fields)
         if limited and self._final_recipient(exchange):
@@ -87,10 +87,10 @@ class ReverseProxy(HttpRole):
         """Max-Forwards (RFC 9110 section 7.6.2): True when the request ends here."""
         value = exchange.request.fields.get(b"max-forwards", b"1")
         if not (value.isdigit() and value.isascii() and len(value) < 10):
-            exchange.respond(400, (), b"Max-Forwards is not a number.\n")
+            exchange.error(400, b"Max-Forwards is not a number.\n")
             return True
         if exchange.request.method == b"TRACE":
-            exchange.respond(501, (), b"TRACE is not offered here.\n")  # it would show a client's own secrets to scripts
+            exchange.error(501, b"TRACE is not offered here.\n")  # it would show a client's own secrets to scripts
             return True
         if value.strip(b"0") == b"":
             exchange.respond(200, [(b"Allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")])

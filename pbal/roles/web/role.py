@@ -11,6 +11,7 @@ from pbal.http1.conditional import etag_for, evaluate
 from pbal.http1.encoder import http_date, render_fields
 from pbal.http1.events import ResponseHead
 from pbal.model.exchange import SERVED, Exchange, Sink
+from pbal.observe.access import BROKE
 from pbal.roles import chain
 from pbal.roles.http import HttpRole
 from pbal.roles.web.files import IsDirectory, NotServed, OpenFile, open_file
@@ -59,6 +60,7 @@ class FileSending(Sink):
                 self._exchange.service.world.log_limited(
                     "file shrank", "%s became shorter while it was sent", self._exchange.path.decode("latin-1")
                 )
+                self._exchange.cause = BROKE
                 stream.cut(self._exchange)
                 return
             stream.write(piece)
@@ -96,18 +98,18 @@ class WebServer(HttpRole):
     def serve(self, exchange: Exchange) -> None:
         """Answer from the docroot."""
         if exchange.method not in (b"GET", b"HEAD"):
-            exchange.respond(405, _ALLOW, b"Only GET and HEAD here.\n")
+            exchange.error(405, b"Only GET and HEAD here.\n", _ALLOW)
             return
         values = self.service.values
         if values["docroot"] is None:
-            exchange.respond(404, (), b"Nothing here.\n")
+            exchange.error(404, b"Nothing here.\n")
             return
         try:
             found = open_file(str(values["docroot"]), exchange.path, values["index_files"])
         except NotServed as refusal:
             if refusal.status >= 500:
                 self.service.world.log_limited("file", "%s: %d, a file could not be opened", self.name, refusal.status)
-            exchange.respond(refusal.status, (), _REFUSALS[refusal.status])
+            exchange.error(refusal.status, _REFUSALS[refusal.status])
         except IsDirectory:
             request = exchange.request
             location = b"/" + request.path.lstrip(b"/") + b"/" + (b"?" + request.query if request.query else b"")
