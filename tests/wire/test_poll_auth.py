@@ -562,9 +562,10 @@ async def test_off_asks_nobody_and_it_can_be_set_live(lab: Lab) -> None:
     assert (await poll(pbal, "a")).status == 403
     waiting = os.urandom(4).hex()
     assert "OK" in await pbal.say("SET chat.poll_auth = off")
-    await park(pbal, f"/poll/{waiting}")
+    reader = await park(pbal, f"/poll/{waiting}")
     assert len(application.asked) == 1
     assert "OK" in await pbal.say("SET chat.poll_auth = request /auth")
+    assert (await read_response(reader)).status == 204, "nobody judged it: it comes back, and is judged"
     assert (await poll(pbal, "a")).status == 403
-    assert pbal.counts["poll_parked"] == 1
+    assert pbal.counts["poll_parked"] == 0
     assert "poll_auth" in await pbal.say("dumpconfig") and "request /auth" in await pbal.say("dumpconfig")
