@@ -13,9 +13,11 @@ A pbal renews what it vouches for; one that was killed does not, and when its le
 Work is in batches of some hundred queues, one at a time: a crowd that comes back after a restart is a few round trips.
 """
 
+import asyncio
 import hashlib
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import inf
@@ -35,6 +37,8 @@ log = logging.getLogger("pbal.poll")
 LEASES = 3.0
 """A lease, in times of the grace."""
 SHORTEST_LEASE = 3.0
+A_TURN = 100
+"""Queues that leave, or are looked at, in one turn of the loop: a few milliseconds."""
 REMEMBERED = 10_000
 """Queues whose last reader left of which it is known when."""
 TOGETHER = 200
@@ -93,6 +97,8 @@ class Presence:
         """Queues present here, and when they leave (clock time); inf while somebody waits."""
         self._order: dict[int, list[bytes]] = {}
         """By second: queues to look at then."""
+        self._ripe: deque[bytes] = deque()
+        """Queues whose time has come."""
         self._seen: dict[bytes, float] = {}
         """Unix time at which somebody was last here, of queues that left; the oldest first."""
         self._changed: dict[bytes, None] = {}
@@ -152,14 +158,23 @@ class Presence:
     def tick(self, now: float) -> None:
         """Queues whose time has come: they leave, are renewed, or another pbal's lease is over."""
         for second in [second for second in self._order if second <= now]:
-            for key in self._order.pop(second):
-                due = self._due.get(key)
-                if due is not None and due <= now and not self._hub.lot.has(key):
-                    del self._due[key]
-                    self._remember(key, due - self._hub.settings.grace - now)
-                elif due is not None and due == inf:
-                    self._look_at(key, now + self._lease / 2)
-                self._changes(key)
+            self._ripe.extend(self._order.pop(second))
+        self._look_at_some()
+
+    def _look_at_some(self) -> None:
+        """A_TURN of those whose time has come; the others in the next turn of the loop."""
+        now = self._hub.world.clock.now()
+        for _ in range(min(A_TURN, len(self._ripe))):
+            key = self._ripe.popleft()
+            due = self._due.get(key)
+            if due is not None and due <= now and not self._hub.lot.has(key):
+                del self._due[key]
+                self._remember(key, due - self._hub.settings.grace - now)
+            elif due is not None and due == inf:
+                self._look_at(key, now + self._lease / 2)
+            self._changes(key)
+        if self._ripe:
+            asyncio.get_running_loop().call_soon(self._look_at_some)
 
     def _look_at(self, key: bytes, when: float) -> None:
         self._order.setdefault(int(when) + 1, []).append(key)
@@ -300,6 +315,7 @@ class Presence:
 
     def reset(self) -> None:
         """It was turned on or off, or another store or prefix counts from now on."""
+        self._ripe.clear()
         for table in (self._due, self._order, self._seen, self._changed, self._names, self._said_here):
             table.clear()
         self.came(self._hub.lot.queues())
