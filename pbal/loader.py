@@ -5,7 +5,7 @@ a name of its own, so old and new stand side by side and a relative import insid
 What does not import, or fails a check, leaves everything as it was and says file and line.
 
 Live, reading and importing is done in a thread, so that a module that works long meanwhile holds nobody up. The thread
-touches nothing of the World. One LOAD, RELOAD or UNLOAD runs at a time: two consoles cannot interleave theirs.
+touches nothing of the World. Who calls sees to it that no other change of the World is under way meanwhile; the console does.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 from pbal.lang.parser import grammar_directory
 from pbal.model import faults, garbage
@@ -44,12 +43,6 @@ QUIESCE_LIMIT = 30.0
 """Seconds a plugin may wait before a RELOAD. One that waits for ever would keep every LOAD and RELOAD after it waiting."""
 
 _serials = itertools.count(1)
-_turns: WeakKeyDictionary[World, asyncio.Lock] = WeakKeyDictionary()
-
-
-def _turn(world: World) -> asyncio.Lock:
-    """Held by the LOAD, RELOAD or UNLOAD that runs."""
-    return _turns.setdefault(world, asyncio.Lock())
 
 
 class Statements(Protocol):
@@ -212,25 +205,24 @@ def _grammar_file(path: Path, name: str) -> str:
 
 async def load(world: World, statements: Statements, name: str) -> LoadedPlugin:
     """LOAD. Loading twice changes nothing. Raises: ConfigError."""
-    async with _turn(world):
-        if name.lower() in world.plugins:
-            return world.plugins[name.lower()]
-        loaded = await _read_beside(world, name, 1)
-        loaded.frozen = world.runtime is None
+    if name.lower() in world.plugins:
+        return world.plugins[name.lower()]
+    loaded = await _read_beside(world, name, 1)
+    loaded.frozen = world.runtime is None
+    try:
+        world.add_plugin_tunables(loaded.name, loaded.plugin_class.tunables)
         try:
-            world.add_plugin_tunables(loaded.name, loaded.plugin_class.tunables)
-            try:
-                prepared = await statements.prepare(loaded)
-            except (Exception, asyncio.CancelledError):
-                _forget_tunables(world, loaded)
-                raise
+            prepared = await statements.prepare(loaded)
         except (Exception, asyncio.CancelledError):
-            forget(loaded.module)
+            _forget_tunables(world, loaded)
             raise
-        world.plugins[loaded.name] = loaded
-        world.counters.declare(loaded.plugin_class.counters)
-        statements.install(*prepared)
-        return loaded
+    except (Exception, asyncio.CancelledError):
+        forget(loaded.module)
+        raise
+    world.plugins[loaded.name] = loaded
+    world.counters.declare(loaded.plugin_class.counters)
+    statements.install(*prepared)
+    return loaded
 
 
 def _forget_tunables(world: World, loaded: LoadedPlugin) -> None:
@@ -245,51 +237,49 @@ def _forget_tunables(world: World, loaded: LoadedPlugin) -> None:
 
 async def unload(world: World, statements: Statements, name: str) -> None:
     """UNLOAD. Raises: UnknownName, or ConfigError while a service uses it."""
-    async with _turn(world):
-        loaded = world.loaded_plugin(name)
-        users = [service.name for service, _ in world.instances(loaded.name)]
-        if users:
-            raise ConfigError(f"plugin '{loaded.name}' is used by {', '.join(users)}", about=name)
-        del world.plugins[loaded.name]
-        _forget_tunables(world, loaded)
-        statements.uninstall(loaded.name)
-        forget(loaded.module)
-        if world.runtime is not None:
-            garbage.collect_soon(world, loaded.frozen)
+    loaded = world.loaded_plugin(name)
+    users = [service.name for service, _ in world.instances(loaded.name)]
+    if users:
+        raise ConfigError(f"plugin '{loaded.name}' is used by {', '.join(users)}", about=name)
+    del world.plugins[loaded.name]
+    _forget_tunables(world, loaded)
+    statements.uninstall(loaded.name)
+    forget(loaded.module)
+    if world.runtime is not None:
+        garbage.collect_soon(world, loaded.frozen)
 
 
 async def reload(world: World, statements: Statements, name: str) -> LoadedPlugin:
     """RELOAD. Raises: ConfigError; the old generation serves on then."""
-    async with _turn(world):
-        old = world.loaded_plugin(name)
-        new = await _read_beside(world, old.name, old.generation + 1)
-        undo = _Undo(world, old)
-        try:
-            prepared = await statements.prepare(new)
-            for _, instance in world.instances(old.name):
-                await _quiesce(instance)
-            # From here to the swap nothing waits.
-            undo.remember()
-            _swap_tunables(world, old, new)
-            world.counters.declare(new.plugin_class.counters)
-            chains = _successors(world, old, new, undo)
-        except faults.CAUGHT as error:
-            undo.all()
-            forget(new.module)
-            if isinstance(error, asyncio.CancelledError | GeneratorExit):
-                raise
-            raise ConfigError(f"plugin '{old.name}' is not reloaded, the old one serves on: {_reason(error, new)}") from error
-        new.errors = old.errors
-        world.plugins[old.name] = new
-        statements.install(*prepared)
-        for service, chain, _ in chains:
-            service.replace_chain(chain)
-        for _, _, former in chains:
-            faults.guarded(world, old.name, former.close, old.generation)
-        forget(old.module)
-        garbage.collect_soon(world, old.frozen)
-        log.info("plugin %s: generation %d serves", new.name, new.generation)
-        return new
+    old = world.loaded_plugin(name)
+    new = await _read_beside(world, old.name, old.generation + 1)
+    undo = _Undo(world, old)
+    try:
+        prepared = await statements.prepare(new)
+        for _, instance in world.instances(old.name):
+            await _quiesce(instance)
+        # From here to the swap nothing waits.
+        undo.remember()
+        _swap_tunables(world, old, new)
+        world.counters.declare(new.plugin_class.counters)
+        chains = _successors(world, old, new, undo)
+    except faults.CAUGHT as error:
+        undo.all()
+        forget(new.module)
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            raise
+        raise ConfigError(f"plugin '{old.name}' is not reloaded, the old one serves on: {_reason(error, new)}") from error
+    new.errors = old.errors
+    world.plugins[old.name] = new
+    statements.install(*prepared)
+    for service, chain, _ in chains:
+        service.replace_chain(chain)
+    for _, _, former in chains:
+        faults.guarded(world, old.name, former.close, old.generation)
+    forget(old.module)
+    garbage.collect_soon(world, old.frozen)
+    log.info("plugin %s: generation %d serves", new.name, new.generation)
+    return new
 
 
 async def _quiesce(instance: Plugin) -> None:

@@ -7,6 +7,10 @@ failed, what would have come from that plugin is not held against the file; a se
 
 The grammar is built once per file: the LOAD lines are found first, and their fragments handed to the Language together.
 Live, a LOAD that brings new statements builds the new parser in a thread (50 ms) and swaps it in.
+
+One statement that changes the configuration is carried out at a time, whichever console it came from: those that come while a LOAD or
+RELOAD waits are carried out after it, in the order they came. What a name in them means is looked up only then. Queries, and what changes
+no configuration (help, an end of the process, `poll publish`), do not wait.
 """
 
 import asyncio
@@ -23,11 +27,15 @@ from pbal.lang.mistakes import Mistake, did_you_mean, positioned
 from pbal.lang.parser import GrammarMistake, Language
 from pbal.model import faults
 from pbal.model.errors import ConfigError
+from pbal.model.plugin import Plugin
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CORE_COMMANDS, CommandError, Registry, Reply
 from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
 _LOAD_LINE = re.compile(r"\s*LOAD\s+([\w-]+)\s*(?:#.*)?", re.IGNORECASE)
+
+AT_ONCE = frozenset({"verbose", "help", "quit", "shutdown", "shutdown_graceful"})
+"""Statements of the core that are no change of the configuration."""
 
 CONVERTERS: dict[str, Callable[[Any, str], object]] = {
     "service_name": lambda session, text: session.world.service(text),
@@ -55,6 +63,8 @@ class Interpreter:
         """Where relative paths in the file begin."""
         self._in_file = False
         self._prebuilt: dict[str, str] = {}
+        self._changing = asyncio.Lock()
+        """Held by the one statement that changes the configuration."""
 
     # -- one statement -------------------------------------------------------------------------------------------
 
@@ -64,6 +74,19 @@ class Interpreter:
         if statement is None:
             return None, False
         self.world.counters.counts["console_commands"] += 1
+        if not self._configures(statement.rule):
+            return await self._carry_out(session, statement), statement.json
+        async with self._changing:
+            return await self._carry_out(session, statement), statement.json
+
+    def _configures(self, rule: str) -> bool:
+        """Whether a statement changes the configuration. Those of a plugin do if dumpconfig has to print what they did."""
+        if rule in self.language.queries or rule in AT_ONCE:
+            return False
+        loaded = self.world.plugins.get(self.registry.owners.get(rule, ""))
+        return loaded is None or loaded.plugin_class.dumpconfig is not Plugin.dumpconfig
+
+    async def _carry_out(self, session: Session, statement: Statement) -> Any:
         result = self._call(session, statement)
         if inspect.isawaitable(result):
             try:
@@ -72,7 +95,7 @@ class Interpreter:
                 raise self._mistake(error, statement) from error
             except Exception as error:
                 raise self._fault(error, statement) from error
-        return result, statement.json
+        return result
 
     def _call(self, session: Session, statement: Statement) -> Any:
         try:

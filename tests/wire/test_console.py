@@ -483,7 +483,7 @@ def joined(row: dict[str, Any]) -> str:
 
 def parked(row: dict[str, Any]) -> str:
     queues = ",".join(row["queues"])
-    return f"{row['id']} {row['service']} {queues} {row['client']} {row['age']}s {row['left']}s {row['looks']}"
+    return f"{row['id']} {row['service']} {queues} {row['client']} {row['age']}s {row['left']}s {row['looks']} {row['transport']}"
 
 
 def fact(row: dict[str, Any]) -> str:
@@ -513,6 +513,7 @@ SHAPES: dict[str, tuple[Callable[[dict[str, Any]], str], int, int]] = {
     "show queue chat full": (lambda r: f"{r['number']} {r['message']!r}", 1, 0),
     "show queue chat empty": (lambda r: f"{r['number']} {r['message']!r}", 1, 0),
     "show store": (lambda r: f"{r['service']} {r['store']} {r['state']} {r['detail']}", 0, 0),
+    "show presence": (joined, 0, 0),
     "show certificates": (joined, 0, 0),
     "states": (joined, 0, 0),
     "states chat": (joined, 0, 0),
@@ -561,7 +562,7 @@ async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
         assert told == lines, query
         assert len(rows) == len(text) - head - tail, query
         filled += bool(rows)
-    assert filled == len(SHAPES) - 4, "the unknown counter, the empty queue, the unknown node and the certificates have no rows"
+    assert filled == len(SHAPES) - 5, "the unknown counter, the empty queue, the unknown node, the certificates and presence have no rows"
     assert await here.ask("show service chat") == [
         "SERVICE chat",
         "     listening: 127.0.0.1:0",
