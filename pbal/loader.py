@@ -136,7 +136,10 @@ def _read(folders: list[str], name: str, generation: int) -> LoadedPlugin:
             if tunable.default is not None:
                 tunable.parse(tunable.default)
         grammar = plugin_class.grammar or _grammar_file(path, name)
-        return LoadedPlugin(name, plugin_class, str(path), generation, grammar, tuple(plugin_class.commands), module=module_name)
+        place = path.parent.parent if path.name == "__init__.py" else path.parent
+        folder = "" if path.is_relative_to(BUNDLED) else str(place)
+        commands = tuple(plugin_class.commands)
+        return LoadedPlugin(name, plugin_class, str(path), generation, folder, grammar, commands, module=module_name)
     except faults.CAUGHT as error:
         forget(module_name)
         raise ConfigError(f"plugin '{name}': {_where(error, path)}") from error
@@ -233,6 +236,7 @@ def _forget_tunables(world: World, loaded: LoadedPlugin) -> None:
         for service in world.services.values():
             service.values.pop(tunable.name, None)
             service.explicit.pop(tunable.name, None)
+            service.defaults.pop(tunable.name, None)
 
 
 async def unload(world: World, statements: Statements, name: str) -> None:

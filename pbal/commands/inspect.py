@@ -12,10 +12,10 @@ from typing import Any
 
 from pbal import __version__, build
 from pbal.commands.session import Session
-from pbal.lang.parser import quoted
-from pbal.model import faults
+from pbal.config.render import render
 from pbal.model.pool import Node, Pool
 from pbal.model.service import Service
+from pbal.model.snapshot import snapshot
 from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import Reply, Rows, Text, command
 from pbal.schema.types import Endpoint
@@ -314,69 +314,4 @@ def dumpconfig(session: Session) -> Reply:
 
     Source: Perlbal manual, dumpconfig. differs: complete, in an order that loads.
     """
-    return Text(dropwhile(lambda line: not line, dump_lines(session)), end_dot=False)
-
-
-def dump_lines(session: Session) -> Iterator[str]:
-    """The lines of dumpconfig: server, plugins, defaults, pools, services, what enables them."""
-    world = session.world
-    yield from (f"SERVER {name} = {quoted(text)}" for name, text in sorted(world.server_explicit.items()))
-    yield from (f"LOAD {name}" for name in world.plugins)
-    yield from (f"DEFAULT {name} = {quoted(text)}" for name, text in sorted(world.defaults.items()))
-    for pool in world.pools.values():
-        yield from _pool_lines(pool)
-    for service in world.services.values():
-        yield ""
-        yield f"CREATE SERVICE {service.name}"
-        yield from (f"  {line}" for line in _service_settings(service, world.tunables))
-    yield ""
-    for service in world.services.values():
-        yield from _late_lines(service)
-    yield from (f"ENABLE {service.name}" for service in world.services.values() if service.enabled)
-
-
-def _pool_lines(pool: Pool) -> Iterator[str]:
-    yield ""
-    yield f"CREATE POOL {pool.name}"
-    if pool.values["balance_method"] != "random":
-        yield f"  SET balance_method = {pool.values['balance_method']}"
-    add = f"POOL ADD {pool.name}" if pool.name.lower() in ("add", "remove") else f"POOL {pool.name} ADD"
-    yield from (f"  {add} {node.name}" for node in pool.nodes)
-
-
-def _late_lines(service: Service) -> Iterator[str]:
-    """What names other services, so that all of them have to be there first."""
-    late = [f"SET {service.name} default_service = {service['default_service']}"] if service["default_service"] else []
-    for name, plugin in service.plugins:
-        try:
-            late += plugin.dumpconfig()
-        except faults.CAUGHT as error:
-            faults.report(service.world, name, "dumpconfig()", error)
-            late.append(f"# {faults.refusal(service.world, name, 'dumpconfig()', error).message}: its statements are missing here")
-    if late:
-        yield f"USE {service.name}"
-        yield from (f"  {line}" for line in late)
-
-
-_FIRST = ("role", "listen", "pool", "plugins")
-
-
-def _service_settings(service: Service, tunables: Any) -> Iterator[str]:
-    defaults = service.world.defaults
-    said = dict(service.explicit)
-    for name in defaults.keys() - said.keys():
-        tunable, value = tunables.get(name), service.values.get(name)
-        if tunable is not None and value is not None and value != tunable.parse(defaults[name]):
-            said[name] = tunable.type.render(value)  # the DEFAULT came after this service
-    for name in (*(n for n in _FIRST if n in said), *sorted(set(said) - set(_FIRST))):
-        if name == "default_service":
-            continue  # may name a service that comes later
-        value = service.values[name]
-        text = said[name] if value is None else tunables[name].type.render(value)
-        yield f"SET {name} = {quoted(text)}"
-    for rule in service.header_rules.values():
-        name = rule.name.decode()
-        if rule.value is None:
-            yield f"HEADER {service.name} REMOVE {name}"
-        else:
-            yield f"HEADER {service.name} INSERT {name}: {quoted(rule.value.decode())}"
+    return Text(dropwhile(lambda line: not line, render(snapshot(session.world))), end_dot=False)

@@ -436,7 +436,7 @@ def unquoted(text: str) -> str:
 def quoted(text: str) -> str:
     """A value as it has to be written to parse back: in quotes only if it needs them.
 
-    Not for a '$' before a word: expansion comes first, and knows no escape.
+    Not for a '$' before a word: expansion comes first, see `expand.escaped`.
     """
     trimmed = text and text == text.strip(" \t")
     if trimmed and '"' not in text and comment_start(" " + text) == len(text) + 1:

@@ -9,6 +9,7 @@ from abc import ABCMeta, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pbal.config.spec import Standing
 from pbal.http1.events import RequestHead
 from pbal.http1.reader import Limits
 from pbal.model.asking import OnAnswer, Question
@@ -76,9 +77,13 @@ class Service:
         self.name = name
         self.world = world
         self.role = ""
+        self.standing = Standing.NEW
         self.enabled = False
+        """Whether `standing` is ENABLED: asked for every request."""
         self.values: dict[str, Any] = {}
         self.explicit: dict[str, str] = {}
+        self.defaults: dict[str, str] = dict(world.defaults)
+        """The DEFAULTs that were in force when it was made. Later ones do not reach back."""
         self.plugins: list[tuple[str, Plugin]] = []
         self.hooks = HookTable()
         self.header_rules: dict[bytes, HeaderRule] = {}
@@ -93,14 +98,23 @@ class Service:
             self.fill(tunable)
         self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
 
+    def stand(self, standing: Standing) -> None:
+        """ENABLE or DISABLE was carried out."""
+        self.standing = standing
+        self.enabled = standing is Standing.ENABLED
+
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
 
     def fill(self, tunable: Tunable) -> None:
         """Give a tunable its default here, unless it was set."""
         if tunable.name not in self.explicit:
-            text = self.world.defaults.get(tunable.name, tunable.default)
+            text = self.defaults.get(tunable.name, tunable.default)
             self.values[tunable.name] = None if text is None else tunable.parse(text)
+
+    def said(self, name: str) -> bool:
+        """Whether an operator said what a tunable is, by SET or DEFAULT."""
+        return name in self.explicit or name in self.defaults
 
     def add_header_rule(self, rule: HeaderRule) -> None:
         """A HEADER statement. Raises: ConfigError where it would have no effect."""

@@ -13,6 +13,7 @@ from itertools import count
 from math import inf
 from typing import Any, Protocol
 
+from pbal.config.spec import Standing
 from pbal.model.clock import Clock
 from pbal.model.deliveries import Deliveries
 from pbal.model.errors import ConfigError, UnknownName
@@ -64,6 +65,8 @@ class LoadedPlugin:
     plugin_class: type[Plugin]
     path: str
     generation: int = 1
+    folder: str = ""
+    """Where it was found; "" for those that come with pbal."""
     grammar: str = ""
     commands: tuple[Callable[..., Any], ...] = field(default=())
     errors: int = 0
@@ -255,7 +258,7 @@ class World:
             service.open()
             if service["listen"] is not None:
                 self.runtime.listen(service)
-        service.enabled = True
+        service.stand(Standing.ENABLED)
 
     def disable(self, service: Service) -> None:
         """Stop listening; parked requests get their empty answer. Raises: ConfigError."""
@@ -263,7 +266,7 @@ class World:
             raise ConfigError(f"service {service.name} is already disabled", about=service.name)
         if service.role == "management":
             raise ConfigError("can't disable management service", about=service.name)
-        service.enabled = False
+        service.stand(Standing.DISABLED)
         if self.runtime is not None:
             self.runtime.unlisten(service)
         service.disabled()

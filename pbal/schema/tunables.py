@@ -48,6 +48,10 @@ class Tunable:
             raise ValueError(f"expected {self.maximum} or less for {self.name}, found {text!r}")
         return value
 
+    def canonical(self, text: str) -> str:
+        """The one text for whatever `text` means. Raises: ValueError for the operator."""
+        return self.type.render(self.parse(text))
+
     def default_value(self) -> Any:
         """The parsed default, None where the tunable is unset by default."""
         return None if self.default is None else self.type.parse(self.default)

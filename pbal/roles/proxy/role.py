@@ -284,7 +284,7 @@ class ReverseProxy(HttpRole):
             )
         elif tunable in ("response_timeout", "idle_timeout"):
             limit, idle = values["response_timeout"], values["idle_timeout"]
-            if not ("response_timeout" in service.explicit or "response_timeout" in service.world.defaults):
+            if not service.said("response_timeout"):
                 limit = max(limit, idle) if idle else 0
             self.response_timeout = limit or inf
         elif tunable == "persist_backend" and not values["persist_backend"]:
