@@ -70,14 +70,22 @@ class Interpreter:
 
     async def execute(self, session: Session, text: str) -> tuple[Reply | None, bool]:
         """Carry out one line; its reply (None for an empty line) and whether JSON was asked for. Raises: Mistake."""
-        statement = self.language.parse_line(text)
-        if statement is None:
-            return None, False
+        try:
+            statement = self.language.parse_line(text)
+            if statement is None:
+                return None, False
+            return await self._execute(session, statement), statement.json
+        except Mistake:
+            if _makes_current(text):
+                session.current = None  # a SET that follows was not meant for another
+            raise
+
+    async def _execute(self, session: Session, statement: Statement) -> Reply:
         self.world.counters.counts["console_commands"] += 1
         if not self._configures(statement.rule):
-            return await self._carry_out(session, statement), statement.json
+            return await self._carry_out(session, statement)
         async with self._changing:
-            return await self._carry_out(session, statement), statement.json
+            return await self._carry_out(session, statement)
 
     def _configures(self, rule: str) -> bool:
         """Whether a statement changes the configuration. Those of a plugin do if dumpconfig has to print what they did."""
@@ -86,8 +94,8 @@ class Interpreter:
         loaded = self.world.plugins.get(self.registry.owners.get(rule, ""))
         return loaded is None or loaded.plugin_class.dumpconfig is not Plugin.dumpconfig
 
-    async def _carry_out(self, session: Session, statement: Statement) -> Any:
-        result = self._call(session, statement)
+    async def _carry_out(self, session: Session, statement: Statement) -> Reply:
+        result: Any = self._call(session, statement)
         if inspect.isawaitable(result):
             try:
                 result = await result
@@ -95,7 +103,8 @@ class Interpreter:
                 raise self._mistake(error, statement) from error
             except Exception as error:
                 raise self._fault(error, statement) from error
-        return result
+        reply: Reply = result
+        return reply
 
     def _call(self, session: Session, statement: Statement) -> Any:
         try:
@@ -133,6 +142,7 @@ class Interpreter:
             self._collect_fragments(lines)
             for number, line in enumerate(lines, 1):
                 run.line(number, line)
+            run.end()
         finally:
             self._in_file = False
         return run.mistakes
@@ -203,6 +213,11 @@ class Interpreter:
             self.language = Language({name: text for name, text in self.language.fragments.items() if name != plugin})
 
 
+def _makes_current(text: str) -> bool:
+    """Whether a line is meant to make an object the current one."""
+    return text.split(None, 1)[:1] != [] and text.split(None, 1)[0].upper() in ("CREATE", "USE")
+
+
 def _as_command_error(error: ConfigError, statement: Statement) -> CommandError:
     """A model's refusal with the argument it is about, and a suggestion."""
     arg = None
@@ -241,6 +256,9 @@ class _FileRun:
         self._faulty: set[str] = set()
         """Names of objects that a mistake was made about; they are not checked at ENABLE."""
         self._plugin_failed = False
+        self._enabled: dict[str, Statement] = {}
+        """The ENABLE of each service that was enabled; what is said of it afterwards is checked at the end."""
+        self._said_since: set[str] = set()
         self._roleless: set[str] = set()
         """Services whose SET role was refused; that others of their settings need one is not held against them."""
 
@@ -263,10 +281,34 @@ class _FileRun:
                 return
             if statement.rule in ("create_service", "create_pool", "use"):
                 self._session.broken = False
+            self._note(statement)
         except GrammarMistake as mistake:
             self._report(Mistake(str(mistake), line=number, source=text, file=self._path))
         except Mistake as mistake:
             self._failed_to_parse(mistake, text)
+
+    def _note(self, statement: Statement) -> None:
+        """A statement was good."""
+        if statement.rule == "enable":
+            name = statement["service_name"].lower()
+            self._enabled[name] = statement
+            self._said_since.discard(name)
+            return
+        named = {statement.get(kind) for kind in ("object_name", "selector_name")} - {None}
+        current = self._session.current
+        self._said_since |= {str(name).lower() for name in named} or ({current.name.lower()} if current is not None else set())
+
+    def end(self) -> None:
+        """The file ends: whether what was enabled would be enabled as it is now."""
+        world = self._interpreter.world
+        for name, statement in self._enabled.items():
+            service = world.services.get(name)
+            if service is None or not service.enabled or name not in self._said_since or name in self._faulty:
+                continue
+            try:
+                world.check(service)
+            except ConfigError as error:
+                self._report(self._interpreter._mistake(error, statement))
 
     def _depends_on_mistake(self, statement: Statement) -> bool:
         """Whether a statement is about something that was refused before."""
@@ -315,8 +357,7 @@ class _FileRun:
         return tunable == "plugins" or tunable not in self._interpreter.world.tunables
 
     def _failed_to_parse(self, mistake: Mistake, text: str) -> None:
-        words = text.split()
-        if words and words[0].upper() in ("CREATE", "USE"):
+        if _makes_current(text):
             self._session.broken = True
             self._session.current = None
         elif self._session.current is not None:

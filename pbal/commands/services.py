@@ -94,7 +94,7 @@ def _placed(session: Session, tunable: str, value: str) -> str:
 
 @command
 def enable(session: Session, service: Service) -> Reply:
-    """Open a service: first its plugins, then its listener.
+    """Open a service: its plugins and its listener. If the address cannot be had, nothing is opened.
 
     Source: Perlbal manual, ENABLE.
     """
@@ -104,7 +104,7 @@ def enable(session: Session, service: Service) -> Reply:
 
 @command
 def disable(session: Session, service: Service) -> Reply:
-    """Stop listening. Parked polls get the empty answer; other connections go on.
+    """Stop listening, and answer what selectors hand on with 503. Parked polls get the empty answer; other connections go on.
 
     Source: Perlbal manual, DISABLE.
     """

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from math import inf
 
-from pbal.model.errors import ConfigError
+from pbal.model.errors import ConfigError, UnknownName
 from pbal.schema.tunables import POOL
 from pbal.schema.types import Endpoint
 
@@ -71,10 +71,10 @@ class Pool:
                 tell()
 
     def remove(self, endpoint: Endpoint, now: float = -inf) -> None:
-        """Take a node out at `now` (clock time); what runs on it finishes. Removing an absent one changes nothing."""
+        """Take a node out at `now` (clock time); what runs on it finishes. Raises: UnknownName if it is no member."""
         node = self.find(endpoint)
         if node is None:
-            return
+            raise UnknownName(f"pool '{self.name}' has no node {endpoint}", str(endpoint), [each.name for each in self.nodes])
         node.removed = True
         self.nodes.remove(node)
         if not self.nodes:

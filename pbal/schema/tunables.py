@@ -68,7 +68,6 @@ COMMON: tuple[Tunable, ...] = (
         "listen",
         types.LISTEN,
         summary="Address and port to listen on. Without it, requests come only from a selector.",
-        applies=Applies.NEXT_ENABLE,
         source="differs: [IPv6]:port works too; a port alone means every address",
     ),
     Tunable(
@@ -261,8 +260,8 @@ SERVER: tuple[Tunable, ...] = (
         "max_connections",
         types.INT,
         unit="descriptors",
-        minimum="64",
-        summary="Most descriptors that the process may have open.",
+        minimum="128",
+        summary="Most descriptors that the process may have open. pbal keeps 64 of them for nodes, files and the console.",
         source="differs: if the system refuses the limit, the answer is an error and not also OK",
     ),
 )

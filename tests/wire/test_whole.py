@@ -1,10 +1,19 @@
 """Every statement is carried out whole or not at all, and one at a time, whichever console it came from."""
 
 import asyncio
+import logging
 import os
+import resource
 from pathlib import Path
+from typing import Any
 
+import pytest
 from lab import DEADLINE, Lab, Pbal, lab, until
+
+from pbal.commands.interpreter import Interpreter
+from pbal.model.errors import ConfigError
+from pbal.model.snapshot import snapshot
+from pbal.model.world import World
 
 CONSOLE = """
     CREATE SERVICE console
@@ -140,3 +149,247 @@ async def test_an_end_does_not_wait_for_a_load(lab: Lab) -> None:
     assert await other.ask("SHUTDOWN GRACEFUL") == ["OK"]
     gate.open("w").close()
     await loading.answer()
+
+
+# -- whole or not at all -------------------------------------------------------------------------------------------
+
+OWN = """
+    SERVER plugin_path = {folder}
+    LOAD {plugins}
+    CREATE SERVICE site
+      SET role    = web_server
+      SET listen  = 127.0.0.1:0
+    ENABLE site
+"""
+GET = b"GET / HTTP/1.1\r\nHost: c\r\n\r\n"
+LOGGING = """
+    log = []
+    def open(self):
+        self.log.append("open")
+    def close(self):
+        self.log.append("close")
+    def changed(self, tunable):
+        self.log.append(f"changed {tunable} {self.service[tunable]}")
+"""
+
+
+def first_class(pbal: Pbal, name: str) -> Any:
+    """The class of a plugin that is loaded."""
+    return pbal.world.plugins[name].plugin_class
+
+
+@lab
+async def test_a_chain_that_a_check_refuses_is_the_old_one_in_every_respect(lab: Lab) -> None:
+    saying = "    @hook.start_http_request\n    def say(self, exchange):\n        exchange.respond(200, (), b'a')\n"
+    plugin(lab.folder, "a", LOGGING + saying + "        return Verdict.TAKEN\n")
+    plugin(
+        lab.folder, "b", LOGGING + "    def check(self):\n        from pbal.api import ConfigError\n        raise ConfigError('not b')\n"
+    )
+    pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="a\nLOAD b"))
+    assert await pbal.say("SET site.plugins = a") == "OK"
+    before = snapshot(pbal.world)
+    answer = await pbal.say("SET site.plugins = a b")
+    assert answer.startswith("ERROR: not b")
+    assert snapshot(pbal.world) == before
+    assert pbal.world.service("site")["plugins"] == ("a",)
+    assert (await pbal.ask("site", GET)).body == b"a"
+    assert first_class(pbal, "a").log == ["open", "changed plugins ('a',)"] and first_class(pbal, "b").log == []
+
+
+@lab
+async def test_a_plugin_that_refuses_a_value_late_leaves_the_others_with_the_old_one(lab: Lab) -> None:
+    plugin(lab.folder, "a", LOGGING)
+    refusing = "    def changed(self, tunable):\n        if self.service[tunable] == 'bad':\n            raise RuntimeError('oh')\n"
+    plugin(lab.folder, "b", refusing)
+    pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="a\nLOAD b"))
+    assert await pbal.say("SET site.plugins = a b") == "OK"
+    assert await pbal.say("SET site.a = good") == "OK"
+    assert "RuntimeError: oh" in await pbal.say("SET site.a = bad")
+    assert first_class(pbal, "a").log[-3:] == ["changed a good", "changed a bad", "changed a good"]
+    assert "SET a = good" in await pbal.say("dumpconfig")
+
+
+@lab
+async def test_enable_on_a_port_that_is_taken_opens_nothing(lab: Lab) -> None:
+    plugin(lab.folder, "a", LOGGING)
+    pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="a") + CONSOLE)
+    taken = "{}:{}".format(*pbal.server.address("site"))
+    for statement in ("CREATE SERVICE two", "SET role = web_server", f"SET listen = {taken}", "SET plugins = a"):
+        assert await pbal.say(statement) == "OK"
+    before = snapshot(pbal.world)
+    assert "in use" in await pbal.say("ENABLE two")
+    assert snapshot(pbal.world) == before and first_class(pbal, "a").log == []
+    assert not pbal.world.service("two").opened
+    assert await pbal.say("SET two.listen = 127.0.0.1:0") == "OK"
+    assert await pbal.say("ENABLE two") == "OK"
+    assert first_class(pbal, "a").log == ["open"]
+    address = pbal.server.address("two")
+    assert "in use" in await pbal.say(f"SET two.listen = {taken}")
+    assert pbal.server.address("two") == address and (await pbal.ask("two", GET)).status == 404
+
+
+@lab
+async def test_a_reload_that_drops_a_tunable_drops_what_was_set_and_says_so(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    plugin(lab.folder, "own")
+    pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="own"))
+    for statement in ("SET site.own = x", "DEFAULT own = y", "CREATE SERVICE two", "SET role = web_server"):
+        assert await pbal.say(statement) == "OK"
+    path = lab.folder / "own.py"
+    path.write_text(path.read_text().replace('Tunable("own"', 'Tunable("own_new"'))
+    assert await pbal.say("RELOAD own") == "OK"
+    assert "plugin own has no tunable own any more: what was SET on site is dropped" in caplog.text
+    dumped = await pbal.say("dumpconfig")
+    assert "own =" not in dumped and "LOAD own" in dumped
+    assert "is not a tunable" in await pbal.say("SET site.own = x")
+
+
+@lab
+async def test_a_reload_that_would_refuse_what_was_said_is_refused(lab: Lab) -> None:
+    plugin(lab.folder, "own")
+    pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="own"))
+    path, good = lab.folder / "own.py", (lab.folder / "own.py").read_text()
+    assert await pbal.say("SET site.own = x") == "OK"
+    assert await pbal.say("SET site.plugins = own") == "OK"
+    before = snapshot(pbal.world)
+    path.write_text(good.replace("TEXT, default", "INT, default").replace("none", "1").replace("import OK,", "import INT, OK,"))
+    assert "SET site.own = x: expected a whole number" in await pbal.say("RELOAD own")
+    path.write_text(good.replace('default="none"', 'default="none", roles=frozenset({"selector"})'))
+    assert "'own' is set on site, a web_server" in await pbal.say("RELOAD own")
+    assert snapshot(pbal.world) == before and pbal.world.service("site")["own"] == "x"
+
+
+@lab
+async def test_unload_takes_defaults_along_and_reload_does_not_reach_back(lab: Lab) -> None:
+    plugin(lab.folder, "own")
+    pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="own"))
+    for statement in ("DEFAULT own = later", "DEFAULT idle_timeout = 7s", "RELOAD own", "CREATE SERVICE two", "SET role = web_server"):
+        assert await pbal.say(statement) == "OK"
+    assert [pbal.world.service(name)["own"] for name in ("site", "two")] == ["none", "later"]
+    assert await pbal.say("UNLOAD own") == "OK"
+    assert "own =" not in await pbal.say("dumpconfig")
+
+
+@lab
+async def test_who_may_publish_is_not_changed_by_a_reload(lab: Lab) -> None:
+    pbal = await lab.pbal("""
+        LOAD poll
+        CREATE SERVICE chat
+          SET role             = web_server
+          SET listen           = 127.0.0.1:0
+          SET plugins          = poll
+          SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
+          SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
+        ENABLE chat
+    """)
+    publish = b"POST /publish/a HTTP/1.1\r\nHost: c\r\nContent-Length: 1\r\n\r\nx"
+    for statement in ("DEFAULT poll_publish_from = 10.0.0.0/8", "RELOAD poll"):
+        assert await pbal.say(statement) == "OK"
+        assert (await pbal.ask("chat", publish)).status == 202
+
+
+SELECTING = """
+    CREATE SERVICE front
+      SET role            = selector
+      SET listen          = 127.0.0.1:0
+      {more}
+    ENABLE front
+"""
+
+
+@lab
+async def test_a_service_made_on_the_console_answers_for_a_selector_until_it_is_disabled(lab: Lab) -> None:
+    (lab.folder / "x").write_text("here")
+    pbal = await lab.pbal("\n    LOAD vhosts" + SELECTING.format(more="SET plugins = vhosts"))
+    for statement in ("CREATE SERVICE site", "VHOST front c = site"):
+        assert await pbal.say(statement) == "OK"
+    get = b"GET /x HTTP/1.1\r\nHost: c\r\n\r\n"
+    assert (await pbal.ask("front", get)).status == 500, "it has no role yet"
+    for statement in ("SET site.role = web_server", f"SET site.docroot = {lab.folder}"):
+        assert await pbal.say(statement) == "OK"
+    for statement, status in (("", 200), ("DISABLE site", 503), ("ENABLE site", 200), ("DISABLE site", 503)):
+        assert await pbal.say(statement) in ("", "OK")
+        assert (await pbal.ask("front", get)).status == status
+    assert "DISABLE site" in await pbal.say("dumpconfig")
+    other = await lab.pbal(await pbal.say("dumpconfig"))
+    assert (await other.ask("front", get)).status == 503
+
+
+@lab
+async def test_what_is_not_complete_does_not_keep_the_rest_from_starting(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    pbal = await lab.pbal("""
+        LOAD poll
+        CREATE SERVICE half
+          SET role    = web_server
+          SET plugins = poll
+          SET poll_uri  = ^/poll/(?P<queue>.+)$
+          SET poll_auth = jwt /nowhere
+        CREATE SERVICE off
+          SET role    = web_server
+          SET plugins = poll
+          SET poll_uri  = ^/poll/(?P<queue>.+)$
+          SET poll_auth = jwt /nowhere
+        DISABLE off
+    """ + SELECTING.format(more="SET default_service = half"))  # fmt: skip
+    assert "service half cannot answer for a selector: " in caplog.text and "service off" not in caplog.text
+    assert (await pbal.ask("front", GET)).status == 500
+    assert await pbal.say("SET half.poll_auth = off") == "OK"
+    assert (await pbal.ask("front", GET)).status == 404
+
+
+def test_what_is_set_after_enable_is_checked_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "test.conf"
+    path.write_text(
+        "LOAD poll\nCREATE SERVICE a\nSET role = web_server\nSET plugins = poll\n"
+        "SET poll_uri = ^/(?P<queue>.+)$\nENABLE a\nSET poll_auth = jwt /nowhere\n"
+        "CREATE SERVICE b\nSET role = web_server\nSET listen = 127.0.0.1:81\nENABLE b\n"
+        "CREATE SERVICE c\nSET role = web_server\nENABLE c\nSET listen = 127.0.0.1:81\n"
+    )
+    mistakes = Interpreter(World()).run_file(str(path))
+    assert [mistake.line for mistake in mistakes] == [6, 14]
+    assert "/nowhere" in mistakes[0].message and mistakes[1].message == "service 'b' listens on 127.0.0.1:81 already"
+
+
+@pytest.mark.parametrize("failed", ["CREATE SERVICE site", "CREATE POOL app", "USE nobody", "CREATE SERVICE a.b", "USE", "create"])
+@lab
+async def test_after_a_create_or_use_that_failed_there_is_no_current_object(lab: Lab, failed: str) -> None:
+    pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="vhosts") + "\n    CREATE POOL app")
+    assert await pbal.say("USE site") == "OK"
+    address = pbal.server.address("site")
+    assert (await pbal.say(failed)).startswith("ERROR: ")
+    answer = await pbal.say("SET listen = 127.0.0.1:0")
+    assert "omitted service/pool name" in answer and "CREATE or USE one first" in answer
+    assert pbal.server.address("site") == address
+
+
+@lab
+async def test_a_tunable_of_the_process_holds_at_once_or_is_refused(lab: Lab) -> None:
+    root = logging.getLogger()
+    level, limit = root.level, resource.getrlimit(resource.RLIMIT_NOFILE)
+    pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="vhosts"))
+    try:
+        assert await pbal.say("SERVER log_level = error") == "OK"
+        assert root.level == logging.ERROR
+        room, before = pbal.world.room, snapshot(pbal.world)
+        assert "the system allows" in await pbal.say("SERVER max_connections = 999999999999")
+        assert "expected 128 or more" in await pbal.say("SERVER max_connections = 96")
+        assert (pbal.world.room, snapshot(pbal.world)) == (room, before)
+        assert await pbal.say("SERVER max_connections = 128") == "OK"
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 128 and pbal.world.room == 64
+        assert (await pbal.ask("site", GET)).status == 404
+    finally:
+        root.setLevel(level)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+
+@lab
+async def test_a_limit_that_cannot_be_had_at_start_is_an_error(lab: Lab) -> None:
+    with pytest.raises(ConfigError, match="max_connections: the system allows"):
+        await lab.pbal("SERVER max_connections = 999999999999")
+
+
+@lab
+async def test_removing_a_node_that_is_no_member_is_an_error(lab: Lab) -> None:
+    pbal = await lab.pbal("CREATE POOL app\nPOOL app ADD 10.0.0.1:81")
+    answer = await pbal.say("POOL app REMOVE 10.0.0.1:82")
+    assert "pool 'app' has no node 10.0.0.1:82" in answer and "did you mean '10.0.0.1:81'?" in answer
+    assert await pbal.say("POOL app REMOVE 10.0.0.1:81") == "OK"
