@@ -46,9 +46,9 @@ async def _sockets(session: Session) -> AsyncIterator[Any]:
 
 @command
 def show_service(session: Session, service: Service | None = None) -> Reply:
-    """List the services, or describe one.
+    """List the services, or describe one, with its plugins and what was SET.
 
-    Source: Perlbal manual, show service.
+    Source: Perlbal manual, show service. differs: the rows plugins and set.
     """
     if service is not None:
         return _table("key value requests", list(_service_facts(service)), _fact_line, head=(f"SERVICE {service.name}",))
@@ -58,6 +58,10 @@ def show_service(session: Session, service: Service | None = None) -> Reply:
         [(s.name, s["listen"] or "not_listening", "ENABLED" if s.enabled else "DISABLED", s.role) for s in services],
         lambda row: " ".join(map(str, row[:3])),
     )
+
+
+_SHOWN = frozenset({"listen", "role", "pool", "docroot", "plugins"})
+"""Tunables that `show service` has a row of its own for."""
 
 
 def _service_facts(service: Service) -> Iterator[Row]:
@@ -77,6 +81,10 @@ def _service_facts(service: Service) -> Iterator[Row]:
                 yield "node", node.name, node.requests
     if service.role == "web_server":
         yield "docroot", service["docroot"] or "--", None
+    if service.plugins:
+        yield "plugins", " ".join(name for name, _ in service.plugins), None
+    for name in sorted(service.explicit.keys() - _SHOWN):
+        yield "set", f"{name} = {service.world.tunables[name].type.render(service.values[name])}", None
 
 
 def _fact_line(row: Row) -> str:
@@ -91,10 +99,11 @@ def _fact_line(row: Row) -> str:
 def show_pool(session: Session, pool: Pool | None = None) -> Reply:
     """List the pools, or the nodes of one pool with the number of requests that each got.
 
-    Source: Perlbal manual, show pool.
+    After the number stands `down` if the last attempt to connect failed, `draining` if the node was removed; and the requests in progress.
+    Source: Perlbal manual, show pool. differs: the state.
     """
     if pool is not None:
-        nodes = [(n.name, n.requests, n.active, "up") for n in pool.nodes]
+        nodes = [(n.name, n.requests, n.active, "down" if n.down else "up") for n in pool.nodes]
         nodes += [(n.name, n.requests, n.active, "draining") for n in pool.draining]
         return _table("node requests active state", nodes, _node_line)
     rows: list[Row] = []
@@ -105,7 +114,7 @@ def show_pool(session: Session, pool: Pool | None = None) -> Reply:
 
 
 def _node_line(row: Row) -> str:
-    """Perlbal's two columns, and for a node that was removed how many requests still run there."""
+    """Perlbal's two columns, and for a node that is not well or was removed its state, and how many requests run there."""
     name, requests, active, state = row
     return f"{name} {requests}" + (f" {state} {active}" if state != "up" else "")
 

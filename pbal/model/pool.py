@@ -23,8 +23,8 @@ class Node:
     """One address in a pool and what was seen of it."""
 
     __slots__ = (
-        "active", "connecting", "connects", "down_until", "endpoint", "failures", "last_attempt", "last_connect", "last_response",
-        "name", "pool", "removed", "requests", "responses",
+        "active", "connecting", "connects", "down_until", "endpoint", "failed_at", "failures", "last_attempt", "last_connect",
+        "last_response", "name", "pool", "removed", "requests", "responses",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:
@@ -37,11 +37,18 @@ class Node:
         self.connects = 0
         self.failures = 0
         self.down_until = 0.0
+        self.failed_at = 0.0
+        """When a connection to it could not be made, the last time (clock time)."""
         self.last_attempt = 0.0
         self.last_connect = 0.0
         self.last_response = 0.0
         self.responses: dict[int, int] = {}
         self.removed = False
+
+    @property
+    def down(self) -> bool:
+        """Whether the last attempt to connect failed."""
+        return self.failed_at > self.last_connect
 
     def __repr__(self) -> str:
         return f"<Node {self.name} active={self.active}{' removed' if self.removed else ''}>"

@@ -205,22 +205,18 @@ class World:
 
     # -- making --------------------------------------------------------------------------------------------------
 
-    def _refuse_taken(self, name: str) -> None:
+    def create_service(self, name: str) -> Service:
+        """Raises: ConfigError if another service has the name; a pool may."""
         if name.lower() in self.services:
             raise ConfigError(f"service '{name}' already exists", about=name)
-        if name.lower() in self.pools:
-            raise ConfigError(f"pool '{name}' already exists", about=name)
-
-    def create_service(self, name: str) -> Service:
-        """Raises: ConfigError if a service or pool has the name."""
-        self._refuse_taken(name)
         service = Service(name, self)
         self.services[name.lower()] = service
         return service
 
     def create_pool(self, name: str) -> Pool:
-        """Raises: ConfigError if a service or pool has the name."""
-        self._refuse_taken(name)
+        """Raises: ConfigError if another pool has the name; a service may."""
+        if name.lower() in self.pools:
+            raise ConfigError(f"pool '{name}' already exists", about=name)
         pool = Pool(name)
         self.pools[name.lower()] = pool
         return pool

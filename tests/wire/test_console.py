@@ -574,6 +574,9 @@ async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
         "         nodes:",
         f"{'':16}{origin.address:<21}       1",
         f"{'':16}127.0.0.1:1                 0",
+        "       plugins: poll",
+        "           set: poll_publish_uri = ^/publish/(?P<queue>[^/]+)$",
+        "           set: poll_uri = ^/poll/(?P<queue>[^/]+)$",
     ]
     dumped = await here.ask("dumpconfig")
     assert json.loads("\n".join(await here.ask("dumpconfig AS JSON"))) == dumped[:-1] and dumped[-1] == "OK"
@@ -766,8 +769,8 @@ UNKNOWN = [
     ("nodes 10.0.0.1:http", "found 'http'"),
     ("SHUTDOWN GRACEFUL soon", "found 'soon'"),
     ("VERBOSE perhaps", "found 'perhaps'"),
-    ("CREATE SERVICE app", "pool 'app' already exists"),
-    ("CREATE POOL chat", "service 'chat' already exists"),
+    ("CREATE SERVICE chat", "service 'chat' already exists"),
+    ("CREATE POOL app", "pool 'app' already exists"),
     ("ENABLE chat", "service chat is already enabled"),
     ("DISABLE console", "can't disable management service"),
 ]

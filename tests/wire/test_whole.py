@@ -1,6 +1,8 @@
 """Every statement is carried out whole or not at all, and one at a time, whichever console it came from."""
 
 import asyncio
+import contextlib
+import errno
 import logging
 import os
 import resource
@@ -8,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import DEADLINE, Lab, Pbal, lab, until
+from lab import DEADLINE, Lab, Pbal, free_port, lab, until
 
+from pbal.api import ManualClock
 from pbal.commands.interpreter import Interpreter
 from pbal.model.errors import ConfigError
 from pbal.model.snapshot import snapshot
@@ -393,3 +396,127 @@ async def test_removing_a_node_that_is_no_member_is_an_error(lab: Lab) -> None:
     answer = await pbal.say("POOL app REMOVE 10.0.0.1:82")
     assert "pool 'app' has no node 10.0.0.1:82" in answer and "did you mean '10.0.0.1:81'?" in answer
     assert await pbal.say("POOL app REMOVE 10.0.0.1:81") == "OK"
+
+
+# -- said right ----------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_a_reload_without_a_free_descriptor_is_a_message(lab: Lab) -> None:
+    plugin(lab.folder, "own")
+    pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="own"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        answer = await pbal.say("RELOAD own")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in held:
+            os.close(number)
+    assert answer.startswith("ERROR: plugin 'own'") and "Too many open files" in answer, answer
+    assert await pbal.say("RELOAD own") == "OK"
+
+
+@lab
+async def test_a_plugin_folder_that_cannot_be_read_is_a_message(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="vhosts"))
+    listed = Path.iterdir
+
+    def refused(folder: Path) -> Any:
+        if folder == lab.folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert f"plugin 'own' cannot be read: {lab.folder}: Permission denied" in await pbal.say("LOAD own")
+
+
+@lab
+async def test_an_expression_that_python_cannot_hold_is_a_message(lab: Lab) -> None:
+    pbal = await lab.pbal("LOAD vpaths" + SELECTING.format(more="SET plugins = vpaths"))
+    for pattern in ("a{99999999999}", "a(", "(" * 5000 + ")" * 5000):
+        answer = await pbal.say(f"VPATH front {pattern} = front")
+        assert answer.startswith("ERROR: expected a regular expression, but"), answer[:100]
+    assert "VPATH" not in await pbal.say("dumpconfig")
+
+
+@lab
+async def test_a_pool_and_a_service_may_have_one_name(lab: Lab) -> None:
+    pbal = await lab.pbal("""
+        CREATE SERVICE app
+          SET role = reverse_proxy
+        CREATE POOL app
+          SET balance_method = round_robin
+          POOL app ADD 10.0.0.1
+        SET app.pool = app
+        SET app.idle_timeout = 7s
+    """)
+    assert await pbal.say("SET app.balance_method = least_connections") == "OK"
+    assert pbal.world.pool("app").values["balance_method"] == "least_connections"
+    assert pbal.world.service("app")["pool"] == "app" and pbal.world.service("app")["idle_timeout"] == 7
+    other = await lab.pbal(await pbal.say("dumpconfig"))
+    assert snapshot(other.world) == snapshot(pbal.world)
+
+
+@lab
+async def test_relative_paths_begin_at_the_folder_of_the_file_whoever_says_them(lab: Lab) -> None:
+    plugin(lab.folder, "own", "    tunables = (Tunable('own_path', PATH),)")
+    path = lab.folder / "own.py"
+    path.write_text(path.read_text().replace("import OK,", "import OK, PATH,"))
+    (lab.folder / "docs").mkdir()
+    pbal = await lab.pbal("""
+        SERVER plugin_path = .
+        LOAD own
+        DEFAULT own_path = a/b
+        DEFAULT docroot = docs
+        CREATE SERVICE site
+          SET role = web_server
+        CREATE SERVICE two
+          SET role     = web_server
+          SET own_path = c
+    """)
+    assert pbal.world.service("site")["docroot"] == lab.folder / "docs"
+    assert [pbal.world.service(name)["own_path"] for name in ("site", "two")] == [lab.folder / "a/b", lab.folder / "c"]
+    assert await pbal.say("SET site.own_path = d") == "OK"
+    assert f"SET own_path = {lab.folder}/d" in await pbal.say("dumpconfig")
+
+
+@lab
+async def test_a_node_that_refuses_every_connection_is_down(lab: Lab) -> None:
+    port = free_port()
+    pbal = await lab.pbal(f"""
+        CREATE POOL app
+          POOL app ADD 127.0.0.1:{port}
+        CREATE SERVICE site
+          SET role   = reverse_proxy
+          SET listen = 127.0.0.1:0
+          SET pool   = app
+        ENABLE site
+    """)
+    assert (await pbal.say("show pool app")).split("\n")[0] == f"127.0.0.1:{port} 0"
+    assert (await pbal.ask("site", GET)).status == 502
+    pbal.world.clock = ManualClock(pbal.world.clock.now() + 60, pbal.world.clock.epoch())
+    assert (await pbal.say("show pool app")).split("\n")[0].split()[2] == "down"
+    assert '"state": "down"' in await pbal.say("show pool app AS JSON")
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    server = await asyncio.start_server(app, "127.0.0.1", port)
+    lab.keep(server)
+    assert (await pbal.ask("site", GET)).status == 200
+    assert '"state": "up"' in await pbal.say("show pool app AS JSON")
+
+
+@lab
+async def test_show_service_tells_plugins_and_what_was_set(lab: Lab) -> None:
+    pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="poll"))
+    for statement in ("SET site.idle_timeout = 90s", "SET site.poll_uri = ^/(?P<queue>.+)$", "SET site.plugins = poll"):
+        assert await pbal.say(statement) == "OK"
+    shown = (await pbal.say("show service site")).split("\n")
+    assert shown[-4:] == ["       plugins: poll", "           set: idle_timeout = 90s", "           set: poll_uri = ^/(?P<queue>.+)$", "."]
