@@ -467,8 +467,8 @@ async def test_two_consoles_have_a_current_object_each(lab: Lab) -> None:
     assert await second.ask("SET max_body = 2") == ["OK"]
     assert await first.ask("SET max_body = 3") == ["OK"]
     assert (await first.ask("USE nothing"))[0].startswith("ERROR: ")
-    assert await first.ask("SET max_body = 4") == ["OK"], "a USE that failed changes nothing"
-    assert [pbal.world.service(name)["max_body"] for name in ("extra", "files", "chat")] == [4, 2, 200 << 20]
+    assert (await first.ask("SET max_body = 4"))[0].startswith("ERROR: omitted"), "after a USE that failed there is none"
+    assert [pbal.world.service(name)["max_body"] for name in ("extra", "files", "chat")] == [3, 2, 200 << 20]
     assert await second.ask("POOL app ADD 10.0.0.1") == ["OK"]
     assert await second.ask("SET max_body = 5") == ["OK"], "POOL does not make its pool the current object"
     assert pbal.world.service("files")["max_body"] == 5
@@ -499,7 +499,7 @@ SHAPES: dict[str, tuple[Callable[[dict[str, Any]], str], int, int]] = {
     "show service files": (fact, 1, 0),
     "show service front": (fact, 1, 0),
     "show pool": (joined, 0, 0),
-    "show pool app": (lambda r: f"{r['node']} {r['requests']}", 0, 0),
+    "show pool app": (lambda r: f"{r['node']} {r['requests']}" + ("" if r["state"] == "up" else f" {r['state']} {r['active']}"), 0, 0),
     "show plugins": (joined, 0, 0),
     "plugins": (joined, 0, 0),
     "show counters": (joined, 0, 0),

@@ -14,6 +14,7 @@ from lab import DEADLINE, Lab, Pbal, free_port, lab, until
 
 from pbal.api import ManualClock
 from pbal.commands.interpreter import Interpreter
+from pbal.console import connection
 from pbal.model.errors import ConfigError
 from pbal.model.snapshot import snapshot
 from pbal.model.world import World
@@ -138,6 +139,21 @@ async def test_services_come_and_go_while_a_reload_waits(lab: Lab) -> None:
     assert [await two.answer() for _ in range(7)] == [["OK"]] * 7
     generations = {type(pbal.plugin(name, "rests")).__module__ for name in ("a", "b", "c4")}
     assert len(generations) == 1 and pbal.world.plugins["rests"].generation == 2
+
+
+@lab
+async def test_dumpconfig_is_of_one_moment(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "PIECE", 1)
+    pbal = await lab.pbal("".join(f"CREATE POOL p{number}\n" for number in range(50)) + CONSOLE)
+    one, two = await console(pbal), await console(pbal)
+    before = snapshot(pbal.world)
+    one.send("dumpconfig")
+    await until(lambda: pbal.counts["console_commands"] == 1, "it to begin")
+    for number in range(50):
+        two.send(f"CREATE SERVICE late{number}")
+    dumped = await one.answer()
+    assert [await two.answer() for _ in range(50)] == [["OK"]] * 50
+    assert snapshot((await lab.pbal("\n".join(dumped[:-1]))).world) == before
 
 
 @lab
