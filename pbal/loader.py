@@ -336,8 +336,9 @@ def _refuse_what_was_said(world: World, tunable: Tunable) -> None:
 def _swap_instances(world: World, old: LoadedPlugin, new: LoadedPlugin, change: Change) -> None:
     """New instances in place of the old ones: checked, filled with what was carried, opened; then in the chains."""
     made = [(service, former, new.plugin_class(service, world)) for service, former in world.users(old.name)]
-    for _, _, instance in made:
-        instance.check()
+    for service, _, instance in made:
+        if service.opened:  # else it may be incomplete, and is checked when it is opened
+            instance.check()
     for service, former, instance in made:
         if service.opened:
             change.undo(faults.guarded, world, old.name, instance.close, new.generation)

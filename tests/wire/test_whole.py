@@ -306,6 +306,22 @@ async def test_who_may_publish_is_not_changed_by_a_reload(lab: Lab) -> None:
         assert (await pbal.ask("chat", publish)).status == 202
 
 
+@lab
+async def test_a_service_that_is_not_open_is_reloaded_as_well_and_looked_at(lab: Lab) -> None:
+    pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="poll\nLOAD vhosts"))
+    for statement in (
+        "CREATE SERVICE chat", "SET role = web_server", "SET plugins = poll",
+        "CREATE SERVICE front", "SET role = selector", "SET plugins = vhosts", "SET listen = 127.0.0.1:0", "VHOST * = site",
+    ):  # fmt: skip
+        assert await pbal.say(statement) == "OK"
+    assert await pbal.say("show parked") == "." == await pbal.say("show store")
+    for statement in ("RELOAD poll", "RELOAD vhosts", "SET chat.poll_uri = ^/(?P<queue>.+)$", "ENABLE chat", "ENABLE front"):
+        assert await pbal.say(statement) == "OK"
+    assert "VHOST * = site" in await pbal.say("dumpconfig")
+    assert (await pbal.ask("front", GET)).status == 404
+    assert "chat memory" in await pbal.say("show store")
+
+
 SELECTING = """
     CREATE SERVICE front
       SET role            = selector
