@@ -78,12 +78,17 @@ async def carry_out(statements: list[str], folder: Path) -> None:
             CREATE SERVICE b
               SET role = reverse_proxy
         """)
+        written = loaded = VERSIONS[0]
         for statement in statements:
             if statement.startswith("version "):
-                (folder / "own.py").write_text(PLUGIN.format(tunables=VERSIONS[int(statement.split()[1])]))
+                written = VERSIONS[int(statement.split()[1])]
+                (folder / "own.py").write_text(PLUGIN.format(tunables=written))
                 continue
+            before = pbal.world.plugins.get("own")
             answer = await pbal.say(statement)
             assert "internal" not in answer, answer
+            loaded = loaded if pbal.world.plugins.get("own") in (before, None) else written
+        (folder / "own.py").write_text(PLUGIN.format(tunables=loaded))
         config = snapshot(pbal.world)
         assert read(list(render(config)), folder) == config, "\n".join(render(config))
     finally:
