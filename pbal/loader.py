@@ -5,7 +5,7 @@ a name of its own, so old and new stand side by side and a relative import insid
 What does not import, or fails a check, leaves everything as it was and says file and line.
 
 Live, reading and importing is done in a thread, so that a module that works long meanwhile holds nobody up. The thread
-touches nothing of the World. One LOAD, RELOAD or UNLOAD runs at a time: two consoles cannot interleave theirs.
+touches nothing of the World. Who calls sees to it that no other change of the World is under way meanwhile; the console does.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 from pbal.lang.parser import grammar_directory
 from pbal.model import faults, garbage
+from pbal.model.change import Change
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.hooks import take_marked
 from pbal.model.plugin import Plugin
 from pbal.model.plugin_check import check_class, check_imports
-from pbal.model.service import Service
 from pbal.model.world import LoadedPlugin, World
+from pbal.schema.tunables import Tunable
 
 log = logging.getLogger("pbal.plugins")
 
@@ -44,12 +44,6 @@ QUIESCE_LIMIT = 30.0
 """Seconds a plugin may wait before a RELOAD. One that waits for ever would keep every LOAD and RELOAD after it waiting."""
 
 _serials = itertools.count(1)
-_turns: WeakKeyDictionary[World, asyncio.Lock] = WeakKeyDictionary()
-
-
-def _turn(world: World) -> asyncio.Lock:
-    """Held by the LOAD, RELOAD or UNLOAD that runs."""
-    return _turns.setdefault(world, asyncio.Lock())
 
 
 class Statements(Protocol):
@@ -143,7 +137,10 @@ def _read(folders: list[str], name: str, generation: int) -> LoadedPlugin:
             if tunable.default is not None:
                 tunable.parse(tunable.default)
         grammar = plugin_class.grammar or _grammar_file(path, name)
-        return LoadedPlugin(name, plugin_class, str(path), generation, grammar, tuple(plugin_class.commands), module=module_name)
+        place = path.parent.parent if path.name == "__init__.py" else path.parent
+        folder = "" if path.is_relative_to(BUNDLED) else str(place)
+        commands = tuple(plugin_class.commands)
+        return LoadedPlugin(name, plugin_class, str(path), generation, folder, grammar, commands, module=module_name)
     except faults.CAUGHT as error:
         forget(module_name)
         raise ConfigError(f"plugin '{name}': {_where(error, path)}") from error
@@ -152,9 +149,13 @@ def _read(folders: list[str], name: str, generation: int) -> LoadedPlugin:
 async def _read_beside(world: World, name: str, generation: int) -> LoadedPlugin:
     """_read, in a thread when the World is being served. Raises: ConfigError."""
     folders = _folders(world)
-    if world.runtime is None:
-        return _read(folders, name, generation)
-    return await _in_a_thread(lambda: _read(folders, name, generation), f"plugin '{name}'")
+    try:
+        if world.runtime is None:
+            return _read(folders, name, generation)
+        return await _in_a_thread(lambda: _read(folders, name, generation), f"plugin '{name}'")
+    except OSError as error:  # of finding and reading it; what its own code raises is told with its line
+        where = f"{error.filename}: " if error.filename else ""
+        raise ConfigError(f"plugin '{name}' cannot be read: {where}{error.strerror or error}", about=name) from None
 
 
 async def _in_a_thread(work: Callable[[], LoadedPlugin], what: str) -> LoadedPlugin:
@@ -185,7 +186,10 @@ async def _in_a_thread(work: Callable[[], LoadedPlugin], what: str) -> LoadedPlu
         if not loop.is_closed():
             loop.call_soon_threadsafe(ended, loaded, failure)
 
-    threading.Thread(target=run, name=f"import of {what}", daemon=True).start()
+    try:
+        threading.Thread(target=run, name=f"import of {what}", daemon=True).start()
+    except RuntimeError as error:
+        raise ConfigError(f"{what}: {error}") from None
     try:
         async with asyncio.timeout(IMPORT_LIMIT):
             return await done
@@ -212,84 +216,67 @@ def _grammar_file(path: Path, name: str) -> str:
 
 async def load(world: World, statements: Statements, name: str) -> LoadedPlugin:
     """LOAD. Loading twice changes nothing. Raises: ConfigError."""
-    async with _turn(world):
-        if name.lower() in world.plugins:
-            return world.plugins[name.lower()]
-        loaded = await _read_beside(world, name, 1)
-        loaded.frozen = world.runtime is None
-        try:
-            world.add_plugin_tunables(loaded.name, loaded.plugin_class.tunables)
-            try:
-                prepared = await statements.prepare(loaded)
-            except (Exception, asyncio.CancelledError):
-                _forget_tunables(world, loaded)
-                raise
-        except (Exception, asyncio.CancelledError):
-            forget(loaded.module)
-            raise
-        world.plugins[loaded.name] = loaded
-        world.counters.declare(loaded.plugin_class.counters)
-        statements.install(*prepared)
-        return loaded
-
-
-def _forget_tunables(world: World, loaded: LoadedPlugin) -> None:
-    """A plugin's tunables go, with what was set of them, meanwhile perhaps on another console."""
+    if name.lower() in world.plugins:
+        return world.plugins[name.lower()]
+    loaded = await _read_beside(world, name, 1)
+    loaded.frozen = world.runtime is None
+    try:
+        world.refuse_known(loaded.plugin_class.tunables)
+        prepared = await statements.prepare(loaded)
+    except (Exception, asyncio.CancelledError):
+        forget(loaded.module)
+        raise
     for tunable in loaded.plugin_class.tunables:
-        world.tunables.pop(tunable.name, None)
-        world.defaults.pop(tunable.name, None)
-        for service in world.services.values():
-            service.values.pop(tunable.name, None)
-            service.explicit.pop(tunable.name, None)
+        world.add_tunable(tunable)
+    world.plugins[loaded.name] = loaded
+    world.counters.declare(loaded.plugin_class.counters)
+    statements.install(*prepared)
+    return loaded
 
 
 async def unload(world: World, statements: Statements, name: str) -> None:
-    """UNLOAD. Raises: UnknownName, or ConfigError while a service uses it."""
-    async with _turn(world):
-        loaded = world.loaded_plugin(name)
-        users = [service.name for service, _ in world.instances(loaded.name)]
-        if users:
-            raise ConfigError(f"plugin '{loaded.name}' is used by {', '.join(users)}", about=name)
-        del world.plugins[loaded.name]
-        _forget_tunables(world, loaded)
-        statements.uninstall(loaded.name)
-        forget(loaded.module)
-        if world.runtime is not None:
-            garbage.collect_soon(world, loaded.frozen)
+    """UNLOAD. What was said of its tunables goes, too. Raises: UnknownName, or ConfigError while a service uses it."""
+    loaded = world.loaded_plugin(name)
+    users = [service.name for service, _ in world.users(loaded.name)]
+    if users:
+        raise ConfigError(f"plugin '{loaded.name}' is used by {', '.join(users)}", about=name)
+    del world.plugins[loaded.name]
+    for tunable in loaded.plugin_class.tunables:
+        world.forget_tunable(tunable.name)
+    statements.uninstall(loaded.name)
+    forget(loaded.module)
+    if world.runtime is not None:
+        garbage.collect_soon(world, loaded.frozen)
 
 
 async def reload(world: World, statements: Statements, name: str) -> LoadedPlugin:
     """RELOAD. Raises: ConfigError; the old generation serves on then."""
-    async with _turn(world):
-        old = world.loaded_plugin(name)
-        new = await _read_beside(world, old.name, old.generation + 1)
-        undo = _Undo(world, old)
-        try:
-            prepared = await statements.prepare(new)
-            for _, instance in world.instances(old.name):
-                await _quiesce(instance)
-            # From here to the swap nothing waits.
-            undo.remember()
-            _swap_tunables(world, old, new)
+    old = world.loaded_plugin(name)
+    new = await _read_beside(world, old.name, old.generation + 1)
+    resting: list[Plugin] = []
+    try:
+        prepared = await statements.prepare(new)
+        for _, instance in world.instances(old.name):
+            resting.append(instance)
+            await _quiesce(instance)
+        with Change() as change:  # from here on nothing waits
+            _swap_tunables(world, old, new, change)
             world.counters.declare(new.plugin_class.counters)
-            chains = _successors(world, old, new, undo)
-        except faults.CAUGHT as error:
-            undo.all()
-            forget(new.module)
-            if isinstance(error, asyncio.CancelledError | GeneratorExit):
-                raise
-            raise ConfigError(f"plugin '{old.name}' is not reloaded, the old one serves on: {_reason(error, new)}") from error
-        new.errors = old.errors
-        world.plugins[old.name] = new
-        statements.install(*prepared)
-        for service, chain, _ in chains:
-            service.replace_chain(chain)
-        for _, _, former in chains:
-            faults.guarded(world, old.name, former.close, old.generation)
-        forget(old.module)
-        garbage.collect_soon(world, old.frozen)
-        log.info("plugin %s: generation %d serves", new.name, new.generation)
-        return new
+            new.errors = old.errors
+            change.then(world.plugins.__setitem__, old.name, new)
+            change.then(statements.install, *prepared)
+            _swap_instances(world, old, new, change)
+    except faults.CAUGHT as error:
+        for instance in resting:
+            faults.guarded(world, old.name, instance.resume)
+        forget(new.module)
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            raise
+        raise ConfigError(f"plugin '{old.name}' is not reloaded, the old one serves on: {_where(error, Path(new.path))}") from error
+    forget(old.module)
+    garbage.collect_soon(world, old.frozen)
+    log.info("plugin %s: generation %d serves", new.name, new.generation)
+    return new
 
 
 async def _quiesce(instance: Plugin) -> None:
@@ -303,79 +290,65 @@ async def _quiesce(instance: Plugin) -> None:
         raise
 
 
-def _reason(error: BaseException, new: LoadedPlugin) -> str:
-    return _where(error, Path(new.path))
-
-
-def _swap_tunables(world: World, old: LoadedPlugin, new: LoadedPlugin) -> None:
-    """The new generation's tunables, with what was set; those that are gone go."""
-    known = {tunable.name for tunable in old.plugin_class.tunables}
+def _swap_tunables(world: World, old: LoadedPlugin, new: LoadedPlugin, change: Change) -> None:
+    """The new generation's tunables, with what was said of them. What was said of those that are gone is told, and goes with them."""
+    known = frozenset(tunable.name for tunable in old.plugin_class.tunables)
+    world.refuse_known(new.plugin_class.tunables, known)
+    for texts in (world.tunables, world.defaults):
+        change.undo(_restore, texts, dict(texts))
+    for service in world.services.values():
+        for texts in (service.values, service.explicit, service.defaults):
+            change.undo(_restore, texts, dict(texts))
+    for gone in sorted(known - {tunable.name for tunable in new.plugin_class.tunables}):
+        services = world.forget_tunable(gone)
+        if services:
+            what = f"plugin {old.name} has no tunable {gone} any more: what was SET on {', '.join(services)} is dropped"
+            change.then(log.warning, "%s", what)
     for tunable in new.plugin_class.tunables:
-        if tunable.name in world.tunables and tunable.name not in known:
-            raise ConfigError(f"tunable '{tunable.name}' exists already", about=tunable.name)
-    for gone in known - {tunable.name for tunable in new.plugin_class.tunables}:
-        del world.tunables[gone]
-    for tunable in new.plugin_class.tunables:
-        world.tunables[tunable.name] = tunable
+        _refuse_what_was_said(world, tunable)
+        world.add_tunable(tunable)
         for service in world.services.values():
             if tunable.name in service.explicit:
                 service.values[tunable.name] = tunable.parse(service.explicit[tunable.name])
-            else:
-                service.fill(tunable)
 
 
-Chain = list[tuple[str, Plugin]]
+def _restore(texts: dict[str, Any], before: dict[str, Any]) -> None:
+    texts.clear()
+    texts.update(before)
 
 
-def _successors(world: World, old: LoadedPlugin, new: LoadedPlugin, undo: "_Undo") -> list[tuple[Service, Chain, Plugin]]:
-    """New instances in place of the old ones: checked, filled with what was carried, opened."""
-    made = [(service, former, new.plugin_class(service, world)) for service, former in world.instances(old.name)]
-    for _, _, instance in made:
-        instance.check()
-    chains: list[tuple[Service, Chain, Plugin]] = []
+def _refuse_what_was_said(world: World, tunable: Tunable) -> None:
+    """Raises: ConfigError if the new generation would refuse what was SET or is a DEFAULT."""
+    said = [(f"DEFAULT {tunable.name}", world.defaults.get(tunable.name))]
+    for service in world.services.values():
+        if tunable.name in service.explicit and service.role and not tunable.fits(service.role):
+            raise ConfigError(f"'{tunable.name}' is set on {service.name}, a {service.role}, and would not be one of its tunables any more")
+        said.append((f"DEFAULT {tunable.name} of {service.name}", service.defaults.get(tunable.name)))
+        said.append((f"SET {service.name}.{tunable.name}", service.explicit.get(tunable.name)))
+    for what, text in said:
+        try:
+            if text is not None:
+                tunable.parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{what} = {text}: {error}") from None
+
+
+def _swap_instances(world: World, old: LoadedPlugin, new: LoadedPlugin, change: Change) -> None:
+    """New instances in place of the old ones: checked, filled with what was carried, opened; then in the chains."""
+    made = [(service, former, new.plugin_class(service, world)) for service, former in world.users(old.name)]
+    for service, _, instance in made:
+        if service.opened:  # else it may be incomplete, and is checked when it is opened
+            instance.check()
     for service, former, instance in made:
-        undo.taking_over(former, instance)
+        if service.opened:
+            change.undo(faults.guarded, world, old.name, instance.close, new.generation)
         instance.adopt(former.carry())
         if service.opened:
             instance.open()
-        chain = [(name, instance if plugin is former else plugin) for name, plugin in service.plugins]
-        chains.append((service, chain, former))
-    return chains
-
-
-class _Undo:
-    """What a reload that fails puts back."""
-
-    def __init__(self, world: World, old: LoadedPlugin) -> None:
-        self._world = world
-        self._old = old
-        self._tunables: dict[str, Any] | None = None
-        self._values: dict[str, dict[str, Any]] = {}
-        self._taken: list[tuple[Plugin, Plugin]] = []
-
-    def remember(self) -> None:
-        """Before the first change."""
-        self._tunables = dict(self._world.tunables)
-        self._values = {name: dict(service.values) for name, service in self._world.services.items()}
-
-    def taking_over(self, former: Plugin, instance: Plugin) -> None:
-        """`instance` is about to adopt what `former` carries."""
-        self._taken.append((former, instance))
-
-    def all(self) -> None:
-        """Put everything back."""
-        if self._tunables is not None:
-            self._world.tunables.clear()
-            self._world.tunables.update(self._tunables)
-            for name, values in self._values.items():
-                service = self._world.services.get(name)
-                if service is not None:
-                    service.values.clear()
-                    service.values.update(values)
-        for _, instance in self._taken:
-            faults.guarded(self._world, self._old.name, instance.close, self._old.generation + 1)
-        for _, former in self._world.instances(self._old.name):
-            faults.guarded(self._world, self._old.name, former.resume)
+        change.then(service.replace_chain, [(name, instance if plugin is former else plugin) for name, plugin in service.plugins])
+    for service, former, _ in made:
+        if service.opened:
+            change.then(faults.guarded, world, old.name, former.close, old.generation)
 
 
 __all__ = ["find", "load", "reload", "unload"]

@@ -20,11 +20,13 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any
 
 from pbal.commands.interpreter import Interpreter
+from pbal.config.spec import Standing
 from pbal.console.management import ManagementRole
 from pbal.model.errors import ConfigError
 from pbal.model.faults import report
@@ -51,11 +53,20 @@ GIVE_BACK_SECONDS = 2.0
 
 
 def raise_descriptor_limit(wanted: int | None = None) -> int:
-    """Raise the soft limit of open files to the hard one (or to `wanted`); the limit now in force."""
+    """Set the soft limit of open files to `wanted`, or raise it to the hard one; the limit now in force.
+
+    Raises: ConfigError if the system refuses what is wanted.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    goal = hard if wanted is None or hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if goal == resource.RLIM_INFINITY:
-        goal = wanted or 1 << 20
+    if wanted is not None:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard if hard == resource.RLIM_INFINITY else max(hard, wanted)))
+        except (OSError, ValueError):
+            raise ConfigError(
+                f"max_connections: the system allows {hard} open files at most, found '{wanted}'", about=str(wanted)
+            ) from None
+        return wanted
+    goal = 1 << 20 if hard == resource.RLIM_INFINITY else hard
     if goal != soft:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (goal, hard))
@@ -84,6 +95,7 @@ class Server:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._paused = False
         self.descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._kept = DESCRIPTORS_KEPT
         self.exit_status = 0
         self._certificates = Watch(world)
         self.lag = LoopLag(world.clock.now, world.counters.counts, self._stalled)
@@ -95,20 +107,21 @@ class Server:
     def start(self) -> None:
         """Open everything that is enabled. Raises: ConfigError; nothing is left open then."""
         world = self.world
-        self.descriptor_limit = raise_descriptor_limit(world.server.get("max_connections"))
+        self._limit_descriptors(world.server["max_connections"])
         world.runtime = self
-        world.room = self.descriptor_limit - DESCRIPTORS_KEPT
         enabled = [service for service in world.services.values() if service.enabled]
         try:
-            for service in world.services.values():
+            for service in enabled:
                 self.attach(service)
                 service.open_log()
-            for service in enabled:
                 if service["listen"] is not None:
-                    self._bind(service)
+                    self._listeners[service.name.lower()] = self._bound(service)
+            for service in enabled:
+                service.open()
             for service in world.services.values():
-                if service.handler is not None and service.role:
-                    service.open()
+                if service.standing is Standing.NEW and service.role and service.role != "management":
+                    with suppress(ConfigError):  # the log says why; it is open when it is complete and selected
+                        world.open_for_selectors(service)
         except Exception:
             self._close_everything()
             raise
@@ -117,14 +130,13 @@ class Server:
         self.lag.begin()
         self._tick()
 
-    def _bind(self, service: Service) -> Listener:
+    def _bound(self, service: Service) -> Listener:
+        """A listener that accepts nothing yet. Raises: ConfigError."""
         handler: Any = service.handler
         protocol = handler.protocol
         if service.certificates is not None:  # as it was enabled; enable_ssl may have been set since
             protocol = partial(ServerLink, service, handler.protocol)
-        listener = listen(service, protocol)
-        self._listeners[service.name.lower()] = listener
-        return listener
+        return listen(service, protocol)
 
     # Runtime: what the model asks for.
 
@@ -134,17 +146,33 @@ class Server:
             make = HANDLERS.get(service.role)
             service.handler = ManagementRole(service, self.interpreter) if make is None else make(service)
 
-    def listen(self, service: Service) -> None:
+    def bind(self, service: Service) -> Listener | None:
         """See model.world.Runtime."""
         old = self._listeners.get(service.name.lower())
-        if old is not None and service["listen"] is None:
-            self.unlisten(service)
-            return
-        if old is not None and old.address == service["listen"]:
-            return
-        self._bind(service).start()
+        return None if old is not None and old.address == service["listen"] else self._bound(service)
+
+    def serve(self, bound: Listener) -> None:
+        """See model.world.Runtime."""
+        name = bound.service.name.lower()
+        old = self._listeners.get(name)
+        self._listeners[name] = bound
+        if not self._paused or bound.service.role == "management":
+            bound.start()
         if old is not None:
             old.close()
+
+    def server_set(self, name: str, value: Any) -> None:
+        """See model.world.Runtime. What is not named here is read when it is needed."""
+        if name == "max_connections":
+            self._limit_descriptors(value)
+        elif name == "log_level":
+            logging.getLogger().setLevel(str(value).upper())
+
+    def _limit_descriptors(self, wanted: int | None) -> None:
+        """Raises: ConfigError if the system refuses `wanted`."""
+        self.descriptor_limit = raise_descriptor_limit(wanted)
+        self._kept = min(DESCRIPTORS_KEPT, self.descriptor_limit // 2)
+        self.world.room = self.descriptor_limit - self._kept
 
     def unlisten(self, service: Service) -> None:
         """See model.world.Runtime."""
@@ -239,9 +267,9 @@ class Server:
         """Stop accepting when descriptors run short; go on when there is room again."""
         world = self.world
         used = len(world.clients) + len(world.backends)
-        if not self._paused and used > world.room - 4 * DESCRIPTORS_KEPT and _open_descriptors() > world.room + DESCRIPTORS_KEPT // 2:
+        if not self._paused and used > world.room - 4 * self._kept and _open_descriptors() > world.room + self._kept // 2:
             self.out_of_room()  # something else holds many: files, a plugin's sockets
-        elif self._paused and used < world.room - DESCRIPTORS_KEPT // 2 and not self._ending:
+        elif self._paused and used < world.room - self._kept // 2 and not self._ending:
             self._paused = False
             log.warning("%d connections: accepting again", used)
             for listener in self._listeners.values():

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
-    "build", "observe", "http1", "client", "schema", "lang", "model", "net", "roles", "loader", "commands", "console",
+    "build", "observe", "http1", "client", "schema", "lang", "config", "model", "net", "roles", "loader", "commands", "console",
     "reference", "server", "testing", "manual",
 )  # fmt: skip
 RANK = {layer: place for place, layer in enumerate(ORDER)}

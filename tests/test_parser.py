@@ -91,6 +91,7 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("SHOW PARKED SUMMARY", "show_parked_summary", {}),
     ("SHOW PRESENCE chat LIKE room.*", "show_presence", {"service_name": "chat", "glob": "room.*"}),
     ("SHOW QUEUE chat alice", "show_queue", {"service_name": "chat", "queue": "alice"}),
+    ("SHOW PRESENCE chat LIKE a*", "show_presence", {"service_name": "chat", "glob": "a*"}),
     ("SHOW STORE", "show_store", {}),
     ("POLL ANSWER 17", "poll_answer", {"target": "17"}),
     ("POLL ANSWER alice <m>hi  you</m>", "poll_answer", {"target": "alice", "text": "<m>hi  you</m>"}),

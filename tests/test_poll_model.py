@@ -320,7 +320,8 @@ class Node:
 
     def __init__(self, clock: ManualClock, store: str, keep: str) -> None:
         self.world = World(clock)
-        self.world.add_plugin_tunables("poll", Poll.tunables)
+        for tunable in Poll.tunables:
+            self.world.add_tunable(tunable)
         self.world.counters.declare(Poll.counters)
         self.service = self.world.create_service("chat")
         tunables = {

@@ -157,7 +157,8 @@ class FaultyStore:
 
 def machine(store: str, duplicate: str) -> tuple[World, Any, Poll]:
     world = World(ManualClock())
-    world.add_plugin_tunables("poll", Poll.tunables)
+    for tunable in Poll.tunables:
+        world.add_tunable(tunable)
     world.counters.declare(Poll.counters)
     service = world.create_service("chat")
     service.set("role", "web_server")

@@ -68,8 +68,17 @@ def test_a_mistake_says_file_line_and_column_and_underlines(tmp_path: Path) -> N
     ("text", "lines"),
     [
         # the object was never made: what is said about it is not held against the file
-        ("CREATE SERVICE a.b\nSET role = web_server\nSET docroot = .\nENABLE a.b", [1, 4]),
-        ("CREATE POOL x\nCREATE SERVICE x\nSET role = web_server\nSET docroot = nowhere", [2]),
+        ("CREATE SERVICE a.b\nSET role = web_server\nSET docroot = .\nHEADER a.b REMOVE X\nSET a.b.docroot = .\nENABLE a.b", [1]),
+        ("CREATE POOL my.pool\nPOOL my.pool ADD 10.0.0.1\nCREATE SERVICE a\nSET role = reverse_proxy\nSET pool = my.pool\nENABLE a", [1]),
+        ("CREATE SERVICE x\nCREATE SERVICE x\nSET role = web_server\nHEADER x REMOVE host\nENABLE x", [2]),
+        (
+            "CREATE SERVICE x\nSET role = web_server\nCREATE SERVICE x\nSET docroot = nowhere\nCREATE SERVICE f\nSET role = selector\n"
+            "SET default_service = x\nENABLE f",
+            [3],
+        ),
+        # a pool and a service may have one name
+        ("CREATE POOL x\nCREATE SERVICE x\nSET role = web_server\nSET docroot = nowhere", [4]),
+        ("CREATE POOL x\nCREATE POOL x\nCREATE SERVICE x\nSET role = reverse_proxy\nSET idle_timeout = soon", [2, 5]),
         ("USE nobody\nSET role = web_server\nENABLE nobody", [1]),
         # ... but it is still parsed
         ("USE nobody\nSET role web_server", [1, 2]),
@@ -80,6 +89,13 @@ def test_a_mistake_says_file_line_and_column_and_underlines(tmp_path: Path) -> N
         ("CREATE SERVICE a\nSET rol = management\nENABLE a", [2]),
         # what a plugin that did not load would have brought
         ("LOAD polll\nCREATE SERVICE a\nSET role = web_server\nSET plugins = polll\nSET poll_uri = ^/x\nENABLE a", [1]),
+        ("LOAD no.pe\nLOAD zzyzx\nzzyzx say\nCREATE SERVICE a\nSET role = web_server\nSET plugins = zzyzx\nSET zzyzx_x = 1", [1, 2]),
+        # ... and nothing else is hidden: what the core knows, what another plugin would add, another plugin that is missing
+        (
+            "LOAD nope\nCREATE SERVICE a\nSET role = web_server\nSET idle_timeout = soon\nSET pool = x\nSET max_body = x\nSET listen = x\n"
+            "SET docroot = nowhere\nSET persist_client = x\nSET plugins = nope\nSET plugins = nope vhosts\nSET poll_uri = ^/x\nVHOST * = a",
+            [1, 4, 5, 6, 7, 8, 9, 11, 12, 13],
+        ),
         # RELOAD and SHUTDOWN are for the living
         ("LOAD poll\nRELOAD poll\nSHUTDOWN\nSHUTDOWN GRACEFUL 3s", [2, 3, 4]),
     ],

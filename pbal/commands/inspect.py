@@ -12,10 +12,10 @@ from typing import Any
 
 from pbal import __version__, build
 from pbal.commands.session import Session
-from pbal.lang.parser import quoted
-from pbal.model import faults
+from pbal.config.render import render
 from pbal.model.pool import Node, Pool
 from pbal.model.service import Service
+from pbal.model.snapshot import snapshot
 from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import Reply, Rows, Text, command
 from pbal.schema.types import Endpoint
@@ -46,9 +46,9 @@ async def _sockets(session: Session) -> AsyncIterator[Any]:
 
 @command
 def show_service(session: Session, service: Service | None = None) -> Reply:
-    """List the services, or describe one.
+    """List the services, or describe one, with its plugins and what was SET.
 
-    Source: Perlbal manual, show service.
+    Source: Perlbal manual, show service. differs: the rows plugins and set.
     """
     if service is not None:
         return _table("key value requests", list(_service_facts(service)), _fact_line, head=(f"SERVICE {service.name}",))
@@ -58,6 +58,10 @@ def show_service(session: Session, service: Service | None = None) -> Reply:
         [(s.name, s["listen"] or "not_listening", "ENABLED" if s.enabled else "DISABLED", s.role) for s in services],
         lambda row: " ".join(map(str, row[:3])),
     )
+
+
+_SHOWN = frozenset({"listen", "role", "pool", "docroot", "plugins"})
+"""Tunables that `show service` has a row of its own for."""
 
 
 def _service_facts(service: Service) -> Iterator[Row]:
@@ -77,6 +81,10 @@ def _service_facts(service: Service) -> Iterator[Row]:
                 yield "node", node.name, node.requests
     if service.role == "web_server":
         yield "docroot", service["docroot"] or "--", None
+    if service.plugins:
+        yield "plugins", " ".join(name for name, _ in service.plugins), None
+    for name in sorted(service.explicit.keys() - _SHOWN):
+        yield "set", f"{name} = {service.world.tunables[name].type.render(service.values[name])}", None
 
 
 def _fact_line(row: Row) -> str:
@@ -91,10 +99,11 @@ def _fact_line(row: Row) -> str:
 def show_pool(session: Session, pool: Pool | None = None) -> Reply:
     """List the pools, or the nodes of one pool with the number of requests that each got.
 
-    Source: Perlbal manual, show pool.
+    After the number stands `down` if the last attempt to connect failed, `draining` if the node was removed; and the requests in progress.
+    Source: Perlbal manual, show pool. differs: the state.
     """
     if pool is not None:
-        nodes = [(n.name, n.requests, n.active, "up") for n in pool.nodes]
+        nodes = [(n.name, n.requests, n.active, "down" if n.down else "up") for n in pool.nodes]
         nodes += [(n.name, n.requests, n.active, "draining") for n in pool.draining]
         return _table("node requests active state", nodes, _node_line)
     rows: list[Row] = []
@@ -105,7 +114,7 @@ def show_pool(session: Session, pool: Pool | None = None) -> Reply:
 
 
 def _node_line(row: Row) -> str:
-    """Perlbal's two columns, and for a node that was removed how many requests still run there."""
+    """Perlbal's two columns, and for a node that is not well or was removed its state, and how many requests run there."""
     name, requests, active, state = row
     return f"{name} {requests}" + (f" {state} {active}" if state != "up" else "")
 
@@ -314,69 +323,4 @@ def dumpconfig(session: Session) -> Reply:
 
     Source: Perlbal manual, dumpconfig. differs: complete, in an order that loads.
     """
-    return Text(dropwhile(lambda line: not line, dump_lines(session)), end_dot=False)
-
-
-def dump_lines(session: Session) -> Iterator[str]:
-    """The lines of dumpconfig: server, plugins, defaults, pools, services, what enables them."""
-    world = session.world
-    yield from (f"SERVER {name} = {quoted(text)}" for name, text in sorted(world.server_explicit.items()))
-    yield from (f"LOAD {name}" for name in world.plugins)
-    yield from (f"DEFAULT {name} = {quoted(text)}" for name, text in sorted(world.defaults.items()))
-    for pool in world.pools.values():
-        yield from _pool_lines(pool)
-    for service in world.services.values():
-        yield ""
-        yield f"CREATE SERVICE {service.name}"
-        yield from (f"  {line}" for line in _service_settings(service, world.tunables))
-    yield ""
-    for service in world.services.values():
-        yield from _late_lines(service)
-    yield from (f"ENABLE {service.name}" for service in world.services.values() if service.enabled)
-
-
-def _pool_lines(pool: Pool) -> Iterator[str]:
-    yield ""
-    yield f"CREATE POOL {pool.name}"
-    if pool.values["balance_method"] != "random":
-        yield f"  SET balance_method = {pool.values['balance_method']}"
-    add = f"POOL ADD {pool.name}" if pool.name.lower() in ("add", "remove") else f"POOL {pool.name} ADD"
-    yield from (f"  {add} {node.name}" for node in pool.nodes)
-
-
-def _late_lines(service: Service) -> Iterator[str]:
-    """What names other services, so that all of them have to be there first."""
-    late = [f"SET {service.name} default_service = {service['default_service']}"] if service["default_service"] else []
-    for name, plugin in service.plugins:
-        try:
-            late += plugin.dumpconfig()
-        except faults.CAUGHT as error:
-            faults.report(service.world, name, "dumpconfig()", error)
-            late.append(f"# {faults.refusal(service.world, name, 'dumpconfig()', error).message}: its statements are missing here")
-    if late:
-        yield f"USE {service.name}"
-        yield from (f"  {line}" for line in late)
-
-
-_FIRST = ("role", "listen", "pool", "plugins")
-
-
-def _service_settings(service: Service, tunables: Any) -> Iterator[str]:
-    defaults = service.world.defaults
-    said = dict(service.explicit)
-    for name in defaults.keys() - said.keys():
-        tunable, value = tunables.get(name), service.values.get(name)
-        if tunable is not None and value is not None and value != tunable.parse(defaults[name]):
-            said[name] = tunable.type.render(value)  # the DEFAULT came after this service
-    for name in (*(n for n in _FIRST if n in said), *sorted(set(said) - set(_FIRST))):
-        if name == "default_service":
-            continue  # may name a service that comes later
-        value = service.values[name]
-        text = said[name] if value is None else tunables[name].type.render(value)
-        yield f"SET {name} = {quoted(text)}"
-    for rule in service.header_rules.values():
-        name = rule.name.decode()
-        if rule.value is None:
-            yield f"HEADER {service.name} REMOVE {name}"
-        else:
-            yield f"HEADER {service.name} INSERT {name}: {quoted(rule.value.decode())}"
+    return Text(dropwhile(lambda line: not line, render(snapshot(session.world))), end_dot=False)

@@ -20,7 +20,8 @@ async def load(session: Session, plugin: str) -> Reply:
 async def reload(session: Session, plugin: str) -> Reply:
     """Load a plugin's file again and replace the plugin on every service. Parked polls and tunables stay.
 
-    If the new file cannot be imported or fails a check, the old plugin goes on serving.
+    If the new file cannot be imported, fails a check, or would refuse a value that was set, the old plugin goes on serving.
+    If the new file has no tunable of a name any more, what was set of it is dropped, and the log says so.
     Source: Perlbal manual, RELOAD. differs: every plugin can be reloaded.
     """
     session.runtime()
@@ -41,7 +42,7 @@ async def reload_certificates(session: Session) -> Reply:
 
 @command
 async def unload(session: Session, plugin: str) -> Reply:
-    """Forget a plugin that no service uses.
+    """Forget a plugin that no service uses, with what was set of its tunables.
 
     Source: Perlbal manual, UNLOAD. differs: an error while a service uses the plugin.
     """

@@ -20,7 +20,8 @@ def pool_add(session: Session, pool: Pool, node: Endpoint) -> Reply:
 def pool_remove(session: Session, pool: Pool, node: Endpoint) -> Reply:
     """Remove a node from a pool. Its requests finish, and its idle connections close.
 
-    Source: Perlbal manual, POOL REMOVE. differs: its idle connections are not used again.
+    Raises: UnknownName if the pool has no such node.
+    Source: Perlbal manual, POOL REMOVE. differs: its idle connections are not used again; a node that is no member is an error.
     """
     pool.remove(node, session.world.clock.now())
     return OK

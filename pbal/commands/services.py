@@ -9,7 +9,9 @@ from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
 from pbal.model.service import HeaderRule, Service
 from pbal.schema.commands import OK, CommandError, Reply, command
+from pbal.schema.tunables import POOL
 
+_OF_POOLS = frozenset(tunable.name for tunable in POOL)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST = re.compile(r"[A-Za-z0-9._~-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
 _OURS = frozenset(
@@ -22,7 +24,7 @@ _OURS = frozenset(
 def create_service(session: Session, new: str) -> Reply:
     """Make a service. It becomes the current object.
 
-    Raises: ConfigError if a service or pool has the name.
+    Raises: ConfigError if another service has the name.
     Source: Perlbal manual, CREATE SERVICE.
     """
     session.current = session.world.create_service(new)
@@ -33,7 +35,7 @@ def create_service(session: Session, new: str) -> Reply:
 def create_pool(session: Session, new: str) -> Reply:
     """Make a pool. It becomes the current object.
 
-    Raises: ConfigError if a service or pool has the name.
+    Raises: ConfigError if another pool has the name.
     Source: Perlbal manual, CREATE POOL.
     """
     session.current = session.world.create_pool(new)
@@ -44,6 +46,7 @@ def create_pool(session: Session, new: str) -> Reply:
 def use(session: Session, object_: Service | Pool) -> Reply:
     """Make a service or pool the current object. SET without a name changes the current object.
 
+    Of a service and a pool with the same name, it is the service; SET changes the pool if the tunable is one of a pool.
     Source: Perlbal manual, USE.
     """
     session.current = object_
@@ -60,6 +63,8 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
     target = object_ or session.current
     if target is None:
         raise CommandError("omitted service/pool name not implied from context", "tunable", "CREATE or USE one first")
+    if isinstance(target, Service) and tunable.lower() in _OF_POOLS:
+        target = session.world.pools.get(target.name.lower(), target)
     value = _placed(session, tunable, value)
     try:
         target.set(tunable, value)
@@ -94,7 +99,7 @@ def _placed(session: Session, tunable: str, value: str) -> str:
 
 @command
 def enable(session: Session, service: Service) -> Reply:
-    """Open a service: first its plugins, then its listener.
+    """Open a service: its plugins and its listener. If the address cannot be had, nothing is opened.
 
     Source: Perlbal manual, ENABLE.
     """
@@ -104,7 +109,7 @@ def enable(session: Session, service: Service) -> Reply:
 
 @command
 def disable(session: Session, service: Service) -> Reply:
-    """Stop listening. Parked polls get the empty answer; other connections go on.
+    """Stop listening, and answer what selectors hand on with 503. Parked polls get the empty answer; other connections go on.
 
     Source: Perlbal manual, DISABLE.
     """

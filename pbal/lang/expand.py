@@ -4,8 +4,9 @@ Expansion is textual, as in Perlbal, so it works anywhere in a line. Unlike ther
 mistake (an empty string in its place makes a valid line that means something else), and the comment is cut
 off before: a '#' in the environment never starts one.
 
-A '$' that is not followed by a word character or '{' and a word character stays, so a regular expression
-may end in '$'; '$$' stays both. An address is asked of the kernel by ioctl; no program is run.
+Where a variable would begin, '$$' is one '$' and no variable: '$$HOME' is the text $HOME. A '$' that is not followed by a word
+character or '{' and a word character stays, so a regular expression may end in '$', or in '$$'. `escaped` is the way back.
+An address is asked of the kernel by ioctl; no program is run.
 """
 
 import fcntl
@@ -17,7 +18,8 @@ from dataclasses import dataclass, field
 
 from pbal.lang.mistakes import Mistake, did_you_mean
 
-_VARIABLE = re.compile(r"\$\$|\$(\w+)|\$\{(?:(\w+):)?([\w.:@-]+)\}|\$\{(?=\w)", re.ASCII)
+_VARIABLE = re.compile(r"(?P<dollars>\$++)(?:(?P<plain>\w+)|\{(?:(?P<kind>\w+):)?(?P<name>[\w.:@-]+)\}|(?P<open>\{)(?=\w))?", re.ASCII)
+"""All the '$' that stand together, and what begins a variable behind them."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 # Characters; a few variables repeated must not fill the memory.
@@ -74,32 +76,43 @@ def expand(text: str, environ: Mapping[str, str]) -> Expanded:
     parts: list[str] = []
     pieces: list[_Piece] = []
     taken = length = 0
-    for match, value in _values(text, environ):
-        before = text[taken : match.start()]
+    for source_start, source_end, value in _values(text, environ):
+        before = text[taken:source_start]
         start = length + len(before)
         length = start + len(value)
-        taken = match.end()
+        taken = source_end
         parts += (before, value)
-        pieces.append(_Piece(start, length, match.start(), match.end()))
+        pieces.append(_Piece(start, length, source_start, source_end))
         if length > MAX_EXPANDED:
             raise Mistake(f"the variables make the line longer than {MAX_EXPANDED} characters")
     return Expanded("".join(parts) + text[taken:], pieces)
 
 
-def _values(text: str, environ: Mapping[str, str]) -> Iterator[tuple[re.Match[str], str]]:
+def escaped(text: str) -> str:
+    """A line as it has to be written for `expand` to give `text`."""
+    return _VARIABLE.sub(lambda match: match[0] if match.lastgroup == "dollars" else match["dollars"] + match[0], text)
+
+
+def _values(text: str, environ: Mapping[str, str]) -> Iterator[tuple[int, int, str]]:
+    """What is replaced: from where to where in the text, and by what."""
     for match in _VARIABLE.finditer(text):
-        if match[0] == "$$":
+        dollars = match["dollars"]
+        if match.lastgroup == "dollars":
+            continue
+        kept = dollars[: len(dollars) // 2]
+        if len(dollars) % 2 == 0:
+            yield match.start(), match.end("dollars"), kept
             continue
         try:
-            yield match, _value(match, environ)
+            yield match.start(), match.end(), kept + _value(match, environ)
         except Mistake as mistake:
-            mistake.column, mistake.end = match.start() + 1, match.end() + 1
+            mistake.column, mistake.end = match.end("dollars"), match.end() + 1
             raise
 
 
 def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
-    plain, kind, name = match.groups()
-    if plain is None and name is None:
+    plain, kind, name = match["plain"], match["kind"], match["name"]
+    if match["open"]:
         raise Mistake("expected a name and '}' after '${'")
     if kind is None:
         return _environment(plain or name, environ)

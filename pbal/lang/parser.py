@@ -84,13 +84,13 @@ def bundled_fragments() -> Mapping[str, str]:
     return MappingProxyType({file.stem: file.read_text(encoding="utf-8") for file in files})
 
 
-def _definitions(grammar: str) -> tuple[dict[str, str], list[str]]:
-    """Rule bodies by name, and the names that `statement` and `query` are extended by."""
+def _definitions(grammar: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Rule bodies by name, and by name which of `statement` and `query` is extended by it."""
     bodies: dict[str, str] = {}
-    statements: list[str] = []
+    statements: dict[str, str] = {}
     for extends, name, body in _DEFINITION.findall(grammar):
         if name in _ROOTS:
-            statements += [symbol[3] for symbol in _SYMBOL.findall(body) if symbol[3]]
+            statements.update((symbol[3], name) for symbol in _SYMBOL.findall(body) if symbol[3])
         elif not extends:
             bodies[name] = body
     return bodies, statements
@@ -151,6 +151,12 @@ class Language:
             defined, statements = _definitions(grammar)
             bodies.update((name, defined[name]) for name in statements if name in defined)
         return bodies
+
+    @cached_property
+    def queries(self) -> frozenset[str]:
+        """Names of the statements that change nothing."""
+        said = (_definitions(grammar)[1] for grammar in (core_grammar(), *self.fragments.values()))
+        return frozenset(name for roots in said for name, root in roots.items() if root == "query")
 
     @property
     def rules(self) -> frozenset[str]:
@@ -430,7 +436,7 @@ def unquoted(text: str) -> str:
 def quoted(text: str) -> str:
     """A value as it has to be written to parse back: in quotes only if it needs them.
 
-    Not for a '$' before a word: expansion comes first, and knows no escape.
+    Not for a '$' before a word: expansion comes first, see `expand.escaped`.
     """
     trimmed = text and text == text.strip(" \t")
     if trimmed and '"' not in text and comment_start(" " + text) == len(text) + 1:

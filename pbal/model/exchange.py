@@ -21,12 +21,13 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
+from pbal.config.spec import Standing
 from pbal.http1.encoder import FRAMING_FIELDS, IllegalField, render_fields
 from pbal.http1.events import RequestHead, ResponseHead, canonical
 from pbal.http1.paths import plain
 from pbal.http1.reader import is_host
 from pbal.model.deliveries import PATIENCE, OnLost
-from pbal.model.errors import AnswerRefused, ConfigError
+from pbal.model.errors import AnswerRefused
 from pbal.model.faults import guarded
 from pbal.model.secured import Secured
 from pbal.model.tracing import begun, is_id, trace_of
@@ -571,14 +572,17 @@ class Exchange(Account):
         return self.stream.park(self, record)
 
     def hand_to(self, service: "Service") -> None:
-        """Give the exchange to another service, as a selector does.
+        """Give the exchange to another service, as a selector does. One that was disabled answers 503.
 
         Raises: AnswerRefused, also for a request whose body came meanwhile and was dropped: take such a request in
         proxy_read_request. ConfigError if the service's role answers no requests.
         """
+        if service.standing is Standing.DISABLED:
+            self.respond(503, (), b"The service for this is disabled.\n")
+            return
         handler = service.handler
-        if handler is None:
-            raise ConfigError(f"service '{service.name}' (role {service.role or 'none'}) answers no requests")
+        if handler is None or not service.opened:
+            handler = service.selected()
         if self.request.framing and self._body is None and (self.received or self.body_complete):
             raise self._refused("the body of the request is not there any more")
         self.enter(NEW)

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from math import inf
 
-from pbal.model.errors import ConfigError
+from pbal.model.errors import ConfigError, UnknownName
 from pbal.schema.tunables import POOL
 from pbal.schema.types import Endpoint
 
@@ -23,8 +23,8 @@ class Node:
     """One address in a pool and what was seen of it."""
 
     __slots__ = (
-        "active", "connecting", "connects", "down_until", "endpoint", "failures", "last_attempt", "last_connect", "last_response",
-        "name", "pool", "removed", "requests", "responses",
+        "active", "connecting", "connects", "down_until", "endpoint", "failed_at", "failures", "last_attempt", "last_connect",
+        "last_response", "name", "pool", "removed", "requests", "responses",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:
@@ -37,11 +37,18 @@ class Node:
         self.connects = 0
         self.failures = 0
         self.down_until = 0.0
+        self.failed_at = 0.0
+        """When a connection to it could not be made, the last time (clock time)."""
         self.last_attempt = 0.0
         self.last_connect = 0.0
         self.last_response = 0.0
         self.responses: dict[int, int] = {}
         self.removed = False
+
+    @property
+    def down(self) -> bool:
+        """Whether the last attempt to connect failed."""
+        return self.failed_at > self.last_connect
 
     def __repr__(self) -> str:
         return f"<Node {self.name} active={self.active}{' removed' if self.removed else ''}>"
@@ -71,10 +78,10 @@ class Pool:
                 tell()
 
     def remove(self, endpoint: Endpoint, now: float = -inf) -> None:
-        """Take a node out at `now` (clock time); what runs on it finishes. Removing an absent one changes nothing."""
+        """Take a node out at `now` (clock time); what runs on it finishes. Raises: UnknownName if it is no member."""
         node = self.find(endpoint)
         if node is None:
-            return
+            raise UnknownName(f"pool '{self.name}' has no node {endpoint}", str(endpoint), [each.name for each in self.nodes])
         node.removed = True
         self.nodes.remove(node)
         if not self.nodes:

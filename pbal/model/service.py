@@ -9,10 +9,12 @@ from abc import ABCMeta, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pbal.config.spec import Standing
 from pbal.http1.events import RequestHead
 from pbal.http1.reader import Limits
 from pbal.model.asking import OnAnswer, Question
 from pbal.model.certificates import Certificates, backend_context, read
+from pbal.model.change import Change
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
 from pbal.model.faults import asked, guarded
@@ -78,9 +80,13 @@ class Service:
         self.name = name
         self.world = world
         self.role = ""
+        self.standing = Standing.NEW
         self.enabled = False
+        """Whether `standing` is ENABLED: asked for every request."""
         self.values: dict[str, Any] = {}
         self.explicit: dict[str, str] = {}
+        self.defaults: dict[str, str] = dict(world.defaults)
+        """The DEFAULTs that were in force when it was made. Later ones do not reach back."""
         self.plugins: list[tuple[str, Plugin]] = []
         self.hooks = HookTable()
         self.header_rules: dict[bytes, HeaderRule] = {}
@@ -100,14 +106,23 @@ class Service:
             self.fill(tunable)
         self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
 
+    def stand(self, standing: Standing) -> None:
+        """ENABLE or DISABLE was carried out."""
+        self.standing = standing
+        self.enabled = standing is Standing.ENABLED
+
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
 
     def fill(self, tunable: Tunable) -> None:
         """Give a tunable its default here, unless it was set."""
         if tunable.name not in self.explicit:
-            text = self.world.defaults.get(tunable.name, tunable.default)
+            text = self.defaults.get(tunable.name, tunable.default)
             self.values[tunable.name] = None if text is None else tunable.parse(text)
+
+    def said(self, name: str) -> bool:
+        """Whether an operator said what a tunable is, by SET or DEFAULT."""
+        return name in self.explicit or name in self.defaults
 
     def add_header_rule(self, rule: HeaderRule) -> None:
         """A HEADER statement. Raises: ConfigError where it would have no effect."""
@@ -171,43 +186,59 @@ class Service:
         self._apply(name, value, text)
 
     def _apply(self, name: str, value: Any, text: str) -> None:
-        if name == "role":
-            self._set_role(value)
         if name == "pool" and value is not None:
             value = self.world.pool(value).name
         if name == "default_service" and value is not None:
             value = self.world.service(value).name
-        chain = self.plugins
-        if name == "plugins":
-            self._set_plugins(value)
-        before, was_explicit = self.values.get(name), self.explicit.get(name)
-        self.values[name], self.explicit[name] = value, text
-        try:
-            for owner, plugin in self.plugins:
-                if self.opened:
+        told: list[tuple[str, Plugin]] = []
+        with Change() as change:
+            change.undo(self._tell_again, told, name)  # when the values are back
+            if name in LOGGING and self.world.runtime is not None:
+                change.undo(self._log_again)
+            if name == "role":
+                change.undo(setattr, self, "role", self.role)
+                self._set_role(value)
+            if name == "plugins":
+                self._set_plugins(value, change)
+            change.undo(self._put_back, name, self.values.get(name), self.explicit.get(name))
+            self.values[name], self.explicit[name] = value, text
+            if self.opened:
+                for owner, plugin in self.plugins:
                     asked(self.world, owner, plugin.check)
-                    asked(self.world, owner, plugin.changed, name)
             if name.startswith("ssl_backend"):
                 self._check_backend_tls()
             if name in LOGGING and self.world.runtime is not None:
                 self.open_log()
-            if name == "listen" and self.enabled and self.world.runtime is not None:
-                self.world.runtime.listen(self)
-        except Exception:
-            self.values[name] = before
-            if was_explicit is None:
-                del self.explicit[name]
-            else:
-                self.explicit[name] = was_explicit
-            self._put_back(chain)
-            if name in LOGGING and self.world.runtime is not None:
-                with suppress(ConfigError):  # as it was: what refused the statement is told
-                    self.open_log()
-            for owner, plugin in chain if self.opened else ():
+            if name == "listen" and self.enabled:
+                self.world.bind(self, change)
+            if self.opened:
+                for owner, plugin in self.plugins:
+                    told.append((owner, plugin))
+                    asked(self.world, owner, plugin.changed, name)
+            change.then(self._settle, name)
+
+    def _put_back(self, name: str, value: Any, text: str | None) -> None:
+        """A tunable as it was before a statement that was refused."""
+        self.values[name] = value
+        if text is None:
+            del self.explicit[name]
+        else:
+            self.explicit[name] = text
+
+    def _log_again(self) -> None:
+        """The access log as it was before a statement that was refused."""
+        with suppress(ConfigError):  # what refused the statement is told
+            self.open_log()
+
+    def _tell_again(self, told: list[tuple[str, Plugin]], name: str) -> None:
+        """Plugins that heard of a value which was refused hear that it is the old one."""
+        for owner, plugin in told:
+            if (owner, plugin) in self.plugins:
                 with suppress(ConfigError):  # what refused the statement is told
                     asked(self.world, owner, plugin.changed, name)
-            raise
-        self._let_go(chain)
+
+    def _settle(self, name: str) -> None:
+        """A tunable was set for good."""
         if name in ("always_trusted", "trusted_upstream_proxies"):
             self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
         if self.handler is not None:
@@ -220,8 +251,8 @@ class Service:
             self._refuse_rules(role)
         self.role = role
 
-    def _set_plugins(self, names: tuple[str, ...]) -> None:
-        """Replace the chain. Plugins that stay keep their instance; a failure leaves the old chain. Those that go are open still."""
+    def _set_plugins(self, names: tuple[str, ...], change: Change) -> None:
+        """Replace the chain. Plugins that stay keep their instance; those that go are open until the change is committed."""
         if not self.role:
             raise ConfigError("SET role before plugins", about="plugins")
         wanted: list[str] = []
@@ -229,23 +260,20 @@ class Service:
             plugin_name = self.world.loaded_plugin(name).name if name.lower() != "none" else ""
             if plugin_name and plugin_name not in wanted:
                 wanted.append(plugin_name)
-        current = dict(self.plugins)
+        former = self.plugins
+        current = dict(former)
         chain = [(name, current.get(name) or self._make(name)) for name in wanted]
         if self.opened:
             self._open([(name, plugin) for name, plugin in chain if name not in current], checked=False)
+            change.undo(self._let_go, chain, former)
+            change.then(self._let_go, former, chain)
+        change.undo(self.replace_chain, former)
         self.replace_chain(chain)
 
-    def _put_back(self, chain: list[tuple[str, Plugin]]) -> None:
-        """The chain that was, after a statement that was refused."""
-        refused = self.plugins
-        if refused is not chain:
-            self.replace_chain(chain)
-            self._let_go(refused)
-
-    def _let_go(self, former: list[tuple[str, Plugin]]) -> None:
+    def _let_go(self, former: list[tuple[str, Plugin]], chain: list[tuple[str, Plugin]]) -> None:
         """Close the plugins of a former chain that are not in this one."""
-        for name, plugin in former if self.opened and former is not self.plugins else ():
-            if all(plugin is not other for _, other in self.plugins):
+        for name, plugin in former:
+            if all(plugin is not other for _, other in chain):
                 guarded(self.world, name, plugin.service_disabled)
                 guarded(self.world, name, plugin.close)
 
@@ -293,7 +321,7 @@ class Service:
         return None
 
     def check(self) -> None:
-        """Refuse to be enabled without what the role and the plugins need."""
+        """Refuse to be opened without what the role and the plugins need."""
         if not self.role:
             raise ConfigError(f"service '{self.name}' has no role: SET role first", about=self.name)
         for needed in ROLES[self.role].needs:
@@ -354,6 +382,23 @@ class Service:
             return
         self._open(self.plugins, checked=True)
         self.opened = True
+
+    def detach(self) -> None:
+        """Give the role's handler up again: what would have been opened was not."""
+        if self.handler is not None:
+            self.handler.close()
+            self.handler = None
+
+    def selected(self) -> RoleHandler:
+        """The handler, for a request that a selector hands on. A service that was never enabled is opened by the first.
+
+        Raises: ConfigError if it answers no requests.
+        """
+        if not self.opened:
+            self.world.open_for_selectors(self)
+        if self.handler is None:
+            raise ConfigError(f"service '{self.name}' (role {self.role or 'none'}) answers no requests")
+        return self.handler
 
     def disabled(self) -> None:
         """Tell the plugins that the service stopped listening."""

@@ -13,6 +13,8 @@ from itertools import count
 from math import inf
 from typing import Any, Protocol
 
+from pbal.config.spec import Standing
+from pbal.model.change import Change
 from pbal.model.clock import Clock
 from pbal.model.deliveries import Deliveries
 from pbal.model.errors import ConfigError, UnknownName
@@ -36,11 +38,21 @@ LOG_KINDS = 256
 """Kinds told apart at a time; nodes are kinds of their own, and there may be thousands."""
 
 
+class Bound(Protocol):
+    """An address that was taken."""
+
+    def close(self) -> None:
+        """Give it back."""
+
+
 class Runtime(Protocol):
     """What the server does for a live world. The model calls it and knows no more of it."""
 
-    def listen(self, service: Service) -> None:
-        """Open or move the service's listener. Raises ConfigError and changes nothing if that fails."""
+    def bind(self, service: Service) -> "Bound | None":
+        """Take the address that the service says; nothing is accepted yet. None if it has it. Raises: ConfigError if it cannot be had."""
+
+    def serve(self, bound: Any) -> None:
+        """Accept connections on what `bind` gave, and no longer where the service listened before."""
 
     def unlisten(self, service: Service) -> None:
         """Close the service's listener; connections go on."""
@@ -50,6 +62,9 @@ class Runtime(Protocol):
 
     def attach(self, service: Service) -> None:
         """Give the service its role handler."""
+
+    def server_set(self, name: str, value: Any) -> None:
+        """Put a tunable of the process to use. Raises: ConfigError if the system refuses it; nothing is changed then."""
 
     def out_of_room(self) -> None:
         """More than `room` connections are open: stop accepting."""
@@ -66,6 +81,8 @@ class LoadedPlugin:
     plugin_class: type[Plugin]
     path: str
     generation: int = 1
+    folder: str = ""
+    """Where it was found; "" for those that come with pbal."""
     grammar: str = ""
     commands: tuple[Callable[..., Any], ...] = field(default=())
     errors: int = 0
@@ -188,7 +205,11 @@ class World:
             raise UnknownName(f"plugin '{name}' is not loaded: LOAD {name} first", name, self.plugins) from None
 
     def instances(self, plugin: str) -> Iterator[tuple[Service, Plugin]]:
-        """Each service that runs `plugin`, and that service's plugin."""
+        """Each open service that runs `plugin`, and that service's plugin."""
+        return ((service, found) for service, found in self.users(plugin) if service.opened)
+
+    def users(self, plugin: str) -> Iterator[tuple[Service, Plugin]]:
+        """Each service that has `plugin` in its chain, open or not, and that service's plugin."""
         for service in self.services.values():
             found = service.plugin(plugin)
             if found is not None:
@@ -196,22 +217,18 @@ class World:
 
     # -- making --------------------------------------------------------------------------------------------------
 
-    def _refuse_taken(self, name: str) -> None:
+    def create_service(self, name: str) -> Service:
+        """Raises: ConfigError if another service has the name; a pool may."""
         if name.lower() in self.services:
             raise ConfigError(f"service '{name}' already exists", about=name)
-        if name.lower() in self.pools:
-            raise ConfigError(f"pool '{name}' already exists", about=name)
-
-    def create_service(self, name: str) -> Service:
-        """Raises: ConfigError if a service or pool has the name."""
-        self._refuse_taken(name)
         service = Service(name, self)
         self.services[name.lower()] = service
         return service
 
     def create_pool(self, name: str) -> Pool:
-        """Raises: ConfigError if a service or pool has the name."""
-        self._refuse_taken(name)
+        """Raises: ConfigError if another pool has the name; a service may."""
+        if name.lower() in self.pools:
+            raise ConfigError(f"pool '{name}' already exists", about=name)
         pool = Pool(name)
         self.pools[name.lower()] = pool
         return pool
@@ -236,9 +253,12 @@ class World:
             raise UnknownName(f"'{name}' is not a tunable of SERVER", name, self.server_tunables)
         before = self.server[tunable.name]
         try:
-            self.server[tunable.name] = tunable.parse(text)
+            value = tunable.parse(text)
         except ValueError as error:
             raise ConfigError(f"{name}: {error}", about=text) from None
+        if self.runtime is not None:
+            self.runtime.server_set(tunable.name, value)
+        self.server[tunable.name] = value
         try:
             self.server_changed(tunable.name)
         except ConfigError:
@@ -246,43 +266,86 @@ class World:
             raise
         self.server_explicit[tunable.name] = text
 
-    def add_plugin_tunables(self, plugin: str, tunables: tuple[Tunable, ...]) -> None:
-        """Make a plugin's tunables known. Raises: ConfigError if one is known from elsewhere."""
-        prefix_owner = {t.name for loaded in self.plugins.values() for t in loaded.plugin_class.tunables if loaded.name == plugin}
+    def refuse_known(self, tunables: tuple[Tunable, ...], former: frozenset[str] = frozenset()) -> None:
+        """Raises: ConfigError if a tunable of a plugin is known from elsewhere. `former`: those of the plugin's generation before."""
         for tunable in tunables:
-            if tunable.name in self.tunables and tunable.name not in prefix_owner:
+            if tunable.name in self.tunables and tunable.name not in former:
                 raise ConfigError(f"tunable '{tunable.name}' exists already", about=tunable.name)
-        for tunable in tunables:
-            self.tunables[tunable.name] = tunable
-            for service in self.services.values():
-                service.fill(tunable)
+
+    def add_tunable(self, tunable: Tunable) -> None:
+        """Make a tunable of a plugin known, with its default on every service."""
+        self.tunables[tunable.name] = tunable
+        for service in self.services.values():
+            service.fill(tunable)
+
+    def forget_tunable(self, name: str) -> list[str]:
+        """A tunable goes, and what was said of it; the names of the services where it was SET."""
+        self.tunables.pop(name, None)
+        self.defaults.pop(name, None)
+        said = [service.name for service in self.services.values() if name in service.explicit]
+        for service in self.services.values():
+            for texts in (service.values, service.explicit, service.defaults):
+                texts.pop(name, None)
+        return said
 
     # -- enabling ------------------------------------------------------------------------------------------------
+
+    def bind(self, service: Service, change: Change) -> None:
+        """Take the service's address as part of a change. Raises: ConfigError if it cannot be had."""
+        if self.runtime is not None and service["listen"] is not None:
+            bound = self.runtime.bind(service)
+            if bound is not None:
+                change.undo(bound.close)
+                change.then(self.runtime.serve, bound)
+
+    def check(self, service: Service) -> None:
+        """Refuse what ENABLE would refuse, sockets and plugins' open() aside. Raises: ConfigError."""
+        service.check()
+        listen = service["listen"]
+        for other in self.services.values():
+            if other.enabled and other is not service and listen is not None and listen.port and other["listen"] == listen:
+                raise ConfigError(f"service '{other.name}' listens on {listen} already", about=service.name)
 
     def enable(self, service: Service) -> None:
         """Check the service and, in a live world, open it. Raises: ConfigError; nothing is changed then."""
         if service.enabled:
             raise ConfigError(f"service {service.name} is already enabled", about=service.name)
-        service.check()
-        listen = service["listen"]
-        for other in self.services.values():
-            if other.enabled and listen is not None and listen.port and other["listen"] == listen:
-                raise ConfigError(f"service '{other.name}' listens on {listen} already", about=service.name)
-        if self.runtime is not None:
+        with Change() as change:
+            change.undo(setattr, service, "certificates", service.certificates)
+            self.check(service)
+            self._attach(service, change)
+            self.bind(service, change)
+            if self.runtime is not None:
+                service.open()
+            change.then(service.stand, Standing.ENABLED)
+
+    def _attach(self, service: Service, change: Change) -> None:
+        if self.runtime is not None and service.handler is None:
             self.runtime.attach(service)
             service.open_log()
-            service.open()
-            if service["listen"] is not None:
-                self.runtime.listen(service)
-        service.enabled = True
+            change.undo(service.detach)
+
+    def open_for_selectors(self, service: Service) -> None:
+        """Open a service that was never enabled: a selector may hand it requests. Raises: ConfigError, and says why in the log."""
+        if self.runtime is None or not service.role:
+            raise ConfigError(f"service '{service.name}' (role {service.role or 'none'}) answers no requests")
+        try:
+            with Change() as change:
+                change.undo(setattr, service, "certificates", service.certificates)
+                service.check()
+                self._attach(service, change)
+                service.open()
+        except ConfigError as error:
+            self.log_limited(f"open {service.name}", "service %s cannot answer for a selector: %s", service.name, error.message)
+            raise ConfigError(f"service '{service.name}' is not ready", about=service.name) from None
 
     def disable(self, service: Service) -> None:
-        """Stop listening; parked requests get their empty answer. Raises: ConfigError."""
-        if not service.enabled:
+        """Stop listening, and answering selectors; parked requests get their empty answer. Raises: ConfigError."""
+        if service.standing is Standing.DISABLED:
             raise ConfigError(f"service {service.name} is already disabled", about=service.name)
         if service.role == "management":
             raise ConfigError("can't disable management service", about=service.name)
-        service.enabled = False
+        service.stand(Standing.DISABLED)
         if self.runtime is not None:
             self.runtime.unlisten(service)
         service.disabled()

@@ -20,7 +20,7 @@ A rule may be what keeps strangers out of ^/admin, so it sees the path as a serv
 import re
 from typing import Any
 
-from pbal.api import OK, CommandError, ConfigError, Exchange, Plugin, Reply, Service, Verdict, hook
+from pbal.api import OK, REGEX, CommandError, ConfigError, Exchange, Plugin, Reply, Service, Verdict, hook
 
 
 def vpath(session: Any, regex: str, service: Service, selector: Service | None = None) -> Reply:
@@ -39,9 +39,9 @@ def vpath(session: Any, regex: str, service: Service, selector: Service | None =
     if instance is None:
         raise ConfigError(f"service '{target.name}' does not have the plugin vpaths: SET plugins = vpaths", about=target.name)
     try:
-        compiled = re.compile(regex.encode())
-    except re.error as error:
-        raise CommandError(f"not a regular expression: {error}", "regex") from None
+        compiled = REGEX.parse(regex)
+    except ValueError as error:
+        raise CommandError(str(error), "regex") from None
     instance.rules.append((compiled, service.name))
     return OK
 

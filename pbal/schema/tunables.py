@@ -48,6 +48,10 @@ class Tunable:
             raise ValueError(f"expected {self.maximum} or less for {self.name}, found {text!r}")
         return value
 
+    def canonical(self, text: str) -> str:
+        """The one text for whatever `text` means. Raises: ValueError for the operator."""
+        return self.type.render(self.parse(text))
+
     def default_value(self) -> Any:
         """The parsed default, None where the tunable is unset by default."""
         return None if self.default is None else self.type.parse(self.default)
@@ -64,7 +68,6 @@ COMMON: tuple[Tunable, ...] = (
         "listen",
         types.LISTEN,
         summary="Address and port to listen on. Without it, requests come only from a selector.",
-        applies=Applies.NEXT_ENABLE,
         source="differs: [IPv6]:port works too; a port alone means every address",
     ),
     Tunable(
@@ -352,8 +355,8 @@ SERVER: tuple[Tunable, ...] = (
         "max_connections",
         types.INT,
         unit="descriptors",
-        minimum="64",
-        summary="Most descriptors that the process may have open.",
+        minimum="128",
+        summary="Most descriptors that the process may have open. pbal keeps 64 of them for nodes, files and the console.",
         source="differs: if the system refuses the limit, the answer is an error and not also OK",
     ),
 )

@@ -467,8 +467,8 @@ async def test_two_consoles_have_a_current_object_each(lab: Lab) -> None:
     assert await second.ask("SET max_body = 2") == ["OK"]
     assert await first.ask("SET max_body = 3") == ["OK"]
     assert (await first.ask("USE nothing"))[0].startswith("ERROR: ")
-    assert await first.ask("SET max_body = 4") == ["OK"], "a USE that failed changes nothing"
-    assert [pbal.world.service(name)["max_body"] for name in ("extra", "files", "chat")] == [4, 2, 200 << 20]
+    assert (await first.ask("SET max_body = 4"))[0].startswith("ERROR: omitted"), "after a USE that failed there is none"
+    assert [pbal.world.service(name)["max_body"] for name in ("extra", "files", "chat")] == [3, 2, 200 << 20]
     assert await second.ask("POOL app ADD 10.0.0.1") == ["OK"]
     assert await second.ask("SET max_body = 5") == ["OK"], "POOL does not make its pool the current object"
     assert pbal.world.service("files")["max_body"] == 5
@@ -499,7 +499,7 @@ SHAPES: dict[str, tuple[Callable[[dict[str, Any]], str], int, int]] = {
     "show service files": (fact, 1, 0),
     "show service front": (fact, 1, 0),
     "show pool": (joined, 0, 0),
-    "show pool app": (lambda r: f"{r['node']} {r['requests']}", 0, 0),
+    "show pool app": (lambda r: f"{r['node']} {r['requests']}" + ("" if r["state"] == "up" else f" {r['state']} {r['active']}"), 0, 0),
     "show plugins": (joined, 0, 0),
     "plugins": (joined, 0, 0),
     "show counters": (joined, 0, 0),
@@ -563,7 +563,7 @@ async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
         assert told == lines, query
         assert len(rows) == len(text) - head - tail, query
         filled += bool(rows)
-    assert filled == len(SHAPES) - 4, "the unknown counter, the empty queue, the unknown node and the certificates have no rows"
+    assert filled == len(SHAPES) - 5, "the unknown counter, the empty queue, the unknown node, the certificates and presence have no rows"
     assert await here.ask("show service chat") == [
         "SERVICE chat",
         "     listening: 127.0.0.1:0",
@@ -575,6 +575,9 @@ async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
         "         nodes:",
         f"{'':16}{origin.address:<21}       1",
         f"{'':16}127.0.0.1:1                 0",
+        "       plugins: poll",
+        "           set: poll_publish_uri = ^/publish/(?P<queue>[^/]+)$",
+        "           set: poll_uri = ^/poll/(?P<queue>[^/]+)$",
     ]
     dumped = await here.ask("dumpconfig")
     assert json.loads("\n".join(await here.ask("dumpconfig AS JSON"))) == dumped[:-1] and dumped[-1] == "OK"
@@ -767,8 +770,8 @@ UNKNOWN = [
     ("nodes 10.0.0.1:http", "found 'http'"),
     ("SHUTDOWN GRACEFUL soon", "found 'soon'"),
     ("VERBOSE perhaps", "found 'perhaps'"),
-    ("CREATE SERVICE app", "pool 'app' already exists"),
-    ("CREATE POOL chat", "service 'chat' already exists"),
+    ("CREATE SERVICE chat", "service 'chat' already exists"),
+    ("CREATE POOL app", "pool 'app' already exists"),
     ("ENABLE chat", "service chat is already enabled"),
     ("DISABLE console", "can't disable management service"),
 ]

@@ -132,8 +132,8 @@ class Poll(Plugin):
         await self.hub.store.rest()
 
     def carry(self) -> dict[str, Any]:
-        """See Plugin."""
-        return handover.pack(self.hub, self.resident_at_open)
+        """See Plugin. One that was never opened has nothing to hand over."""
+        return handover.pack(self.hub, self.resident_at_open) if hasattr(self, "hub") else {}
 
     def adopt(self, carried: dict[str, Any]) -> None:
         """See Plugin."""

@@ -170,7 +170,8 @@ class ReverseProxy(HttpRole):
         except (OSError, TimeoutError) as error:
             self.counts["backend_connect_failures"] += 1
             node.failures += 1
-            node.down_until = self.clock.now() + NODE_PENALTY
+            node.failed_at = self.clock.now()
+            node.down_until = node.failed_at + NODE_PENALTY
             failed = 504 if isinstance(error, TimeoutError) else 502
             self.service.world.log_limited(f"connect {node.name}", "cannot connect to %s: %s", node.name, error or "too slow")
         finally:
@@ -284,7 +285,7 @@ class ReverseProxy(HttpRole):
             )
         elif tunable in ("response_timeout", "idle_timeout"):
             limit, idle = values["response_timeout"], values["idle_timeout"]
-            if not ("response_timeout" in service.explicit or "response_timeout" in service.world.defaults):
+            if not service.said("response_timeout"):
                 limit = max(limit, idle) if idle else 0
             self.response_timeout = limit or inf
         elif tunable == "persist_backend" and not values["persist_backend"]:

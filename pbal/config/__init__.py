@@ -1,0 +1,1 @@
+"""Configuration as a value: what is configured, written down without anything that runs."""

@@ -1,0 +1,74 @@
+"""A Config: everything that statements have decided, as one value that never changes.
+
+A file makes one, and so does a running pbal (model/snapshot.py). Two of them are equal if and only if they say the same, so a Config can be
+printed as statements (render.py) and comes back equal when those are read. Nothing here knows a socket, a plugin or a type: values are the
+canonical texts that the types of the tunables write, in which `1500ms` and `1.5s` are one.
+
+DEFAULT holds for services made after it. So each service has the defaults that were in force when it was made, beside what was SET on it:
+a later DEFAULT, LOAD or RELOAD does not reach back.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+Pairs = tuple[tuple[str, str], ...]
+"""Names and canonical texts, sorted by name."""
+
+
+class Standing(Enum):
+    """Whether a service answers. There is no way back to NEW."""
+
+    NEW = "new"
+    """Never enabled: it does not listen, and answers what a selector hands it."""
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    """It does not listen, and answers no selector either."""
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSpec:
+    """A plugin that is loaded. `folder` is where it was found; "" for those that come with pbal."""
+
+    name: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """A pool: its tunables that were set, and its nodes in their order."""
+
+    name: str
+    settings: Pairs
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderSpec:
+    """A HEADER rule: INSERT with a value, REMOVE with None."""
+
+    name: str
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """A service: what was SET on it (role, chain and names of others included), the DEFAULTs it was made with, its rules."""
+
+    name: str
+    standing: Standing
+    settings: Pairs
+    defaults: Pairs
+    headers: tuple[HeaderSpec, ...]
+    statements: tuple[str, ...]
+    """Of its plugins (VHOST, VPATH), in the words of the plugins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that is configured. Pools and services are in the order in which they were made."""
+
+    server: Pairs
+    plugins: tuple[PluginSpec, ...]
+    defaults: Pairs
+    pools: tuple[PoolSpec, ...]
+    services: tuple[ServiceSpec, ...]
