@@ -563,7 +563,7 @@ async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
         assert told == lines, query
         assert len(rows) == len(text) - head - tail, query
         filled += bool(rows)
-    assert filled == len(SHAPES) - 5, "the unknown counter, the empty queue, the unknown node, the certificates and presence have no rows"
+    assert filled == len(SHAPES) - 4, "the unknown counter, the empty queue, the unknown node and the certificates have no rows"
     assert await here.ask("show service chat") == [
         "SERVICE chat",
         "     listening: 127.0.0.1:0",
