@@ -576,6 +576,7 @@ async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
         f"{'':16}{origin.address:<21}       1",
         f"{'':16}127.0.0.1:1                 0",
         "       plugins: poll",
+        "           set: poll_presence = on",
         "           set: poll_publish_uri = ^/publish/(?P<queue>[^/]+)$",
         "           set: poll_uri = ^/poll/(?P<queue>[^/]+)$",
     ]
