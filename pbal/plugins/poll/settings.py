@@ -349,6 +349,4 @@ class Settings:
         except BadName as error:
             raise ConfigError(f"poll_presence_queue: {error}", about="poll_presence_queue") from None
         if self.presence_queue.count("*") > 1 or self.presence_queue == "*":
-            raise ConfigError(
-                "poll_presence_queue: one * stands for the queue's name, and more than that is there", about="poll_presence_queue"
-            )
+            raise ConfigError("poll_presence_queue is a name with at most one *, which stands for the queue", about="poll_presence_queue")
