@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Most tests wait for something most of the time: three files at a time.
+SIDE_BY_SIDE := -n 3 --dist loadfile
+
 .PHONY: chat test check quick lint types manual bench clean
 
 chat: .venv/run
@@ -20,12 +23,12 @@ test: .venv/dev programs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pbal.manual --check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 check: test
 
 quick: .venv/dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -99,7 +102,7 @@ NOT_COMPILED := $(foreach name,signals console start browser client client_js li
 	poll_positions poll_presence poll_proofs poll_servers,--ignore=tests/wire/test_$(name).py)
 
 test-fast: .venv-fast/done programs
-	PYTHONSAFEPATH=1 PBAL_EXPECT=compiled $(FAST) -m pytest -o pythonpath=tests -m "not slow" $(NOT_COMPILED) tests/test_fast.py tests/wire
+	PYTHONSAFEPATH=1 PBAL_EXPECT=compiled $(FAST) -m pytest $(SIDE_BY_SIDE) -o pythonpath=tests -m "not slow" $(NOT_COMPILED) tests/test_fast.py tests/wire
 
 bench-fast: .venv-fast/done
 	PBAL_PYTHON=$(FAST) $(BIN)/python -m bench
