@@ -86,8 +86,9 @@ def test_two_signals_soon_after_the_loop_blocked_end_it(tmp_path):
     port = free_port()
     with Running(plugin(tmp_path, port, BLOCK), port) as running:
         assert b"200" in running.send("/").recv(4096)
+        before = _processor(running)
         running.send("/block")
-        wait(lambda: _processor(running) > 0.3, "the loop to run hot")
+        wait(lambda: _processor(running) > before + 0.3, "the loop to run hot")
         running.send_signal(signal.SIGINT)
         wait(lambda: not _pending(running), "the first signal to be taken")
         assert running.end(signal.SIGINT)[0] == 1
