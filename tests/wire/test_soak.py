@@ -179,7 +179,9 @@ async def test_a_minute_of_everything_leaves_nothing_behind(lab: Lab) -> None:
         await crowd.run(window)
         grown.append(crowd.memory() - held)
     tracemalloc.stop()
-    more = {name: number for name, number in (live() - objects).items() if number > COMING_AND_GOING}
+    queues = len(pbal.plugin("mem").hub.store.content)  # messages that nobody collected yet
+    may_be = {name: queues if name.endswith(".memory.Held") else COMING_AND_GOING for name in live()}
+    more = {name: number for name, number in (live() - objects).items() if number > may_be.get(name, COMING_AND_GOING)}
     assert min(crowd.done.values()) > 10, crowd.done
     assert pbal.plugin("mem").hub.lot.is_empty() and pbal.plugin("cached").hub.lot.is_empty()
     assert len(pbal.world.clients) == 0
