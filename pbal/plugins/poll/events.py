@@ -56,15 +56,11 @@ class EventStream(Staying):
         """See Reader."""
         if self.client is None:
             return False
-        form = "sse, named" if isinstance(self.keys, tuple) else "sse"
-        position = delivery.position(self)
-        rendered = delivery.ready(form, position) or delivery.keep(form, position, self._render(hub.settings, delivery))
-        if rendered.misframed:
-            hub.misframed()
+        _, rendered = self.rendered(hub, delivery, "sse, named" if isinstance(self.keys, tuple) else "sse")
         return hub.push(self, rendered.body, delivery)
 
-    def _render(self, settings: Settings, delivery: Delivery) -> Rendered:
-        """The events of a delivery. Whoever stands at the same places gets the same octets."""
+    def render(self, settings: Settings, delivery: Delivery, position: bytes) -> Rendered:
+        """See Reader. Each event has the position of its own place, the last one that of all."""
         several = isinstance(self.keys, tuple)
         parts = [b"event: gap\ndata: %b\n\n" % name for name in delivery.missed(settings)]
         full = {key for key, _ in delivery.queues}
@@ -81,7 +77,7 @@ class EventStream(Staying):
                     event_id = b""
                 parts.append(event_id + event + sse_message(message))
         if delivery.moved and not delivery.queues:  # only a gap: from here on
-            parts.append(b"id: %b\n\n" % self.token(delivery.moved))
+            parts.append(b"id: %b\n\n" % position)
         return Rendered(200, MEDIA_TYPE, b"".join(parts), not good)
 
     def end(self, hub: Hub, why: str) -> None:
@@ -108,9 +104,5 @@ def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[by
         if key[prefix:] in RESERVED:
             raise BadName(f"a stream of several queues names them in its events, and {key[prefix:].decode()!r} is an event of its own")
     reader = EventStream(keys, cors.origin_of(exchange, hub.settings.origins))
-    for key, place in places.items():
-        reader.stand(key, place)
-    if hub.world.draining:
-        hub.refuse(exchange, 503, "The server ends.", (b"Retry-After", b"1"))
-        return
-    hub.admit(exchange, reader, hub.stream_seconds(), grant)
+    reader.stand_at(places)
+    hub.admit_stream(exchange, reader, grant)

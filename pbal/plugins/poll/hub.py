@@ -19,9 +19,9 @@ goes on in the one that serves now (`serving`).
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, takewhile
 
 from pbal.api import Exchange, Histogram, OnLost, Service, World
 
@@ -40,6 +40,7 @@ from .turns import Turns
 NO_STORE = (b"Cache-Control", b"no-store")
 RESPECT = QUARTER + 1
 """Quarters of a second that a reader has before it is superseded; one more than four, since its start is rounded down."""
+PARKED_ALREADY = "A poll for this queue is parked already."
 STARTS = 10000
 """Start times kept for the histogram. Those whose take never came are worth nothing."""
 
@@ -107,11 +108,9 @@ class Hub:
 
     def why_not(self, keys: list[bytes]) -> str:
         """Why a reader that is in may not wait for these queues, too; "" if it may."""
-        duplicate = self.settings.duplicate
-        if duplicate == "oldest" and any(self.lot.has(key) for key in keys):
-            self.counts["poll_refused"] += 1
-            return "A poll for this queue is parked already."
-        crowded = None if duplicate == "newest" else self.limits.crowded(keys)
+        if self._is_later(keys):
+            return PARKED_ALREADY
+        crowded = None if self.settings.duplicate == "newest" else self.limits.crowded(keys)
         if crowded is not None:
             self.counts["poll_limited"] += 1
             return crowded.why
@@ -129,11 +128,16 @@ class Hub:
         self.presence.went(keys)
         self.store.left(keys)
 
+    def _is_later(self, keys: Iterable[bytes]) -> bool:
+        """Whether somebody waits for one of these queues whom nobody may join (poll_duplicate = oldest); it is counted."""
+        later = self.settings.duplicate == "oldest" and any(self.lot.has(key) for key in keys)
+        self.counts["poll_refused"] += later
+        return later
+
     def _may_wait(self, exchange: Exchange, reader: Reader) -> bool:
         settings, lot = self.settings, self.lot
-        if settings.duplicate == "oldest" and any(lot.has(key) for key in reader.all_keys()):
-            self.counts["poll_refused"] += 1
-            self.refuse(exchange, 409, "A poll for this queue is parked already.")
+        if self._is_later(reader.all_keys()):
+            self.refuse(exchange, 409, PARKED_ALREADY)
             return False
         # Under `newest` it takes the place of another.
         too_many = self.limits.refusal(exchange.client_address, () if settings.duplicate == "newest" else reader.all_keys())
@@ -151,6 +155,18 @@ class Hub:
         """An error, which a script of another origin may read too if it may poll."""
         origin = cors.origin_of(exchange, self.settings.origins)
         exchange.respond(status, [*fields, NO_STORE, *cors.fields_for(origin)], f"{why}\n".encode())
+
+    def preflight(self, exchange: Exchange, methods: bytes, what: str) -> bool:
+        """Answer a preflight (Fetch standard): whether a page of its origin may do `what` with these methods. False if it is none."""
+        origins = self.settings.origins
+        if exchange.method != b"OPTIONS" or not origins or b"origin" not in exchange.request.fields:
+            return False
+        origin = cors.origin_of(exchange, origins)
+        if origin is None:
+            self.refuse(exchange, 403, f"Pages of this origin may not {what}.", (b"Vary", b"Origin"))
+        else:
+            exchange.respond(204, cors.preflight(exchange, origin, methods))
+        return True
 
     def turn_away(self, exchange: Exchange, refusal: Refusal) -> None:
         """Answer with what auth.py or limits.py say."""
@@ -170,18 +186,20 @@ class Hub:
         self.counts["poll_limits_forgotten"] += 1
         self.world.log_limited("poll_limits", "poll_park_rate: more addresses than pbal can watch; one that was busy was forgotten")
 
+    def _before(self, reader: Reader, keys: Iterable[bytes]) -> Iterator[Reader]:
+        """Who waited for these queues before a reader; of a lot that was `all` before there may be many. They may leave meanwhile."""
+        for key in keys:
+            yield from takewhile(lambda earlier: earlier is not reader, self.lot.waiting(key))
+
     def _supersede_before(self, reader: Reader, keys: Iterable[bytes]) -> None:
         """End those who waited for the same queues before, or see to it when all have had their second."""
         quarter = int(self.world.clock.now() * QUARTER)
         due = 0
-        for key in keys:
-            for earlier in self.lot.waiting(key):  # of a lot that was `all` before there may be many
-                if earlier is reader:
-                    break
-                if earlier.since + RESPECT > quarter:
-                    due = max(due, earlier.since + RESPECT)
-                else:
-                    self.finish(earlier, SUPERSEDED)
+        for earlier in self._before(reader, keys):
+            if earlier.since + RESPECT > quarter:
+                due = max(due, earlier.since + RESPECT)
+            else:
+                self.finish(earlier, SUPERSEDED)
         if due:
             self.counts["poll_slowed"] += 1
             self._slowed.append((due, reader))
@@ -191,11 +209,8 @@ class Hub:
         due, self._slowed = [r for q, r in self._slowed if q <= quarter], [(q, r) for q, r in self._slowed if q > quarter]
         for reader in due:
             if reader.lot is self.lot and self.settings.duplicate == "newest":
-                for key in reader.all_keys():
-                    for earlier in self.lot.waiting(key):
-                        if earlier is reader:
-                            break
-                        self.finish(earlier, SUPERSEDED)
+                for earlier in self._before(reader, reader.all_keys()):
+                    self.finish(earlier, SUPERSEDED)
 
     # -- out, without messages -----------------------------------------------------------------------------------
 
@@ -256,9 +271,12 @@ class Hub:
 
     # -- streams -------------------------------------------------------------------------------------------------
 
-    def stream_seconds(self) -> float:
-        """How long a stream goes on: poll_stream_time, or up to a tenth less, so that clients do not move all at once."""
-        return self.settings.stream_time * (1 - random.random() / 10)
+    def admit_stream(self, exchange: Exchange, reader: Staying, grant: Grant | None) -> None:
+        """Let a stream wait for poll_stream_time, or up to a tenth less so that clients do not move all at once, or refuse it."""
+        if self.world.draining:
+            self.refuse(exchange, 503, "The server ends.", (b"Retry-After", b"1"))
+        else:
+            self.admit(exchange, reader, self.settings.stream_time * (1 - random.random() / 10), grant)
 
     def push(self, reader: Reader, octets: bytes, delivery: Delivery | None) -> bool:
         """Send octets on a stream. One that takes too little is ended: it comes back, and goes on from where it was."""
@@ -381,10 +399,6 @@ class Hub:
         """Messages that reached nobody go back in front."""
         if queues:
             self.serving().store.put_back(queues)
-
-    def misframed(self) -> None:
-        """Count an answer in which a value was not framed as poll_framing says."""
-        self.counts["poll_misframed"] += 1
 
     # -- out, with messages of kept queues -----------------------------------------------------------------------
 

@@ -33,14 +33,12 @@ class LongPoll(Reader):
     def give(self, hub: Hub, delivery: Delivery) -> bool:
         """See Reader."""
         settings = hub.settings
-        position = delivery.position(self)
-        rendered = delivery.ready("poll", position) or delivery.keep("poll", position, self._render(settings, delivery, position))
-        if rendered.misframed:
-            hub.misframed()
+        position, rendered = self.rendered(hub, delivery, "poll")
         status, fields, body = answer(settings, rendered, self.origin, position, delivery.missed(settings))
         return self.client is not None and self.client.answer(self, status, fields, body, hub.on_lost(self, delivery), settings.ack_timeout)
 
-    def _render(self, settings: Settings, delivery: Delivery, position: bytes) -> Rendered:
+    def render(self, settings: Settings, delivery: Delivery, position: bytes) -> Rendered:
+        """See Reader."""
         return render(settings.format, delivery.names(settings), settings.framing, position, delivery.missed(settings))
 
     def end(self, hub: Hub, why: str) -> None:
@@ -93,8 +91,7 @@ def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[by
         except ValueError:
             raise BadName("timeout is a number of seconds") from None
     reader = LongPoll(keys, cors.origin_of(exchange, settings.origins))
-    for key, place in places.items():
-        reader.stand(key, place)
+    reader.stand_at(places)
     if hub.world.draining and not hub.store.holds(reader):
         hub.counts["poll_empty"] += 1
         position = reader.token()

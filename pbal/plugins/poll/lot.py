@@ -15,7 +15,8 @@ the index itself. Several on a queue are the keys of a dict, which keeps the ord
 once: ten thousand polls of one queue that leave together cost what ten thousand of ten thousand queues do.
 """
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pbal.api import Waiting
@@ -24,13 +25,15 @@ from .positions import token
 
 if TYPE_CHECKING:
     from .delivery import Delivery
+    from .formats import Rendered
     from .hub import Hub
+    from .settings import Settings
 
 QUARTER = 4
 """Times are kept in quarters of a second."""
 
 
-class Reader:
+class Reader(ABC):
     """One who waits."""
 
     __slots__ = ("address", "client", "deadline", "first_sweep", "id", "keys", "lot", "origin", "places", "since")
@@ -75,6 +78,11 @@ class Reader:
         else:
             self.places = place
 
+    def stand_at(self, places: Mapping[bytes, bytes]) -> None:
+        """It stands at these places, by key."""
+        for key, place in places.items():
+            self.stand(key, place)
+
     def token(self, moved: dict[bytes, bytes] | None = None) -> bytes:
         """The token of where it stands, with some places `moved`; b"" if it stands nowhere."""
         places = self.places
@@ -89,14 +97,27 @@ class Reader:
 
     def opened(self, hub: "Hub") -> None:
         """It was parked."""
+        return  # a poll waits in silence
 
+    @abstractmethod
     def give(self, hub: "Hub", delivery: "Delivery") -> bool:
         """Send it messages. False: the client has gone, and they are the caller's again."""
-        raise NotImplementedError
 
+    @abstractmethod
+    def render(self, settings: "Settings", delivery: "Delivery", position: bytes) -> "Rendered":
+        """A delivery in the form of its transport, for who stands at `position` then."""
+
+    def rendered(self, hub: "Hub", delivery: "Delivery", form: str) -> tuple[bytes, "Rendered"]:
+        """Where it stands after a delivery, and the delivery in a form: rendered once for all who stand there."""
+        position = delivery.position(self)
+        rendered = delivery.ready(form, position) or delivery.keep(form, position, self.render(hub.settings, delivery, position))
+        if rendered.misframed:
+            hub.counts["poll_misframed"] += 1
+        return position, rendered
+
+    @abstractmethod
     def end(self, hub: "Hub", why: str) -> None:
         """It was taken out of the lot without messages: tell it `why`, one of the reasons in delivery.py."""
-        raise NotImplementedError
 
     def gone(self) -> None:
         """See model.exchange.Parked."""
@@ -120,6 +141,7 @@ class Reader:
 
     def restore(self, hub: "Hub", state: Any) -> None:
         """Take over what state() of the generation before returned."""
+        return  # where that was nothing
 
 
 class Staying(Reader):
@@ -134,9 +156,9 @@ class Staying(Reader):
         self.beats_at = 0
         """The quarter of a second of its next heartbeat."""
 
+    @abstractmethod
     def beat(self, hub: "Hub") -> None:
         """poll_heartbeat is over."""
-        raise NotImplementedError
 
 
 Place = Reader | dict[Reader, None]

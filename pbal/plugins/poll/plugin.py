@@ -14,7 +14,7 @@ from typing import Any
 
 from pbal.api import Exchange, Plugin, Service, Verdict, World, hook, may_run_away, resident_bytes
 
-from . import auth, commands, cors, events, handover, longpoll, publisher, sockets
+from . import auth, commands, events, handover, longpoll, publisher, sockets
 from .auth import Action, Decision, Gate, Refusal
 from .cached import MemcachedStore, take_over
 from .delivery import DISABLED
@@ -175,12 +175,7 @@ class Poll(Plugin):
     def _poll_begins(self, exchange: Exchange) -> Verdict:
         hub, request = self.hub, exchange.request
         settings = hub.settings
-        if request.method == b"OPTIONS" and settings.origins and b"origin" in request.fields:
-            origin = cors.origin_of(exchange, settings.origins)
-            if origin is None:
-                hub.refuse(exchange, 403, "Pages of this origin may not poll.", (b"Vary", b"Origin"))
-            else:
-                exchange.respond(204, cors.preflight(exchange, origin, b", ".join(settings.methods)))
+        if hub.preflight(exchange, b", ".join(settings.methods), "poll"):
             return Verdict.TAKEN
         if request.method not in settings.methods:
             hub.refuse(exchange, 405, "This path is for polls.", (b"Allow", b", ".join(settings.methods)))

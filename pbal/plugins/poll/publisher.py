@@ -58,12 +58,7 @@ class TooLong(Refused):
 def allowed(hub: Hub, exchange: Exchange) -> bool:
     """Whether this request may publish; it is answered if it may not."""
     settings = hub.settings
-    if exchange.method == b"OPTIONS" and b"origin" in exchange.request.fields and settings.origins:
-        origin = cors.origin_of(exchange, settings.origins)
-        if origin is None:
-            hub.refuse(exchange, 403, "Pages of this origin may not publish.", (b"Vary", b"Origin"))
-        else:
-            exchange.respond(204, cors.preflight(exchange, origin, METHODS))
+    if hub.preflight(exchange, METHODS, "publish"):
         return False
     if exchange.method not in (b"POST", b"GET", b"DELETE"):
         hub.refuse(exchange, 405, "This path takes POST, GET and DELETE.", (b"Allow", METHODS))
@@ -193,7 +188,8 @@ def check(hub: Hub, message: bytes) -> bytes:
 def publish(hub: Hub, messages: list[tuple[bytes, bytes]], done: Callable[[list[Receipt], StoreError | None], None]) -> None:
     """Store messages, each whole or not; `done` is called once with a receipt for each, and the first failure."""
     receipts: list[Receipt] = [{} for _ in messages]
-    state: dict[str, Any] = {"left": len(messages), "failed": None}
+    failed: list[StoreError] = []
+    one = _when_all(len(messages), lambda: done(receipts, failed[0] if failed else None))
 
     def stored(number: int, key: bytes, error: StoreError | BadPosition | None) -> None:
         receipt = receipts[number]
@@ -201,7 +197,7 @@ def publish(hub: Hub, messages: list[tuple[bytes, bytes]], done: Callable[[list[
             hub.forget_start(key)
             hub.counts["poll_publish_failed"] += 1
             receipt["error"] = str(error)
-            state["failed"] = state["failed"] or error
+            failed.append(error)
         else:
             hub.counts["poll_published"] += 1
         if hub.settings.presence and not receipt["present"]:  # perhaps at another pbal
@@ -211,9 +207,7 @@ def publish(hub: Hub, messages: list[tuple[bytes, bytes]], done: Callable[[list[
 
     def finished(receipt: Receipt, number: int) -> None:
         receipts[number] = receipt
-        state["left"] -= 1
-        if not state["left"]:
-            done(receipts, state["failed"])
+        one()
 
     prefix = len(hub.settings.prefix)
     for number, (key, message) in enumerate(messages):
@@ -225,14 +219,32 @@ def publish(hub: Hub, messages: list[tuple[bytes, bytes]], done: Callable[[list[
         hub.store.append(key, data, lambda error, number=number, key=key: stored(number, key, error))  # type: ignore[misc]
 
 
-def receipt_line(receipt: Receipt) -> bytes:
-    """A receipt as a line."""
+def receipt_line(receipt: Receipt | list[Receipt]) -> bytes:
+    """A receipt, or several, as a line."""
     return json.dumps(receipt).encode() + b"\n"
+
+
+def _reply(hub: Hub, exchange: Exchange, status: int, value: Receipt | list[Receipt]) -> None:
+    """Answer with JSON."""
+    origin = cors.fields_for(cors.origin_of(exchange, hub.settings.origins))
+    exchange.respond(status, [JSON, NO_STORE, *origin], receipt_line(value))
+
+
+def _when_all(number: int, then: Callable[[], None]) -> Callable[[], None]:
+    """What is called so often, and calls `then` the last time."""
+    left = number
+
+    def one() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            then()
+
+    return one
 
 
 def _receipts(hub: Hub, exchange: Exchange, receipts: list[Receipt], failed: StoreError | None, alone: bool) -> None:
     """Answer a publisher."""
-    origin = cors.fields_for(cors.origin_of(exchange, hub.settings.origins))
     if failed is not None and alone:
         if isinstance(failed, TooLarge):
             hub.refuse(exchange, 413, f"The message is too long: {failed}.")
@@ -240,8 +252,7 @@ def _receipts(hub: Hub, exchange: Exchange, receipts: list[Receipt], failed: Sto
             hub.refuse(exchange, 503, f"The store does not take it: {failed}.", (b"Retry-After", b"1"))
         return
     status = 202 if failed is None else 413 if isinstance(failed, TooLarge) else 503
-    body = receipt_line(receipts[0]) if alone else json.dumps(receipts).encode() + b"\n"
-    exchange.respond(status, [JSON, NO_STORE, *origin], body)
+    _reply(hub, exchange, status, receipts[0] if alone else receipts)
 
 
 # -- what is known of queues -------------------------------------------------------------------------------------
@@ -250,7 +261,12 @@ def _receipts(hub: Hub, exchange: Exchange, receipts: list[Receipt], failed: Sto
 def _facts(exchange: Exchange, keys: list[bytes], hub: Hub) -> None:
     """Answer what is known of queues: of one as an object, of several as a list."""
     found: list[Receipt] = [{} for _ in keys]
-    left = [len(keys)]
+
+    def answer() -> None:
+        status = 503 if any("error" in each for each in found) else 200
+        _reply(hub, exchange, status, found[0] if len(found) == 1 else found)
+
+    one = _when_all(len(keys), answer)
 
     def seen(number: int, key: bytes, what: Seen | StoreError) -> None:
         if isinstance(what, StoreError):
@@ -264,12 +280,7 @@ def _facts(exchange: Exchange, keys: list[bytes], hub: Hub) -> None:
 
     def finished(number: int, who: Receipt) -> None:
         found[number] |= who
-        left[0] -= 1
-        if not left[0]:
-            status = 503 if any("error" in each for each in found) else 200
-            origin = cors.fields_for(cors.origin_of(exchange, hub.settings.origins))
-            body = json.dumps(found[0] if len(found) == 1 else found).encode() + b"\n"
-            exchange.respond(status, [JSON, NO_STORE, *origin], body)
+        one()
 
     for number, key in enumerate(keys):
         hub.store.look(key, lambda what, number=number, key=key: seen(number, key, what))  # type: ignore[misc]
@@ -306,28 +317,18 @@ def _list(exchange: Exchange, glob: bytes, hub: Hub) -> None:
     answer: Receipt = {"queues": [known(hub, key) for key in matching[:MOST_LISTED]]}
     if len(matching) > MOST_LISTED:
         answer["left_out"] = len(matching) - MOST_LISTED
-    origin = cors.fields_for(cors.origin_of(exchange, hub.settings.origins))
-    exchange.respond(200, [JSON, NO_STORE, *origin], json.dumps(answer).encode() + b"\n")
+    _reply(hub, exchange, 200, answer)
 
 
 def _delete(exchange: Exchange, keys: list[bytes], hub: Hub) -> None:
-    """Empty queues, or drop what lies before a position. Raises: BadName."""
+    """Empty queues, or drop what lies before a position. Raises: BadPosition."""
     query = exchange.request.query
     asked = next(query_values(query, b"position"), None)
-    try:
-        places = {} if asked is None else read_token(asked, keys)
-    except BadPosition as error:
-        raise BadName(str(error)) from None
+    places = {} if asked is None else read_token(asked, keys)
     end = next(query_values(query, b"readers"), b"") == b"end"
-    left = [len(keys)]
     failed: list[StoreError | BadPosition] = []
 
-    def done(error: StoreError | BadPosition | None) -> None:
-        if error is not None:
-            failed.append(error)
-        left[0] -= 1
-        if left[0]:
-            return
+    def answer() -> None:
         if failed:
             status = 400 if isinstance(failed[0], BadPosition) else 503
             hub.refuse(exchange, status, str(failed[0]))
@@ -335,6 +336,13 @@ def _delete(exchange: Exchange, keys: list[bytes], hub: Hub) -> None:
         if end:
             hub.finish_all(list(dict.fromkeys(reader for key in keys for reader in hub.lot.waiting(key))), REMOVED)
         exchange.respond(204, [NO_STORE, *cors.fields_for(cors.origin_of(exchange, hub.settings.origins))])
+
+    one = _when_all(len(keys), answer)
+
+    def done(error: StoreError | BadPosition | None) -> None:
+        if error is not None:
+            failed.append(error)
+        one()
 
     for key in keys:
         hub.store.trim(key, places.get(key), done)

@@ -110,15 +110,11 @@ class Socket(Staying):
 
     def give(self, hub: Hub, delivery: Delivery) -> bool:
         """See Reader."""
-        position = delivery.position(self)
-        rendered = delivery.ready("websocket", position) or delivery.keep(
-            "websocket", position, self._render(hub.settings, delivery, position)
-        )
-        if rendered.misframed:
-            hub.misframed()
+        _, rendered = self.rendered(hub, delivery, "websocket")
         return hub.push(self, rendered.body, delivery)
 
-    def _render(self, settings: Settings, delivery: Delivery, position: bytes) -> Rendered:
+    def render(self, settings: Settings, delivery: Delivery, position: bytes) -> Rendered:
+        """See Reader."""
         answer = render("json", delivery.names(settings), settings.framing, position, delivery.missed(settings))
         return answer._replace(body=framed(answer.body.decode()))
 
@@ -310,8 +306,7 @@ class Socket(Staying):
         self._say({**_id(request), "subscribed": request["subscribe"]})
         for key in new:
             hub.lot.subscribe(self, key)
-        for key, place in places.items():
-            self.stand(key, place)
+        self.stand_at(places)
         hub.joined(self, new)
 
     def _leave(self, request: dict[str, Any]) -> None:
@@ -387,11 +382,8 @@ def begin(hub: Hub, exchange: Exchange, keys: tuple[bytes, ...], places: dict[by
         hub.refuse(exchange, 400, "This is no handshake of a WebSocket.")
     elif not cors.may_act(exchange, settings.origins):
         hub.refuse(exchange, 403, "Pages of this origin may not open a socket.")
-    elif hub.world.draining:
-        hub.refuse(exchange, 503, "The server ends.", (b"Retry-After", b"1"))
     else:
         reader = Socket(keys, cors.origin_of(exchange, settings.origins))
         reader.ask(hub, key, grant)
-        for queue, place in places.items():
-            reader.stand(queue, place)
-        hub.admit(exchange, reader, hub.stream_seconds(), grant)
+        reader.stand_at(places)
+        hub.admit_stream(exchange, reader, grant)
