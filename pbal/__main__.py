@@ -118,10 +118,11 @@ def _serve(world: object, interpreter: object, level: str | None, writer: LogWri
     assert isinstance(world, World) and isinstance(interpreter, Interpreter)
     writer.count_in(world.counters.counts)
 
+    if level is None:  # the command line's counts for more
+        logging.getLogger().setLevel(str(world.server["log_level"]).upper())
+
     def settle(name: str) -> None:
-        """Log as SERVER says. The command line's level counts for more."""
-        if level is None:
-            logging.getLogger().setLevel(str(world.server["log_level"]).upper())
+        """Log in the form and to the place that SERVER says."""
         try:
             writer.use(world.server["log_format"], world.server["log_to"])
         except OSError as error:

@@ -5,18 +5,7 @@ import json
 
 import pytest
 from lab import Lab, Pbal, lab, read_response, until
-
-POLL = """
-    LOAD poll
-    CREATE SERVICE chat
-      SET role             = web_server
-      SET listen           = 127.0.0.1:0
-      SET plugins          = poll
-      SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
-      SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
-      {store}
-    ENABLE chat
-"""
+from polls import conf
 
 GREETING = """
 from pbal.api import TEXT, Exchange, Plugin, Tunable, Verdict, hook
@@ -92,18 +81,18 @@ async def reload_under_load(pbal: Pbal) -> None:
 
 @lab
 async def test_reload_poll_under_load_on_the_memory_store(lab: Lab) -> None:
-    await reload_under_load(await lab.pbal(POLL.format(store="SET poll_store = memory")))
+    await reload_under_load(await lab.pbal(conf("SET poll_store = memory")))
 
 
 @lab
 async def test_reload_poll_under_load_on_memcached(lab: Lab) -> None:
     cache = await lab.memcached()
-    await reload_under_load(await lab.pbal(POLL.format(store=f"SET poll_store = memcached {cache.address}")))
+    await reload_under_load(await lab.pbal(conf(f"SET poll_store = memcached {cache.address}")))
 
 
 @lab
 async def test_reload_keeps_messages_ids_and_the_client_that_leaves_afterwards(lab: Lab) -> None:
-    pbal = await lab.pbal(POLL.format(store=""))
+    pbal = await lab.pbal(conf())
     await pbal.ask("chat", post("/publish/waiting", b"m"))
     _, writer = await pbal.connect("chat")
     writer.write(get("/poll/a"))
@@ -122,7 +111,7 @@ async def test_reload_keeps_messages_ids_and_the_client_that_leaves_afterwards(l
 async def test_a_publish_that_hangs_does_not_hold_up_a_reload(lab: Lab) -> None:
     cache = await lab.memcached()
     more = ("SET poll_store_timeout = 30s", "SET poll_watch = off", "SET poll_interval = 60s")
-    pbal = await lab.pbal(POLL.format(store="\n      ".join([f"SET poll_store = memcached {cache.address}", *more])))
+    pbal = await lab.pbal(conf(f"SET poll_store = memcached {cache.address}", *more))
     reader, writer = await pbal.connect("chat")
     writer.write(get("/poll/a"))
     await pbal.until("poll_parked", 1)
@@ -143,7 +132,7 @@ async def test_a_publish_that_hangs_does_not_hold_up_a_reload(lab: Lab) -> None:
 
 @lab
 async def test_a_take_that_outlasts_a_reload_is_delivered_by_the_new_generation(lab: Lab) -> None:
-    pbal = await lab.pbal(POLL.format(store=""))
+    pbal = await lab.pbal(conf())
     reader, writer = await pbal.connect("chat")
     writer.write(get("/poll/a"))
     await pbal.until("poll_parked", 1)
@@ -198,7 +187,7 @@ async def test_a_version_that_does_not_load_leaves_the_old_one_serving_and_says_
 
 @lab
 async def test_a_failed_reload_of_poll_keeps_every_parked_poll(lab: Lab) -> None:
-    pbal = await lab.pbal(POLL.format(store=""))
+    pbal = await lab.pbal(conf())
     reader, writer = await pbal.connect("chat")
     writer.write(get("/poll/a"))
     await pbal.until("poll_parked", 1)
@@ -315,16 +304,7 @@ PUBLISH = "POST /publish/{} HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nha"
 @pytest.mark.parametrize("waiting", [True, False])
 @lab
 async def test_a_publish_whose_body_comes_over_a_reload_is_not_lost(lab: Lab, times: int, waiting: bool) -> None:
-    pbal = await lab.pbal("""
-        LOAD poll
-        CREATE SERVICE chat
-          SET role             = web_server
-          SET listen           = 127.0.0.1:0
-          SET plugins          = poll
-          SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
-          SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
-        ENABLE chat
-    """)
+    pbal = await lab.pbal(conf())
     reader, writer = await pbal.connect("chat")
     if waiting:
         writer.write(b"GET /poll/me HTTP/1.1\r\nHost: h\r\n\r\n")

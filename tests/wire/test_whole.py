@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from lab import DEADLINE, Lab, Pbal, free_port, lab, until
+from polls import conf
 
 from pbal.api import ManualClock
 from pbal.commands.interpreter import Interpreter
@@ -290,16 +291,7 @@ async def test_unload_takes_defaults_along_and_reload_does_not_reach_back(lab: L
 
 @lab
 async def test_who_may_publish_is_not_changed_by_a_reload(lab: Lab) -> None:
-    pbal = await lab.pbal("""
-        LOAD poll
-        CREATE SERVICE chat
-          SET role             = web_server
-          SET listen           = 127.0.0.1:0
-          SET plugins          = poll
-          SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
-          SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
-        ENABLE chat
-    """)
+    pbal = await lab.pbal(conf())
     publish = b"POST /publish/a HTTP/1.1\r\nHost: c\r\nContent-Length: 1\r\n\r\nx"
     for statement in ("DEFAULT poll_publish_from = 10.0.0.0/8", "RELOAD poll"):
         assert await pbal.say(statement) == "OK"

@@ -11,7 +11,7 @@ from .courier import Courier, Doubt
 from .lot import Reader
 from .positions import BadPosition
 from .settings import Settings
-from .store import Done, Looked, PresenceWork, Queues, Seen, Store, StoreError
+from .store import Board, BoardWork, Done, Looked, Queues, Seen, Store, StoreError
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -19,27 +19,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("pbal.poll")
 
 
-class MemcachedStore(Store):
+class MemcachedStore(Store, Board):
     """Queues in memcached."""
 
     first_look = 0.5
-    shares_presence = True
 
     def __init__(self, hub: "Hub", doubts: dict[bytes, Doubt]) -> None:
         self._hub = hub
-        self.courier = Courier(
-            hub.settings,
-            hub.lot,
-            hub.counts,
-            hub.world.clock.now,
-            hub.deliver,
-            self._wake_serving,
-            hub.world.log_limited,
-            hub.tell,
-            hub.evicted,
-            hub.world.clock.epoch,
-            hub.presence.foreign,
-        )
+        self.courier = Courier(hub, self._wake_serving)
         self.courier.doubts = doubts
 
     def _wake_serving(self, key: bytes) -> None:
@@ -82,8 +69,13 @@ class MemcachedStore(Store):
         done(None)
         self._wake_serving(key)
 
-    def here(self, tell: Callable[[bytes, bytes], None], keys: list[bytes]) -> None:
+    @property
+    def board(self) -> Board:
         """See Store."""
+        return self
+
+    def read(self, tell: Callable[[bytes, bytes], None], keys: list[bytes]) -> None:
+        """See Board."""
         self.courier.run_publish(self._here(tell, keys))
 
     async def _here(self, tell: Callable[[bytes, bytes], None], keys: list[bytes]) -> None:
@@ -95,8 +87,8 @@ class MemcachedStore(Store):
             for key in group:
                 tell(key, items[key].value if key in items else b"")
 
-    def work_presence(self, work: PresenceWork) -> None:
-        """See Store."""
+    def work(self, work: BoardWork) -> None:
+        """See Board."""
         self.courier.run_publish(work(self.courier.store.by_server))
 
     def put_back(self, queues: Queues) -> None:

@@ -12,21 +12,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pbal.api import spawn
 
 from .framing import trim as trimmed
 from .kept import LONGEST_HEADER, Kept
-from .lanes import Deliver, Doubt, Lane, Shared
-from .logs import Evicted, Tell
-from .lot import Lot, Reader
+from .lanes import Doubt, Lane, Shared
+from .lot import Reader
 from .memcached import Server
 from .names import HERE
 from .servers import Memcached, squeeze, trim
 from .settings import Settings
 from .store import TooLarge
 from .watch import Watcher
+
+if TYPE_CHECKING:
+    from .hub import Hub
 
 __all__ = ["Courier", "Doubt"]
 
@@ -37,40 +39,20 @@ SHARED_LOOK = 0.002
 WATCH_LINGER = 30.0
 """Seconds that watch and sweep go on after the last poll left: clients come back in a moment."""
 
-Say = Callable[..., None]
-"""World.log_limited: a kind, a message, its arguments."""
-
 
 class Courier:
     """One service's traffic with its memcacheds."""
 
-    def __init__(
-        self, settings: Settings, lot: Lot, counts: dict[str, int], now: Callable[[], float], deliver: Deliver,
-        wake_later: Callable[[bytes], None], say: Say, tell: Tell, evicted: Evicted, second: Callable[[], float],
-        someone: Callable[[bytes], None],
-    ) -> None:  # fmt: skip
-        self._lot = lot
-        self._counts = counts
-        self._now = now
-        self._say = say
-        self._someone = someone
-        self._here = settings.prefix + HERE
-        secret = self._secret(settings)
-        self.store = Memcached(settings.store.places, now, lambda: self.settings.store_timeout, self._report, secret)
-        self.shared = Shared(
-            settings,
-            lot,
-            counts,
-            now,
-            deliver,
-            wake_later,
-            lambda key: self.store.server_of(key),
-            self._shorten,
-            tell,
-            evicted,
-            second,
-            say,
-        )
+    def __init__(self, hub: "Hub", wake_later: Callable[[bytes], None]) -> None:
+        self._lot = hub.lot
+        self._counts = hub.counts
+        self._now = hub.world.clock.now
+        self._say = hub.world.log_limited
+        self._someone = hub.presence.foreign
+        self._here = hub.settings.prefix + HERE
+        secret = self._secret(hub.settings)
+        self.store = Memcached(hub.settings.store.places, self._now, lambda: self.settings.store_timeout, self._report, secret)
+        self.shared = Shared(hub, wake_later, self.store.server_of, self._shorten)
         self.shared.sweep_soon = self._sweep_soon
         self.shared.sweep_lane = self._sweep_lane
         self.lanes = [self._lane(server, secret) for server in self.store.servers]
@@ -78,7 +60,7 @@ class Courier:
         self._looking: list[Reader] = []
         self._look_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
-        self._last_parked = now()
+        self._last_parked = self._now()
         self._compared: set[tuple[str, int, int]] = set()
         self._cutting: dict[bytes, asyncio.Event] = {}
         """Queues that are being shortened, each with what is set when that is done."""
@@ -121,16 +103,6 @@ class Courier:
     def busy(self) -> bool:
         """Whether a store call is in flight."""
         return bool(self.shared.tasks)
-
-    @property
-    def last_sweep_ms(self) -> float:
-        """Of the slowest server."""
-        return max(lane.last_sweep_ms for lane in self.lanes)
-
-    @property
-    def last_sweep_keys(self) -> int:
-        """Of all servers."""
-        return sum(lane.last_sweep_keys for lane in self.lanes)
 
     def run_publish(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run something that only adds to a queue: a reload need not wait for it."""
@@ -195,8 +167,7 @@ class Courier:
         kept = Kept.parse(value)
         if kept is None:
             return trimmed(value, most, self.settings.framing)
-        left, dropped = trimmed(kept.data, max(most - LONGEST_HEADER, 1), self.settings.framing)
-        kept.cut(kept.end - len(left))
+        dropped = kept.shorten(max(most - LONGEST_HEADER, 1), self.settings.framing)
         return kept.render(), dropped
 
     # -- first looks ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ anybody looks. Writers know nothing of the header: they append, and a value that
 import re
 from dataclasses import dataclass, field
 
+from .framing import trim
 from .positions import Log, new_epoch
 
 MARKS = 12
@@ -60,6 +61,12 @@ class Kept:
         self.base += octets
         self.marks = [(end, second) for end, second in self.marks if end > self.base]
         return True
+
+    def shorten(self, most: int, framing: str) -> int:
+        """Keep the newest whole messages that fit into so many octets; how many older ones went."""
+        left, dropped = trim(self.data, most, framing)
+        self.cut(self.end - len(left))
+        return dropped
 
     def grow_old(self, second: float, ttl: float) -> bool:
         """Drop what is older than the ttl, and mark what has no mark yet; whether anything changed."""

@@ -24,18 +24,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pbal.api import spawn
 
 from .kept import without_header
-from .logs import Evicted, Logs, Tell
-from .lot import Lot, Reader
+from .logs import Logs
+from .lot import Reader
 from .memcached import Server
 from .servers import Shorten, Taken, squeeze, take
-from .settings import Settings
 from .store import StoreError, TooLarge
 from .watch import Watcher
+
+if TYPE_CHECKING:
+    from .hub import Hub
 
 log = logging.getLogger("pbal.poll")
 
@@ -46,29 +48,25 @@ MOST_TAKES = 8
 
 Doubt = tuple[tuple[bytes, ...], float]
 """Pieces of a queue, in order, each of which is either in the store or only here; and since when (clock time)."""
-Deliver = Callable[[list[tuple[bytes, bytes]]], list[tuple[bytes, bytes]]]
 
 
 class Shared:
     """What the lanes of one courier have in common."""
 
-    def __init__(
-        self, settings: Settings, lot: Lot, counts: dict[str, int], now: Callable[[], float], deliver: Deliver,
-        wake_later: Callable[[bytes], None], server_of: Callable[[bytes], Server], shorten: Shorten, tell: Tell, evicted: Evicted,
-        second: Callable[[], float], say: Callable[..., None],
-    ) -> None:  # fmt: skip
-        """`say`: World.log_limited."""
-        self.settings = settings
-        self.lot = lot
-        self.counts = counts
-        self.now = now
-        self.deliver = deliver
+    def __init__(self, hub: "Hub", wake_later: Callable[[bytes], None], server_of: Callable[[bytes], Server], shorten: Shorten) -> None:
+        self.settings = hub.settings
+        self.lot = hub.lot
+        self.counts = hub.counts
+        self.now = hub.world.clock.now
+        self.second = hub.world.clock.epoch
+        """Unix time."""
+        self.say = hub.world.log_limited
+        self.deliver = hub.deliver
+        self.tell = hub.tell
+        self.evicted = hub.evicted
         self.wake_later = wake_later
         """How a task of a generation that is being replaced wakes the next one."""
         self.server_of = server_of
-        self.tell = tell
-        self.evicted = evicted
-        self.second = second
         self.shorten = shorten
         self.doubts: dict[bytes, Doubt] = {}
         self.resting = False
@@ -79,7 +77,6 @@ class Shared:
         self.sweep_soon: Callable[[], None] = lambda: None
         """Something is in doubt: a sweep is wanted though nobody may be parked."""
         self.sweep_lane: Callable[[Lane], None] = lambda lane: None
-        self.say = say
 
     def run(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         """Run something that takes or puts back; a reload waits for it."""
@@ -113,7 +110,7 @@ class Lane:
         self.server = server
         self.watcher = watcher
         self._shared = shared
-        self._logs = Logs(server, lambda: shared.settings, shared.counts, shared.second, shared.tell, shared.evicted, shared.lot.number)
+        self._logs = Logs(server, shared)
         self._newcomers: dict[bytes, list[Reader]] = {}
         """Of pending keys that are to be told to these alone."""
         self._confirmed: dict[bytes, list[bytes]] = {}

@@ -13,21 +13,19 @@ to mark (memcached -M) is told without positions, and counted.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from .framing import trim
-from .kept import LONGEST_HEADER, MARKS, Kept, without_header
+from .kept import LONGEST_HEADER, MARKS, Kept
 from .lot import Reader
 from .memcached import TRIES, Fate, Item, Server
 from .positions import BadPosition, Log
-from .settings import Settings
 from .store import StoreError
+
+if TYPE_CHECKING:
+    from .lanes import Shared
 
 MOST_MARKED = 10000
 """Published queues remembered; beyond it all are marked again."""
-Tell = Callable[[dict[bytes, Log], list[Reader] | None], None]
-Evicted = Callable[[bytes, int], None]
 
 
 class _Known(NamedTuple):
@@ -40,18 +38,9 @@ class _Known(NamedTuple):
 class Logs:
     """The kept queues of one server."""
 
-    def __init__(
-        self, server: Server, settings: Callable[[], Settings], counts: dict[str, int], second: Callable[[], float], tell: Tell,
-        evicted: Evicted, readers: Callable[[bytes], int],
-    ) -> None:  # fmt: skip
-        """`second` is Unix time; `readers`: how many wait for a key."""
+    def __init__(self, server: Server, shared: "Shared") -> None:
         self._server = server
-        self._settings = settings
-        self._counts = counts
-        self._second = second
-        self._tell = tell
-        self._evicted = evicted
-        self._readers = readers
+        self._shared = shared
         self._known: dict[bytes, _Known] = {}
         self._marked: dict[bytes, float] = {}
         """Queues that were published to, and the second from which they are marked again."""
@@ -59,7 +48,7 @@ class Logs:
     @property
     def _renewed_below(self) -> float:
         """Seconds left with which a queue is renewed: who leaves it before the next sweep finds it again within the ttl."""
-        settings = self._settings()
+        settings = self._shared.settings
         return min(settings.ttl + settings.interval + 1, settings.store_ttl * 0.95)
 
     async def tell(self, keys: list[bytes], newcomers: dict[bytes, list[Reader]], confirmed: dict[bytes, list[bytes]]) -> list[bytes]:
@@ -88,7 +77,7 @@ class Logs:
             known = self._known.get(key)
             if key in newcomers and (known is None or known.cas != item.cas):
                 missed.append(key)
-            self._known[key] = _Known(item.cas, kept.due(self._settings().ttl), log.end)
+            self._known[key] = _Known(item.cas, kept.due(self._shared.settings.ttl), log.end)
         # Readers that just came are told of all their queues together, those that begin here, too. Nobody else waits for that.
         self._say({key: log for key, log in ready.items() if key not in newcomers}, newcomers)
         ready = {key: log for key, log in ready.items() if key in newcomers}
@@ -96,20 +85,20 @@ class Logs:
         missed += [key for key, _, _ in first if key in ready and key in newcomers]
         self._say(ready, newcomers)
         if missed:  # a newcomer's look found what those who came before it do not have: no sweep would tell them any more
-            self._tell({key: ready[key] for key in missed}, None)
+            self._shared.tell({key: ready[key] for key in missed}, None)
         if later:
-            await self._server.store_many([(key, kept.render(), cas) for key, kept, cas in later], self._settings().store_ttl)
+            await self._server.store_many([(key, kept.render(), cas) for key, kept, cas in later], self._shared.settings.store_ttl)
         if renew:
-            await self._server.touch_many(renew, self._settings().store_ttl)
+            await self._server.touch_many(renew, self._shared.settings.store_ttl)
         return again
 
     def _say(self, found: dict[bytes, Log], newcomers: dict[bytes, list[Reader]]) -> None:
         everybody = {key: log for key, log in found.items() if key not in newcomers}
         if everybody:
-            self._tell(everybody, None)
+            self._shared.tell(everybody, None)
         some = {key: log for key, log in found.items() if key in newcomers}
         if some:
-            self._tell(some, list(dict.fromkeys(reader for key in some for reader in newcomers[key])))
+            self._shared.tell(some, list(dict.fromkeys(reader for key in some for reader in newcomers[key])))
 
     def _begun(self, key: bytes, item: Item | None) -> tuple[Kept, bytes | None]:
         """A queue without header gets one; and the cas that it is to be stored with."""
@@ -119,17 +108,16 @@ class Logs:
 
     def _keep_short(self, key: bytes, kept: Kept, confirmed: list[bytes]) -> bool:
         """Cut off what is confirmed, too old or too much; whether the queue has to be stored."""
-        settings = self._settings()
+        settings = self._shared.settings
         changed = False
         if settings.keep == "confirmed":
             changed = kept.cut(max((self._confirmed(key, kept, place) for place in confirmed), default=0))
         else:
-            changed = kept.grow_old(self._second(), settings.ttl)
+            changed = kept.grow_old(self._shared.second(), settings.ttl)
         most = int(min(settings.max_queue, self._server.longest(key) - LONGEST_HEADER))
         if len(kept.data) > most:
-            left, dropped = trim(kept.data, most, settings.framing)
-            self._evicted(key, dropped)
-            changed = kept.cut(kept.end - len(left)) or changed
+            self._shared.evicted(key, kept.shorten(most, settings.framing))
+            changed = True
         return changed
 
     @staticmethod
@@ -142,13 +130,13 @@ class Logs:
 
     async def _write_first(self, first: list[tuple[bytes, Kept, bytes | None]], ready: dict[bytes, Log]) -> list[bytes]:
         """Give queues their header: then they are `ready`. Keys at which somebody was faster."""
-        fates = await self._server.store_many([(key, kept.render(), cas) for key, kept, cas in first], self._settings().store_ttl)
+        fates = await self._server.store_many([(key, kept.render(), cas) for key, kept, cas in first], self._shared.settings.store_ttl)
         again: list[bytes] = []
         for (key, kept, cas), fate in zip(first, fates, strict=True):
             if fate is Fate.DONE:
                 ready[key] = kept.log(key)
             elif fate is Fate.REFUSED:
-                self._counts["poll_unmarked"] += 1
+                self._shared.counts["poll_unmarked"] += 1
                 self._known[key] = _Known(cas or b"", math.inf, b"")
                 ready[key] = Log(key, b"", 0, kept.data)
             else:
@@ -157,21 +145,21 @@ class Logs:
 
     async def mark(self, key: bytes) -> None:
         """Somebody published to a queue that nobody reads: mark it now and then, so that its messages grow old. Raises: StoreError."""
-        settings = self._settings()
-        if settings.keep == "ttl" and self._second() >= self._marked.get(key, 0.0):
+        settings = self._shared.settings
+        if settings.keep == "ttl" and self._shared.second() >= self._marked.get(key, 0.0):
             if len(self._marked) >= MOST_MARKED:
                 self._marked.clear()
-            self._marked[key] = self._second() + settings.ttl / MARKS
+            self._marked[key] = self._shared.second() + settings.ttl / MARKS
             await self.tell([key], {key: []}, {})
 
     def has_all(self, key: bytes, place: bytes | None) -> bool:
         """Whether a reader at this place had everything when the queue was last read here, and nothing has grown old since."""
         known = self._known.get(key)
-        return known is not None and bool(place) and known.end == place and self._second() < known.due
+        return known is not None and bool(place) and known.end == place and self._shared.second() < known.due
 
     def doubt(self) -> None:
         """Messages may have come unseen: what is known holds only for queues with readers, which are swept."""
-        self._known = {key: known for key, known in self._known.items() if self._readers(key)}
+        self._known = {key: known for key, known in self._known.items() if self._shared.lot.has(key)}
 
     def forget(self, keys: list[bytes]) -> None:
         """Nothing is known of these queues: the next sweep tells them."""
@@ -185,7 +173,7 @@ class Logs:
     async def changed(self, keys: list[bytes]) -> list[bytes]:
         """Which of these queues have to be told: written to, not there, or with something that grew old. Raises: StoreError."""
         facts = await self._server.facts(keys)
-        second, limit = self._second(), self._renewed_below
+        second, limit = self._shared.second(), self._renewed_below
         found: list[bytes] = []
         renew: list[bytes] = []
         for key in keys:
@@ -195,7 +183,7 @@ class Logs:
             elif fact is not None and fact.left < limit:
                 renew.append(key)
         if renew:
-            await self._server.touch_many(renew, self._settings().store_ttl)
+            await self._server.touch_many(renew, self._shared.settings.store_ttl)
         if len(self._known) > 2 * len(keys) + 1000:
             self.doubt()
         return found
@@ -214,11 +202,11 @@ class Logs:
             item = (await self._server.read([key])).get(key)
             if item is None:
                 return
-            kept = Kept.parse(item.value) or Kept(data=without_header(item.value))
+            kept = Kept.parse(item.value) or Kept(data=item.value)
             offset, gap = (kept.end, False) if place is None else kept.log(key).find(place, True)
             if gap or not kept.cut(offset):
                 return
-            (fate,) = await self._server.store_many([(key, kept.render(), item.cas)], self._settings().store_ttl)
+            (fate,) = await self._server.store_many([(key, kept.render(), item.cas)], self._shared.settings.store_ttl)
             if fate is not Fate.CHANGED:
                 return
         raise StoreError(f"memcached {self._server.name}: {key!r} changes too often to be cut")

@@ -121,6 +121,13 @@ def _why(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
+def _store(key: bytes, value: bytes, cas: bytes | None, ttl: int) -> bytes:
+    """The command that stores a value in place of what was read with its cas; with None where nothing is."""
+    if cas is None:
+        return b"add %b 0 %d %d\r\n%b\r\n" % (key, ttl, len(value), value)
+    return b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, ttl, len(value), cas, value)
+
+
 def authentication(secret: bytes) -> bytes:
     """The first command on a connection to a server with ASCII authentication. `secret`: user, space, password."""
     return b"set auth 0 0 %d\r\n%b\r\n" % (len(secret), secret)
@@ -521,12 +528,7 @@ class Server:
 
         CHANGED: somebody else stored there. Raises: StoreError if nothing was sent.
         """
-        commands = [
-            b"add %b 0 %d %d\r\n%b\r\n" % (key, ttl, len(value), value)
-            if cas is None
-            else b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, ttl, len(value), cas, value)
-            for key, value, cas in values
-        ]
+        commands = [_store(key, value, cas, ttl) for key, value, cas in values]
         batch = await self._run(b"".join(commands), len(values))
         if not batch.sent:
             raise StoreError(f"memcached {self.name}: {batch.error}")
@@ -609,14 +611,14 @@ class Server:
 
     async def add(self, key: bytes, value: bytes, ttl: int) -> bool:
         """Store a value where there is none; whether it was."""
-        (line,) = (await self._call(b"add %b 0 %d %d\r\n%b\r\n" % (key, ttl, len(value), value), 1)).lines
+        (line,) = (await self._call(_store(key, value, None, ttl), 1)).lines
         if line == b"STORED":
             self.full = False
         return line == b"STORED"
 
     async def replace(self, key: bytes, value: bytes, cas: bytes, ttl: int) -> Fate:
         """Store a value in place of what was read with `cas`: DONE, CHANGED or GONE."""
-        (line,) = (await self._call(b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, ttl, len(value), cas, value), 1)).lines
+        (line,) = (await self._call(_store(key, value, cas, ttl), 1)).lines
         fate = _FATES.get(line)
         if fate is None:
             raise self._refused(line)

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .kept import MARKS
 from .lot import Reader
 from .positions import BadPosition, Log, new_epoch
 from .settings import Settings
@@ -33,8 +34,6 @@ EPOCH_COSTS = 256
 """Octets that a queue with positions counts for besides its name and messages: any client that polls can begin one."""
 BEGUN = 4
 """The part of the memory that queues without messages may take from others: one of so many."""
-MARKS = 12
-"""Marks a ttl."""
 RENEWED = 0.25
 """Seconds for which a queue that a reader kept alive is not renewed again: ten thousand may leave it at once."""
 

@@ -59,12 +59,12 @@ class Shared:
     seen: float = 0.0
 
     @classmethod
-    def parse(cls, value: bytes, queue: str) -> "Shared":
-        """Rubbish is as nothing."""
+    def parse(cls, value: bytes, queue: str = "") -> "Shared":
+        """What a value says of a queue, of the one that it names itself if none is given. Rubbish is as nothing."""
         try:
             held = json.loads(value)
             by = {str(name): (float(until), int(count)) for name, (until, count) in held["by"].items()}
-            return cls(queue, by, bool(held["present"]), int(held["number"]), float(held["seen"]))
+            return cls(queue or str(held["queue"]), by, bool(held["present"]), int(held["number"]), float(held["seen"]))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return cls(queue)
 
@@ -188,17 +188,14 @@ class Presence:
     def foreign(self, here: bytes) -> None:
         """The watch saw a presence key change. If that was another pbal, its lease is looked at when it is over."""
         key = self._names.get(here)
-        if self._on and (key is None or key not in self._due):
-            self._hub.store.here(self._read_name, [here])
+        board = self._hub.store.board
+        if board is not None and self._on and (key is None or key not in self._due):
+            board.read(self._read_name, [here])
 
     def _read_name(self, here: bytes, value: bytes) -> None:
         """A key of presence that another pbal wrote."""
-        try:
-            queue = json.loads(value)["queue"].encode()
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return
-        key = self._hub.settings.prefix + queue
-        shared = Shared.parse(value, text(queue))
+        shared = Shared.parse(value)
+        key = self._hub.settings.prefix + shared.queue.encode("utf-8", "replace")
         if here == self.here_of(key) and shared.present and key not in self._due:
             self._names[here] = key
             last = max((until for until, _ in shared.by.values()), default=0.0)
@@ -213,7 +210,8 @@ class Presence:
 
     def _changes(self, key: bytes) -> None:
         """A queue is present here, or is not any more: find out whether that is news, and say it."""
-        if not self._hub.store.shares_presence:
+        board = self._hub.store.board
+        if board is None:
             known = key in self._due
             if known != (key in self._said_here):
                 if known:
@@ -226,7 +224,7 @@ class Presence:
         self._changed[key] = None
         if not self._working:
             self._working = True
-            self._hub.store.work_presence(self._work)
+            board.work(self._work)
 
     async def _work(self, by_server: Callable[[list[bytes]], dict[Server, list[bytes]]]) -> None:
         """Bring the keys in memcached up to date, and say what is new."""
@@ -249,7 +247,7 @@ class Presence:
         """The keys of one server. Raises: StoreError."""
         items = await server.read([*names])
         second = self._hub.world.clock.epoch()
-        news: list[tuple[bytes, Shared, bool]] = []
+        news: list[tuple[Shared, bool]] = []
         writes: list[tuple[bytes, bytes, bytes | None]] = []
         for here, key in names.items():
             item = items.get(here)
@@ -257,17 +255,18 @@ class Presence:
             if item is None and not shared.present:
                 self._names.pop(here, None)
                 continue
-            news.append((key, shared, before))
+            news.append((shared, before))
             writes.append((here, shared.render(), None if item is None else item.cas))
         if not writes:
             return
         fates = await server.store_many(writes, max(int(self._lease * 2), TOMBSTONE))
-        for (key, shared, before), fate in zip(news, fates, strict=True):
+        for (here, _, _), (shared, before), fate in zip(writes, news, fates, strict=True):
+            key = names[here]
             if fate is Fate.DONE:
                 if shared.present:
-                    self._names[self.here_of(key)] = key
+                    self._names[here] = key
                 else:
-                    self._names.pop(self.here_of(key), None)
+                    self._names.pop(here, None)
                 if shared.present != before:
                     self._say(key, "join" if shared.present else "leave", shared.count(second), shared.number)
                 others = [until for name, (until, _) in shared.by.items() if name != self._id]
@@ -332,16 +331,17 @@ class Presence:
     def find(self, key: bytes, done: Callable[[Facts], None]) -> None:
         """What is known of a queue anywhere. Calls `done` at once where it is known here."""
         known = self.here(key)
-        if known.present or not self._hub.store.shares_presence:
+        board = self._hub.store.board
+        if known.present or board is None:
             done(known)
             return
 
         def read(_: bytes, value: bytes) -> None:
             second = self._hub.world.clock.epoch()
-            shared = Shared.parse(value, "")
+            shared = Shared.parse(value)
             done(Facts(any(until > second for until, _ in shared.by.values()), shared.count(second), max(shared.seen, known.seen)))
 
-        self._hub.store.here(read, [self.here_of(key)])
+        board.read(read, [self.here_of(key)])
 
     def list(self) -> Iterator[tuple[bytes, float | None]]:
         """Queues present here, each with the seconds until it leaves; None while somebody waits."""

@@ -133,11 +133,6 @@ class Memcached:
             groups.setdefault(self.server_of(key), []).append(key)
         return groups
 
-    async def peek(self, key: bytes) -> bytes:
-        """A queue's value, untouched. Raises: StoreError."""
-        item = (await self.server_of(key).read([key])).get(key)
-        return b"" if item is None else item.value
-
     def close(self) -> None:
         """Close every connection."""
         for server in self.servers:

@@ -44,7 +44,19 @@ class Seen:
 
 Done = Callable[[StoreError | BadPosition | None], None]
 Looked = Callable[[Seen | StoreError], None]
-PresenceWork = Callable[[Callable[[list[bytes]], "dict[Server, list[bytes]]"]], Coroutine[Any, Any, None]]
+BoardWork = Callable[[Callable[[list[bytes]], "dict[Server, list[bytes]]"]], Coroutine[Any, Any, None]]
+
+
+class Board(ABC):
+    """Small keys beside the queues, which other pbals see: presence.py keeps them."""
+
+    @abstractmethod
+    def read(self, tell: Callable[[bytes, bytes], None], keys: list[bytes]) -> None:
+        """Read keys: `tell` is called with each and its value, b"" where there is none, or the store fails."""
+
+    @abstractmethod
+    def work(self, work: BoardWork) -> None:
+        """Run what brings keys up to date, with what groups them by server."""
 
 
 class Store(ABC):
@@ -53,17 +65,10 @@ class Store(ABC):
     first_look: float = 0.0
     """Seconds that a poll waits at least, so that the store can say what it has."""
 
-    shares_presence: bool = False
-    """Whether other pbals see the same queues, and so who is at them."""
-
-    def here(self, tell: Callable[[bytes, bytes], None], keys: list[bytes]) -> None:
-        """Read keys of presence: `tell` is called with each and its value, b"" where there is none, or the store fails."""
-        for key in keys:
-            tell(key, b"")
-
-    def work_presence(self, work: "PresenceWork") -> None:
-        """Run what brings presence in a shared store up to date."""
-        raise NotImplementedError
+    @property
+    def board(self) -> "Board | None":
+        """Where pbals that share the queues tell each other who is at them; None: nobody shares them."""
+        return None
 
     @property
     def sweeps(self) -> int:

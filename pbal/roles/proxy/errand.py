@@ -87,14 +87,7 @@ class Errand(Seeker):
         """See Seeker."""
         role = self.role
         self.backend = backend
-        self.node = node = backend.node
-        node.active += 1
-        node.requests += 1
-        if backend.uses:
-            role.counts["backend_reuses"] += 1
-        backend.uses += 1
-        backend.relay = self
-        backend.state = link.WAIT_RES
+        self.node = node = role.lend(backend, self)
         backend.deadline = inf  # the timer's business
         self.attempts += 1
         self.heard = False

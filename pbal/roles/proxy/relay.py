@@ -124,14 +124,7 @@ class Relay(Seeker):
         """`backend` is ours: send the request."""
         role, exchange = self.role, self.exchange
         self.backend = backend
-        self.node = node = backend.node
-        node.active += 1
-        node.requests += 1
-        if backend.uses:
-            role.counts["backend_reuses"] += 1
-        backend.uses += 1
-        backend.relay = self
-        backend.state = link.WAIT_RES
+        self.node = node = role.lend(backend, self)
         exchange.attempts += 1
         exchange.node = node.name
         exchange.asked_at = now = role.clock.now()

@@ -222,6 +222,18 @@ class ReverseProxy(HttpRole):
         """The shared clock of ages."""
         return self.service.world.second
 
+    def lend(self, backend: BackendConnection, seeker: Seeker) -> Node:
+        """A connection is a seeker's, for one request; release() takes it back. Its node."""
+        node = backend.node
+        node.active += 1
+        node.requests += 1
+        if backend.uses:
+            self.counts["backend_reuses"] += 1
+        backend.uses += 1
+        backend.relay = seeker
+        backend.state = link.WAIT_RES
+        return node
+
     def release(self, backend: BackendConnection, request_sent_whole: bool) -> None:
         """A response ended: keep the connection, or close it."""
         node = backend.node
