@@ -100,7 +100,7 @@ async def test_two_pbals_say_each_join_and_leave_once(lab: Lab) -> None:
     _, first = await park(one, "/poll/room")
     await until(lambda: one.counts["poll_joins"] == 1, "the join")
     _, second = await park(two, "/poll/room")
-    await asyncio.sleep(0.2)
+    await until(lambda: not two.plugin("chat").hub.store.courier.busy, "the other one to vouch for it, too")
     first.close()
     await asyncio.sleep(1.0)
     assert (await facts(one, "room"))["present"] is True, "somebody waits at the other one"
