@@ -30,7 +30,7 @@ from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused
 from pbal.model.faults import guarded
 from pbal.model.secured import Secured
-from pbal.model.tracing import begun, is_id, trace_of
+from pbal.model.tracing import begun, is_id, showing, trace_of
 from pbal.observe.access import (
     ANSWER,
     BODY,
@@ -553,9 +553,7 @@ class Exchange(Account):
     def error(self, status: int, text: bytes, fields: Fields = ()) -> bool:
         """Answer with an error page of pbal's own: respond(), and the request's id where it has one."""
         if self.numbered:
-            number = self.request_id
-            fields = [*fields, (b"X-Request-Id", number)]
-            text += b"Request id: %b\n" % number
+            fields, text = showing(self.request_id, fields, text)
         return self.respond(status, fields, text)
 
     def park(self, record: Parked) -> Waiting:

@@ -75,10 +75,8 @@ class Answering(Wire):
 
     def answer(self, record: Parked, status: int, fields: Fields, body: bytes, on_lost: OnLost | None, patience: float = PATIENCE) -> bool:
         """See Waiting."""
-        if self.record is not record or self.state is not PARKED_STATE or self._gone():
+        if not self._unanswered(record):
             return False
-        if self.flags & (STREAMS | UPGRADED):
-            raise self._refused("the response has begun already")
         facts = self._facts_of_parked()
         try:
             data = encoder.whole(status, fields, body, facts, self._own_lines(), self._epoch())
@@ -286,6 +284,14 @@ class Answering(Wire):
         facts, home = self.flags & FACTS, self.home
         return facts if home.enabled and not home.world.draining and home.values["persist_client"] else facts & ~KEEP
 
+    def _unanswered(self, record: Parked) -> bool:
+        """Whether the request is still parked here, and its client there. Raises: AnswerRefused if a response has begun."""
+        if self.record is not record or self.state is not PARKED_STATE or self._gone():
+            return False
+        if self.flags & (STREAMS | UPGRADED):
+            raise self._refused("the response has begun already")
+        return True
+
     def _refused(self, why: str) -> AnswerRefused:
         """The exception to raise."""
         self.home.world.counters.counts["answers_refused"] += 1
@@ -295,10 +301,8 @@ class Answering(Wire):
 
     def begin(self, record: Parked, status: int, fields: Fields, data: bytes) -> bool:
         """See Waiting."""
-        if self.record is not record or self.state is not PARKED_STATE or self._gone():
+        if not self._unanswered(record):
             return False
-        if self.flags & (STREAMS | UPGRADED):
-            raise self._refused("the response has begun already")
         facts = self._facts_of_parked()
         if facts & OLD:
             facts &= ~KEEP
@@ -378,10 +382,8 @@ class Answering(Wire):
     def upgrade(self, record: Upgraded, protocol: bytes, fields: Fields, data: bytes) -> bool:
         """See Waiting."""
         transport = self.transport
-        if self.record is not record or self.state is not PARKED_STATE or transport is None or self._gone():
+        if not self._unanswered(record) or transport is None:
             return False
-        if self.flags & (STREAMS | UPGRADED):
-            raise self._refused("the response has begun already")
         if self.flags & (OLD | BODY_COMES):
             raise self._refused("HTTP/1.0 knows no upgrade" if self.flags & OLD else "the body of the request is still to come")
         try:

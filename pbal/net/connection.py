@@ -25,6 +25,7 @@ from pbal.http1.reader import RequestReader
 from pbal.model.exchange import ANSWERING, Exchange
 from pbal.model.faults import call_back
 from pbal.model.pace import SLICE
+from pbal.model.tracing import showing
 from pbal.net.answering import Answering
 from pbal.net.resets import was_reset
 from pbal.net.wire import (
@@ -381,8 +382,7 @@ class ClientConnection(Answering):
         if exchange is not None and exchange.numbered:
             number = exchange.request_id
         if number:
-            fields.append((b"X-Request-Id", number))
-            text += b"Request id: %b\n" % number
+            fields, text = showing(number, fields, text)
         facts = 0 if exchange is None else self._facts(exchange) & ~KEEP
         self._send(encoder.whole(error.status, fields, text, facts, self._own_lines(), self._epoch()))
         if exchange is not None:
