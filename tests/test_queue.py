@@ -79,7 +79,7 @@ async def test_a_message_has_the_whole_time_whenever_its_queue_began(lab: Lab) -
     cache = await lab.memcached()
     blocking, waiting = cache.client(), aiomcache.Client("127.0.0.1", cache.port)
     for number in range(2):
-        blocking.set(b"poll:a", b"old\n", expire=5)
+        blocking.set(b"poll:a", b"old\n", expire=5, noreply=False)
         if number:
             put(blocking, b"poll:a", b"new\n")
         else:

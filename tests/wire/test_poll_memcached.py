@@ -31,7 +31,7 @@ def seconds_left(cache: Cache, key: str) -> int:
 async def test_a_published_message_has_the_whole_time_whenever_its_queue_began(lab: Lab) -> None:
     cache = await lab.memcached()
     pbal = await lab.pbal(conf(cache.address))
-    cache.client().set("poll:alice", b"old\n", expire=5)
+    cache.client().set("poll:alice", b"old\n", expire=5, noreply=False)
     assert (await pbal.ask("chat", request("/publish/alice", b"new"))).status == 202
     assert seconds_left(cache, "poll:alice") > 290
     assert (await pbal.ask("chat", request("/poll/alice"))).status == 200
@@ -41,7 +41,7 @@ async def test_a_published_message_has_the_whole_time_whenever_its_queue_began(l
 async def test_what_is_put_back_has_the_whole_time(lab: Lab) -> None:
     cache = await lab.memcached()
     server = Server(Endpoint("127.0.0.1", cache.port), time.monotonic, lambda: 5.0, lambda *_: None)
-    cache.client().set("poll:alice", b"new\n", expire=5)
+    cache.client().set("poll:alice", b"new\n", expire=5, noreply=False)
     assert await server.prepend(b"poll:alice", b"old\n", 300) == 8
     assert seconds_left(cache, "poll:alice") > 290
     assert cache.client().get("poll:alice") == b"old\nnew\n"

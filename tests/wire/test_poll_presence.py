@@ -102,7 +102,8 @@ async def test_two_pbals_say_each_join_and_leave_once(lab: Lab) -> None:
     _, second = await park(two, "/poll/room")
     await until(lambda: not two.plugin("chat").hub.store.courier.busy, "the other one to vouch for it, too")
     first.close()
-    await asyncio.sleep(1.0)
+    ours = one.plugin("chat").hub
+    await until(lambda: not ours.presence.here(b"poll:room").present and not ours.store.courier.busy, "its grace to be over")
     assert (await facts(one, "room"))["present"] is True, "somebody waits at the other one"
     assert [one.counts["poll_leaves"], two.counts["poll_joins"], two.counts["poll_leaves"]] == [0, 0, 0]
     second.close()

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from .formats import attribute, text
 from .framing import wrap
+from .lot import QUARTER
 from .memcached import Fate, Item, Server
 from .names import HERE
 from .store import StoreError
@@ -96,7 +97,7 @@ class Presence:
         self._due: dict[bytes, float] = {}
         """Queues present here, and when they leave (clock time); inf while somebody waits."""
         self._order: dict[int, list[bytes]] = {}
-        """By second: queues to look at then."""
+        """By quarter of a second, as the hub's tick goes: queues to look at then."""
         self._ripe: deque[bytes] = deque()
         """Queues whose time has come."""
         self._seen: dict[bytes, float] = {}
@@ -157,8 +158,9 @@ class Presence:
 
     def tick(self, now: float) -> None:
         """Queues whose time has come: they leave, are renewed, or another pbal's lease is over."""
-        for second in [second for second in self._order if second <= now]:
-            self._ripe.extend(self._order.pop(second))
+        quarter = int(now * QUARTER)
+        for due in [due for due in self._order if due <= quarter]:
+            self._ripe.extend(self._order.pop(due))
         self._look_at_some()
 
     def _look_at_some(self) -> None:
@@ -177,7 +179,7 @@ class Presence:
             asyncio.get_running_loop().call_soon(self._look_at_some)
 
     def _look_at(self, key: bytes, when: float) -> None:
-        self._order.setdefault(int(when) + 1, []).append(key)
+        self._order.setdefault(int(when * QUARTER) + 1, []).append(key)
         self._hub.wake_tick()
 
     def _remember(self, key: bytes, ago: float) -> None:
