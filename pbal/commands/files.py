@@ -1,0 +1,207 @@
+"""A configuration file: its statements carried out one line after the other, and the list of its mistakes.
+
+A file with mistakes reports all of them. What keeps the list honest is that a mistake does not cause others: after a CREATE or USE that
+failed, the statements about that object are only parsed; after a LOAD that failed, what would have come from that plugin is not held
+against the file; a service with a mistake is not checked at ENABLE. What the core knows, and what another plugin would add, is told all
+the same.
+"""
+
+import codecs
+import inspect
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pbal.commands.session import Session
+from pbal.lang.ast import Statement
+from pbal.lang.mistakes import Mistake
+from pbal.lang.parser import GrammarMistake
+from pbal.model.errors import ConfigError
+from pbal.schema.commands import CommandError
+
+if TYPE_CHECKING:
+    from pbal.commands.interpreter import Interpreter
+
+_LOAD_LINE = re.compile(r"\s*LOAD\s+([\w-]+)\s*(?:#.*)?", re.IGNORECASE)
+
+
+def lines_of(path: str) -> list[str]:
+    """The lines of a file; octets that are not UTF-8 are refused when their line is read. Raises: OSError."""
+    return Path(path).read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
+
+
+def plugins_named(lines: Iterable[str]) -> list[str]:
+    """The plugins that LOAD lines name, sorted."""
+    return sorted({match[1].lower() for line in lines if (match := _LOAD_LINE.fullmatch(line.rstrip("\r")))})
+
+
+_KINDS = {
+    "object_name": ("service", "pool"),
+    "service_name": ("service",),
+    "selector_name": ("service",),
+    "pool_name": ("pool",),
+}
+"""What may be called by each kind of name."""
+
+
+def _near(mistake: Mistake) -> bool:
+    """Whether it is most likely a word misspelt."""
+    return mistake.hint.startswith("did you mean")
+
+
+class FileRun:
+    """One pass over a file."""
+
+    def __init__(self, interpreter: "Interpreter", path: str) -> None:
+        self._interpreter = interpreter
+        self._path = path
+        self._session = Session(interpreter.world, interpreter, origin=path, verbose=False)
+        self.mistakes: list[Mistake] = []
+        self._faulty: set[str] = set()
+        """Names of objects that a mistake was made about; they are not checked at ENABLE."""
+        self._refused: set[tuple[str, str]] = set()
+        """What kind of object, and its name: those whose CREATE was refused."""
+        self._not_loaded: set[str] = set()
+        """Plugins whose LOAD was refused."""
+        self._enabled: dict[str, Statement] = {}
+        """The ENABLE of each service that was enabled; what is said of it afterwards is checked at the end."""
+        self._said_since: set[str] = set()
+        self._roleless: set[str] = set()
+        """Services whose SET role was refused; that others of their settings need one is not held against them."""
+
+    def line(self, number: int, text: str) -> None:
+        """Carry out one line."""
+        interpreter = self._interpreter
+        try:
+            statement = interpreter.language.parse_line(text, file=self._path, line=number)
+            if statement is None or self._depends_on_mistake(statement):
+                return
+            try:
+                result = interpreter.call(self._session, statement)
+                if inspect.iscoroutine(result):
+                    try:
+                        interpreter.drive(result)
+                    except (CommandError, ConfigError) as error:
+                        raise interpreter.mistake(error, statement) from error
+            except Mistake as mistake:
+                self._failed(statement, mistake)
+                return
+            if statement.rule in ("create_service", "create_pool", "use"):
+                self._session.broken = False
+            self._note(statement)
+        except GrammarMistake as mistake:
+            self._report(Mistake(str(mistake), line=number, source=text, file=self._path))
+        except Mistake as mistake:
+            self._failed_to_parse(mistake, text)
+
+    def _note(self, statement: Statement) -> None:
+        """A statement was good."""
+        if statement.rule == "enable":
+            name = statement["service_name"].lower()
+            self._enabled[name] = statement
+            self._said_since.discard(name)
+            return
+        named = {statement.get(kind) for kind in ("object_name", "selector_name")} - {None}
+        current = self._session.current
+        self._said_since |= {str(name).lower() for name in named} or ({current.name.lower()} if current is not None else set())
+
+    def end(self) -> None:
+        """The file ends: whether what was enabled would be enabled as it is now."""
+        world = self._interpreter.world
+        for name, statement in self._enabled.items():
+            service = world.services.get(name)
+            if service is None or not service.enabled or name not in self._said_since or name in self._faulty:
+                continue
+            try:
+                world.check(service)
+            except ConfigError as error:
+                self._report(self._interpreter.mistake(error, statement))
+
+    def _depends_on_mistake(self, statement: Statement) -> bool:
+        """Whether a statement is about something that was refused before."""
+        if statement.rule in ("create_service", "create_pool", "load"):
+            return False
+        if any(self._is_missing(kind, statement.get(kind)) for kind in _KINDS):
+            if statement.rule == "use":
+                self._session.broken = True
+                self._session.current = None
+            return True
+        implied = statement.get("object_name") is None and statement.get("selector_name") is None
+        if statement.rule in ("set", "vhost", "vpath") and implied and self._session.broken:
+            return True
+        if statement.rule == "enable":
+            return statement["service_name"].lower() in self._faulty
+        return False
+
+    def _is_missing(self, kind: str, name: str | None) -> bool:
+        """Whether a name is that of an object whose CREATE or USE was refused."""
+        if name is None:
+            return False
+        world, name = self._interpreter.world, name.lower()
+        if any((noun, name) in self._refused for noun in _KINDS[kind]):
+            return True
+        return name in self._faulty and name not in world.services and name not in world.pools
+
+    def _failed(self, statement: Statement, mistake: Mistake) -> None:
+        rule = statement.rule
+        if rule in ("create_service", "create_pool", "use"):
+            self._session.broken = True
+            self._session.current = None
+            if rule == "use":
+                self._faulty.add(statement["object_name"].lower())
+            else:
+                self._refused.add((rule.removeprefix("create_"), statement["new_name"].lower()))
+        elif rule == "load":
+            self._not_loaded.add(statement["plugin_name"].lower())
+            if _near(mistake):  # the plugin that was meant
+                self._not_loaded.add(mistake.hint.split("'")[1])
+        else:
+            about = statement.get("object_name") or statement.get("selector_name")
+            current = (about or (self._session.current.name if self._session.current is not None else "")).lower()
+            self._faulty.add(current)
+            if rule == "set" and self._follows(statement, mistake, current):
+                return
+        self._report(mistake)
+
+    def _follows(self, statement: Statement, mistake: Mistake, current: str) -> bool:
+        """Whether a SET was refused only because of a mistake that is told already."""
+        tunable, value, world = statement["tunable"].lower(), statement["value"].lower(), self._interpreter.world
+        if tunable == "role":
+            self._roleless.add(current)
+        elif current in self._roleless and "SET role " in mistake.message:
+            return True
+        if tunable in ("pool", "default_service"):
+            return ("pool" if tunable == "pool" else "service", value) in self._refused
+        if tunable == "plugins":
+            missing = set(value.replace(",", " ").split()) - world.plugins.keys() - {"none"}
+            return bool(missing) and missing <= self._not_loaded
+        if tunable in world.tunables or not self._not_loaded or _near(mistake):
+            return False
+        return not self._would_be_added(mistake)
+
+    def _would_be_added(self, mistake: Mistake) -> bool:
+        """Whether the hint names a plugin whose LOAD is missing, not one whose LOAD failed."""
+        words = mistake.hint.split()
+        return words[:1] == ["LOAD"] and words[1].lower() not in self._not_loaded
+
+    def _failed_to_parse(self, mistake: Mistake, text: str) -> None:
+        words = text.replace("=", " ").lower().split()
+        named = {name for _, name in self._refused}
+        if words[:1] == ["create"] or words[:1] == ["use"]:
+            self._session.broken = True
+            self._session.current = None
+            if len(words) > 2 and words[1] in ("service", "pool"):
+                self._refused.add((words[1], words[2]))
+        elif any(word in named or word.rpartition(".")[0] in named for word in words[1:]):
+            return
+        elif self._session.current is not None:
+            self._faulty.add(self._session.current.name.lower())
+        if words[:1] == ["load"] and len(words) > 1:
+            self._not_loaded.add(words[1])
+        elif self._not_loaded and mistake.message.endswith("is not a statement") and not (_near(mistake) or self._would_be_added(mistake)):
+            return
+        self._report(mistake)
+
+    def _report(self, mistake: Mistake) -> None:
+        self.mistakes.append(mistake)
