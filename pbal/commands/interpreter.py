@@ -47,8 +47,7 @@ class Interpreter:
     """The language and the handlers of one World."""
 
     def __init__(self, world: World) -> None:
-        from pbal.commands import inspect as _inspect  # noqa: F401 - handlers register themselves
-        from pbal.commands import plugins, pools, server, services  # noqa: F401 - as above
+        from pbal.commands import looking, plugins, pools, server, services  # noqa: F401 - handlers register themselves
 
         self.world = world
         self.language = Language()

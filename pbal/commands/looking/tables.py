@@ -1,0 +1,31 @@
+"""What the queries share: rows as a table, and the open sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from pbal.commands.session import Session
+from pbal.schema.commands import Rows
+
+Row = tuple[Any, ...]
+
+PIECE = 200
+"""Sockets looked at in one turn of the loop: about a millisecond's work."""
+
+
+def table(columns: str, rows: Any, line: Callable[[Row], str] = lambda row: " ".join(map(str, row)), **more: Any) -> Rows:
+    return Rows(tuple(columns.split()), rows, line, **more)
+
+
+async def open_sockets(session: Session) -> AsyncIterator[Any]:
+    """Every open socket; each has `kind` and `describe`.
+
+    They come PIECE in a turn of the loop, so that ten thousand hold nobody up; those that close meanwhile are left out.
+    """
+    world = session.world
+    listeners = world.runtime.listeners() if world.runtime is not None else []
+    for number, thing in enumerate((*listeners, *world.clients, *world.backends), 1):
+        if getattr(thing, "state", "") != "closed":
+            yield thing
+        if number % PIECE == 0:
+            await asyncio.sleep(0)
