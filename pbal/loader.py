@@ -259,7 +259,7 @@ async def reload(world: World, statements: Statements, name: str) -> LoadedPlugi
         for _, instance in world.instances(old.name):
             resting.append(instance)
             await _quiesce(instance)
-        with Change() as change:  # from here on nothing waits
+        with world.changing() as change:  # from here on nothing waits
             _swap_tunables(world, old, new, change)
             world.counters.declare(new.plugin_class.counters)
             new.errors = old.errors

@@ -42,6 +42,7 @@ from pbal.observe.memory import resident_bytes
 from pbal.observe.stuck import ENDING, Signals, Watchdog
 from pbal.roles import chain
 from pbal.roles.registry import HANDLERS
+from pbal.schema.types import Endpoint
 
 log = logging.getLogger("pbal")
 
@@ -130,13 +131,13 @@ class Server:
         self.lag.begin()
         self._tick()
 
-    def _bound(self, service: Service) -> Listener:
-        """A listener that accepts nothing yet. Raises: ConfigError."""
+    def _bound(self, service: Service, former: Listener | None = None) -> Listener:
+        """A listener that accepts nothing yet; it goes on with the socket of a former one. Raises: ConfigError."""
         handler: Any = service.handler
         protocol = handler.protocol
         if service.certificates is not None:  # as it was enabled; enable_ssl may have been set since
             protocol = partial(ServerLink, service, handler.protocol)
-        return listen(service, protocol)
+        return listen(service, protocol, former)
 
     # Runtime: what the model asks for.
 
@@ -149,7 +150,26 @@ class Server:
     def bind(self, service: Service) -> Listener | None:
         """See model.world.Runtime."""
         old = self._listeners.get(service.name.lower())
-        return None if old is not None and old.address == service["listen"] else self._bound(service)
+        if old is not None and self._is_wanted(old):
+            return None
+        return self._bound(service, self._given_up(service["listen"]))
+
+    def _given_up(self, address: Endpoint) -> Listener | None:
+        """The listener on an address that its service does not want any more, or wants to use otherwise."""
+        for listener in self._listeners.values():
+            if listener.address == address and not self._is_wanted(listener):
+                return listener
+        return None
+
+    def _is_wanted(self, listener: Listener) -> bool:
+        """Whether its service, if it is there still, is to listen there, and as it does."""
+        service = listener.service
+        return (
+            service.enabled
+            and self.world.services.get(service.name.lower()) is service
+            and listener.wanted == service["listen"]
+            and listener.secured == (service.certificates is not None)
+        )
 
     def serve(self, bound: Listener) -> None:
         """See model.world.Runtime."""
@@ -176,8 +196,9 @@ class Server:
 
     def unlisten(self, service: Service) -> None:
         """See model.world.Runtime."""
-        listener = self._listeners.pop(service.name.lower(), None)
-        if listener is not None:
+        listener = self._listeners.get(service.name.lower())
+        if listener is not None and listener.service is service:
+            del self._listeners[service.name.lower()]
             listener.close()
 
     def listeners(self) -> list[Any]:

@@ -35,6 +35,7 @@ CONVERTERS: dict[str, Callable[[Any, str], object]] = {
     "service_name": lambda session, text: session.world.service(text),
     "pool_name": lambda session, text: session.world.pool(text),
     "object_name": lambda session, text: session.world.object(text),
+    "owner_name": lambda session, text: session.world.object(text),
     "selector_name": lambda session, text: session.world.service(text),
     "node": lambda session, text: ENDPOINT.parse(text),
     "seconds": lambda session, text: DURATION.parse(text),
@@ -47,7 +48,7 @@ class Interpreter:
     """The language and the handlers of one World."""
 
     def __init__(self, world: World) -> None:
-        from pbal.commands import looking, plugins, pools, server, services  # noqa: F401 - handlers register themselves
+        from pbal.commands import looking, plugins, pools, server, services, taking_back  # noqa: F401 - handlers register themselves
 
         self.world = world
         self.language = Language()
@@ -98,6 +99,17 @@ class Interpreter:
                 raise self._fault(error, statement) from error
         reply: Reply = result
         return reply
+
+    def say(self, session: Session, text: str) -> None:
+        """Carry out a statement that waits for nothing, as part of another. Raises: Mistake, ConfigError."""
+        statement = self.language.parse_line(text)
+        if statement is not None:
+            result = self.call(session, statement)
+            if inspect.iscoroutine(result):
+                try:
+                    self.drive(result)
+                except (CommandError, ConfigError) as error:
+                    raise self.mistake(error, statement) from error
 
     def call(self, session: Session, statement: Statement) -> Any:
         try:

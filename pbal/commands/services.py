@@ -67,7 +67,10 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
         target = session.world.pools.get(target.name.lower(), target)
     value = _placed(session, tunable, value)
     try:
-        target.set(tunable, value)
+        with session.world.changing() as change:
+            if isinstance(target, Pool):
+                change.undo(setattr, target, "values", target.values)
+            target.set(tunable, value)
     except ConfigError as error:
         plugin = tunable.lower().partition("_")[0]
         if error.about == tunable and plugin in bundled_fragments().keys() - session.world.plugins.keys():

@@ -10,9 +10,9 @@
 A `$` that would begin a variable is written twice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from pbal.config.spec import Config, Pairs, PoolSpec, ServiceSpec, Standing
+from pbal.config.spec import Config, HeaderSpec, Pairs, PoolSpec, ServiceSpec, Standing
 from pbal.lang.expand import escaped
 from pbal.lang.parser import quoted
 
@@ -79,11 +79,13 @@ def _service(service: ServiceSpec) -> Iterator[str]:
     for name in (*(name for name in _FIRST if name in said), *sorted(said.keys() - set(_FIRST))):
         if name != "default_service":  # it may name a service that comes later
             yield f"SET {name} = {quoted(said[name])}"
-    for rule in service.headers:
-        if rule.value is None:
-            yield f"HEADER {service.name} REMOVE {rule.name}"
-        else:
-            yield f"HEADER {service.name} INSERT {rule.name}: {quoted(rule.value)}"
+    yield from header_rules(service.name, service.headers)
+
+
+def header_rules(service: str, rules: Iterable[HeaderSpec]) -> Iterator[str]:
+    """HEADER statements, a `$` in them not yet written twice."""
+    for rule in rules:
+        yield f"HEADER {service} " + (f"REMOVE {rule.name}" if rule.value is None else f"INSERT {rule.name}: {quoted(rule.value)}")
 
 
 def _late(service: ServiceSpec) -> Iterator[str]:

@@ -309,7 +309,7 @@ class Language:
         if near := did_you_mean(word, [word for word in key_words if word.isalnum()]):
             return near
         usages = self._usages(words)
-        return f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 3 else ""
+        return f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 4 else ""
 
     def _plugin_with(self, words: list[str]) -> str:
         """The bundled plugin, not loaded, whose statements begin with these words; '' if none does."""

@@ -11,6 +11,7 @@ What carry() returns is plain data - tuples, dicts, client connections - and nev
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
 from pbal.observe.counters import Counter
 from pbal.schema.tunables import Tunable
@@ -75,3 +76,10 @@ class Plugin:
     def dumpconfig(self) -> tuple[str, ...]:
         """Return the statements, other than those for tunables, that make this state again."""
         return ()
+
+    def drop_rule(self, statement: str) -> None:
+        """Take back one of the statements that dumpconfig() returns, given as it returns it. The change holds when this returns.
+
+        A plugin with statements has this, so that DROP RULE and RELOAD CONFIG can change them one by one.
+        """
+        raise ConfigError(f"this plugin cannot take back '{statement}': SET plugins without it, and with it again")

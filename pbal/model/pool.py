@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import inf
 
 from pbal.model.errors import ConfigError, UnknownName
-from pbal.schema.tunables import POOL
+from pbal.schema.tunables import POOL, Tunable
 from pbal.schema.types import Endpoint
 
 NODE_PENALTY = 1.0
@@ -79,9 +79,7 @@ class Pool:
 
     def remove(self, endpoint: Endpoint, now: float = -inf) -> None:
         """Take a node out at `now` (clock time); what runs on it finishes. Raises: UnknownName if it is no member."""
-        node = self.find(endpoint)
-        if node is None:
-            raise UnknownName(f"pool '{self.name}' has no node {endpoint}", str(endpoint), [each.name for each in self.nodes])
+        node = self.member(endpoint)
         node.removed = True
         self.nodes.remove(node)
         if not self.nodes:
@@ -125,13 +123,29 @@ class Pool:
 
     def set(self, name: str, text: str) -> None:
         """Set a tunable of the pool from its text. Raises: ConfigError."""
+        tunable = self._tunable(name)
+        try:
+            self.values = {**self.values, tunable.name: tunable.parse(text)}
+        except ValueError as error:
+            raise ConfigError(f"{tunable.name}: {error}", about=text, candidates=tunable.type.choices) from None
+
+    def unset(self, name: str) -> None:
+        """A tunable of the pool has its default again. Raises: ConfigError."""
+        tunable = self._tunable(name)
+        self.values = {**self.values, tunable.name: tunable.default_value()}
+
+    def _tunable(self, name: str) -> Tunable:
         tunable = _PARAMETERS.get(name.lower())
         if tunable is None:
             raise ConfigError(f"'{name}' is not a tunable of a pool", about=name, candidates=self.values)
-        try:
-            self.values[tunable.name] = tunable.parse(text)
-        except ValueError as error:
-            raise ConfigError(f"{tunable.name}: {error}", about=text, candidates=tunable.type.choices) from None
+        return tunable
+
+    def member(self, endpoint: Endpoint) -> Node:
+        """The node of that address. Raises: UnknownName if it is no member."""
+        node = self.find(endpoint)
+        if node is None:
+            raise UnknownName(f"pool '{self.name}' has no node {endpoint}", str(endpoint), [each.name for each in self.nodes])
+        return node
 
 
 _PARAMETERS = {tunable.name: tunable for tunable in POOL}

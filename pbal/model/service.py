@@ -14,7 +14,7 @@ from pbal.http1.events import RequestHead
 from pbal.http1.reader import Limits
 from pbal.model.asking import OnAnswer, Question
 from pbal.model.certificates import Certificates, backend_context, read
-from pbal.model.change import Change
+from pbal.model.change import Change, Phase
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
 from pbal.model.faults import asked, guarded
@@ -73,6 +73,13 @@ class HeaderRule:
         self.name, self.value = name, value
 
 
+class _Told:
+    """Which plugins have heard of a value."""
+
+    def __init__(self) -> None:
+        self.plugins: list[tuple[str, Plugin]] = []
+
+
 class Service:
     """One named service."""
 
@@ -128,8 +135,20 @@ class Service:
         """A HEADER statement. Raises: ConfigError where it would have no effect."""
         self._refuse_rules(self.role)
         name = rule.name.lower().replace(b"_", b"-")
-        self.header_rules.pop(name, None)
-        self.header_rules = {**self.header_rules, name: rule}
+        rules = {other: said for other, said in self.header_rules.items() if other != name}
+        self._use_rules({**rules, name: rule})
+
+    def drop_header_rule(self, rule: HeaderRule) -> None:
+        """The rule holds no longer."""
+        self._use_rules({name: said for name, said in self.header_rules.items() if said is not rule})
+
+    def _use_rules(self, rules: dict[bytes, HeaderRule]) -> None:
+        with self.world.changing() as change:
+            change.undo(self._put_rules, self.header_rules)
+            self._put_rules(rules)
+
+    def _put_rules(self, rules: dict[bytes, HeaderRule]) -> None:
+        self.header_rules = rules
         self._ruled = {}
 
     def _refuse_rules(self, role: str) -> None:
@@ -183,17 +202,42 @@ class Service:
             value = tunable.parse(text)
         except ValueError as error:
             raise ConfigError(f"{name}: {error}", about=text) from None
-        self._apply(name, value, text)
-
-    def _apply(self, name: str, value: Any, text: str) -> None:
         if name == "pool" and value is not None:
             value = self.world.pool(value).name
         if name == "default_service" and value is not None:
             value = self.world.service(value).name
-        told: list[tuple[str, Plugin]] = []
-        with Change() as change:
+        self._apply(name, value, text)
+
+    def unset(self, name: str) -> None:
+        """Give a tunable its default again: what DEFAULT says now, else pbal's. Raises: UnknownName, ConfigError."""
+        tunable = self.world.tunable(name, self)
+        name = tunable.name
+        if name == "role":
+            raise ConfigError(f"service '{self.name}' has role {self.role}: a role stays", about=name)
+        if not tunable.fits(self.role):
+            raise ConfigError(f"'{name}' is not a tunable of role {self.role or 'none'}", about=name)
+        default = self.world.defaults.get(name)
+        if name not in self.explicit and self.defaults.get(name) == default:
+            raise ConfigError(f"{name} was not set on '{self.name}'", about=name)
+        with self.world.changing() as change:
+            change.undo(self._use_default, name, self.defaults.get(name))
+            self._use_default(name, default)
+            text = tunable.default if default is None else default
+            self._apply(name, None if text is None else tunable.parse(text), None)
+
+    def _use_default(self, name: str, text: str | None) -> None:
+        if text is None:
+            self.defaults.pop(name, None)
+        else:
+            self.defaults[name] = text
+
+    def _apply(self, name: str, value: Any, text: str | None) -> None:
+        """Put a value in place; `text` is what was said, None for a default."""
+        live = self.world.runtime is not None
+        with self.world.changing() as change:
+            told = _Told()
             change.undo(self._tell_again, told, name)  # when the values are back
-            if name in LOGGING and self.world.runtime is not None:
+            if name in LOGGING and live:
                 change.undo(self._log_again)
             if name == "role":
                 change.undo(setattr, self, "role", self.role)
@@ -201,27 +245,36 @@ class Service:
             if name == "plugins":
                 self._set_plugins(value, change)
             change.undo(self._put_back, name, self.values.get(name), self.explicit.get(name))
-            self.values[name], self.explicit[name] = value, text
+            self._put_back(name, value, text)
             if self.opened:
-                for owner, plugin in self.plugins:
-                    asked(self.world, owner, plugin.check)
+                change.later(Phase.CHECK, self._check_open)
             if name.startswith("ssl_backend"):
-                self._check_backend_tls()
-            if name in LOGGING and self.world.runtime is not None:
-                self.open_log()
+                change.later(Phase.CHECK, self._check_backend_tls)
+            if name in LOGGING and live:
+                change.later(Phase.TAKE, self.open_log)
             if name == "listen" and self.enabled:
+                change.later(Phase.CHECK, self.world.check_address, self)
                 self.world.bind(self, change)
             if self.opened:
-                for owner, plugin in self.plugins:
-                    told.append((owner, plugin))
-                    asked(self.world, owner, plugin.changed, name)
+                change.later(Phase.TELL, self._tell, told, name)
             change.then(self._settle, name)
 
+    def _check_open(self) -> None:
+        """Refuse what would leave an open service without what it needs."""
+        self._check_needs()
+        for owner, plugin in self.plugins:
+            asked(self.world, owner, plugin.check)
+
+    def _tell(self, told: "_Told", name: str) -> None:
+        for owner, plugin in self.plugins:
+            told.plugins.append((owner, plugin))
+            asked(self.world, owner, plugin.changed, name)
+
     def _put_back(self, name: str, value: Any, text: str | None) -> None:
-        """A tunable as it was before a statement that was refused."""
+        """A tunable is `value`, which was said as `text`, or not at all."""
         self.values[name] = value
         if text is None:
-            del self.explicit[name]
+            self.explicit.pop(name, None)
         else:
             self.explicit[name] = text
 
@@ -230,9 +283,9 @@ class Service:
         with suppress(ConfigError):  # what refused the statement is told
             self.open_log()
 
-    def _tell_again(self, told: list[tuple[str, Plugin]], name: str) -> None:
+    def _tell_again(self, told: "_Told", name: str) -> None:
         """Plugins that heard of a value which was refused hear that it is the old one."""
-        for owner, plugin in told:
+        for owner, plugin in told.plugins:
             if (owner, plugin) in self.plugins:
                 with suppress(ConfigError):  # what refused the statement is told
                     asked(self.world, owner, plugin.changed, name)
@@ -263,12 +316,18 @@ class Service:
         former = self.plugins
         current = dict(former)
         chain = [(name, current.get(name) or self._make(name)) for name in wanted]
-        if self.opened:
-            self._open([(name, plugin) for name, plugin in chain if name not in current], checked=False)
-            change.undo(self._let_go, chain, former)
-            change.then(self._let_go, former, chain)
         change.undo(self.replace_chain, former)
         self.replace_chain(chain)
+        if self.opened:
+            change.later(Phase.CHECK, self._check_open)
+            change.later(Phase.TAKE, self._open_new, tuple(former), change)
+            change.then(self._let_go, former, chain)
+
+    def _open_new(self, former: tuple[tuple[str, Plugin], ...], change: Change) -> None:
+        """Open the plugins that have come into the chain."""
+        new = [pair for pair in self.plugins if pair not in former]
+        self._open(new)
+        change.undo(self._let_go, new, [])
 
     def _let_go(self, former: list[tuple[str, Plugin]], chain: list[tuple[str, Plugin]]) -> None:
         """Close the plugins of a former chain that are not in this one."""
@@ -277,13 +336,11 @@ class Service:
                 guarded(self.world, name, plugin.service_disabled)
                 guarded(self.world, name, plugin.close)
 
-    def _open(self, plugins: list[tuple[str, Plugin]], checked: bool) -> None:
+    def _open(self, plugins: list[tuple[str, Plugin]]) -> None:
         """Open plugins, all or none."""
         done: list[tuple[str, Plugin]] = []
         try:
             for name, plugin in plugins:
-                if not checked:
-                    asked(self.world, name, plugin.check)
                 asked(self.world, name, plugin.open)
                 done.append((name, plugin))
         except Exception:
@@ -324,17 +381,20 @@ class Service:
         """Refuse to be opened without what the role and the plugins need."""
         if not self.role:
             raise ConfigError(f"service '{self.name}' has no role: SET role first", about=self.name)
-        for needed in ROLES[self.role].needs:
-            if self.values[needed] is None:
-                raise ConfigError(f"{self.role} service '{self.name}' needs SET {needed}", about=self.name)
+        self._check_needs()
         self.certificates = None
         if self.values["enable_ssl"]:
             self.use_certificates(read(self.values))
         self._check_backend_tls()
-        if self.role == "selector" and not self.hooks.select_service and self.values["default_service"] is None:
-            raise ConfigError(f"selector '{self.name}' has no selector plugin (vhosts, vpaths) and no default_service", about=self.name)
         for name, plugin in self.plugins:
             asked(self.world, name, plugin.check)
+
+    def _check_needs(self) -> None:
+        for needed in ROLES[self.role].needs:
+            if self.values[needed] is None:
+                raise ConfigError(f"{self.role} service '{self.name}' needs SET {needed}", about=self.name)
+        if self.role == "selector" and not self.hooks.select_service and self.values["default_service"] is None:
+            raise ConfigError(f"selector '{self.name}' has no selector plugin (vhosts, vpaths) and no default_service", about=self.name)
 
     def _check_backend_tls(self) -> None:
         """Refuse what TLS to nodes cannot be made with."""
@@ -380,7 +440,7 @@ class Service:
         """Open the plugins, once. A failure closes those that had opened."""
         if self.opened:
             return
-        self._open(self.plugins, checked=True)
+        self._open(self.plugins)
         self.opened = True
 
     def detach(self) -> None:

@@ -45,11 +45,15 @@ def _service(service: Service) -> ServiceSpec:
         standing=service.standing,
         settings=tuple(sorted(said.items())),
         defaults=_canonical(tunables, service.defaults),
-        headers=tuple(
-            HeaderSpec(rule.name.decode(), None if rule.value is None else rule.value.decode()) for rule in service.header_rules.values()
-        ),
+        headers=header_specs(service),
         statements=tuple(_statements(service)),
     )
+
+
+def header_specs(service: Service) -> tuple[HeaderSpec, ...]:
+    """The HEADER rules of a service, in the order in which they were said."""
+    rules = service.header_rules.values()
+    return tuple(HeaderSpec(rule.name.decode(), None if rule.value is None else rule.value.decode()) for rule in rules)
 
 
 def _statements(service: Service) -> Iterable[str]:

@@ -8,13 +8,14 @@ opens sockets at once.
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 from typing import Any, Protocol
 
 from pbal.config.spec import Standing
-from pbal.model.change import Change
+from pbal.model.change import Change, Phase
 from pbal.model.clock import Clock
 from pbal.model.deliveries import Deliveries
 from pbal.model.errors import ConfigError, UnknownName
@@ -49,7 +50,10 @@ class Runtime(Protocol):
     """What the server does for a live world. The model calls it and knows no more of it."""
 
     def bind(self, service: Service) -> "Bound | None":
-        """Take the address that the service says; nothing is accepted yet. None if it has it. Raises: ConfigError if it cannot be had."""
+        """Take the address that the service says, also from a service that does not want it any more; nothing is accepted yet.
+
+        None if it has it. Raises: ConfigError if it cannot be had.
+        """
 
     def serve(self, bound: Any) -> None:
         """Accept connections on what `bind` gave, and no longer where the service listened before."""
@@ -133,6 +137,8 @@ class World:
         self.numbers = count(1)
         """Numbers for what the console lists and steers: no two things of this process have the same."""
         self.draining = False
+        self._change: Change | None = None
+        """The change that is under way."""
         self._logged: dict[str, tuple[float, int]] = {}
         """Kinds of warnings logged within the last ten seconds: when, and how many more were left out since."""
 
@@ -217,12 +223,27 @@ class World:
 
     # -- making --------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def changing(self) -> Iterator[Change]:
+        """A change, or the one that is under way, which this becomes a part of. What is in the block does not wait."""
+        if self._change is not None:
+            yield self._change
+            return
+        change = self._change = Change()
+        try:
+            with change:
+                yield change
+        finally:
+            self._change = None
+
     def create_service(self, name: str) -> Service:
         """Raises: ConfigError if another service has the name; a pool may."""
         if name.lower() in self.services:
             raise ConfigError(f"service '{name}' already exists", about=name)
         service = Service(name, self)
-        self.services[name.lower()] = service
+        with self.changing() as change:
+            self.services[name.lower()] = service
+            change.undo(self.services.pop, name.lower())
         return service
 
     def create_pool(self, name: str) -> Pool:
@@ -230,41 +251,116 @@ class World:
         if name.lower() in self.pools:
             raise ConfigError(f"pool '{name}' already exists", about=name)
         pool = Pool(name)
-        self.pools[name.lower()] = pool
+        with self.changing() as change:
+            self.pools[name.lower()] = pool
+            change.undo(self.pools.pop, name.lower())
         return pool
+
+    def drop_service(self, service: Service) -> None:
+        """A service goes, with its listener, its plugins and its idle connections; what is in progress finishes.
+
+        Raises: ConfigError while another service names it.
+        """
+        with self.changing() as change:
+            change.undo(_restore, self.services, dict(self.services))
+            del self.services[service.name.lower()]
+            change.later(Phase.CHECK, self._refuse_if_named, service.name)
+            change.then(self._dropped, service)
+
+    def _refuse_if_named(self, name: str) -> None:
+        if name.lower() not in self.services:
+            for other in self.services.values():
+                if (other["default_service"] or "").lower() == name.lower():
+                    raise ConfigError(f"service '{name}' is the default_service of '{other.name}'", about=name)
+
+    def _dropped(self, service: Service) -> None:
+        if self.runtime is not None:
+            self.runtime.unlisten(service)
+        service.stand(Standing.DISABLED)
+        service.disabled()
+        service.close()
+        for client in list(self.clients):
+            if client.service is service:
+                client.shutdown(True)
+        self.settle_logs()
+
+    def drop_pool(self, pool: Pool) -> None:
+        """A pool goes. Raises: ConfigError while a service uses it."""
+        with self.changing() as change:
+            change.undo(_restore, self.pools, dict(self.pools))
+            del self.pools[pool.name.lower()]
+            change.later(Phase.CHECK, self._refuse_if_used, pool)
+
+    def _refuse_if_used(self, pool: Pool) -> None:
+        for service in self.services.values():
+            if service["pool"] == pool.name and self.pools.get(pool.name.lower()) is not pool:
+                raise ConfigError(f"pool '{pool.name}' is used by service '{service.name}'", about=pool.name)
 
     def set_default(self, name: str, text: str) -> None:
         """A default for services made later. Raises: UnknownName, ConfigError."""
-        tunable = self.tunables.get(name.lower())
-        if tunable is None:
-            raise UnknownName(f"'{name}' is not a tunable", name, self.tunables)
+        tunable = self._default_tunable(name)
         if name.lower() in ("role", "listen", "plugins", "pool", "default_service"):
             raise ConfigError(f"'{name}' can have no default: it belongs to one service", about=name)
         try:
             tunable.parse(text)
         except ValueError as error:
             raise ConfigError(f"{name}: {error}", about=text) from None
-        self.defaults[tunable.name] = text
+        with self.changing() as change:
+            change.undo(_restore, self.defaults, dict(self.defaults))
+            self.defaults[tunable.name] = text
 
-    def set_server(self, name: str, text: str) -> None:
-        """Set a tunable of the process. Raises: UnknownName, ConfigError."""
+    def unset_default(self, name: str) -> None:
+        """Services made later have pbal's own default again. Raises: UnknownName, ConfigError if no DEFAULT was said."""
+        tunable = self._default_tunable(name)
+        if tunable.name not in self.defaults:
+            raise ConfigError(f"there is no DEFAULT {tunable.name}", about=name)
+        with self.changing() as change:
+            change.undo(_restore, self.defaults, dict(self.defaults))
+            del self.defaults[tunable.name]
+
+    def _default_tunable(self, name: str) -> Tunable:
+        tunable = self.tunables.get(name.lower())
+        if tunable is None:
+            raise UnknownName(f"'{name}' is not a tunable", name, self.tunables)
+        return tunable
+
+    def _server_tunable(self, name: str) -> Tunable:
         tunable = self.server_tunables.get(name.lower())
         if tunable is None:
             raise UnknownName(f"'{name}' is not a tunable of SERVER", name, self.server_tunables)
-        before = self.server[tunable.name]
+        return tunable
+
+    def set_server(self, name: str, text: str) -> None:
+        """Set a tunable of the process. Raises: UnknownName, ConfigError."""
+        tunable = self._server_tunable(name)
         try:
             value = tunable.parse(text)
         except ValueError as error:
             raise ConfigError(f"{name}: {error}", about=text) from None
-        if self.runtime is not None:
-            self.runtime.server_set(tunable.name, value)
-        self.server[tunable.name] = value
-        try:
-            self.server_changed(tunable.name)
-        except ConfigError:
-            self.server[tunable.name] = before
-            raise
-        self.server_explicit[tunable.name] = text
+        self._put_server(tunable.name, value, text)
+
+    def unset_server(self, name: str) -> None:
+        """A tunable of the process has its default again. Raises: UnknownName, ConfigError."""
+        tunable = self._server_tunable(name)
+        if tunable.name not in self.server_explicit:
+            raise ConfigError(f"SERVER {tunable.name} was not set", about=name)
+        self._put_server(tunable.name, tunable.default_value(), None)
+
+    def _put_server(self, name: str, value: Any, text: str | None) -> None:
+        before = self.server[name]
+        with self.changing() as change:
+            change.undo(_restore, self.server_explicit, dict(self.server_explicit))
+            if self.runtime is not None:
+                self.runtime.server_set(name, value)
+                change.undo(self.runtime.server_set, name, before)
+            change.undo(self.server_changed, name)  # when the value is back
+            change.undo(self.server.__setitem__, name, before)
+            self.server[name] = value
+            if text is None:
+                self.server_explicit.pop(name, None)
+            else:
+                self.server_explicit[name] = text
+            self.server_changed(name)
 
     def refuse_known(self, tunables: tuple[Tunable, ...], former: frozenset[str] = frozenset()) -> None:
         """Raises: ConfigError if a tunable of a plugin is known from elsewhere. `former`: those of the plugin's generation before."""
@@ -291,16 +387,28 @@ class World:
     # -- enabling ------------------------------------------------------------------------------------------------
 
     def bind(self, service: Service, change: Change) -> None:
-        """Take the service's address as part of a change. Raises: ConfigError if it cannot be had."""
-        if self.runtime is not None and service["listen"] is not None:
-            bound = self.runtime.bind(service)
-            if bound is not None:
-                change.undo(bound.close)
-                change.then(self.runtime.serve, bound)
+        """Take the service's address at the end of a change, which is refused if it cannot be had."""
+        if self.runtime is not None:
+            change.later(Phase.TAKE, self._bind, service, change)
+
+    def _bind(self, service: Service, change: Change) -> None:
+        if self.runtime is None or not service.enabled:
+            return
+        if service["listen"] is None:
+            change.then(self.runtime.unlisten, service)
+            return
+        bound = self.runtime.bind(service)
+        if bound is not None:
+            change.undo(bound.close)
+            change.then(self.runtime.serve, bound)
 
     def check(self, service: Service) -> None:
         """Refuse what ENABLE would refuse, sockets and plugins' open() aside. Raises: ConfigError."""
         service.check()
+        self.check_address(service)
+
+    def check_address(self, service: Service) -> None:
+        """Refuse an address that another enabled service has. Raises: ConfigError."""
         listen = service["listen"]
         for other in self.services.values():
             if other.enabled and other is not service and listen is not None and listen.port and other["listen"] == listen:
@@ -310,14 +418,15 @@ class World:
         """Check the service and, in a live world, open it. Raises: ConfigError; nothing is changed then."""
         if service.enabled:
             raise ConfigError(f"service {service.name} is already enabled", about=service.name)
-        with Change() as change:
+        with self.changing() as change:
             change.undo(setattr, service, "certificates", service.certificates)
-            self.check(service)
-            self._attach(service, change)
-            self.bind(service, change)
+            change.undo(service.stand, service.standing)
+            service.stand(Standing.ENABLED)
+            change.later(Phase.CHECK, self.check, service)
             if self.runtime is not None:
-                service.open()
-            change.then(service.stand, Standing.ENABLED)
+                change.later(Phase.TAKE, self._attach, service, change)
+                self.bind(service, change)
+                change.later(Phase.TAKE, service.open)
 
     def _attach(self, service: Service, change: Change) -> None:
         if self.runtime is not None and service.handler is None:
@@ -345,7 +454,14 @@ class World:
             raise ConfigError(f"service {service.name} is already disabled", about=service.name)
         if service.role == "management":
             raise ConfigError("can't disable management service", about=service.name)
-        service.stand(Standing.DISABLED)
-        if self.runtime is not None:
-            self.runtime.unlisten(service)
-        service.disabled()
+        with self.changing() as change:
+            change.undo(service.stand, service.standing)
+            service.stand(Standing.DISABLED)
+            if self.runtime is not None:
+                change.then(self.runtime.unlisten, service)
+            change.then(service.disabled)
+
+
+def _restore(names: dict[str, Any], before: dict[str, Any]) -> None:
+    names.clear()
+    names.update(before)

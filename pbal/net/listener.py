@@ -78,6 +78,10 @@ class Listener:
         self._server: asyncio.AbstractServer | None = None
         self.born = service.world.second
         self.accepting = False
+        self.wanted = service["listen"]
+        """What its service said; the port is 0 there where the system chose one."""
+        self.secured = service.certificates is not None
+        """Whether it speaks TLS."""
         name = sock.getsockname()
         self.address = Endpoint(name[0] if name[0] != "::" else "", name[1])
         self._keepalive: float | None = None
@@ -116,6 +120,10 @@ class Listener:
             self._server.close()
             self._server = None
 
+    def lend(self) -> socket.socket:
+        """The same socket for another listener. Raises: OSError."""
+        return self._sock.dup()
+
     def close(self) -> None:
         """Give the address back."""
         self.pause()
@@ -139,11 +147,14 @@ class Listener:
         )
 
 
-def listen(service: Service, protocol: Callable[[], asyncio.BaseProtocol]) -> Listener:
-    """Bind the service's address. Raises: ConfigError with the reason."""
+def listen(service: Service, protocol: Callable[[], asyncio.BaseProtocol], former: Listener | None = None) -> Listener:
+    """Bind the service's address, or go on with the socket of the listener that has it: what waits there to be accepted is not lost.
+
+    Raises: ConfigError with the reason.
+    """
     endpoint = service["listen"]
     try:
-        sock = bind(endpoint)
+        sock = bind(endpoint) if former is None else former.lend()
     except OSError as error:
         raise ConfigError(f"Can't start service '{service.name}' on {endpoint}: {error.strerror or error}", about=service.name) from None
     return Listener(service, sock, protocol)

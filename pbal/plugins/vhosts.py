@@ -100,10 +100,13 @@ class Vhosts(Plugin):
         return Verdict.PASS
 
     def carry(self) -> dict[str, str]:
-        return self.table
+        return dict(self.table)
 
     def adopt(self, carried: dict[str, str]) -> None:
         self.table = dict(carried)
 
     def dumpconfig(self) -> tuple[str, ...]:
         return tuple(f"VHOST {pattern} = {name}" for pattern, name in self.table.items())
+
+    def drop_rule(self, statement: str) -> None:
+        self.table = {pattern: name for pattern, name in self.table.items() if f"VHOST {pattern} = {name}" != statement}

@@ -75,10 +75,14 @@ class Vpaths(Plugin):
         return Verdict.PASS
 
     def carry(self) -> list[tuple[re.Pattern[bytes], str]]:
-        return self.rules
+        return list(self.rules)
 
     def adopt(self, carried: list[tuple[re.Pattern[bytes], str]]) -> None:
         self.rules = list(carried)
 
     def dumpconfig(self) -> tuple[str, ...]:
         return tuple(f"VPATH {pattern.pattern.decode()} = {name}" for pattern, name in self.rules)
+
+    def drop_rule(self, statement: str) -> None:
+        at = self.dumpconfig().index(statement)
+        self.rules = self.rules[:at] + self.rules[at + 1 :]

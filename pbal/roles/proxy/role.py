@@ -349,4 +349,6 @@ class ReverseProxy(HttpRole):
         """Close what is idle; exchanges end by their own."""
         super().close()
         cancel_all(self)
-        self._close_bored()
+        for relay in list(self.waiting):
+            relay.give_up(503)
+        self._set_pool(None)

@@ -1,0 +1,173 @@
+"""UNSET, DROP, the rules one by one, and CREATE ... LIKE: what takes a statement back, or says many at once.
+
+A rule is a statement of which a service may have many: HEADER, and those of plugins (VHOST, VPATH). `show rules` prints them as they were
+said; DROP RULE takes one back, named by its number or by its words.
+"""
+
+from collections.abc import Iterator
+
+from pbal.commands.looking.tables import table
+from pbal.commands.session import Session
+from pbal.config.render import header_rules
+from pbal.lang.expand import escaped
+from pbal.model.errors import ConfigError
+from pbal.model.pool import Pool
+from pbal.model.service import HeaderRule, Service
+from pbal.model.snapshot import header_specs
+from pbal.schema.commands import OK, CommandError, Reply, command
+from pbal.schema.tunables import POOL
+
+_OF_POOLS = frozenset(tunable.name for tunable in POOL)
+
+
+@command
+def unset(session: Session, tunable: str, owner: Service | Pool | None = None) -> Reply:
+    """Give a tunable its default again: what DEFAULT says now, else what pbal says.
+
+    Raises: UnknownName; ConfigError if it was not set, or if the service needs it.
+    """
+    target = owner or session.current
+    if target is None:
+        raise CommandError("omitted service/pool name not implied from context", "tunable", "CREATE or USE one first")
+    if isinstance(target, Service) and tunable.lower() in _OF_POOLS:
+        target = session.world.pools.get(target.name.lower(), target)
+    with session.world.changing() as change:
+        if isinstance(target, Pool):
+            change.undo(setattr, target, "values", target.values)
+        target.unset(tunable)
+    return OK
+
+
+@command
+def unset_default(session: Session, tunable: str) -> Reply:
+    """Take a DEFAULT back: services that you make later have pbal's own."""
+    session.world.unset_default(tunable)
+    return OK
+
+
+@command
+def unset_server(session: Session, server_tunable: str) -> Reply:
+    """Give a tunable of the whole process its default again."""
+    session.world.unset_server(server_tunable)
+    return OK
+
+
+@command
+def drop_service(session: Session, service: Service) -> Reply:
+    """Remove a service. Requests in progress finish; parked polls get the empty answer; idle connections close.
+
+    Raises: ConfigError while a selector names it as its default_service.
+    """
+    session.world.drop_service(service)
+    if session.current is service:
+        session.current = None
+    return OK
+
+
+@command
+def drop_pool(session: Session, pool: Pool) -> Reply:
+    """Remove a pool.
+
+    Raises: ConfigError while a service uses it.
+    """
+    session.world.drop_pool(pool)
+    if session.current is pool:
+        session.current = None
+    return OK
+
+
+@command
+def show_rules(session: Session, service: Service | None = None) -> Reply:
+    """List the rules of each service, or of one: HEADER, and the statements of its plugins. DROP RULE takes them, number or words."""
+    services = [service] if service is not None else sorted(session.world.services.values(), key=lambda each: each.name)
+    rows = ((each.name, number, escaped(rule)) for each in services for number, rule in enumerate(rules_of(each), 1))
+    return table("service number rule", rows)
+
+
+def rules_of(service: Service) -> list[str]:
+    """The rules of a service as statements, those of HEADER first; a `$` in them is not written twice."""
+    own = list(header_rules(service.name, header_specs(service)))
+    return own + [line for _, plugin in service.plugins for line in plugin.dumpconfig()]
+
+
+@command
+def drop_rule(session: Session, service: Service, rule: str) -> Reply:
+    """Take one rule back: its number, or its words as `show rules` prints them.
+
+    Raises: ConfigError if there is no such rule.
+    """
+    rules = rules_of(service)
+    if rule.isdecimal() and 0 < int(rule) <= len(rules):
+        place = int(rule) - 1
+    elif _words(rule) in (known := [_words(each) for each in rules]):
+        place = known.index(_words(rule))
+    else:
+        raise CommandError(f"service '{service.name}' has no rule {rule}", "rule", f"show rules {service.name} lists them")
+    with session.world.changing():
+        if place < len(service.header_rules):
+            service.drop_header_rule(_header_rule(service, place))
+        else:
+            _drop_of_plugin(service, place - len(service.header_rules))
+    return OK
+
+
+def _header_rule(service: Service, place: int) -> HeaderRule:
+    return list(service.header_rules.values())[place]
+
+
+def _drop_of_plugin(service: Service, place: int) -> None:
+    for _, plugin in service.plugins:
+        own = plugin.dumpconfig()
+        if place < len(own):
+            plugin.drop_rule(own[place])
+            return
+        place -= len(own)
+    raise ConfigError(f"service '{service.name}' has not that many rules")
+
+
+def _words(rule: str) -> list[str]:
+    """A rule without regard to its spacing."""
+    head, equals, rest = rule.partition("=")
+    return [*head.split(), equals, *rest.split()]
+
+
+@command
+def create_service_like(session: Session, new: str, service: Service) -> Reply:
+    """Make a service with the role, tunables, plugins and rules of another, but for its address. It becomes the current object.
+
+    It is not enabled.
+    """
+    world = session.world
+    with world.changing():
+        made = world.create_service(new)
+        made.defaults = dict(service.defaults)
+        for tunable in world.tunables.values():
+            made.fill(tunable)
+        for name in _first_role(service):
+            made.set(name, service.explicit[name])
+        for rule in service.header_rules.values():
+            made.add_header_rule(rule)
+        session.current = made
+        for _, plugin in service.plugins:
+            for line in plugin.dumpconfig():
+                session.interpreter.say(session, escaped(line))
+    return OK
+
+
+def _first_role(service: Service) -> Iterator[str]:
+    """What was set on a service and is copied, in an order that is taken."""
+    said = service.explicit.keys() - {"listen"}
+    first = [name for name in ("role", "pool", "plugins") if name in said]
+    return iter([*first, *sorted(said - set(first))])
+
+
+@command
+def create_pool_like(session: Session, new: str, pool: Pool) -> Reply:
+    """Make a pool with the nodes and tunables of another. It becomes the current object."""
+    with session.world.changing():
+        made = session.world.create_pool(new)
+        made.values = pool.values
+        for node in pool.nodes:
+            made.add(node.endpoint)
+    session.current = made
+    return OK

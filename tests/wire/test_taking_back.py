@@ -1,0 +1,156 @@
+"""UNSET, DROP, DROP RULE and CREATE ... LIKE over the wire: what was said is taken back, one statement at a time, and nothing else moves."""
+
+import asyncio
+
+from lab import Lab, lab, read_response
+
+from pbal.config.render import render
+from pbal.model.snapshot import snapshot
+
+SELECTOR = """
+    LOAD vhosts
+    LOAD vpaths
+    CREATE SERVICE site
+      SET role = web_server
+      SET docroot = {folder}
+      SET idle_timeout = 5s
+    CREATE SERVICE other
+      SET role = web_server
+      SET docroot = {folder}
+    CREATE SERVICE front
+      SET role = selector
+      SET listen = 127.0.0.1:0
+      SET plugins = vhosts vpaths
+      SET default_service = other
+      VHOST a.test = site
+      VHOST *.b.test = other
+      VPATH ^/x$ = site
+      VPATH ^/y = other
+    HEADER front INSERT X-A: 1
+    HEADER front REMOVE X-B
+    ENABLE front
+"""
+
+
+@lab
+async def test_unset_gives_the_default_that_holds_now(laboratory: Lab) -> None:
+    pbal = await laboratory.pbal(SELECTOR.format(folder=laboratory.folder))
+    site = pbal.world.service("site")
+    assert await pbal.say("DEFAULT idle_timeout = 9s") == "OK"
+    assert await pbal.say("UNSET site.idle_timeout") == "OK" and site["idle_timeout"] == 9.0
+    assert "was not set" in await pbal.say("UNSET site.idle_timeout")
+    assert await pbal.say("UNSET other idle_timeout") == "OK", "a later DEFAULT is taken up when somebody asks for it"
+    assert await pbal.say("UNSET DEFAULT idle_timeout") == "OK"
+    assert "there is no DEFAULT" in await pbal.say("UNSET DEFAULT idle_timeout")
+    assert await pbal.say("USE site") == "OK" and await pbal.say("UNSET idle_timeout") == "OK" and site["idle_timeout"] == 30.0
+    for wrong, why in (
+        ("UNSET site.role", "a role stays"), ("UNSET site.pool", "not a tunable of role web_server"), ("UNSET front.default_service", "OK"),
+        ("UNSET site.idle_timeou", "did you mean 'idle_timeout'"), ("UNSET nobody.idle_timeout", "does not exist"),
+    ):  # fmt: skip
+        assert why in await pbal.say(wrong), wrong
+
+
+@lab
+async def test_unset_is_refused_where_an_open_service_needs_it(laboratory: Lab) -> None:
+    pbal = await laboratory.pbal(
+        SELECTOR.format(folder=laboratory.folder).replace("SET plugins = vhosts vpaths", "").split("VHOST")[0] + "ENABLE front"
+    )
+    before = snapshot(pbal.world)
+    assert "no default_service" in await pbal.say("UNSET front.default_service")
+    assert snapshot(pbal.world) == before
+
+
+@lab
+async def test_unset_of_the_process(laboratory: Lab) -> None:
+    pbal = await laboratory.pbal(SELECTOR.format(folder=laboratory.folder))
+    assert "was not set" in await pbal.say("UNSET SERVER graceful_timeout")
+    assert await pbal.say("SERVER graceful_timeout = 5s") == "OK"
+    assert await pbal.say("UNSET SERVER graceful_timeout") == "OK"
+    assert pbal.world.server["graceful_timeout"] == 30.0
+
+
+@lab
+async def test_rules_are_listed_and_dropped_one_by_one(laboratory: Lab) -> None:
+    pbal = await laboratory.pbal(SELECTOR.format(folder=laboratory.folder))
+    assert (await pbal.say("show rules front")).splitlines() == [
+        "front 1 HEADER front INSERT X-A: 1", "front 2 HEADER front REMOVE X-B", "front 3 VHOST a.test = site", "front 4 VHOST *.b.test = other",
+        "front 5 VPATH ^/x$ = site", "front 6 VPATH ^/y = other", ".",
+    ]  # fmt: skip
+    assert await pbal.say("DROP RULE front VPATH  ^/x$ = site") == "OK"
+    assert await pbal.say("DROP RULE front 3") == "OK"
+    assert await pbal.say("DROP RULE front 1") == "OK"
+    assert "has no rule" in await pbal.say("DROP RULE front 9")
+    assert "has no rule" in await pbal.say("DROP RULE front VHOST a.test = site")
+    assert (await pbal.say("show rules")).splitlines() == [
+        "front 1 HEADER front REMOVE X-B", "front 2 VHOST *.b.test = other", "front 3 VPATH ^/y = other", ".",
+    ]  # fmt: skip
+
+
+@lab
+async def test_a_dropped_service_answers_what_is_in_progress_and_nothing_more(laboratory: Lab) -> None:
+    held = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await held.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    port = (await laboratory.origin(slow)).port
+    pbal = await laboratory.pbal(f"""
+        CREATE POOL p
+          POOL p ADD 127.0.0.1:{port}
+        CREATE SERVICE web
+          SET role = reverse_proxy
+          SET listen = 127.0.0.1:0
+          SET pool = p
+        ENABLE web
+    """)
+    address = pbal.server.address("web")
+    reader, writer = await pbal.connect("web")
+    idle, _ = await pbal.connect("web")
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await pbal.until("requests", 1)
+    assert "is used by service 'web'" in await pbal.say("DROP POOL p")
+    assert await pbal.say("DROP SERVICE web") == "OK"
+    assert await idle.read() == b""
+    held.set()
+    answer = await read_response(reader)
+    assert answer.status == 200 and await reader.read() == b""
+    assert await pbal.say("DROP POOL p") == "OK"
+    assert list(render(snapshot(pbal.world))) == [""]
+    try:
+        await asyncio.open_connection(*address)
+    except ConnectionRefusedError:
+        refused = True
+    else:
+        refused = False
+    assert refused
+    assert "does not exist" in await pbal.say("DROP SERVICE web")
+
+
+@lab
+async def test_the_target_of_a_default_service_is_not_dropped(laboratory: Lab) -> None:
+    pbal = await laboratory.pbal(SELECTOR.format(folder=laboratory.folder))
+    before = snapshot(pbal.world)
+    assert "is the default_service of 'front'" in await pbal.say("DROP SERVICE other")
+    assert snapshot(pbal.world) == before
+    assert (await pbal.ask("front", b"GET / HTTP/1.0\r\nHost: z.b.test\r\n\r\n")).status == 403
+
+
+@lab
+async def test_like_copies_all_but_the_address(laboratory: Lab) -> None:
+    pbal = await laboratory.pbal(
+        SELECTOR.format(folder=laboratory.folder) + "CREATE POOL p\n SET balance_method = round_robin\n POOL p ADD 10.0.0.1\n"
+    )
+    assert await pbal.say("CREATE SERVICE back LIKE front") == "OK"
+    assert await pbal.say("CREATE POOL q LIKE p") == "OK"
+    lines = list(render(snapshot(pbal.world)))
+    made = [line.replace("back", "front") for line in lines if "back" in line]
+    assert {line.strip() for line in made} == {
+        "CREATE SERVICE front", "HEADER front INSERT X-A: 1", "HEADER front REMOVE X-B", "SET front default_service = other", "USE front",
+    }  # fmt: skip
+    assert [line for line in lines if line.startswith("  VHOST a.test")] == ["  VHOST a.test = site"] * 2
+    assert "  POOL q ADD 10.0.0.1:80" in lines
+    assert "already exists" in await pbal.say("CREATE SERVICE back LIKE front")
+    assert "does not exist" in await pbal.say("CREATE SERVICE more LIKE nobody")
+    assert "more" not in pbal.world.services
