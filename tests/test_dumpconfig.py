@@ -11,6 +11,7 @@ from pbal.commands.interpreter import Interpreter
 from pbal.config.render import render
 from pbal.lang.expand import escaped
 from pbal.lang.parser import quoted
+from pbal.model.service import Service
 from pbal.model.snapshot import snapshot
 from pbal.model.world import World
 
@@ -27,12 +28,13 @@ def world_of(lines: list[str], folder: str) -> World:
 
 def dump(world: World) -> list[str]:
     """The lines of dumpconfig."""
-    return list(render(snapshot(world)))
+    return list(render(snapshot(world), world.fits))
 
 
-def rendered(world: World, values: dict[str, Any]) -> dict[str, str | None]:
-    """Values as text: not every type of a plugin's compares."""
-    return {name: None if value is None else world.tunables[name].type.render(value) for name, value in values.items()}
+def rendered(world: World, service: Service) -> dict[str, str | None]:
+    """Values of the tunables that its role has, as text: not every type of a plugin's compares."""
+    mine = ((name, value) for name, value in service.values.items() if world.fits(name, service.role))
+    return {name: None if value is None else world.tunables[name].type.render(value) for name, value in mine}
 
 
 def facts(world: World) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def facts(world: World) -> dict[str, Any]:
         "pools": {p.name: ([node.name for node in p.nodes], p.values) for p in world.pools.values()},
         "services": {
             s.name: (
-                s.role, s.enabled, rendered(world, s.values), [(rule.name, rule.value) for rule in s.header_rules.values()],
+                s.role, s.enabled, rendered(world, s), [(rule.name, rule.value) for rule in s.header_rules.values()],
                 [(name, tuple(plugin.dumpconfig())) for name, plugin in s.plugins],
             )
             for s in world.services.values()

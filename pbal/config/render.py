@@ -1,18 +1,17 @@
 """A Config as statements that make it again, in an order that loads.
 
     SERVER, LOAD              first of all, since they say what may be said
-    DEFAULT                   those that the first service was made with
     pools                     services name them
-    services                  in the order they were made; a DEFAULT that came between two of them stands between them
+    services                  in the order they were made; what DEFAULT was for a service stands before it
     what names services       VHOST, VPATH, default_service: all services have to be there
     ENABLE, DISABLE           when everything is said
 
 A `$` that would begin a variable is written twice.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from pbal.config.spec import Config, HeaderSpec, Pairs, PoolSpec, ServiceSpec, Standing
+from pbal.config.spec import Config, HeaderSpec, PoolSpec, ServiceSpec, Standing
 from pbal.lang.expand import escaped
 from pbal.lang.parser import quoted
 
@@ -20,28 +19,50 @@ _FIRST = ("role", "listen", "pool", "plugins")
 """Tunables that a reader looks for, and that others depend on."""
 
 
-def render(config: Config) -> Iterator[str]:
+Fits = Callable[[str, str], bool]
+"""Whether a tunable, by name, is one of a role."""
+
+
+def render(config: Config, fits: Fits = lambda tunable, role: True) -> Iterator[str]:
     """The lines, one statement each, with empty lines between objects."""
-    return (escaped(line) for line in _lines(config))
+    return (escaped(line) for line in _lines(config, fits))
 
 
-def _lines(config: Config) -> Iterator[str]:
+def _lines(config: Config, fits: Fits) -> Iterator[str]:
     yield from _beginning(config)
     now: dict[str, str] = {}
-    yield from _defaults(now, config.services[0].defaults if config.services else config.defaults)
     for pool in config.pools:
         yield from _pool(pool)
     for service in config.services:
-        yield from _defaults(now, service.defaults)
+        yield from change_defaults(now, dict(service.defaults), concerns(service, fits))
         yield ""
         yield f"CREATE SERVICE {service.name}"
         yield from (f"  {line}" for line in _service(service))
     yield ""
-    yield from _defaults(now, config.defaults)
+    yield from change_defaults(now, dict(config.defaults), lambda name: True)
     for service in config.services:
         yield from _late(service)
     yield from (f"ENABLE {service.name}" for service in config.services if service.standing is Standing.ENABLED)
     yield from (f"DISABLE {service.name}" for service in config.services if service.standing is Standing.DISABLED)
+
+
+def concerns(service: ServiceSpec, fits: Fits) -> Callable[[str], bool]:
+    """Whether a default of a name would be seen on a service: it is one of its role, and was not SET."""
+    said = dict(service.settings)
+    role = said.get("role", "")
+    return lambda name: name not in said and fits(name, role)
+
+
+def change_defaults(now: dict[str, str], wanted: Mapping[str, str], matters: Callable[[str], bool]) -> Iterator[str]:
+    """What makes the defaults `wanted`, where they matter, of those that are in force `now`, which is kept up."""
+    for name in sorted(now.keys() - wanted.keys()):
+        if matters(name):
+            del now[name]
+            yield f"UNSET DEFAULT {name}"
+    for name, text in sorted(wanted.items()):
+        if now.get(name) != text:
+            now[name] = text
+            yield f"DEFAULT {name} = {quoted(text)}"
 
 
 def _beginning(config: Config) -> Iterator[str]:
@@ -58,28 +79,29 @@ def _beginning(config: Config) -> Iterator[str]:
         yield f"SERVER plugin_path = {quoted(final)}"
 
 
-def _defaults(now: dict[str, str], wanted: Pairs) -> Iterator[str]:
-    """What makes the defaults `wanted` of those that are in force `now`."""
-    for name, text in wanted:
-        if now.get(name) != text:
-            now[name] = text
-            yield f"DEFAULT {name} = {quoted(text)}"
-
-
 def _pool(pool: PoolSpec) -> Iterator[str]:
     yield ""
     yield f"CREATE POOL {pool.name}"
     yield from (f"  SET {name} = {quoted(text)}" for name, text in pool.settings)
-    add = f"POOL ADD {pool.name}" if pool.name.lower() in ("add", "remove") else f"POOL {pool.name} ADD"
-    yield from (f"  {add} {node}" for node in pool.nodes)
+    yield from (f"  {pool_statement(pool.name, 'ADD', node)}" for node in pool.nodes)
+
+
+def pool_statement(pool: str, verb: str, node: str) -> str:
+    """POOL ADD or REMOVE. A pool called 'add' or 'remove' has to be named second."""
+    return f"POOL {verb} {pool} {node}" if pool.lower() in ("add", "remove") else f"POOL {pool} {verb} {node}"
 
 
 def _service(service: ServiceSpec) -> Iterator[str]:
     said = dict(service.settings)
-    for name in (*(name for name in _FIRST if name in said), *sorted(said.keys() - set(_FIRST))):
+    for name in in_order(said):
         if name != "default_service":  # it may name a service that comes later
             yield f"SET {name} = {quoted(said[name])}"
     yield from header_rules(service.name, service.headers)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of tunables, those first that others depend on."""
+    return [*(name for name in _FIRST if name in names), *sorted(set(names) - set(_FIRST))]
 
 
 def header_rules(service: str, rules: Iterable[HeaderSpec]) -> Iterator[str]:
@@ -91,7 +113,7 @@ def header_rules(service: str, rules: Iterable[HeaderSpec]) -> Iterator[str]:
 def _late(service: ServiceSpec) -> Iterator[str]:
     named = dict(service.settings).get("default_service")
     late = [f"SET {service.name} default_service = {named}"] if named else []
-    late += service.statements
+    late += [statement for rules in service.rules for statement in rules.statements]
     if late:
         yield f"USE {service.name}"
         yield from (f"  {line}" for line in late)

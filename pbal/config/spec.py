@@ -4,8 +4,8 @@ A file makes one, and so does a running pbal (model/snapshot.py). Two of them ar
 printed as statements (render.py) and comes back equal when those are read. Nothing here knows a socket, a plugin or a type: values are the
 canonical texts that the types of the tunables write, in which `1500ms` and `1.5s` are one.
 
-DEFAULT holds for services made after it. So each service has the defaults that were in force when it was made, beside what was SET on it:
-a later DEFAULT, LOAD or RELOAD does not reach back.
+DEFAULT holds for services made after it. So each service has the defaults that were in force when it was made, of those of its tunables
+that were not SET on it: a later DEFAULT, LOAD or RELOAD does not reach back.
 """
 
 from dataclasses import dataclass
@@ -51,6 +51,16 @@ class HeaderSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """The statements of one plugin of a service (VHOST, VPATH), in the words of the plugin."""
+
+    plugin: str
+    statements: tuple[str, ...]
+    ordered: bool
+    """Whether it matters in which order they are said."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """A service: what was SET on it (role, chain and names of others included), the DEFAULTs it was made with, its rules."""
 
@@ -59,8 +69,8 @@ class ServiceSpec:
     settings: Pairs
     defaults: Pairs
     headers: tuple[HeaderSpec, ...]
-    statements: tuple[str, ...]
-    """Of its plugins (VHOST, VPATH), in the words of the plugins."""
+    rules: tuple[RuleSpec, ...]
+    """Of its plugins that have any, in the order of the chain."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class Plugin:
     """Roles of the services that may run it. Empty: any role."""
     commands: ClassVar[tuple[Callable[..., Any], ...]] = ()
     """Handlers of the statements its grammar fragment adds, named after their rules."""
+    ordered_rules: ClassVar[bool] = True
+    """Whether it matters in which order the statements of dumpconfig() are said."""
     grammar: ClassVar[str] = ""
     """The fragment's text. Empty: grammar/plugins/NAME.lark, or NAME.lark beside the plugin's file, where there is one."""
 

@@ -4,10 +4,12 @@ It is taken in one go, between two statements, so whatever is made of it afterwa
 who waits, whether a node answers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Mapping
+from functools import partial
 
-from pbal.config.spec import Config, HeaderSpec, Pairs, PluginSpec, PoolSpec, ServiceSpec
+from pbal.config.spec import Config, HeaderSpec, Pairs, PluginSpec, PoolSpec, RuleSpec, ServiceSpec
 from pbal.model import faults
+from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.world import World
@@ -18,12 +20,31 @@ _OF_POOLS = {tunable.name: tunable for tunable in POOL}
 
 def snapshot(world: World) -> Config:
     """Everything that is configured. A plugin whose dumpconfig() fails has a comment in place of its statements."""
+    pieces = in_pieces(world)
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as ended:
+            config: Config = ended.value
+            return config
+
+
+def in_pieces(world: World) -> Generator[None, None, Config]:
+    """The same, a service a step, for who gives way between two steps; no statement may change the world meanwhile."""
+    services = []
+    for service in world.services.values():
+        services.append(_service(service))
+        yield
+    pools = []
+    for pool in world.pools.values():
+        pools.append(_pool(pool))
+        yield
     return Config(
         server=_canonical(world.server_tunables, world.server_explicit),
         plugins=tuple(PluginSpec(plugin.name, plugin.folder) for plugin in world.plugins.values()),
         defaults=_canonical(world.tunables, world.defaults),
-        pools=tuple(_pool(pool) for pool in world.pools.values()),
-        services=tuple(_service(service) for service in world.services.values()),
+        pools=tuple(pools),
+        services=tuple(services),
     )
 
 
@@ -44,10 +65,16 @@ def _service(service: Service) -> ServiceSpec:
         name=service.name,
         standing=service.standing,
         settings=tuple(sorted(said.items())),
-        defaults=_canonical(tunables, service.defaults),
+        defaults=_canonical(tunables, _counting(service)),
         headers=header_specs(service),
-        statements=tuple(_statements(service)),
+        rules=tuple(rules for rules in map(partial(_rules, service), service.plugins) if rules.statements),
     )
+
+
+def _counting(service: Service) -> dict[str, str]:
+    """The DEFAULTs that a service goes by."""
+    tunables, said = service.world.tunables, service.explicit
+    return {name: text for name, text in service.defaults.items() if name not in said and tunables[name].fits(service.role)}
 
 
 def header_specs(service: Service) -> tuple[HeaderSpec, ...]:
@@ -56,10 +83,11 @@ def header_specs(service: Service) -> tuple[HeaderSpec, ...]:
     return tuple(HeaderSpec(rule.name.decode(), None if rule.value is None else rule.value.decode()) for rule in rules)
 
 
-def _statements(service: Service) -> Iterable[str]:
-    for name, plugin in service.plugins:
-        try:
-            yield from plugin.dumpconfig()
-        except faults.CAUGHT as error:
-            faults.report(service.world, name, "dumpconfig()", error)
-            yield f"# {faults.refusal(service.world, name, 'dumpconfig()', error).message}: its statements are missing here"
+def _rules(service: Service, pair: tuple[str, Plugin]) -> RuleSpec:
+    name, plugin = pair
+    try:
+        statements = tuple(plugin.dumpconfig())
+    except faults.CAUGHT as error:
+        faults.report(service.world, name, "dumpconfig()", error)
+        statements = (f"# {faults.refusal(service.world, name, 'dumpconfig()', error).message}: its statements are missing here",)
+    return RuleSpec(name, statements, plugin.ordered_rules)

@@ -194,6 +194,11 @@ class World:
             raise UnknownName(f"service/pool '{name}' does not exist", name, names)
         return found
 
+    def fits(self, tunable: str, role: str) -> bool:
+        """Whether a tunable, by name, is one of a role. One that is not known is of none."""
+        known = self.tunables.get(tunable)
+        return known is not None and known.fits(role)
+
     def tunable(self, name: str, service: Service) -> Tunable:
         """Raises: UnknownName, with the names of the service's own role as candidates."""
         try:

@@ -70,6 +70,7 @@ class Vhosts(Plugin):
 
     roles = frozenset({"selector"})
     commands = (vhost,)
+    ordered_rules = False
 
     def __init__(self, service: Any, world: Any) -> None:
         super().__init__(service, world)

@@ -1,4 +1,4 @@
-"""UNSET, DROP, DROP RULE and CREATE ... LIKE over the wire: what was said is taken back, one statement at a time, and nothing else moves."""
+"""UNSET, DROP, DROP RULE and CREATE ... LIKE: what was said is taken back, one statement at a time, and nothing else moves."""
 
 import asyncio
 
@@ -73,7 +73,8 @@ async def test_unset_of_the_process(laboratory: Lab) -> None:
 async def test_rules_are_listed_and_dropped_one_by_one(laboratory: Lab) -> None:
     pbal = await laboratory.pbal(SELECTOR.format(folder=laboratory.folder))
     assert (await pbal.say("show rules front")).splitlines() == [
-        "front 1 HEADER front INSERT X-A: 1", "front 2 HEADER front REMOVE X-B", "front 3 VHOST a.test = site", "front 4 VHOST *.b.test = other",
+        "front 1 HEADER front INSERT X-A: 1", "front 2 HEADER front REMOVE X-B", "front 3 VHOST a.test = site",
+        "front 4 VHOST *.b.test = other",
         "front 5 VPATH ^/x$ = site", "front 6 VPATH ^/y = other", ".",
     ]  # fmt: skip
     assert await pbal.say("DROP RULE front VPATH  ^/x$ = site") == "OK"

@@ -133,4 +133,4 @@ def dumpconfig(session: Session) -> Reply:
 
     Source: Perlbal manual, dumpconfig. differs: complete, in an order that loads.
     """
-    return Text(dropwhile(lambda line: not line, render(snapshot(session.world))), end_dot=False)
+    return Text(dropwhile(lambda line: not line, render(snapshot(session.world), session.world.fits)), end_dot=False)

@@ -1,0 +1,249 @@
+"""What makes one Config of another: statements, in an order in which they can be carried out.
+
+    LOAD                      new plugins bring what may be said
+    SERVER, UNSET SERVER
+    pools                     made, SET, nodes that come
+    services                  those that are made anew in their place; then what is SET and UNSET, and the rules that go
+    what names services       default_service, rules that come
+    DEFAULT                   as it is at the end
+    ENABLE, DISABLE
+    what is left behind       nodes that go, DROP SERVICE, DROP POOL, UNLOAD
+
+The order in which services, pools and nodes stand does not count as a difference. A service whose role changes, or that was enabled and is
+to be as if it had never been, cannot become so: it is dropped, and another made in its place.
+
+UNSET gives a tunable what DEFAULT says at that moment. So where a service's default differs, DEFAULT is said first, and at the end what it
+is to be from then on.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from pbal.config.render import Fits, change_defaults, concerns, header_rules, in_order, pool_statement
+from pbal.config.spec import Config, PoolSpec, RuleSpec, ServiceSpec, Standing
+from pbal.lang.expand import escaped
+from pbal.lang.parser import quoted
+
+
+class Kind(Enum):
+    """What a step is about."""
+
+    LOAD = auto()
+    UNLOAD = auto()
+    SERVER = auto()
+    DEFAULT = auto()
+    POOL = auto()
+    """A pool that comes or goes."""
+    SERVICE = auto()
+    """A service that comes or goes."""
+    SETTING = auto()
+    """A tunable of a pool or a service, SET or UNSET."""
+    NODE = auto()
+    RULE = auto()
+    """HEADER, or a statement of a plugin."""
+    STANDING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One statement. `said` is false for what is taken back: UNSET, DROP, POOL REMOVE."""
+
+    kind: Kind
+    statement: str
+    """As it has to be written."""
+    object: str = ""
+    """The pool or service, or the plugin, it is about; `USE` it first where the kind is RULE."""
+    key: str = ""
+    """The tunable, the node, or the rule as it was said."""
+    said: bool = True
+
+
+def difference(old: Config, new: Config, fits: Fits) -> Iterator[Step]:
+    """The steps from `old` to `new`. `fits` knows the tunables of both."""
+    yield from _plugins(old, new)
+    yield from _server(old, new)
+    before = {pool.name.lower(): pool for pool in old.pools}
+    for pool in new.pools:
+        yield from _pool(before.get(pool.name.lower()), pool)
+    yield from _services(old, new, fits)
+    yield from _left(old, new)
+
+
+def listing(steps: list[Step]) -> Iterator[str]:
+    """The steps as lines of a file: with USE before the rules of a service."""
+    used = ""
+    for step in steps:
+        if step.kind is Kind.RULE and step.said and step.object != used:
+            used = step.object
+            yield f"USE {used}"
+        elif step.kind is Kind.SERVICE and step.said:
+            used = step.object
+        elif step.kind is Kind.POOL:
+            used = ""
+        yield step.statement
+
+
+def _step(kind: Kind, statement: str, about: str = "", key: str = "", said: bool = True) -> Step:
+    return Step(kind, escaped(statement), about, key, said)
+
+
+def _plugins(old: Config, new: Config) -> Iterator[Step]:
+    known = {plugin.name for plugin in old.plugins}
+    for plugin in new.plugins:
+        if plugin.name not in known:
+            yield _step(Kind.LOAD, f"LOAD {plugin.name}", plugin.name)
+
+
+def _server(old: Config, new: Config) -> Iterator[Step]:
+    before, after = dict(old.server), dict(new.server)
+    for name, text in new.server:
+        if before.get(name) != text:
+            yield _step(Kind.SERVER, f"SERVER {name} = {quoted(text)}", key=name)
+    for name in before.keys() - after.keys():
+        yield _step(Kind.SERVER, f"UNSET SERVER {name}", key=name, said=False)
+
+
+def _pool(old: PoolSpec | None, new: PoolSpec) -> Iterator[Step]:
+    if old is None:
+        yield _step(Kind.POOL, f"CREATE POOL {new.name}", new.name)
+    before, after = dict(old.settings) if old is not None else {}, dict(new.settings)
+    for name, text in new.settings:
+        if before.get(name) != text:
+            yield _step(Kind.SETTING, f"SET {new.name}.{name} = {quoted(text)}", new.name, name)
+    for name in sorted(before.keys() - after.keys()):
+        yield _step(Kind.SETTING, f"UNSET {new.name}.{name}", new.name, name, said=False)
+    members = frozenset(old.nodes) if old is not None else frozenset()
+    for node in new.nodes:
+        if node not in members:
+            yield _step(Kind.NODE, pool_statement(new.name, "ADD", node), new.name, node)
+
+
+def is_replaced(old: ServiceSpec, new: ServiceSpec) -> bool:
+    """Whether a service cannot become another, and is made anew."""
+    role = dict(old.settings).get("role")
+    regresses = old.standing is not Standing.NEW and new.standing is Standing.NEW
+    return (role is not None and role != dict(new.settings).get("role")) or regresses
+
+
+def _services(old: Config, new: Config, fits: Fits) -> Iterator[Step]:
+    now = dict(old.defaults)
+    pairs = yield from _made(now, old, new, fits)
+    for former, service in pairs:
+        if former != service:
+            yield from _settings(former, service)
+            if former is not None:
+                yield from _unset(now, former, service, fits)
+                yield from _rules_going(former, service)
+    for former, service in pairs:
+        if former != service:
+            yield from _late(former, service)
+    yield from _defaults(now, dict(new.defaults), lambda name: True)
+    for former, service in pairs:
+        if (former.standing if former is not None else Standing.NEW) is not service.standing:
+            verb = "ENABLE" if service.standing is Standing.ENABLED else "DISABLE"
+            yield _step(Kind.STANDING, f"{verb} {service.name}", service.name)
+
+
+def _made(now: dict[str, str], old: Config, new: Config, fits: Fits) -> Generator[Step, None, list[tuple[ServiceSpec | None, ServiceSpec]]]:
+    """Services that come, or come anew; all of the new ones, each with what it was before."""
+    before = {service.name.lower(): service for service in old.services}
+    pairs: list[tuple[ServiceSpec | None, ServiceSpec]] = []
+    for service in new.services:
+        former = before.get(service.name.lower())
+        if former is not None and is_replaced(former, service):
+            yield _step(Kind.SERVICE, f"DROP SERVICE {former.name}", former.name, said=False)
+            former = None
+        if former is None:
+            yield from _defaults(now, dict(service.defaults), concerns(service, fits))
+            yield _step(Kind.SERVICE, f"CREATE SERVICE {service.name}", service.name)
+        pairs.append((former, service))
+    return pairs
+
+
+def _defaults(now: dict[str, str], wanted: dict[str, str], matters: Callable[[str], bool]) -> Iterator[Step]:
+    for statement in change_defaults(now, wanted, matters):
+        words = statement.split(None, 3)
+        taken_back = words[0] == "UNSET"
+        yield _step(Kind.DEFAULT, statement, key=words[2] if taken_back else words[1], said=not taken_back)
+
+
+def _settings(old: ServiceSpec | None, new: ServiceSpec) -> Iterator[Step]:
+    before, after = dict(old.settings) if old is not None else {}, dict(new.settings)
+    for name in in_order(after):
+        if before.get(name) != after[name] and name != "default_service":
+            yield _step(Kind.SETTING, f"SET {new.name}.{name} = {quoted(after[name])}", new.name, name)
+
+
+def _unset(now: dict[str, str], old: ServiceSpec, new: ServiceSpec, fits: Fits) -> Iterator[Step]:
+    """What is not SET any more, and what goes by another DEFAULT."""
+    before, after = dict(old.defaults), dict(new.defaults)
+    said = dict(new.settings)
+    gone = dict(old.settings).keys() - said.keys()
+    other = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name) and name not in said}
+    role = said.get("role", "")
+    for name in in_order(gone | other):
+        if fits(name, role):
+            wanted = {name: after[name]} if name in after else {}
+            yield from _defaults(now, {**now, **wanted} if wanted else {k: v for k, v in now.items() if k != name}, lambda each: True)
+            yield _step(Kind.SETTING, f"UNSET {new.name}.{name}", new.name, name, said=False)
+
+
+def _rules_going(old: ServiceSpec, new: ServiceSpec) -> Iterator[Step]:
+    """Those of a plugin that leaves the chain go with it."""
+    after = list(header_rules(new.name, new.headers))
+    for rule in header_rules(new.name, old.headers):
+        if rule not in after:
+            yield _step(Kind.RULE, f"DROP RULE {new.name} {rule}", new.name, rule, said=False)
+    staying = dict(new.settings).get("plugins", "").split()
+    wanted = {rules.plugin: rules for rules in new.rules}
+    for rules in old.rules:
+        if rules.plugin in staying:
+            for rule in _beyond(rules, wanted.get(rules.plugin)):
+                yield _step(Kind.RULE, f"DROP RULE {new.name} {rule}", new.name, rule, said=False)
+
+
+def _beyond(rules: RuleSpec, other: RuleSpec | None) -> Iterator[str]:
+    """What one has and the other has not; where the order counts, all from the first on that differs."""
+    known = other.statements if other is not None else ()
+    if rules.ordered:
+        same = next((at for at, pair in enumerate(zip(rules.statements, known, strict=False)) if pair[0] != pair[1]), len(known))
+        return iter(rules.statements[same:])
+    there = frozenset(known)
+    return (rule for rule in rules.statements if rule not in there)
+
+
+def _late(old: ServiceSpec | None, new: ServiceSpec) -> Iterator[Step]:
+    """What names other services, which are all made by now."""
+    before = dict(old.settings).get("default_service") if old is not None else None
+    after = dict(new.settings).get("default_service")
+    if after is not None and after != before:
+        yield _step(Kind.SETTING, f"SET {new.name}.default_service = {quoted(after)}", new.name, "default_service")
+    headers = list(header_rules(new.name, old.headers)) if old is not None else []
+    for rule in header_rules(new.name, new.headers):
+        if rule not in headers:
+            yield _step(Kind.RULE, rule, new.name, rule)
+    there = {rules.plugin: rules for rules in old.rules} if old is not None else {}
+    for rules in new.rules:
+        for rule in _beyond(rules, there.get(rules.plugin)):
+            yield _step(Kind.RULE, rule, new.name, rule)
+
+
+def _left(old: Config, new: Config) -> Iterator[Step]:
+    """What goes, when nothing names it any more."""
+    pools = {pool.name.lower(): frozenset(pool.nodes) for pool in new.pools}
+    for pool in old.pools:
+        for node in pool.nodes:
+            if node not in pools.get(pool.name.lower(), pool.nodes):
+                yield _step(Kind.NODE, pool_statement(pool.name, "REMOVE", node), pool.name, node, said=False)
+    names = {service.name.lower() for service in new.services}
+    for service in old.services:
+        if service.name.lower() not in names:
+            yield _step(Kind.SERVICE, f"DROP SERVICE {service.name}", service.name, said=False)
+    for pool in old.pools:
+        if pool.name.lower() not in pools:
+            yield _step(Kind.POOL, f"DROP POOL {pool.name}", pool.name, said=False)
+    loaded = {plugin.name for plugin in new.plugins}
+    for gone in old.plugins:
+        if gone.name not in loaded:
+            yield _step(Kind.UNLOAD, f"UNLOAD {gone.name}", gone.name, said=False)
