@@ -17,7 +17,7 @@ from pbal.config.spec import Standing
 from pbal.model.change import Change
 from pbal.model.clock import Clock
 from pbal.model.deliveries import Deliveries
-from pbal.model.errors import ConfigError, UnknownName
+from pbal.model.errors import ConfigError, UnknownName, bad_value
 from pbal.model.exchange import Exchange
 from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
@@ -26,6 +26,7 @@ from pbal.model.service import Service
 from pbal.model.tracing import Numbering
 from pbal.observe.counters import Counters
 from pbal.observe.writer import Writer
+from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import CORE
 from pbal.schema.tunables import SERVER, Tunable
 
@@ -195,14 +196,15 @@ class World:
         except KeyError:
             of_role = f" of role {service.role}" if service.role else ""
             legal = [t.name for t in self.tunables.values() if not t.roles or not service.role or service.role in t.roles]
-            raise UnknownName(f"'{name}' is not a tunable{of_role}", name, legal) from None
+            raise UnknownName(f"'{name}' is not a tunable{of_role}", name, legal, kind=Kind.UNKNOWN_TUNABLE) from None
 
     def loaded_plugin(self, name: str) -> LoadedPlugin:
         """Raises: UnknownName."""
         try:
             return self.plugins[name.lower()]
         except KeyError:
-            raise UnknownName(f"plugin '{name}' is not loaded: LOAD {name} first", name, self.plugins) from None
+            needs = Needed("load", name.lower())
+            raise UnknownName(f"plugin '{name}' is not loaded: LOAD {name} first", name, self.plugins, needs=needs) from None
 
     def instances(self, plugin: str) -> Iterator[tuple[Service, Plugin]]:
         """Each open service that runs `plugin`, and that service's plugin."""
@@ -220,7 +222,8 @@ class World:
     def create_service(self, name: str) -> Service:
         """Raises: ConfigError if another service has the name; a pool may."""
         if name.lower() in self.services:
-            raise ConfigError(f"service '{name}' already exists", about=name)
+            against = ("service", name.lower())
+            raise ConfigError(f"service '{name}' already exists", about=name, kind=Kind.EXISTS_ALREADY, against=against)
         service = Service(name, self)
         self.services[name.lower()] = service
         return service
@@ -228,7 +231,8 @@ class World:
     def create_pool(self, name: str) -> Pool:
         """Raises: ConfigError if another pool has the name; a service may."""
         if name.lower() in self.pools:
-            raise ConfigError(f"pool '{name}' already exists", about=name)
+            against = ("pool", name.lower())
+            raise ConfigError(f"pool '{name}' already exists", about=name, kind=Kind.EXISTS_ALREADY, against=against)
         pool = Pool(name)
         self.pools[name.lower()] = pool
         return pool
@@ -237,25 +241,25 @@ class World:
         """A default for services made later. Raises: UnknownName, ConfigError."""
         tunable = self.tunables.get(name.lower())
         if tunable is None:
-            raise UnknownName(f"'{name}' is not a tunable", name, self.tunables)
+            raise UnknownName(f"'{name}' is not a tunable", name, self.tunables, kind=Kind.UNKNOWN_TUNABLE)
         if name.lower() in ("role", "listen", "plugins", "pool", "default_service"):
-            raise ConfigError(f"'{name}' can have no default: it belongs to one service", about=name)
+            raise ConfigError(f"'{name}' can have no default: it belongs to one service", about=name, kind=Kind.CONFLICT)
         try:
             tunable.parse(text)
         except ValueError as error:
-            raise ConfigError(f"{name}: {error}", about=text) from None
+            raise bad_value(name, text, error, tunable.type.choices) from None
         self.defaults[tunable.name] = text
 
     def set_server(self, name: str, text: str) -> None:
         """Set a tunable of the process. Raises: UnknownName, ConfigError."""
         tunable = self.server_tunables.get(name.lower())
         if tunable is None:
-            raise UnknownName(f"'{name}' is not a tunable of SERVER", name, self.server_tunables)
+            raise UnknownName(f"'{name}' is not a tunable of SERVER", name, self.server_tunables, kind=Kind.UNKNOWN_TUNABLE)
         before = self.server[tunable.name]
         try:
             value = tunable.parse(text)
         except ValueError as error:
-            raise ConfigError(f"{name}: {error}", about=text) from None
+            raise bad_value(name, text, error, tunable.type.choices) from None
         if self.runtime is not None:
             self.runtime.server_set(tunable.name, value)
         self.server[tunable.name] = value
@@ -270,7 +274,7 @@ class World:
         """Raises: ConfigError if a tunable of a plugin is known from elsewhere. `former`: those of the plugin's generation before."""
         for tunable in tunables:
             if tunable.name in self.tunables and tunable.name not in former:
-                raise ConfigError(f"tunable '{tunable.name}' exists already", about=tunable.name)
+                raise ConfigError(f"tunable '{tunable.name}' exists already", about=tunable.name, kind=Kind.EXISTS_ALREADY)
 
     def add_tunable(self, tunable: Tunable) -> None:
         """Make a tunable of a plugin known, with its default on every service."""
@@ -304,12 +308,16 @@ class World:
         listen = service["listen"]
         for other in self.services.values():
             if other.enabled and other is not service and listen is not None and listen.port and other["listen"] == listen:
-                raise ConfigError(f"service '{other.name}' listens on {listen} already", about=service.name)
+                message = f"service '{other.name}' listens on {listen} already"
+                against = ("set", other.name.lower(), "listen")
+                raise ConfigError(message, about=service.name, kind=Kind.CONFLICT, against=against)
 
     def enable(self, service: Service) -> None:
         """Check the service and, in a live world, open it. Raises: ConfigError; nothing is changed then."""
         if service.enabled:
-            raise ConfigError(f"service {service.name} is already enabled", about=service.name)
+            message = f"service {service.name} is already enabled"
+            against = ("enable", service.name.lower())
+            raise ConfigError(message, about=service.name, kind=Kind.EXISTS_ALREADY, against=against)
         with Change() as change:
             change.undo(setattr, service, "certificates", service.certificates)
             self.check(service)
