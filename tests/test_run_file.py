@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pbal.commands.interpreter import Interpreter
-from pbal.lang.mistakes import Mistake
+from pbal.lang.mistakes import Mistake, Place, Second
 from pbal.model.world import World
+from pbal.schema.kinds import Kind
 
 
 def run(tmp_path: Path, text: str) -> list[Mistake]:
@@ -185,3 +186,58 @@ def test_check_exits_1_for_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     done = check(tmp_path / "none.conf")
     assert done.returncode == 1
     assert done.stderr == f"pbal: cannot read {tmp_path / 'none.conf'}: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "second"),
+    [
+        ("CREATE SERVICE a\n CREATE SERVICE A", Kind.EXISTS_ALREADY, ("created here", 1, 1, 17)),
+        ("  CREATE POOL a\nCREATE POOL a", Kind.EXISTS_ALREADY, ("created here", 1, 3, 16)),
+        ("CREATE SERVICE a\nSET role = web_server\nSET role = selector", Kind.EXISTS_ALREADY, ("set here", 2, 1, 22)),
+        ("CREATE SERVICE a\nSET role = web_server\nSET pool = p", Kind.CONFLICT, ("set here", 2, 1, 22)),
+        ("CREATE SERVICE a\nSET role = web_server\nSET docroot = .\nENABLE a\nENABLE a", Kind.EXISTS_ALREADY, ("enabled here", 4, 1, 9)),
+        (
+            "CREATE SERVICE a\nSET role = management\nSET listen = 127.0.0.1:9\nENABLE a\n"
+            "CREATE SERVICE b\nSET role = management\nSET listen = 127.0.0.1:9\nENABLE b",
+            Kind.CONFLICT,
+            ("set here", 3, 1, 25),
+        ),
+    ],
+)
+def test_a_collision_names_the_second_place(tmp_path: Path, text: str, kind: Kind, second: tuple[str, int, int, int]) -> None:
+    path = tmp_path / "test.conf"
+    path.write_text(text, encoding="utf-8")
+    (mistake,) = Interpreter(World()).run_file(str(path))
+    note, line, column, end = second
+    assert (mistake.kind, mistake.second) == (kind, Second(note, Place(str(path), line, column, end)))
+    assert mistake.render().split("\n")[-1] == f"  {note}: {path}:{line}:{column}"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "near"),
+    [
+        ("CRAETE POOL p", Kind.UNKNOWN_STATEMENT, ("CREATE",)),
+        ("CREATE POL p", Kind.SYNTAX, ("POOL",)),
+        ("VHOST * = a", Kind.UNKNOWN_STATEMENT, ()),
+        ("LOAD vhost", Kind.UNKNOWN_NAME, ("vhosts",)),
+        ("CREATE POOL p\nUSE q", Kind.UNKNOWN_NAME, ()),
+        ("CREATE SERVICE site\nUSE sites", Kind.UNKNOWN_NAME, ("site",)),
+        ("CREATE SERVICE a\nSET rol = web_server", Kind.UNKNOWN_TUNABLE, ("role",)),
+        ("CREATE SERVICE a\nSET poll_uri = x", Kind.UNKNOWN_TUNABLE, ()),
+        ("SERVER max_conections = 9", Kind.UNKNOWN_TUNABLE, ("max_connections",)),
+        ("DEFAULT idle_timeot = 9", Kind.UNKNOWN_TUNABLE, ("idle_timeout",)),
+        ("CREATE SERVICE a\nSET role = web_servr", Kind.BAD_VALUE, ("web_server",)),
+        ("CREATE POOL p\nPOOL p ADD a:b", Kind.BAD_VALUE, ()),
+        ("SET role = web_server", Kind.NEEDS_OTHER_FIRST, ()),
+        ("CREATE SERVICE a\nSET docroot = .", Kind.NEEDS_OTHER_FIRST, ()),
+        ("CREATE SERVICE a\nSET role = web_server\nSET plugins = vhosts", Kind.UNKNOWN_NAME, ()),
+    ],
+)
+def test_a_mistake_has_a_kind_and_says_what_was_meant(tmp_path: Path, text: str, kind: Kind, near: tuple[str, ...]) -> None:
+    mistake = run(tmp_path, text)[-1]
+    assert (mistake.kind, mistake.near[:1]) == (kind, near)
+
+
+def test_one_wrong_name_of_a_list_is_underlined_alone(tmp_path: Path) -> None:
+    mistakes = run(tmp_path, "LOAD vhosts\nCREATE SERVICE a\nSET role = selector\nSET plugins = vhosts, vpaths")
+    assert [(mistake.subject, mistake.column, mistake.end) for mistake in mistakes] == [("vpaths", 23, 29)]

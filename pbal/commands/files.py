@@ -19,6 +19,7 @@ from pbal.lang.mistakes import Mistake
 from pbal.lang.parser import GrammarMistake
 from pbal.model.errors import ConfigError
 from pbal.schema.commands import CommandError
+from pbal.schema.kinds import Kind, Needed
 
 if TYPE_CHECKING:
     from pbal.commands.interpreter import Interpreter
@@ -36,18 +37,15 @@ def plugins_named(lines: Iterable[str]) -> list[str]:
     return sorted({match[1].lower() for line in lines if (match := _LOAD_LINE.fullmatch(line.rstrip("\r")))})
 
 
-_KINDS = {
+_ROLE_FIRST = Needed("set", "role")
+
+_NOUNS = {
     "object_name": ("service", "pool"),
     "service_name": ("service",),
     "selector_name": ("service",),
     "pool_name": ("pool",),
 }
 """What may be called by each kind of name."""
-
-
-def _near(mistake: Mistake) -> bool:
-    """Whether it is most likely a word misspelt."""
-    return mistake.hint.startswith("did you mean")
 
 
 class FileRun:
@@ -122,7 +120,7 @@ class FileRun:
         """Whether a statement is about something that was refused before."""
         if statement.rule in ("create_service", "create_pool", "load"):
             return False
-        if any(self._is_missing(kind, statement.get(kind)) for kind in _KINDS):
+        if any(self._is_missing(kind, statement.get(kind)) for kind in _NOUNS):
             if statement.rule == "use":
                 self._session.broken = True
                 self._session.current = None
@@ -139,7 +137,7 @@ class FileRun:
         if name is None:
             return False
         world, name = self._interpreter.world, name.lower()
-        if any((noun, name) in self._refused for noun in _KINDS[kind]):
+        if any((noun, name) in self._refused for noun in _NOUNS[kind]):
             return True
         return name in self._faulty and name not in world.services and name not in world.pools
 
@@ -154,8 +152,7 @@ class FileRun:
                 self._refused.add((rule.removeprefix("create_"), statement["new_name"].lower()))
         elif rule == "load":
             self._not_loaded.add(statement["plugin_name"].lower())
-            if _near(mistake):  # the plugin that was meant
-                self._not_loaded.add(mistake.hint.split("'")[1])
+            self._not_loaded.update(mistake.near[:1])  # the plugin that was meant
         else:
             about = statement.get("object_name") or statement.get("selector_name")
             current = (about or (self._session.current.name if self._session.current is not None else "")).lower()
@@ -169,21 +166,20 @@ class FileRun:
         tunable, value, world = statement["tunable"].lower(), statement["value"].lower(), self._interpreter.world
         if tunable == "role":
             self._roleless.add(current)
-        elif current in self._roleless and "SET role " in mistake.message:
+        elif current in self._roleless and mistake.needs == _ROLE_FIRST:
             return True
         if tunable in ("pool", "default_service"):
             return ("pool" if tunable == "pool" else "service", value) in self._refused
         if tunable == "plugins":
             missing = set(value.replace(",", " ").split()) - world.plugins.keys() - {"none"}
             return bool(missing) and missing <= self._not_loaded
-        if tunable in world.tunables or not self._not_loaded or _near(mistake):
+        if tunable in world.tunables or not self._not_loaded or mistake.near:
             return False
         return not self._would_be_added(mistake)
 
     def _would_be_added(self, mistake: Mistake) -> bool:
-        """Whether the hint names a plugin whose LOAD is missing, not one whose LOAD failed."""
-        words = mistake.hint.split()
-        return words[:1] == ["LOAD"] and words[1].lower() not in self._not_loaded
+        """Whether a plugin would add it whose LOAD is missing, not one whose LOAD failed."""
+        return mistake.needs is not None and mistake.needs.rule == "load" and mistake.needs.name not in self._not_loaded
 
     def _failed_to_parse(self, mistake: Mistake, text: str) -> None:
         words = text.replace("=", " ").lower().split()
@@ -199,7 +195,7 @@ class FileRun:
             self._faulty.add(self._session.current.name.lower())
         if words[:1] == ["load"] and len(words) > 1:
             self._not_loaded.add(words[1])
-        elif self._not_loaded and mistake.message.endswith("is not a statement") and not (_near(mistake) or self._would_be_added(mistake)):
+        elif self._not_loaded and mistake.kind is Kind.UNKNOWN_STATEMENT and not (mistake.near or self._would_be_added(mistake)):
             return
         self._report(mistake)
 

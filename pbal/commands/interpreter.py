@@ -13,19 +13,21 @@ no configuration (help, an end of the process, `poll publish`), do not wait.
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 from pbal.commands.session import Session
 from pbal.lang.ast import Statement
-from pbal.lang.mistakes import Mistake, did_you_mean, positioned
+from pbal.lang.mistakes import Mistake, Place, positioned
 from pbal.lang.parser import GrammarMistake, Language, bundled_fragments
 from pbal.model import faults
 from pbal.model.errors import ConfigError
 from pbal.model.plugin import Plugin
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CORE_COMMANDS, CommandError, Registry, Reply
+from pbal.schema.kinds import Key
 from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
 AT_ONCE = frozenset({"verbose", "help", "quit", "shutdown", "shutdown_graceful"})
@@ -55,6 +57,8 @@ class Interpreter:
         self.registry = CORE_COMMANDS.copy()
         self.folder = Path()
         """Where relative paths in the file begin."""
+        self.places: dict[Key, Place] = {}
+        """Where in its file stands what a file said, for as long as it holds."""
         self._in_file = False
         self._prebuilt: dict[str, str] = {}
         self._changing = asyncio.Lock()
@@ -113,6 +117,7 @@ class Interpreter:
 
     def call(self, session: Session, statement: Statement) -> Any:
         try:
+            session.statement = statement
             function, arguments = self.registry.bind(session, statement, _WITH_ERRORS)
             return function(session, **arguments)
         except (CommandError, ConfigError) as error:
@@ -132,7 +137,7 @@ class Interpreter:
     def mistake(self, error: CommandError | ConfigError, statement: Statement) -> Mistake:
         if isinstance(error, ConfigError):
             error = _as_command_error(error, statement)
-        return positioned(error, statement)
+        return positioned(error, statement, self.places)
 
     # -- a file --------------------------------------------------------------------------------------------------
 
@@ -224,12 +229,31 @@ def _makes_current(text: str) -> bool:
 
 
 def _as_command_error(error: ConfigError, statement: Statement) -> CommandError:
-    """A model's refusal with the argument it is about, and a suggestion."""
-    arg = None
+    """A model's refusal with the argument it is about."""
+    arg, span = None, error.span
+    about = error.about.lower()
     for terminal, said in statement.args.items():
-        if error.about and said.text.lower() == error.about.lower():
+        if about and said.text.lower() == about:
             arg = terminal
-    return CommandError(error.message, arg, did_you_mean(error.about, error.candidates) if error.about else "")
+    if about and arg is None:  # one word of an argument, as of a list
+        word = re.compile(rf"(?<![\w-]){re.escape(about)}(?![\w-])", re.IGNORECASE)
+        for terminal, said in statement.args.items():
+            if match := word.search(said.text):
+                arg, span = terminal, match.span()
+    return _refusal(error, arg, span)
+
+
+def _refusal(error: ConfigError, arg: str | None, span: tuple[int, int] | None) -> CommandError:
+    return CommandError(
+        error.message,
+        arg,
+        kind=error.kind,
+        subject=error.about,
+        candidates=error.candidates,
+        needs=error.needs,
+        against=error.against,
+        span=span,
+    )
 
 
 def _with_errors(converter: Callable[[Any, str], object]) -> Callable[[Any, str], object]:
@@ -237,7 +261,7 @@ def _with_errors(converter: Callable[[Any, str], object]) -> Callable[[Any, str]
         try:
             return converter(session, text)
         except ConfigError as error:
-            raise CommandError(error.message, hint=did_you_mean(error.about, error.candidates)) from None
+            raise _refusal(error, None, error.span) from None
 
     return convert
 

@@ -12,7 +12,8 @@ async def load(session: Session, plugin: str) -> Reply:
 
     Source: Perlbal manual, LOAD.
     """
-    await loader.load(session.world, session.interpreter, plugin)
+    loaded = await loader.load(session.world, session.interpreter, plugin)
+    session.note("plugin", loaded.name)
     return OK
 
 

@@ -3,12 +3,12 @@
 import re
 
 from pbal.commands.session import Session
-from pbal.lang.mistakes import did_you_mean
 from pbal.lang.parser import bundled_fragments
 from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
 from pbal.model.service import HeaderRule, Service
 from pbal.schema.commands import OK, CommandError, Reply, command
+from pbal.schema.kinds import Kind, Needed
 from pbal.schema.tunables import POOL
 
 _OF_POOLS = frozenset(tunable.name for tunable in POOL)
@@ -28,6 +28,7 @@ def create_service(session: Session, new: str) -> Reply:
     Source: Perlbal manual, CREATE SERVICE.
     """
     session.current = session.world.create_service(new)
+    session.note("service", new.lower())
     return OK
 
 
@@ -39,6 +40,7 @@ def create_pool(session: Session, new: str) -> Reply:
     Source: Perlbal manual, CREATE POOL.
     """
     session.current = session.world.create_pool(new)
+    session.note("pool", new.lower())
     return OK
 
 
@@ -62,7 +64,8 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
     """
     target = object_ or session.current
     if target is None:
-        raise CommandError("omitted service/pool name not implied from context", "tunable", "CREATE or USE one first")
+        message = "omitted service/pool name not implied from context"
+        raise CommandError(message, "tunable", "CREATE or USE one first", kind=Kind.NEEDS_OTHER_FIRST)
     if isinstance(target, Service) and tunable.lower() in _OF_POOLS:
         target = session.world.pools.get(target.name.lower(), target)
     value = _placed(session, tunable, value)
@@ -73,14 +76,11 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
             target.set(tunable, value)
     except ConfigError as error:
         plugin = tunable.lower().partition("_")[0]
-        if error.about == tunable and plugin in bundled_fragments().keys() - session.world.plugins.keys():
-            raise CommandError(error.message, "tunable", f"LOAD {plugin} adds the tunables {plugin}_...") from None
-        if error.about == value:
-            known = session.world.tunables.get(tunable.lower())
-            raise CommandError(
-                error.message, "value", did_you_mean(value, error.candidates or (known.type.choices if known else ()))
-            ) from None
+        if error.kind is Kind.UNKNOWN_TUNABLE and plugin in bundled_fragments().keys() - session.world.plugins.keys():
+            hint, needs = f"LOAD {plugin} adds the tunables {plugin}_...", Needed("load", plugin)
+            raise CommandError(error.message, "tunable", hint, kind=error.kind, needs=needs) from None
         raise
+    session.note("set", target.name.lower(), tunable.lower())
     return OK
 
 
@@ -91,6 +91,7 @@ def default(session: Session, tunable: str, value: str) -> Reply:
     Source: Perlbal manual, DEFAULT. differs: name and value are checked at once.
     """
     session.world.set_default(tunable, _placed(session, tunable, value))
+    session.note("default", tunable.lower())
     return OK
 
 
@@ -107,6 +108,7 @@ def enable(session: Session, service: Service) -> Reply:
     Source: Perlbal manual, ENABLE.
     """
     session.world.enable(service)
+    session.note("enable", service.name.lower())
     return OK
 
 
@@ -122,7 +124,7 @@ def disable(session: Session, service: Service) -> Reply:
 
 def _name(field: str) -> bytes:
     if not _TOKEN.fullmatch(field) or field.lower().replace("_", "-") in _OURS:
-        raise CommandError(f"'{field}' cannot be set or removed by a rule", "field_name")
+        raise CommandError(f"'{field}' cannot be set or removed by a rule", "field_name", kind=Kind.BAD_VALUE)
     return field.encode()
 
 
@@ -135,11 +137,11 @@ def header_insert(session: Session, service: Service, field: str, field_value: s
     """
     name = _name(field)
     if any((ord(character) < 32 and character != "\t") or character == "\x7f" for character in field_value):
-        raise CommandError("a field value cannot hold control characters", "field_value")
+        raise CommandError("a field value cannot hold control characters", "field_value", kind=Kind.BAD_VALUE)
     if name.lower() == b"expect":
-        raise CommandError("only a client can say that it waits for 100 (RFC 9110 section 10.1.1)", "field_name")
+        raise CommandError("only a client can say that it waits for 100 (RFC 9110 section 10.1.1)", "field_name", kind=Kind.BAD_VALUE)
     if name.lower() == b"host" and not _HOST.fullmatch(field_value):
-        raise CommandError(f"not a host: '{field_value}'", "field_value")
+        raise CommandError(f"not a host: '{field_value}'", "field_value", kind=Kind.BAD_VALUE)
     service.add_header_rule(HeaderRule(name, field_value.encode()))
     return OK
 
@@ -151,6 +153,6 @@ def header_remove(session: Session, service: Service, field: str) -> Reply:
     Source: Perlbal manual, HEADER. differs: as for INSERT.
     """
     if field.lower() == "host":
-        raise CommandError("every request needs a Host (RFC 9112 section 3.2): INSERT replaces it", "field_name")
+        raise CommandError("every request needs a Host (RFC 9112 section 3.2): INSERT replaces it", "field_name", kind=Kind.BAD_VALUE)
     service.add_header_rule(HeaderRule(_name(field), None))
     return OK

@@ -2,10 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pbal.lang.ast import Statement
+from pbal.lang.mistakes import Mistake, Place, extent, positioned
 from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.world import World
+from pbal.schema.commands import CommandError
+from pbal.schema.kinds import Key, Kind, Severity
 
 if TYPE_CHECKING:
     from pbal.commands.interpreter import Interpreter
@@ -14,7 +18,7 @@ if TYPE_CHECKING:
 class Session:
     """Which object is current, whether OK is said, and who speaks."""
 
-    __slots__ = ("broken", "closing", "current", "interpreter", "origin", "proc", "verbose", "world")
+    __slots__ = ("broken", "closing", "current", "interpreter", "origin", "proc", "statement", "verbose", "warnings", "world")
 
     def __init__(self, world: World, interpreter: "Interpreter", origin: str, verbose: bool = True) -> None:
         self.world = world
@@ -25,7 +29,27 @@ class Session:
         self.current: Service | Pool | None = None
         self.broken = False
         """In a file: the statement that should have made an object current failed, so that none is right now."""
+        self.statement: Statement | None = None
+        """The one that is carried out, or was last."""
+        self.warnings: list[Mistake] = []
+        """What was said of it, and did not refuse it."""
         self.proc: tuple[float, float, int] | None = None
+
+    def warn(self, message: str, arg: str = "", hint: str = "", kind: Kind = Kind.REFUSED, against: Key = ()) -> None:
+        """Say something about the statement that is carried out, and carry it out. `arg` names the argument to underline."""
+        if self.statement is not None:
+            error = CommandError(message, arg, hint, kind=kind, against=against)
+            warning = positioned(error, self.statement, self.interpreter.places)
+            warning.severity = Severity.WARNING
+            self.warnings.append(warning)
+
+    def note(self, *key: str) -> None:
+        """Remember where the statement stands that is carried out: a mistake may collide with it. See schema.kinds.Key."""
+        places, said = self.interpreter.places, self.statement
+        if said is not None and said.file:
+            places[key] = Place(said.file, said.line, *extent(said.source))
+        else:
+            places.pop(key, None)
 
     @property
     def live(self) -> bool:

@@ -31,6 +31,7 @@ from pbal.lang.mistakes import Mistake
 from pbal.model.service import Service
 from pbal.net.tasks import spawn
 from pbal.observe.sockets import Kind, SocketInfo
+from pbal.schema import kinds
 from pbal.schema.commands import OK, Reply
 
 log = logging.getLogger("pbal.console")
@@ -225,7 +226,7 @@ class ConsoleConnection(asyncio.Protocol):
             if reply is not None:
                 await self._answer(reply, json)
         except Mistake as mistake:
-            if not mistake.hint and mistake.message.endswith("is not a statement"):
+            if mistake.kind is kinds.Kind.UNKNOWN_STATEMENT and not mistake.hint:
                 mistake.hint = "help lists the statements"
             self._write([f"ERROR: {mistake.in_one_line()}"])
         except Exception as error:  # a fault of ours is answered in one line, and logged whole

@@ -24,7 +24,8 @@ from lark.parsers.lalr_interactive_parser import InteractiveParser
 
 from pbal.lang.ast import Arg, Statement
 from pbal.lang.expand import Expanded, expand
-from pbal.lang.mistakes import Mistake, did_you_mean
+from pbal.lang.mistakes import Mistake, near
+from pbal.schema.kinds import Kind, Needed
 
 # Characters. A line longer than this is a mistake in the file, or abuse of the console; it bounds every
 # scan here.
@@ -271,14 +272,12 @@ class Language:
         match = _WORD.search(text, offset)
         word = match[0] if match else ""
         start, end = match.span() if match else (len(text), len(text) + 1)
-        if not text[:start].strip(" \t"):
-            message = f"'{word}' is not a statement"
-        else:
-            found = f"'{word}'" if word else "the end of the line"
-            message = f"expected {self._in_words(accepted)}, found {found}"
         column = expanded.column(start)
-        hint = self._hint(text, word, accepted)
-        return Mistake(message, hint=hint, column=column, end=max(column + 1, expanded.end_column(end)))
+        place = column, max(column + 1, expanded.end_column(end))
+        if not text[:start].strip(" \t"):
+            return self._misunderstood(f"'{word}' is not a statement", Kind.UNKNOWN_STATEMENT, text, word, accepted, place)
+        found = f"'{word}'" if word else "the end of the line"
+        return self._misunderstood(f"expected {self._in_words(accepted)}, found {found}", Kind.SYNTAX, text, word, accepted, place)
 
     def _progress(self, text: str) -> tuple[int, set[str]]:
         """How far the text parses, as an offset, and the terminals that would do there."""
@@ -301,15 +300,18 @@ class Language:
             named.append("the end of the line")
         return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} or {named[-1]}"
 
-    def _hint(self, text: str, word: str, accepted: set[str]) -> str:
+    def _misunderstood(self, message: str, kind: Kind, text: str, word: str, accepted: set[str], place: tuple[int, int]) -> Mistake:
+        """A mistake with what would help: the plugin that has the statement, the key word that was meant, or the usage."""
+        column, end = place
         words = text.upper().split()
         if plugin := self._plugin_with(words[:2]):
-            return f"LOAD {plugin} adds this statement"
+            hint, needs = f"LOAD {plugin} adds this statement", Needed("load", plugin)
+            return Mistake(message, kind=kind, subject=word, hint=hint, needs=needs, column=column, end=end)
         key_words = [self._literals[name] for name in accepted if name in self._literals]
-        if near := did_you_mean(word, [word for word in key_words if word.isalnum()]):
-            return near
-        usages = self._usages(words)
-        return f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 4 else ""
+        meant = near(word, [word for word in key_words if word.isalnum()])
+        usages = [] if meant else self._usages(words)
+        hint = f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 4 else ""
+        return Mistake(message, kind=kind, subject=word, candidates=meant, hint=hint, column=column, end=end)
 
     def _plugin_with(self, words: list[str]) -> str:
         """The bundled plugin, not loaded, whose statements begin with these words; '' if none does."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pbal.model.errors import ConfigError
 from pbal.schema.commands import CommandError
+from pbal.schema.kinds import Kind
 
 if TYPE_CHECKING:
     from pbal.model.world import World
@@ -121,4 +122,4 @@ def refusal(world: "World", plugin: str, what: str, error: BaseException) -> Con
     """What an operator is told whose statement met a fault of a plugin."""
     loaded = world.plugins.get(plugin)
     place = place_in(error, loaded.path) if loaded is not None else ""
-    return ConfigError(f"plugin '{plugin}', {what}: {describe(error)}{f' ({place})' if place else ''}")
+    return ConfigError(f"plugin '{plugin}', {what}: {describe(error)}{f' ({place})' if place else ''}", kind=Kind.PLUGIN)

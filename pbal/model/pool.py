@@ -9,7 +9,8 @@ import random
 from collections.abc import Callable
 from math import inf
 
-from pbal.model.errors import ConfigError, UnknownName
+from pbal.model.errors import UnknownName, bad_value
+from pbal.schema.kinds import Kind
 from pbal.schema.tunables import POOL, Tunable
 from pbal.schema.types import Endpoint
 
@@ -122,22 +123,22 @@ class Pool:
         return candidates[int(random.random() * len(candidates))]
 
     def set(self, name: str, text: str) -> None:
-        """Set a tunable of the pool from its text. Raises: ConfigError."""
+        """Set a tunable of the pool from its text. Raises: UnknownName, ConfigError."""
         tunable = self._tunable(name)
         try:
             self.values = {**self.values, tunable.name: tunable.parse(text)}
         except ValueError as error:
-            raise ConfigError(f"{tunable.name}: {error}", about=text, candidates=tunable.type.choices) from None
+            raise bad_value(tunable.name, text, error, tunable.type.choices) from None
 
     def unset(self, name: str) -> None:
-        """A tunable of the pool has its default again. Raises: ConfigError."""
+        """A tunable of the pool has its default again. Raises: UnknownName."""
         tunable = self._tunable(name)
         self.values = {**self.values, tunable.name: tunable.default_value()}
 
     def _tunable(self, name: str) -> Tunable:
         tunable = _PARAMETERS.get(name.lower())
         if tunable is None:
-            raise ConfigError(f"'{name}' is not a tunable of a pool", about=name, candidates=self.values)
+            raise UnknownName(f"'{name}' is not a tunable of a pool", name, _PARAMETERS, kind=Kind.UNKNOWN_TUNABLE)
         return tunable
 
     def member(self, endpoint: Endpoint) -> Node:

@@ -15,7 +15,7 @@ from pbal.http1.reader import Limits
 from pbal.model.asking import OnAnswer, Question
 from pbal.model.certificates import Certificates, backend_context, read
 from pbal.model.change import Change, Phase
-from pbal.model.errors import ConfigError, UnknownName
+from pbal.model.errors import ConfigError, UnknownName, bad_value
 from pbal.model.exchange import Exchange
 from pbal.model.faults import asked, guarded
 from pbal.model.hooks import Bound, HookTable, hooks_of
@@ -24,6 +24,7 @@ from pbal.model.plugin import Plugin
 from pbal.model.trust import Trust
 from pbal.observe.access import AccessLog
 from pbal.observe.writer import Rotation
+from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import ROLES, SENDING_ON
 from pbal.schema.tunables import LOGGING, Tunable
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pbal.model.world import World
 
 log = logging.getLogger("pbal")
+
+_ROLE_FIRST = Needed("set", "role")
 
 
 class RoleHandler(metaclass=ABCMeta):
@@ -196,12 +199,14 @@ class Service:
         if tunable.roles and self.role not in tunable.roles:
             roles = " or ".join(sorted(tunable.roles))
             if not self.role:
-                raise ConfigError(f"'{name}' can only be set on a {roles} service: SET role first", about=name)
-            raise ConfigError(f"'{name}' is not a tunable of role {self.role}; it belongs to {roles}", about=name)
+                message = f"'{name}' can only be set on a {roles} service: SET role first"
+                raise ConfigError(message, about=name, kind=Kind.NEEDS_OTHER_FIRST, needs=_ROLE_FIRST)
+            message = f"'{name}' is not a tunable of role {self.role}; it belongs to {roles}"
+            raise ConfigError(message, about=name, kind=Kind.CONFLICT, against=("set", self.name.lower(), "role"))
         try:
             value = tunable.parse(text)
         except ValueError as error:
-            raise ConfigError(f"{name}: {error}", about=text) from None
+            raise bad_value(name, text, error, tunable.type.choices) from None
         if name == "pool" and value is not None:
             value = self.world.pool(value).name
         if name == "default_service" and value is not None:
@@ -299,7 +304,8 @@ class Service:
 
     def _set_role(self, role: str) -> None:
         if self.role and self.role != role:
-            raise ConfigError(f"service '{self.name}' has role {self.role} already", about=role)
+            message = f"service '{self.name}' has role {self.role} already"
+            raise ConfigError(message, about=role, kind=Kind.EXISTS_ALREADY, against=("set", self.name.lower(), "role"))
         if self.header_rules:
             self._refuse_rules(role)
         self.role = role
@@ -307,7 +313,7 @@ class Service:
     def _set_plugins(self, names: tuple[str, ...], change: Change) -> None:
         """Replace the chain. Plugins that stay keep their instance; those that go are open until the change is committed."""
         if not self.role:
-            raise ConfigError("SET role before plugins", about="plugins")
+            raise ConfigError("SET role before plugins", about="plugins", kind=Kind.NEEDS_OTHER_FIRST, needs=_ROLE_FIRST)
         wanted: list[str] = []
         for name in names:
             plugin_name = self.world.loaded_plugin(name).name if name.lower() != "none" else ""
@@ -355,6 +361,8 @@ class Service:
             raise ConfigError(
                 f"plugin '{name}' works on {' or '.join(sorted(roles))} services, and '{self.name}' is a {self.role}",
                 about=name,
+                kind=Kind.CONFLICT,
+                against=("set", self.name.lower(), "role"),
             )
         made: list[Plugin] = []
         asked(self.world, name, lambda: made.append(loaded.plugin_class(self, self.world)), name="__init__")
@@ -380,7 +388,9 @@ class Service:
     def check(self) -> None:
         """Refuse to be opened without what the role and the plugins need."""
         if not self.role:
-            raise ConfigError(f"service '{self.name}' has no role: SET role first", about=self.name)
+            raise ConfigError(
+                f"service '{self.name}' has no role: SET role first", about=self.name, kind=Kind.NEEDS_OTHER_FIRST, needs=_ROLE_FIRST
+            )
         self._check_needs()
         self.certificates = None
         if self.values["enable_ssl"]:
@@ -392,7 +402,8 @@ class Service:
     def _check_needs(self) -> None:
         for needed in ROLES[self.role].needs:
             if self.values[needed] is None:
-                raise ConfigError(f"{self.role} service '{self.name}' needs SET {needed}", about=self.name)
+                message = f"{self.role} service '{self.name}' needs SET {needed}"
+                raise ConfigError(message, about=self.name, kind=Kind.NEEDS_OTHER_FIRST, needs=Needed("set", needed))
         if self.role == "selector" and not self.hooks.select_service and self.values["default_service"] is None:
             raise ConfigError(f"selector '{self.name}' has no selector plugin (vhosts, vpaths) and no default_service", about=self.name)
 
@@ -424,7 +435,8 @@ class Service:
             try:
                 target = self.world.access.open(where)
             except OSError as error:
-                raise ConfigError(f"access_log: cannot write to {where}: {error.strerror}", about=where) from None
+                message = f"access_log: cannot write to {where}: {error.strerror}"
+                raise ConfigError(message, about=where, kind=Kind.SYSTEM) from None
             made = AccessLog(target, values["access_log_format"], values["access_log_sample"], values["access_log_query"])
         self.access = made
         self.numbered = values["request_id"] == "on" or (values["request_id"] == "auto" and made is not None)

@@ -18,7 +18,7 @@ from pbal.config.spec import Standing
 from pbal.model.change import Change, Phase
 from pbal.model.clock import Clock
 from pbal.model.deliveries import Deliveries
-from pbal.model.errors import ConfigError, UnknownName
+from pbal.model.errors import ConfigError, UnknownName, bad_value
 from pbal.model.exchange import Exchange
 from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
@@ -27,6 +27,7 @@ from pbal.model.service import Service
 from pbal.model.tracing import Numbering
 from pbal.observe.counters import Counters
 from pbal.observe.writer import Writer
+from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import CORE
 from pbal.schema.tunables import SERVER, Tunable
 
@@ -206,14 +207,15 @@ class World:
         except KeyError:
             of_role = f" of role {service.role}" if service.role else ""
             legal = [t.name for t in self.tunables.values() if not t.roles or not service.role or service.role in t.roles]
-            raise UnknownName(f"'{name}' is not a tunable{of_role}", name, legal) from None
+            raise UnknownName(f"'{name}' is not a tunable{of_role}", name, legal, kind=Kind.UNKNOWN_TUNABLE) from None
 
     def loaded_plugin(self, name: str) -> LoadedPlugin:
         """Raises: UnknownName."""
         try:
             return self.plugins[name.lower()]
         except KeyError:
-            raise UnknownName(f"plugin '{name}' is not loaded: LOAD {name} first", name, self.plugins) from None
+            needs = Needed("load", name.lower())
+            raise UnknownName(f"plugin '{name}' is not loaded: LOAD {name} first", name, self.plugins, needs=needs) from None
 
     def instances(self, plugin: str) -> Iterator[tuple[Service, Plugin]]:
         """Each open service that runs `plugin`, and that service's plugin."""
@@ -244,7 +246,8 @@ class World:
     def create_service(self, name: str) -> Service:
         """Raises: ConfigError if another service has the name; a pool may."""
         if name.lower() in self.services:
-            raise ConfigError(f"service '{name}' already exists", about=name)
+            against = ("service", name.lower())
+            raise ConfigError(f"service '{name}' already exists", about=name, kind=Kind.EXISTS_ALREADY, against=against)
         service = Service(name, self)
         with self.changing() as change:
             self.services[name.lower()] = service
@@ -254,7 +257,8 @@ class World:
     def create_pool(self, name: str) -> Pool:
         """Raises: ConfigError if another pool has the name; a service may."""
         if name.lower() in self.pools:
-            raise ConfigError(f"pool '{name}' already exists", about=name)
+            against = ("pool", name.lower())
+            raise ConfigError(f"pool '{name}' already exists", about=name, kind=Kind.EXISTS_ALREADY, against=against)
         pool = Pool(name)
         with self.changing() as change:
             self.pools[name.lower()] = pool
@@ -276,7 +280,7 @@ class World:
         if name.lower() not in self.services:
             for other in self.services.values():
                 if (other["default_service"] or "").lower() == name.lower():
-                    raise ConfigError(f"service '{name}' is the default_service of '{other.name}'", about=name)
+                    raise ConfigError(f"service '{name}' is the default_service of '{other.name}'", about=name, kind=Kind.CONFLICT)
 
     def _dropped(self, service: Service) -> None:
         if self.runtime is not None:
@@ -299,17 +303,17 @@ class World:
     def _refuse_if_used(self, pool: Pool) -> None:
         for service in self.services.values():
             if service["pool"] == pool.name and self.pools.get(pool.name.lower()) is not pool:
-                raise ConfigError(f"pool '{pool.name}' is used by service '{service.name}'", about=pool.name)
+                raise ConfigError(f"pool '{pool.name}' is used by service '{service.name}'", about=pool.name, kind=Kind.CONFLICT)
 
     def set_default(self, name: str, text: str) -> None:
         """A default for services made later. Raises: UnknownName, ConfigError."""
         tunable = self._default_tunable(name)
         if name.lower() in ("role", "listen", "plugins", "pool", "default_service"):
-            raise ConfigError(f"'{name}' can have no default: it belongs to one service", about=name)
+            raise ConfigError(f"'{name}' can have no default: it belongs to one service", about=name, kind=Kind.CONFLICT)
         try:
             tunable.parse(text)
         except ValueError as error:
-            raise ConfigError(f"{name}: {error}", about=text) from None
+            raise bad_value(name, text, error, tunable.type.choices) from None
         with self.changing() as change:
             change.undo(_restore, self.defaults, dict(self.defaults))
             self.defaults[tunable.name] = text
@@ -326,13 +330,13 @@ class World:
     def _default_tunable(self, name: str) -> Tunable:
         tunable = self.tunables.get(name.lower())
         if tunable is None:
-            raise UnknownName(f"'{name}' is not a tunable", name, self.tunables)
+            raise UnknownName(f"'{name}' is not a tunable", name, self.tunables, kind=Kind.UNKNOWN_TUNABLE)
         return tunable
 
     def _server_tunable(self, name: str) -> Tunable:
         tunable = self.server_tunables.get(name.lower())
         if tunable is None:
-            raise UnknownName(f"'{name}' is not a tunable of SERVER", name, self.server_tunables)
+            raise UnknownName(f"'{name}' is not a tunable of SERVER", name, self.server_tunables, kind=Kind.UNKNOWN_TUNABLE)
         return tunable
 
     def set_server(self, name: str, text: str) -> None:
@@ -341,7 +345,7 @@ class World:
         try:
             value = tunable.parse(text)
         except ValueError as error:
-            raise ConfigError(f"{name}: {error}", about=text) from None
+            raise bad_value(name, text, error, tunable.type.choices) from None
         self._put_server(tunable.name, value, text)
 
     def unset_server(self, name: str) -> None:
@@ -371,7 +375,7 @@ class World:
         """Raises: ConfigError if a tunable of a plugin is known from elsewhere. `former`: those of the plugin's generation before."""
         for tunable in tunables:
             if tunable.name in self.tunables and tunable.name not in former:
-                raise ConfigError(f"tunable '{tunable.name}' exists already", about=tunable.name)
+                raise ConfigError(f"tunable '{tunable.name}' exists already", about=tunable.name, kind=Kind.EXISTS_ALREADY)
 
     def add_tunable(self, tunable: Tunable) -> None:
         """Make a tunable of a plugin known, with its default on every service."""
@@ -417,12 +421,16 @@ class World:
         listen = service["listen"]
         for other in self.services.values():
             if other.enabled and other is not service and listen is not None and listen.port and other["listen"] == listen:
-                raise ConfigError(f"service '{other.name}' listens on {listen} already", about=service.name)
+                message = f"service '{other.name}' listens on {listen} already"
+                against = ("set", other.name.lower(), "listen")
+                raise ConfigError(message, about=service.name, kind=Kind.CONFLICT, against=against)
 
     def enable(self, service: Service) -> None:
         """Check the service and, in a live world, open it. Raises: ConfigError; nothing is changed then."""
         if service.enabled:
-            raise ConfigError(f"service {service.name} is already enabled", about=service.name)
+            message = f"service {service.name} is already enabled"
+            against = ("enable", service.name.lower())
+            raise ConfigError(message, about=service.name, kind=Kind.EXISTS_ALREADY, against=against)
         with self.changing() as change:
             change.undo(setattr, service, "certificates", service.certificates)
             change.undo(service.stand, service.standing)

@@ -18,6 +18,7 @@ from pbal.model.errors import ConfigError
 from pbal.model.service import Service
 from pbal.net.tasks import spawn
 from pbal.observe.sockets import Kind, SocketInfo
+from pbal.schema import kinds
 from pbal.schema.types import Endpoint
 
 log = logging.getLogger("pbal.listener")
@@ -156,5 +157,6 @@ def listen(service: Service, protocol: Callable[[], asyncio.BaseProtocol], forme
     try:
         sock = bind(endpoint) if former is None else former.lend()
     except OSError as error:
-        raise ConfigError(f"Can't start service '{service.name}' on {endpoint}: {error.strerror or error}", about=service.name) from None
+        message = f"Can't start service '{service.name}' on {endpoint}: {error.strerror or error}"
+        raise ConfigError(message, about=service.name, kind=kinds.Kind.SYSTEM) from None
     return Listener(service, sock, protocol)

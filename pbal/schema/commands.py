@@ -22,19 +22,43 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from pbal.schema.kinds import BadValue, Key, Kind, Needed
+
 Handler = Callable[..., Any]
 Converter = Callable[[Any, str], object]
 F = TypeVar("F", bound=Handler)
 
 
 class CommandError(Exception):
-    """A command that is refused. `arg` names the argument to underline, as parameter or as terminal."""
+    """A command that is refused. `arg` names the argument to underline, as parameter or as terminal, `span` the part of its text.
 
-    def __init__(self, message: str, arg: str | None = None, hint: str = "") -> None:
+    `hint` is advice in words. Without it, `candidates` are what the word at fault might have been; that word is the argument's text, or
+    the `subject` if that is said.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        arg: str | None = None,
+        hint: str = "",
+        *,
+        kind: Kind = Kind.REFUSED,
+        subject: str = "",
+        candidates: Iterable[str] = (),
+        needs: Needed | None = None,
+        against: Key = (),
+        span: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.arg = arg
         self.hint = hint
+        self.kind = kind
+        self.subject = subject
+        self.candidates = tuple(candidates)
+        self.needs = needs
+        self.against = against
+        self.span = span
 
 
 # --- replies -----------------------------------------------------------------------------------------------
@@ -236,7 +260,8 @@ def _converted(session: Any, terminal: str, text: str, converters: Mapping[str, 
         error.arg = error.arg or terminal
         raise
     except ValueError as error:
-        raise CommandError(str(error), arg=terminal) from error
+        span, instead = (error.span, error.instead) if isinstance(error, BadValue) else (None, ())
+        raise CommandError(str(error), terminal, kind=Kind.BAD_VALUE, candidates=instead, span=span) from error
 
 
 # --- the default registry ----------------------------------------------------------------------------------
