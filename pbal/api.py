@@ -14,7 +14,8 @@ from pbal.model.service import Service
 from pbal.model.trust import Networks
 from pbal.model.world import World
 from pbal.net.tasks import spawn
-from pbal.observe.counters import Counter, Histogram
+from pbal.observe.counters import Counter
+from pbal.observe.histogram import Histogram
 from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import OK, CommandError, Reply, Rows, Text
 from pbal.schema.regexes import may_run_away

@@ -35,6 +35,8 @@ COMPILED: Final = (
     "pbal.net.tls",
     "pbal.net.wire",
     "pbal.observe.access",
+    "pbal.observe.histogram",
+    "pbal.observe.traffic",
     "pbal.roles.chain",
     "pbal.roles.entrance",
     "pbal.roles.http",

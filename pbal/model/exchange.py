@@ -18,6 +18,7 @@ The stream is an abstract base class and not a Protocol: a compiled call through
 """
 
 from abc import ABCMeta, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -29,6 +30,7 @@ from pbal.http1.reader import is_host
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused
 from pbal.model.faults import guarded
+from pbal.model.pool import Node
 from pbal.model.secured import Secured
 from pbal.model.tracing import begun, is_id, showing, trace_of
 from pbal.observe.access import (
@@ -50,6 +52,7 @@ from pbal.observe.access import (
     Account,
     shared,
 )
+from pbal.observe.histogram import EDGES as DURATIONS
 
 if TYPE_CHECKING:
     from pbal.model.service import Service
@@ -285,7 +288,7 @@ class Exchange(Account):
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "_body_limit", "_number", "_trace", "body_complete", "client_end", "home", "hops", "owner", "record",
+        "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_complete", "client_end", "home", "hops", "owner", "record",
         "request", "service", "sink", "stage", "stream",
     )  # fmt: skip
 
@@ -299,6 +302,8 @@ class Exchange(Account):
         self.sink: Sink | None = None
         self.body_complete = request.framing == 0
         self._body_limit: int | None = None
+        self.asked: Node | None = None
+        """The node that has it, or had it last; None while another one is sought."""
         self.client_end = 0.0
         """When its client had sent its end, while nothing was answered yet (clock time); 0 before."""
         self.hops = 0
@@ -484,14 +489,34 @@ class Exchange(Account):
         account.origin = shared(self.said(log))
         return account
 
-    def _tell(self, log: AccessLog, whole: bool) -> None:
+    def _measure(self, now: float) -> None:
+        """Add it to the numbers of its service and of its node."""
+        traffic, status = self.service.traffic, self.status
+        traffic.requests += 1
+        traffic.statuses[status // 100] += 1
+        traffic.received += self.received
+        traffic.sent += self.sent
+        if self.kind is TUNNEL:
+            return
+        if status:
+            latency = traffic.latency
+            spent = now - self.started
+            latency.window[bisect_left(DURATIONS, spent)] += 1
+            latency.seconds += spent
+        node = self.asked
+        if node is not None:
+            latency = node.latency
+            spent = now - self.asked_at
+            latency.window[bisect_left(DURATIONS, spent)] += 1
+            latency.seconds += spent
+
+    def _tell(self, log: AccessLog, whole: bool, now: float) -> None:
         """Write its line: it has ended."""
         end, phase = self.cause, ANSWER
         if not whole or end:
             end = end or CLIENT_LEFT
             phase = self._phase(whole)
-        clock = self.service.world.clock
-        log.write(self, self.said(log), self.service.label, end or DONE, phase, clock.now(), clock.epoch())
+        log.write(self, self.said(log), self.service.label, end or DONE, phase, now, self.service.world.clock.epoch())
 
     def _phase(self, whole: bool) -> bytes:
         """When it ended, where that was not after its answer."""
@@ -565,6 +590,9 @@ class Exchange(Account):
             raise TypeError(f"a record to park under has a method gone(): {record!r:.100} has none")
         self.enter(PARKED)
         self.record = record
+        traffic = self.service.traffic
+        traffic.requests += 1
+        traffic.received += self.received
         if self._body is not None:
             self._body.close()
         return self.stream.park(self, record)
@@ -606,6 +634,9 @@ class Exchange(Account):
         if self.stage is PARKED and self.record is not None:
             record, self.record = self.record, None
             self.stage = NEW
+            traffic = self.service.traffic  # it ends as a request now, and is counted there
+            traffic.requests -= 1
+            traffic.received -= self.received
             if self.stream.withdraw(self, record):
                 guarded(self.service.world, self.owner, record.gone)
         if self.stage is ANSWERING:
@@ -620,9 +651,11 @@ class Exchange(Account):
         if not whole:
             self.service.world.counters.counts["aborted_clients"] += 1
         self.stage = ENDED
+        now = self.service.world.clock.now()
+        self._measure(now)
         log = self.log
         if log is not None and log.wants(self, whole):
-            self._tell(log, whole)
+            self._tell(log, whole, now)
         sink, self.sink = self.sink, None
         if sink is not None:
             sink.client_gone()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import inf
 
 from pbal.model.errors import ConfigError, UnknownName
+from pbal.observe.histogram import Histogram
 from pbal.schema.tunables import POOL
 from pbal.schema.types import Endpoint
 
@@ -23,8 +24,8 @@ class Node:
     """One address in a pool and what was seen of it."""
 
     __slots__ = (
-        "active", "connecting", "connects", "down_until", "endpoint", "failed_at", "failures", "last_attempt", "last_connect",
-        "last_response", "name", "pool", "removed", "requests", "responses",
+        "active", "connecting", "connects", "down_since", "down_until", "endpoint", "error", "error_at", "errors", "failed_at", "failures",
+        "last_attempt", "last_connect", "last_response", "last_success", "latency", "name", "pool", "removed", "requests", "responses",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:
@@ -42,13 +43,39 @@ class Node:
         self.last_attempt = 0.0
         self.last_connect = 0.0
         self.last_response = 0.0
+        self.last_success = 0.0
+        """When the head of an answer came whose status is not 5xx (clock time)."""
         self.responses: dict[int, int] = {}
+        self.latency = Histogram()
+        """How long requests took, from being sent to the end of the answer, or of the attempt."""
+        self.errors = 0
+        """Requests that it gave no usable answer to."""
+        self.error = ""
+        """What went wrong the last time: no connection, or no usable answer."""
+        self.error_at = 0.0
+        """When (clock time)."""
+        self.down_since = 0.0
+        """Since when no connection to it can be made, if it is down (clock time)."""
         self.removed = False
 
     @property
     def down(self) -> bool:
         """Whether the last attempt to connect failed."""
         return self.failed_at > self.last_connect
+
+    def unreachable(self, now: float, why: str) -> None:
+        """A connection to it could not be made."""
+        if not self.down:
+            self.down_since = now
+        self.failures += 1
+        self.failed_at = self.error_at = now
+        self.down_until = now + NODE_PENALTY
+        self.error = why
+
+    def broke(self, now: float, why: str) -> None:
+        """It gave no usable answer to a request."""
+        self.errors += 1
+        self.error, self.error_at = why, now
 
     def __repr__(self) -> str:
         return f"<Node {self.name} active={self.active}{' removed' if self.removed else ''}>"

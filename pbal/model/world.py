@@ -54,6 +54,9 @@ class Runtime(Protocol):
     def serve(self, bound: Any) -> None:
         """Accept connections on what `bind` gave, and no longer where the service listened before."""
 
+    descriptor_limit: int
+    """Most files that the system lets the process open."""
+
     def unlisten(self, service: Service) -> None:
         """Close the service's listener; connections go on."""
 

@@ -194,6 +194,7 @@ class ClientConnection(Answering):
         if self.account is not None:
             self._tell_parked(CLIENT_LEFT)
         if record is not None:
+            self._left()
             call_back(world, record.gone)
         if exchange is not None:
             exchange.ended(False)
@@ -389,6 +390,8 @@ class ClientConnection(Answering):
             exchange.status = error.status
             exchange.sent = len(text)
             return
+        home.traffic.requests += 1
+        self._counted(home, error.status, len(text))
         log = home.access
         if log is None:
             return

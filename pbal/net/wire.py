@@ -170,6 +170,19 @@ class Wire(Stream):
         phase = ANSWER if end == DONE or account.asked_at else PARKED
         log.write(account, account.origin, self.service.label, account.cause or end, phase, clock.now(), clock.epoch())
 
+    # -- the numbers of the service ------------------------------------------------------------------------------
+
+    def _counted(self, service: Service, status: int, sent: int) -> None:
+        """An answer began to a request that has no exchange (any more)."""
+        traffic = service.traffic
+        traffic.statuses[status // 100] += 1
+        traffic.sent += sent
+
+    def _left(self) -> None:
+        """The client of what was parked has gone, or is sent away."""
+        if not self.flags & (STREAMS | UPGRADED):
+            self._counted(self.service, 0, 0)
+
     # -- endings -------------------------------------------------------------------------------------------------
 
     def _close(self) -> None:
@@ -210,6 +223,7 @@ class Wire(Stream):
         world.clients.add(Lingering(self.service, transport, self.born, self.requests))
         self._tell_parked(CLIENT_LEFT)
         if record is not None:
+            self._left()
             call_back(world, record.gone)
 
     # -- being looked at -----------------------------------------------------------------------------------------

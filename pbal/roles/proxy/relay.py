@@ -124,7 +124,7 @@ class Relay(Seeker):
         """`backend` is ours: send the request."""
         role, exchange = self.role, self.exchange
         self.backend = backend
-        self.node = node = role.lend(backend, self)
+        self.node = exchange.asked = node = role.lend(backend, self)
         exchange.attempts += 1
         exchange.node = node.name
         exchange.asked_at = now = role.clock.now()
@@ -278,6 +278,7 @@ class Relay(Seeker):
                 if ended or self.phase is DONE or self.phase is TUNNEL:
                     return
         except BadResponse as error:
+            backend.node.broke(self.role.clock.now(), error.reason)
             self.role.service.world.log_limited(f"bad response {backend.node.name}", "%s: %s", backend.node.name, error.reason)
             self._pass_on(out)
             self._failed(502)
@@ -322,7 +323,9 @@ class Relay(Seeker):
             return False
         backend.state = link.XFER_RES
         node = backend.node
-        node.last_response = exchange.answered_at = self.role.clock.now()
+        node.last_response = exchange.answered_at = now = self.role.clock.now()
+        if status < 500:
+            node.last_success = now
         node.responses[status] = node.responses.get(status, 0) + 1
         hooks = exchange.service.hooks.modify_response_headers
         if hooks:
@@ -446,6 +449,7 @@ class Relay(Seeker):
         assert backend is not None and node is not None
         world = self.role.service.world
         if self.phase is ANSWERING:
+            node.broke(self.role.clock.now(), f"response cut off: {reason}")
             world.log_limited(f"cut off {node.name}", "%s: response cut off: %s", node.name, reason)
             self._failed(502)
             return
@@ -457,13 +461,16 @@ class Relay(Seeker):
             if reused:  # a stale connection says nothing of the node; but the others may be stale as well
                 self.fresh = True
             else:
+                node.broke(self.role.clock.now(), f"no response: {reason}")
                 world.log_limited(f"no response {node.name}", "%s: no response: %s", node.name, reason)
                 self.tried = (*self.tried, node)
             self.failure = 502
+            self.exchange.asked = None
             self.body_sent = False
             self.role.counts["backend_retries"] += 1
             self.seek()
             return
+        node.broke(self.role.clock.now(), f"no response: {reason}")
         world.log_limited(f"no response {node.name}", "%s: no response: %s", node.name, reason)
         self._failed(502)
 
@@ -476,6 +483,7 @@ class Relay(Seeker):
             self.stream.close(self.exchange)
             return
         if self.node is not None:
+            self.node.broke(self.role.clock.now(), "silent for too long")
             self.role.service.world.log_limited(f"silent {self.node.name}", "%s: silent for too long", self.node.name)
         self._failed(504)
 

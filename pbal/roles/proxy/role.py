@@ -23,7 +23,7 @@ from pbal.http1.reader import Limits
 from pbal.model.asking import Question
 from pbal.model.certificates import backend_context
 from pbal.model.exchange import Exchange
-from pbal.model.pool import A_MOMENT, NODE_PENALTY, Node, Pool
+from pbal.model.pool import A_MOMENT, Node, Pool
 from pbal.model.service import Service
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
@@ -78,6 +78,10 @@ class ReverseProxy(HttpRole):
         if limited and self._final_recipient(exchange):
             return
         Relay(self, exchange).seek()
+
+    def load(self) -> tuple[int, int, int]:
+        """See model.service.RoleHandler."""
+        return len(self.waiting), self.connecting, sum(map(len, self.bored.values()))
 
     def ask(self, question: Question) -> None:
         """See model.service.RoleHandler."""
@@ -169,10 +173,8 @@ class ReverseProxy(HttpRole):
                 made = True
         except (OSError, TimeoutError) as error:
             self.counts["backend_connect_failures"] += 1
-            node.failures += 1
-            node.failed_at = self.clock.now()
-            node.down_until = node.failed_at + NODE_PENALTY
             failed = 504 if isinstance(error, TimeoutError) else 502
+            node.unreachable(self.clock.now(), f"cannot connect: {error or 'too slow'}")
             self.service.world.log_limited(f"connect {node.name}", "cannot connect to %s: %s", node.name, error or "too slow")
         finally:
             if link is not None and not made:  # also where the service was closed meanwhile
