@@ -489,27 +489,6 @@ class Exchange(Account):
         account.origin = shared(self.said(log))
         return account
 
-    def _measure(self, now: float) -> None:
-        """Add it to the numbers of its service and of its node."""
-        traffic, status = self.service.traffic, self.status
-        traffic.requests += 1
-        traffic.statuses[status // 100] += 1
-        traffic.received += self.received
-        traffic.sent += self.sent
-        if self.kind is TUNNEL:
-            return
-        if status:
-            latency = traffic.latency
-            spent = now - self.started
-            latency.window[bisect_left(DURATIONS, spent)] += 1
-            latency.seconds += spent
-        node = self.asked
-        if node is not None:
-            latency = node.latency
-            spent = now - self.asked_at
-            latency.window[bisect_left(DURATIONS, spent)] += 1
-            latency.seconds += spent
-
     def _tell(self, log: AccessLog, whole: bool, now: float) -> None:
         """Write its line: it has ended."""
         end, phase = self.cause, ANSWER
@@ -590,9 +569,6 @@ class Exchange(Account):
             raise TypeError(f"a record to park under has a method gone(): {record!r:.100} has none")
         self.enter(PARKED)
         self.record = record
-        traffic = self.service.traffic
-        traffic.requests += 1
-        traffic.received += self.received
         if self._body is not None:
             self._body.close()
         return self.stream.park(self, record)
@@ -634,9 +610,6 @@ class Exchange(Account):
         if self.stage is PARKED and self.record is not None:
             record, self.record = self.record, None
             self.stage = NEW
-            traffic = self.service.traffic  # it ends as a request now, and is counted there
-            traffic.requests -= 1
-            traffic.received -= self.received
             if self.stream.withdraw(self, record):
                 guarded(self.service.world, self.owner, record.gone)
         if self.stage is ANSWERING:
@@ -651,8 +624,25 @@ class Exchange(Account):
         if not whole:
             self.service.world.counters.counts["aborted_clients"] += 1
         self.stage = ENDED
-        now = self.service.world.clock.now()
-        self._measure(now)
+        service = self.service
+        traffic = service.traffic
+        now = service.world.clock.now()
+        status = self.status
+        traffic.statuses[status // 100] += 1
+        traffic.sent += self.sent
+        if self.received:
+            traffic.received += self.received
+        if self.kind is not TUNNEL:
+            if status:
+                latency = traffic.latency
+                spent = now - self.started
+                latency.window[bisect_left(DURATIONS, spent)] += 1
+                latency.seconds += spent
+            if self.asked is not None:
+                latency = self.asked.latency
+                spent = now - self.asked_at
+                latency.window[bisect_left(DURATIONS, spent)] += 1
+                latency.seconds += spent
         log = self.log
         if log is not None and log.wants(self, whole):
             self._tell(log, whole, now)

@@ -201,6 +201,7 @@ _COLLECTORS: Final[dict[str, Collector]] = {
     "service_received_bytes": _services(lambda service: service.traffic.received),
     "service_sent_bytes": _services(lambda service: service.traffic.sent),
     "request_seconds": _services(lambda service: service.traffic.latency),
+    "service_parked": _services(lambda service: service.traffic.parked),
     "service_waiting": _services(lambda service: _load(service)[0], proxies=True),
     "service_connecting": _services(lambda service: _load(service)[1], proxies=True),
     "service_bored": _services(lambda service: _load(service)[2], proxies=True),

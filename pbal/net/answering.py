@@ -87,7 +87,7 @@ class Answering(Wire):
         self._deliver(data, on_lost, patience)
         if facts & HEAD_ONLY or not encoder.has_body(status):
             body = b""
-        self._counted(self.service, status, len(body))
+        self._counted(status, len(body))
         if self.account is not None:
             self._began(status, body)
             self._tell_parked(DONE)
@@ -234,6 +234,8 @@ class Answering(Wire):
             self.flags = self.flags & ~FACTS | self._facts(exchange) | (0 if exchange.body_complete else BODY_COMES)
             self.exchange = None
             self.service = exchange.service
+            self.service.traffic.parked += 1
+            self.service.traffic.received += exchange.received
             self.account = exchange.kept()
             self.state = PARKED_STATE
             self.deadline = inf
@@ -261,6 +263,9 @@ class Answering(Wire):
             self.abort()  # which tells the record
             return False
         self.record = self.account = None
+        traffic = exchange.service.traffic  # it ends as a request now, and is counted there
+        traffic.parked -= 1
+        traffic.received -= exchange.received
         self.exchange = exchange
         self.state = WAIT_RES
         return True
@@ -321,7 +326,7 @@ class Answering(Wire):
         self._send(octets)
         if facts & HEAD_ONLY:
             data = b""
-        self._counted(self.service, status, len(data))
+        self._counted(status, len(data))
         if self.account is not None:
             self.account.kind = STREAM
             self._began(status, data)
@@ -405,7 +410,7 @@ class Answering(Wire):
         self.flags = self.flags & ~FACTS | UPGRADED
         reader, self.reader = self.reader, None
         self._send(octets)
-        self._counted(self.service, 101, len(data))
+        self._counted(101, len(data))
         if self.account is not None:
             self.account.kind = SOCKET
             self._began(101, data)

@@ -390,8 +390,8 @@ class ClientConnection(Answering):
             exchange.status = error.status
             exchange.sent = len(text)
             return
-        home.traffic.requests += 1
-        self._counted(home, error.status, len(text))
+        home.traffic.statuses[error.status // 100] += 1
+        home.traffic.sent += len(text)
         log = home.access
         if log is None:
             return

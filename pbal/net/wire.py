@@ -172,16 +172,17 @@ class Wire(Stream):
 
     # -- the numbers of the service ------------------------------------------------------------------------------
 
-    def _counted(self, service: Service, status: int, sent: int) -> None:
-        """An answer began to a request that has no exchange (any more)."""
-        traffic = service.traffic
+    def _counted(self, status: int, sent: int) -> None:
+        """An answer began to a request that was parked, or its client has gone (0)."""
+        traffic = self.service.traffic
+        traffic.parked -= 1
         traffic.statuses[status // 100] += 1
         traffic.sent += sent
 
     def _left(self) -> None:
         """The client of what was parked has gone, or is sent away."""
         if not self.flags & (STREAMS | UPGRADED):
-            self._counted(self.service, 0, 0)
+            self._counted(0, 0)
 
     # -- endings -------------------------------------------------------------------------------------------------
 

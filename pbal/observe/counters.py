@@ -110,6 +110,7 @@ COLLECTED: tuple[Counter, ...] = (
         labels=_SERVICE,
         histogram=True,
     ),
+    Counter("service_parked", "Requests that are parked now, and no answer to them has begun.", gauge=True, labels=_SERVICE),
     Counter("service_waiting", "Clients that wait for a connection to a node.", gauge=True, labels=_SERVICE),
     Counter("service_connecting", "Connections to nodes that are being opened.", gauge=True, labels=_SERVICE),
     Counter("service_bored", "Connections to nodes kept for the next request.", gauge=True, labels=_SERVICE),

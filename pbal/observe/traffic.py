@@ -9,14 +9,20 @@ CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx", "7xx", "8xx", "9xx"
 class Traffic:
     """The numbers of one service, from its making on. Each is added to where a request ends, and nowhere else."""
 
-    __slots__ = ("latency", "received", "requests", "sent", "statuses")
+    __slots__ = ("latency", "parked", "received", "sent", "statuses")
 
     def __init__(self) -> None:
-        self.requests = 0
         self.statuses: list[int] = [0] * len(CLASSES)
-        """Answers by the first digit of their status."""
+        """Answers by the first digit of their status; of what is parked when they begin."""
+        self.parked = 0
+        """Requests that are parked now, and no answer to them has begun."""
         self.received = 0
         """Octets of request bodies."""
         self.sent = 0
         """Octets of response bodies."""
         self.latency = Histogram()
+
+    @property
+    def requests(self) -> int:
+        """All requests: answered, lost, or parked."""
+        return sum(self.statuses) + self.parked
