@@ -36,6 +36,7 @@ COMPILED: Final = (
     "pbal.net.wire",
     "pbal.observe.access",
     "pbal.observe.histogram",
+    "pbal.observe.recent",
     "pbal.observe.traffic",
     "pbal.roles.chain",
     "pbal.roles.entrance",

@@ -25,6 +25,7 @@ from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.tracing import Numbering
 from pbal.observe.counters import Counters
+from pbal.observe.recent import Recent
 from pbal.observe.writer import Writer
 from pbal.schema.roles import CORE
 from pbal.schema.tunables import SERVER, Tunable
@@ -131,6 +132,8 @@ class World:
         """Told of each tunable of SERVER that was set; it may refuse with a ConfigError. The process has one, from its start on."""
         self.numbering = Numbering()
         """Ids of requests."""
+        self.recent = Recent()
+        """The last requests that ended badly."""
         self.access = Writer()
         """Where access logs go."""
         self.numbers = count(1)

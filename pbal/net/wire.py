@@ -35,6 +35,7 @@ from pbal.model.secured import Secured
 from pbal.model.service import Service
 from pbal.net.linger import Lingering, class_of, peer_name
 from pbal.observe.access import ANSWER, CLIENT_LEFT, DONE, PARKED, Account
+from pbal.observe.recent import BADLY
 from pbal.observe.sockets import Kind, SocketInfo
 
 PERSIST_WAIT: Final = "persist_wait"
@@ -153,10 +154,16 @@ class Wire(Stream):
     # -- the access log ------------------------------------------------------------------------------------------
 
     def _blame(self, cause: bytes) -> None:
-        """Say for the log why the connection will end, unless that is said already."""
+        """Say for the log why the connection will end, unless that is said already. What is parked is remembered as a failure here."""
         for account in (self.exchange, self.account):
             if account is not None and not account.cause:
                 account.cause = cause
+        if self.record is not None and cause in BADLY:
+            world = self.home.world
+            world.counters.counts["failures"] += 1
+            world.recent.add(
+                world.clock.epoch(), self.service.name, self.peer, b"", b"", b"", 0, cause, PARKED, "", 0, 0.0, None,
+            )  # fmt: skip
 
     def _tell_parked(self, end: bytes) -> None:
         """What was parked has ended: write its line."""

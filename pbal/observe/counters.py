@@ -75,6 +75,7 @@ CORE: tuple[Counter, ...] = (
     Counter("tls_truncations", "Connections broken off because the client's end came without close_notify."),
     Counter("tls_certificate_days", "Days until the first certificate in use expires.", gauge=True, unit="days"),
     Counter("misdirected_requests", "Requests answered 421: for a host that the connection's certificate is not for (ssl_host_check)."),
+    Counter("failures", "Requests that were refused, failed, or were answered 5xx. `show errors` has the last ones."),
     Counter("console_commands", "Statements executed on management consoles."),
     Counter("tick_errors", "Connections aborted, and services passed over, because their part of the tick failed."),
     Counter("log_lines_dropped", "Log lines dropped because nobody read standard error, or not fast enough."),

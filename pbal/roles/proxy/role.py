@@ -138,6 +138,14 @@ class ReverseProxy(HttpRole):
             self.backend_surprised(backend)
         backend.abort()
 
+    def why_no_node(self) -> str:
+        """Why a request got none, for the operator."""
+        if self._pool is None:
+            return "the service has no pool"
+        if not self._pool.nodes:
+            return f"pool {self._pool.name} has no node"
+        return f"no connection to a node was free within queue_timeout ({self.service.values['queue_timeout']:g} s)"
+
     def may_get_nodes(self) -> bool:
         """Whether the pool lost its last node a moment ago: who waits may get another."""
         pool = self._pool
