@@ -35,6 +35,7 @@ from pbal.model.world import World
 from pbal.observe import access
 from pbal.observe import counters as counters_module
 from pbal.observe import histogram as histogram_module
+from pbal.observe import limits as limits_module
 from pbal.observe.counters import COLLECTED, Counter
 from pbal.observe.counters import CORE as CORE_COUNTERS
 from pbal.plugins.poll import Poll
@@ -307,6 +308,7 @@ _LIFE = (
     "service_disabled",
     "dumpconfig",
     "measured",
+    "limits",
 )
 _EXCHANGE = (
     "stream", "home", "service", "request", "body_limit", "stage", "method", "path", "plain_path", "client_address", "believed",
@@ -357,7 +359,11 @@ def pages() -> dict[str, str]:
             (World, ("service", "pool", "log_limited", "instances")),
         ),
         "declarations": _members(
-            (tunables_module, ("Tunable",)), (Tunable, ("parse",)), (counters_module, ("Counter",)), (histogram_module, ("Histogram",))
+            (tunables_module, ("Tunable",)),
+            (Tunable, ("parse",)),
+            (counters_module, ("Counter",)),
+            (histogram_module, ("Histogram",)),
+            (limits_module, ("Limit",)),
         ),
         "testing": _members((testing, ("running", "Answer")), (testing.Running, ())),
     }

@@ -47,7 +47,7 @@ class Interpreter:
     """The language and the handlers of one World."""
 
     def __init__(self, world: World) -> None:
-        from pbal.commands import looking, plugins, pools, server, services  # noqa: F401 - handlers register themselves
+        from pbal.commands import looking, operate, plugins, pools, server, services  # noqa: F401 - handlers register themselves
 
         self.world = world
         self.language = Language()

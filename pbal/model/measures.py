@@ -218,7 +218,7 @@ _COLLECTORS: Final[dict[str, Collector]] = {
     "resident_bytes": _one(lambda world: resident_bytes()),
     "descriptors": _one(_open),
     "descriptors_limit": _one(lambda world: 0 if world.runtime is None else world.runtime.descriptor_limit),
-    "uptime_seconds": _one(lambda world: world.clock.now() - world.started_at),
+    "uptime_seconds": _one(lambda world: int(world.clock.now() - world.started_at)),
     "build_info": _build,
 }
 """By name; tests compare them with what is declared."""

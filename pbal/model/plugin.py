@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pbal.model.exchange import Exchange
 from pbal.observe.counters import Counter
 from pbal.observe.histogram import Histogram
+from pbal.observe.limits import Limit
 from pbal.schema.tunables import Tunable
 
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ class Plugin:
 
         pbal asks this when somebody looks. A histogram is turned by pbal; keep it as long as the instance lives.
         """
+        return ()
+
+    def limits(self) -> Iterable[Limit]:
+        """What of this service may fill up because of this plugin, for `show limits`."""
         return ()
 
     def dumpconfig(self) -> tuple[str, ...]:

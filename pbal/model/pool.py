@@ -24,8 +24,9 @@ class Node:
     """One address in a pool and what was seen of it."""
 
     __slots__ = (
-        "active", "connecting", "connects", "down_since", "down_until", "endpoint", "error", "error_at", "errors", "failed_at", "failures",
-        "last_attempt", "last_connect", "last_response", "last_success", "latency", "name", "pool", "removed", "requests", "responses",
+        "active", "connecting", "connects", "down_until", "endpoint", "error", "error_at", "errors", "failed_at", "failures",
+        "last_attempt", "last_connect", "last_response", "last_success", "latency", "name", "pool", "removed", "requests",
+        "responses", "since",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:
@@ -54,8 +55,8 @@ class Node:
         """What went wrong the last time: no connection, or no usable answer."""
         self.error_at = 0.0
         """When (clock time)."""
-        self.down_since = 0.0
-        """Since when no connection to it can be made, if it is down (clock time)."""
+        self.since = 0.0
+        """Since when it is up or down (clock time); 0 if it was never tried."""
         self.removed = False
 
     @property
@@ -63,10 +64,27 @@ class Node:
         """Whether the last attempt to connect failed."""
         return self.failed_at > self.last_connect
 
+    @property
+    def state(self) -> str:
+        """untried, up, down; draining when it was removed and requests run on it."""
+        if self.removed:
+            return "draining"
+        if not self.last_connect and not self.failed_at:
+            return "untried"
+        return "down" if self.down else "up"
+
+    def reached(self, now: float) -> None:
+        """A connection to it was made."""
+        if self.down or not self.last_connect:
+            self.since = now
+        self.connects += 1
+        self.last_connect = now
+        self.down_until = 0.0
+
     def unreachable(self, now: float, why: str) -> None:
         """A connection to it could not be made."""
         if not self.down:
-            self.down_since = now
+            self.since = now
         self.failures += 1
         self.failed_at = self.error_at = now
         self.down_until = now + NODE_PENALTY

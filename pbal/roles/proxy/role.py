@@ -182,7 +182,7 @@ class ReverseProxy(HttpRole):
         except (OSError, TimeoutError) as error:
             self.counts["backend_connect_failures"] += 1
             failed = 504 if isinstance(error, TimeoutError) else 502
-            node.unreachable(self.clock.now(), f"cannot connect: {error or 'too slow'}")
+            node.unreachable(self.clock.now(), self._why(error))
             self.service.world.log_limited(f"connect {node.name}", "cannot connect to %s: %s", node.name, error or "too slow")
         finally:
             if link is not None and not made:  # also where the service was closed meanwhile
@@ -196,6 +196,14 @@ class ReverseProxy(HttpRole):
         for other in list(self.waiting)[: max(0, len(self.waiting) - self.connecting)]:
             del self.waiting[other]
             other.seek()
+
+    def _why(self, error: OSError | TimeoutError) -> str:
+        """Words for a connection that could not be made."""
+        if isinstance(error, ConnectionRefusedError):
+            return "connection refused"
+        if isinstance(error, TimeoutError) and not error.errno:
+            return f"no connection within {self.service.values['connect_timeout']:g} s"
+        return f"cannot connect: {error.strerror or error}"
 
     def _link(self, backend: BackendConnection, host: str) -> ClientLink:
         """TLS to a node. It goes on from the node's last session where that is known."""
@@ -213,9 +221,7 @@ class ReverseProxy(HttpRole):
         """Connected."""
         self.service.world.backends.add(backend)
         self.counts["backend_connects"] += 1
-        backend.node.connects += 1
-        backend.node.last_connect = self.clock.now()
-        backend.node.down_until = 0.0
+        backend.node.reached(self.clock.now())
         self._offer(backend)
 
     def backend_closed(self, backend: BackendConnection) -> None:
