@@ -14,7 +14,9 @@ from pbal.model.service import Service
 from pbal.model.trust import Networks
 from pbal.model.world import World
 from pbal.net.tasks import spawn
-from pbal.observe.counters import Counter, Histogram
+from pbal.observe.counters import Counter
+from pbal.observe.histogram import Histogram
+from pbal.observe.limits import Limit
 from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import OK, CommandError, Reply, Rows, Text
 from pbal.schema.regexes import may_run_away
@@ -38,7 +40,7 @@ from pbal.schema.types import (
 __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS",
     "AnswerRefused", "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields", "Histogram",
-    "IllegalField", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked", "Plugin", "Reply", "RequestHead",
+    "IllegalField", "Limit", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked", "Plugin", "Reply", "RequestHead",
     "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",
     "did_you_mean", "enum", "hook", "may_run_away", "resident_bytes", "spawn",
 ]  # fmt: skip

@@ -34,8 +34,10 @@ from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.observe import access
 from pbal.observe import counters as counters_module
+from pbal.observe import histogram as histogram_module
+from pbal.observe import limits as limits_module
+from pbal.observe.counters import COLLECTED, Counter
 from pbal.observe.counters import CORE as CORE_COUNTERS
-from pbal.observe.counters import Counter
 from pbal.plugins.poll import Poll
 from pbal.plugins.poll.settings import COUNTERS as POLL_COUNTERS
 from pbal.plugins.poll.settings import TUNABLES as POLL_TUNABLES
@@ -218,7 +220,9 @@ def tunable_table(tunables: Iterable[Tunable]) -> Iterator[str]:
 def counter_table(counters: Iterable[Counter]) -> Iterator[str]:
     """An entry for each counter."""
     for counter in counters:
-        yield from entry(bold(counter.name), counter.summary + (" This is a gauge: it can go down." if counter.gauge else ""))
+        more = f" By {' and '.join(counter.labels)}." if counter.labels else ""
+        more += " This is a gauge: it can go down." if counter.gauge else " This is a histogram." if counter.histogram else ""
+        yield from entry(bold(counter.name), counter.summary + more)
 
 
 def _hooks(examples: bool) -> Iterator[str]:
@@ -291,7 +295,21 @@ def _terms(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
         yield from (".TP", f".B {literal(word)}", prose(f"{meaning[0].upper()}{meaning[1:]}."))
 
 
-_LIFE = ("check", "open", "changed", "wants_body", "quiesce", "carry", "resume", "adopt", "close", "service_disabled", "dumpconfig")
+_LIFE = (
+    "check",
+    "open",
+    "changed",
+    "wants_body",
+    "quiesce",
+    "carry",
+    "resume",
+    "adopt",
+    "close",
+    "service_disabled",
+    "dumpconfig",
+    "measured",
+    "limits",
+)
 _EXCHANGE = (
     "stream", "home", "service", "request", "body_limit", "stage", "method", "path", "plain_path", "client_address", "believed",
     "set_field", "read_body", "body_size", "request_id", "traceparent", "log", "note", "answered", "respond", "error", "park", "hand_to",
@@ -319,7 +337,7 @@ def pages() -> dict[str, str]:
         "tunables": lambda: tunable_table(CORE),
         "pool": lambda: tunable_table(POOL),
         "server": lambda: tunable_table(SERVER),
-        "counters": lambda: counter_table(CORE_COUNTERS),
+        "counters": lambda: counter_table((*CORE_COUNTERS, *COLLECTED)),
         "access_fields": lambda: _terms((field.name, field.summary) for field in access.FIELDS.values()),
         "access_words": lambda: _terms(
             (f"{name} {word.decode()}", said)
@@ -340,7 +358,13 @@ def pages() -> dict[str, str]:
             (asking, ("NodeAnswer", "NoAnswer")),
             (World, ("service", "pool", "log_limited", "instances")),
         ),
-        "declarations": _members((tunables_module, ("Tunable",)), (Tunable, ("parse",)), (counters_module, ("Counter", "Histogram"))),
+        "declarations": _members(
+            (tunables_module, ("Tunable",)),
+            (Tunable, ("parse",)),
+            (counters_module, ("Counter",)),
+            (histogram_module, ("Histogram",)),
+            (limits_module, ("Limit",)),
+        ),
         "testing": _members((testing, ("running", "Answer")), (testing.Running, ())),
     }
     poll: dict[str, Table] = {

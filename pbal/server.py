@@ -31,12 +31,14 @@ from pbal.console.management import ManagementRole
 from pbal.model.errors import ConfigError
 from pbal.model.faults import report
 from pbal.model.hooks import Bound
+from pbal.model.measures import histograms
 from pbal.model.renewal import Watch
 from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.net.listener import Listener, listen
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ServerLink
+from pbal.observe.histogram import TURN
 from pbal.observe.loop import LoopLag
 from pbal.observe.memory import resident_bytes
 from pbal.observe.stuck import ENDING, Signals, Watchdog
@@ -95,6 +97,8 @@ class Server:
         self._ending = False
         self._tick_handle: asyncio.TimerHandle | None = None
         self._paused = False
+        self._turned = world.second // TURN
+        """Which turn of the histograms was the last."""
         self.descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._kept = DESCRIPTORS_KEPT
         self.exit_status = 0
@@ -235,9 +239,16 @@ class Server:
             self._duty(f"keep-alive of {listener.service.name}", listener.refresh)
         self._duty("descriptors", self._watch_descriptors)
         self._duty("access logs", self._watch_access_logs)
+        if world.second // TURN > self._turned:
+            self._turned = world.second // TURN
+            self._duty("histograms", self._turn_histograms)
         if self._certificates.due(world.second):
             spawn(self, self._certificates.look(), "look at certificates")
         world.log_left_out()
+
+    def _turn_histograms(self) -> None:
+        for histogram in histograms(self.world):
+            histogram.turn()
 
     def _watch_access_logs(self) -> None:
         world = self.world

@@ -50,7 +50,7 @@ class Interpreter:
     """The language and the handlers of one World."""
 
     def __init__(self, world: World) -> None:
-        from pbal.commands import looking, plugins, pools, server, services, taking_back  # noqa: F401 - handlers register themselves
+        from pbal.commands import looking, operate, plugins, pools, server, services, taking_back  # noqa: F401 - handlers register themselves  # noqa: F401 - as above
 
         self.world = world
         self.language = Language()

@@ -16,6 +16,10 @@ class Malformed(Exception):
         self.status = status
         self.said = b""
         """Of a head that was refused: its beginning, for the log."""
+        self.place = -1
+        """Of a head that was refused: which octet is to blame, from 0; -1 if none is."""
+        self.octet = -1
+        """Which one that is."""
 
 
 class BadRequest(Malformed):

@@ -12,15 +12,14 @@ left it becomes a bytearray, whose front can be dropped without moving the rest.
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from pbal.http1.events import CHUNKED, END, UNTIL_CLOSE, EndOfBody, Head, Malformed
+from pbal.http1.whereabouts import TOKEN, VALUE, first_wrong
 
 STEPS: Final = 2048
 """The budget of a turn: about 1 ms of chunks of one octet (0.5 us each), interpreted, on a machine of 2024."""
 
-TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]"
 _BLOCK: Final = re.compile(rb"(?:" + TOKEN + rb"++:" + VALUE + rb"*+\r\n)*+")
 _FIELDS: Final = re.compile(rb"^(" + TOKEN + rb"++):[\t ]*+(" + VALUE + rb"*+)(?<![\t ])\r\n", re.MULTILINE)
 _BLANK_ENDS: Final = re.compile(rb"^(" + TOKEN + rb"++):[\t ]*+(" + VALUE + rb"*+)\r\n", re.MULTILINE)
@@ -71,6 +70,8 @@ class Reader:
     """The buffer, the budget, header lines and bodies. RequestReader and ResponseReader add their heads."""
 
     __slots__ = ("_buffer", "_last", "_last_octets", "_left", "_limits", "_mode", "_seen", "steps", "tired")
+
+    _of_responses: ClassVar[bool] = False
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -134,12 +135,21 @@ class Reader:
     def _refused(self, reason: str, status: int | None = None) -> Malformed:
         """The exception to raise. The reader is dead from here."""
         said = self.beginning()
+        head = bytes(self._buffer) if self._mode == HEAD else b""
         self._mode = DEAD
         self._buffer = b""
         self.tired = False
         refusal = self._refusal(reason, status)
         refusal.said = said
+        if head:
+            self._look_for_octet(refusal, head)
         return refusal
+
+    def _look_for_octet(self, refusal: Malformed, head: bytes) -> None:
+        """Say which octet of a head it was refused for, if one is to blame."""
+        refusal.place = first_wrong(head, refusal.reason, self._of_responses)
+        if refusal.place >= 0:
+            refusal.octet = head[refusal.place]
 
     def _refusal(self, reason: str, status: int | None) -> Malformed:
         raise NotImplementedError

@@ -27,7 +27,7 @@ The buffer, the budget of a turn and bodies are in octets.py.
 """
 
 import re
-from typing import Final
+from typing import ClassVar, Final
 
 from pbal.http1.events import CHUNKED, UNTIL_CLOSE, BadRequest, BadResponse, EndOfBody, Malformed, RequestHead, ResponseHead
 from pbal.http1.octets import (
@@ -39,15 +39,14 @@ from pbal.http1.octets import (
     REMEMBERED,
     SHOWN,
     STEPS,
-    TOKEN,
     TUNNEL,
-    VALUE,
     Limits,
     Reader,
     split_fields,
     tokens,
     what_is_wrong,
 )
+from pbal.http1.whereabouts import TOKEN, VALUE
 
 __all__ = ["STEPS", "Limits", "RequestReader", "ResponseReader"]
 
@@ -120,6 +119,7 @@ class RequestReader(Reader):
             head = self._parse(block)
         except Malformed as refusal:
             refusal.said = block[:SHOWN].partition(b"\r")[0]
+            self._look_for_octet(refusal, block)
             raise
         if end <= REMEMBERED:
             self._last_octets, self._last = block, head
@@ -243,6 +243,7 @@ class ResponseReader(Reader):
     """Reads responses. Raises BadResponse."""
 
     __slots__ = ("_last_method", "_method", "keep_alive", "must_close")
+    _of_responses: ClassVar[bool] = True
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
@@ -265,7 +266,7 @@ class ResponseReader(Reader):
         """A request with `method` is being sent. Call before each response."""
         self._method = method
 
-    def next(self) -> ResponseHead | bytes | EndOfBody | None:
+    def next(self) -> ResponseHead | bytes | EndOfBody | None:  # noqa: C901 - the hot path: a call costs more than a branch
         """The next event, or None: more octets are needed, or the reader is tired. Raises: BadResponse."""
         if self._mode != HEAD:
             return self._body()
@@ -296,7 +297,11 @@ class ResponseReader(Reader):
             return self._lenient_head()
         self._seen = 0
         self._drop(end + 4)
-        head = self._made(line, rest, headers)
+        try:
+            head = self._made(line, rest, headers)
+        except Malformed as refusal:
+            self._look_for_octet(refusal, block)
+            raise
         if end <= REMEMBERED and head.status >= 200:
             self._last_octets, self._last, self._last_method = block, head, self._method
         return head
@@ -324,7 +329,11 @@ class ResponseReader(Reader):
             raise self._refused(what_is_wrong(rest))
         self._seen = 0
         self._drop(empty.end())
-        return self._made(line, rest, headers)
+        try:
+            return self._made(line, rest, headers)
+        except Malformed as refusal:
+            self._look_for_octet(refusal, block)
+            raise
 
     def eof(self) -> None:
         """The peer sent its last octet. Raises: BadResponse if a message is cut off."""

@@ -18,6 +18,7 @@ The stream is an abstract base class and not a Protocol: a compiled call through
 """
 
 from abc import ABCMeta, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -29,6 +30,7 @@ from pbal.http1.reader import is_host
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused
 from pbal.model.faults import guarded
+from pbal.model.pool import Node
 from pbal.model.secured import Secured
 from pbal.model.tracing import begun, is_id, showing, trace_of
 from pbal.observe.access import (
@@ -50,6 +52,8 @@ from pbal.observe.access import (
     Account,
     shared,
 )
+from pbal.observe.histogram import EDGES as DURATIONS
+from pbal.observe.recent import BADLY, Trouble
 
 if TYPE_CHECKING:
     from pbal.model.service import Service
@@ -285,8 +289,8 @@ class Exchange(Account):
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "_body_limit", "_number", "_trace", "body_complete", "client_end", "home", "hops", "owner", "record",
-        "request", "service", "sink", "stage", "stream",
+        "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_complete", "client_end", "home", "hops", "owner", "record",
+        "request", "service", "sink", "stage", "stream", "trouble",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -299,6 +303,10 @@ class Exchange(Account):
         self.sink: Sink | None = None
         self.body_complete = request.framing == 0
         self._body_limit: int | None = None
+        self.asked: Node | None = None
+        """The node that has it, or had it last; None while another one is sought."""
+        self.trouble: Trouble | None = None
+        """What went wrong on its way; whoever sees it, says it."""
         self.client_end = 0.0
         """When its client had sent its end, while nothing was answered yet (clock time); 0 before."""
         self.hops = 0
@@ -484,14 +492,31 @@ class Exchange(Account):
         account.origin = shared(self.said(log))
         return account
 
-    def _tell(self, log: AccessLog, whole: bool) -> None:
+    def _tell(self, log: AccessLog, whole: bool, now: float) -> None:
         """Write its line: it has ended."""
-        end, phase = self.cause, ANSWER
-        if not whole or end:
-            end = end or CLIENT_LEFT
-            phase = self._phase(whole)
-        clock = self.service.world.clock
-        log.write(self, self.said(log), self.service.label, end or DONE, phase, clock.now(), clock.epoch())
+        end, phase = self._how(whole)
+        log.write(self, self.said(log), self.service.label, end, phase, now, self.service.world.clock.epoch())
+
+    def _remember(self, whole: bool, now: float) -> None:
+        """It ended badly: keep what an operator will ask for."""
+        if self.status < 500 and self.cause not in BADLY:
+            return
+        service, request = self.service, self.request
+        world = service.world
+        end, phase = self._how(whole)
+        world.counters.counts["failures"] += 1
+        world.recent.add(
+            world.clock.epoch(), service.name, self.client_address, self.request_id if self.numbered else b"", request.method,
+            request.target if service.values["access_log_query"] else request.path, self.status, end, phase,
+            self.node, self.attempts, now - self.started, self.trouble,
+        )  # fmt: skip
+
+    def _how(self, whole: bool) -> tuple[bytes, bytes]:
+        """Who ended it, and in which phase."""
+        end = self.cause
+        if whole and not end:
+            return DONE, ANSWER
+        return end or CLIENT_LEFT, self._phase(whole)
 
     def _phase(self, whole: bool) -> bytes:
         """When it ended, where that was not after its answer."""
@@ -545,8 +570,9 @@ class Exchange(Account):
         self.enter(ANSWERING)
         try:
             return self.stream.respond(self, status, fields, body, on_lost, patience)
-        except BaseException:
+        except BaseException as error:
             self.cause = PLUGIN
+            self.trouble = Trouble(f"an answer that cannot be sent: {type(error).__name__}: {error!s:.150}")
             self.stream.respond(self, 500, (), UNSENDABLE, None, PATIENCE)
             raise
 
@@ -613,16 +639,37 @@ class Exchange(Account):
         elif self.stage is not ENDED:
             self.error(status, body)
 
-    def ended(self, whole: bool) -> None:
+    def ended(self, whole: bool) -> None:  # noqa: C901 - the hot path: a call costs more than a branch
         """Nothing more comes of it. Called once, by the stream, whatever happened. `whole`: the answer was written to its end."""
         if self.stage is TAKEN:
             self.service.world.taken.pop(self, None)
         if not whole:
             self.service.world.counters.counts["aborted_clients"] += 1
         self.stage = ENDED
+        service = self.service
+        traffic = service.traffic
+        now = service.world.clock.now()
+        status = self.status
+        traffic.statuses[status // 100] += 1
+        traffic.sent += self.sent
+        if self.received:
+            traffic.received += self.received
+        if self.kind is not TUNNEL:
+            if status:
+                latency = traffic.latency
+                spent = now - self.started
+                latency.window[bisect_left(DURATIONS, spent)] += 1
+                latency.seconds += spent
+            if self.asked is not None:
+                latency = self.asked.latency
+                spent = now - self.asked_at
+                latency.window[bisect_left(DURATIONS, spent)] += 1
+                latency.seconds += spent
+        if status >= 500 or self.cause:
+            self._remember(whole, now)
         log = self.log
         if log is not None and log.wants(self, whole):
-            self._tell(log, whole)
+            self._tell(log, whole, now)
         sink, self.sink = self.sink, None
         if sink is not None:
             sink.client_gone()

@@ -8,12 +8,14 @@ quiesce() may wait (a store call in flight); from carry() to the swap nothing wa
 What carry() returns is plain data - tuples, dicts, client connections - and never an instance of the old classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
 from pbal.observe.counters import Counter
+from pbal.observe.histogram import Histogram
+from pbal.observe.limits import Limit
 from pbal.schema.tunables import Tunable
 
 if TYPE_CHECKING:
@@ -74,6 +76,17 @@ class Plugin:
         pbal asks this at the head of each request with a body, if the plugin has proxy_read_request.
         """
         return True
+
+    def measured(self, name: str) -> Iterable[tuple[tuple[str, ...], float | Histogram]]:
+        """The values of a counter declared with labels, or of a histogram: values of the labels, in their order, and the value.
+
+        pbal asks this when somebody looks. A histogram is turned by pbal; keep it as long as the instance lives.
+        """
+        return ()
+
+    def limits(self) -> Iterable[Limit]:
+        """What of this service may fill up because of this plugin, for `show limits`."""
+        return ()
 
     def dumpconfig(self) -> tuple[str, ...]:
         """Return the statements, other than those for tunables, that make this state again."""

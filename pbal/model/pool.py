@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import inf
 
 from pbal.model.errors import UnknownName, bad_value
+from pbal.observe.histogram import Histogram
 from pbal.schema.kinds import Kind
 from pbal.schema.tunables import POOL, Tunable
 from pbal.schema.types import Endpoint
@@ -24,8 +25,9 @@ class Node:
     """One address in a pool and what was seen of it."""
 
     __slots__ = (
-        "active", "connecting", "connects", "down_until", "endpoint", "failed_at", "failures", "last_attempt", "last_connect",
-        "last_response", "name", "pool", "removed", "requests", "responses",
+        "active", "connecting", "connects", "down_until", "endpoint", "error", "error_at", "errors", "failed_at", "failures",
+        "last_attempt", "last_connect", "last_response", "last_success", "latency", "name", "pool", "removed", "requests",
+        "responses", "since",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:
@@ -43,13 +45,56 @@ class Node:
         self.last_attempt = 0.0
         self.last_connect = 0.0
         self.last_response = 0.0
+        self.last_success = 0.0
+        """When the head of an answer came whose status is not 5xx (clock time)."""
         self.responses: dict[int, int] = {}
+        self.latency = Histogram()
+        """How long requests took, from being sent to the end of the answer, or of the attempt."""
+        self.errors = 0
+        """Requests that it gave no usable answer to."""
+        self.error = ""
+        """What went wrong the last time: no connection, or no usable answer."""
+        self.error_at = 0.0
+        """When (clock time)."""
+        self.since = 0.0
+        """Since when it is up or down (clock time); 0 if it was never tried."""
         self.removed = False
 
     @property
     def down(self) -> bool:
         """Whether the last attempt to connect failed."""
         return self.failed_at > self.last_connect
+
+    @property
+    def state(self) -> str:
+        """untried, up, down; draining when it was removed and requests run on it."""
+        if self.removed:
+            return "draining"
+        if not self.last_connect and not self.failed_at:
+            return "untried"
+        return "down" if self.down else "up"
+
+    def reached(self, now: float) -> None:
+        """A connection to it was made."""
+        if self.down or not self.last_connect:
+            self.since = now
+        self.connects += 1
+        self.last_connect = now
+        self.down_until = 0.0
+
+    def unreachable(self, now: float, why: str) -> None:
+        """A connection to it could not be made."""
+        if not self.down:
+            self.since = now
+        self.failures += 1
+        self.failed_at = self.error_at = now
+        self.down_until = now + NODE_PENALTY
+        self.error = why
+
+    def broke(self, now: float, why: str) -> None:
+        """It gave no usable answer to a request."""
+        self.errors += 1
+        self.error, self.error_at = why, now
 
     def __repr__(self) -> str:
         return f"<Node {self.name} active={self.active}{' removed' if self.removed else ''}>"

@@ -23,6 +23,7 @@ from pbal.model.pace import Rate
 from pbal.model.plugin import Plugin
 from pbal.model.trust import Trust
 from pbal.observe.access import AccessLog
+from pbal.observe.traffic import Traffic
 from pbal.observe.writer import Rotation
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import ROLES, SENDING_ON
@@ -53,6 +54,10 @@ class RoleHandler(metaclass=ABCMeta):
     def ask(self, question: Question) -> None:
         """Bring a question to a node. Raises: ConfigError where the role has none."""
         raise ConfigError("only a reverse_proxy has nodes to ask")
+
+    def load(self) -> tuple[int, int, int]:
+        """Clients that wait for a connection to a node; connections to nodes that are being opened; those kept for the next request."""
+        return 0, 0, 0
 
     @abstractmethod
     def changed(self, tunable: str) -> None:
@@ -108,6 +113,7 @@ class Service:
         """With enable_ssl, from ENABLE on. Replaced whole when they are read again."""
         self.handshakes = Rate(world.clock.now)
         self.label = name.encode()
+        self.traffic = Traffic()
         self.access: AccessLog | None = None
         """Where lines of its requests go; None where no log is, and before pbal runs."""
         self.numbered = self.traces = False

@@ -26,6 +26,7 @@ from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.tracing import Numbering
 from pbal.observe.counters import Counters
+from pbal.observe.recent import Recent
 from pbal.observe.writer import Writer
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import CORE
@@ -58,6 +59,9 @@ class Runtime(Protocol):
 
     def serve(self, bound: Any) -> None:
         """Accept connections on what `bind` gave, and no longer where the service listened before."""
+
+    descriptor_limit: int
+    """Most files that the system lets the process open."""
 
     def unlisten(self, service: Service) -> None:
         """Close the service's listener; connections go on."""
@@ -133,6 +137,8 @@ class World:
         """Told of each tunable of SERVER that was set; it may refuse with a ConfigError. The process has one, from its start on."""
         self.numbering = Numbering()
         """Ids of requests."""
+        self.recent = Recent()
+        """The last requests that ended badly."""
         self.access = Writer()
         """Where access logs go."""
         self.numbers = count(1)

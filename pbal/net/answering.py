@@ -85,8 +85,11 @@ class Answering(Wire):
             raise
         self.record = None
         self._deliver(data, on_lost, patience)
+        if facts & HEAD_ONLY or not encoder.has_body(status):
+            body = b""
+        self._counted(status, len(body))
         if self.account is not None:
-            self._began(status, b"" if facts & HEAD_ONLY or not encoder.has_body(status) else body)
+            self._began(status, body)
             self._tell_parked(DONE)
         self._next(facts, not self.flags & BODY_COMES)
         return True
@@ -231,6 +234,8 @@ class Answering(Wire):
             self.flags = self.flags & ~FACTS | self._facts(exchange) | (0 if exchange.body_complete else BODY_COMES)
             self.exchange = None
             self.service = exchange.service
+            self.service.traffic.parked += 1
+            self.service.traffic.received += exchange.received
             self.account = exchange.kept()
             self.state = PARKED_STATE
             self.deadline = inf
@@ -258,6 +263,9 @@ class Answering(Wire):
             self.abort()  # which tells the record
             return False
         self.record = self.account = None
+        traffic = exchange.service.traffic  # it ends as a request now, and is counted there
+        traffic.parked -= 1
+        traffic.received -= exchange.received
         self.exchange = exchange
         self.state = WAIT_RES
         return True
@@ -273,6 +281,7 @@ class Answering(Wire):
         """See Waiting."""
         if self.record is record:
             self.record = None
+            self._left()
             self._blame(KICKED)
             if self.flags & ENDS_WITH_CLOSE:
                 self._reset()  # as in cut()
@@ -315,9 +324,12 @@ class Answering(Wire):
             raise
         self.flags = self.flags & ~FACTS | facts | STREAMS | (ENDS_WITH_CLOSE if facts & OLD else CHUNKS)
         self._send(octets)
+        if facts & HEAD_ONLY:
+            data = b""
+        self._counted(status, len(data))
         if self.account is not None:
             self.account.kind = STREAM
-            self._began(status, b"" if facts & HEAD_ONLY else data)
+            self._began(status, data)
         return True
 
     def _began(self, status: int, data: bytes) -> None:
@@ -349,6 +361,7 @@ class Answering(Wire):
         octets = self._framed(data)
         if not octets:
             return True
+        self.service.traffic.sent += len(data)
         if self.account is not None:
             self.account.sent += len(data)
         if on_lost is None and not self.flags & (OWED | FULL) and self.transport is not None:
@@ -369,6 +382,7 @@ class Answering(Wire):
             octets += encoder.LAST_CHUNK
         if octets:
             self._deliver(octets, None, PATIENCE)
+            self.service.traffic.sent += len(data)
         self.record = None
         if self.account is not None:
             self.account.sent += len(data)
@@ -396,6 +410,7 @@ class Answering(Wire):
         self.flags = self.flags & ~FACTS | UPGRADED
         reader, self.reader = self.reader, None
         self._send(octets)
+        self._counted(101, len(data))
         if self.account is not None:
             self.account.kind = SOCKET
             self._began(101, data)

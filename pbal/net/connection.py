@@ -46,6 +46,7 @@ from pbal.net.wire import (
     XFER_RES,
 )  # fmt: skip
 from pbal.observe.access import BAD_REQUEST, CLIENT_LEFT, CLIENT_SLOW, HEAD, SHUTDOWN, Account
+from pbal.observe.recent import Trouble
 
 READ_AHEAD: Final = 32768
 """Octets of pipelined requests kept while an answer is outstanding; then reading pauses. Perlbal's read-ahead limit."""
@@ -194,6 +195,7 @@ class ClientConnection(Answering):
         if self.account is not None:
             self._tell_parked(CLIENT_LEFT)
         if record is not None:
+            self._left()
             call_back(world, record.gone)
         if exchange is not None:
             exchange.ended(False)
@@ -367,6 +369,7 @@ class ClientConnection(Answering):
             self._say_refused(exchange, error, cause)
         if exchange is not None:
             exchange.cause = exchange.cause or cause
+            exchange.trouble = Trouble(error.reason, error.place, error.octet)
             exchange.ended(not begun)
         if begun:
             self.abort()
@@ -389,19 +392,26 @@ class ClientConnection(Answering):
             exchange.status = error.status
             exchange.sent = len(text)
             return
-        log = home.access
-        if log is None:
-            return
-        clock = home.world.clock
-        now = clock.now()
-        account = self.account or Account(now, now)
-        account.started = now
-        account.status, account.sent, account.cause = error.status, len(text), cause
+        home.traffic.statuses[error.status // 100] += 1
+        home.traffic.sent += len(text)
         said = error.said or (self.reader.beginning() if self.reader is not None else b"")
         method, _, rest = said.partition(b" ")
         target, _, protocol = rest.partition(b" ")
-        tls = "" if self.tls is None else self.tls.version
         path = target.partition(b"?")[0]
+        clock = home.world.clock
+        now = clock.now()
+        home.world.counters.counts["failures"] += 1
+        home.world.recent.add(
+            clock.epoch(), home.name, self.peer, number, method, target if home.values["access_log_query"] else path,
+            error.status, cause, HEAD, "", 0, 0.0, Trouble(error.reason, error.place, error.octet),
+        )  # fmt: skip
+        log = home.access
+        if log is None:
+            return
+        account = self.account or Account(now, now)
+        account.started = now
+        account.status, account.sent, account.cause = error.status, len(text), cause
+        tls = "" if self.tls is None else self.tls.version
         origin = log.origin(self.peer, self.peer, method, target, path, protocol, b"", {}, tls, number, b"")
         log.write(account, origin, home.label, cause, HEAD, now, clock.epoch())
 

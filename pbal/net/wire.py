@@ -35,6 +35,7 @@ from pbal.model.secured import Secured
 from pbal.model.service import Service
 from pbal.net.linger import Lingering, class_of, peer_name
 from pbal.observe.access import ANSWER, CLIENT_LEFT, DONE, PARKED, Account
+from pbal.observe.recent import BADLY
 from pbal.observe.sockets import Kind, SocketInfo
 
 PERSIST_WAIT: Final = "persist_wait"
@@ -153,10 +154,16 @@ class Wire(Stream):
     # -- the access log ------------------------------------------------------------------------------------------
 
     def _blame(self, cause: bytes) -> None:
-        """Say for the log why the connection will end, unless that is said already."""
+        """Say for the log why the connection will end, unless that is said already. What is parked is remembered as a failure here."""
         for account in (self.exchange, self.account):
             if account is not None and not account.cause:
                 account.cause = cause
+        if self.record is not None and cause in BADLY:
+            world = self.home.world
+            world.counters.counts["failures"] += 1
+            world.recent.add(
+                world.clock.epoch(), self.service.name, self.peer, b"", b"", b"", 0, cause, PARKED, "", 0, 0.0, None,
+            )  # fmt: skip
 
     def _tell_parked(self, end: bytes) -> None:
         """What was parked has ended: write its line."""
@@ -169,6 +176,20 @@ class Wire(Stream):
         clock = self.home.world.clock
         phase = ANSWER if end == DONE or account.asked_at else PARKED
         log.write(account, account.origin, self.service.label, account.cause or end, phase, clock.now(), clock.epoch())
+
+    # -- the numbers of the service ------------------------------------------------------------------------------
+
+    def _counted(self, status: int, sent: int) -> None:
+        """An answer began to a request that was parked, or its client has gone (0)."""
+        traffic = self.service.traffic
+        traffic.parked -= 1
+        traffic.statuses[status // 100] += 1
+        traffic.sent += sent
+
+    def _left(self) -> None:
+        """The client of what was parked has gone, or is sent away."""
+        if not self.flags & (STREAMS | UPGRADED):
+            self._counted(0, 0)
 
     # -- endings -------------------------------------------------------------------------------------------------
 
@@ -210,6 +231,7 @@ class Wire(Stream):
         world.clients.add(Lingering(self.service, transport, self.born, self.requests))
         self._tell_parked(CLIENT_LEFT)
         if record is not None:
+            self._left()
             call_back(world, record.gone)
 
     # -- being looked at -----------------------------------------------------------------------------------------

@@ -1,21 +1,38 @@
-"""Counters, declared once like tunables and then read by the console, the manual and the tests.
+"""Counters, gauges and histograms, declared once like tunables and then read by the console, the manual, /metrics and the tests.
 
 A counter is declared with its name and what it counts; incrementing one that nobody declared is a KeyError in
 the first test that reaches it, never a number nobody finds. `counts` is a plain dict because a hot path does
 `counts["requests"] += 1` and nothing cheaper exists in Python.
+
+What is counted by service, node or plugin has labels. Its numbers are attributes of the things themselves: whoever asks has them
+collected (COLLECTED, model/measures.py), and no hot path looks up a label.
 """
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
+
+COUNTER: Final = "counter"
+GAUGE: Final = "gauge"
+HISTOGRAM: Final = "histogram"
 
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """One declared counter. A gauge goes down again; a plain counter only rises."""
+    """One declared number. A counter only rises; a gauge goes down again; a histogram counts durations (observe/histogram.py)."""
 
     name: str
     summary: str
     gauge: bool = False
+    unit: str = ""
+    """In the plural: "bytes", "seconds", "milliseconds", "days". Empty: it is a number of what the name says."""
+    labels: tuple[str, ...] = ()
+    """What it is told apart by: "service", "pool", "node", "plugin"."""
+    histogram: bool = False
+
+    @property
+    def kind(self) -> str:
+        """COUNTER, GAUGE or HISTOGRAM."""
+        return HISTOGRAM if self.histogram else GAUGE if self.gauge else COUNTER
 
 
 CORE: tuple[Counter, ...] = (
@@ -56,58 +73,96 @@ CORE: tuple[Counter, ...] = (
     Counter("tls_handshake_timeouts", "Connections closed because their handshake took longer than ssl_handshake_timeout."),
     Counter("tls_clear_text", "Connections to a port of TLS that spoke HTTP in clear text, and were told so."),
     Counter("tls_truncations", "Connections broken off because the client's end came without close_notify."),
-    Counter("tls_certificate_days", "Days until the first certificate in use expires.", gauge=True),
+    Counter("tls_certificate_days", "Days until the first certificate in use expires.", gauge=True, unit="days"),
     Counter("misdirected_requests", "Requests answered 421: for a host that the connection's certificate is not for (ssl_host_check)."),
+    Counter("failures", "Requests that were refused, failed, or were answered 5xx. `show errors` has the last ones."),
     Counter("console_commands", "Statements executed on management consoles."),
     Counter("tick_errors", "Connections aborted, and services passed over, because their part of the tick failed."),
     Counter("log_lines_dropped", "Log lines dropped because nobody read standard error, or not fast enough."),
     Counter("access_lines_dropped", "Lines of access logs dropped because they could not be written, or not fast enough."),
     Counter("log_lines_limited", "Warnings left out because a warning of the same kind was logged within ten seconds."),
     Counter("loop_stalls", "Times the event loop was at least 100 ms late. Each stall delayed every client."),
-    Counter("loop_lag_ms", "Largest delay of the event loop in the last second, in milliseconds.", gauge=True),
-    Counter("loop_lag_max_ms", "Largest delay of the event loop in the last minute, in milliseconds.", gauge=True),
-    Counter("loop_lag_p99_ms", "99 of 100 measured delays of the event loop were at most this long, in milliseconds.", gauge=True),
+    Counter("loop_lag_ms", "Largest delay of the event loop in the last second, in milliseconds.", gauge=True, unit="milliseconds"),
+    Counter("loop_lag_max_ms", "Largest delay of the event loop in the last minute, in milliseconds.", gauge=True, unit="milliseconds"),
+    Counter(
+        "loop_lag_p99_ms",
+        "99 of 100 measured delays of the event loop were at most this long, in milliseconds.",
+        gauge=True,
+        unit="milliseconds",
+    ),
 )
+
+_SERVICE: Final = ("service",)
+_NODE: Final = ("pool", "node")
+
+COLLECTED: tuple[Counter, ...] = (
+    Counter("service_requests", "Requests that a service answered, parked, or lost.", labels=_SERVICE),
+    Counter(
+        "service_responses",
+        "Answers of a service by class of status: 2xx and so on; none is a request whose client left before an answer began.",
+        labels=(*_SERVICE, "status"),
+    ),
+    Counter("service_received_bytes", "Bytes of request bodies that came.", unit="bytes", labels=_SERVICE),
+    Counter("service_sent_bytes", "Bytes of response bodies that were written to clients.", unit="bytes", labels=_SERVICE),
+    Counter(
+        "request_seconds",
+        "Time from the head of a request until the last byte of its answer was written. What is parked, and tunnels, do not count.",
+        unit="seconds",
+        labels=_SERVICE,
+        histogram=True,
+    ),
+    Counter("service_parked", "Requests that are parked now, and no answer to them has begun.", gauge=True, labels=_SERVICE),
+    Counter("service_waiting", "Clients that wait for a connection to a node.", gauge=True, labels=_SERVICE),
+    Counter("service_connecting", "Connections to nodes that are being opened.", gauge=True, labels=_SERVICE),
+    Counter("service_bored", "Connections to nodes kept for the next request.", gauge=True, labels=_SERVICE),
+    Counter("node_requests", "Requests sent to a node.", labels=_NODE),
+    Counter("node_responses", "Answers of a node by class of status.", labels=(*_NODE, "status")),
+    Counter(
+        "node_seconds",
+        "Time from sending a request to a node to the end of its answer, or of the attempt. A slow client adds to it.",
+        unit="seconds",
+        labels=_NODE,
+        histogram=True,
+    ),
+    Counter("node_connects", "Connections opened to a node.", labels=_NODE),
+    Counter("node_connect_failures", "Connections to a node that failed or timed out.", labels=_NODE),
+    Counter("node_errors", "Requests for which a node gave no usable answer: silent, broken off, malformed.", labels=_NODE),
+    Counter("node_active", "Requests that a node is working on.", gauge=True, labels=_NODE),
+    Counter("node_up", "1 while the last attempt to connect to a node succeeded, else 0.", gauge=True, labels=_NODE),
+    Counter("plugin_faults", "Faults of a plugin, of all its generations.", labels=("plugin",)),
+    Counter("access_log_waiting_bytes", "Bytes of lines that wait to be written to a log.", gauge=True, unit="bytes", labels=("log",)),
+    Counter("resident_bytes", "Memory of the process.", gauge=True, unit="bytes"),
+    Counter("descriptors", "Connections and listeners open now.", gauge=True),
+    Counter("descriptors_limit", "Most files that the system lets pbal open.", gauge=True),
+    Counter("uptime_seconds", "Time since pbal started.", gauge=True, unit="seconds"),
+    Counter(
+        "build_info",
+        "Always 1; the labels tell the version of pbal and whether its hot path is compiled.",
+        gauge=True,
+        labels=("version", "build"),
+    ),
+)
+"""What is collected when somebody asks: model/measures.py has a collector for each."""
 
 
 class Counters:
     """The values of all declared counters. `counts` maps name to int and may be written directly."""
 
-    __slots__ = ("counts", "declared")
+    __slots__ = ("collected", "counts", "declared")
 
     def __init__(self, declared: tuple[Counter, ...] = CORE) -> None:
         self.declared: dict[str, Counter] = {}
+        """Those whose values are in `counts`."""
         self.counts: dict[str, int] = {}
+        self.collected: dict[str, Counter] = {counter.name: counter for counter in COLLECTED}
+        """Those whose values are collected when somebody asks."""
         self.declare(declared)
 
     def declare(self, counters: tuple[Counter, ...]) -> None:
         """Add declarations; one that exists keeps its value, so a reloaded plugin goes on counting."""
         for counter in counters:
+            if counter.labels or counter.histogram:
+                self.collected[counter.name] = counter
+                continue
             self.declared[counter.name] = counter
             self.counts.setdefault(counter.name, 0)
-
-
-@dataclass(slots=True)
-class Histogram:
-    """Counts of durations in buckets of doubling width. Units: seconds in, milliseconds out.
-
-    Percentiles are the upper edge of the bucket they fall in, so they are right to a factor of two at worst.
-    """
-
-    edges: tuple[float, ...] = tuple(0.0001 * 2**step for step in range(20))
-    buckets: list[int] = field(default_factory=lambda: [0] * 21)
-    count: int = 0
-
-    def add(self, seconds: float) -> None:
-        """Count one duration."""
-        self.buckets[bisect_left(self.edges, seconds)] += 1
-        self.count += 1
-
-    def percentile(self, share: float) -> float:
-        """The duration in milliseconds below which `share` (0..1) of all lie; 0 when nothing was counted."""
-        wanted, seen = share * self.count, 0
-        for place, number in enumerate(self.buckets):
-            seen += number
-            if number and seen >= wanted:
-                return self.edges[min(place, len(self.edges) - 1)] * 1000
-        return 0.0

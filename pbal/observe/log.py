@@ -151,6 +151,16 @@ class LogWriter(logging.Handler):
         self._said = 0
         self._ended = False
 
+    @property
+    def waiting(self) -> int:
+        """Lines that wait to be written."""
+        return self._queue.qsize()
+
+    @property
+    def most(self) -> int:
+        """Lines that may wait; then they are dropped."""
+        return self._lines
+
     def use(self, form: str, to: str) -> None:
         """`form`: text or json; `to`: stderr or syslog. Raises: OSError if there is no syslog; nothing has changed then."""
         made = connect_syslog() if to == "syslog" and self._syslog is None else self._syslog

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from math import ceil
 
-from pbal.observe.counters import Histogram
+from pbal.observe.histogram import Histogram
 
 BEAT = 0.05
 """Seconds between two measurements at work: half of THRESHOLD, so that no stall above that goes unseen."""

@@ -18,6 +18,7 @@ from pbal.model.exchange import NEW, PARKED, SERVED, Exchange
 from pbal.model.hooks import Bound, Verdict
 from pbal.model.service import Service
 from pbal.model.world import World
+from pbal.observe.recent import Trouble
 
 SLOW = 0.05
 """Seconds in one hook after which the log names it. Every other client waits as long; people notice a tenth of a second, and a
@@ -118,6 +119,7 @@ def run_all(hooks: tuple[Bound, ...], exchange: Exchange, response: ResponseHead
 def _stop(service: Service, exchange: Exchange, bound: Bound, returned: object, failure: BaseException | None, wrong: str) -> None:
     """A hook's fault: count it, log it, and answer the request unless that is done or another's business."""
     what = f"hook {bound.hook}"
+    exchange.trouble = Trouble(f"plugin {bound.plugin}, {what}: {wrong if failure is None else faults.describe(failure)}")
     if failure is not None:
         faults.report(service.world, bound.plugin, what, failure)
     else:

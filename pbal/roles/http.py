@@ -12,6 +12,7 @@ from pbal.model.hooks import Bound
 from pbal.model.service import RoleHandler, Service
 from pbal.net.connection import ClientConnection
 from pbal.observe.access import BAD_REQUEST
+from pbal.observe.recent import Trouble
 from pbal.roles import chain, entrance
 from pbal.roles.collect import Collector
 
@@ -69,6 +70,7 @@ class HttpRole(RoleHandler):
         if rule == "refuse" and len(request.headers) < len(exchange.request.headers):
             self.counts["bad_requests"] += 1
             exchange.cause = BAD_REQUEST
+            exchange.trouble = Trouble("a header field name has '_' in it (header_underscores)")
             exchange.error(400, b"A header field name has '_' in it.\n")
             return False
         exchange.request = request
@@ -81,6 +83,7 @@ class HttpRole(RoleHandler):
         if limit and size > limit:
             self.counts["bad_requests"] += 1
             exchange.cause = BAD_REQUEST
+            exchange.trouble = Trouble(f"the body of {size} bytes is larger than {limit}")
             exchange.error(413, b"The body is larger than %d bytes.\n" % limit)
             return False
         return True
@@ -125,6 +128,7 @@ class HttpRole(RoleHandler):
             return
         for exchange in [each for each, since in taken.items() if each.service is self.service and since + limit < now]:
             self.counts["taken_timeouts"] += 1
+            exchange.trouble = Trouble(f"plugin {exchange.owner} took it and did not answer within taken_timeout ({limit:g} s)")
             self.service.world.log_limited(
                 f"taken {exchange.owner}", "plugin %s took a request of service %s and did not answer it: 504", exchange.owner, self.name
             )

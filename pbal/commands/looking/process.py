@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pbal import __version__, build
 from pbal.commands.looking.tables import Row, open_sockets, table
 from pbal.commands.session import Session
+from pbal.model.measures import shown
 from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import Reply, command
 
@@ -15,8 +16,8 @@ from pbal.schema.commands import Reply, command
 @command
 def show_counters(session: Session, glob: str | None = None) -> Reply:
     """Show the counters and their values: all, or those LIKE a pattern."""
-    counts = sorted(session.world.counters.counts.items())
-    return table("counter value", [(name, value) for name, value in counts if glob is None or fnmatchcase(name, glob)])
+    rows = ((name, value) for name, value in shown(session.world) if glob is None or fnmatchcase(name, glob))
+    return table("counter value", rows)
 
 
 @command

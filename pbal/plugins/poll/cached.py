@@ -9,6 +9,7 @@ from pbal.api import spawn
 
 from .courier import Courier, Doubt
 from .lot import Reader
+from .memcached import Server
 from .positions import BadPosition
 from .settings import Settings
 from .store import Board, BoardWork, Done, Looked, Queues, Seen, Store, StoreError
@@ -173,7 +174,17 @@ class MemcachedStore(Store, Board):
             )
             if server.last_error:
                 detail += f", the last: {server.last_error}"
-            yield (server.name, server.state, since, lane.last_sweep_keys, round(lane.last_sweep_ms, 1), watch, lag, detail)
+            trips = server.round_trips
+            figures = trips.count, round(trips.percentile(0.5), 3), round(trips.percentile(0.99), 3)
+            detail += f", round trips {figures[0]} median {figures[1]}ms p99 {figures[2]}ms"
+            yield (
+                server.name, server.state, since, lane.last_sweep_keys, round(lane.last_sweep_ms, 1), watch, lag, detail, *figures,
+                server.errors, server.last_error or None,
+            )  # fmt: skip
+
+    def servers(self) -> Iterable[tuple[Server, float]]:
+        """See Store."""
+        return ((lane.server, lane.watcher.lag) for lane in self.courier.lanes)
 
 
 def take_over(store: Store, hub: "Hub", doubts: dict[bytes, Doubt]) -> None:

@@ -111,7 +111,8 @@ async def show_queue(session: Any, service: Service, queue: str) -> Reply:
 def show_store(session: Any) -> Reply:
     """Show each service's store: state and since when, sweeps, keys and milliseconds of the last sweep, the watch and its lag.
 
-    The state of a memcached is up, down, or full (it stores nothing). Its line ends with the number of errors and the last one.
+    The state of a memcached is up, down, or full (it stores nothing). Its line ends with the number of errors and the last one, and
+    with its round trips: how many, and the milliseconds that half and 99 of 100 of them took at most.
     """
     rows: list[tuple[object, ...]] = []
     for instance in _polls(session):
@@ -121,8 +122,11 @@ def show_store(session: Any) -> Reply:
         for share, label in ((0.5, "median"), (0.99, "p99")):
             if hub.store_to_answer.count:
                 milliseconds = round(hub.store_to_answer.percentile(share), 2)
-                rows.append((name, "store-to-answer", label, 0, 0, milliseconds, "off", 0.0, f"{milliseconds} ms"))
-    columns = ("service", "store", "state", "since", "sweep_keys", "sweep_ms", "watch", "lag_ms", "detail")
+                rows.append((name, "store-to-answer", label, 0, 0, milliseconds, "off", 0.0, f"{milliseconds} ms", 0, None, None, 0, None))
+    columns = (
+        "service", "store", "state", "since", "sweep_keys", "sweep_ms", "watch", "lag_ms", "detail", "round_trips", "median_ms", "p99_ms",
+        "errors", "last_error",
+    )  # fmt: skip
     return Rows(columns, rows, lambda r: f"{r[0]} {r[1]} {r[2]} {r[8]}")
 
 

@@ -25,7 +25,7 @@ def pack(hub: Hub, resident: int) -> dict[str, Any]:
         "store": hub.store.carry(),
         "presence": hub.presence.carry(),
         "resident": resident,
-        "histogram": (tuple(hub.store_to_answer.buckets), hub.store_to_answer.count),
+        "histogram": hub.store_to_answer.pack(),
     }
 
 
@@ -38,5 +38,4 @@ def unpack(carried: dict[str, Any], hub: Hub) -> None:
         hub.lot.enter(reader, since, deadline)
         client.repark(reader)
     hub.presence.adopt(carried["presence"])
-    buckets, count = carried["histogram"]
-    hub.store_to_answer.buckets, hub.store_to_answer.count = list(buckets), count
+    hub.store_to_answer.unpack(carried["histogram"])

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, cast
 
-from pbal.api import Endpoint, spawn
+from pbal.api import Endpoint, Histogram, spawn
 
 from .store import StoreError, TooLarge
 
@@ -374,6 +374,8 @@ class Server:
         """Its last answer to a store was that it has no room."""
         self.errors = 0
         self.last_error = ""
+        self.round_trips = Histogram()
+        """From a call to the last of its answers, of calls that were answered."""
         self.item_limit = 0
         """Its item_size_max; 0 until it has said so."""
         self.on_greeted: Callable[[], None] = lambda: None
@@ -465,8 +467,11 @@ class Server:
             self._failed("backlog", f"memcached {self.name} takes nothing in: calls are refused", "it takes nothing in")
             raise StoreError(f"memcached {self.name} takes nothing in")
         batch = Batch(data, answers, end, asyncio.get_running_loop().create_future())
+        began = self._now()
         connection.send(batch)
         await batch.future
+        if batch.error is None:
+            self.round_trips.add(self._now() - began)
         return batch
 
     async def _call(self, data: bytes, answers: int, end: bytes = b"") -> Batch:

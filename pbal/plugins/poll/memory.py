@@ -374,4 +374,9 @@ class MemoryStore(Store):
     def rows(self, second: float) -> Iterator[tuple[object, ...]]:
         """See Store."""
         octets = sum(len(key) + len(held.data) for key, held in self.content.items())
-        yield ("memory", "up", 0, 0, 0.0, "off", 0.0, f"{len(self.content)} queues {octets} bytes")
+        yield ("memory", "up", 0, 0, 0.0, "off", 0.0, f"{len(self.content)} queues {octets} bytes", 0, None, None, 0, None)
+
+    @property
+    def octets(self) -> int:
+        """See Store."""
+        return self.size

@@ -9,10 +9,11 @@ answer that turns out lost) reaches the new one through Hub.serving.
 """
 
 import re
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from pbal.api import Exchange, Plugin, Service, Verdict, World, hook, may_run_away, resident_bytes
+from pbal.api import Exchange, Histogram, Limit, Plugin, Service, Verdict, World, hook, may_run_away, resident_bytes
 
 from . import auth, commands, events, handover, longpoll, publisher, sockets
 from .auth import Action, Decision, Gate, Refusal
@@ -20,6 +21,8 @@ from .cached import MemcachedStore, take_over
 from .delivery import DISABLED
 from .grants import Grant
 from .hub import Hub
+from .limits import MOST_WATCHED
+from .memcached import Server
 from .memory import MemoryStore
 from .names import first_of, key_for, queues_of
 from .positions import BadPosition, read_token
@@ -157,6 +160,41 @@ class Poll(Plugin):
     def service_disabled(self) -> None:
         """See Plugin."""
         self.hub.finish_all(list(self.hub.lot), DISABLED)
+
+    # -- being looked at -----------------------------------------------------------------------------------------
+
+    def measured(self, name: str) -> Iterable[tuple[tuple[str, ...], float | Histogram]]:
+        """See Plugin."""
+        hub, service = self.hub, self.service.name
+        of_service: dict[str, Callable[[], float | Histogram]] = {
+            "poll_readers": lambda: hub.lot.count,
+            "poll_queues": lambda: len(hub.lot.queues()),
+            "poll_memory_bytes": lambda: hub.store.octets,
+            "poll_delivery_seconds": lambda: hub.store_to_answer,
+        }
+        if name in of_service:
+            return (((service,), of_service[name]()),)
+        of_server: Callable[[Server, float], float | Histogram] = {
+            "poll_store_seconds": lambda server, lag: server.round_trips,
+            "poll_server_errors": lambda server, lag: server.errors,
+            "poll_server_up": lambda server, lag: int(server.up),
+            "poll_watch_lag_seconds": lambda server, lag: lag,
+        }[name]
+        return (((service, server.name), of_server(server, lag)) for server, lag in hub.store.servers())
+
+    def limits(self) -> Iterable[Limit]:
+        """See Plugin."""
+        hub, service = self.hub, self.service.name
+        settings = hub.settings
+        then = "503, counted in poll_full (poll_max_parked)"
+        found = [Limit("parked polls", service, hub.lot.count, settings.max_parked or None, then)]
+        if isinstance(hub.store, MemoryStore):
+            then = "the oldest queues go, counted in poll_evicted (poll_memory_limit)"
+            found.append(Limit("poll memory bytes", service, hub.store.octets, settings.memory_limit, then))
+        if hub.limits.buckets.rate:
+            then = "addresses are forgotten, counted in poll_limits_forgotten"
+            found.append(Limit("addresses with a rate", service, len(hub.limits.buckets), MOST_WATCHED, then))
+        return found
 
     # -- requests ------------------------------------------------------------------------------------------------
 

@@ -265,6 +265,28 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("poll_auth_failed", "Sub-requests of poll_auth that decided nothing. Who waited for them was answered 503."),
     Counter("poll_auth_key_errors", "Times the key file of poll_auth was written and could not be used. The keys in use stayed."),
     Counter("poll_limited", "Polls answered 429 because of a limit by address or by queue."),
+    Counter("poll_readers", "Polls and streams of a service that are parked now.", gauge=True, labels=("service",)),
+    Counter("poll_queues", "Queues of a service that somebody waits for now.", gauge=True, labels=("service",)),
+    Counter("poll_memory_bytes", "Names and messages that a memory store holds.", gauge=True, unit="bytes", labels=("service",)),
+    Counter(
+        "poll_delivery_seconds",
+        "Time from a message being stored to the answer that holds it.",
+        unit="seconds",
+        labels=("service",),
+        histogram=True,
+    ),
+    Counter(
+        "poll_store_seconds",
+        "Time from a call to memcached to the last of its answers.",
+        unit="seconds",
+        labels=("service", "server"),
+        histogram=True,
+    ),
+    Counter("poll_server_errors", "Errors of one memcached, and connections to it that failed.", labels=("service", "server")),
+    Counter("poll_server_up", "1 while a memcached answers, else 0.", gauge=True, labels=("service", "server")),
+    Counter(
+        "poll_watch_lag_seconds", "How late the watch stream of a memcached is.", gauge=True, unit="seconds", labels=("service", "server")
+    ),
     Counter("poll_limits_forgotten", "Addresses whose rate pbal forgot because it watches too many at a time."),
 )
 

@@ -134,6 +134,16 @@ class Store(ABC):
     def close(self) -> None:
         """Let go of everything."""
 
+    def servers(self) -> "Iterable[tuple[Server, float]]":
+        """Its servers, each with the lag of its watch in seconds."""
+        return ()
+
+    @property
+    def octets(self) -> int:
+        """What it holds in this process."""
+        return 0
+
     @abstractmethod
     def rows(self, second: float) -> Iterator[tuple[object, ...]]:
-        """For `show store`: store, state, since, keys and milliseconds of the last sweep, watch, lag in milliseconds, detail."""
+        """For `show store`: store, state, since, keys and milliseconds of the last sweep, watch, lag in milliseconds, detail, and
+        of round trips their number, median and p99 in milliseconds; errors, and the last one."""

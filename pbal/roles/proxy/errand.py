@@ -31,8 +31,8 @@ class Errand(Seeker):
     """One question on its way."""
 
     __slots__ = (
-        "attempts", "backend", "body", "done", "fresh", "head", "heard", "node", "question", "reason", "role", "size", "started",
-        "timer", "tried",
+        "asked_at", "attempts", "backend", "body", "done", "fresh", "head", "heard", "node", "question", "reason", "role", "size",
+        "started", "timer", "tried",
     )  # fmt: skip
 
     def __init__(self, role: "ReverseProxy", question: Question) -> None:
@@ -43,6 +43,8 @@ class Errand(Seeker):
         self.backend: BackendConnection | None = None
         self.node: Node | None = None
         self.attempts = 0
+        self.asked_at = 0.0
+        """When the node was sent the question (clock time)."""
         self.fresh = False
         """Whether only a new connection will do: a kept one was stale."""
         self.heard = False
@@ -89,6 +91,7 @@ class Errand(Seeker):
         self.backend = backend
         self.node = node = role.lend(backend, self)
         backend.deadline = inf  # the timer's business
+        self.asked_at = role.clock.now()
         self.attempts += 1
         self.heard = False
         backend.reader.expect(_GET)
@@ -120,6 +123,7 @@ class Errand(Seeker):
         try:
             self._read(backend)
         except BadResponse as error:
+            backend.node.broke(self.role.clock.now(), error.reason)
             self._fail(f"{backend.node.name}: {error.reason}")
 
     def _read(self, backend: BackendConnection) -> None:
@@ -153,7 +157,9 @@ class Errand(Seeker):
         """The head of the answer is there. True when there is nothing more to read. Raises: BadResponse."""
         backend.state = link.XFER_RES
         node = backend.node
-        node.last_response = self.role.clock.now()
+        node.last_response = now = self.role.clock.now()
+        if head.status < 500:
+            node.last_success = now
         node.responses[head.status] = node.responses.get(head.status, 0) + 1
         self.head = head
         self._look_at_size(head.framing)
@@ -214,6 +220,7 @@ class Errand(Seeker):
         head = self.head
         assert backend is not None and head is not None
         backend.relay = None
+        backend.node.latency.add(self.role.clock.now() - self.asked_at)
         self.role.release(backend, True)
         self._tell(NodeAnswer(head.status, head.fields, b"".join(self.body)))
 
@@ -225,16 +232,22 @@ class Errand(Seeker):
         self.reason = f"{node.name}: {reason}"
         self._drop_backend()
         if self.heard or self.attempts >= MOST_ATTEMPTS:
+            node.broke(self.role.clock.now(), f"no response: {reason}")
             self._fail(self.reason)
             return
         if stale:  # says nothing of the node
             self.fresh = True
         else:
+            node.broke(self.role.clock.now(), f"no response: {reason}")
             self.tried = (*self.tried, node)
         self.role.counts["backend_retries"] += 1
         self.seek()
 
     def _too_late(self) -> None:
+        if self.node is not None and self.backend is not None:
+            now = self.role.clock.now()
+            self.node.latency.add(now - self.asked_at)
+            self.node.broke(now, "silent for too long")
         self._fail(f"no answer in {self.question.timeout:g} s")
 
     def _fail(self, reason: str) -> None:

@@ -33,6 +33,7 @@ from pbal.model.pool import Node
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
 from pbal.observe.access import NO_NODE, NODE_BROKE, NODE_SLOW
+from pbal.observe.recent import Trouble
 from pbal.roles import chain
 from pbal.roles.proxy.request import request_octets
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS, Seeker
@@ -118,13 +119,14 @@ class Relay(Seeker):
         self.failure = status
         self.tried = (*self.tried, node)
         self.exchange.node = node.name
+        self.exchange.trouble = Trouble(node.error)
         self.seek()
 
     def assigned(self, backend: BackendConnection) -> None:
         """`backend` is ours: send the request."""
         role, exchange = self.role, self.exchange
         self.backend = backend
-        self.node = node = role.lend(backend, self)
+        self.node = exchange.asked = node = role.lend(backend, self)
         exchange.attempts += 1
         exchange.node = node.name
         exchange.asked_at = now = role.clock.now()
@@ -278,6 +280,7 @@ class Relay(Seeker):
                 if ended or self.phase is DONE or self.phase is TUNNEL:
                     return
         except BadResponse as error:
+            self._blame(backend.node, error.reason, error.place, error.octet)
             self.role.service.world.log_limited(f"bad response {backend.node.name}", "%s: %s", backend.node.name, error.reason)
             self._pass_on(out)
             self._failed(502)
@@ -322,7 +325,9 @@ class Relay(Seeker):
             return False
         backend.state = link.XFER_RES
         node = backend.node
-        node.last_response = exchange.answered_at = self.role.clock.now()
+        node.last_response = exchange.answered_at = now = self.role.clock.now()
+        if status < 500:
+            node.last_success = now
         node.responses[status] = node.responses.get(status, 0) + 1
         hooks = exchange.service.hooks.modify_response_headers
         if hooks:
@@ -446,6 +451,7 @@ class Relay(Seeker):
         assert backend is not None and node is not None
         world = self.role.service.world
         if self.phase is ANSWERING:
+            self._blame(node, f"response cut off: {reason}")
             world.log_limited(f"cut off {node.name}", "%s: response cut off: %s", node.name, reason)
             self._failed(502)
             return
@@ -457,13 +463,16 @@ class Relay(Seeker):
             if reused:  # a stale connection says nothing of the node; but the others may be stale as well
                 self.fresh = True
             else:
+                self._blame(node, f"no response: {reason}")
                 world.log_limited(f"no response {node.name}", "%s: no response: %s", node.name, reason)
                 self.tried = (*self.tried, node)
             self.failure = 502
+            self.exchange.asked = None
             self.body_sent = False
             self.role.counts["backend_retries"] += 1
             self.seek()
             return
+        self._blame(node, f"no response: {reason}")
         world.log_limited(f"no response {node.name}", "%s: no response: %s", node.name, reason)
         self._failed(502)
 
@@ -476,8 +485,14 @@ class Relay(Seeker):
             self.stream.close(self.exchange)
             return
         if self.node is not None:
+            self._blame(self.node, f"silent for {self.role.response_timeout:g} s")
             self.role.service.world.log_limited(f"silent {self.node.name}", "%s: silent for too long", self.node.name)
         self._failed(504)
+
+    def _blame(self, node: Node, why: str, place: int = -1, octet: int = -1) -> None:
+        """`node` gave no usable answer: remember why, of the node and of the request."""
+        node.broke(self.role.clock.now(), why)
+        self.exchange.trouble = Trouble(why, place, octet)
 
     # -- endings -------------------------------------------------------------------------------------------------
 
@@ -498,6 +513,8 @@ class Relay(Seeker):
         self.role.forget(self)
         self._drop_backend()
         counter, text, self.exchange.cause = _OWN_ERRORS[status]
+        if self.exchange.trouble is None:
+            self.exchange.trouble = Trouble(self.role.why_no_node())
         self.role.counts[counter] += 1
         fields = [(b"Retry-After", b"1")] if status == 503 else []
         self.stream.resume_body()

@@ -23,7 +23,7 @@ from pbal.http1.reader import Limits
 from pbal.model.asking import Question
 from pbal.model.certificates import backend_context
 from pbal.model.exchange import Exchange
-from pbal.model.pool import A_MOMENT, NODE_PENALTY, Node, Pool
+from pbal.model.pool import A_MOMENT, Node, Pool
 from pbal.model.service import Service
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
@@ -78,6 +78,10 @@ class ReverseProxy(HttpRole):
         if limited and self._final_recipient(exchange):
             return
         Relay(self, exchange).seek()
+
+    def load(self) -> tuple[int, int, int]:
+        """See model.service.RoleHandler."""
+        return len(self.waiting), self.connecting, sum(map(len, self.bored.values()))
 
     def ask(self, question: Question) -> None:
         """See model.service.RoleHandler."""
@@ -134,6 +138,14 @@ class ReverseProxy(HttpRole):
             self.backend_surprised(backend)
         backend.abort()
 
+    def why_no_node(self) -> str:
+        """Why a request got none, for the operator."""
+        if self._pool is None:
+            return "the service has no pool"
+        if not self._pool.nodes:
+            return f"pool {self._pool.name} has no node"
+        return f"no connection to a node was free within queue_timeout ({self.service.values['queue_timeout']:g} s)"
+
     def may_get_nodes(self) -> bool:
         """Whether the pool lost its last node a moment ago: who waits may get another."""
         pool = self._pool
@@ -169,10 +181,8 @@ class ReverseProxy(HttpRole):
                 made = True
         except (OSError, TimeoutError) as error:
             self.counts["backend_connect_failures"] += 1
-            node.failures += 1
-            node.failed_at = self.clock.now()
-            node.down_until = node.failed_at + NODE_PENALTY
             failed = 504 if isinstance(error, TimeoutError) else 502
+            node.unreachable(self.clock.now(), self._why(error))
             self.service.world.log_limited(f"connect {node.name}", "cannot connect to %s: %s", node.name, error or "too slow")
         finally:
             if link is not None and not made:  # also where the service was closed meanwhile
@@ -186,6 +196,14 @@ class ReverseProxy(HttpRole):
         for other in list(self.waiting)[: max(0, len(self.waiting) - self.connecting)]:
             del self.waiting[other]
             other.seek()
+
+    def _why(self, error: OSError | TimeoutError) -> str:
+        """Words for a connection that could not be made."""
+        if isinstance(error, ConnectionRefusedError):
+            return "connection refused"
+        if isinstance(error, TimeoutError) and not error.errno:
+            return f"no connection within {self.service.values['connect_timeout']:g} s"
+        return f"cannot connect: {error.strerror or error}"
 
     def _link(self, backend: BackendConnection, host: str) -> ClientLink:
         """TLS to a node. It goes on from the node's last session where that is known."""
@@ -203,9 +221,7 @@ class ReverseProxy(HttpRole):
         """Connected."""
         self.service.world.backends.add(backend)
         self.counts["backend_connects"] += 1
-        backend.node.connects += 1
-        backend.node.last_connect = self.clock.now()
-        backend.node.down_until = 0.0
+        backend.node.reached(self.clock.now())
         self._offer(backend)
 
     def backend_closed(self, backend: BackendConnection) -> None:

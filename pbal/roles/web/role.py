@@ -12,6 +12,7 @@ from pbal.http1.encoder import http_date, render_fields
 from pbal.http1.events import ResponseHead
 from pbal.model.exchange import SERVED, Exchange, Sink
 from pbal.observe.access import BROKE
+from pbal.observe.recent import Trouble
 from pbal.roles import chain
 from pbal.roles.http import HttpRole
 from pbal.roles.web.files import IsDirectory, NotServed, OpenFile, open_file
@@ -61,6 +62,7 @@ class FileSending(Sink):
                     "file shrank", "%s became shorter while it was sent", self._exchange.path.decode("latin-1")
                 )
                 self._exchange.cause = BROKE
+                self._exchange.trouble = Trouble("the file became shorter while it was sent")
                 stream.cut(self._exchange)
                 return
             stream.write(piece)

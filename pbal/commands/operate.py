@@ -1,0 +1,246 @@
+"""What an operator asks, one query each: what is slow, which node is down and why, why this got a 502, how full we are, who is connected.
+
+They only read. What takes long with very many connections goes over them in pieces, and so holds nobody up. Where the numbers come from:
+model/measures.py for what is declared, observe/recent.py for failures, nodes themselves for their health, Plugin.limits of the plugins.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pbal.commands.looking.tables import PIECE, Row, table
+from pbal.commands.session import Session
+from pbal.lang.mistakes import did_you_mean
+from pbal.model.pool import Node, Pool
+from pbal.model.world import World
+from pbal.observe.access import WAITING_OCTETS
+from pbal.observe.histogram import Histogram, percentile
+from pbal.observe.limits import Limit
+from pbal.observe.log import LogWriter
+from pbal.observe.memory import memory_limit, resident_bytes
+from pbal.observe.recent import Failure
+from pbal.schema.commands import CommandError, Reply, command
+
+SHARES = (0.5, 0.9, 0.99)
+
+
+# -- what is slow ------------------------------------------------------------------------------------------------------
+
+
+@command
+def show_latency(session: Session, whom: str | None = None) -> Reply:
+    """Show how long requests take: how many, and the milliseconds that 50, 90 and 99 of 100 did not exceed.
+
+    Of a service it is the time from the head of a request until the last byte of its answer was written. Of a node it is the time from
+    sending it the request to the end of its answer; a slow client adds to that. Both are told since the start and for the last minute.
+    What is parked does not count, nor do tunnels. WHOM is the name of a service, a pool or a node. The figures are right to fifteen
+    per cent.
+    """
+    world = session.world
+    rows = [
+        (kind, pool, name, *_figures(histogram.since_start()), *_figures(histogram.last_minute()))
+        for kind, pool, name, histogram in _histograms(world)
+        if whom is None or whom.lower() in (pool.lower(), name.lower())
+    ]
+    if whom is not None and not rows:
+        names = sorted({name for _, pool, name, _ in _histograms(world) for name in (pool, name) if name})
+        raise CommandError(f"no service, pool or node is called '{whom}'", "whom", did_you_mean(whom, names))
+    columns = "kind pool name count p50 p90 p99 minute_count minute_p50 minute_p90 minute_p99"
+    titles = ("count", "p50", "p90", "p99 ms", "minute", "p50", "p90", "p99 ms")
+    head = f"{'kind':8}{'name':<32}" + "".join(f"{title:>9}" for title in titles)
+    return table(columns, rows, _latency_line, head=(head,))
+
+
+def _histograms(world: World) -> Iterator[tuple[str, str, str, Histogram]]:
+    for service in world.services.values():
+        if service.handler is not None and service.role != "management":
+            yield "service", "", service.name, service.traffic.latency
+    for pool in world.pools.values():
+        for node in pool.nodes:
+            yield "node", pool.name, node.name, node.latency
+
+
+def _figures(counts: list[int]) -> tuple[float | None, ...]:
+    """How many, and the percentiles in milliseconds; None where nothing was counted."""
+    number = sum(counts)
+    return (number, *[float(f"{percentile(counts, share):.3g}") if number else None for share in SHARES])
+
+
+def _latency_line(row: Row) -> str:
+    kind, pool, name, *figures = row
+    shown = "".join(f"{'-' if figure is None else f'{figure:g}':>9}" for figure in figures)
+    return f"{kind:8}{f'{pool} {name}'.strip():<32}{shown}"
+
+
+# -- which node is down and why ----------------------------------------------------------------------------------------
+
+
+@command
+def show_health(session: Session, pool: Pool | None = None) -> Reply:
+    """Show the state of each node, since when (seconds), what went wrong last and how long ago, its last success, and requests in progress.
+
+    A node is down when the last attempt to connect to it failed, and untried when there was none. It may be up and useless: the last
+    error says so. A success is an answer that is not 5xx.
+    """
+    world = session.world
+    now = world.clock.now()
+    pools = [pool] if pool is not None else sorted(world.pools.values(), key=lambda each: each.name)
+    rows = [_health(each, node, now) for each in pools for node in (*each.nodes, *each.draining)]
+    columns = "pool node state since why why_age last_success active requests errors failures"
+    return table(columns, rows, _health_line)
+
+
+def _health(pool: Pool, node: Node, now: float) -> Row:
+    since = int(now - node.since) if node.since else None
+    return (
+        pool.name, node.name, node.state, since, node.error or None, int(now - node.error_at) if node.error else None,
+        int(now - node.last_success) if node.last_success else None, node.active, node.requests, node.errors, node.failures,
+    )  # fmt: skip
+
+
+def _health_line(row: Row) -> str:
+    pool, node, state, since, why, age, success, active, requests, errors, failures = row
+    line = f"{pool} {node} {state}" + (f" for {since}s" if since is not None else "")
+    line += f", {active} active, {requests} requests, {errors} errors, {failures} connects failed"
+    line += f", last success {success}s ago" if success is not None else ", no success yet"
+    return line + (f", last error {age}s ago: {why}" if why else "")
+
+
+# -- why did this get 502 ----------------------------------------------------------------------------------------------
+
+
+@command
+def show_errors(session: Session, number: str | None = None, glob: str | None = None) -> Reply:
+    """Show the last requests that were refused, failed, or were answered 5xx, the newest last: all of at most 200, or the last NUMBER.
+
+    Each has when it ended, its id, service, client, node, request and status, who ended it and when (as in the access log), the times
+    that it was sent to a node, and why. Of a malformed head it has the octet to blame, and its place, from 0. LIKE selects those with a
+    matching field; a text without wildcards matches a part. The counter `failures` has their number. Where access_log_query is off, the
+    query of the target is left out. What went to a node that was tried before the last one is in `show health`.
+    """
+    failures: list[Failure] = list(session.world.recent.last)
+    if glob is not None:
+        pattern = glob if any(wild in glob for wild in "*?[") else f"*{glob}*"
+        failures = [each for each in failures if any(fnmatchcase(text, pattern) for text in _texts(each))]
+    if number is not None:
+        failures = failures[max(0, len(failures) - int(number)) :]
+    return table(" ".join(Failure._fields), failures, _failure_line)
+
+
+def _texts(failure: Failure) -> Iterator[str]:
+    for field in failure:
+        if field is not None:
+            yield str(field)
+
+
+def _failure_line(row: Row) -> str:
+    failure = Failure(*row)
+    when = datetime.fromtimestamp(failure.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    line = f"{failure.number} {when}Z {failure.id or '-'} {failure.service} {failure.client} {failure.node or '-'}"
+    line += f' "{failure.method} {failure.target}" {failure.status} {failure.end} in {failure.phase}'
+    line += f" attempts {failure.attempts} {failure.seconds:.3f}s"
+    if failure.why:
+        line += f": {failure.why}"
+    if failure.octet is not None:
+        shown = f" ({chr(failure.octet)!r})" if 0x20 < failure.octet < 0x7F else ""
+        line += f" (octet 0x{failure.octet:02X}{shown} at {failure.place})"
+    return line
+
+
+# -- how full are we ---------------------------------------------------------------------------------------------------
+
+
+@command
+async def show_limits(session: Session) -> Reply:
+    """Show what may fill up: how much there is, the limit, per cent, and what happens at the limit."""
+    rows = [
+        (each.what, each.where, each.value, each.limit, None if not each.limit else round(100 * each.value / each.limit, 1), each.then)
+        for each in [*await _of_process(session.world), *_of_services(session.world)]
+    ]
+    return table("what where value limit percent then", rows, _limit_line)
+
+
+def _limit_line(row: Row) -> str:
+    what, where, value, limit, percent, then = row
+    share = f" of {limit} ({percent}%)" if limit is not None else ", no limit"
+    return f"{f'{what} {where}'.strip():<40} {value}{share}: {then}"
+
+
+async def _of_process(world: World) -> list[Limit]:
+    runtime = world.runtime
+    held = len(world.clients) + len(world.backends)
+    found = [Limit("connections", "", held, world.room, "pbal accepts no more connections until some have gone")]
+    try:
+        files = os.stat("/proc/self/fd").st_size  # the number of them, since Linux 6.2
+        if not files and runtime is not None:  # to list fifteen thousand takes too long to do it here
+            files = len(await asyncio.get_running_loop().run_in_executor(None, os.listdir, "/proc/self/fd")) - 1
+    except OSError:
+        files = held
+    if runtime is not None:
+        found.append(Limit("open files", "", files, runtime.descriptor_limit, "nothing can be opened: nodes, files and stores fail"))
+    found.append(Limit("memory bytes", "", resident_bytes(), memory_limit(), "the system ends the process"))
+    parked = sum(service.traffic.parked for service in world.services.values())
+    found.append(Limit("parked requests", "", parked, None, "connections are the limit"))
+    found.append(Limit("requests with plugins", "", len(world.taken), None, "504 after taken_timeout"))
+    found.append(Limit("failures kept", "", len(world.recent.last), world.recent.last.maxlen, "the oldest one goes"))
+    found += [
+        Limit("log lines", "", handler.waiting, handler.most, "lines are dropped, and counted in log_lines_dropped")
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, LogWriter)
+    ]
+    targets = {service.access.target for service in world.services.values() if service.access is not None}
+    found += [
+        Limit(
+            "access log bytes", each.name, each.put - each.taken, WAITING_OCTETS, "lines are dropped, and counted in access_lines_dropped"
+        )
+        for each in sorted(targets, key=lambda target: target.name)
+    ]
+    return found
+
+
+def _of_services(world: World) -> Iterator[Limit]:
+    for service in world.services.values():
+        if service.handler is not None and service.role == "reverse_proxy":
+            waiting, _, bored = service.handler.load()
+            yield Limit("clients waiting", service.name, waiting, None, "503 after queue_timeout")
+            yield Limit("bored connections", service.name, bored, service["backend_persist_cache"], "those that rested longest are closed")
+        if service.opened:
+            for _, plugin in service.plugins:
+                yield from plugin.limits()
+
+
+# -- who is connected --------------------------------------------------------------------------------------------------
+
+
+@command
+async def show_clients(session: Session, glob: str | None = None) -> Reply:
+    """Show who is connected: address, connections, how many of them are parked, requests on them, and the age of the oldest (seconds).
+
+    The address is that at the other end of the connection. The most connected come first. LIKE selects addresses.
+    """
+    world = session.world
+    tally: dict[str, list[int]] = {}
+    for number, client in enumerate(list(world.clients), 1):
+        _add(tally, client, world.second)
+        if number % PIECE == 0:
+            await asyncio.sleep(0)
+    found: Iterable[tuple[str, list[int]]] = sorted(tally.items(), key=lambda item: (-item[1][0], item[0]))
+    rows = ((address, *numbers) for address, numbers in found if glob is None or fnmatchcase(address, glob))
+    columns = "address connections parked requests oldest"
+    return table(columns, rows, lambda row: f"{row[0]} connections {row[1]} parked {row[2]} requests {row[3]} oldest {row[4]}s")
+
+
+def _add(tally: dict[str, list[int]], client: Any, second: int) -> None:
+    if client.state == "closed":
+        return
+    peer: bytes | None = getattr(client, "peer", None)
+    address = peer.decode("ascii", "replace") if peer else client.peer_name.rpartition(":")[0]
+    numbers = tally.setdefault(address or "-", [0, 0, 0, 0])
+    numbers[0] += 1
+    numbers[1] += client.state == "parked"
+    numbers[2] += getattr(client, "requests", 0)
+    numbers[3] = max(numbers[3], second - getattr(client, "born", second))

@@ -1,0 +1,226 @@
+"""What can be measured now: every declared counter, gauge and histogram with its values, in one pass.
+
+    samples()   each number as a Sample: `show counters` and /metrics render it
+    histograms()   those that are kept, for `show latency` and for the tick, which turns them
+
+Whoever lists gives way to the loop between pieces: samples come one after the other, a family after the other (a family is what has one
+name; Prometheus wants it together). Between two samples services and nodes may come and go, so lists are copied where they are walked.
+
+A number of the core has its collector here. Those of plugins are asked of their instances (Plugin.measured).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pbal import __version__, build
+from pbal.model.pool import Node
+from pbal.observe.counters import COUNTER, GAUGE, Counter
+from pbal.observe.histogram import SHOWN, Histogram
+from pbal.observe.memory import resident_bytes
+from pbal.observe.traffic import CLASSES
+
+if TYPE_CHECKING:
+    from pbal.model.service import Service
+    from pbal.model.world import World
+
+Measured = tuple[tuple[str, ...], float | Histogram]
+"""Values of the labels, in the order of the declaration, and the value."""
+Collector = Callable[["World"], Iterable[Measured]]
+
+
+class Sample(NamedTuple):
+    """One number, as Prometheus understands it."""
+
+    family: str
+    """The name of what it belongs to: "pbal_requests", "pbal_request_seconds"."""
+    kind: str
+    """COUNTER, GAUGE or HISTOGRAM."""
+    help: str
+    unit: str
+    """The unit, which is the end of the family's name then, or ""."""
+    name: str
+    """The family's name and what it ends with: "pbal_requests_total", "pbal_request_seconds_bucket"."""
+    labels: tuple[tuple[str, str], ...]
+    """Name and value of each label. That of a bucket is `le`: durations in seconds that are at most so long."""
+    value: float
+
+
+_NAMED: Final = "pbal_"
+_SMALLER: Final = {"milliseconds": ("_ms", "_seconds", "seconds", 1000)}
+"""Units that /metrics does not have: what the name ends with, what it becomes, the unit, by how much to divide."""
+
+
+def samples(world: "World") -> Iterator[Sample]:
+    """Every number there is, the families in the order of their names. Nothing in it is older than the moment it is taken."""
+    counters = world.counters
+    for name in sorted({**counters.declared, **counters.collected}):
+        counter = counters.declared.get(name)
+        if counter is not None:
+            yield from _rendered(counter, (), counters.counts[name])
+            continue
+        counter = counters.collected[name]
+        for labels, value in _collected(world, counter):
+            yield from _rendered(counter, tuple(zip(counter.labels, labels, strict=True)), value)
+
+
+def _collected(world: "World", counter: Counter) -> Iterator[Measured]:
+    """The values of a number that is not in `counts`."""
+    collector = _COLLECTORS.get(counter.name)
+    if collector is not None:
+        yield from collector(world)
+        return
+    for service in list(world.services.values()):
+        if service.opened:
+            for _, plugin in service.plugins:
+                if counter in plugin.counters:
+                    yield from plugin.measured(counter.name)
+
+
+def histograms(world: "World") -> Iterator[Histogram]:
+    """Every histogram that is kept with labels."""
+    for counter in list(world.counters.collected.values()):
+        if counter.histogram:
+            for _, value in _collected(world, counter):
+                if isinstance(value, Histogram):
+                    yield value
+
+
+def _rendered(counter: Counter, labels: tuple[tuple[str, str], ...], value: float | Histogram) -> Iterator[Sample]:
+    """A value as samples: one, or those of a histogram."""
+    family, unit, kind = _NAMED + counter.name, counter.unit, counter.kind
+    if unit in _SMALLER and not isinstance(value, Histogram):
+        ending, better, unit, by = _SMALLER[unit]
+        family = family.replace(ending, "") + better
+        value = value / by
+    if unit and not family.endswith("_" + unit):
+        unit = ""
+    if not isinstance(value, Histogram):
+        name = f"{family}_total" if kind is COUNTER else family
+        yield Sample(family, kind, counter.summary, unit, name, labels, value)
+        return
+    sums = value.cumulative()
+    for edge, number in zip(SHOWN, sums, strict=False):
+        yield Sample(family, kind, counter.summary, unit, f"{family}_bucket", (*labels, ("le", f"{edge:g}")), number)
+    yield Sample(family, kind, counter.summary, unit, f"{family}_bucket", (*labels, ("le", "+Inf")), sums[-1])
+    yield Sample(family, kind, counter.summary, unit, f"{family}_sum", labels, value.seconds)
+    yield Sample(family, kind, counter.summary, unit, f"{family}_count", labels, sums[-1])
+
+
+def shown(world: "World") -> Iterator[tuple[str, float]]:
+    """Every number as the console names it: `requests`, `service_requests{service="web"}`. Of histograms number and sum, no buckets."""
+    counters = world.counters
+    for name in sorted({**counters.declared, **counters.collected}):
+        if name in counters.declared:
+            yield name, counters.counts[name]
+            continue
+        counter = counters.collected[name]
+        for values, value in _collected(world, counter):
+            said = ",".join(f'{label}="{text}"' for label, text in zip(counter.labels, values, strict=True))
+            labels = f"{{{said}}}" if said else ""
+            if isinstance(value, Histogram):
+                yield f"{name}_count{labels}", value.count
+                yield f"{name}_sum{labels}", round(value.seconds, 6)
+            else:
+                yield f"{name}{labels}", value
+
+
+# -- collectors --------------------------------------------------------------------------------------------------------
+
+
+def _services(value: "Callable[[Service], float | Histogram]", proxies: bool = False) -> Collector:
+    """A number of each service that answers requests; `proxies`: of those with nodes."""
+
+    def collect(world: "World") -> Iterator[Measured]:
+        for service in list(world.services.values()):
+            if service.handler is not None and service.role != "management" and (service.role == "reverse_proxy" or not proxies):
+                yield (service.name,), value(service)
+
+    return collect
+
+
+def _nodes(value: Callable[[Node], float | Histogram]) -> Collector:
+    """A number of each node of each pool."""
+
+    def collect(world: "World") -> Iterator[Measured]:
+        for pool in list(world.pools.values()):
+            for node in list(pool.nodes):
+                yield (pool.name, node.name), value(node)
+
+    return collect
+
+
+def _load(service: "Service") -> tuple[int, int, int]:
+    return (0, 0, 0) if service.handler is None else service.handler.load()
+
+
+def _service_responses(world: "World") -> Iterator[Measured]:
+    for (service,), _ in _services(lambda _: 0)(world):
+        for place, number in enumerate(world.service(service).traffic.statuses):
+            if number:
+                yield (service, CLASSES[place]), number
+
+
+def _node_responses(world: "World") -> Iterator[Measured]:
+    for pool in list(world.pools.values()):
+        for node in list(pool.nodes):
+            tally = [0] * len(CLASSES)
+            for status, number in node.responses.items():
+                tally[status // 100] += number
+            for place, number in enumerate(tally):
+                if number:
+                    yield (pool.name, node.name, CLASSES[place]), number
+
+
+def _plugin_faults(world: "World") -> Iterator[Measured]:
+    for loaded in list(world.plugins.values()):
+        yield (loaded.name,), loaded.errors
+
+
+def _access_logs(world: "World") -> Iterator[Measured]:
+    targets = {service.access.target for service in list(world.services.values()) if service.access is not None}
+    for target in sorted(targets, key=lambda each: each.name):
+        yield (target.name,), target.put - target.taken
+
+
+def _one(value: "Callable[[World], float]") -> Collector:
+    return lambda world: (((), value(world)),)
+
+
+def _open(world: "World") -> int:
+    listeners = world.runtime.listeners() if world.runtime is not None else ()
+    return len(world.clients) + len(world.backends) + len(listeners)
+
+
+def _build(world: "World") -> Iterator[Measured]:
+    yield (__version__, build.kind()), 1
+
+
+_COLLECTORS: Final[dict[str, Collector]] = {
+    "service_requests": _services(lambda service: service.traffic.requests),
+    "service_responses": _service_responses,
+    "service_received_bytes": _services(lambda service: service.traffic.received),
+    "service_sent_bytes": _services(lambda service: service.traffic.sent),
+    "request_seconds": _services(lambda service: service.traffic.latency),
+    "service_parked": _services(lambda service: service.traffic.parked),
+    "service_waiting": _services(lambda service: _load(service)[0], proxies=True),
+    "service_connecting": _services(lambda service: _load(service)[1], proxies=True),
+    "service_bored": _services(lambda service: _load(service)[2], proxies=True),
+    "node_requests": _nodes(lambda node: node.requests),
+    "node_responses": _node_responses,
+    "node_seconds": _nodes(lambda node: node.latency),
+    "node_connects": _nodes(lambda node: node.connects),
+    "node_connect_failures": _nodes(lambda node: node.failures),
+    "node_errors": _nodes(lambda node: node.errors),
+    "node_active": _nodes(lambda node: node.active),
+    "node_up": _nodes(lambda node: 0 if node.down else 1),
+    "plugin_faults": _plugin_faults,
+    "access_log_waiting_bytes": _access_logs,
+    "resident_bytes": _one(lambda world: resident_bytes()),
+    "descriptors": _one(_open),
+    "descriptors_limit": _one(lambda world: 0 if world.runtime is None else world.runtime.descriptor_limit),
+    "uptime_seconds": _one(lambda world: int(world.clock.now() - world.started_at)),
+    "build_info": _build,
+}
+"""By name; tests compare them with what is declared."""
+
+__all__ = ["GAUGE", "Measured", "Sample", "histograms", "samples", "shown"]
