@@ -13,6 +13,7 @@ no configuration (help, an end of the process, `poll publish`), do not wait.
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,11 @@ from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CORE_COMMANDS, CommandError, Registry, Reply
 from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
-AT_ONCE = frozenset({"verbose", "help", "quit", "shutdown", "shutdown_graceful"})
+log = logging.getLogger("pbal.console")
+
+NO_CHANGE = frozenset({"verbose", "help", "quit", "login"})
+"""Statements of the core that change nothing but their own connection."""
+AT_ONCE = NO_CHANGE | {"shutdown", "shutdown_graceful"}
 """Statements of the core that are no change of the configuration."""
 
 CONVERTERS: dict[str, Callable[[Any, str], object]] = {
@@ -47,7 +52,7 @@ class Interpreter:
     """The language and the handlers of one World."""
 
     def __init__(self, world: World) -> None:
-        from pbal.commands import looking, plugins, pools, server, services  # noqa: F401 - handlers register themselves
+        from pbal.commands import access, looking, plugins, pools, server, services  # noqa: F401 - handlers register themselves
 
         self.world = world
         self.language = Language()
@@ -75,10 +80,24 @@ class Interpreter:
 
     async def _execute(self, session: Session, statement: Statement) -> Reply:
         self.world.counters.counts["console_commands"] += 1
-        if not self._configures(statement.rule):
+        rule = statement.rule
+        if rule in self.language.queries or rule in NO_CHANGE:
             return await self._carry_out(session, statement)
-        async with self._changing:
-            return await self._carry_out(session, statement)
+        if session.console is not None and session.console["readonly"]:
+            raise self.mistake(CommandError(f"this console only looks (SET {session.console.name} readonly = on)"), statement)
+        if self._configures(rule):
+            async with self._changing:
+                reply = await self._carry_out(session, statement)
+            self._note(session, statement.source.strip())
+            return reply
+        if rule in AT_ONCE:  # said before: there may be no after
+            self._note(session, statement.source.strip())
+        return await self._carry_out(session, statement)
+
+    def _note(self, session: Session, source: str) -> None:
+        """Log a change, and whose it was. The words are those that were typed: what ${file:...} stands for is in no log."""
+        if session.who:
+            log.info("%s: %s", session.who, source)
 
     def _configures(self, rule: str) -> bool:
         """Whether a statement changes the configuration. Those of a plugin do if dumpconfig has to print what they did."""

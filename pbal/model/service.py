@@ -215,6 +215,8 @@ class Service:
                 self._check_backend_tls()
             if name in LOGGING and self.world.runtime is not None:
                 self.open_log()
+            if self.enabled:
+                self._check_role()
             if name == "listen" and self.enabled:
                 self.world.bind(self, change)
             if self.opened:
@@ -333,6 +335,7 @@ class Service:
         for needed in ROLES[self.role].needs:
             if self.values[needed] is None:
                 raise ConfigError(f"{self.role} service '{self.name}' needs SET {needed}", about=self.name)
+        self._check_role()
         self.certificates = None
         if self.values["enable_ssl"]:
             self.use_certificates(read(self.values))
@@ -341,6 +344,12 @@ class Service:
             raise ConfigError(f"selector '{self.name}' has no selector plugin (vhosts, vpaths) and no default_service", about=self.name)
         for name, plugin in self.plugins:
             asked(self.world, name, plugin.check)
+
+    def _check_role(self) -> None:
+        """Refuse what the role does not let stand together."""
+        refuses = ROLES[self.role].refuses
+        if refuses is not None and (why := refuses(self.values, self.world.server)):
+            raise ConfigError(f"service '{self.name}': {why}", about=self.name)
 
     def _check_backend_tls(self) -> None:
         """Refuse what TLS to nodes cannot be made with."""

@@ -306,7 +306,7 @@ class World:
         service.check()
         listen = service["listen"]
         for other in self.services.values():
-            if other.enabled and other is not service and listen is not None and listen.port and other["listen"] == listen:
+            if other.enabled and other is not service and listen is not None and (listen.port or listen.path) and other["listen"] == listen:
                 raise ConfigError(f"service '{other.name}' listens on {listen} already", about=service.name)
 
     def enable(self, service: Service) -> None:

@@ -4,13 +4,22 @@ The kernel socket is ours and stays; uvloop's server works on a duplicate of it.
 duplicate is closed: new connections then wait in the kernel's backlog instead of being accepted and dropped, and
 accepting goes on when some have been given back.
 
+A Unix socket is a file. One that nobody listens on any more is replaced, one that somebody listens on is an address in use, and what is no
+socket is left alone. It has its owner and mode before it listens, so nobody comes in by the door between. At the end the file goes, if it
+is still ours.
+
 Keep-alive probes are set on the listening socket: on Linux every accepted connection inherits them, without a system
 call for each.
 """
 
 import asyncio
+import contextlib
+import errno
+import grp
 import logging
+import os
 import socket
+import stat
 from collections.abc import Callable
 from math import ceil
 
@@ -43,6 +52,8 @@ def bind(endpoint: Endpoint) -> socket.socket:
 
     Raises: OSError.
     """
+    if endpoint.path:
+        return _bind_path(endpoint.path)
     host = endpoint.host
     family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
     try:
@@ -51,6 +62,35 @@ def bind(endpoint: Endpoint) -> socket.socket:
         if host:
             raise
         return _bind(socket.AF_INET, "0.0.0.0", endpoint.port)
+
+
+def _bind_path(path: str) -> socket.socket:
+    """A bound Unix socket that nobody can connect to yet: `admit` says who may, and lets it listen."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EADDRINUSE, "there is a file that is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
+            else:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(path)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def admit(path: str, mode: int, group: str | None) -> None:
+    """Give the file of a Unix socket its mode and group. Raises: OSError."""
+    if group is not None:
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+    os.chmod(path, mode)
 
 
 def _bind(family: int, host: str, port: int) -> socket.socket:
@@ -78,17 +118,36 @@ class Listener:
         self._server: asyncio.AbstractServer | None = None
         self.born = service.world.second
         self.accepting = False
-        name = sock.getsockname()
-        self.address = Endpoint(name[0] if name[0] != "::" else "", name[1])
         self._keepalive: float | None = None
+        self._admitted: tuple[int, str | None] | None = None
+        self._file: tuple[int, int] | None = None
+        """Of a Unix socket: which file it is, in case another pbal puts its own there."""
+        name = sock.getsockname()
+        if sock.family == socket.AF_UNIX:
+            self.address = Endpoint(name, 0)
+            found = os.stat(name)
+            self._file = found.st_dev, found.st_ino
+        else:
+            self.address = Endpoint(name[0] if name[0] != "::" else "", name[1])
         self.refresh()
 
     def refresh(self) -> None:
-        """Bring the socket up to what client_keepalive says now. The tick calls it, so SET is heard within a second."""
+        """Bring the socket up to what tunables say now. The tick calls it, so SET is heard within a second. Raises: OSError."""
+        if self._file is not None:
+            self._admit()
+            return
         wanted = self.service.values["client_keepalive"]
         if wanted != self._keepalive:
             self._keepalive = wanted
             keep_alive(self._sock, wanted)
+
+    def _admit(self) -> None:
+        wanted = self.service.values["socket_mode"], self.service.values["socket_group"]
+        if wanted != self._admitted:
+            admit(self.address.path, *wanted)
+            if self._admitted is None:
+                self._sock.listen(BACKLOG)
+            self._admitted = wanted
 
     @property
     def serving(self) -> bool:
@@ -103,7 +162,12 @@ class Listener:
 
     async def _serve(self) -> None:
         duplicate = self._sock.dup()
-        server = await asyncio.get_running_loop().create_server(self._protocol, sock=duplicate, backlog=BACKLOG)
+        loop = asyncio.get_running_loop()
+        server: asyncio.AbstractServer
+        if self._file is None:
+            server = await loop.create_server(self._protocol, sock=duplicate, backlog=BACKLOG)
+        else:
+            server = await loop.create_unix_server(self._protocol, sock=duplicate, backlog=BACKLOG)
         if self.accepting and self._sock.fileno() >= 0:
             self._server = server
         else:
@@ -120,6 +184,12 @@ class Listener:
         """Give the address back."""
         self.pause()
         self._sock.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # it is gone already
+                found = os.stat(self.address.path)
+                if self._file == (found.st_dev, found.st_ino):
+                    os.unlink(self.address.path)
+            self._file = None
 
     def kind(self) -> Kind:
         """See observe.sockets."""
@@ -144,6 +214,10 @@ def listen(service: Service, protocol: Callable[[], asyncio.BaseProtocol]) -> Li
     endpoint = service["listen"]
     try:
         sock = bind(endpoint)
+        try:
+            return Listener(service, sock, protocol)
+        except OSError:
+            sock.close()
+            raise
     except OSError as error:
         raise ConfigError(f"Can't start service '{service.name}' on {endpoint}: {error.strerror or error}", about=service.name) from None
-    return Listener(service, sock, protocol)

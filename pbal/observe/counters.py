@@ -76,6 +76,8 @@ CORE: tuple[Counter, ...] = (
     Counter("tls_certificate_days", "Days until the first certificate in use expires.", gauge=True, unit="days"),
     Counter("misdirected_requests", "Requests answered 421: for a host that the connection's certificate is not for (ssl_host_check)."),
     Counter("console_commands", "Statements executed on management consoles."),
+    Counter("console_login_failures", "Wrong passwords said to consoles, LOGIN and HTTP."),
+    Counter("console_logins_busy", "Passwords not looked at because too many waited to be checked."),
     Counter("tick_errors", "Connections aborted, and services passed over, because their part of the tick failed."),
     Counter("log_lines_dropped", "Log lines dropped because nobody read standard error, or not fast enough."),
     Counter("access_lines_dropped", "Lines of access logs dropped because they could not be written, or not fast enough."),
