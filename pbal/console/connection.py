@@ -15,9 +15,9 @@ With a password_file a console carries out nothing before LOGIN. That line is ta
 parser, which would expand a `$` in it and show it in a mistake, not into a log. Three failures close the connection, a minute
 without a LOGIN does, too, and until then few lines are kept.
 
-Who speaks HTTP to a console is a browser that somebody else's page sent here; who begins with binary octets speaks TLS or the
-like, where that page's server chooses some of what the browser sends. Both are refused before any of it could be
-taken for a statement.
+Who speaks HTTP to a console, perhaps a browser that somebody else's page sent here, is handed to console/http.py, which only shows;
+who begins with binary octets speaks TLS or the like, where that page's server chooses some of what the browser sends, and is refused.
+Neither happens after any of it was taken for a statement, nor can a connection change its mind.
 """
 
 import asyncio
@@ -32,6 +32,8 @@ from typing import Any, Final, cast
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.session import Session
 from pbal.console.gate import Denied, Gate, address_of
+from pbal.console.history import History
+from pbal.console.http import HttpConnection
 from pbal.console.peer import identity
 from pbal.lang.mistakes import Mistake
 from pbal.model.service import Service
@@ -80,8 +82,9 @@ class ConsoleConnection(asyncio.Protocol):
 
     management = True
 
-    def __init__(self, service: Service, interpreter: Interpreter, gate: Gate) -> None:
+    def __init__(self, service: Service, interpreter: Interpreter, gate: Gate, history: History) -> None:
         self.service = service
+        self._history = history
         self._gate = gate
         self._user = ""
         """Who said LOGIN."""
@@ -158,18 +161,25 @@ class ConsoleConnection(asyncio.Protocol):
         self._work()
 
     def _is_foreign(self, data: bytes) -> bool:
-        """Whether the first line is no console's; it is refused then, and nothing of it taken."""
+        """Whether the first line is no console's; it is handed over or refused then, and nothing of it taken."""
         self._first = b"\n" not in data.lstrip()
         if _HTTP.match(data):
-            what = "HTTP"
-        elif _BINARY.match(data):
-            what = "anything binary"
-        else:
+            self._hand_over(data)
+            return True
+        if not _BINARY.match(data):
             return False
-        self.service.world.log_limited("console", "%s: refused: a console does not speak %s", self.peer_name, what)
+        self.service.world.log_limited("console", "%s: refused: a console speaks lines or HTTP", self.peer_name)
         self._ended = True
-        self._part(f"ERROR: this is a line console, it does not speak {what}")
+        self._part("ERROR: this is a line console, it does not speak anything binary")
         return True
+
+    def _hand_over(self, data: bytes) -> None:
+        """It speaks HTTP."""
+        self._ended = True
+        self.state = "closed"
+        self.service.world.clients.discard(self)
+        other = HttpConnection(self.service, self._interpreter, self._gate, self._history, self._born)
+        other.take_over(self.transport, data.lstrip())
 
     def _key(self, found: re.Match[bytes]) -> bytes:
         """What a key means that telnet made a command of: Control-C, Control-\\, Control-Z drop the line begun, Control-D ends.

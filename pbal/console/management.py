@@ -7,6 +7,7 @@ from typing import Any
 from pbal.commands.interpreter import Interpreter
 from pbal.console.connection import ConsoleConnection
 from pbal.console.gate import Gate
+from pbal.console.history import History
 from pbal.http1.reader import Limits
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
@@ -24,11 +25,12 @@ class ManagementRole(RoleHandler):
         self.limits = Limits()
         self._interpreter = interpreter
         self._gate = Gate(service)
+        self._history = History(service.world.counters.counts, service.world.clock.now())
         self._warn()
 
     def protocol(self) -> asyncio.Protocol:
         """The protocol of a connection to this service's listener."""
-        return ConsoleConnection(self._service, self._interpreter, self._gate)
+        return ConsoleConnection(self._service, self._interpreter, self._gate, self._history)
 
     def begin(self, exchange: Exchange) -> None:
         """A selector cannot hand requests to a console. Raises: ConfigError, always."""
@@ -44,7 +46,8 @@ class ManagementRole(RoleHandler):
             log.warning("console %s %s", self._service.name, risk)
 
     def tick(self, now: float) -> None:
-        """Consoles have no time."""
+        """Consoles have no time; the charts have."""
+        self._history.tick(now)
 
     def close(self) -> None:
         """Connections are closed with the server."""

@@ -24,8 +24,9 @@ class Node:
     """One address in a pool and what was seen of it."""
 
     __slots__ = (
-        "active", "authority", "connecting", "connects", "down_since", "down_until", "endpoint", "error", "error_at", "errors", "failed_at",
-        "failures", "last_attempt", "last_connect", "last_response", "last_success", "latency", "name", "pool", "removed", "requests", "responses",
+        "active", "authority", "connecting", "connects", "down_since", "down_until", "endpoint", "error", "error_at", "errors",
+        "failed_at", "failures", "last_attempt", "last_connect", "last_response", "last_success", "latency", "name", "pool", "removed",
+        "requests", "responses",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:

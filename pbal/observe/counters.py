@@ -76,6 +76,7 @@ CORE: tuple[Counter, ...] = (
     Counter("tls_certificate_days", "Days until the first certificate in use expires.", gauge=True, unit="days"),
     Counter("misdirected_requests", "Requests answered 421: for a host that the connection's certificate is not for (ssl_host_check)."),
     Counter("console_commands", "Statements executed on management consoles."),
+    Counter("console_http_requests", "Requests for pages, /metrics, /healthz and /readyz on management consoles."),
     Counter("console_login_failures", "Wrong passwords said to consoles, LOGIN and HTTP."),
     Counter("console_logins_busy", "Passwords not looked at because too many waited to be checked."),
     Counter("tick_errors", "Connections aborted, and services passed over, because their part of the tick failed."),
