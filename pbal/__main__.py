@@ -24,7 +24,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("-c", "--config", metavar="FILE", help=f"configuration to run (default: {DEFAULT_FILE})")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="least level that is logged")
     parser.add_argument("--version", action="version", version=f"pbal {__version__} ({build.kind()})")
-    commands = parser.add_subparsers(dest="command", metavar="check | plugin")
+    commands = parser.add_subparsers(dest="command", metavar="check | plugin | password")
     check = commands.add_parser("check", help="check a configuration; exit status 0 or 1")
     check.add_argument("file", metavar="FILE")
     plugin = commands.add_parser("plugin", help="begin a plugin: pbal plugin new NAME")
@@ -32,6 +32,8 @@ def _arguments() -> argparse.ArgumentParser:
     new = what.add_parser("new", help="write NAME.py and test_NAME.py, a plugin and its test")
     new.add_argument("name", metavar="NAME")
     new.add_argument("--folder", metavar="FOLDER", type=Path, default=Path(), help="where they are written (default: here)")
+    password = commands.add_parser("password", help="print a line for a password_file; the password is read from standard input")
+    password.add_argument("user", metavar="USER")
     return parser
 
 
@@ -55,10 +57,12 @@ def _load(path: str) -> tuple[object, object] | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run pbal. Exit status: 0 after a clean end, 1 for a configuration or start-up that failed, 2 for usage."""
     said = sys.argv[1:] if argv is None else argv
-    if said and said[0] not in ("check", "plugin") and Path(said[0]).is_file():
+    if said and said[0] not in ("check", "plugin", "password") and Path(said[0]).is_file():
         print(f"pbal: 'pbal -c {said[0]}' runs that file, 'pbal check {said[0]}' checks it", file=sys.stderr)
         return 2
     options = _arguments().parse_args(said)
+    if options.command == "password":
+        return _new_password(options.user)
     if options.command == "plugin":
         return _new_plugin(options.name, options.folder)
     writer = set_up(options.log_level or "info")
@@ -66,6 +70,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(options, writer)
     finally:
         writer.finish()
+
+
+def _new_password(user: str) -> int:
+    """Print the line of a user. At a terminal the password is asked for twice, and not shown."""
+    from getpass import getpass
+
+    from pbal.schema.passwords import LONGEST, line_for
+
+    try:
+        if sys.stdin.isatty():
+            password = getpass("Password: ")
+            if getpass("Again: ") != password:
+                print("pbal: the two are not the same", file=sys.stderr)
+                return 1
+        else:
+            password = sys.stdin.readline(2 * LONGEST).removesuffix("\n")
+        print(line_for(user, password))
+    except (ValueError, EOFError, KeyboardInterrupt) as error:
+        print(f"pbal: {str(error) or 'no password'}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _new_plugin(name: str, folder: Path) -> int:

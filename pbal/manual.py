@@ -169,7 +169,12 @@ TYPES = {
     "path": "A path. A relative path starts from the folder of the configuration file.",
     "paths": "One or more paths, separated by spaces or commas. Write `\\ ` for a space in a path. Relative paths start from the folder"
     " of the configuration file.",
-    "listen": "`PORT` (on every address), `ADDRESS:PORT` or `[IPV6]:PORT`. With port 0 the system chooses a port.",
+    "listen": "`PORT` (on every address), `ADDRESS:PORT`, `[IPV6]:PORT`, `NAME:PORT` or `unix:PATH`. With port 0 the system chooses a port."
+    " A name is looked up when the service begins to listen. A relative path starts from the folder of the configuration file.",
+    "mode": "Permissions of a file in octal digits, such as `0660`.",
+    "group": "The name of a group of the system.",
+    "password file": "A file of lines `USER:scrypt$...`, which `pbal password` prints. A relative path starts from the folder of the"
+    " configuration file.",
     "networks": "Networks such as `10.0.0.0/8` or `::1`, separated by spaces or commas.",
     "words": "Words, separated by spaces or commas.",
     "text": "Text to the end of the line.",

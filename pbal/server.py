@@ -180,6 +180,7 @@ class Server:
         name = bound.service.name.lower()
         old = self._listeners.get(name)
         self._listeners[name] = bound
+        bound.take_over()
         if not self._paused or bound.service.role == "management":
             bound.start()
         if old is not None:

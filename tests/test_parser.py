@@ -71,6 +71,7 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("dumpconfig", "dumpconfig", {}),
     ("help", "help", {}),
     ("help pool add", "help", {"words": "pool add"}),
+    ("login amy a secret", "login", {"user": "amy", "password": "a secret"}),
     ("quit", "quit", {}),
     ("EXIT", "quit", {}),
     ("VHOST *.site.com = site", "vhost", {"pattern": "*.site.com", "service_name": "site"}),

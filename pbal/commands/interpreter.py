@@ -13,6 +13,7 @@ no configuration (help, an end of the process, `poll publish`), do not wait.
 
 import asyncio
 import inspect
+import logging
 import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -30,7 +31,11 @@ from pbal.schema.commands import CORE_COMMANDS, CommandError, Registry, Reply
 from pbal.schema.kinds import Key
 from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
-AT_ONCE = frozenset({"verbose", "help", "quit", "shutdown", "shutdown_graceful"})
+log = logging.getLogger("pbal.console")
+
+NO_CHANGE = frozenset({"verbose", "help", "quit", "login"})
+"""Statements of the core that change nothing but their own connection."""
+AT_ONCE = NO_CHANGE | {"shutdown", "shutdown_graceful"}
 """Statements of the core that are no change of the configuration."""
 
 CONVERTERS: dict[str, Callable[[Any, str], object]] = {
@@ -50,7 +55,7 @@ class Interpreter:
     """The language and the handlers of one World."""
 
     def __init__(self, world: World) -> None:
-        from pbal.commands import looking, operate, plugins, pools, server, services, taking_back  # noqa: F401 - handlers register themselves  # noqa: F401 - as above
+        from pbal.commands import access, looking, operate, plugins, pools, server, services, taking_back  # noqa: F401 - handlers register themselves  # noqa: F401 - as above
 
         self.world = world
         self.language = Language()
@@ -80,10 +85,24 @@ class Interpreter:
 
     async def _execute(self, session: Session, statement: Statement) -> Reply:
         self.world.counters.counts["console_commands"] += 1
-        if not self._configures(statement.rule):
+        rule = statement.rule
+        if rule in self.language.queries or rule in NO_CHANGE:
             return await self._carry_out(session, statement)
-        async with self._changing:
-            return await self._carry_out(session, statement)
+        if session.console is not None and session.console["readonly"]:
+            raise self.mistake(CommandError(f"this console only looks (SET {session.console.name} readonly = on)"), statement)
+        if self._configures(rule):
+            async with self._changing:
+                reply = await self._carry_out(session, statement)
+            self._note(session, statement.source.strip())
+            return reply
+        if rule in AT_ONCE:  # said before: there may be no after
+            self._note(session, statement.source.strip())
+        return await self._carry_out(session, statement)
+
+    def _note(self, session: Session, source: str) -> None:
+        """Log a change, and whose it was. The words are those that were typed: what ${file:...} stands for is in no log."""
+        if session.who:
+            log.info("%s: %s", session.who, source)
 
     def _configures(self, rule: str) -> bool:
         """Whether a statement changes the configuration. Those of a plugin do if dumpconfig has to print what they did."""

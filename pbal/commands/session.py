@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class Session:
     """Which object is current, whether OK is said, and who speaks."""
 
-    __slots__ = ("broken", "closing", "current", "interpreter", "origin", "proc", "statement", "verbose", "warnings", "world")
+    __slots__ = (
+        "broken", "closing", "console", "current", "interpreter", "origin", "proc", "statement", "verbose", "warnings", "who", "world",
+    )  # fmt: skip
 
     def __init__(self, world: World, interpreter: "Interpreter", origin: str, verbose: bool = True) -> None:
         self.world = world
@@ -26,6 +28,10 @@ class Session:
         self.origin = origin
         self.verbose = verbose
         self.closing = False
+        self.console: Service | None = None
+        """The management service that it came by; None for what comes by none."""
+        self.who = ""
+        """Who speaks, for the log: an address, and the name that they said."""
         self.current: Service | Pool | None = None
         self.broken = False
         """In a file: the statement that should have made an object current failed, so that none is right now."""

@@ -11,9 +11,13 @@ are listed without holding up one of them, and who sends much and reads nothing 
 What arrived is carried out, whether or not somebody is still there to read the answer: `printf ... | nc` may close at once,
 and a LOAD or RELOAD is not left half done. A list that nobody reads any more is not written.
 
-Who speaks HTTP to a console is a browser that somebody else's page sent here; who begins with binary octets speaks TLS or the
-like, where that page's server chooses some of what the browser sends. Both are refused before any of it could be
-taken for a statement.
+With a password_file a console carries out nothing before LOGIN. That line is taken here and goes nowhere else: not through the
+parser, which would expand a `$` in it and show it in a mistake, not into a log. Three failures close the connection, a minute
+without a LOGIN does, too, and until then few lines are kept.
+
+Who speaks HTTP to a console, perhaps a browser that somebody else's page sent here, is handed to console/http.py, which only shows;
+who begins with binary octets speaks TLS or the like, where that page's server chooses some of what the browser sends, and is refused.
+Neither happens after any of it was taken for a statement, nor can a connection change its mind.
 """
 
 import asyncio
@@ -27,8 +31,13 @@ from typing import Any, Final, cast
 
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.session import Session
+from pbal.console.gate import Denied, Gate, address_of
+from pbal.console.history import History
+from pbal.console.http import HttpConnection
+from pbal.console.peer import identity
 from pbal.lang.mistakes import Mistake
 from pbal.model.service import Service
+from pbal.net.linger import local_port
 from pbal.net.tasks import spawn
 from pbal.observe.sockets import Kind, SocketInfo
 from pbal.schema import kinds
@@ -45,6 +54,15 @@ LINGER_SECONDS: Final = 2.0
 LONGEST_LINE: Final = 65536
 MOST_WAITING: Final = 1000
 """Lines kept while earlier ones are carried out; then reading pauses."""
+MOST_UNKNOWN: Final = 4
+"""As MOST_WAITING, from who has not said who it is."""
+LOGIN_SECONDS: Final = 60.0
+"""How long a connection may wait with its LOGIN."""
+MOST_FAILURES: Final = 3
+"""LOGINs that fail before the connection is closed."""
+
+_LOGIN = re.compile(r"\s*login(?:\s+(\S+)(?:\s+(\S.*))?)?", re.IGNORECASE | re.DOTALL)
+_LEAVE = re.compile(r"\s*(?:quit|exit)\s*", re.IGNORECASE)
 
 _HTTP = re.compile(rb"\s*[!#-'*+.0-9A-Z^-z|~-]+ \S+ HTTP/\d", re.ASCII)
 _BINARY = re.compile(rb"\x16\x03|\x00")
@@ -65,12 +83,20 @@ class ConsoleConnection(asyncio.Protocol):
 
     management = True
 
-    def __init__(self, service: Service, interpreter: Interpreter) -> None:
+    def __init__(self, service: Service, interpreter: Interpreter, gate: Gate, history: History) -> None:
         self.service = service
+        self._history = history
+        self._gate = gate
+        self._user = ""
+        """Who said LOGIN."""
+        self._failures = 0
+        self._address = ""
+        self._peer = ""
         self.transport: Any = None
         self.deadline = inf
         self.state = "waiting"
         self._session = Session(service.world, interpreter, origin="console")
+        self._session.console = service
         self._interpreter = interpreter
         self._buffer = b""
         self._lines: deque[bytes] = deque()
@@ -92,6 +118,20 @@ class ConsoleConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.service.world.clients.add(self)
         self.service.world.counters.counts["clients"] += 1
+        self._peer, address = identity(transport)
+        self._address = address_of(address)
+        self._session.who = self._peer
+        if self._gate.closed:
+            self.deadline = self.service.world.clock.now() + LOGIN_SECONDS
+
+    @property
+    def _unknown(self) -> bool:
+        """Whether it has to say who it is first."""
+        return self._gate.closed and not self._user
+
+    @property
+    def _most_waiting(self) -> int:
+        return MOST_UNKNOWN if self._unknown else MOST_WAITING
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = "closed"
@@ -117,23 +157,30 @@ class ConsoleConnection(asyncio.Protocol):
             self._take(rest + cut)
         if not self._ended:
             self._buffer = rest + cut
-            if len(self._lines) > MOST_WAITING:
+            if len(self._lines) > self._most_waiting:
                 self.transport.pause_reading()
         self._work()
 
     def _is_foreign(self, data: bytes) -> bool:
-        """Whether the first line is no console's; it is refused then, and nothing of it taken."""
+        """Whether the first line is no console's; it is handed over or refused then, and nothing of it taken."""
         self._first = b"\n" not in data.lstrip()
         if _HTTP.match(data):
-            what = "HTTP"
-        elif _BINARY.match(data):
-            what = "anything binary"
-        else:
+            self._hand_over(data)
+            return True
+        if not _BINARY.match(data):
             return False
-        self.service.world.log_limited("console", "%s: refused: a console does not speak %s", self.peer_name, what)
+        self.service.world.log_limited("console", "%s: refused: a console speaks lines or HTTP", self.peer_name)
         self._ended = True
-        self._part(f"ERROR: this is a line console, it does not speak {what}")
+        self._part("ERROR: this is a line console, it does not speak anything binary")
         return True
+
+    def _hand_over(self, data: bytes) -> None:
+        """It speaks HTTP."""
+        self._ended = True
+        self.state = "closed"
+        self.service.world.clients.discard(self)
+        other = HttpConnection(self.service, self._interpreter, self._gate, self._history, self._born)
+        other.take_over(self.transport, data.lstrip())
 
     def _key(self, found: re.Match[bytes]) -> bytes:
         """What a key means that telnet made a command of: Control-C, Control-\\, Control-Z drop the line begun, Control-D ends.
@@ -194,7 +241,7 @@ class ConsoleConnection(asyncio.Protocol):
                 self.state = "working"
                 await self._one(line.decode("utf-8", "surrogateescape"))
                 await self._give_way()
-                if len(self._lines) < MOST_WAITING and not self._ended and not transport.is_closing() and not transport.is_reading():
+                if len(self._lines) < self._most_waiting and not self._ended and not transport.is_closing() and not transport.is_reading():
                     transport.resume_reading()
         finally:
             self._working = False
@@ -221,6 +268,13 @@ class ConsoleConnection(asyncio.Protocol):
         await self._room.wait()
 
     async def _one(self, line: str) -> None:
+        if said := _LOGIN.fullmatch(line):
+            await self._login(said[1], said[2])
+            return
+        if self._unknown and not _LEAVE.fullmatch(line):
+            if line.strip():
+                self._write(["ERROR: this console asks who you are: LOGIN USER PASSWORD"])
+            return
         try:
             reply, json = await self._interpreter.execute(self._session, line)
             if reply is not None:
@@ -232,6 +286,31 @@ class ConsoleConnection(asyncio.Protocol):
         except Exception as error:  # a fault of ours is answered in one line, and logged whole
             log.error("console, %r: %r", line[:100], error, exc_info=error)
             self._write([f"ERROR: internal error: {type(error).__name__}: {error}"])
+
+    async def _login(self, user: str | None, password: str | None) -> None:
+        """LOGIN, as it was typed."""
+        if not user or not password:
+            self._write(["ERROR: usage: LOGIN USER PASSWORD"])
+            return
+        if self._gate.closed:
+            try:
+                await self._gate.check(self._address, user, password.rstrip())
+            except Denied as denied:
+                self._failures += 1
+                if self._failures >= MOST_FAILURES:
+                    self._ended = True
+                    self._lines.clear()
+                    self._parting = f"ERROR: {denied.reason}"
+                else:
+                    self._write([f"ERROR: {denied.reason}"])
+                return
+            self._user = user
+            self._failures = 0
+            self._session.who = f"{user} at {self._peer}"
+            self.deadline = inf
+            log.info("%s: logged in to console %s", self._session.who, self.service.name)
+        if self._session.verbose:
+            self._write(["OK"])
 
     async def _answer(self, reply: Reply, json: bool) -> None:
         """Write a reply, in pieces."""
@@ -264,11 +343,10 @@ class ConsoleConnection(asyncio.Protocol):
     @property
     def peer_name(self) -> str:
         """Address and port."""
-        name = self.transport.get_extra_info("peername") if self.transport is not None else None
-        return f"{name[0]}:{name[1]}" if name else "unknown"
+        return self._peer or "unknown"
 
     def expired(self, now: float) -> None:
-        """A console never times out; one that was refused does."""
+        """A console never times out; one that was refused does, and one that does not say who it is."""
         self.transport.abort()
 
     def shutdown(self, graceful: bool) -> None:
@@ -285,12 +363,11 @@ class ConsoleConnection(asyncio.Protocol):
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
         sock = self.transport.get_extra_info("socket")
-        local = self.transport.get_extra_info("sockname")
         return SocketInfo(
             fd=sock.fileno(),
             age=self.service.world.second - self._born,
             class_name="ClientManage",
             state=self.state,
-            text=f"ClientManage(R): open to {self.peer_name}: localport={local[1] if local else 0}; reqs={self._commands}; {self.state}",
+            text=f"ClientManage(R): open to {self.peer_name}: localport={local_port(self.transport)}; reqs={self._commands}; {self.state}",
             service=self.service.name,
         )

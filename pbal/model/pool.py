@@ -25,7 +25,7 @@ class Node:
     """One address in a pool and what was seen of it."""
 
     __slots__ = (
-        "active", "connecting", "connects", "down_until", "endpoint", "error", "error_at", "errors", "failed_at", "failures",
+        "active", "authority", "connecting", "connects", "down_until", "endpoint", "error", "error_at", "errors", "failed_at", "failures",
         "last_attempt", "last_connect", "last_response", "last_success", "latency", "name", "pool", "removed", "requests",
         "responses", "since",
     )  # fmt: skip
@@ -33,6 +33,8 @@ class Node:
     def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:
         self.endpoint = endpoint
         self.name = str(endpoint)
+        self.authority = endpoint.authority
+        """What Host says to it, where a client said nothing."""
         self.pool = pool
         self.active = 0
         self.connecting = 0

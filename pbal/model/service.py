@@ -261,6 +261,8 @@ class Service:
                 change.later(Phase.CHECK, self._check_open)
             if name.startswith("ssl_backend"):
                 change.later(Phase.CHECK, self._check_backend_tls)
+            if self.enabled:
+                change.later(Phase.CHECK, self._check_role)
             if name in LOGGING and live:
                 change.later(Phase.TAKE, self.open_log)
             if name == "listen" and self.enabled:
@@ -412,6 +414,13 @@ class Service:
                 raise ConfigError(message, about=self.name, kind=Kind.NEEDS_OTHER_FIRST, needs=Needed("set", needed))
         if self.role == "selector" and not self.hooks.select_service and self.values["default_service"] is None:
             raise ConfigError(f"selector '{self.name}' has no selector plugin (vhosts, vpaths) and no default_service", about=self.name)
+        self._check_role()
+
+    def _check_role(self) -> None:
+        """Refuse what the role does not let stand together."""
+        refuses = ROLES[self.role].refuses
+        if refuses is not None and (why := refuses(self.values, self.world.server)):
+            raise ConfigError(f"service '{self.name}': {why}", about=self.name)
 
     def _check_backend_tls(self) -> None:
         """Refuse what TLS to nodes cannot be made with."""

@@ -426,7 +426,7 @@ class World:
         """Refuse an address that another enabled service has. Raises: ConfigError."""
         listen = service["listen"]
         for other in self.services.values():
-            if other.enabled and other is not service and listen is not None and listen.port and other["listen"] == listen:
+            if other.enabled and other is not service and listen is not None and (listen.port or listen.path) and other["listen"] == listen:
                 message = f"service '{other.name}' listens on {listen} already"
                 against = ("set", other.name.lower(), "listen")
                 raise ConfigError(message, about=service.name, kind=Kind.CONFLICT, against=against)

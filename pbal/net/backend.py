@@ -23,6 +23,7 @@ from typing import Final, Protocol, cast
 from pbal.http1.reader import Limits, ResponseReader
 from pbal.model.exchange import Sink
 from pbal.model.pool import Node
+from pbal.net.linger import local_port
 from pbal.observe.sockets import Kind, SocketInfo
 
 CONNECTING: Final = "connecting"
@@ -211,8 +212,7 @@ class BackendConnection:
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
-        local = self.transport.get_extra_info("sockname") if self.transport is not None else None
-        text = f"BackendHTTP(R): open to {self.node.name}: localport={local[1] if local else 0}; uses={self.uses}; {self.state}"
+        text = f"BackendHTTP(R): open to {self.node.name}: localport={local_port(self.transport)}; uses={self.uses}; {self.state}"
         return SocketInfo(
             fd=sock.fileno() if sock is not None else -1,
             age=self.owner.backend_second() - self.born,

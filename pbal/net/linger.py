@@ -24,6 +24,10 @@ LOOK: Final = 1.0
 """Seconds between two looks whether an answer is acknowledged."""
 
 
+UNIX_PEER: Final = "unix"
+"""Who comes by a Unix socket has no address."""
+
+
 def class_of(service: Service) -> str:
     """What Perlbal's console calls a connection of a service."""
     role = ROLES.get(service.role)
@@ -33,7 +37,15 @@ def class_of(service: Service) -> str:
 def peer_name(transport: asyncio.BaseTransport | None) -> str:
     """A connection's peer, address and port, for people."""
     name = transport.get_extra_info("peername") if transport is not None else None
-    return f"{name[0]}:{name[1]}" if name else "unknown"
+    if name is None:
+        return "unknown"
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else UNIX_PEER
+
+
+def local_port(transport: asyncio.BaseTransport | None) -> int:
+    """The port that a connection came to or goes from; 0 for a Unix socket."""
+    name = transport.get_extra_info("sockname") if transport is not None else None
+    return int(name[1]) if isinstance(name, tuple) else 0
 
 
 class Lingering:
@@ -150,10 +162,9 @@ class Lingering:
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
         sock = self.transport.get_extra_info("socket")
-        local = self.transport.get_extra_info("sockname")
         flags = "RW" if self.unsent_octets else "R"
         class_name, state, service = self.kind()
-        text = f"open to {peer_name(self.transport)}: localport={local[1] if local else 0}; reqs={self._requests}; {state}"
+        text = f"open to {peer_name(self.transport)}: localport={local_port(self.transport)}; reqs={self._requests}; {state}"
         return SocketInfo(
             fd=sock.fileno() if sock is not None else -1,
             age=self._service.world.second - self._born,

@@ -4,13 +4,22 @@ The kernel socket is ours and stays; uvloop's server works on a duplicate of it.
 duplicate is closed: new connections then wait in the kernel's backlog instead of being accepted and dropped, and
 accepting goes on when some have been given back.
 
+A Unix socket is a file. One that nobody listens on any more is replaced, one that somebody listens on is an address in use, and what is no
+socket is left alone. It has its owner and mode before it listens, so nobody comes in by the door between. At the end the file goes, if it
+is still ours.
+
 Keep-alive probes are set on the listening socket: on Linux every accepted connection inherits them, without a system
 call for each.
 """
 
 import asyncio
+import contextlib
+import errno
+import grp
 import logging
+import os
 import socket
+import stat
 from collections.abc import Callable
 from math import ceil
 
@@ -44,6 +53,8 @@ def bind(endpoint: Endpoint) -> socket.socket:
 
     Raises: OSError.
     """
+    if endpoint.path:
+        return _bind_path(endpoint.path)
     host = endpoint.host
     family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
     try:
@@ -52,6 +63,35 @@ def bind(endpoint: Endpoint) -> socket.socket:
         if host:
             raise
         return _bind(socket.AF_INET, "0.0.0.0", endpoint.port)
+
+
+def _bind_path(path: str) -> socket.socket:
+    """A bound Unix socket that nobody can connect to yet: `admit` says who may, and lets it listen."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EADDRINUSE, "there is a file that is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
+            else:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(path)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def admit(path: str, mode: int, group: str | None) -> None:
+    """Give the file of a Unix socket its mode and group. Raises: OSError."""
+    if group is not None:
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+    os.chmod(path, mode)
 
 
 def _bind(family: int, host: str, port: int) -> socket.socket:
@@ -72,8 +112,12 @@ def _bind(family: int, host: str, port: int) -> socket.socket:
 class Listener:
     """The listener of one service."""
 
-    def __init__(self, service: Service, sock: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+    def __init__(
+        self, service: Service, sock: socket.socket, protocol: Callable[[], asyncio.BaseProtocol], former: "Listener | None" = None
+    ) -> None:
         self.service = service
+        self._former = former
+        """Whose socket it goes on with: it owns the file of a Unix socket until this one takes over."""
         self._sock = sock
         self._protocol = protocol
         self._server: asyncio.AbstractServer | None = None
@@ -83,17 +127,36 @@ class Listener:
         """What its service said; the port is 0 there where the system chose one."""
         self.secured = service.certificates is not None
         """Whether it speaks TLS."""
-        name = sock.getsockname()
-        self.address = Endpoint(name[0] if name[0] != "::" else "", name[1])
         self._keepalive: float | None = None
+        self._admitted: tuple[int, str | None] | None = None
+        self._file: tuple[int, int] | None = None
+        """Of a Unix socket: which file it is, in case another pbal puts its own there."""
+        name = sock.getsockname()
+        if sock.family == socket.AF_UNIX:
+            self.address = Endpoint(name, 0)
+            found = os.stat(name)
+            self._file = found.st_dev, found.st_ino
+        else:
+            self.address = Endpoint(name[0] if name[0] != "::" else "", name[1])
         self.refresh()
 
     def refresh(self) -> None:
-        """Bring the socket up to what client_keepalive says now. The tick calls it, so SET is heard within a second."""
+        """Bring the socket up to what tunables say now. The tick calls it, so SET is heard within a second. Raises: OSError."""
+        if self._file is not None:
+            self._admit()
+            return
         wanted = self.service.values["client_keepalive"]
         if wanted != self._keepalive:
             self._keepalive = wanted
             keep_alive(self._sock, wanted)
+
+    def _admit(self) -> None:
+        wanted = self.service.values["socket_mode"], self.service.values["socket_group"]
+        if wanted != self._admitted:
+            admit(self.address.path, *wanted)
+            if self._admitted is None:
+                self._sock.listen(BACKLOG)
+            self._admitted = wanted
 
     @property
     def serving(self) -> bool:
@@ -108,7 +171,12 @@ class Listener:
 
     async def _serve(self) -> None:
         duplicate = self._sock.dup()
-        server = await asyncio.get_running_loop().create_server(self._protocol, sock=duplicate, backlog=BACKLOG)
+        loop = asyncio.get_running_loop()
+        server: asyncio.AbstractServer
+        if self._file is None:
+            server = await loop.create_server(self._protocol, sock=duplicate, backlog=BACKLOG)
+        else:
+            server = await loop.create_unix_server(self._protocol, sock=duplicate, backlog=BACKLOG)
         if self.accepting and self._sock.fileno() >= 0:
             self._server = server
         else:
@@ -121,6 +189,12 @@ class Listener:
             self._server.close()
             self._server = None
 
+    def take_over(self) -> None:
+        """What was lent is this listener's own from now on."""
+        if self._former is not None:
+            self._former._file = None
+            self._former = None
+
     def lend(self) -> socket.socket:
         """The same socket for another listener. Raises: OSError."""
         return self._sock.dup()
@@ -129,6 +203,12 @@ class Listener:
         """Give the address back."""
         self.pause()
         self._sock.close()
+        if self._file is not None and self._former is None:
+            with contextlib.suppress(OSError):  # it is gone already
+                found = os.stat(self.address.path)
+                if self._file == (found.st_dev, found.st_ino):
+                    os.unlink(self.address.path)
+            self._file = None
 
     def kind(self) -> Kind:
         """See observe.sockets."""
@@ -156,7 +236,11 @@ def listen(service: Service, protocol: Callable[[], asyncio.BaseProtocol], forme
     endpoint = service["listen"]
     try:
         sock = bind(endpoint) if former is None else former.lend()
+        try:
+            return Listener(service, sock, protocol, former)
+        except OSError:
+            sock.close()
+            raise
     except OSError as error:
         message = f"Can't start service '{service.name}' on {endpoint}: {error.strerror or error}"
         raise ConfigError(message, about=service.name, kind=kinds.Kind.SYSTEM) from None
-    return Listener(service, sock, protocol)

@@ -5,6 +5,7 @@ awaited after the client's end, a reset goes by unseen; the kernel knows of it a
 """
 
 import asyncio
+import errno
 import socket
 from typing import Final
 
@@ -20,5 +21,5 @@ def was_reset(transport: asyncio.BaseTransport) -> bool:
         return False
     try:
         return bool(sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0] == _TCP_CLOSE)
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno not in (errno.EOPNOTSUPP, errno.ENOPROTOOPT)  # a Unix socket: its end is seen as any other's

@@ -33,7 +33,7 @@ from pbal.model.exchange import Exchange, Parked, Stream
 from pbal.model.faults import call_back
 from pbal.model.secured import Secured
 from pbal.model.service import Service
-from pbal.net.linger import Lingering, class_of, peer_name
+from pbal.net.linger import Lingering, class_of, local_port, peer_name
 from pbal.observe.access import ANSWER, CLIENT_LEFT, DONE, PARKED, Account
 from pbal.observe.recent import BADLY
 from pbal.observe.sockets import Kind, SocketInfo
@@ -265,8 +265,7 @@ class Wire(Stream):
         """One line for `socks`."""
         assert self.transport is not None
         sock = self.transport.get_extra_info("socket")
-        local = self.transport.get_extra_info("sockname")
-        text = f"open to {self.peer_name}: localport={local[1] if local else 0}; reqs={self.requests}; {self.state}"
+        text = f"open to {self.peer_name}: localport={local_port(self.transport)}; reqs={self.requests}; {self.state}"
         if self.exchange is not None:
             request = self.exchange.request
             host = (request.host or b"unknown").decode("latin-1")

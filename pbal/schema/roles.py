@@ -4,9 +4,11 @@ A new role is a Role here and its handler in roles/registry.py. Whatever tells r
 HEADER, ENABLE, `socks`, the manual. A hook names the roles that run it (model/hooks.py).
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from pbal.schema import types
+from pbal.schema import management, types
 from pbal.schema.tls import TLS, TLS_HTTP, TLS_NODES
 from pbal.schema.tunables import COMMON, HTTP, Applies, Tunable
 
@@ -28,6 +30,8 @@ class Role:
     """Whether requests go on from it, so that HEADER can change them."""
     needs: tuple[str, ...] = ()
     """Tunables without which ENABLE is refused."""
+    refuses: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None
+    """Why a service with these values, in a process with these tunables of SERVER, must not be enabled; '' if it may."""
 
 
 REVERSE_PROXY = Role(
@@ -170,7 +174,7 @@ SELECTOR = Role(
     sends_on=True,
 )
 
-MANAGEMENT = Role("management", "ClientManage", http=False, needs=("listen",))
+MANAGEMENT = Role("management", "ClientManage", management.MANAGEMENT, http=False, needs=("listen",), refuses=management.exposed)
 
 ROLES: dict[str, Role] = {role.name: role for role in (REVERSE_PROXY, WEB_SERVER, SELECTOR, MANAGEMENT)}
 

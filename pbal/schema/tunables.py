@@ -68,7 +68,20 @@ COMMON: tuple[Tunable, ...] = (
         "listen",
         types.LISTEN,
         summary="Address and port to listen on. Without it, requests come only from a selector.",
-        source="differs: [IPv6]:port works too; a port alone means every address",
+        source="differs: [IPv6]:port, names and Unix sockets work too; a port alone means every address",
+    ),
+    Tunable(
+        "socket_mode",
+        types.MODE,
+        default="0660",
+        summary="Permissions of the Unix socket that the service listens on. Who may write to it may connect.",
+        source="pbal",
+    ),
+    Tunable(
+        "socket_group",
+        types.GROUP,
+        summary="Group of the Unix socket that the service listens on.",
+        source="pbal",
     ),
     Tunable(
         "plugins",

@@ -11,6 +11,7 @@ and digits of other scripts, none of which is meant by anybody who types them in
 A new type is a function from text to value, perhaps one back, and one line at the end of this file.
 """
 
+import grp
 import ipaddress
 import os
 import re
@@ -52,14 +53,33 @@ class Type(Generic[T]):
         return self.choices
 
 
+UNIX = "unix:"
+"""What stands before the path of a Unix socket."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
-    """A host and a port. `host` is a name, an IP literal without brackets, or '' for all addresses."""
+    """A host and a port. `host` is a name, an IP literal without brackets, or '' for all addresses.
+
+    Or a Unix socket: `host` is its absolute path, which no host's name looks like, and `port` is 0.
+    """
 
     host: str
     port: int
 
+    @property
+    def path(self) -> str:
+        """Of a Unix socket its path, else ''."""
+        return self.host if self.host.startswith("/") else ""
+
+    @property
+    def authority(self) -> str:
+        """What a Host field says of it; a Unix socket has no name in HTTP, and programs behind one take this."""
+        return "localhost" if self.path else str(self)
+
     def __str__(self) -> str:
+        if self.path:
+            return UNIX + self.path
         if not self.host:
             return str(self.port)
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -76,6 +96,7 @@ _FALSE = frozenset({"0", "false", "off", "no"})
 
 # 15 digits: every such number is exact as a float, and far past any size or count that means something.
 _INT = re.compile(r"[0-9]{1,15}", re.ASCII)
+_MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,15})([bkmg]?)", re.ASCII | re.IGNORECASE)
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|s|m|h)?", re.ASCII | re.IGNORECASE)
 
@@ -99,6 +120,10 @@ def _render_bool(value: bool) -> str:
 
 def _parse_int(text: str) -> int:
     return int(text) if _INT.fullmatch(text) else _refuse("a whole number such as 64", text)
+
+
+def _parse_mode(text: str) -> int:
+    return int(text, 8) if _MODE.fullmatch(text) else _refuse("permissions such as 0660", text)
 
 
 def _parse_size(text: str) -> int:
@@ -236,12 +261,23 @@ def _parse_log_form(text: str) -> str:
     return form
 
 
+def _parse_group(text: str) -> str:
+    try:
+        grp.getgrnam(text)
+    except KeyError:
+        _refuse("the name of a group of this system", text)
+    return text
+
+
 # --- addresses ---------------------------------------------------------------------------------------------
 
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _HOST_PORT = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::([^:]*))?", re.ASCII)
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)", re.ASCII)
 _DOTTED = re.compile(r"[0-9.]+", re.ASCII)
+
+LONGEST_SOCKET_PATH = 107
+"""Octets of the path of a Unix socket (unix(7))."""
 
 # What a node without a port means (Perlbal manual, Pools).
 DEFAULT_PORT = 80
@@ -277,10 +313,25 @@ def _parse_host(text: str) -> str:
     return text.lower()
 
 
+def _parse_unix(text: str) -> Endpoint:
+    path = text.removeprefix(UNIX)
+    if not path.startswith("/") or len(os.fsencode(path)) > LONGEST_SOCKET_PATH or "\0" in path:
+        _refuse(f"unix: and the path of a socket, of at most {LONGEST_SOCKET_PATH} bytes, such as unix:/run/pbal.sock", text)
+    return Endpoint(path, 0)
+
+
+def _place_unix(text: str, folder: Path) -> str:
+    """The path of a socket begins at the folder of the file that said it."""
+    path = text.removeprefix(UNIX)
+    return f"{UNIX}{(folder / path).absolute()}" if text.startswith(UNIX) and path else text
+
+
 def _parse_endpoint(text: str) -> Endpoint:
+    if text.startswith(UNIX):
+        return _parse_unix(text)
     match = _HOST_PORT.fullmatch(text)
     if not match or not (match[1] or match[2]):
-        _refuse("a node such as 10.0.0.1:8080, app.local:80 or [::1]:8080", text)
+        _refuse("a node such as 10.0.0.1:8080, app.local:80, [::1]:8080 or unix:/run/app.sock", text)
     host = _parse_ipv6(match[1]) if match[1] else _parse_host(match[2])
     return Endpoint(host, DEFAULT_PORT if match[3] is None else _parse_port(match[3], least=1))
 
@@ -288,10 +339,12 @@ def _parse_endpoint(text: str) -> Endpoint:
 def _parse_listen(text: str) -> Endpoint:
     if text.isdecimal():
         return Endpoint("", _parse_port(text, least=0))
+    if text.startswith(UNIX):
+        return _parse_unix(text)
     match = _HOST_PORT.fullmatch(text)
     if not match or not (match[1] or match[2]) or match[3] is None:
-        _refuse("an address to listen on such as 8080, 127.0.0.1:8080 or [::1]:8080", text)
-    host = _parse_ipv6(match[1]) if match[1] else _parse_ipv4(match[2])
+        _refuse("an address to listen on such as 8080, 127.0.0.1:8080, [::1]:8080, localhost:8080 or unix:/run/pbal.sock", text)
+    host = _parse_ipv6(match[1]) if match[1] else _parse_host(match[2])
     return Endpoint(host, _parse_port(match[3], least=0))
 
 
@@ -337,6 +390,7 @@ def name_of(noun: str) -> Type[str]:
 
 BOOL: Type[bool] = Type("bool", _parse_bool, _render_bool, ("on", "off"))
 INT: Type[int] = Type("int", _parse_int)
+MODE: Type[int] = Type("mode", _parse_mode, "{:04o}".format)
 SIZE: Type[int] = Type("size", _parse_size, _render_size)  # octets
 DURATION: Type[float] = Type("duration", _parse_duration, _render_duration)  # seconds
 REGEX: Type[re.Pattern[bytes]] = Type("regex", _parse_regex, _render_regex)
@@ -346,9 +400,10 @@ FILE: Type[Path] = Type("file", _parse_file, placed=_place_path)
 LOG: Type[str] = Type("file|stdout|syslog|off", _parse_log, choices=_NO_FILES, placed=_place_log)
 LOG_FORM: Type[str] = Type("format", _parse_log_form, choices=("common", "combined", "json"))
 PATHS: Type[tuple[Path, ...]] = Type("paths", _parse_paths, _render_paths, placed=_place_paths)
-LISTEN: Type[Endpoint] = Type("listen", _parse_listen)
-ENDPOINT: Type[Endpoint] = Type("node", _parse_endpoint)
+LISTEN: Type[Endpoint] = Type("listen", _parse_listen, placed=_place_unix)
+ENDPOINT: Type[Endpoint] = Type("node", _parse_endpoint, placed=_place_unix)
 NETWORKS: Type[tuple[Network, ...]] = Type("networks", _parse_networks, _render_networks)
 WORDS: Type[tuple[str, ...]] = Type("words", _split, " ".join)
 TOKENS: Type[tuple[bytes, ...]] = Type("tokens", _parse_tokens, _render_tokens)
+GROUP: Type[str] = Type("group", _parse_group)
 TEXT: Type[str] = Type("text", str)

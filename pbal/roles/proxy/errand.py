@@ -106,7 +106,7 @@ class Errand(Seeker):
         if rules:
             fields = [field for field in fields if field[0].lower() not in rules]
             fields += [(rule.name, rule.value) for rule in rules.values() if rule.value is not None]
-        more = b"" if any(name.lower() == b"host" for name, _ in fields) else b"Host: %b\r\n" % node.name.encode()
+        more = b"" if any(name.lower() == b"host" for name, _ in fields) else b"Host: %b\r\n" % node.authority.encode()
         if not service.values["persist_backend"]:
             more += b"Connection: close\r\n"
         return b"GET %b HTTP/1.1\r\n%b%bVia: 1.1 %b\r\n\r\n" % (question.target, render_fields(fields), more, role.via)

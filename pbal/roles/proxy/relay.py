@@ -135,7 +135,7 @@ class Relay(Seeker):
         request = exchange.request
         backend.reader.expect(request.method)
         collected = self.collected
-        backend.write(request_octets(exchange, role.service, node.name, None if collected is None else collected.size, role.via))
+        backend.write(request_octets(exchange, role.service, node.authority, None if collected is None else collected.size, role.via))
         if request.framing and collected is None and not exchange.body_complete:
             backend.deadline = inf  # the node waits for us; its time begins with the end of the body
         else:

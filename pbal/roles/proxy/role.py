@@ -171,11 +171,14 @@ class ReverseProxy(HttpRole):
         endpoint = node.endpoint
         failed = 0
         made = False
-        link = None if self._tls is None else self._link(backend, endpoint.host)
+        link = None if self._tls is None else self._link(backend, "localhost" if endpoint.path else endpoint.host)
         try:
             async with asyncio.timeout(self.service.values["connect_timeout"]):
                 protocol = cast(asyncio.Protocol, link or backend)  # not by base class: compiled classes have no foreign bases
-                await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
+                if endpoint.path:
+                    await loop.create_unix_connection(lambda: protocol, endpoint.path)
+                else:
+                    await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
                 if link is not None:
                     await link.ready
                 made = True

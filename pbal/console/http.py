@@ -1,0 +1,285 @@
+"""HTTP on a console's port: a status page, /metrics, /healthz, /readyz, and Perlbal's own pages.
+
+A connection whose first line is one of HTTP is handed over to this protocol by console/connection.py and stays with it. It only shows:
+GET and HEAD are answered, any other method is 405, and what a request has for a body is not read. So there is nothing that a page of
+somebody else could have a browser do here; and since that page could still make its own name mean this address (DNS rebinding) and read
+what is answered, a Host that is neither an address, nor localhost, nor one of `hosts` is answered 421.
+
+    waiting        between requests              -> closed after KEEP_SECONDS
+    reading        part of a head is there       -> closed after HEAD_SECONDS
+    working        an answer is being made       -> what comes meanwhile waits, and reading pauses where it is much
+    lingering      see net/linger.py             after the last answer
+
+/healthz and /readyz are answered at once and ask for no password: a load balancer has none. The others are made by a task, in pieces, by
+console/pages.py.
+"""
+
+import asyncio
+import binascii
+import ipaddress
+import json
+import logging
+from base64 import b64decode
+from math import inf
+from typing import Any, Final
+
+from pbal.commands.interpreter import Interpreter
+from pbal.commands.session import Session
+from pbal.console.gate import Denied, Gate, address_of
+from pbal.console.history import History
+from pbal.console.pages import Answer, Pages, plain
+from pbal.console.peer import identity
+from pbal.console.readiness import why_not_ready
+from pbal.http1 import encoder
+from pbal.http1.events import Malformed, RequestHead
+from pbal.http1.reader import Limits, RequestReader
+from pbal.model.service import Service
+from pbal.net.linger import Lingering, local_port
+from pbal.net.tasks import spawn
+from pbal.observe.sockets import Kind, SocketInfo
+
+log = logging.getLogger("pbal.console")
+
+HEAD_SECONDS: Final = 10.0
+KEEP_SECONDS: Final = 75.0
+READ_AHEAD: Final = 16384
+"""Octets that may wait while an answer is made."""
+BURST: Final = 16
+"""Requests answered in one turn of the loop."""
+LIMITS: Final = Limits(max_head=16384)
+
+SAFE: Final = (
+    (b"Cache-Control", b"no-store"),
+    (b"Content-Security-Policy",
+     b"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; "
+     b"base-uri 'none'; form-action 'none'"),
+    (b"Cross-Origin-Resource-Policy", b"same-origin"),
+    (b"Referrer-Policy", b"no-referrer"),
+    (b"X-Content-Type-Options", b"nosniff"),
+)  # fmt: skip
+"""What every answer says: nothing of elsewhere runs in these pages, and no other page shows or reads them."""
+
+
+class HttpConnection(asyncio.Protocol):
+    """A console's connection that speaks HTTP."""
+
+    management = True
+
+    def __init__(self, service: Service, interpreter: Interpreter, gate: Gate, history: History, born: int) -> None:
+        self.service = service
+        self.transport: Any = None
+        self.deadline = inf
+        self.state = "waiting"
+        self._gate = gate
+        session = Session(service.world, interpreter, origin="console")
+        session.console = service
+        self._pages = Pages(session, history)
+        self._reader = RequestReader(LIMITS)
+        self._requests = 0
+        self._born = born
+        self._peer = "unknown"
+        self._address = ""
+        self._ended = False
+        """The client sent its last."""
+        self._room = asyncio.Event()
+        self._room.set()
+
+    # -- the socket ----------------------------------------------------------------------------------------------
+
+    def take_over(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Go on with a connection on which `data` came. It is in World.clients from now on."""
+        self.transport = transport
+        self._peer, address = identity(transport)
+        self._address = address_of(address)
+        self.service.world.clients.add(self)
+        transport.set_protocol(self)
+        self.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.state = "closed"
+        self.service.world.clients.discard(self)
+        self.service.world.counters.counts["clients"] -= 1
+        self._room.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        if self.state != "working":
+            self._go_on()
+        elif self._reader.buffered > READ_AHEAD:
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Who sent its end is still answered."""
+        self._ended = True
+        return self.state == "working"
+
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Take up what waits."""
+        if self.state == "closed" or self.transport.is_closing():
+            return
+        for _ in range(BURST):
+            try:
+                head = self._reader.next()
+            except Malformed as refusal:
+                self._send(plain(refusal.status, refusal.reason), 0)
+                self._part()
+                return
+            if not isinstance(head, RequestHead):
+                now = self.service.world.clock.now()
+                self.state = "reading" if self._reader.buffered else "waiting"
+                self.deadline = now + (HEAD_SECONDS if self.state == "reading" else KEEP_SECONDS)
+                if self._ended:
+                    self._part()
+                return
+            if not self._begin(head):
+                return
+        if self._reader.buffered:
+            self.state = "working"
+            asyncio.get_running_loop().call_soon(self._later)
+
+    def _later(self) -> None:
+        if self.state == "working":
+            self.state = "waiting"
+            self._go_on()
+
+    def _begin(self, head: RequestHead) -> bool:
+        """Answer a request, or have it answered; whether the next one may follow at once."""
+        self._requests += 1
+        self.service.world.counters.counts["console_http_requests"] += 1
+        answer = self._at_once(head)
+        if answer is not None:
+            return self._finish(head, answer)
+        self.state, self.deadline = "working", inf
+        spawn(self, self._work(head), "console http")
+        return False
+
+    def _at_once(self, head: RequestHead) -> Answer | None:
+        """What needs no task, and what is refused."""
+        world = self.service.world
+        if not self._is_ours(head.host):
+            world.log_limited("console host", "%s: answered 421: called by the name %s (SET hosts)", self._peer, _shown(head.host))
+            return plain(421, "This console is not called by that name: SET hosts on it tells which ones it has.")
+        if head.method not in (b"GET", b"HEAD"):
+            return Answer(405, ((b"Allow", b"GET, HEAD"), (b"Content-Type", b"text/plain; charset=utf-8")), b"This port only shows.\n")
+        if head.path == b"/healthz":
+            return plain(200, "ok")
+        if head.path == b"/readyz":
+            why = why_not_ready(world)
+            return plain(503 if why else 200, why or "ready")
+        return None
+
+    def _is_ours(self, host: bytes) -> bool:
+        """Whether a Host is an address (no page of others is reached by one), localhost, or a name that was SET. HTTP/1.0 has none."""
+        name = host.decode("latin-1").lower()
+        name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0].removesuffix(".")
+        if name in ("", "localhost") or name in (each.lower() for each in self.service["hosts"]):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    async def _work(self, head: RequestHead) -> None:
+        try:
+            answer = await self._refusal(head) or await self._pages.answer(head.path, head.query)
+        except Exception as error:  # a fault of ours: logged whole, and told in a line
+            log.error("console, %s: %r", _shown(head.target), error, exc_info=error)
+            answer = plain(500, "This page could not be made; the log says why.")
+        await self._room.wait()
+        if self.state != "closed" and self._finish(head, answer):
+            self.state = "waiting"
+            if not self.transport.is_reading() and not self.transport.is_closing():
+                self.transport.resume_reading()
+            self._go_on()
+
+    async def _refusal(self, head: RequestHead) -> Answer | None:
+        """What is answered instead to who does not say the password, where there is one. Source: RFC 7617."""
+        if not self._gate.closed:
+            return None
+        asking = (b"WWW-Authenticate", b'Basic realm="pbal", charset="UTF-8"')
+        scheme, _, said = head.fields.get(b"authorization", b"").partition(b" ")
+        try:
+            user, colon, password = b64decode(said.strip(), validate=True).decode("utf-8", "surrogateescape").partition(":")
+        except binascii.Error:
+            colon = ""
+        if scheme.lower() != b"basic" or not colon:
+            return plain(401, "A user and a password, please.", asking)
+        try:
+            await self._gate.check(self._address, user, password)
+        except Denied as denied:
+            if denied.wait:
+                return plain(429, denied.reason, (b"Retry-After", b"%d" % denied.wait))
+            return plain(401, denied.reason, asking)
+        return None
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def _finish(self, head: RequestHead, answer: Answer) -> bool:
+        """Send an answer; whether the connection may serve another request."""
+        facts = (0 if head.minor else encoder.OLD) | (encoder.HEAD_ONLY if head.method == b"HEAD" else 0)
+        keep = head.keep_alive and not head.framing and not self._ended and head.method in (b"GET", b"HEAD")
+        self._send(answer, facts | (encoder.KEEP if keep else 0))
+        if not keep:
+            self._part()
+        return keep
+
+    def _send(self, answer: Answer, facts: int) -> None:
+        if not self.transport.is_closing():
+            epoch = self.service.world.clock.epoch()
+            self.transport.write(encoder.whole(answer.status, (*answer.fields, *SAFE), answer.body, facts, b"Server: pbal\r\n", epoch))
+
+    def _part(self) -> None:
+        """That was the last answer: what still comes is dropped, since a reset because of it would take the answer away."""
+        world = self.service.world
+        world.clients.discard(self)
+        self.state = "closed"
+        world.clients.add(Lingering(self.service, self.transport, self._born, self._requests))
+
+    # -- like every connection -----------------------------------------------------------------------------------
+
+    @property
+    def peer_name(self) -> str:
+        """Address and port, or the user of a Unix socket."""
+        return self._peer
+
+    def expired(self, now: float) -> None:
+        """Its time is over."""
+        self.transport.abort()
+
+    def shutdown(self, graceful: bool) -> None:
+        """Close, after what was written has gone out if graceful."""
+        if graceful:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def kind(self) -> Kind:
+        """See observe.sockets."""
+        return "ClientManage", self.state, self.service.name
+
+    def describe(self) -> SocketInfo:
+        """One line for `socks`."""
+        sock = self.transport.get_extra_info("socket")
+        text = f"ClientManage(R): open to {self._peer}: localport={local_port(self.transport)}; reqs={self._requests}; {self.state}"
+        return SocketInfo(
+            fd=sock.fileno() if sock is not None else -1,
+            age=self.service.world.second - self._born,
+            class_name="ClientManage",
+            state=self.state,
+            text=text,
+            service=self.service.name,
+        )
+
+
+def _shown(octets: bytes) -> str:
+    """What a stranger sent, for the log."""
+    return json.dumps(octets[:200].decode("latin-1"))

@@ -1,0 +1,104 @@
+"""Text and values as pieces of a page. Everything that comes from elsewhere goes through `shown`."""
+
+from collections.abc import Mapping, Sequence
+from html import escape as html_escape
+from typing import Final
+
+from pbal.observe.log import escape
+
+LONGEST: Final = 300
+"""Characters of a cell."""
+
+_GOOD: Final = frozenset({"up", "enabled", "ok", "ready"})
+_BAD: Final = frozenset({"down", "disabled", "full"})
+_UNSURE: Final = frozenset({"draining", "connecting", "paused"})
+_SECONDS: Final = frozenset({"age", "oldest", "left", "since", "uptime", "for", "wait"})
+"""Columns whose numbers are durations in seconds."""
+
+
+def shown(text: str) -> str:
+    """Text for a page: no markup, no control characters."""
+    return html_escape(escape(text))
+
+
+def duration(seconds: float) -> str:
+    """For people: `42 s`, `3 min 5 s`, `2 h 10 min`, `12 days 3 h`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    for size, name, smaller, smaller_name in ((86400, "days", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {name}" + (f" {rest} {smaller_name}" if rest else "")
+    raise AssertionError(whole)
+
+
+def number(value: float) -> str:
+    """`1234567` is `1,234,567`; of what is no whole number three digits count."""
+    if isinstance(value, int) or value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def table(columns: Sequence[str], records: Sequence[Mapping[str, object]]) -> str:
+    """A table of records: the columns in this order, those that no record has left out."""
+    present = [column for column in columns if any(record.get(column) is not None for record in records)]
+    numeric = {column for column in present if all(_is_number(record.get(column)) for record in records)}
+    head = "".join(f"<th scope='col'{_right(column in numeric)}>{shown(column.replace('_', ' '))}</th>" for column in present)
+    rows = "".join(
+        "<tr>" + "".join(_cell(column, record.get(column), column in numeric) for column in present) + "</tr>\n" for record in records
+    )
+    return f"<div class='wide'><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _right(wanted: bool) -> str:
+    return " class='number'" if wanted else ""
+
+
+def _cell(column: str, value: object, numeric: bool) -> str:
+    text = words(column, value)
+    kind = text.lower()
+    name = "good" if kind in _GOOD else "bad" if kind in _BAD else "unsure" if kind in _UNSURE else "number" if numeric else ""
+    cut = text if len(text) <= LONGEST else text[:LONGEST] + "..."
+    return f"<td{f' class={chr(39)}{name}{chr(39)}' if name else ''}>{shown(cut)}</td>"
+
+
+def words(column: str, value: object) -> str:
+    """A value in words."""
+    if value is None or value == "":
+        return "\N{EN DASH}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return duration(value) if column in _SECONDS else number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {words('', each)}" for key, each in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(words("", each) for each in value)
+    return str(value)
+
+
+def chart(title: str, unit: str, values: Sequence[float], most: int) -> str:
+    """A card with the last value, and a line of all of them; `most` fit into its width, the newest is at the right."""
+    now = values[-1] if values else 0
+    highest = max(values, default=0)
+    step = 600 / (most - 1)
+    points = [
+        f"{600 - (len(values) - 1 - place) * step:.1f},{98 - (value / highest * 92 if highest else 0):.1f}"
+        for place, value in enumerate(values)
+    ]
+    drawn = ""
+    if points:
+        first = points[0].partition(",")[0]
+        drawn = f"<path class='area' d='M{first},100 L{' L'.join(points)} L600,100 Z'/><polyline class='line' points='{' '.join(points)}'/>"
+    said = f"{title}: {number(now)} {unit} now, at most {number(highest)} in ten minutes"
+    return (
+        f"<figure class='card'>\n<figcaption>{shown(title)} <strong>{number(now)}</strong> <small>{shown(unit)}</small></figcaption>\n"
+        f"<svg viewBox='0 0 600 100' preserveAspectRatio='none' role='img' aria-label='{shown(said)}'>"
+        f"<line class='grid' x1='0' x2='600' y1='6' y2='6'/><line class='grid' x1='0' x2='600' y1='98' y2='98'/>{drawn}</svg>\n"
+        f"<p class='axis'><span>10 min ago</span><span>at most {number(highest)} {shown(unit)}</span><span>now</span></p>\n</figure>\n"
+    )

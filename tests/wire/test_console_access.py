@@ -1,0 +1,434 @@
+"""Who may use a console: its address, a Unix socket, LOGIN, readonly; and what the log says of changes."""
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from authority import Authority
+from lab import Lab, Pbal, lab, read_response, until
+from process import ROOT
+
+from pbal.commands.interpreter import Interpreter
+from pbal.console import gate
+from pbal.model.world import World
+from pbal.schema.passwords import NOBODY, Hashed, line_for, read
+
+QUICK = (16, 1, 1)
+"""What scrypt costs here."""
+
+CONF = """
+    CREATE SERVICE mgmt
+      SET role   = management
+      SET listen = {listen}
+      {more}
+    ENABLE mgmt
+"""
+
+
+def conf(listen: str = "127.0.0.1:0", *more: str) -> str:
+    return CONF.format(listen=listen, more="\n      ".join(more))
+
+
+def passwords(lab: Lab, **users: str) -> str:
+    """A file of passwords; the statement that names it."""
+    path = lab.folder / "passwords"
+    path.write_text("# who may\n\n" + "".join(line_for(user, password, QUICK) + "\n" for user, password in users.items()))
+    return f"SET password_file = {path}"
+
+
+class Kept(logging.Handler):
+    """What was logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    kept = Kept()
+    log = logging.getLogger("pbal")
+    level = log.level
+    log.addHandler(kept)
+    log.setLevel(logging.INFO)
+    yield kept.messages
+    log.removeHandler(kept)
+    log.setLevel(level)
+
+
+class Console:
+    """A console, one answer at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def ask(self, statement: str) -> str:
+        """The first line of the answer; '' where the connection was closed."""
+        self._writer.write(statement.encode("utf-8") + b"\n")
+        return await self.line()
+
+    async def line(self) -> str:
+        async with asyncio.timeout(10):
+            return (await self._reader.readline()).decode().removesuffix("\r\n")
+
+
+async def console(pbal: Pbal) -> Console:
+    return Console(*await pbal.connect("mgmt"))
+
+
+def mistakes(text: str, tmp_path: Path, **server: object) -> list[str]:
+    """What is wrong with a file, in a process with these tunables of SERVER."""
+    path = tmp_path / "test.conf"
+    path.write_text(text)
+    world = World()
+    world.server.update(server)
+    return [mistake.message for mistake in Interpreter(world).run_file(str(path))]
+
+
+# -- addresses -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("listen", ["16000", "0.0.0.0:16000", "[::]:16000", "192.0.2.1:16000", "console.example:16000"])
+def test_a_console_open_to_the_world_is_refused(listen: str, tmp_path: Path) -> None:
+    (said,) = mistakes(conf(listen), tmp_path)
+    assert "is open to other machines" in said and "SET password_file" in said
+    assert mistakes(conf(listen, "SET open = on"), tmp_path) == []
+    assert mistakes(conf(listen), tmp_path, compatible="perlbal") == []
+    (tmp_path / "passwords").write_text(line_for("amy", "secret", QUICK))
+    assert mistakes(conf(listen, "SET password_file = passwords"), tmp_path) == []
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:1", "127.8.0.1:1", "[::1]:1", "localhost:1", "unix:run.sock"])
+def test_loopback_and_a_unix_socket_need_no_password(listen: str, tmp_path: Path) -> None:
+    assert mistakes(conf(listen), tmp_path) == []
+
+
+@lab
+async def test_what_keeps_strangers_out_cannot_be_taken_away_live(lab: Lab) -> None:
+    pbal = await lab.pbal(conf())
+    assert "open to other machines" in await pbal.say("SET mgmt.listen = 0.0.0.0:0")
+    assert str(pbal.world.service("mgmt")["listen"]) == "127.0.0.1:0"
+    assert await pbal.say("SET mgmt.open = on") == "OK"
+    assert await pbal.say("SET mgmt.listen = 0.0.0.0:0") == "OK"
+    assert "open to other machines" in await pbal.say("SET mgmt.open = off")
+    assert pbal.world.service("mgmt")["open"]
+
+
+@lab
+async def test_risks_that_are_taken_are_logged(lab: Lab, logged: list[str]) -> None:
+    await lab.pbal(conf("0.0.0.0:0", "SET open = on"))
+    assert any("without a password: whoever reaches it controls this pbal" in message for message in logged)
+    logged.clear()
+    await lab.pbal(conf("0.0.0.0:0", passwords(lab, amy="x")))
+    assert any("without TLS" in message for message in logged)
+    logged.clear()
+    await lab.pbal(conf())
+    assert logged == []
+
+
+# -- Unix sockets --------------------------------------------------------------------------------------------------
+
+
+async def unix(path: Path) -> Console:
+    return Console(*await asyncio.open_unix_connection(str(path)))
+
+
+@lab
+async def test_a_console_on_a_unix_socket(lab: Lab, logged: list[str]) -> None:
+    path = lab.folder / "mgmt.sock"
+    pbal = await lab.pbal(conf("unix:mgmt.sock", "SET socket_mode = 0600"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    there = await unix(path)
+    assert await there.ask("CREATE POOL app") == "OK"
+    assert any(message == f"uid {os.getuid()}, pid {os.getpid()}: CREATE POOL app" for message in logged), logged
+    assert f"listening on unix:{path}" in await pbal.say("socks")
+    assert f"open to uid {os.getuid()}, pid {os.getpid()}: localport=0" in await pbal.say("socks")
+    assert await pbal.say(f"SET mgmt.listen = unix:{path}") == "OK", "where it listens already"
+    assert await pbal.say("SET mgmt.socket_mode = 0666") == "OK"
+    pbal.server._tick()  # which comes once a second by itself
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666
+    pbal.server._listeners["mgmt"].pause()
+    assert path.exists(), "out of descriptors, it waits in the kernel"
+    pbal.server._listeners["mgmt"].start()
+    assert (await (await unix(path)).ask("show service")) == f"mgmt unix:{path} ENABLED"
+    await pbal.close()
+    assert not path.exists()
+
+
+@lab
+async def test_a_socket_that_nobody_listens_on_is_replaced_and_any_other_file_is_not(lab: Lab) -> None:
+    path = lab.folder / "mgmt.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    first = await lab.pbal(conf(f"unix:{path}"))
+    assert (await (await unix(path)).ask("show service")).startswith("mgmt unix:")
+    other = await lab.pbal(conf())
+    assert "Address already in use" in await other.say(f"SET mgmt.listen = unix:{path}")
+    (lab.folder / "file").write_text("precious")
+    assert "a file that is no socket" in await other.say("SET mgmt.listen = unix:file")
+    assert (lab.folder / "file").read_text() == "precious"
+    path.unlink()
+    assert await other.say(f"SET mgmt.listen = unix:{path}") == "OK"
+    await first.close()
+    assert path.exists(), "it is the other one's"
+    assert (await (await unix(path)).ask("show service")).startswith("mgmt unix:")
+    assert await other.say("SET mgmt.listen = 127.0.0.1:0") == "OK"
+    assert not path.exists()
+
+
+@lab
+async def test_a_group_may_use_it(lab: Lab) -> None:
+    groups = [*os.getgroups(), os.getgid()]
+    await lab.pbal(conf("unix:mgmt.sock"))
+    assert stat.S_IMODE((lab.folder / "mgmt.sock").stat().st_mode) == 0o660
+    import grp
+
+    name = grp.getgrgid(groups[0]).gr_name
+    await lab.pbal(conf("unix:other.sock", f"SET socket_group = {name}"))
+    assert (lab.folder / "other.sock").stat().st_gid == groups[0]
+
+
+SITE = """
+    CREATE POOL app
+      POOL app ADD {node}
+    CREATE SERVICE site
+      SET role   = reverse_proxy
+      SET listen = unix:site.sock
+      SET pool   = app
+    ENABLE site
+    CREATE SERVICE behind
+      SET role    = web_server
+      SET listen  = unix:behind.sock
+      SET docroot = .
+    ENABLE behind
+"""
+
+
+@lab
+async def test_a_proxy_and_its_node_on_unix_sockets(lab: Lab) -> None:
+    (lab.folder / "page.html").write_text("from behind")
+    pbal = await lab.pbal(SITE.format(node=f"unix:{lab.folder}/behind.sock"))
+    for request in (b"GET /page.html HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /page.html HTTP/1.0\r\n\r\n"):
+        reader, writer = await asyncio.open_unix_connection(str(lab.folder / "site.sock"))
+        writer.write(request)
+        response = await read_response(reader)
+        assert (response.status, response.body) == (200, b"from behind")
+        writer.close()
+    assert f"unix:{lab.folder}/behind.sock 2" in await pbal.say("show pool app")
+    dumped = await pbal.say("dumpconfig")
+    assert f"POOL app ADD unix:{lab.folder}/behind.sock" in dumped and f"SET listen = unix:{lab.folder}/site.sock" in dumped
+
+
+# -- passwords -----------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_nothing_is_carried_out_before_login(lab: Lab, logged: list[str]) -> None:
+    pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="a $HOME # of 'her' own", bob="x")))
+    there = await console(pbal)
+    for statement in ("show service", "help", "CREATE POOL app", "SHUTDOWN", "nonsense"):
+        assert await there.ask(statement) == "ERROR: this console asks who you are: LOGIN USER PASSWORD"
+    assert pbal.world.pools == {} and pbal.counts["console_commands"] == 0
+    assert await there.ask("LOGIN amy") == "ERROR: usage: LOGIN USER PASSWORD"
+    assert await there.ask("login amy a $HOME # of 'her' own  ") == "OK"
+    assert await there.ask("CREATE POOL app") == "OK"
+    assert any(message.startswith("amy at 127.0.0.1:") and message.endswith(": CREATE POOL app") for message in logged)
+    assert not any("her" in message for message in logged)
+    other = await console(pbal)
+    assert await other.ask("quit") == "", "it can always be left"
+
+
+@lab
+async def test_three_wrong_passwords_close_the_connection_and_the_address_has_to_wait(lab: Lab, logged: list[str]) -> None:
+    pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
+    there = await console(pbal)
+    assert await there.ask("LOGIN amy wrong") == "ERROR: no such user, or not the password"
+    assert await there.ask("LOGIN amy secret") == "ERROR: a wrong password came from here: wait 1 s", "not even looked at"
+    assert (await there.ask("LOGIN amy secret")).startswith("ERROR: a wrong password came from here")
+    assert await there.line() == ""
+    assert pbal.counts["console_login_failures"] == 1
+    assert sum("wrong password" in message for message in logged) == 1 and not any("secret" in message for message in logged)
+
+
+@lab
+async def test_the_pause_grows_and_a_right_password_ends_it(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
+    door = gate.Gate(pbal.world.service("mgmt"))
+    waits = []
+    for _ in range(8):
+        with pytest.raises(gate.Denied, match="no such user"):
+            await door.check("192.0.2.1", "amy", "guess")
+        with pytest.raises(gate.Denied) as denied:
+            await door.check("192.0.2.1", "amy", "secret")
+        waits.append(denied.value.wait)
+        failures, last = door._pauses["192.0.2.1"]
+        door._pauses["192.0.2.1"] = failures, last - waits[-1]  # so long ago
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    await door.check("192.0.2.1", "amy", "secret")
+    assert not door._pauses
+    await door.check("192.0.2.2", "amy", "secret")
+
+
+@lab
+async def test_many_guesses_at_once_are_one_guess(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[bytes] = []
+    matches = Hashed.matches
+
+    def counted(self: Hashed, password: bytes) -> bool:
+        looked.append(password)
+        return matches(self, password)
+
+    monkeypatch.setattr(Hashed, "matches", counted)
+    pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
+    door = gate.Gate(pbal.world.service("mgmt"))
+
+    async def guess(number: int, user: str, password: str) -> str:
+        try:
+            await door.check("192.0.2.1", user, f"{password}{number or ''}")
+        except gate.Denied as denied:
+            return denied.reason
+        return "in"
+
+    said = await asyncio.gather(*(guess(number, "amy", "guess") for number in range(1, 40)))
+    assert len(looked) == 1
+    assert sum("too many" in each for each in said) == 39 - gate.MOST_WAITING == pbal.counts["console_logins_busy"]
+    door._pauses.clear()
+    assert await asyncio.gather(*(guess(0, "amy", "secret") for _ in range(9))) == ["in"] * 9
+    assert len(looked) == 2, "a right one is known again"
+    for number in range(gate.MOST_ADDRESSES + 5):
+        door._failed(f"address {number}", "x")
+    assert len(door._pauses) == gate.MOST_ADDRESSES
+
+
+@lab
+async def test_a_user_that_is_not_there_costs_what_one_that_is_does(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[Hashed] = []
+
+    def noted(self: Hashed, password: bytes) -> bool:
+        compared.append(self)
+        return True
+
+    monkeypatch.setattr(Hashed, "matches", noted)
+    pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
+    with pytest.raises(gate.Denied):
+        await gate.Gate(pbal.world.service("mgmt")).check("192.0.2.1", "nobody", "")
+    assert compared == [NOBODY]
+
+
+@lab
+async def test_a_file_that_is_written_is_read_and_one_that_is_spoilt_is_not(lab: Lab, logged: list[str]) -> None:
+    pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
+    assert await (await console(pbal)).ask("LOGIN amy secret") == "OK"
+    path = lab.folder / "passwords"
+    path.write_text(line_for("bob", "other", QUICK))
+    assert await (await console(pbal)).ask("LOGIN bob other") == "OK"
+    assert (await (await console(pbal)).ask("LOGIN amy secret")).startswith("ERROR: no such user")
+    pbal.world.service("mgmt").handler._gate._pauses.clear()  # type: ignore[union-attr]
+    path.write_text("bob:other\n")
+    assert await (await console(pbal)).ask("LOGIN bob other") == "OK"
+    assert any("the users read before stay" in message and "other" not in message for message in logged)
+
+
+@lab
+async def test_who_says_nothing_is_closed_after_a_minute_and_keeps_few_lines(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
+    reader, writer = await pbal.connect("mgmt")
+    (client,) = await until(lambda: set(pbal.world.clients), "the connection")
+    assert client.deadline <= pbal.world.clock.now() + 60
+    assert client._most_waiting == 4
+    writer.write(b"LOGIN amy secret\n")
+    assert await reader.readline() == b"OK\r\n"
+    assert client.deadline == float("inf") and client._most_waiting == 1000
+    there = await console(pbal)
+    (other,) = await until(lambda: set(pbal.world.clients) - {client}, "the other")
+    other.deadline = 0.0
+    pbal.server._tick()
+    assert await there.line() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no user in it"),
+        ("amy:secret\n", "line 1: expected user:scrypt$..."),
+        ("amy secret\n", "line 1: expected"),
+        ("# x\namy:scrypt$15$1$1$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n", "line 2: expected"),
+        ("amy:scrypt$1048576$64$1$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n", "line 1: expected"),
+        ("{good}\n{good}\n", "'amy' has a line already"),
+    ],
+)
+def test_a_file_of_passwords_that_is_none(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "passwords"
+    path.write_text(text.replace("{good}", line_for("amy", "secret", QUICK)))
+    (said,) = mistakes(conf("127.0.0.1:0", f"SET password_file = {path}"), tmp_path)
+    assert says in said and "secret" not in said
+
+
+def test_pbal_password_prints_a_line(tmp_path: Path) -> None:
+    def run(user: str, said: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, "-m", "pbal", "password", user], input=said, capture_output=True, text=True, cwd=ROOT)
+
+    made = run("amy", "it's a secret\n")
+    (tmp_path / "passwords").write_text(made.stdout)
+    users = read(tmp_path / "passwords")
+    assert users["amy"].matches(b"it's a secret") and not users["amy"].matches(b"it's a secret\n")
+    refused = run("a:b", "x\n")
+    assert refused.returncode == 1 and refused.stderr.startswith("pbal: expected a user of letters") and not refused.stdout
+
+
+# -- TLS, readonly, the log ----------------------------------------------------------------------------------------
+
+
+@lab
+async def test_a_console_speaks_tls(lab: Lab, logged: list[str]) -> None:
+    made = Authority(lab.folder).certify("console.example")
+    pbal = await lab.pbal(
+        conf(
+            "127.0.0.1:0", passwords(lab, amy="secret"), "SET enable_ssl = on", f"SET ssl_cert_file = {made.file}",
+            f"SET ssl_key_file = {made.key_file}",
+        )
+    )  # fmt: skip
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host, port = pbal.server.address("mgmt")
+    there = Console(*await asyncio.open_connection(host, port, ssl=context))
+    assert await there.ask("show service") == "ERROR: this console asks who you are: LOGIN USER PASSWORD"
+    assert await there.ask("LOGIN amy secret") == "OK"
+    assert await there.ask("CREATE POOL app") == "OK"
+    assert any(message.startswith("amy at 127.0.0.1:") for message in logged)
+
+
+@lab
+async def test_a_console_that_only_looks(lab: Lab) -> None:
+    pbal = await lab.pbal(conf("127.0.0.1:0", "SET readonly = on"))
+    for statement in ("CREATE POOL app", "SET mgmt.readonly = off", "SHUTDOWN", "LOAD poll", "SERVER max_connections = 1000"):
+        assert await (await console(pbal)).ask(statement) == "ERROR: this console only looks (SET mgmt readonly = on)"
+    there = await console(pbal)
+    assert await there.ask("VERBOSE on") == "OK"
+    assert (await there.ask("help pool add")).startswith("POOL")
+    assert await (await console(pbal)).ask("uptime") != ""
+    assert pbal.world.pools == {} and pbal.world.plugins == {}
+    assert await pbal.say("SET mgmt.readonly = off") == "OK", "from elsewhere"
+    assert await (await console(pbal)).ask("CREATE POOL app") == "OK"
+
+
+@lab
+async def test_every_change_is_logged_and_nothing_else(lab: Lab, logged: list[str]) -> None:
+    pbal = await lab.pbal(conf())
+    there = await console(pbal)
+    for statement in ("show pool", "SET mgmt.nonsense = 1", "VERBOSE on", "  create   pool  app", "POOL app ADD 127.0.0.1:$$1", "fd"):
+        await there.ask(statement)
+    changes = [message for message in logged if ": " in message]
+    assert [message.partition(": ")[2] for message in changes] == ["create   pool  app"]
+    assert changes[0].startswith("127.0.0.1:")
