@@ -291,7 +291,20 @@ def _terms(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
         yield from (".TP", f".B {literal(word)}", prose(f"{meaning[0].upper()}{meaning[1:]}."))
 
 
-_LIFE = ("check", "open", "changed", "wants_body", "quiesce", "carry", "resume", "adopt", "close", "service_disabled", "dumpconfig")
+_LIFE = (
+    "check",
+    "open",
+    "changed",
+    "wants_body",
+    "quiesce",
+    "carry",
+    "resume",
+    "adopt",
+    "close",
+    "service_disabled",
+    "complete",
+    "dumpconfig",
+)
 _EXCHANGE = (
     "stream", "home", "service", "request", "body_limit", "stage", "method", "path", "plain_path", "client_address", "believed",
     "set_field", "read_body", "body_size", "request_id", "traceparent", "log", "note", "answered", "respond", "error", "park", "hand_to",

@@ -28,7 +28,7 @@ from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CORE_COMMANDS, CommandError, Registry, Reply
 from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
-AT_ONCE = frozenset({"verbose", "help", "quit", "shutdown", "shutdown_graceful"})
+AT_ONCE = frozenset({"verbose", "mark", "mark_json", "help", "quit", "shutdown", "shutdown_graceful"})
 """Statements of the core that are no change of the configuration."""
 
 CONVERTERS: dict[str, Callable[[Any, str], object]] = {
@@ -47,7 +47,7 @@ class Interpreter:
     """The language and the handlers of one World."""
 
     def __init__(self, world: World) -> None:
-        from pbal.commands import looking, plugins, pools, server, services  # noqa: F401 - handlers register themselves
+        from pbal.commands import completing, looking, plugins, pools, server, services  # noqa: F401 - handlers register themselves
 
         self.world = world
         self.language = Language()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Session:
     """Which object is current, whether OK is said, and who speaks."""
 
-    __slots__ = ("broken", "closing", "current", "interpreter", "origin", "proc", "verbose", "world")
+    __slots__ = ("broken", "closing", "current", "interpreter", "json", "marker", "origin", "proc", "verbose", "world")
 
     def __init__(self, world: World, interpreter: "Interpreter", origin: str, verbose: bool = True) -> None:
         self.world = world
@@ -25,6 +25,10 @@ class Session:
         self.current: Service | Pool | None = None
         self.broken = False
         """In a file: the statement that should have made an object current failed, so that none is right now."""
+        self.marker = ""
+        """What ends an answer (MARK)."""
+        self.json = False
+        """Every answer is JSON (MARK JSON)."""
         self.proc: tuple[float, float, int] | None = None
 
     @property

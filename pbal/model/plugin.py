@@ -8,7 +8,7 @@ quiesce() may wait (a store call in flight); from carry() to the swap nothing wa
 What carry() returns is plain data - tuples, dicts, client connections - and never an instance of the old classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pbal.model.exchange import Exchange
@@ -71,6 +71,13 @@ class Plugin:
         pbal asks this at the head of each request with a body, if the plugin has proxy_read_request.
         """
         return True
+
+    def complete(self, kind: str, word: str) -> Iterable[str]:
+        """Return what an argument of this kind may be in the plugin's statements, for a person who has typed WORD of it.
+
+        The kind is the name of the terminal in lower case. pbal asks every open service's plugin, and takes what begins like WORD.
+        """
+        return ()
 
     def dumpconfig(self) -> tuple[str, ...]:
         """Return the statements, other than those for tunables, that make this state again."""

@@ -9,7 +9,9 @@ answer that turns out lost) reaches the new one through Hub.serving.
 """
 
 import re
+from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from pbal.api import Exchange, Plugin, Service, Verdict, World, hook, may_run_away, resident_bytes
@@ -157,6 +159,14 @@ class Poll(Plugin):
     def service_disabled(self) -> None:
         """See Plugin."""
         self.hub.finish_all(list(self.hub.lot), DISABLED)
+
+    def complete(self, kind: str, word: str) -> Iterator[str]:
+        """Queues that somebody waits for, and those that hold something."""
+        if kind not in ("queue", "target"):
+            return iter(())
+        cut, start = len(self.hub.settings.prefix), word.encode("utf-8", "replace")
+        keys = chain(self.hub.lot.queues(), self.hub.store.names())
+        return (key[cut:].decode("utf-8", "replace") for key in keys if key.startswith(start, cut))
 
     # -- requests ------------------------------------------------------------------------------------------------
 
