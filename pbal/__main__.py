@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pbal import __version__, build
 from pbal.observe.log import LogWriter, set_up
+from pbal.terminal import main as terminal
 
 log = logging.getLogger("pbal")
 
@@ -24,7 +25,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("-c", "--config", metavar="FILE", help=f"configuration to run (default: {DEFAULT_FILE})")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="least level that is logged")
     parser.add_argument("--version", action="version", version=f"pbal {__version__} ({build.kind()})")
-    commands = parser.add_subparsers(dest="command", metavar="check | plugin | password")
+    commands = parser.add_subparsers(dest="command", metavar="check | plugin | password | console")
     check = commands.add_parser("check", help="check a configuration; exit status 0 or 1")
     check.add_argument("file", metavar="FILE")
     plugin = commands.add_parser("plugin", help="begin a plugin: pbal plugin new NAME")
@@ -34,6 +35,8 @@ def _arguments() -> argparse.ArgumentParser:
     new.add_argument("--folder", metavar="FOLDER", type=Path, default=Path(), help="where they are written (default: here)")
     password = commands.add_parser("password", help="print a line for a password_file; the password is read from standard input")
     password.add_argument("user", metavar="USER")
+    console = commands.add_parser("console", help="speak to the console of a running pbal")
+    terminal.add_arguments(console)
     return parser
 
 
@@ -57,7 +60,7 @@ def _load(path: str) -> tuple[object, object] | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run pbal. Exit status: 0 after a clean end, 1 for a configuration or start-up that failed, 2 for usage."""
     said = sys.argv[1:] if argv is None else argv
-    if said and said[0] not in ("check", "plugin", "password") and Path(said[0]).is_file():
+    if said and said[0] not in ("check", "plugin", "password", "console") and Path(said[0]).is_file():
         print(f"pbal: 'pbal -c {said[0]}' runs that file, 'pbal check {said[0]}' checks it", file=sys.stderr)
         return 2
     options = _arguments().parse_args(said)
@@ -65,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _new_password(options.user)
     if options.command == "plugin":
         return _new_plugin(options.name, options.folder)
+    if options.command == "console":
+        return terminal.run(options)
     writer = set_up(options.log_level or "info")
     try:
         return _run(options, writer)

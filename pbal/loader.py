@@ -17,7 +17,7 @@ import itertools
 import logging
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Protocol
@@ -65,17 +65,27 @@ class _FreshLoader(importlib.machinery.SourceFileLoader):
 def find(name: str, folders: list[Path]) -> Path:
     """The file of plugin `name`, in any case. Raises: UnknownName with the plugins there are."""
     seen: set[str] = set()
+    for found, path in _files(folders):
+        if found == name.lower():
+            return path
+        seen.add(found)
+    raise UnknownName(f"there is no plugin '{name}'", name, sorted(seen))
+
+
+def installed(folders: list[Path]) -> list[str]:
+    """Names of the plugins that can be loaded, those that come with pbal among them. It looks at the disk. Raises: OSError."""
+    return sorted({name for name, _ in _files(folders)})
+
+
+def _files(folders: list[Path]) -> Iterator[tuple[str, Path]]:
+    """Names, in lower case, and files of plugins."""
     for folder in [BUNDLED, *folders]:
         if not folder.is_dir():
             continue
         for entry in sorted(folder.iterdir()):
             path = entry / "__init__.py" if entry.is_dir() else entry
-            if path.suffix != ".py" or not path.is_file() or entry.name.startswith("_"):
-                continue
-            if entry.stem.lower() == name.lower():
-                return path
-            seen.add(entry.stem.lower())
-    raise UnknownName(f"there is no plugin '{name}'", name, sorted(seen))
+            if path.suffix == ".py" and path.is_file() and not entry.name.startswith("_"):
+                yield entry.stem.lower(), path
 
 
 def _import(path: Path, module_name: str) -> ModuleType:

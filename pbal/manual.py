@@ -311,6 +311,7 @@ _LIFE = (
     "adopt",
     "close",
     "service_disabled",
+    "complete",
     "dumpconfig",
     "measured",
     "limits",

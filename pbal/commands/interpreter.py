@@ -12,13 +12,16 @@ no configuration (help, an end of the process, `poll publish`), do not wait.
 """
 
 import asyncio
+import importlib
 import inspect
 import logging
+import pkgutil
 import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from pbal import commands
 from pbal.commands.session import Session
 from pbal.lang.ast import Statement
 from pbal.lang.mistakes import Mistake, Place, positioned
@@ -33,7 +36,7 @@ from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
 log = logging.getLogger("pbal.console")
 
-NO_CHANGE = frozenset({"verbose", "help", "quit", "login"})
+NO_CHANGE = frozenset({"verbose", "help", "quit", "login", "mark", "mark_json"})
 """Statements of the core that change nothing but their own connection."""
 AT_ONCE = NO_CHANGE | {"shutdown", "shutdown_graceful"}
 """Statements of the core that are no change of the configuration."""
@@ -55,7 +58,8 @@ class Interpreter:
     """The language and the handlers of one World."""
 
     def __init__(self, world: World) -> None:
-        from pbal.commands import access, looking, operate, plugins, pools, server, services, taking_back  # noqa: F401 - handlers register themselves  # noqa: F401 - as above
+        for module in pkgutil.iter_modules(commands.__path__):
+            importlib.import_module(f"{commands.__name__}.{module.name}")  # handlers register themselves
 
         self.world = world
         self.language = Language()

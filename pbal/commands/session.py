@@ -19,7 +19,8 @@ class Session:
     """Which object is current, whether OK is said, and who speaks."""
 
     __slots__ = (
-        "broken", "closing", "console", "current", "interpreter", "origin", "proc", "statement", "verbose", "warnings", "who", "world",
+        "broken", "closing", "console", "current", "interpreter", "json", "marker", "origin", "proc", "statement", "verbose", "warnings",
+        "who", "world",
     )  # fmt: skip
 
     def __init__(self, world: World, interpreter: "Interpreter", origin: str, verbose: bool = True) -> None:
@@ -39,6 +40,10 @@ class Session:
         """The one that is carried out, or was last."""
         self.warnings: list[Mistake] = []
         """What was said of it, and did not refuse it."""
+        self.marker = ""
+        """What ends an answer (MARK)."""
+        self.json = False
+        """Every answer is JSON (MARK JSON)."""
         self.proc: tuple[float, float, int] | None = None
 
     def warn(self, message: str, arg: str = "", hint: str = "", kind: Kind = Kind.REFUSED, against: Key = ()) -> None:

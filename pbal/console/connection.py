@@ -275,10 +275,16 @@ class ConsoleConnection(asyncio.Protocol):
             if line.strip():
                 self._write(["ERROR: this console asks who you are: LOGIN USER PASSWORD"])
             return
+        """Carry out one line and answer it; a program has asked to be told where the answer ends (MARK)."""
+        kind = await self._answered(line)
+        if self._session.marker and line.strip(" \t\r\n"):
+            self._write([f"{self._session.marker} {kind}"])
+
+    async def _answered(self, line: str) -> str:
+        """What the answer was: a list (which ends with a dot), text, ok or an error."""
         try:
             reply, json = await self._interpreter.execute(self._session, line)
-            if reply is not None:
-                await self._answer(reply, json)
+            return "text" if reply is None else await self._answer(reply, json or self._session.json)
         except Mistake as mistake:
             if mistake.kind is kinds.Kind.UNKNOWN_STATEMENT and not mistake.hint:
                 mistake.hint = "help lists the statements"
@@ -286,6 +292,7 @@ class ConsoleConnection(asyncio.Protocol):
         except Exception as error:  # a fault of ours is answered in one line, and logged whole
             log.error("console, %r: %r", line[:100], error, exc_info=error)
             self._write([f"ERROR: internal error: {type(error).__name__}: {error}"])
+        return "error"
 
     async def _login(self, user: str | None, password: str | None) -> None:
         """LOGIN, as it was typed."""
@@ -312,12 +319,12 @@ class ConsoleConnection(asyncio.Protocol):
         if self._session.verbose:
             self._write(["OK"])
 
-    async def _answer(self, reply: Reply, json: bool) -> None:
-        """Write a reply, in pieces."""
-        if reply is OK:
+    async def _answer(self, reply: Reply, json: bool) -> str:
+        """Write a reply, in pieces; what kind it was."""
+        if reply is OK and not json:
             if self._session.verbose:
                 self._write(["OK"])
-            return
+            return "ok"
         piece: list[str] = []
         octets = 0
         for line in itertools.chain(reply.as_json(), (".",)) if json else reply.as_text():
@@ -328,10 +335,13 @@ class ConsoleConnection(asyncio.Protocol):
                 piece, octets = [], 0
                 await self._give_way()
                 if self.transport.is_closing():
-                    return
+                    return "text"
         self._write(piece)
-        if getattr(reply, "end_dot", True) is False and self._session.verbose and not self._session.closing and not json:
+        if json or getattr(reply, "end_dot", True):
+            return "list"
+        if self._session.verbose and not self._session.closing and not self._session.marker:
             self._write(["OK"])
+        return "text"
 
     def _write(self, lines: list[str]) -> None:
         if lines and not self.transport.is_closing():

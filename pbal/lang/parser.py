@@ -13,6 +13,7 @@ whole words only, before any name. Usage texts come from the text of the grammar
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -333,26 +334,61 @@ class Language:
         """What could follow, empty where the text is already wrong: first key words in upper case, those that
         begin like the unfinished word, and '='; then kinds of argument in lower case ('pool_name').
         """
-        unfinished = _UNFINISHED.search(text_before_cursor[:MAX_LINE])
-        start = unfinished.start() if unfinished else 0
-        word = text_before_cursor[start:]
-        object_name, dot, tunable = word.partition(".")
-        if dot:
-            kinds = self._following(text_before_cursor[: start + len(object_name) + 1], tunable)
-            if kinds == ["tunable"]:
-                return kinds
-        return self._following(text_before_cursor[:start], word)
+        place = self.completing(text_before_cursor)
+        return [*place.literals, *place.kinds]
 
-    def _following(self, text: str, word: str) -> list[str]:
+    def completing(self, text_before_cursor: str) -> "Place":
+        """Where the line stands at the cursor: what is unfinished, what was said before it, and what could stand there."""
+        text = text_before_cursor[:MAX_LINE]
         try:
-            interactive = self._parser.parse_interactive(text)
-            interactive.exhaust_lexer()
+            tokens, accepted = self._so_far(text)
         except UnexpectedInput:
-            return []
-        accepted = _accepted(interactive) - {"$END"}
+            tokens = []
+        if tokens and tokens[-1].type in self._quotable:  # it runs to the end of the line, blanks included
+            last = tokens.pop()
+            return self._place(last.start_pos or 0, tokens, {last.type}, "")
+        unfinished = _UNFINISHED.search(text)
+        start = unfinished.start() if unfinished else 0
+        object_name, dot, _ = text[start:].partition(".")
+        for begin in (start + len(object_name) + 1, start) if dot else (start,):
+            try:
+                tokens, accepted = self._so_far(text[:begin])
+            except UnexpectedInput:
+                continue
+            place = self._place(begin, tokens, accepted, text[begin:])
+            if begin == start or list(place.kinds) == ["tunable"]:
+                return place
+        return Place(start, (), (), MappingProxyType({}))
+
+    def _so_far(self, text: str) -> tuple[list[Token], set[str]]:
+        """The tokens of a text, and the terminals that would do next. Raises: UnexpectedInput."""
+        interactive = self._parser.parse_interactive(text)
+        return interactive.exhaust_lexer(), _accepted(interactive)
+
+    def _place(self, start: int, tokens: list[Token], accepted: set[str], word: str) -> "Place":
         literals = (self._literals[name] for name in accepted if name in self._literals)
-        kinds = {_kind(name) for name in accepted if name not in self._literals}
-        return sorted(text for text in literals if text.startswith(word.upper())) + sorted(kinds)
+        kinds = {_kind(name): name.partition(_OWNER)[2].lower() for name in accepted if name not in self._literals and name != "$END"}
+        said = tuple(("", self._literals[t.type]) if t.type in self._literals else (_kind(t.type), str(t)) for t in tokens)
+        fitting = tuple(sorted(text for text in literals if text.startswith(word.upper())))
+        return Place(start, said, fitting, MappingProxyType(dict(sorted(kinds.items()))))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a line stands at the cursor."""
+
+    start: int
+    """Offset of what is unfinished: a word, or an argument that runs to the end of the line."""
+    said: tuple[tuple[str, str], ...]
+    """What was said before it: the kind of argument, '' for a key word, and its text."""
+    literals: tuple[str, ...]
+    """Key words and marks that could stand there and begin like it."""
+    kinds: Mapping[str, str]
+    """Kinds of argument that could, and the plugin (in lower case, '_' for '-') whose each is; '' is the core."""
+
+    def argument(self, kind: str) -> str | None:
+        """The argument of that kind that was said, None if none was."""
+        return next((text for said, text in self.said if said == kind), None)
 
 
 def _accepted(interactive: InteractiveParser) -> set[str]:

@@ -88,6 +88,13 @@ class Plugin:
         """What of this service may fill up because of this plugin, for `show limits`."""
         return ()
 
+    def complete(self, kind: str, word: str) -> Iterable[str]:
+        """Return what an argument of this kind may be in the plugin's statements, for a person who has typed WORD of it.
+
+        The kind is the name of the terminal in lower case. pbal asks every open service's plugin, and takes what begins like WORD.
+        """
+        return ()
+
     def dumpconfig(self) -> tuple[str, ...]:
         """Return the statements, other than those for tunables, that make this state again."""
         return ()

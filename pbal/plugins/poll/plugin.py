@@ -9,8 +9,9 @@ answer that turns out lost) reaches the new one through Hub.serving.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from pbal.api import Exchange, Histogram, Limit, Plugin, Service, Verdict, World, hook, may_run_away, resident_bytes
@@ -195,6 +196,14 @@ class Poll(Plugin):
             then = "addresses are forgotten, counted in poll_limits_forgotten"
             found.append(Limit("addresses with a rate", service, len(hub.limits.buckets), MOST_WATCHED, then))
         return found
+
+    def complete(self, kind: str, word: str) -> Iterator[str]:
+        """Queues that somebody waits for, and those that hold something."""
+        if kind not in ("queue", "target"):
+            return iter(())
+        cut, start = len(self.hub.settings.prefix), word.encode("utf-8", "replace")
+        keys = chain(self.hub.lot.queues(), self.hub.store.names())
+        return (key[cut:].decode("utf-8", "replace") for key in keys if key.startswith(start, cut))
 
     # -- requests ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,160 @@
+"""The prompt: statements in turn, until Control-D.
+
+Control-C drops the line that is typed, and ends an answer that goes on. When pbal ends or restarts, the client says so and waits for
+it to come back; a statement that was under way is not sent a second time, because nobody knows whether it was carried out.
+"""
+
+import os
+import select
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pbal.terminal import top, watching
+from pbal.terminal.editing import Reader
+from pbal.terminal.screen import Screen
+from pbal.terminal.wire import Console, LoginNeeded, Lost, NoConsole
+
+_FIRST_WAIT: Final = 0.1
+_LONGEST_WAIT: Final = 1.0
+_WARNING: Final = "33"
+"""Yellow."""
+_LEAVING: Final = frozenset({"quit", "exit"})
+_LOCAL_HELP: Final = "watch COMMAND [SECONDS], top [SECONDS] and login USER are this client's own; Tab completes"
+
+
+class Shell:
+    """One person at one console."""
+
+    def __init__(self, console: Console, reader: Reader, screen: Screen, ask_password: Callable[[str], str]) -> None:
+        self.console = console
+        self.reader = reader
+        self.screen = screen
+        self._ask_password = ask_password
+        self._own: dict[str, Callable[[str], None]] = {"watch": self._watch, "top": self._top, "login": self._login}
+
+    def run(self) -> int:
+        """Until the end of input; the exit status."""
+        self._greet()
+        while True:
+            try:
+                text = self.reader.read()
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                self.screen.say("")
+                return 0
+            for line in text.splitlines():
+                if line.strip().lower() in _LEAVING:
+                    return 0
+                if line.strip() and not line.lstrip().startswith("#"):
+                    self.carry_out(line.strip())
+
+    def _greet(self) -> None:
+        for line in self.console.greeting:
+            self.screen.say(line)
+
+    def carry_out(self, line: str) -> None:
+        """One statement, the client's or the server's."""
+        word, _, rest = line.partition(" ")
+        try:
+            if not self.console.is_open():
+                self.reconnect()
+            own = self._own.get(word.lower())
+            if own is not None:
+                own(rest.strip())
+            else:
+                self._ask(line, word.lower())
+        except Lost:
+            self._lost(word.lower())
+        except NoConsole as error:
+            self.screen.say(str(error), _WARNING)
+        except KeyboardInterrupt:
+            self._interrupted()
+
+    def _ask(self, line: str, word: str) -> None:
+        self.console.fit(self.screen.width)
+        answer = self.console.ask(line)
+        if word == "trace":
+            self.console.before_reading = self._until_enter
+            try:
+                self.screen.follow(answer)
+            finally:
+                self.console.before_reading = None
+            return
+        if not self.screen.show(answer):
+            self.console.drain()
+        if line.lower() in ("help", "?") and not answer.refused:
+            self.screen.say(_LOCAL_HELP)
+
+    def _until_enter(self) -> None:
+        """Wait for the server to say something; Enter ends what it says."""
+        while True:
+            keyboard = sys.stdin.fileno()
+            ready, _, _ = select.select([self.console.fileno(), keyboard], [], [])
+            if keyboard in ready:
+                os.read(keyboard, 4096)  # a line, as the terminal gives them
+                self.console.stop()
+                self.console.before_reading = None
+                return
+            if ready:
+                return
+
+    def _interrupted(self) -> None:
+        """Control-C while an answer comes."""
+        self.screen.say("")
+        try:
+            self.console.stop()
+            self.console.drain()
+        except Lost:
+            self.screen.say("the rest of the answer was not waited for; connecting again", _WARNING)
+            self._come_back()
+
+    # -- a connection that ends --------------------------------------------------------------------------------------
+
+    def _lost(self, word: str) -> None:
+        if word != "shutdown":
+            self.screen.say("the connection ended before the answer did; whether the statement was carried out is not known", _WARNING)
+        self._come_back()
+
+    def _come_back(self) -> None:
+        try:
+            self.reconnect()
+        except NoConsole as error:
+            self.screen.say(str(error), _WARNING)
+        except KeyboardInterrupt:
+            self.screen.say("")
+
+    def reconnect(self) -> None:
+        """Wait for pbal to come back. Raises: LoginNeeded, KeyboardInterrupt."""
+        self.screen.say(f"pbal at {self.console.address} has closed the connection; connecting again (Ctrl-C gives up)", _WARNING)
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                self.console.connect()
+            except LoginNeeded:
+                raise
+            except NoConsole:
+                time.sleep(wait)
+                wait = min(_LONGEST_WAIT, wait * 1.5)
+                continue
+            self.screen.say("connected again; what was USEd and VERBOSE are as at the beginning", _WARNING)
+            return
+
+    # -- statements of the client ------------------------------------------------------------------------------------
+
+    def _watch(self, rest: str) -> None:
+        watching.watch(self.console, self.screen, rest, self.reconnect)
+
+    def _top(self, rest: str) -> None:
+        top.top(self.console, self.screen, rest, self.reconnect)
+
+    def _login(self, rest: str) -> None:
+        user = rest.split()[0] if rest else ""
+        if not user:
+            self.screen.say("login USER, and the password when asked", _WARNING)
+            return
+        self.console.log_in_as(user, lambda: self._ask_password(user))
+        self.console.connect()
+        self.screen.say(f"logged in as {user}")

@@ -1,0 +1,409 @@
+"""`pbal console`: for scripts as a process with pipes, for people on a terminal of the kernel's, and its parts that need neither."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import DEADLINE, Lab, Pbal, free_port, lab, until
+from process import ROOT
+
+from pbal.terminal import target, top, watching
+from pbal.terminal.history import KEPT, History, is_kept
+from pbal.terminal.screen import printable
+from pbal.terminal.target import Address, BadTarget
+from pbal.terminal.top import Sample
+
+CONF = """
+    LOAD poll
+    CREATE POOL app
+      POOL app ADD 127.0.0.1:1
+    CREATE SERVICE chat
+      SET role     = reverse_proxy
+      SET listen   = 127.0.0.1:0
+      SET pool     = app
+      SET plugins  = poll
+      SET poll_uri = ^/poll/(?P<queue>[^/]+)$
+    ENABLE chat
+    CREATE SERVICE console
+      SET role   = management
+      SET listen = 127.0.0.1:{port}
+    ENABLE console
+"""
+
+
+def address(pbal: Pbal) -> str:
+    """Of its console."""
+    host, port = pbal.server.address("console")
+    return f"{host}:{port}"
+
+
+# -- for scripts ---------------------------------------------------------------------------------------------------
+
+
+async def script(*arguments: str, stdin: str = "", **environment: str) -> tuple[int, str, str]:
+    """Run `pbal console`: status, output, errors."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pbal", "console", *arguments, cwd=ROOT, env={**os.environ, **environment},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(DEADLINE):
+        out, err = await process.communicate(stdin.encode())
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@lab
+async def test_statements_of_a_script(lab: Lab) -> None:
+    pbal = await lab.pbal(CONF.format(port=0))
+    at = address(pbal)
+    assert await script(at, "-e", "show pool app", "-e", "SET chat.max_body = 7", "-e", "nodes 10.9.9.9:1") == (0, "127.0.0.1:1 0\n", "")
+    assert pbal.world.service("chat")["max_body"] == 7
+    assert await script(at, "-e", "USE nobody", "-e", "SET chat.max_body = 8") == (1, "", "ERROR: service/pool 'nobody' does not exist\n")
+    assert pbal.world.service("chat")["max_body"] == 7, "what comes after a refusal is not carried out"
+    status, _, _ = await script(at, "-k", "-e", "USE nobody", "-e", "SET chat.max_body = 8")
+    assert (status, pbal.world.service("chat")["max_body"]) == (1, 8)
+
+
+@lab
+async def test_what_dumpconfig_prints_through_a_pipe_is_a_configuration(lab: Lab) -> None:
+    pbal = await lab.pbal(CONF.format(port=free_port()))
+    await pbal.say("HEADER chat INSERT X-Lines: OK . ERROR:")
+    status, dumped, _ = await script(address(pbal), "-e", "dumpconfig")
+    assert (status, dumped) == (0, await pbal.say("dumpconfig") + "\n")
+    await pbal.close()
+    again = await lab.pbal(dumped)
+    assert await again.say("dumpconfig") + "\n" == dumped
+
+
+@lab
+async def test_statements_of_standard_input(lab: Lab) -> None:
+    pbal = await lab.pbal(CONF.format(port=0))
+    said = "# a note\nUSE chat\n\nSET max_body = 9   # as in a file\nVERBOSE off\nshow pool app\ndumpcfg\nSET max_body = 1\n"
+    status, out, err = await script(address(pbal), stdin=said)
+    assert (status, out) == (1, "127.0.0.1:1 0\n")
+    assert err == "line 7: ERROR: 'dumpcfg' is not a statement: did you mean 'DUMPCONFIG'?\n"
+    assert pbal.world.service("chat")["max_body"] == 9
+    assert await script(address(pbal), stdin="quit\nSET chat.max_body = 1\n") == (0, "", "")
+    assert pbal.world.service("chat")["max_body"] == 9
+
+
+@lab
+async def test_json_for_a_script_is_one_value(lab: Lab) -> None:
+    pbal = await lab.pbal(CONF.format(port=0))
+    at = address(pbal)
+    status, out, err = await script(at, "--json", "-e", "show pool app")
+    assert (status, err, json.loads(out)[0]["node"]) == (0, "", "127.0.0.1:1")
+    status, out, err = await script(at, "--json", "-k", "-e", "USE app", "-e", "USE nobody", "-e", "show pool app AS JSON")
+    first, second, third = json.loads(out)
+    assert (status, first, second) == (1, {"ok": True}, {"error": "service/pool 'nobody' does not exist"})
+    assert third[0]["node"] == "127.0.0.1:1" and err.startswith("ERROR: service/pool")
+
+
+@lab
+async def test_without_a_console_the_status_is_2(lab: Lab) -> None:
+    closed = free_port()
+    assert await script(str(closed), "-e", "uptime") == (2, "", f"pbal console: cannot connect to 127.0.0.1:{closed}: Connection refused\n")
+    pbal = await lab.pbal(CONF.format(port=0))
+    host, port = pbal.server.address("chat")
+    assert (await script(f"{host}:{port}", "-e", "uptime"))[2] == f"pbal console: {host}:{port} does not answer as a console does\n"
+    assert (await script("nowhere:port", "-e", "uptime"))[
+        2
+    ] == "pbal console: expected a port from 1 to 65535, found 'port' in 'nowhere:port'\n"
+    status, _, err = await script("--user", "alice", address(pbal), "-e", "uptime")
+    assert (status, err[:57]) == (2, "pbal console: no terminal to ask for a password: say --pa")
+
+
+@lab
+async def test_the_console_of_a_configuration(lab: Lab, tmp_path: Path) -> None:
+    port = free_port()
+    pbal = await lab.pbal(CONF.format(port=port))
+    assert await script("-c", str(pbal.folder / "test1.conf"), "-e", "show pool app") == (0, "127.0.0.1:1 0\n", "")
+    missing = tmp_path / "missing.conf"
+    assert await script("-c", str(missing), "-e", "uptime") == (2, "", f"pbal console: {missing}: No such file or directory\n")
+    other = tmp_path / "other.conf"
+    other.write_text("CREATE SERVICE mgmt\nSET role = management\nSET listen = 0.0.0.0:7\nnonsense\n")
+    assert target.of_configuration(str(other)) == Address("127.0.0.1", 7)
+    other.write_text("CREATE SERVICE mgmt\nSET role = management\nSET listen = 127.0.0.1:0\n")
+    with pytest.raises(BadTarget, match="lets the system choose"):
+        target.of_configuration(str(other))
+    other.write_text("CREATE POOL x\n")
+    with pytest.raises(BadTarget, match="has no service of role management"):
+        target.of_configuration(str(other))
+
+
+# -- on a terminal -------------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A `pbal console` on a terminal."""
+
+    def __init__(self, master: int, process: asyncio.subprocess.Process) -> None:
+        self.master, self.process = master, process
+        self.shown = ""
+        self.at = 0
+
+    def read(self) -> None:
+        try:
+            self.shown += os.read(self.master, 65536).decode("utf-8", "replace")
+        except OSError:
+            asyncio.get_running_loop().remove_reader(self.master)
+
+    def type(self, keys: str) -> None:
+        """Press keys; what is looked for is what is shown after them."""
+        self.at = len(self.shown)
+        os.write(self.master, keys.encode())
+
+    async def shows(self, text: str) -> str:
+        """Wait until it is shown; what was shown since the last keys."""
+        try:
+            await until(lambda: text in self.since(), repr(text))
+        except AssertionError as error:
+            raise AssertionError(f"{error} in {self.shown!r}") from None
+        return self.since()
+
+    def since(self) -> str:
+        """What was shown since the last keys, without what moves the cursor."""
+        return re.sub(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[=>])", "", self.shown[self.at :])
+
+    async def ended(self) -> int:
+        """Its exit status, when it has ended."""
+        async with asyncio.timeout(DEADLINE):
+            return await self.process.wait()
+
+
+@contextlib.asynccontextmanager
+async def terminal(tmp_path: Path, *arguments: str, rows: int = 24, columns: int = 100, **environment: str) -> AsyncIterator[Terminal]:
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    names = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "XDG_STATE_HOME": str(tmp_path), "PAGER": "cat", "NO_COLOR": "1", **environment}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", f"import fcntl; fcntl.ioctl(0, {termios.TIOCSCTTY}, 0); from pbal.__main__ import main; exit(main())",
+        "console", *arguments, cwd=ROOT, env={**os.environ, **names}, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    it = Terminal(master, process)
+    asyncio.get_running_loop().add_reader(master, it.read)
+    try:
+        yield it
+    finally:
+        asyncio.get_running_loop().remove_reader(master)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        os.close(master)
+
+
+@lab
+async def test_a_person_at_the_prompt(lab: Lab, tmp_path: Path) -> None:
+    pbal = await lab.pbal(CONF.format(port=0))
+    async with terminal(tmp_path, address(pbal)) as it:
+        await it.shows("pbal>")
+        it.type("show pool app\r")
+        await it.shows("127.0.0.1:1 ")
+        it.type("SET chat.max_bdy = 5\r")
+        await it.shows("max_body")
+        it.type("SHUTDOWN\x03")  # Control-C: the line is dropped
+        await it.shows("pbal>")
+        it.type("set chat.max_bo\t")  # completed from the live state
+        await it.shows("dy")
+        it.type(" = 5\r")
+        await it.shows("OK")
+        assert pbal.world.service("chat")["max_body"] == 5
+        it.type("help\r")
+        await it.shows("this client's own")
+        it.type("\x04")  # Control-D
+        assert await it.ended() == 0
+    kept = tmp_path / "pbal" / "console_history"
+    assert kept.read_text().splitlines() == ["show pool app", "SET chat.max_bdy = 5", "set chat.max_body = 5", "help"]
+    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+@lab
+async def test_a_pbal_that_restarts_is_waited_for(lab: Lab, tmp_path: Path) -> None:
+    port = free_port()
+    pbal = await lab.pbal(CONF.format(port=port))
+    async with terminal(tmp_path, str(port)) as it:
+        await it.shows("pbal>")
+        await pbal.close()
+        it.type("show pool app\r")
+        await it.shows("has closed the connection; connecting again")
+        again = await lab.pbal(CONF.format(port=port))
+        await it.shows("connected again")
+        await it.shows("127.0.0.1:1 ")
+        it.type("watch show pool app .1\r")
+        await it.shows("every 0.1 s")
+        await again.say("POOL app ADD 127.0.0.1:2")
+        await it.shows("127.0.0.1:2 ")
+        await again.close()
+        await it.shows("connecting again")
+        await lab.pbal(CONF.format(port=port))
+        await it.shows("connected again")
+        it.type("q")
+        await it.shows("pbal>")
+        it.type("quit\r")
+        assert await it.ended() == 0
+
+
+@lab
+async def test_views_that_go_on(lab: Lab, tmp_path: Path) -> None:
+    pbal = await lab.pbal(CONF.format(port=0))
+    _, writer = await pbal.connect("chat")
+    writer.write(b"GET /poll/lobby HTTP/1.1\r\nHost: c\r\n\r\n")
+    await pbal.until("poll_parked", 1)
+    async with terminal(tmp_path, address(pbal)) as it:
+        await it.shows("pbal>")
+        it.type("top 0.1\r")
+        await it.shows("loop lag")
+        it.type("\x03")
+        await it.shows("pbal>")
+        it.type("watch show parked limit 1\r")
+        await it.shows("lobby")
+        assert "every 2 s" in it.since(), "the number was the statement's own"
+        it.type("q")
+        await it.shows("pbal>")
+        it.type("watch nonsense\r")
+        await it.shows("is not a statement")
+
+
+@lab
+async def test_a_long_answer_goes_through_the_pager(lab: Lab, tmp_path: Path) -> None:
+    pbal = await lab.pbal(CONF.format(port=0))
+    pager = f"{sys.executable} -c \"print('paged:', input().split()[0]); raise SystemExit\""
+    async with terminal(tmp_path, address(pbal), rows=12, PAGER=pager) as it:
+        await it.shows("pbal>")
+        it.type("show counters\r")
+        await it.shows("paged:")
+        await it.shows("pbal>")
+        it.type("USE app\r")  # the pager ended early: what it did not read is in nobody's way
+        await it.shows("OK")
+
+
+@lab
+async def test_without_prompt_toolkit_lines_still_work(lab: Lab, tmp_path: Path) -> None:
+    pbal = await lab.pbal(CONF.format(port=0))
+    (tmp_path / "prompt_toolkit.py").write_text("raise ImportError('not here')\n")
+    async with terminal(tmp_path, address(pbal), PYTHONPATH=f"{tmp_path}:{ROOT}") as it:
+        await it.shows("pip install 'pbal[console]'")
+        it.type("show pool app\n")
+        await it.shows("127.0.0.1:1 ")
+        it.type("exit\n")
+        assert await it.ended() == 0
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("16001", Address("127.0.0.1", 16001)),
+        ("h:7", Address("h", 7)),
+        ("h", Address("h", 16000)),
+        ("[::1]:7", Address("::1", 7)),
+        ("[::]", Address("::1", 16000)),
+        ("0.0.0.0:7", Address("127.0.0.1", 7)),
+        ("::1", Address("::1", 16000)),
+        ("/run/pbal.sock", Address(path="/run/pbal.sock")),
+        ("unix:pbal.sock", Address(path="pbal.sock")),
+    ],
+)
+def test_where_a_console_is(text: str, address: Address) -> None:
+    assert target.parsed(text) == address
+
+
+@pytest.mark.parametrize("text", ["0", "65536", "h:", "h:x", "h:-1", "[::1", "[::1]7", "\u0663"])
+def test_where_no_console_is(text: str) -> None:
+    if text == "h:":
+        assert target.parsed(text) == Address("h", 16000)
+        return
+    with pytest.raises(BadTarget, match="expected"):
+        target.parsed(text)
+
+
+def test_no_password_is_kept(tmp_path: Path) -> None:
+    for line in ("LOGIN alice secret", "  login alice secret", "SET x.poll_secret = a", "SET password=x", " SET x = a", "", "\t"):
+        assert not is_kept(line), line
+    for line in ("show pool app", "SET mgmt.password_file = users", "logins", "help login"):
+        assert is_kept(line), line
+    history = History(tmp_path / "a" / "b")
+    assert history.load() == []
+    for number in range(2 * KEPT + 1):
+        history.add(f"line {number}")
+    history.add("LOGIN alice secret")
+    assert history.load() == [f"line {number}" for number in range(KEPT + 1, 2 * KEPT + 1)]
+    assert len(history.path.read_text().splitlines()) == KEPT, "and the file is cut"
+    assert history.path.stat().st_mode & 0o777 == 0o600
+    broken = History(tmp_path / "a" / "b" / "c" / "d")
+    broken.add("line")
+    assert broken.fault == "Not a directory"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("a\tb\u00e4", "a\tb\u00e4"), ("\x1b[2J", "\\x1b[2J"), ("a\rb\x07\x9b", "a\\x0db\\x07\\x9b"), ("\u202ex", "\\u202ex")],
+)
+def test_nothing_moves_the_cursor(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("rest", "command", "seconds"),
+    [
+        ("show pool", "show pool", 2.0), ("show pool 5", "show pool", 5.0), ("show pool  .5s ", "show pool", 0.5),
+        ("uptime 0", "uptime", 0.1),
+        ("5", "5", 2.0), ("", "", 2.0), ("show service 5x", "show service 5x", 2.0),
+    ],
+)  # fmt: skip
+def test_how_often_is_watched(rest: str, command: str, seconds: float) -> None:
+    assert watching.divided(rest.strip()) == (command, seconds)
+
+
+def test_a_line_is_cut_at_the_width_and_its_attributes_take_no_room() -> None:
+    assert watching.cut("abcdef", 3) == "abc"
+    assert watching.cut("\x1b[31mabcdef\x1b[0m", 3) == "\x1b[31mabc\x1b[0m"
+
+
+def _sample(at: float, requests: int, failures: int, **more: Any) -> Sample:
+    nodes = [
+        {"node": "10.0.0.1:80", "requests": requests, "active": 3, "failures": 0},
+        {"node": "10.0.0.2:80", "requests": 1, "active": 0, "failures": failures},
+    ]
+    counters = {"requests": requests, "poll_parked": 15002, "backend_errors": failures, "loop_lag_ms": 2, **more}
+    return Sample(at, {"uptime": {"uptime": 93784, "version": "9.9"}, "counters": counters, "nodes": nodes})
+
+
+def painted(text: str, emphasis: str) -> str:
+    return f"<{emphasis}>{text}" if emphasis else text
+
+
+def test_top_shows_rates_levels_and_what_fails_first() -> None:
+    first, second = _sample(10.0, 100, 0), _sample(12.0, 150, 4)
+    lines = top.view(second, first, "at h:1", painted, 40)
+    text = "\n".join(lines)
+    assert lines[0] == "<1>pbal 9.9 at h:1, up 1 day 2 h"
+    assert re.search(r"requests +25\.0/s +parked +15,002", text)
+    assert re.search(r"<31>backend errors +2\.0 +4\n", text)
+    nodes = [line for line in lines if "10.0.0." in line]
+    assert [line.split()[0] for line in nodes] == ["<31>10.0.0.2:80", "10.0.0.1:80"], "what fails stands first"
+    assert nodes[1].split() == ["10.0.0.1:80", "25.0", "3", "0"]
+
+
+def test_top_after_a_restart_and_with_nothing_to_show() -> None:
+    assert "requests           0.0/s" in "\n".join(top.view(_sample(12.0, 5, 0), _sample(10.0, 100, 9), "", painted, 40))
+    assert top.view(Sample(0.0, {"nodes": [1], "counters": [2]}), None, "", painted, 40)[0].startswith("<1>pbal")
+    many = _sample(1.0, 1, 1)
+    crowd = Sample(1.0, {**many.answers, "nodes": [{"node": f"n{number}"} for number in range(100)]})
+    lines = top.view(crowd, None, "", painted, 24)
+    assert len(lines) <= 24 and re.fullmatch(r"\.\.\. \d+ nodes more", lines[-1])
+    assert (top.span(59), top.span(3605), top.span(172800)) == ("59 s", "1 h 0 min", "2 days 0 h")
