@@ -23,11 +23,11 @@ did you mean 'SHOW'?
 
 SHOW
     ^
-expected CERTIFICATES, COUNTERS, PARKED, PLUGINS, POOL, PRESENCE, QUEUE, SERVICE, STORE, TUNABLES or VERSION, found the end of the line
+expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, HEALTH, LATENCY, LIMITS, NODES, PARKED, PLUGINS, POOL, PRESENCE, QUEUE, RULES, SERVICE, STORE, TUNABLES or VERSION, found the end of the line
 
 SHOW SERVCE
      ^^^^^^
-expected CERTIFICATES, COUNTERS, PARKED, PLUGINS, POOL, PRESENCE, QUEUE, SERVICE, STORE, TUNABLES or VERSION, found 'SERVCE'
+expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, HEALTH, LATENCY, LIMITS, NODES, PARKED, PLUGINS, POOL, PRESENCE, QUEUE, RULES, SERVICE, STORE, TUNABLES or VERSION, found 'SERVCE'
 did you mean 'SERVICE'?
 
 SHOW SERVICE a b
@@ -58,42 +58,42 @@ usage: UPTIME
 CREATE
       ^
 expected POOL or SERVICE, found the end of the line
-usage: CREATE POOL <new_name> | CREATE SERVICE <new_name>
+usage: CREATE POOL <new_name> [LIKE <pool_name>] | CREATE SERVICE <new_name> [LIKE <service_name>]
 
 CREATE x
        ^
 expected POOL or SERVICE, found 'x'
-usage: CREATE POOL <new_name> | CREATE SERVICE <new_name>
+usage: CREATE POOL <new_name> [LIKE <pool_name>] | CREATE SERVICE <new_name> [LIKE <service_name>]
 
 CREATE SERVICE
               ^
 expected a new name, found the end of the line
-usage: CREATE SERVICE <new_name>
+usage: CREATE SERVICE <new_name> [LIKE <service_name>]
 
 CREATE SERVICE a b
                  ^
-expected the end of the line, found 'b'
-usage: CREATE SERVICE <new_name>
+expected LIKE or the end of the line, found 'b'
+usage: CREATE SERVICE <new_name> [LIKE <service_name>]
 
 CREATE SERVICE -a
                ^^
 expected a new name, found '-a'
-usage: CREATE SERVICE <new_name>
+usage: CREATE SERVICE <new_name> [LIKE <service_name>]
 
 CREATE SERVICE a.b
                ^^^
 expected a new name, found 'a.b'
-usage: CREATE SERVICE <new_name>
+usage: CREATE SERVICE <new_name> [LIKE <service_name>]
 
 CREATE SERVICE "a"
                ^^^
 expected a new name, found '"a"'
-usage: CREATE SERVICE <new_name>
+usage: CREATE SERVICE <new_name> [LIKE <service_name>]
 
 CREATE SERVICE größe
                ^^^^^
 expected a new name, found 'größe'
-usage: CREATE SERVICE <new_name>
+usage: CREATE SERVICE <new_name> [LIKE <service_name>]
 
 CREATESERVICE a
 ^^^^^^^^^^^^^
@@ -448,7 +448,7 @@ LOAD vhosts adds this statement
 
 show parked
      ^^^^^^
-expected CERTIFICATES, COUNTERS, PLUGINS, POOL, SERVICE, TUNABLES or VERSION, found 'parked'
+expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, HEALTH, LATENCY, LIMITS, NODES, PLUGINS, POOL, RULES, SERVICE, TUNABLES or VERSION, found 'parked'
 LOAD poll adds this statement
 
 POLL KICK 3

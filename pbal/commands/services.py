@@ -3,6 +3,8 @@
 import re
 
 from pbal.commands.session import Session
+from pbal.config.render import in_order
+from pbal.lang.expand import escaped
 from pbal.lang.parser import bundled_fragments
 from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
@@ -21,25 +23,51 @@ _OURS = frozenset(
 
 
 @command
-def create_service(session: Session, new: str) -> Reply:
+def create_service(session: Session, new: str, service: Service | None = None) -> Reply:
     """Make a service. It becomes the current object.
 
+    LIKE another, it has that one's role, tunables, plugins and rules, but not its address, and is not enabled.
     Raises: ConfigError if another service has the name.
-    Source: Perlbal manual, CREATE SERVICE.
+    Source: Perlbal manual, CREATE SERVICE. differs: LIKE.
     """
-    session.current = session.world.create_service(new)
+    with session.world.changing():
+        made = session.world.create_service(new)
+        session.current = made
+        if service is not None:
+            _copy(session, service, made)
     session.note("service", new.lower())
     return OK
 
 
+def _copy(session: Session, service: Service, made: Service) -> None:
+    """Say of one service what was said of another, but for `listen`."""
+    world = session.world
+    made.defaults = dict(service.defaults)
+    for tunable in world.tunables.values():
+        made.fill(tunable)
+    for name in in_order(service.explicit.keys() - {"listen"}):
+        made.set(name, service.explicit[name])
+    for rule in service.header_rules.values():
+        made.add_header_rule(rule)
+    for _, plugin in service.plugins:
+        for statement in plugin.dumpconfig():
+            session.interpreter.say(session, escaped(statement))
+
+
 @command
-def create_pool(session: Session, new: str) -> Reply:
-    """Make a pool. It becomes the current object.
+def create_pool(session: Session, new: str, pool: Pool | None = None) -> Reply:
+    """Make a pool. It becomes the current object. LIKE another, it has that one's nodes and tunables.
 
     Raises: ConfigError if another pool has the name.
-    Source: Perlbal manual, CREATE POOL.
+    Source: Perlbal manual, CREATE POOL. differs: LIKE.
     """
-    session.current = session.world.create_pool(new)
+    with session.world.changing():
+        made = session.world.create_pool(new)
+        if pool is not None:
+            made.values = pool.values
+            for node in pool.nodes:
+                made.add(node.endpoint)
+    session.current = made
     session.note("pool", new.lower())
     return OK
 

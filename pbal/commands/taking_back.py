@@ -1,10 +1,8 @@
-"""UNSET, DROP, the rules one by one, and CREATE ... LIKE: what takes a statement back, or says many at once.
+"""UNSET, DROP, and the rules one by one: what takes a statement back.
 
 A rule is a statement of which a service may have many: HEADER, and those of plugins (VHOST, VPATH). `show rules` prints them as they were
 said; DROP RULE takes one back, named by its number or by its words.
 """
-
-from collections.abc import Iterator
 
 from pbal.commands.looking.tables import table
 from pbal.commands.session import Session
@@ -129,45 +127,3 @@ def _words(rule: str) -> list[str]:
     """A rule without regard to its spacing."""
     head, equals, rest = rule.partition("=")
     return [*head.split(), equals, *rest.split()]
-
-
-@command
-def create_service_like(session: Session, new: str, service: Service) -> Reply:
-    """Make a service with the role, tunables, plugins and rules of another, but for its address. It becomes the current object.
-
-    It is not enabled.
-    """
-    world = session.world
-    with world.changing():
-        made = world.create_service(new)
-        made.defaults = dict(service.defaults)
-        for tunable in world.tunables.values():
-            made.fill(tunable)
-        for name in _first_role(service):
-            made.set(name, service.explicit[name])
-        for rule in service.header_rules.values():
-            made.add_header_rule(rule)
-        session.current = made
-        for _, plugin in service.plugins:
-            for line in plugin.dumpconfig():
-                session.interpreter.say(session, escaped(line))
-    return OK
-
-
-def _first_role(service: Service) -> Iterator[str]:
-    """What was set on a service and is copied, in an order that is taken."""
-    said = service.explicit.keys() - {"listen"}
-    first = [name for name in ("role", "pool", "plugins") if name in said]
-    return iter([*first, *sorted(said - set(first))])
-
-
-@command
-def create_pool_like(session: Session, new: str, pool: Pool) -> Reply:
-    """Make a pool with the nodes and tunables of another. It becomes the current object."""
-    with session.world.changing():
-        made = session.world.create_pool(new)
-        made.values = pool.values
-        for node in pool.nodes:
-            made.add(node.endpoint)
-    session.current = made
-    return OK

@@ -311,7 +311,7 @@ class Language:
         key_words = [self._literals[name] for name in accepted if name in self._literals]
         meant = near(word, [word for word in key_words if word.isalnum()])
         usages = [] if meant else self._usages(words)
-        hint = f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 4 else ""
+        hint = f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 3 else ""
         return Mistake(message, kind=kind, subject=word, candidates=meant, hint=hint, column=column, end=end)
 
     def _plugin_with(self, words: list[str]) -> str:

@@ -371,8 +371,8 @@ def test_what_is_set_after_enable_is_checked_as_well(tmp_path: Path) -> None:
         "CREATE SERVICE b\nSET role = web_server\nSET listen = 127.0.0.1:81\nENABLE b\n"
         "CREATE SERVICE c\nSET role = web_server\nENABLE c\nSET listen = 127.0.0.1:81\n"
     )
-    mistakes = Interpreter(World()).run_file(str(path))
-    assert sorted(mistake.line for mistake in mistakes) == [6, 15]
+    mistakes = sorted(Interpreter(World()).run_file(str(path)), key=lambda mistake: mistake.line)
+    assert [mistake.line for mistake in mistakes] == [6, 15]
     assert "/nowhere" in mistakes[0].message and mistakes[1].message == "service 'b' listens on 127.0.0.1:81 already"
 
 
