@@ -95,7 +95,7 @@ def default(session: Session, tunable: str, value: str) -> Reply:
 def _placed(session: Session, tunable: str, value: str) -> str:
     """A value whose relative paths start from the folder of the configuration file."""
     known = session.world.tunables.get(tunable.lower())
-    return value if known is None else known.type.placed(value, session.interpreter.folder)
+    return value if known is None else known.type.place(value, session.interpreter.folder)
 
 
 @command
@@ -139,7 +139,7 @@ def header_insert(session: Session, service: Service, field: str, field_value: s
         raise CommandError("only a client can say that it waits for 100 (RFC 9110 section 10.1.1)", "field_name", kind=Kind.BAD_VALUE)
     if name.lower() == b"host" and not _HOST.fullmatch(field_value):
         raise CommandError(f"not a host: '{field_value}'", "field_value", kind=Kind.BAD_VALUE)
-    service.add_header_rule(HeaderRule(name, field_value.encode()))
+    service.add_header_rule(HeaderRule(name, field_value.encode(), field_value))
     return OK
 
 

@@ -11,6 +11,7 @@ from pbal.model import faults
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.world import World
+from pbal.schema.said import hidden
 from pbal.schema.tunables import POOL, Tunable
 
 _OF_POOLS = {tunable.name: tunable for tunable in POOL}
@@ -28,25 +29,28 @@ def snapshot(world: World) -> Config:
 
 
 def _canonical(tunables: Mapping[str, Tunable], said: Mapping[str, str]) -> Pairs:
-    return tuple((name, tunables[name].canonical(text)) for name, text in sorted(said.items()))
+    return tuple((name, hidden(text, tunables[name].canonical(text))) for name, text in sorted(said.items()))
 
 
 def _pool(pool: Pool) -> PoolSpec:
     said = {name: _OF_POOLS[name].type.render(value) for name, value in pool.values.items()}
-    settings = tuple((name, text) for name, text in sorted(said.items()) if text != _OF_POOLS[name].default)
+    settings = tuple(
+        (name, hidden(pool.written.get(name, text), text)) for name, text in sorted(said.items()) if text != _OF_POOLS[name].default
+    )
     return PoolSpec(pool.name, settings, tuple(node.name for node in pool.nodes))
 
 
 def _service(service: Service) -> ServiceSpec:
     tunables = service.world.tunables
-    said = {name: tunables[name].type.render(service.values[name]) for name in service.explicit}
+    said = {name: hidden(text, tunables[name].type.render(service.values[name])) for name, text in service.explicit.items()}
     return ServiceSpec(
         name=service.name,
         standing=service.standing,
         settings=tuple(sorted(said.items())),
         defaults=_canonical(tunables, service.defaults),
         headers=tuple(
-            HeaderSpec(rule.name.decode(), None if rule.value is None else rule.value.decode()) for rule in service.header_rules.values()
+            HeaderSpec(rule.name.decode(), None if rule.value is None else hidden(rule.said, rule.value.decode()))
+            for rule in service.header_rules.values()
         ),
         statements=tuple(_statements(service)),
     )
