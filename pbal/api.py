@@ -2,6 +2,7 @@
 
 from pbal.http1.encoder import IllegalField
 from pbal.http1.events import RequestHead, ResponseHead
+from pbal.lang.lexical import quoted, quoted_word
 from pbal.lang.mistakes import did_you_mean
 from pbal.model.asking import NoAnswer, NodeAnswer
 from pbal.model.clock import Clock, ManualClock
@@ -18,7 +19,8 @@ from pbal.observe.counters import Counter
 from pbal.observe.histogram import Histogram
 from pbal.observe.limits import Limit
 from pbal.observe.memory import resident_bytes
-from pbal.schema.commands import OK, CommandError, Reply, Rows, Text
+from pbal.schema.commands import OK, CommandError, Reply, Rows, Text, bad_argument
+from pbal.schema.kinds import BadValue, Kind
 from pbal.schema.regexes import may_run_away
 from pbal.schema.tunables import Applies, Tunable
 from pbal.schema.types import (
@@ -39,8 +41,9 @@ from pbal.schema.types import (
 
 __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS",
-    "AnswerRefused", "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields", "Histogram",
-    "IllegalField", "Limit", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked", "Plugin", "Reply", "RequestHead",
-    "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",
-    "did_you_mean", "enum", "hook", "may_run_away", "resident_bytes", "spawn",
+    "AnswerRefused", "Applies", "BadValue", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields",
+    "Histogram", "IllegalField", "Kind", "Limit", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked", "Plugin",
+    "Reply", "RequestHead", "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "UnknownName", "Upgraded", "Verdict",
+    "Waiting", "World", "bad_argument", "did_you_mean", "enum", "hook", "may_run_away", "quoted", "quoted_word",
+    "resident_bytes", "spawn",
 ]  # fmt: skip

@@ -30,6 +30,7 @@ from pbal.model.hooks import take_marked
 from pbal.model.plugin import Plugin
 from pbal.model.plugin_check import check_class, check_imports
 from pbal.model.world import LoadedPlugin, World
+from pbal.schema.said import shown
 from pbal.schema.tunables import Tunable
 
 log = logging.getLogger("pbal.plugins")
@@ -340,7 +341,7 @@ def _refuse_what_was_said(world: World, tunable: Tunable) -> None:
             if text is not None:
                 tunable.parse(text)
         except ValueError as error:
-            raise ConfigError(f"{what} = {text}: {error}") from None
+            raise ConfigError(f"{what} = {shown(text or '')}: {error}") from None
 
 
 def _swap_instances(world: World, old: LoadedPlugin, new: LoadedPlugin, change: Change) -> None:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from pbal.commands.interpreter import Interpreter
 from pbal.config.render import render
-from pbal.lang.expand import escaped
-from pbal.lang.parser import quoted
+from pbal.lang.lexical import escaped, quoted
 from pbal.model.service import Service
 from pbal.model.snapshot import snapshot
 from pbal.model.world import World

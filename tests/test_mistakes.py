@@ -1,9 +1,11 @@
+# ruff: noqa: E501 - messages stand here as they read
 """Broken lines and what the operator reads for each: the data below is the specification of the messages."""
 
 import pytest
 
+from pbal.lang.lexical import MAX_LINE
 from pbal.lang.mistakes import Mistake, did_you_mean, suggest
-from pbal.lang.parser import MAX_LINE, Language, bundled_fragments
+from pbal.lang.parser import Language, bundled_fragments
 
 # Each block: the line, what is underlined, the message, and the hint where there is one. All bundled plugins loaded.
 BROKEN = r"""
@@ -85,10 +87,32 @@ CREATE SERVICE a.b
 expected a new name, found 'a.b'
 usage: CREATE SERVICE <new_name> [LIKE <service_name>]
 
-CREATE SERVICE "a"
-               ^^^
-expected a new name, found '"a"'
-usage: CREATE SERVICE <new_name> [LIKE <service_name>]
+CREATE SERVICE "a b"
+               ^^^^^
+expected a new name, found "a b"
+
+CREATE SERVICE "a
+               ^^
+the quote is never closed
+inside quotes write \" for a quote
+
+POOL "p" ADD "10.0.0.1
+             ^^^^^^^^^
+the quote is never closed
+inside quotes write \" for a quote
+
+POOL p ADD "a"b
+              ^
+expected the end of the line, found 'b'
+usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+
+SET "idle timeout" = 3s
+    ^^^^^^^^^^^^^^
+expected a tunable, found "idle timeout"
+
+HEADER s INSERT "X A": b
+                ^^^^^
+expected a field name, found "X A"
 
 CREATE SERVICE größe
                ^^^^^
@@ -369,7 +393,7 @@ did you mean 'USER'?
 
 SET x = ${nope:eth0}
         ^^^^^^^^^^^^
-'nope' is not a type of variable, expected 'ip' as in ${ip:eth0}
+'nope' is not a type of variable, expected env, file or ip as in ${ip:eth0}
 
 SET x = ${USER
         ^^
@@ -434,9 +458,8 @@ usage: POLL PUBLISH <service_name> <queue> <text>
 '=' is not a statement
 
 "SET x = y"
-^^^^
-'"SET' is not a statement
-did you mean 'SET'?
+^^^^^^^^^^^
+'"SET x = y"' is not a statement
 """
 
 # The same with no plugin loaded.

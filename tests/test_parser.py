@@ -1,11 +1,16 @@
 """The grammar: what each statement parses to, the lexical rules, completion, usage, and plugin fragments."""
 
+import copy
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pbal.lang.lexical import comment_start, quoted
 from pbal.lang.mistakes import Mistake
-from pbal.lang.parser import GrammarMistake, Language, bundled_fragments, comment_start, quoted
+from pbal.lang.parser import GrammarMistake, Language, bundled_fragments
+from pbal.lang.shapes import Shapes
 
 LANGUAGE = Language(bundled_fragments())
 CORE = Language()
@@ -229,6 +234,72 @@ def test_the_longest_lines_end(piece: str) -> None:
             assert LANGUAGE.parse_line(line, environ={}) is None or line.startswith("SET x = ")
         except Mistake as mistake:
             assert len(mistake.render()) < 300000
+
+
+@pytest.mark.parametrize(
+    ("line", "args"),
+    [
+        ('CREATE SERVICE "a"', {"new_name": "a"}),
+        ('POOL "add" ADD "10.0.0.1:80"', {"pool_name": "add", "node": "10.0.0.1:80"}),
+        ('SET "site"."idle_timeout" = 3s', {"object_name": "site", "tunable": "idle_timeout", "value": "3s"}),
+        ('SET "idle_timeout" = "3s"', {"tunable": "idle_timeout", "value": "3s"}),
+        ('HEADER "s" INSERT "X-A": "b # c"', {"service_name": "s", "field_name": "X-A", "field_value": "b # c"}),
+        ('VHOST "s" "*.a" = "b"', {"selector_name": "s", "pattern": "*.a", "service_name": "b"}),
+        (r'VPATH "^/a b\\.\$" = b', {"regex": r"^/a b\.$", "service_name": "b"}),
+        ('SHOW PARKED "summary"', {"service_name": "summary"}),
+        (r'SET x = "\$HOME \\ \" \n"', {"tunable": "x", "value": r"""$HOME \ " \n"""}),
+        ("SET x = ${env:WORDS}", {"tunable": "x", "value": 'a "b" # c'}),
+        ('SET x = "<${env:WORDS}>${env:WORDS}"', {"tunable": "x", "value": '<a "b" # c>a "b" # c'}),
+        ("POOL p ADD ${env:HOST}:${env:PORT:-80}", {"pool_name": "p", "node": "h:80"}),
+        ("SET ${env:HOST} x = ${env:NONE:-}", {"object_name": "h", "tunable": "x", "value": ""}),
+    ],
+)
+def test_arguments_in_quotes_and_from_variables(line: str, args: dict[str, str]) -> None:
+    for language in (Language(bundled_fragments()), LANGUAGE):  # the second time its shape is known
+        for _ in range(2):
+            statement = language.parse_line(line, environ={"WORDS": 'a "b" # c', "HOST": "h"})
+            assert statement is not None
+            assert {kind: arg.text for kind, arg in statement.args.items()} == args
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("CREATE SERVICE ${env:WORDS}", "expected a new name, found ${env:WORDS}"),
+        ("SET ${file:secret} = x", "what a file holds is not to be seen, and a tunable is"),
+        ("SET x = ${file:secret} ${nope:y}", "'nope' is not a type of variable, expected env, file or ip as in ${ip:eth0}"),
+        ("ENABLE s ${file:secret}", "expected the end of the line, found '${file:secret}'"),
+        ("SET x y ${file:secret}", "expected '=', found '${file:secret}'"),
+        ('SET x = "a ${file:secret}', "the quote is never closed"),
+    ],
+)
+def test_a_mistake_shows_variables_as_they_were_written(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "secret").write_text("hush\n")
+    with pytest.raises(Mistake) as raised:
+        LANGUAGE.parse_line(line, environ={"WORDS": "hush hush"}, folder=tmp_path)
+    assert raised.value.message == message
+    assert "hush" not in raised.value.render() + repr(raised.value.as_object())
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.one_of(st.lists(st.sampled_from(_WORDS), min_size=1, max_size=8).map(" ".join), st.sampled_from([text for text, _, _ in STATEMENTS]))
+)
+def test_a_line_like_one_seen_before_means_what_the_grammar_says(text: str) -> None:
+    def meaning(language: Language) -> object:
+        try:
+            return language.parse_line(text, environ={"HOME": "/h"})
+        except Mistake as mistake:
+            return mistake.render()
+
+    assert meaning(LANGUAGE) == meaning(LANGUAGE) == meaning(_unpractised())
+
+
+def _unpractised() -> Language:
+    """The same language, which has seen no line."""
+    language = copy.copy(LANGUAGE)
+    language._shapes = Shapes()
+    return language
 
 
 # --- completion and usage ----------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def test_check_exits_1_for_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     ("text", "kind", "second"),
     [
         ("CREATE SERVICE a\n CREATE SERVICE A", Kind.EXISTS_ALREADY, ("created here", 1, 1, 17)),
-        ("  CREATE POOL a\nCREATE POOL a", Kind.EXISTS_ALREADY, ("created here", 1, 3, 16)),
+        ("  CREATE POOL a  # one\nCREATE POOL a", Kind.EXISTS_ALREADY, ("created here", 1, 3, 16)),
         ("CREATE SERVICE a\nSET role = web_server\nSET role = selector", Kind.EXISTS_ALREADY, ("set here", 2, 1, 22)),
         ("CREATE SERVICE a\nSET role = web_server\nSET pool = p", Kind.CONFLICT, ("set here", 2, 1, 22)),
         ("CREATE SERVICE a\nSET role = web_server\nSET docroot = .\nENABLE a\nENABLE a", Kind.EXISTS_ALREADY, ("enabled here", 4, 1, 9)),
@@ -241,3 +241,59 @@ def test_a_mistake_has_a_kind_and_says_what_was_meant(tmp_path: Path, text: str,
 def test_one_wrong_name_of_a_list_is_underlined_alone(tmp_path: Path) -> None:
     mistakes = run(tmp_path, "LOAD vhosts\nCREATE SERVICE a\nSET role = selector\nSET plugins = vhosts, vpaths")
     assert [(mistake.subject, mistake.column, mistake.end) for mistake in mistakes] == [("vpaths", 23, 29)]
+
+
+@pytest.mark.parametrize(
+    ("line", "underline", "message"),
+    [
+        ("VPATH ^/a(b = a", "         ^", "missing ), unterminated subpattern"),
+        (r"VPATH ^/a\p$ = a", r"         ^^", r"bad escape \p"),
+        (r'VPATH "^/a \"\p$" = a', r"             ^^", r"bad escape \p"),
+        ("VPATH ^/$PART[ = a", "             ^", "unterminated character set"),
+        ("VPATH ^/é**b = a", "          ^", "multiple repeat"),
+        ("VPATH ^/x{3,2} = a", "         ^^^^^", "min repeat greater than max repeat"),
+    ],
+)
+def test_a_bad_regex_is_underlined_where_it_is_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, underline: str, message: str
+) -> None:
+    monkeypatch.setenv("PART", "long_part")
+    made = "LOAD vpaths\nCREATE SERVICE a\nSET role = selector\nSET plugins = vpaths\n"
+    (mistake,) = run(tmp_path, made + line)
+    assert mistake.kind is Kind.BAD_VALUE and message in mistake.message
+    assert " " * (mistake.column - 1) + "^" * (mistake.end - mistake.column) == underline
+
+
+def test_a_secret_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUSH", "hush-5")
+    (tmp_path / "key").write_text("hush-1\n")
+    text = """
+        SERVER max_connections = ${file:key}
+        DEFAULT idle_timeout = ${file:key}
+        CREATE POOL p
+          SET balance_method = ${file:key}
+          POOL p ADD ${env:HUSH}:x
+        CREATE SERVICE a
+          SET role = reverse_proxy
+          SET pool = ${file:key}
+          SET buffer_size = "${file:key}"
+          SET trusted_upstream_proxies = 10.0.0.1 ${file:key}
+          HEADER a INSERT Host: ${file:key}/
+        """
+    mistakes = run(tmp_path, text)
+    assert [mistake.line for mistake in mistakes] == [1, 2, 4, 5, 8, 9, 10, 11]
+    for mistake in mistakes:
+        told = mistake.render() + mistake.in_one_line() + repr(mistake.as_object())
+        assert "hush" not in told
+        assert "${file:key}" in mistake.message or "${env:HUSH}:x" in mistake.message
+
+
+def test_a_secret_others_can_read_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("hush\n")
+    (tmp_path / "key").chmod(0o644)
+    path = tmp_path / "test.conf"
+    path.write_text("CREATE SERVICE a\nHEADER a INSERT X-Key: ${file:key}\n")
+    interpreter = Interpreter(World())
+    assert said(interpreter.run_file(str(path))) == []
+    (warning,) = interpreter.warnings
+    assert warning.headline == f"{path}:2:1: warning: others can read key: chmod o-r keeps what it holds secret"

@@ -56,6 +56,8 @@ class FileRun:
         self._path = path
         self._session = Session(interpreter.world, interpreter, origin=path, verbose=False)
         self.mistakes: list[Mistake] = []
+        self.warnings = self._session.warnings
+        """What is legal and wrong, as far as statements themselves tell it."""
         self._faulty: set[str] = set()
         """Names of objects that a mistake was made about; they are not checked at ENABLE."""
         self._refused: set[tuple[str, str]] = set()
@@ -72,7 +74,7 @@ class FileRun:
         """Carry out one line."""
         interpreter = self._interpreter
         try:
-            statement = interpreter.language.parse_line(text, file=self._path, line=number)
+            statement = interpreter.language.parse_line(text, file=self._path, line=number, folder=interpreter.folder)
             if statement is None or self._depends_on_mistake(statement):
                 return
             try:

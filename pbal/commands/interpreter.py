@@ -66,6 +66,8 @@ class Interpreter:
         self.registry = CORE_COMMANDS.copy()
         self.folder = Path()
         """Where relative paths in the file begin."""
+        self.warnings: list[Mistake] = []
+        """Of the file that was read last."""
         self.places: dict[Key, Place] = {}
         """Where in its file stands what a file said, for as long as it holds."""
         self._in_file = False
@@ -78,7 +80,7 @@ class Interpreter:
     async def execute(self, session: Session, text: str) -> tuple[Reply | None, bool]:
         """Carry out one line; its reply (None for an empty line) and whether JSON was asked for. Raises: Mistake."""
         try:
-            statement = self.language.parse_line(text)
+            statement = self.language.parse_line(text, folder=self.folder)
             if statement is None:
                 return None, False
             return await self._execute(session, statement), statement.json
@@ -141,6 +143,8 @@ class Interpreter:
     def call(self, session: Session, statement: Statement) -> Any:
         try:
             session.statement = statement
+            for warning in statement.warnings:
+                session.warn(warning)
             function, arguments = self.registry.bind(session, statement, _WITH_ERRORS)
             return function(session, **arguments)
         except (CommandError, ConfigError) as error:
@@ -179,6 +183,7 @@ class Interpreter:
             run.end()
         finally:
             self._in_file = False
+            self.warnings = run.warnings
         return run.mistakes
 
     def _collect_fragments(self, lines: list[str]) -> None:

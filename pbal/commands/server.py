@@ -12,7 +12,7 @@ def server_set(session: Session, server_tunable: str, value: str) -> Reply:
     Source: Perlbal manual, SERVER.
     """
     known = session.world.server_tunables.get(server_tunable.lower())
-    session.world.set_server(server_tunable, value if known is None else known.type.placed(value, session.interpreter.folder))
+    session.world.set_server(server_tunable, value if known is None else known.type.place(value, session.interpreter.folder))
     session.note("server", server_tunable.lower())
     return OK
 

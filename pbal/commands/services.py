@@ -4,7 +4,7 @@ import re
 
 from pbal.commands.session import Session
 from pbal.config.render import in_order
-from pbal.lang.expand import escaped
+from pbal.lang.lexical import escaped
 from pbal.lang.parser import bundled_fragments
 from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
@@ -101,6 +101,7 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
         with session.world.changing() as change:
             if isinstance(target, Pool):
                 change.undo(setattr, target, "values", target.values)
+                change.undo(setattr, target, "written", target.written)
             target.set(tunable, value)
     except ConfigError as error:
         plugin = tunable.lower().partition("_")[0]
@@ -126,7 +127,7 @@ def default(session: Session, tunable: str, value: str) -> Reply:
 def _placed(session: Session, tunable: str, value: str) -> str:
     """A value whose relative paths start from the folder of the configuration file."""
     known = session.world.tunables.get(tunable.lower())
-    return value if known is None else known.type.placed(value, session.interpreter.folder)
+    return value if known is None else known.type.place(value, session.interpreter.folder)
 
 
 @command
@@ -170,7 +171,7 @@ def header_insert(session: Session, service: Service, field: str, field_value: s
         raise CommandError("only a client can say that it waits for 100 (RFC 9110 section 10.1.1)", "field_name", kind=Kind.BAD_VALUE)
     if name.lower() == b"host" and not _HOST.fullmatch(field_value):
         raise CommandError(f"not a host: '{field_value}'", "field_value", kind=Kind.BAD_VALUE)
-    service.add_header_rule(HeaderRule(name, field_value.encode()))
+    service.add_header_rule(HeaderRule(name, field_value.encode(), field_value))
     return OK
 
 

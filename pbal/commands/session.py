@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from pbal.lang.ast import Statement
-from pbal.lang.mistakes import Mistake, Place, extent, positioned
+from pbal.lang.mistakes import Mistake, Place, positioned
 from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
 from pbal.model.service import Service
@@ -58,7 +58,7 @@ class Session:
         """Remember where the statement stands that is carried out: a mistake may collide with it. See schema.kinds.Key."""
         places, said = self.interpreter.places, self.statement
         if said is not None and said.file:
-            places[key] = Place(said.file, said.line, *extent(said.source))
+            places[key] = Place(said.file, said.line, *said.extent)
         else:
             places.pop(key, None)
 

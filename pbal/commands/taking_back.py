@@ -7,7 +7,7 @@ said; DROP RULE takes one back, named by its number or by its words.
 from pbal.commands.looking.tables import table
 from pbal.commands.session import Session
 from pbal.config.render import header_rules
-from pbal.lang.expand import escaped
+from pbal.lang.lexical import escaped, quoted
 from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
 from pbal.model.service import HeaderRule, Service
@@ -32,6 +32,7 @@ def unset(session: Session, tunable: str, owner: Service | Pool | None = None) -
     with session.world.changing() as change:
         if isinstance(target, Pool):
             change.undo(setattr, target, "values", target.values)
+            change.undo(setattr, target, "written", target.written)
         target.unset(tunable)
     return OK
 
@@ -78,13 +79,20 @@ def drop_pool(session: Session, pool: Pool) -> Reply:
 def show_rules(session: Session, service: Service | None = None) -> Reply:
     """List the rules of each service, or of one: HEADER, and the statements of its plugins. DROP RULE takes them, number or words."""
     services = [service] if service is not None else sorted(session.world.services.values(), key=lambda each: each.name)
-    rows = ((each.name, number, escaped(rule)) for each in services for number, rule in enumerate(rules_of(each), 1))
+    rows = ((each.name, number, rule) for each in services for number, rule in enumerate(rules_of(each), 1))
     return table("service number rule", rows)
 
 
 def rules_of(service: Service) -> list[str]:
-    """The rules of a service as statements, those of HEADER first; a `$` in them is not written twice."""
+    """The rules of a service as statements, those of HEADER first, as they have to be written."""
     own = list(header_rules(service.name, header_specs(service)))
+    return own + [escaped(line) for _, plugin in service.plugins for line in plugin.dumpconfig()]
+
+
+def _meant(service: Service) -> list[str]:
+    """The same, with the values of variables in place of them: what a statement's argument is when it is carried out."""
+    rules = ((rule.name.decode(), None if rule.value is None else rule.value.decode()) for rule in service.header_rules.values())
+    own = [f"HEADER {service.name} " + (f"REMOVE {name}" if value is None else f"INSERT {name}: {quoted(value)}") for name, value in rules]
     return own + [line for _, plugin in service.plugins for line in plugin.dumpconfig()]
 
 
@@ -94,7 +102,7 @@ def drop_rule(session: Session, service: Service, rule: str) -> Reply:
 
     Raises: ConfigError if there is no such rule.
     """
-    rules = rules_of(service)
+    rules = _meant(service)
     if rule.isdecimal() and 0 < int(rule) <= len(rules):
         place = int(rule) - 1
     elif _words(rule) in (known := [_words(each) for each in rules]):

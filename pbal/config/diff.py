@@ -22,8 +22,7 @@ from enum import Enum, auto
 
 from pbal.config.render import Fits, change_defaults, concerns, header_rules, in_order, pool_statement
 from pbal.config.spec import Config, PoolSpec, RuleSpec, ServiceSpec, Standing
-from pbal.lang.expand import escaped
-from pbal.lang.parser import quoted
+from pbal.lang.lexical import escaped, written
 
 
 class Kind(Enum):
@@ -84,39 +83,35 @@ def listing(steps: list[Step]) -> Iterator[str]:
         yield step.statement
 
 
-def _step(kind: Kind, statement: str, about: str = "", key: str = "", said: bool = True) -> Step:
-    return Step(kind, escaped(statement), about, key, said)
-
-
 def _plugins(old: Config, new: Config) -> Iterator[Step]:
     known = {plugin.name for plugin in old.plugins}
     for plugin in new.plugins:
         if plugin.name not in known:
-            yield _step(Kind.LOAD, f"LOAD {plugin.name}", plugin.name)
+            yield Step(Kind.LOAD, f"LOAD {plugin.name}", plugin.name)
 
 
 def _server(old: Config, new: Config) -> Iterator[Step]:
     before, after = dict(old.server), dict(new.server)
     for name, text in new.server:
         if before.get(name) != text:
-            yield _step(Kind.SERVER, f"SERVER {name} = {quoted(text)}", key=name)
+            yield Step(Kind.SERVER, f"SERVER {name} = {written(text)}", key=name)
     for name in before.keys() - after.keys():
-        yield _step(Kind.SERVER, f"UNSET SERVER {name}", key=name, said=False)
+        yield Step(Kind.SERVER, f"UNSET SERVER {name}", key=name, said=False)
 
 
 def _pool(old: PoolSpec | None, new: PoolSpec) -> Iterator[Step]:
     if old is None:
-        yield _step(Kind.POOL, f"CREATE POOL {new.name}", new.name)
+        yield Step(Kind.POOL, f"CREATE POOL {new.name}", new.name)
     before, after = dict(old.settings) if old is not None else {}, dict(new.settings)
     for name, text in new.settings:
         if before.get(name) != text:
-            yield _step(Kind.SETTING, f"SET {new.name}.{name} = {quoted(text)}", new.name, name)
+            yield Step(Kind.SETTING, f"SET {new.name}.{name} = {written(text)}", new.name, name)
     for name in sorted(before.keys() - after.keys()):
-        yield _step(Kind.SETTING, f"UNSET {new.name}.{name}", new.name, name, said=False)
+        yield Step(Kind.SETTING, f"UNSET {new.name}.{name}", new.name, name, said=False)
     members = frozenset(old.nodes) if old is not None else frozenset()
     for node in new.nodes:
         if node not in members:
-            yield _step(Kind.NODE, pool_statement(new.name, "ADD", node), new.name, node)
+            yield Step(Kind.NODE, pool_statement(new.name, "ADD", node), new.name, node)
 
 
 def is_replaced(old: ServiceSpec, new: ServiceSpec) -> bool:
@@ -142,7 +137,7 @@ def _services(old: Config, new: Config, fits: Fits) -> Iterator[Step]:
     for former, service in pairs:
         if (former.standing if former is not None else Standing.NEW) is not service.standing:
             verb = "ENABLE" if service.standing is Standing.ENABLED else "DISABLE"
-            yield _step(Kind.STANDING, f"{verb} {service.name}", service.name)
+            yield Step(Kind.STANDING, f"{verb} {service.name}", service.name)
 
 
 def _made(now: dict[str, str], old: Config, new: Config, fits: Fits) -> Generator[Step, None, list[tuple[ServiceSpec | None, ServiceSpec]]]:
@@ -152,11 +147,11 @@ def _made(now: dict[str, str], old: Config, new: Config, fits: Fits) -> Generato
     for service in new.services:
         former = before.get(service.name.lower())
         if former is not None and is_replaced(former, service):
-            yield _step(Kind.SERVICE, f"DROP SERVICE {former.name}", former.name, said=False)
+            yield Step(Kind.SERVICE, f"DROP SERVICE {former.name}", former.name, said=False)
             former = None
         if former is None:
             yield from _defaults(now, dict(service.defaults), concerns(service, fits))
-            yield _step(Kind.SERVICE, f"CREATE SERVICE {service.name}", service.name)
+            yield Step(Kind.SERVICE, f"CREATE SERVICE {service.name}", service.name)
         pairs.append((former, service))
     return pairs
 
@@ -165,14 +160,14 @@ def _defaults(now: dict[str, str], wanted: dict[str, str], matters: Callable[[st
     for statement in change_defaults(now, wanted, matters):
         words = statement.split(None, 3)
         taken_back = words[0] == "UNSET"
-        yield _step(Kind.DEFAULT, statement, key=words[2] if taken_back else words[1], said=not taken_back)
+        yield Step(Kind.DEFAULT, statement, key=words[2] if taken_back else words[1], said=not taken_back)
 
 
 def _settings(old: ServiceSpec | None, new: ServiceSpec) -> Iterator[Step]:
     before, after = dict(old.settings) if old is not None else {}, dict(new.settings)
     for name in in_order(after):
         if before.get(name) != after[name] and name != "default_service":
-            yield _step(Kind.SETTING, f"SET {new.name}.{name} = {quoted(after[name])}", new.name, name)
+            yield Step(Kind.SETTING, f"SET {new.name}.{name} = {written(after[name])}", new.name, name)
 
 
 def _unset(now: dict[str, str], old: ServiceSpec, new: ServiceSpec, fits: Fits) -> Iterator[Step]:
@@ -186,7 +181,7 @@ def _unset(now: dict[str, str], old: ServiceSpec, new: ServiceSpec, fits: Fits) 
         if fits(name, role):
             wanted = {name: after[name]} if name in after else {}
             yield from _defaults(now, {**now, **wanted} if wanted else {k: v for k, v in now.items() if k != name}, lambda each: True)
-            yield _step(Kind.SETTING, f"UNSET {new.name}.{name}", new.name, name, said=False)
+            yield Step(Kind.SETTING, f"UNSET {new.name}.{name}", new.name, name, said=False)
 
 
 def _rules_going(old: ServiceSpec, new: ServiceSpec) -> Iterator[Step]:
@@ -194,13 +189,13 @@ def _rules_going(old: ServiceSpec, new: ServiceSpec) -> Iterator[Step]:
     after = list(header_rules(new.name, new.headers))
     for rule in header_rules(new.name, old.headers):
         if rule not in after:
-            yield _step(Kind.RULE, f"DROP RULE {new.name} {rule}", new.name, rule, said=False)
+            yield Step(Kind.RULE, f"DROP RULE {new.name} {rule}", new.name, rule, said=False)
     staying = dict(new.settings).get("plugins", "").split()
     wanted = {rules.plugin: rules for rules in new.rules}
     for rules in old.rules:
         if rules.plugin in staying:
-            for rule in _beyond(rules, wanted.get(rules.plugin)):
-                yield _step(Kind.RULE, f"DROP RULE {new.name} {rule}", new.name, rule, said=False)
+            for rule in map(escaped, _beyond(rules, wanted.get(rules.plugin))):
+                yield Step(Kind.RULE, f"DROP RULE {new.name} {rule}", new.name, rule, said=False)
 
 
 def _beyond(rules: RuleSpec, other: RuleSpec | None) -> Iterator[str]:
@@ -218,15 +213,15 @@ def _late(old: ServiceSpec | None, new: ServiceSpec) -> Iterator[Step]:
     before = dict(old.settings).get("default_service") if old is not None else None
     after = dict(new.settings).get("default_service")
     if after is not None and after != before:
-        yield _step(Kind.SETTING, f"SET {new.name}.default_service = {quoted(after)}", new.name, "default_service")
+        yield Step(Kind.SETTING, f"SET {new.name}.default_service = {written(after)}", new.name, "default_service")
     headers = list(header_rules(new.name, old.headers)) if old is not None else []
     for rule in header_rules(new.name, new.headers):
         if rule not in headers:
-            yield _step(Kind.RULE, rule, new.name, rule)
+            yield Step(Kind.RULE, rule, new.name, rule)
     there = {rules.plugin: rules for rules in old.rules} if old is not None else {}
     for rules in new.rules:
-        for rule in _beyond(rules, there.get(rules.plugin)):
-            yield _step(Kind.RULE, rule, new.name, rule)
+        for rule in map(escaped, _beyond(rules, there.get(rules.plugin))):
+            yield Step(Kind.RULE, rule, new.name, rule)
 
 
 def _left(old: Config, new: Config) -> Iterator[Step]:
@@ -235,15 +230,15 @@ def _left(old: Config, new: Config) -> Iterator[Step]:
     for pool in old.pools:
         for node in pool.nodes:
             if node not in pools.get(pool.name.lower(), pool.nodes):
-                yield _step(Kind.NODE, pool_statement(pool.name, "REMOVE", node), pool.name, node, said=False)
+                yield Step(Kind.NODE, pool_statement(pool.name, "REMOVE", node), pool.name, node, said=False)
     names = {service.name.lower() for service in new.services}
     for service in old.services:
         if service.name.lower() not in names:
-            yield _step(Kind.SERVICE, f"DROP SERVICE {service.name}", service.name, said=False)
+            yield Step(Kind.SERVICE, f"DROP SERVICE {service.name}", service.name, said=False)
     for pool in old.pools:
         if pool.name.lower() not in pools:
-            yield _step(Kind.POOL, f"DROP POOL {pool.name}", pool.name, said=False)
+            yield Step(Kind.POOL, f"DROP POOL {pool.name}", pool.name, said=False)
     loaded = {plugin.name for plugin in new.plugins}
     for gone in old.plugins:
         if gone.name not in loaded:
-            yield _step(Kind.UNLOAD, f"UNLOAD {gone.name}", gone.name, said=False)
+            yield Step(Kind.UNLOAD, f"UNLOAD {gone.name}", gone.name, said=False)

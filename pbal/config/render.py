@@ -6,14 +6,13 @@
     what names services       VHOST, VPATH, default_service: all services have to be there
     ENABLE, DISABLE           when everything is said
 
-A `$` that would begin a variable is written twice.
+A `$` that would begin a variable is written twice. What came from variables that hide their values is printed as it was written.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from pbal.config.spec import Config, HeaderSpec, PoolSpec, ServiceSpec, Standing
-from pbal.lang.expand import escaped
-from pbal.lang.parser import quoted
+from pbal.lang.lexical import escaped, written
 
 _FIRST = ("role", "listen", "pool", "plugins")
 """Tunables that a reader looks for, and that others depend on."""
@@ -25,10 +24,6 @@ Fits = Callable[[str, str], bool]
 
 def render(config: Config, fits: Fits = lambda tunable, role: True) -> Iterator[str]:
     """The lines, one statement each, with empty lines between objects."""
-    return (escaped(line) for line in _lines(config, fits))
-
-
-def _lines(config: Config, fits: Fits) -> Iterator[str]:
     yield from _beginning(config)
     now: dict[str, str] = {}
     for pool in config.pools:
@@ -62,27 +57,27 @@ def change_defaults(now: dict[str, str], wanted: Mapping[str, str], matters: Cal
     for name, text in sorted(wanted.items()):
         if now.get(name) != text:
             now[name] = text
-            yield f"DEFAULT {name} = {quoted(text)}"
+            yield f"DEFAULT {name} = {written(text)}"
 
 
 def _beginning(config: Config) -> Iterator[str]:
     """SERVER and LOAD. plugin_path may have been another when a plugin was loaded."""
     server = dict(config.server)
     final = path = server.get("plugin_path", "")
-    yield from (f"SERVER {name} = {quoted(text)}" for name, text in config.server)
+    yield from (f"SERVER {name} = {written(text)}" for name, text in config.server)
     for plugin in config.plugins:
         if plugin.folder and plugin.folder != path:
             path = plugin.folder
-            yield f"SERVER plugin_path = {quoted(path)}"
+            yield f"SERVER plugin_path = {written(path)}"
         yield f"LOAD {plugin.name}"
     if path != final and final:
-        yield f"SERVER plugin_path = {quoted(final)}"
+        yield f"SERVER plugin_path = {written(final)}"
 
 
 def _pool(pool: PoolSpec) -> Iterator[str]:
     yield ""
     yield f"CREATE POOL {pool.name}"
-    yield from (f"  SET {name} = {quoted(text)}" for name, text in pool.settings)
+    yield from (f"  SET {name} = {written(text)}" for name, text in pool.settings)
     yield from (f"  {pool_statement(pool.name, 'ADD', node)}" for node in pool.nodes)
 
 
@@ -95,7 +90,7 @@ def _service(service: ServiceSpec) -> Iterator[str]:
     said = dict(service.settings)
     for name in in_order(said):
         if name != "default_service":  # it may name a service that comes later
-            yield f"SET {name} = {quoted(said[name])}"
+            yield f"SET {name} = {written(said[name])}"
     yield from header_rules(service.name, service.headers)
 
 
@@ -105,15 +100,16 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def header_rules(service: str, rules: Iterable[HeaderSpec]) -> Iterator[str]:
-    """HEADER statements, a `$` in them not yet written twice."""
+    """HEADER statements."""
     for rule in rules:
-        yield f"HEADER {service} " + (f"REMOVE {rule.name}" if rule.value is None else f"INSERT {rule.name}: {quoted(rule.value)}")
+        name = escaped(rule.name)
+        yield f"HEADER {service} " + (f"REMOVE {name}" if rule.value is None else f"INSERT {name}: {written(rule.value)}")
 
 
 def _late(service: ServiceSpec) -> Iterator[str]:
     named = dict(service.settings).get("default_service")
-    late = [f"SET {service.name} default_service = {named}"] if named else []
-    late += [statement for rules in service.rules for statement in rules.statements]
+    late = [f"SET {service.name} default_service = {written(named)}"] if named else []
+    late += [escaped(statement) for rules in service.rules for statement in rules.statements]
     if late:
         yield f"USE {service.name}"
         yield from (f"  {line}" for line in late)

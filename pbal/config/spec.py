@@ -2,7 +2,8 @@
 
 A file makes one, and so does a running pbal (model/snapshot.py). Two of them are equal if and only if they say the same, so a Config can be
 printed as statements (render.py) and comes back equal when those are read. Nothing here knows a socket, a plugin or a type: values are the
-canonical texts that the types of the tunables write, in which `1500ms` and `1.5s` are one.
+canonical texts that the types of the tunables write, in which `1500ms` and `1.5s` are one. In place of a value that came from ${env:NAME}
+or ${file:PATH} stands what was written (schema/said.py, Hidden); two of those are equal if the values are, too.
 
 DEFAULT holds for services made after it. So each service has the defaults that were in force when it was made, of those of its tunables
 that were not SET on it: a later DEFAULT, LOAD or RELOAD does not reach back.

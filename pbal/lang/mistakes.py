@@ -19,6 +19,7 @@ from types import MappingProxyType
 from pbal.lang.ast import Statement
 from pbal.schema.commands import CommandError, parameter_name
 from pbal.schema.kinds import Key, Kind, Needed, Severity
+from pbal.schema.said import Said, shown
 
 # Control characters would move the underline, or write to the operator's terminal. A tab stays: it is
 # copied into the line of the underline.
@@ -91,7 +92,7 @@ class Mistake(Exception):
         self.message = message
         self.kind = kind
         self.severity = severity
-        self.subject = subject
+        self.subject = shown(subject)
         self.needs = needs
         self.second = second
         self.column = column
@@ -234,11 +235,11 @@ def positioned(error: CommandError, statement: Statement, places: Places = Mappi
     column, end, subject = _extent(error, statement)
     place = places.get(error.against)
     return Mistake(
-        error.message,
+        _as_written(error.message, statement),
         kind=error.kind,
         subject=error.subject or subject,
         candidates=error.candidates,
-        hint=error.hint,
+        hint=_as_written(error.hint, statement),
         needs=error.needs,
         second=None if place is None else Second(_NOTES.get(error.against[0], "set here"), place),
         column=column,
@@ -249,17 +250,19 @@ def positioned(error: CommandError, statement: Statement, places: Places = Mappi
     )
 
 
+def _as_written(text: str, statement: Statement) -> str:
+    """A text for people about a statement: what its variables stand for is shown as it was written."""
+    for arg in statement.args.values():
+        if isinstance(arg.text, Said) and arg.text:
+            value = "|".join(re.escape(form) for form in (str(arg.text), repr(str(arg.text))[1:-1]))
+            text = arg.text.written.join(re.split(rf"(?<!\w)(?:{value})(?!\w)", text))
+    return text
+
+
 def _extent(error: CommandError, statement: Statement) -> tuple[int, int, str]:
     """From which column to which, and the text of the argument that stands there."""
     for terminal, arg in statement.args.items():
         if error.arg and error.arg in (terminal, parameter_name(terminal)):
-            if error.span and arg.end - arg.column == len(arg.text):
-                return arg.column + error.span[0], arg.column + error.span[1], arg.text
-            return arg.column, arg.end, arg.text
-    return *extent(statement.source), ""
-
-
-def extent(source: str) -> tuple[int, int]:
-    """The columns of a line without the blanks around it."""
-    blanks = len(source) - len(source.lstrip(" \t"))
-    return blanks + 1, len(source.rstrip(" \t")) + 1
+            column, end = arg.part(*error.span) if error.span else (arg.column, arg.end)
+            return column, end, arg.text
+    return *statement.extent, ""

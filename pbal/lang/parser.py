@@ -20,35 +20,37 @@ from types import MappingProxyType
 
 from lark import Lark, Token, Tree
 from lark.exceptions import LarkError, UnexpectedInput
-from lark.lexer import PatternRE, PatternStr, TerminalDef
+from lark.lexer import BasicLexer, PatternRE, PatternStr, TerminalDef
 from lark.parsers.lalr_interactive_parser import InteractiveParser
 
 from pbal.lang.ast import Arg, Statement
-from pbal.lang.expand import Expanded, expand
+from pbal.lang.expand import Expanded, Filled, expand
+from pbal.lang.lexical import MAX_LINE, STRING, comment_start, refuse_control_characters, unquoted
 from pbal.lang.mistakes import Mistake, near
+from pbal.lang.shapes import Shapes
 from pbal.schema.kinds import Kind, Needed
-
-# Characters. A line longer than this is a mistake in the file, or abuse of the console; it bounds every
-# scan here.
-MAX_LINE = 65536
+from pbal.schema.said import Said
 
 # A key word wins over every name, those with a priority of their own (1) included.
 _KEY_WORD_PRIORITY = 2
+
+# What stands between words. It is no argument.
+_BETWEEN = frozenset({"__IGNORE_0"})
 
 # A terminal with this pattern runs to the end of the line, and may be quoted.
 _TO_THE_END = r"\S.*"
 
 _ROOTS = frozenset({"statement", "query"})
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _DEFINITION = re.compile(r"^(%extend\s+)?[?!]*([a-z_][a-z0-9_]*)(?:\.\d+)?\s*:(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 _SYMBOL = re.compile(r'"((?:[^"\\]|\\.)*)"i?(\?)?|([A-Z][A-Z0-9_]*)|([a-z_][a-z0-9_]*)|([\[\]|()?*+])')
 _TERMINAL = re.compile(r"^([A-Z][A-Z0-9_]*)(?:\.\d+)?\s*:", re.MULTILINE)
 # What holds no name of a terminal, or one such name: strings, comments and patterns are passed over.
 _NO_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/(?:[^/\\\n]|\\.)+/|(?<![A-Za-z0-9_])[A-Z][A-Z0-9_]*')
 _OWNER = "__OF_"
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_ESCAPE = re.compile(r'\\(["\\])')
-_WORD = re.compile(r"[^\s=]+|=", re.ASCII)
+_IN_QUOTES = 'inside quotes write \\" for a quote'
+_WORD = re.compile(rf"{STRING}|[^\s=]+|=", re.ASCII)
+# What may not follow, at the end of a terminal's pattern: it holds for a quoted text as well.
+_LOOKAHEADS = re.compile(r"(?:\(\?![^()]*\))*\Z")
 _UNFINISHED = re.compile(r"[^\s=]*\Z", re.ASCII)
 
 
@@ -143,6 +145,9 @@ class Language:
     def __init__(self, fragments: Mapping[str, str] = MappingProxyType({})) -> None:
         self.fragments: Mapping[str, str] = MappingProxyType(dict(fragments))
         self._literals: dict[str, str] = {}
+        self._bodies_of_terminals: dict[str, str] = {}
+        """Their patterns without quotes and without what may not follow."""
+        self._shapes = Shapes()
 
     # what the text of the grammar says
 
@@ -202,13 +207,19 @@ class Language:
         return GrammarMistake("", _reason(error))
 
     def _make_key_word(self, terminal: TerminalDef) -> TerminalDef:
-        """Lark matches "ADD"i as a prefix, also of 'address'; key words are whole words."""
+        """Lark matches "ADD"i as a prefix, also of 'address'; key words are whole words. Every argument may be in quotes."""
         if isinstance(terminal.pattern, PatternStr):
             word = terminal.pattern.value
             self._literals[terminal.name] = word
             if word.isalnum():
                 terminal.pattern = PatternRE(word + r"(?!\S)", terminal.pattern.flags)
                 terminal.priority = _KEY_WORD_PRIORITY
+        elif terminal.pattern.value != _TO_THE_END and terminal.name not in _BETWEEN:
+            pattern = terminal.pattern.value
+            ahead = _LOOKAHEADS.search(pattern)
+            body = pattern[: ahead.start()] if ahead else pattern
+            self._bodies_of_terminals[terminal.name] = body
+            terminal.pattern = PatternRE(f"(?:{STRING}|{body}){pattern[len(body) :]}", terminal.pattern.flags)
         return terminal
 
     @cached_property
@@ -222,59 +233,111 @@ class Language:
 
     # parsing
 
-    def parse_line(self, text: str, *, file: str = "", line: int = 1, environ: Mapping[str, str] = os.environ) -> Statement | None:
-        """The statement of one line, None if it is empty or all comment. Raises: Mistake, GrammarMistake."""
+    def parse_line(
+        self, text: str, *, file: str = "", line: int = 1, environ: Mapping[str, str] = os.environ, folder: Path | None = None
+    ) -> Statement | None:
+        """The statement of one line, None if it is empty or all comment. Paths of ${file:PATH} begin at `folder`.
+
+        Raises: Mistake, GrammarMistake.
+        """
         source = text.rstrip("\r\n")
         try:
-            return self._parsed(source, file, line, environ)
+            refuse_control_characters(source)
+            code = source[: comment_start(source)] if "#" in source else source
+            code = code.rstrip(" \t")
+            if not code:
+                return None
+            expanded = expand(code, environ, folder) if "$" in code else Expanded(code)
+            return self._parsed(source, code, expanded, file, line)
         except Mistake as mistake:
             mistake.source, mistake.file, mistake.line = source, file, line
             raise
 
-    def _parsed(self, source: str, file: str, line: int, environ: Mapping[str, str]) -> Statement | None:
-        _refuse_control_characters(source)
-        code = source[: comment_start(source)].rstrip(" \t")
-        if not code:
+    def _parsed(self, source: str, code: str, expanded: Expanded, file: str, line: int) -> Statement | None:
+        text = expanded.text
+        if not text or text.isspace():
             return None
-        expanded = expand(code, environ)
-        if not expanded.text.strip(" \t"):
-            return None
-        tree = self._tree(expanded)
+        seen = self._shapes.match(text)
+        if seen is None:
+            rule, tokens, json = self._statement(expanded, source)
+            said = [(token.type, str(token), token.start_pos or 0) for token in tokens]
+        else:
+            shape, match = seen
+            rule, json = shape.rule, shape.json
+            said = [(terminal, match[group], match.start(group)) for group, terminal in enumerate(shape.terminals, 1)]
+        args = {_kind(terminal): self._arg(terminal, word, start, expanded, source) for terminal, word, start in said}
+        return Statement(rule, args, json, line, source, file, code, expanded.warnings)
+
+    def _statement(self, expanded: Expanded, source: str) -> tuple[str, list[Token], bool]:
+        """Parse: the rule, the arguments, and whether AS JSON was said. The shape is remembered. Raises: Mistake."""
+        text = expanded.text
+        try:
+            tree = self._parser.parse(text)
+        except UnexpectedInput as error:
+            raise self._syntax_mistake(expanded, source, error) from error
         said = tree.children[0]
         assert isinstance(said, Tree)  # `line` has one child, a statement or a query
         tokens = [token for token in said.children if isinstance(token, Token)]
-        args = {_kind(token.type): self._arg(token, expanded) for token in tokens}
-        return Statement(str(said.data), args, tree.data == "as_json", line, source, file)
+        rule, json = str(said.data), tree.data == "as_json"
+        self._shapes.learn(text, self._steps(text), rule, tokens, json)
+        return rule, tokens, json
 
-    def _tree(self, expanded: Expanded) -> Tree[Token]:
+    def _steps(self, text: str) -> list[tuple[Token, BasicLexer]]:
+        """Each token of a line, and the lexer that found it."""
+        interactive = self._parser.parse_interactive(text)
+        state = interactive.parser_state
+        lexers = self._parser.parser.lexer.lexers
+        tokens = interactive.lexer_thread.lex(state)  # type: ignore[no-untyped-call]  # lark declares no types here
+        steps: list[tuple[Token, BasicLexer]] = []
+        while True:
+            lexer = lexers[state.position]
+            token = next(tokens, None)
+            if token is None:
+                return steps
+            steps.append((token, lexer))
+            interactive.feed_token(token)
+
+    def _arg(self, terminal: str, word: str, start: int, expanded: Expanded, source: str) -> Arg:
+        end = start + len(word)
+        if not expanded.pieces and word[0] != '"':
+            return Arg(word, start + 1, end + 1)
+        if terminal in self._quotable:
+            word = word.rstrip(" \t")  # an expansion may leave blanks at the end, where the line itself had none
+            end = start + len(word)
+        column, past = expanded.column(start), expanded.end_column(end)
         try:
-            return self._parser.parse(expanded.text)
-        except UnexpectedInput as error:
-            raise self._syntax_mistake(expanded, error) from error
+            text = unquoted(word)
+        except ValueError as error:
+            raise Mistake(str(error), hint=_IN_QUOTES, column=column, end=past) from error
+        filled = Filled(text, word, start, expanded)
+        if (word[0] == '"' or filled.values) and not self._fits(terminal, filled.text):
+            found = source[column - 1 : past - 1]
+            raise Mistake(f"expected {_with_article(_kind(terminal))}, found {found}", kind=Kind.BAD_VALUE, column=column, end=past)
+        if filled.values:
+            if filled.secret and _names(terminal):
+                message = f"what a file holds is not to be seen, and {_with_article(_kind(terminal))} is"
+                raise Mistake(message, kind=Kind.CONFLICT, hint="${env:NAME} may stand here", column=column, end=past)
+            return Arg(Said(filled.text, source[column - 1 : past - 1]), column, past, filled.columns)
+        return Arg(filled.text, column, past, filled.columns)
 
-    def _arg(self, token: Token, expanded: Expanded) -> Arg:
-        start, text = token.start_pos or 0, str(token)
-        column, end = expanded.column(start), expanded.end_column(start + len(text))
-        if token.type in self._quotable:
-            # An expansion may leave blanks at the end, where the line itself had none.
-            text = text.rstrip(" \t")
-            try:
-                text = unquoted(text)
-            except ValueError as error:
-                hint = 'inside quotes write \\" for a quote'
-                raise Mistake(str(error), hint=hint, column=column, end=end) from error
-        return Arg(text, column, end)
+    def _fits(self, terminal: str, text: str) -> bool:
+        """Whether what was in quotes, or came from a variable, is a name where one is expected."""
+        return not _names(terminal) or bool(re.fullmatch(self._bodies_of_terminals[terminal], text, re.ASCII))
 
     # what went wrong
 
-    def _syntax_mistake(self, expanded: Expanded, error: UnexpectedInput) -> Mistake:
+    def _syntax_mistake(self, expanded: Expanded, source: str, error: UnexpectedInput) -> Mistake:
         text = expanded.text
         offset, accepted = self._progress(text)
         match = _WORD.search(text, offset)
         word = match[0] if match else ""
         start, end = match.span() if match else (len(text), len(text) + 1)
         column = expanded.column(start)
+        if any(piece.value is not None for piece in expanded.pieces):  # shown as it was written
+            word = source[column - 1 : expanded.end_column(end) - 1] if word else ""
         place = column, max(column + 1, expanded.end_column(end))
+        if word[:1] == '"' and not re.match(STRING, word):
+            return Mistake("the quote is never closed", hint=_IN_QUOTES, column=column, end=place[1])
         if not text[:start].strip(" \t"):
             return self._misunderstood(f"'{word}' is not a statement", Kind.UNKNOWN_STATEMENT, text, word, accepted, place)
         found = f"'{word}'" if word else "the end of the line"
@@ -400,6 +463,12 @@ def _reason(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
+def _names(terminal: str) -> bool:
+    """Whether a terminal stands for a name, so that not any text in quotes will do."""
+    kind = _kind(terminal)
+    return kind.endswith("_name") or kind.endswith("tunable")
+
+
 def _with_article(kind: str) -> str:
     noun = kind.lower().replace("_", " ")
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
@@ -411,72 +480,3 @@ def _begins(usage: str, words: list[str]) -> bool:
     return 0 < len(words) <= len(said) and all(
         said_word == word or said_word.startswith(("<", "[")) for said_word, word in zip(said, words, strict=False)
     )
-
-
-# --- lexical rules the grammar does not hold ---------------------------------------------------------------
-
-
-def _refuse_control_characters(source: str) -> None:
-    if len(source) > MAX_LINE:
-        message = f"expected a line of {MAX_LINE} characters at most, found {len(source)}"
-        raise Mistake(message, column=1, end=2)
-    if match := _FORBIDDEN.search(source):
-        code = ord(match[0])
-        what = "the control character" if code < 0x80 else "a byte that is not UTF-8:"
-        message = f"expected text, found {what} {code & 0xFF:#04x}"
-        raise Mistake(message, column=match.start() + 1, end=match.end() + 1)
-
-
-def comment_start(line: str) -> int:
-    """Offset of the '#' that starts a comment, or the length of the line.
-
-    It stands at the start or after a blank, and not inside quotes. A quote that is never closed quotes
-    nothing.
-    """
-    first_open, found = _scan_for_comment(line, 0, quotes=True)
-    return found if first_open < 0 else _scan_for_comment(line, first_open + 1, quotes=False)[1]
-
-
-def _scan_for_comment(line: str, start: int, quotes: bool) -> tuple[int, int]:
-    """The offsets of a quote left open (-1: none) and of the comment."""
-    opened = -1
-    escaped = False
-    for offset in range(start, len(line)):
-        character = line[offset]
-        if escaped:
-            escaped = False
-        elif opened >= 0:
-            escaped = character == "\\"
-            opened = -1 if character == '"' else opened
-        elif character == '"' and quotes:
-            opened = offset
-        elif character == "#" and (offset == 0 or line[offset - 1] in " \t"):
-            return -1, offset
-    return opened, len(line)
-
-
-def unquoted(text: str) -> str:
-    r"""A value without its quotes, \" and \\ resolved; other backslashes stay. Unquoted text is itself.
-
-    Raises: ValueError if it begins with a quote that is not closed, or is closed before the end.
-    """
-    if not text.startswith('"'):
-        return text
-    match = _QUOTED.match(text)
-    if not match:
-        raise ValueError("the quote is never closed")
-    if match.end() != len(text):
-        rest = text[match.end() :].strip()
-        raise ValueError(f"expected the end of the line after the closing quote, found '{rest}'")
-    return _ESCAPE.sub(r"\1", match[1])
-
-
-def quoted(text: str) -> str:
-    """A value as it has to be written to parse back: in quotes only if it needs them.
-
-    Not for a '$' before a word: expansion comes first, see `expand.escaped`.
-    """
-    trimmed = text and text == text.strip(" \t")
-    if trimmed and '"' not in text and comment_start(" " + text) == len(text) + 1:
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

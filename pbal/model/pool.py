@@ -110,6 +110,8 @@ class Pool:
         self.nodes: list[Node] = []
         self.draining: list[Node] = []
         self.values: dict[str, object] = {"balance_method": "random"}
+        self.written: dict[str, str] = {}
+        """Tunables that were set, in the words in which they were."""
         self._turn = 0
         self.emptied_at = -inf
         """When its last node was taken out (clock time): another may come in a moment."""
@@ -174,6 +176,7 @@ class Pool:
         tunable = self._tunable(name)
         try:
             self.values = {**self.values, tunable.name: tunable.parse(text)}
+            self.written = {**self.written, tunable.name: text}
         except ValueError as error:
             raise bad_value(tunable.name, text, error, tunable.type.choices) from None
 

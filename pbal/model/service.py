@@ -27,6 +27,7 @@ from pbal.observe.traffic import Traffic
 from pbal.observe.writer import Rotation
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import ROLES, SENDING_ON
+from pbal.schema.said import Said
 from pbal.schema.tunables import LOGGING, Tunable
 
 if TYPE_CHECKING:
@@ -75,10 +76,12 @@ class RoleHandler(metaclass=ABCMeta):
 class HeaderRule:
     """One HEADER statement: insert (with value) or remove (value None) on requests that go on."""
 
-    __slots__ = ("name", "value")
+    __slots__ = ("name", "said", "value")
 
-    def __init__(self, name: bytes, value: bytes | None) -> None:
+    def __init__(self, name: bytes, value: bytes | None, said: str = "") -> None:
         self.name, self.value = name, value
+        self.said = said
+        """The value, in the words in which it was said."""
 
 
 class _Told:
@@ -139,6 +142,14 @@ class Service:
     def said(self, name: str) -> bool:
         """Whether an operator said what a tunable is, by SET or DEFAULT."""
         return name in self.explicit or name in self.defaults
+
+    def shown(self, name: str) -> str:
+        """What a tunable is, for people: as it was written where its value is not for them; "" where it is unset."""
+        text = self.explicit.get(name, self.defaults.get(name, ""))
+        if isinstance(text, Said):
+            return text.written
+        value = self.values[name]
+        return "" if value is None else self.world.tunables[name].type.render(value)
 
     def add_header_rule(self, rule: HeaderRule) -> None:
         """A HEADER statement. Raises: ConfigError where it would have no effect."""

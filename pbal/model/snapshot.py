@@ -13,6 +13,7 @@ from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.world import World
+from pbal.schema.said import hidden
 from pbal.schema.tunables import POOL, Tunable
 
 _OF_POOLS = {tunable.name: tunable for tunable in POOL}
@@ -49,18 +50,20 @@ def in_pieces(world: World) -> Generator[None, None, Config]:
 
 
 def _canonical(tunables: Mapping[str, Tunable], said: Mapping[str, str]) -> Pairs:
-    return tuple((name, tunables[name].canonical(text)) for name, text in sorted(said.items()))
+    return tuple((name, hidden(text, tunables[name].canonical(text))) for name, text in sorted(said.items()))
 
 
 def _pool(pool: Pool) -> PoolSpec:
     said = {name: _OF_POOLS[name].type.render(value) for name, value in pool.values.items()}
-    settings = tuple((name, text) for name, text in sorted(said.items()) if text != _OF_POOLS[name].default)
+    settings = tuple(
+        (name, hidden(pool.written.get(name, text), text)) for name, text in sorted(said.items()) if text != _OF_POOLS[name].default
+    )
     return PoolSpec(pool.name, settings, tuple(node.name for node in pool.nodes))
 
 
 def _service(service: Service) -> ServiceSpec:
     tunables = service.world.tunables
-    said = {name: tunables[name].type.render(service.values[name]) for name in service.explicit}
+    said = {name: hidden(text, tunables[name].type.render(service.values[name])) for name, text in service.explicit.items()}
     return ServiceSpec(
         name=service.name,
         standing=service.standing,
@@ -80,7 +83,7 @@ def _counting(service: Service) -> dict[str, str]:
 def header_specs(service: Service) -> tuple[HeaderSpec, ...]:
     """The HEADER rules of a service, in the order in which they were said."""
     rules = service.header_rules.values()
-    return tuple(HeaderSpec(rule.name.decode(), None if rule.value is None else rule.value.decode()) for rule in rules)
+    return tuple(HeaderSpec(rule.name.decode(), None if rule.value is None else hidden(rule.said, rule.value.decode())) for rule in rules)
 
 
 def _rules(service: Service, pair: tuple[str, Plugin]) -> RuleSpec:

@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pbal.api import OK, CommandError, ConfigError, Exchange, Plugin, Reply, Service, Verdict, hook
+from pbal.api import OK, CommandError, ConfigError, Exchange, Kind, Plugin, Reply, Service, Verdict, hook
 
 log = logging.getLogger("pbal.vhosts")
 
@@ -58,7 +58,7 @@ def vhost(session: Any, pattern: str, service: Service, selector: Service | None
     Source: Perlbal manual, VHOST. differs: the service must exist.
     """
     if not _PATTERN.fullmatch(pattern.lower()):
-        raise CommandError(f"invalid host pattern: '{pattern}'", "pattern")
+        raise CommandError(f"invalid host pattern: '{pattern}'", "pattern", kind=Kind.BAD_VALUE)
     instance = _instance(session, selector)
     instance.table[pattern.lower()] = service.name
     instance.check()

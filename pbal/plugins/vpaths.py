@@ -20,7 +20,7 @@ A rule may be what keeps strangers out of ^/admin, so it sees the path as a serv
 import re
 from typing import Any
 
-from pbal.api import OK, REGEX, CommandError, ConfigError, Exchange, Plugin, Reply, Service, Verdict, hook
+from pbal.api import OK, REGEX, ConfigError, Exchange, Plugin, Reply, Service, Verdict, bad_argument, hook, quoted_word
 
 
 def vpath(session: Any, regex: str, service: Service, selector: Service | None = None) -> Reply:
@@ -41,7 +41,7 @@ def vpath(session: Any, regex: str, service: Service, selector: Service | None =
     try:
         compiled = REGEX.parse(regex)
     except ValueError as error:
-        raise CommandError(str(error), "regex") from None
+        raise bad_argument("regex", error) from None
     instance.rules.append((compiled, service.name))
     return OK
 
@@ -81,7 +81,7 @@ class Vpaths(Plugin):
         self.rules = list(carried)
 
     def dumpconfig(self) -> tuple[str, ...]:
-        return tuple(f"VPATH {pattern.pattern.decode()} = {name}" for pattern, name in self.rules)
+        return tuple(f"VPATH {quoted_word(pattern.pattern.decode())} = {name}" for pattern, name in self.rules)
 
     def drop_rule(self, statement: str) -> None:
         at = self.dumpconfig().index(statement)

@@ -61,6 +61,12 @@ class CommandError(Exception):
         self.span = span
 
 
+def bad_argument(arg: str, error: ValueError) -> CommandError:
+    """What a type said of an argument, as a refusal."""
+    span, instead = (error.span, error.instead) if isinstance(error, BadValue) else (None, ())
+    return CommandError(str(error), arg, kind=Kind.BAD_VALUE, candidates=instead, span=span)
+
+
 # --- replies -----------------------------------------------------------------------------------------------
 
 
@@ -260,8 +266,7 @@ def _converted(session: Any, terminal: str, text: str, converters: Mapping[str, 
         error.arg = error.arg or terminal
         raise
     except ValueError as error:
-        span, instead = (error.span, error.instead) if isinstance(error, BadValue) else (None, ())
-        raise CommandError(str(error), terminal, kind=Kind.BAD_VALUE, candidates=instead, span=span) from error
+        raise bad_argument(terminal, error) from error
 
 
 # --- the default registry ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 from pbal.schema import types
+from pbal.schema.said import shown
 
 
 class Applies(Enum):
@@ -43,9 +44,9 @@ class Tunable:
         """The value of `text`, checked against type and bounds. Raises: ValueError for the operator."""
         value = self.type.parse(text)
         if self.minimum is not None and value < self.type.parse(self.minimum):
-            raise ValueError(f"expected {self.minimum} or more for {self.name}, found {text!r}")
+            raise ValueError(f"expected {self.minimum} or more for {self.name}, found {shown(text)!r}")
         if self.maximum is not None and value > self.type.parse(self.maximum):
-            raise ValueError(f"expected {self.maximum} or less for {self.name}, found {text!r}")
+            raise ValueError(f"expected {self.maximum} or less for {self.name}, found {shown(text)!r}")
         return value
 
     def canonical(self, text: str) -> str:

@@ -23,6 +23,8 @@ from typing import Generic, NoReturn, TypeVar
 
 from pbal.observe.access import NAMED, check_form
 from pbal.observe.writer import why_not_writable
+from pbal.schema.kinds import BadValue
+from pbal.schema.said import Said
 
 T = TypeVar("T")
 
@@ -38,11 +40,26 @@ class Type(Generic[T]):
     writer: Callable[[T], str] = str
     choices: tuple[str, ...] = ()
     placed: Callable[[str, Path], str] = lambda text, folder: text
-    """A text with its relative paths made absolute: they begin at the folder of the file that said them."""
+    """What `place` does to a text."""
 
     def parse(self, text: str) -> T:
-        """The value of `text`. Raises: ValueError saying what was expected and what was found."""
-        return self.reader(text)
+        """The value of `text`. Raises: ValueError saying what was expected and what was found, or how it was written."""
+        try:
+            return self.reader(text)
+        except ValueError as error:
+            if isinstance(text, Said):
+                raise _unseen(self.name, text, error) from None
+            raise
+
+    def place(self, text: str, folder: Path) -> str:
+        """A text with its relative paths made absolute: they begin at `folder`."""
+        placed = self.placed(text, folder)
+        if not isinstance(text, Said) or placed == text:
+            return text if placed == text else placed
+        before = placed.removesuffix(text)
+        if text.written.startswith('"') or before == placed or re.search(r"[\s#$\"\\]", before):
+            return Said(placed, text.written)
+        return Said(placed, before + text.written)
 
     def render(self, value: T) -> str:
         """Text that parses back to `value`."""
@@ -85,26 +102,38 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _refuse(expected: str, found: str) -> NoReturn:
-    raise ValueError(f"expected {expected}, found {found!r}")
+def _refuse(expected: str, found: str, span: tuple[int, int] | None = None, instead: tuple[str, ...] = ()) -> NoReturn:
+    raise BadValue(f"expected {expected}, found {found!r}", expected=expected, span=span, instead=instead)
+
+
+def _unseen(name: str, text: Said, error: ValueError) -> BadValue:
+    """A refusal that does not tell the value."""
+    expected = error.expected if isinstance(error, BadValue) else ""
+    return BadValue(f"expected {expected or f'what is a {name}'}, found what {text.written} is", expected=expected)
 
 
 # --- numbers -----------------------------------------------------------------------------------------------
 
-_TRUE = frozenset({"1", "true", "on", "yes"})
-_FALSE = frozenset({"0", "false", "off", "no"})
+_TRUE = frozenset({"1", "true", "on", "yes", "enable", "enabled"})
+_FALSE = frozenset({"0", "false", "off", "no", "disable", "disabled"})
 
 # 15 digits: every such number is exact as a float, and far past any size or count that means something.
 _INT = re.compile(r"[0-9]{1,15}", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
-_SIZE = re.compile(r"([0-9]{1,15})([bkmg]?)", re.ASCII | re.IGNORECASE)
-_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|s|m|h)?", re.ASCII | re.IGNORECASE)
+# A unit may be said in full, and after a space: 10MB, 30 seconds. k is 1024 whatever follows it, as in Perlbal.
+_SIZE = re.compile(r"([0-9]{1,15}) ?(?:([kmg])(?:i?b)?|b|bytes?)?", re.ASCII | re.IGNORECASE)
+_DURATION = re.compile(
+    r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?(?:(ms|msecs?|milliseconds?)|(s|secs?|seconds?)|(m|mins?|minutes?)|(h|hours?)|(d|days?))?",
+    re.ASCII | re.IGNORECASE,
+)
 
 # 30 years of 365 days, in seconds. Below it a float holds every microsecond; finer than that is rounded.
 _LONGEST_DURATION = 30 * 365 * 86400
 
-_SIZE_UNITS = {"g": 1 << 30, "m": 1 << 20, "k": 1 << 10, "b": 1, "": 1}
+_SIZE_UNITS = {"g": 1 << 30, "m": 1 << 20, "k": 1 << 10, "b": 1}
 _DURATION_UNITS = {"h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
+_SECONDS = {2: Decimal("0.001"), 3: Decimal(1), 4: Decimal(60), 5: Decimal(3600), 6: Decimal(86400), None: Decimal(1)}
+"""By group of _DURATION."""
 
 
 def _parse_bool(text: str) -> bool:
@@ -130,7 +159,7 @@ def _parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if not match:
         _refuse("a size such as 256k or 2m", text)
-    return int(match[1]) * _SIZE_UNITS[match[2].lower()]
+    return int(match[1]) * _SIZE_UNITS[(match[2] or "b").lower()]
 
 
 def _render_size(value: int) -> str:
@@ -144,7 +173,7 @@ def _parse_duration(text: str) -> float:
     match = _DURATION.fullmatch(text)
     if not match:
         _refuse("a time such as 30s, 500ms or 5m", text)
-    seconds = Decimal(match[1]) * _DURATION_UNITS[(match[2] or "s").lower()]
+    seconds = Decimal(match[1]) * _SECONDS[match.lastindex if match.lastindex != 1 else None]
     if seconds > _LONGEST_DURATION:
         _refuse("a time of at most 30 years", text)
     return float(round(seconds, 6))
@@ -162,6 +191,7 @@ def _render_duration(value: float) -> str:
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
 _SEPARATOR = re.compile(r"[,\s]+", re.ASCII)
+_FAULTY = re.compile(r"\\.|[*+?]+|\{[0-9,]*\}?|\(\?P?[<=!:]?\w*|\w-\w", re.DOTALL)
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -185,10 +215,21 @@ def _parse_regex(text: str) -> re.Pattern[bytes]:
     try:
         return re.compile(text.encode())
     except re.error as error:
-        where = "" if error.pos is None else f" at character {error.pos + 1}"
-        raise ValueError(f"expected a regular expression, but {error.msg}{where} of {text!r}") from error
+        expected = "a regular expression"
+        if error.pos is None:
+            raise BadValue(f"expected {expected}, but {error.msg} in {text!r}", expected=expected) from error
+        at = len(text.encode()[: error.pos].decode(errors="ignore"))
+        at -= text[at - 1 : at] == "{"
+        message = f"expected {expected}, but {error.msg} at character {at + 1} of {text!r}"
+        raise BadValue(message, expected=expected, span=(at, max(at + 1, _extent_of_fault(text, at)))) from error
     except (RecursionError, OverflowError, ValueError) as error:
-        raise ValueError(f"expected a regular expression, but {error} in {text!r}") from error
+        raise BadValue(f"expected a regular expression, but {error} in {text!r}", expected="a regular expression") from error
+
+
+def _extent_of_fault(text: str, start: int) -> int:
+    """Where what is wrong from `start` on ends: an escape, a repeat or a group's beginning whole, else one character."""
+    match = _FAULTY.match(text, start)
+    return min(len(text), match.end() if match else start + 1)
 
 
 def _render_regex(value: re.Pattern[bytes]) -> str:

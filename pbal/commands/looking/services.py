@@ -50,11 +50,11 @@ def _service_facts(service: Service) -> Iterator[Row]:
             for node in service.world.pool(pool).nodes:
                 yield "node", node.name, node.requests
     if service.role == "web_server":
-        yield "docroot", service["docroot"] or "--", None
+        yield "docroot", service.shown("docroot") or "--", None
     if service.plugins:
         yield "plugins", " ".join(name for name, _ in service.plugins), None
     for name in sorted(service.explicit.keys() - _SHOWN):
-        yield "set", f"{name} = {service.world.tunables[name].type.render(service.values[name])}", None
+        yield "set", f"{name} = {service.shown(name)}", None
 
 
 def _fact_line(row: Row) -> str:
@@ -121,8 +121,7 @@ def show_tunables(session: Session, service: Service | None = None) -> Reply:
     for tunable in sorted(session.world.tunables.values(), key=lambda each: each.name):
         if service is not None and not tunable.fits(service.role):
             continue
-        value = None if service is None else service.values[tunable.name]
-        shown = "" if value is None else tunable.type.render(value)
+        shown = "" if service is None else service.shown(tunable.name)
         rows.append((tunable.name, shown or "-", tunable.default or "-", tunable.summary))
     return table("tunable value default summary", rows)
 
