@@ -19,6 +19,7 @@ from pbal.observe.histogram import Histogram
 from pbal.observe.limits import Limit
 from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import OK, CommandError, Reply, Rows, Text
+from pbal.schema.people import Unit
 from pbal.schema.regexes import may_run_away
 from pbal.schema.tunables import Applies, Tunable
 from pbal.schema.types import (
@@ -41,6 +42,6 @@ __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS",
     "AnswerRefused", "Applies", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields", "Histogram",
     "IllegalField", "Limit", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked", "Plugin", "Reply", "RequestHead",
-    "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",
+    "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",
     "did_you_mean", "enum", "hook", "may_run_away", "resident_bytes", "spawn",
 ]  # fmt: skip
