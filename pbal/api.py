@@ -21,6 +21,7 @@ from pbal.observe.limits import Limit
 from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import OK, CommandError, Reply, Rows, Text, bad_argument
 from pbal.schema.kinds import BadValue, Kind
+from pbal.schema.people import Unit
 from pbal.schema.regexes import may_run_away
 from pbal.schema.tunables import Applies, Tunable
 from pbal.schema.types import (
@@ -43,7 +44,7 @@ __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS",
     "AnswerRefused", "Applies", "BadValue", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields",
     "Histogram", "IllegalField", "Kind", "Limit", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked", "Plugin",
-    "Reply", "RequestHead", "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "UnknownName", "Upgraded", "Verdict",
+    "Reply", "RequestHead", "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "Unit", "UnknownName", "Upgraded", "Verdict",
     "Waiting", "World", "bad_argument", "did_you_mean", "enum", "hook", "may_run_away", "quoted", "quoted_word",
     "resident_bytes", "spawn",
 ]  # fmt: skip

@@ -46,8 +46,9 @@ from pbal.plugins.vpaths import Vpaths
 from pbal.reference import members
 from pbal.schema import tunables as tunables_module
 from pbal.schema.commands import Registry
+from pbal.schema.meanings import APPLIES, TYPES, default, kind
 from pbal.schema.roles import CORE
-from pbal.schema.tunables import POOL, SERVER, Applies, Tunable
+from pbal.schema.tunables import POOL, SERVER, Tunable
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "man"
 
@@ -153,73 +154,22 @@ def render(name: str, section: int, text: str, tables: Mapping[str, Table]) -> s
 
 # --- tables ------------------------------------------------------------------------------------------------
 
-_APPLIES = {
-    Applies.NOW: "",
-    Applies.NEXT_CONNECTION: "A change applies to new connections.",
-    Applies.NEXT_ENABLE: "A change takes effect when the service is enabled.",
-}
-
-TYPES = {
-    "bool": "`on` or `off`; also yes, no, true, false, 1, 0.",
-    "int": "A whole number in decimal digits.",
-    "size": "A number of bytes. `k`, `m` and `g` multiply by powers of 1024; `b` is a byte.",
-    "duration": "A time: a number with `ms`, `s`, `m` or `h`. A number alone is in seconds. `1.5s` is one and a half seconds.",
-    "regex": "A regular expression of Python's `re`, for bytes. It distinguishes upper and lower case.",
-    "directory": "An existing directory. A relative path starts from the folder of the configuration file.",
-    "path": "A path. A relative path starts from the folder of the configuration file.",
-    "paths": "One or more paths, separated by spaces or commas. Write `\\ ` for a space in a path. Relative paths start from the folder"
-    " of the configuration file.",
-    "listen": "`PORT` (on every address), `ADDRESS:PORT`, `[IPV6]:PORT`, `NAME:PORT` or `unix:PATH`. With port 0 the system chooses a port."
-    " A name is looked up when the service begins to listen. A relative path starts from the folder of the configuration file.",
-    "mode": "Permissions of a file in octal digits, such as `0660`.",
-    "group": "The name of a group of the system.",
-    "password file": "A file of lines `USER:scrypt$...`, which `pbal password` prints. A relative path starts from the folder of the"
-    " configuration file.",
-    "networks": "Networks such as `10.0.0.0/8` or `::1`, separated by spaces or commas.",
-    "words": "Words, separated by spaces or commas.",
-    "text": "Text to the end of the line.",
-    "pool": "The name of a pool.",
-    "service": "The name of a service.",
-    "store": "`memory`, or `memcached HOST:PORT ...`. The default port is 11211. `unix:PATH` is a memcached on a unix socket; a"
-    " relative path starts from the folder of the configuration file.",
-    "path or off": "A path, or `off`. A relative path starts from the folder of the configuration file.",
-    "sources": "Sources of queue names, separated by spaces; see QUEUE NAMES in `pbal-poll(7)`.",
-    "regex or off": "A regular expression, or `off`.",
-    "auth": "`off`, `jwt KEYFILE` or `request /URI`. A relative path starts from the folder of the configuration file.",
-    "token sources": "Places of a credential, `header:NAME`, `query:NAME` or `cookie:NAME`, separated by spaces.",
-    "origins or off": "Origins such as `https://chat.example`, separated by spaces; `*` for all; or `off`.",
-}
-"""What is written for a value, by the name of its type. Types that are a choice of words explain themselves."""
-
 
 def _types() -> Iterator[str]:
     for name, meaning in TYPES.items():
-        yield from entry(bold(name), meaning)
-
-
-def _bounds(tunable: Tunable) -> str:
-    if tunable.minimum and tunable.maximum:
-        return f", from {tunable.minimum} to {tunable.maximum}"
-    if tunable.minimum:
-        return f", at least {tunable.minimum}"
-    return f", at most {tunable.maximum}" if tunable.maximum else ""
-
-
-def _default(tunable: Tunable) -> str:
-    return {None: "unset", "": "empty"}.get(tunable.default, f"`{tunable.default}`")
+        yield from entry(bold(name), meaning.text)
 
 
 def tunable_table(tunables: Iterable[Tunable]) -> Iterator[str]:
     """An entry for each: type and bounds, default, what it does, where and when."""
     for tunable in tunables:
-        kind = tunable.type.name if tunable.type.name in TYPES else " or ".join(tunable.type.choices)
-        facts = [f"Default: {_default(tunable)}."]
+        facts = [f"Default: {default(tunable)}."]
         if tunable.roles:
             facts.append(f"Roles: {', '.join(sorted(tunable.roles))}.")
-        facts += [_APPLIES[tunable.applies]] if _APPLIES[tunable.applies] else []
+        facts += [APPLIES[tunable.applies]] if APPLIES[tunable.applies] else []
         if tunable.source.startswith("differs:"):
             facts.append(f"Differs from Perlbal: {tunable.source.removeprefix('differs:').strip()}.")
-        yield from entry(f"{bold(tunable.name)} = {literal(kind + _bounds(tunable))}", tunable.summary, " ".join(facts))
+        yield from entry(f"{bold(tunable.name)} = {literal(kind(tunable))}", tunable.summary, " ".join(facts))
 
 
 def counter_table(counters: Iterable[Counter]) -> Iterator[str]:

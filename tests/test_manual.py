@@ -14,6 +14,7 @@ from pbal.lang.parser import Language, bundled_fragments
 from pbal.model.hooks import HOOKS
 from pbal.observe.counters import CORE as CORE_COUNTERS
 from pbal.plugins.poll.settings import COUNTERS, TUNABLES
+from pbal.schema.meanings import TYPES
 from pbal.schema.roles import CORE
 from pbal.schema.tunables import POOL, SERVER
 
@@ -46,7 +47,7 @@ def test_check_finds_a_page_that_drifted_and_one_that_is_missing(tmp_path: Path,
 def test_every_tunable_is_explained_and_so_is_its_type(tunable: Any) -> None:
     page = "pbal-poll.7" if tunable in TUNABLES else "pbal.conf.5"
     assert tunable.name in terms(page).split("\n")
-    assert tunable.type.name in manual.TYPES or tunable.type.choices
+    assert tunable.type.name in TYPES or tunable.type.choices
 
 
 @pytest.mark.parametrize("rule", sorted(LANGUAGE.rules))

@@ -18,6 +18,7 @@ import logging
 import pkgutil
 import re
 from collections.abc import Callable, Coroutine
+from cProfile import Profile
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
 log = logging.getLogger("pbal.console")
 
-NO_CHANGE = frozenset({"verbose", "help", "quit", "login", "mark", "mark_json"})
+NO_CHANGE = frozenset({"verbose", "terminal", "help", "quit", "login", "mark", "mark_json"})
 """Statements of the core that change nothing but their own connection."""
-AT_ONCE = NO_CHANGE | {"shutdown", "shutdown_graceful"}
+AT_ONCE = NO_CHANGE | {"prof", "shutdown", "shutdown_graceful", "crash"}
 """Statements of the core that are no change of the configuration."""
 
 CONVERTERS: dict[str, Callable[[Any, str], object]] = {
@@ -70,6 +71,10 @@ class Interpreter:
         """Of the file that was read last."""
         self.places: dict[Key, Place] = {}
         """Where in its file stands what a file said, for as long as it holds."""
+        self.proc_before: dict[str, float] = {}
+        """What the last `proc` told, whichever console it was."""
+        self.profile: Profile | None = None
+        """What PROF on measures, or has measured."""
         self._in_file = False
         self._prebuilt: dict[str, str] = {}
         self._changing = asyncio.Lock()

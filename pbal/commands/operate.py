@@ -24,6 +24,7 @@ from pbal.observe.log import LogWriter
 from pbal.observe.memory import memory_limit, resident_bytes
 from pbal.observe.recent import Failure
 from pbal.schema.commands import CommandError, Reply, command
+from pbal.schema.people import Unit
 
 SHARES = (0.5, 0.9, 0.99)
 
@@ -52,7 +53,7 @@ def show_latency(session: Session, whom: str | None = None) -> Reply:
     columns = "kind pool name count p50 p90 p99 minute_count minute_p50 minute_p90 minute_p99"
     titles = ("count", "p50", "p90", "p99 ms", "minute", "p50", "p90", "p99 ms")
     head = f"{'kind':8}{'name':<32}" + "".join(f"{title:>9}" for title in titles)
-    return table(columns, rows, _latency_line, head=(head,))
+    return table(columns, rows, _latency_line, header=(head,))
 
 
 def _histograms(world: World) -> Iterator[tuple[str, str, str, Histogram]]:
@@ -91,7 +92,7 @@ def show_health(session: Session, pool: Pool | None = None) -> Reply:
     pools = [pool] if pool is not None else sorted(world.pools.values(), key=lambda each: each.name)
     rows = [_health(each, node, now) for each in pools for node in (*each.nodes, *each.draining)]
     columns = "pool node state since why why_age last_success active requests errors failures"
-    return table(columns, rows, _health_line)
+    return table(columns, rows, _health_line, units=dict.fromkeys(("since", "why_age", "last_success"), Unit.SECONDS))
 
 
 def _health(pool: Pool, node: Node, now: float) -> Row:
@@ -128,7 +129,7 @@ def show_errors(session: Session, number: str | None = None, glob: str | None = 
         failures = [each for each in failures if any(fnmatchcase(text, pattern) for text in _texts(each))]
     if number is not None:
         failures = failures[max(0, len(failures) - int(number)) :]
-    return table(" ".join(Failure._fields), failures, _failure_line)
+    return table(" ".join(Failure._fields), failures, _failure_line, units={"at": Unit.MOMENT, "seconds": Unit.SECONDS})
 
 
 def _texts(failure: Failure) -> Iterator[str]:

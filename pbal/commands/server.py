@@ -1,8 +1,11 @@
-"""SERVER, VERBOSE, SHUTDOWN, HELP, QUIT."""
+"""SERVER, VERBOSE, SHUTDOWN, CRASH, QUIT."""
+
+import logging
 
 from pbal.commands.session import Session
-from pbal.lang.mistakes import did_you_mean
-from pbal.schema.commands import OK, CommandError, Reply, Text, command
+from pbal.schema.commands import OK, Reply, Text, command
+
+log = logging.getLogger("pbal")
 
 
 @command
@@ -52,29 +55,17 @@ async def shutdown_graceful(session: Session, seconds: float | None = None) -> R
 
 
 @command
-def help_(session: Session, words: str | None = None) -> Reply:
-    """List the statements, or explain those that begin with the given words."""
-    interpreter = session.interpreter
-    language, registry = interpreter.language, interpreter.registry
-    rules = registry.help_topics()
-    if not words:
-        lines = [f"{language.syntax(rule)}" for rule in rules]
-        return Text([*sorted(lines), "", "help WORDS explains, e.g. help pool add"])
-    wanted = words.lower().replace("_", " ").split()
-    found = [rule for rule in rules if _matches(language.syntax(rule), rule, wanted)]
-    if not found:
-        hint = did_you_mean(words.lower(), [rule.replace("_", " ") for rule in rules])
-        raise CommandError(f"no statement is called '{words}'", "words", hint)
-    lines = []
-    for rule in found:
-        lines += [language.syntax(rule), *(f"  {line}".rstrip() for line in registry.help_for(rule)[1].splitlines()), ""]
-    return Text(lines[:-1])
+async def crash(session: Session) -> Reply:
+    """End the process at once, as a fault would: with exit status 1. For those who test what restarts it.
 
-
-def _matches(syntax: str, rule: str, wanted: list[str]) -> bool:
-    names = rule.split("_")
-    said = [word.lower() for word in syntax.split() if word.isalpha() and word.isupper()]
-    return names[: len(wanted)] == wanted or said[: len(wanted)] == wanted
+    Source: Perlbal 1.80, crash, which no manual tells of.
+    """
+    runtime = session.runtime()
+    session.closing = True
+    runtime.exit_status = 1
+    log.error("CRASH on a console: ending with status 1")
+    await runtime.shutdown(False, None)
+    return OK
 
 
 @command

@@ -19,8 +19,8 @@ class Session:
     """Which object is current, whether OK is said, and who speaks."""
 
     __slots__ = (
-        "broken", "closing", "console", "current", "interpreter", "json", "marker", "origin", "proc", "statement", "verbose", "warnings",
-        "who", "world",
+        "broken", "closing", "console", "current", "interpreter", "json", "marker", "origin", "statement", "verbose", "view_width",
+        "warnings", "who", "world",
     )  # fmt: skip
 
     def __init__(self, world: World, interpreter: "Interpreter", origin: str, verbose: bool = True) -> None:
@@ -44,7 +44,8 @@ class Session:
         """What ends an answer (MARK)."""
         self.json = False
         """Every answer is JSON (MARK JSON)."""
-        self.proc: tuple[float, float, int] | None = None
+        self.view_width = 0
+        """Columns of the terminal that people read on (TERMINAL); 0 where a script reads."""
 
     def warn(self, message: str, arg: str = "", hint: str = "", kind: Kind = Kind.REFUSED, against: Key = ()) -> None:
         """Say something about the statement that is carried out, and carry it out. `arg` names the argument to underline."""

@@ -3,6 +3,7 @@
 A line, ended by LF or CRLF, is a statement; several may come in one packet and are carried out in order. A list ends with a
 line that holds a single dot, a statement that changed something is answered OK (unless VERBOSE off), a refusal is
 `ERROR: ` and the reason, in one line: scripts go by lines, and who typed it sees what was typed. Output lines end with CRLF.
+After TERMINAL people read it: tables, people's times, the line with the mistake underlined; and every answer but OK ends with the dot.
 
 A console is worked by one task, which exists while there is something to do. A long list is written a piece at a time, and
 the task gives way between two pieces, between two statements, and while the socket is full: fifteen thousand parked polls
@@ -26,6 +27,7 @@ import itertools
 import logging
 import re
 from collections import deque
+from collections.abc import Iterator
 from math import inf
 from typing import Any, Final, cast
 
@@ -42,6 +44,7 @@ from pbal.net.tasks import spawn
 from pbal.observe.sockets import Kind, SocketInfo
 from pbal.schema import kinds
 from pbal.schema.commands import OK, Reply
+from pbal.schema.people import View
 
 log = logging.getLogger("pbal.console")
 
@@ -288,10 +291,15 @@ class ConsoleConnection(asyncio.Protocol):
         except Mistake as mistake:
             if mistake.kind is kinds.Kind.UNKNOWN_STATEMENT and not mistake.hint:
                 mistake.hint = "help lists the statements"
-            self._write([f"ERROR: {mistake.in_one_line()}"])
+            if self._session.view_width:
+                self._write(f"ERROR: {mistake.render()}".split("\n"))
+            else:
+                self._write([f"ERROR: {mistake.in_one_line()}"])
         except Exception as error:  # a fault of ours is answered in one line, and logged whole
             log.error("console, %r: %r", line[:100], error, exc_info=error)
             self._write([f"ERROR: internal error: {type(error).__name__}: {error}"])
+        if self._session.view_width and not self._session.marker:
+            self._write(["."])
         return "error"
 
     async def _login(self, user: str | None, password: str | None) -> None:
@@ -327,7 +335,15 @@ class ConsoleConnection(asyncio.Protocol):
             return "ok"
         piece: list[str] = []
         octets = 0
-        for line in itertools.chain(reply.as_json(), (".",)) if json else reply.as_text():
+        width = self._session.view_width
+        lines: Iterator[str]
+        if json:
+            lines = itertools.chain(reply.as_json(), (".",))
+        elif width:
+            lines = itertools.chain(reply.as_table(View(width, self.service.world.clock.epoch())), (".",))
+        else:
+            lines = reply.as_text()
+        for line in lines:
             piece.append(line)
             octets += len(line)
             if len(piece) == PIECE or octets > PIECE_OCTETS:
@@ -337,7 +353,7 @@ class ConsoleConnection(asyncio.Protocol):
                 if self.transport.is_closing():
                     return "text"
         self._write(piece)
-        if json or getattr(reply, "end_dot", True):
+        if json or width or getattr(reply, "end_dot", True):
             return "list"
         if self._session.verbose and not self._session.closing and not self._session.marker:
             self._write(["OK"])
@@ -378,6 +394,7 @@ class ConsoleConnection(asyncio.Protocol):
             age=self.service.world.second - self._born,
             class_name="ClientManage",
             state=self.state,
-            text=f"ClientManage(R): open to {self.peer_name}: localport={local_port(self.transport)}; reqs={self._commands}; {self.state}",
             service=self.service.name,
+            peer=self.peer_name,
+            before={"localport": local_port(self.transport), "reqs": self._commands},
         )

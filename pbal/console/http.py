@@ -269,14 +269,14 @@ class HttpConnection(asyncio.Protocol):
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
         sock = self.transport.get_extra_info("socket")
-        text = f"ClientManage(R): open to {self._peer}: localport={local_port(self.transport)}; reqs={self._requests}; {self.state}"
         return SocketInfo(
             fd=sock.fileno() if sock is not None else -1,
             age=self.service.world.second - self._born,
             class_name="ClientManage",
             state=self.state,
-            text=text,
             service=self.service.name,
+            peer=self._peer,
+            before={"localport": local_port(self.transport), "reqs": self._requests},
         )
 
 

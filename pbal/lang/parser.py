@@ -27,6 +27,7 @@ from pbal.lang.ast import Arg, Statement
 from pbal.lang.expand import Expanded, Filled, expand
 from pbal.lang.lexical import MAX_LINE, STRING, comment_start, refuse_control_characters, unquoted
 from pbal.lang.mistakes import Mistake, near
+from pbal.lang.nearest import elsewhere, halfway
 from pbal.lang.shapes import Shapes
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.said import Said
@@ -211,7 +212,7 @@ class Language:
         if isinstance(terminal.pattern, PatternStr):
             word = terminal.pattern.value
             self._literals[terminal.name] = word
-            if word.isalnum():
+            if _is_word(word):
                 terminal.pattern = PatternRE(word + r"(?!\S)", terminal.pattern.flags)
                 terminal.priority = _KEY_WORD_PRIORITY
         elif terminal.pattern.value != _TO_THE_END and terminal.name not in _BETWEEN:
@@ -356,7 +357,7 @@ class Language:
     def _in_words(self, accepted: set[str]) -> str:
         """'ADD, REMOVE or a pool name'."""
         key_words = sorted(self._literals[name] for name in accepted if name in self._literals)
-        quoted = [word if word.isalnum() else f"'{word}'" for word in key_words]
+        quoted = [word if _is_word(word) else f"'{word}'" for word in key_words]
         kinds = sorted({_kind(name) for name in accepted if name not in self._literals and name != "$END"})
         named = ["AS JSON" if word == "AS" else word for word in quoted]
         named += [_with_article(kind) for kind in kinds]
@@ -368,13 +369,17 @@ class Language:
         """A mistake with what would help: the plugin that has the statement, the key word that was meant, or the usage."""
         column, end = place
         words = text.upper().split()
-        if plugin := self._plugin_with(words[:2]):
+        every = self._every_usage
+        if not any(_begins(usage, words) for usage in every) and (plugin := self._plugin_with(words[:2])):
             hint, needs = f"LOAD {plugin} adds this statement", Needed("load", plugin)
             return Mistake(message, kind=kind, subject=word, hint=hint, needs=needs, column=column, end=end)
         key_words = [self._literals[name] for name in accepted if name in self._literals]
-        meant = near(word, [word for word in key_words if word.isalnum()])
-        usages = [] if meant else self._usages(words)
-        hint = f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 3 else ""
+        key_words = [key_word for key_word in key_words if _is_word(key_word)]
+        hint = halfway(word, key_words)
+        meant = () if hint else near(word, key_words)
+        if not hint and not meant:
+            usages = self._usages(words)
+            hint = elsewhere(words, every) or (f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 3 else "")
         return Mistake(message, kind=kind, subject=word, candidates=meant, hint=hint, column=column, end=end)
 
     def _plugin_with(self, words: list[str]) -> str:
@@ -386,9 +391,12 @@ class Language:
                         return plugin
         return ""
 
+    @cached_property
+    def _every_usage(self) -> tuple[str, ...]:
+        return tuple(usage for _, body in sorted(self._bodies.items()) for usage in _usage(body))
+
     def _usages(self, words: list[str]) -> list[str]:
-        usages = [usage for _, body in sorted(self._bodies.items()) for usage in _usage(body)]
-        same_verb = [usage for usage in usages if _begins(usage, words[:1])]
+        same_verb = [usage for usage in self._every_usage if _begins(usage, words[:1])]
         return [usage for usage in same_verb if len(words) > 1 and _begins(usage, words[:2])] or same_verb
 
     # completion
@@ -452,6 +460,11 @@ class Place:
     def argument(self, kind: str) -> str | None:
         """The argument of that kind that was said, None if none was."""
         return next((text for said, text in self.said if said == kind), None)
+
+
+def _is_word(literal: str) -> bool:
+    """Whether a literal of the grammar is a key word, and no sign."""
+    return literal.replace("_", "").isalnum()
 
 
 def _accepted(interactive: InteractiveParser) -> set[str]:

@@ -221,6 +221,11 @@ class Stream(Waiting):
         """Whether the peer has sent its last octet."""
 
     @property
+    def fd(self) -> int:
+        """The descriptor of the client's connection, for who looks; -1 where there is none of its own."""
+        return -1
+
+    @property
     @abstractmethod
     def full(self) -> bool:
         """Whether the peer takes slower than we write: client_drained() will follow."""

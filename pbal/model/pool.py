@@ -6,6 +6,7 @@ address: connections that still drain know their own node and see `removed`.
 """
 
 import random
+from collections import deque
 from collections.abc import Callable
 from math import inf
 
@@ -17,6 +18,8 @@ from pbal.schema.types import Endpoint
 
 NODE_PENALTY = 1.0
 """Seconds; Perlbal's."""
+WINDOW = 500
+"""Responses whose codes are remembered; Perlbal's."""
 A_MOMENT = 5.0
 """Seconds after its last node went in which a pool is expected to get another: nodes are being exchanged."""
 
@@ -27,7 +30,7 @@ class Node:
     __slots__ = (
         "active", "authority", "connecting", "connects", "down_until", "endpoint", "error", "error_at", "errors", "failed_at", "failures",
         "last_attempt", "last_connect", "last_response", "last_success", "latency", "name", "pool", "removed", "requests",
-        "responses", "since",
+        "responses", "since", "window",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:
@@ -60,6 +63,8 @@ class Node:
         """When (clock time)."""
         self.since = 0.0
         """Since when it is up or down (clock time); 0 if it was never tried."""
+        self.window: deque[int] = deque(maxlen=WINDOW)
+        """The status codes of its last responses."""
         self.removed = False
 
     @property

@@ -63,6 +63,14 @@ class Attendant(Sink):
     def backend_expired(self) -> None:
         """The deadline passed: the node was silent for too long."""
 
+    def backend_now(self) -> "BackendConnection | None":
+        """The connection that is its own at this moment, for who looks."""
+        return None
+
+    def client_fd(self) -> int:
+        """The descriptor of the client whose request it is, for who looks; -1: nobody's."""
+        return -1
+
 
 class Owner(Protocol):
     """The role that opened the connection."""
@@ -211,13 +219,21 @@ class BackendConnection:
 
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
-        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
-        text = f"BackendHTTP(R): open to {self.node.name}: localport={local_port(self.transport)}; uses={self.uses}; {self.state}"
+        transport, relay = self.transport, self.relay
+        sock = transport.get_extra_info("socket") if transport is not None else None
+        before: dict[str, object] = {"localport": local_port(transport)}
+        client = -1 if relay is None else relay.client_fd()
+        if client >= 0:
+            before["client"] = client
+        before["uses"] = self.uses if relay is None else self.uses - 1  # as Perlbal counts: those that are over
+        flags = "" if transport is None or not transport.is_reading() else "R"
         return SocketInfo(
             fd=sock.fileno() if sock is not None else -1,
             age=self.owner.backend_second() - self.born,
             class_name="BackendHTTP",
             state=self.state,
-            text=text,
             service=self.owner.name,
+            flags=flags + ("W" if self.unsent else ""),
+            peer=self.node.name,
+            before=before,
         )

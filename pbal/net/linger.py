@@ -162,14 +162,14 @@ class Lingering:
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
         sock = self.transport.get_extra_info("socket")
-        flags = "RW" if self.unsent_octets else "R"
         class_name, state, service = self.kind()
-        text = f"open to {peer_name(self.transport)}: localport={local_port(self.transport)}; reqs={self._requests}; {state}"
         return SocketInfo(
             fd=sock.fileno() if sock is not None else -1,
             age=self._service.world.second - self._born,
             class_name=class_name,
             state=state,
-            text=f"{class_name}({flags}): {text}",
             service=service,
+            flags="RW" if self.unsent_octets else "R",
+            peer=peer_name(self.transport),
+            before={"localport": local_port(self.transport), "reqs": self._requests},
         )

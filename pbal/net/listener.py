@@ -217,14 +217,15 @@ class Listener:
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
         class_name, state, service = self.kind()
-        text = f"TCPListener(R): open: listening on {self.address} for service '{self.service.name}'"
         return SocketInfo(
             fd=self._sock.fileno(),
             age=self.service.world.second - self.born,
             class_name=class_name,
             state=state,
-            text=text,
             service=service,
+            flags="R" if self.accepting else "",
+            before={"listening": str(self.address)},
+            said=f"listening on {self.address} for service '{service}'",
         )
 
 

@@ -29,7 +29,7 @@ from pbal.http1 import encoder
 from pbal.model.certificates import Certificates
 from pbal.model.secured import Secured
 from pbal.model.service import Service
-from pbal.net.linger import Lingering, class_of, peer_name
+from pbal.net.linger import Lingering, class_of, local_port, peer_name
 from pbal.observe.sockets import Kind, SocketInfo
 
 GREETING: Final = "greeting"
@@ -505,8 +505,9 @@ class ServerLink(Link):
             age=self._service.world.second - self.born,
             class_name=class_name,
             state=state,
-            text=f"{class_name}(R): open to {self.peer_name}; {state}",
             service=service,
+            peer=self.peer_name,
+            before={"localport": local_port(self.transport)},
         )
 
 

@@ -33,6 +33,7 @@ from pbal.model.exchange import Exchange, Parked, Stream
 from pbal.model.faults import call_back
 from pbal.model.secured import Secured
 from pbal.model.service import Service
+from pbal.net.backend import Attendant
 from pbal.net.linger import Lingering, class_of, local_port, peer_name
 from pbal.observe.access import ANSWER, CLIENT_LEFT, DONE, PARKED, Account
 from pbal.observe.recent import BADLY
@@ -41,6 +42,8 @@ from pbal.observe.sockets import Kind, SocketInfo
 PERSIST_WAIT: Final = "persist_wait"
 READING_HEADERS: Final = "reading_headers"
 READING_BODY: Final = "reading_body"
+WAIT_BACKEND: Final = "wait_backend"
+"""What WAIT_RES is called on the console while no backend is assigned."""
 WAIT_RES: Final = "wait_res"
 PARKED_STATE: Final = "parked"
 XFER_RES: Final = "xfer_res"
@@ -257,28 +260,52 @@ class Wire(Stream):
         return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     def kind(self) -> Kind:
-        """See observe.sockets."""
-        service = self.service
-        return class_of(service), self.state, service.name
+        """See observe.sockets. States are Perlbal's: a connection that has asked nothing yet is reading headers."""
+        service, state = self.service, self.state
+        if state is PERSIST_WAIT and not self.requests:
+            state = READING_HEADERS
+        elif state is WAIT_RES and self.exchange is not None:
+            sink = self.exchange.sink
+            if isinstance(sink, Attendant) and sink.backend_now() is None:
+                state = WAIT_BACKEND
+        return class_of(service), state, service.name
+
+    @property
+    def fd(self) -> int:
+        """See Stream."""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        return -1 if sock is None else int(sock.fileno())
 
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
         assert self.transport is not None
-        sock = self.transport.get_extra_info("socket")
-        text = f"open to {self.peer_name}: localport={local_port(self.transport)}; reqs={self.requests}; {self.state}"
-        if self.exchange is not None:
-            request = self.exchange.request
-            host = (request.host or b"unknown").decode("latin-1")
-            text += f"; http://{host}{request.target.decode('latin-1')}"
-        flags = "R" if self.transport.is_reading() else ""
-        if self.unsent_octets:
-            flags += "W"
+        unsent = self.unsent_octets
+        before: dict[str, object] = {"localport": local_port(self.transport)}
+        after: dict[str, object] = {}
+        backend = None
+        exchange = self.exchange
+        if exchange is not None:
+            request, sink = exchange.request, exchange.sink
+            if exchange.client_address != self.peer:
+                before["observed_ip"] = exchange.client_address.decode("latin-1")
+            after["url"] = f"http://{(request.host or b'unknown').decode('latin-1')}{request.target.decode('latin-1')}"
+            backend = sink.backend_now() if isinstance(sink, Attendant) else None
+            if backend is not None:
+                after["backend"] = backend.node.name
+        before["reqs"] = self.requests
         class_name, state, service = self.kind()
+        if backend is None and unsent and class_name == "ClientProxy":
+            after["write_buf_size"] = unsent
+        if exchange is not None and not exchange.body_complete and request.framing > exchange.received:
+            after["waiting_for"] = request.framing - exchange.received
         return SocketInfo(
-            fd=sock.fileno() if sock is not None else -1,
+            fd=self.fd,
             age=self.home.world.second - self.born,
             class_name=class_name,
             state=state,
-            text=f"{class_name}({flags}): {text}",
             service=service,
+            flags=("R" if self.transport.is_reading() else "") + ("W" if unsent else ""),
+            peer=self.peer_name,
+            before=before,
+            after=after,
         )

@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from pbal.schema import people
 from pbal.schema.kinds import BadValue, Key, Kind, Needed
+from pbal.schema.people import Unit, View
 
 Handler = Callable[..., Any]
 Converter = Callable[[Any, str], object]
@@ -68,19 +70,27 @@ def bad_argument(arg: str, error: ValueError) -> CommandError:
 
 
 # --- replies -----------------------------------------------------------------------------------------------
+#
+# A handler says once what there is, and three readers read it: scripts get Perlbal's lines (`as_text`, which ends with a dot
+# where Perlbal ends so), programs get JSON, with numbers as numbers and names as keys (`as_json`), and people at a terminal get
+# aligned columns (`as_table`, see schema/people.py). All three come piece by piece: a long answer is never whole. Each may be read once.
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a command answers. `OK` itself, `Text` or `Rows`."""
+    """What a command answers: `OK` itself, `Text`, `Rows`, `Objects` or `Facts`."""
 
     def as_text(self) -> Iterator[str]:
-        """The lines of the answer, without line ends; may be consumed once, piece by piece."""
+        """The lines of the answer, without line ends."""
         return iter(("OK",))
 
     def as_json(self) -> Iterator[str]:
         """The answer as lines that together are one JSON value."""
         return iter(('{"ok": true}',))
+
+    def as_table(self, view: View) -> Iterator[str]:
+        """The lines of the answer for people, without the dot at the end."""
+        return self.as_text()
 
 
 OK = Reply()
@@ -88,10 +98,11 @@ OK = Reply()
 
 @dataclass(frozen=True)
 class Text(Reply):
-    """Free text. `end_dot` says whether the line '.' follows, as it does after every list in Perlbal."""
+    """Free text. `end_dot` says whether the line '.' follows, as it does after every list in Perlbal. Prose is folded for people."""
 
     lines: Iterable[str]
     end_dot: bool = True
+    prose: bool = False
 
     def as_text(self) -> Iterator[str]:
         """The lines, then '.' if wanted."""
@@ -103,19 +114,27 @@ class Text(Reply):
         """An array of the lines."""
         return _json_array(self.lines)
 
+    def as_table(self, view: View) -> Iterator[str]:
+        """The lines."""
+        return people.prose(self.lines, view.width) if self.prose else (people.clean(line) for line in self.lines)
+
 
 @dataclass(frozen=True)
 class Rows(Reply):
-    """A table. `line` renders a row for people; `rows` may be a generator: a long answer is never whole."""
+    """A table: each row is one line, and one object of JSON. `line` renders a row for scripts; `rows` may be a generator."""
 
     columns: tuple[str, ...]
     rows: Iterable[tuple[object, ...]]
     line: Callable[[tuple[Any, ...]], str]
     head: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
+    units: Mapping[str, Unit] = field(default_factory=dict)
+    header: tuple[str, ...] = ()
+    """Lines above those of the rows, for scripts only: people have the names of the columns."""
 
     def as_text(self) -> Iterator[str]:
-        """Head, a line a row, tail, '.'."""
+        """Header and head, a line a row, tail, '.'."""
+        yield from self.header
         yield from self.head
         for row in self.rows:
             yield self.line(row)
@@ -126,18 +145,91 @@ class Rows(Reply):
         """An array of objects keyed by the columns, one object a line."""
         return _json_array(dict(zip(self.columns, row, strict=True)) for row in self.rows)
 
+    def as_table(self, view: View) -> Iterator[str]:
+        """The head, a header and aligned columns, then the tail."""
+        yield from self.head
+        yield from people.table(self.columns, self.rows, self.units, view)
+        yield from self.tail
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing of a list: its names and values, and its lines for scripts."""
+
+    value: Mapping[str, object]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Objects(Reply):
+    """A list of things that take several lines each, or whose values are themselves lists and objects."""
+
+    items: Iterable[Item]
+    header: tuple[str, ...] = ()
+    """Lines above those of the items, for scripts only."""
+    head: tuple[str, ...] = ()
+    tail: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    """What people see of each; empty: all."""
+    units: Mapping[str, Unit] = field(default_factory=dict)
+
+    def as_text(self) -> Iterator[str]:
+        """Header and head, the lines of each, tail, '.'."""
+        yield from self.header
+        yield from self.head
+        for item in self.items:
+            yield from item.lines
+        yield from self.tail
+        yield "."
+
+    def as_json(self) -> Iterator[str]:
+        """An array with an object for each, one a line."""
+        return _json_array(item.value for item in self.items)
+
+    def as_table(self, view: View) -> Iterator[str]:
+        """The head, a header and aligned columns, then the tail."""
+        yield from self.head
+        yield from people.records((item.value for item in self.items), self.columns, self.units, view)
+        yield from self.tail
+
+
+@dataclass(frozen=True)
+class Facts(Reply):
+    """What is known of one thing: one object of JSON. `lines` are those for scripts; without them it is a name and a value a line."""
+
+    facts: Mapping[str, object]
+    lines: Iterable[str] | None = None
+    units: Mapping[str, Unit] = field(default_factory=dict)
+
+    def as_text(self) -> Iterator[str]:
+        """The lines, then '.'."""
+        yield from (f"{name} {value}" for name, value in self.facts.items()) if self.lines is None else self.lines
+        yield "."
+
+    def as_json(self) -> Iterator[str]:
+        """An object, one member a line."""
+        return _bracketed("{}", (f"{json.dumps(name)}: {json.dumps(value, default=str)}" for name, value in self.facts.items()))
+
+    def as_table(self, view: View) -> Iterator[str]:
+        """Names and values below each other."""
+        return people.facts(self.facts, self.units, view)
+
 
 def _json_array(items: Iterable[object]) -> Iterator[str]:
     """`[`, the items with commas between, `]`. Values JSON has no form for are written as their text."""
-    yield "["
+    return _bracketed("[]", (json.dumps(item, default=str) for item in items))
+
+
+def _bracketed(brackets: str, items: Iterable[str]) -> Iterator[str]:
+    yield brackets[0]
     waiting: str | None = None
     for item in items:
         if waiting is not None:
             yield waiting + ","
-        waiting = "  " + json.dumps(item, default=str)
+        waiting = "  " + item
     if waiting is not None:
         yield waiting
-    yield "]"
+    yield brackets[1]
 
 
 # --- the registry ------------------------------------------------------------------------------------------

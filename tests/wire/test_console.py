@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -300,7 +301,7 @@ async def test_who_is_refused_and_stays_is_closed(lab: Lab) -> None:
     assert (await reader.readline()).startswith(b"ERROR: ")
     (refused,) = consoles(pbal)
     assert refused.state == "lingering" and refused.deadline <= pbal.world.clock.now() + connection.LINGER_SECONDS
-    assert "ClientManage lingering 1" in await pbal.say("states")
+    assert "Perlbal::ClientManage lingering 1" in await pbal.say("states")
     refused.deadline = 0.0
     stop_ticks(pbal)
     pbal.server._tick()  # which comes once a second by itself
@@ -425,7 +426,7 @@ async def test_who_vanishes_in_a_long_list_leaves_nothing_behind(lab: Lab) -> No
             answers = (await reader.read()).decode().split("\r\n")
         assert answers.count(".") == 50
         assert not [line for line in answers if line.startswith("ERROR")]
-        assert answers[-3].split()[2].startswith("ClientManage")
+        assert answers[-3].split()[2].startswith("Perlbal::ClientManage")
     finally:
         logging.getLogger("pbal").removeHandler(kept)
     assert kept.messages == []
@@ -469,58 +470,155 @@ async def test_two_consoles_have_a_current_object_each(lab: Lab) -> None:
 # -- queries -------------------------------------------------------------------------------------------------------
 
 
-def joined(row: dict[str, Any]) -> str:
-    return " ".join(map(str, row.values()))
+Json = Any
+"""What json.loads gave."""
 
 
-def parked(row: dict[str, Any]) -> str:
+def joined(rows: Json) -> list[str]:
+    return [" ".join(map(str, row.values())) for row in rows]
+
+
+def each(line: Callable[[Json], str]) -> Callable[[Json], list[str]]:
+    """A line for each object of an array."""
+    return lambda rows: [line(row) for row in rows]
+
+
+def members(facts: Json) -> list[str]:
+    return [f"{name} {value}" for name, value in facts.items()]
+
+
+def parked(row: Json) -> str:
     queues = ",".join(row["queues"])
     return f"{row['id']} {row['service']} {queues} {row['client']} {row['age']}s {row['left']}s {row['looks']} {row['transport']}"
 
 
-def fact(row: dict[str, Any]) -> str:
-    if row["key"] == "node":
-        return f"{'':16}{row['value']:<21} {row['requests']:>7}"
-    return f"{row['key']:>14}:" + (f" {row['value']}" if row["key"] != "nodes" else "")
+def block(facts: Json) -> list[str]:
+    """The block of a service, in Perlbal's widths."""
+    lines = [f"SERVICE {facts['name']}", f"     listening: {facts['listen'] or '--'}", f"          role: {facts['role']}"]
+    if "pending_clients" in facts:
+        lines += [f"  pend clients: {facts['pending_clients']}", f"  pend backend: {len(facts['pending_backends'])}"]
+        lines += [f"   {each['node']} - {each['state']} - {each['age']}s" for each in facts["pending_backends"]]
+    if "bored" in facts:
+        lines.append(f" connect-ahead: {facts['bored']}/{facts['connect_ahead']}")
+    if "pool" in facts:
+        lines += [f"          pool: {facts['pool']}", "         nodes:"]
+        lines += [f"{'':16}{node['node']:<21} {node['requests']:>7}" for node in facts["nodes"]]
+    lines += [f"        docroot: {facts['docroot']}"] if "docroot" in facts else []
+    lines += [f"         bored: {facts['bored']}"] if "bored" in facts else []
+    lines += [f"       plugins: {' '.join(facts['plugins'])}"] if "plugins" in facts else []
+    return lines + [f"           set: {name} = {text}" for name, text in facts["set"].items()]
 
 
-SHAPES: dict[str, tuple[Callable[[dict[str, Any]], str], int, int]] = {
-    # A query: how a row of its JSON reads as text, and how many lines stand before and after the rows.
-    "show service": (lambda r: f"{r['name']} {r['listen']} {r['state']}", 0, 0),
-    "show service chat": (fact, 1, 0),
-    "show service files": (fact, 1, 0),
-    "show service front": (fact, 1, 0),
-    "show pool": (joined, 0, 0),
-    "show pool app": (lambda r: f"{r['node']} {r['requests']}" + ("" if r["state"] == "up" else f" {r['state']} {r['active']}"), 0, 0),
-    "show plugins": (joined, 0, 0),
-    "plugins": (joined, 0, 0),
-    "show counters": (joined, 0, 0),
-    "show counters LIKE backend_*": (joined, 0, 0),
-    "show counters LIKE nothing*": (joined, 0, 0),
-    "show tunables": (joined, 0, 0),
-    "show tunables files": (joined, 0, 0),
-    "show parked": (parked, 0, 0),
-    "show parked chat LIKE b* LIMIT 1": (parked, 0, 0),
-    "show parked summary": (lambda r: f"{r['service']} parked {r['parked']} queues {r['queues']} oldest {r['oldest']}s", 0, 0),
-    "show queue chat full": (lambda r: f"{r['number']} {r['message']!r}", 1, 0),
-    "show queue chat empty": (lambda r: f"{r['number']} {r['message']!r}", 1, 0),
-    "show store": (lambda r: f"{r['service']} {r['store']} {r['state']} {r['detail']}", 0, 0),
-    "show presence": (lambda r: f"{r['service']} {r['queue']} {r['readers']} {r['leaves'] or '-'}", 0, 0),
-    "show certificates": (joined, 0, 0),
-    "states": (joined, 0, 0),
-    "states chat": (joined, 0, 0),
-    "socks": (lambda r: f"{r['fd']:5d} {r['age']:5d}s {r['text']}", 1, 0),
-    "socks all": (lambda r: f"{r['fd']:5d} {r['age']:5d}s {r['text']}", 1, 0),
-    "socks summary": (lambda r: f"{r['count']:5d} {r['class']}", 0, 3),
-    "nodes": (joined, 0, 0),
-    "nodes 127.0.0.1:1": (joined, 0, 0),
-    "node 127.0.0.1": (joined, 0, 0),
-    "backends": (joined, 0, 0),
-    "queues": (lambda r: f"{r['service']}-{r['key']} {r['value']}", 0, 0),
-    "uptime": (joined, 0, 0),
-    "version": (joined, 0, 0),
-    "proc": (lambda r: f"{r['key']}: {r['value']}" + (f" (+{r['delta']})" if r["delta"] is not None else ""), 0, 0),
-    "fd": (joined, 0, 0),
+def node(row: Json) -> str:
+    return f"{row['node']} {row['requests']}" + ("" if row["state"] == "up" else f" {row['state']} {row['active']}")
+
+
+def known(rows: Json) -> list[str]:
+    """What is known of nodes."""
+    lines = []
+    for row in rows:
+        facts = {key: value for key, value in row.items() if key not in ("node", "pools", "responsecodes") and value is not None}
+        lines += [f"{row['node']} {key} {value}" for key, value in facts.items()]
+        lines += [f"{row['node']} responsecodes {code} {number}" for code, number in row["responsecodes"].items()]
+    return lines
+
+
+def tunable(row: Json) -> str:
+    said = "changed" if row["changed"] else "default"
+    return f"{row['tunable']} {row['text'] or '-'} {row['default'] or '-'} {said} {row['summary']}"
+
+
+def sock(row: Json) -> str:
+    """Perlbal's line of a socket."""
+    fields = dict(row)
+    fd, age, name, flags, state, service, peer = (fields.pop(key) for key in ("fd", "age", "class", "flags", "state", "service", "peer"))
+    if "listening" in fields:
+        return f"{fd:5d} {age:5d}s {name}({flags}): open: listening on {fields['listening']} for service '{service}'"
+    before = [f"{key}={fields.pop(key)}" for key in ("localport", "observed_ip", "client", "reqs", "uses") if key in fields]
+    after = [value if key == "url" else f"{key}={value}" for key, value in fields.items()]
+    return f"{fd:5d} {age:5d}s {name}({flags}): open to {peer}: {'; '.join([*before, state, *after])}"
+
+
+def summary(facts: Json) -> list[str]:
+    lines = [f"{number:5d} {name}" for name, number in facts["classes"].items()]
+    return [*lines, f"Aggregate write buffer: {facts['write_buffer'] / 1024:.1f}k", f"            Open files: {facts['open_files']}"]
+
+
+def waiting(rows: Json) -> list[str]:
+    return [
+        f"{row['service']}-{queue}.{key} {row[queue][key]}"
+        for row in rows
+        for queue in ("normal", "highpri", "lowpri")
+        for key in ("age", "count")
+    ]
+
+
+def figures(facts: Json) -> list[str]:
+    delta = facts.pop("delta")
+    grown = {name: f" (+{value:.6f})" if isinstance(value, float) else f" (+{value})" for name, value in delta.items()}
+    return [f"{name}: {value}{grown.get(name, '')}" for name, value in facts.items()]
+
+
+def loaded(rows: Json) -> list[str]:
+    return [f"loaded {row['plugin']} generation {row['generation']} errors {row['errors']} {row['path']}" for row in rows]
+
+
+def empty(answer: Json) -> list[str]:
+    assert answer in ([], {"modules": []})
+    return []
+
+
+SHAPES: dict[str, tuple[Callable[[Json], list[str]], int]] = {
+    # A query: how its JSON reads as text, and how many lines stand before that.
+    "show service": (each(lambda r: f"{r['name']} {r['listen'] or 'not_listening'} {r['state']}"), 0),
+    "show service chat": (block, 0),
+    "show service files": (block, 0),
+    "show service front": (block, 0),
+    "show service later": (block, 0),
+    "show pool": (lambda rows: [f"{r['pool']} {key} {r[key]}" for r in rows for key in ("nodes", "services")], 0),
+    "show pool app": (each(node), 0),
+    "show plugins": (loaded, 1),
+    "plugins": (each(lambda r: f"{r['service']} {' '.join(r['plugins'])}"), 0),
+    "show counters": (members, 0),
+    "show counters LIKE backend_*": (members, 0),
+    "show counters LIKE nothing*": (members, 0),
+    "show tunables": (each(tunable), 0),
+    "show tunables files": (each(tunable), 0),
+    "show tunables chat CHANGED": (each(tunable), 0),
+    "show parked": (each(parked), 0),
+    "show parked chat LIKE b* LIMIT 1": (each(parked), 0),
+    "show parked summary": (each(lambda r: f"{r['service']} parked {r['parked']} queues {r['queues']} oldest {r['oldest']}s"), 0),
+    "show queue chat full": (each(lambda r: f"{r['number']} {r['message']!r}"), 1),
+    "show queue chat empty": (each(lambda r: f"{r['number']} {r['message']!r}"), 1),
+    "show store": (each(lambda r: f"{r['service']} {r['store']} {r['state']} {r['detail']}"), 0),
+    "show presence": (each(lambda r: f"{r['service']} {r['queue']} {r['readers']} {r['leaves'] or '-'}"), 0),
+    "show certificates": (joined, 0),
+    "states": (joined, 0),
+    "states chat": (joined, 0),
+    "state changes": (empty, 0),
+    "socks": (each(sock), 1),
+    "socks all": (each(sock), 1),
+    "socks summary": (summary, 0),
+    "nodes": (known, 0),
+    "nodes 127.0.0.1:1": (known, 0),
+    "node 127.0.0.1": (known, 0),
+    "backends": (joined, 0),
+    "pending": (joined, 0),
+    "noverify": (empty, 0),
+    "queues": (waiting, 0),
+    "uptime": (members, 0),
+    "version": (members, 0),
+    "proc": (figures, 0),
+    "fd": (members, 0),
+    "reproxy_state": (empty, 1),
+    "aio": (empty, 0),
+    "mime": (joined, 0),
+    "xs": (empty, 6),
+    "obj": (empty, 0),
+    "track": (empty, 0),
+    "gladiator": (empty, 0),
+    "varsize": (joined, 0),
+    "prof data": (joined, 0),
 }
 MOVES = ("console_commands", "resident_bytes", "utime: ", "stime: ", "rss_kb: ")
 """What is another number each time one asks."""
@@ -530,12 +628,14 @@ MOVES = ("console_commands", "resident_bytes", "utime: ", "stime: ", "rss_kb: ")
 async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
     language = Language(dict(bundled_fragments()))
     asked = {statement.rule for query in SHAPES if (statement := language.parse_line(query)) is not None}
-    queries = {statement for statement in language.rules if language.syntax(statement).split()[0] in ("SHOW", "STATES", "SOCKS", "NODES")}
+    queries = language.queries - {"dumpconfig", "leaks", "complete"}
     queries -= {"show_latency", "show_health", "show_errors", "show_limits", "show_clients", "show_rules"}  # other tests have them
-    assert queries | {"uptime", "version", "proc", "fd", "queues", "backends"} == asked, "each query there is"
+    assert asked == queries, "each query there is"
 
     origin = await lab.origin(app)
-    pbal = await lab.pbal(CONF.format(node=origin.address).replace("ENABLE chat", "POOL app ADD 127.0.0.1:1\n    ENABLE chat"))
+    more = "CREATE SERVICE later\n    SET role = selector\n    CREATE SERVICE console"
+    text = CONF.replace("CREATE SERVICE console", more).format(node=origin.address)
+    pbal = await lab.pbal(text.replace("ENABLE chat", "POOL app ADD 127.0.0.1:1\n    ENABLE chat"))
     assert await pbal.say("SET chat.poll_presence = on") == "OK"
     await pbal.ask("chat", b"GET /quick HTTP/1.1\r\nHost: c\r\n\r\n")
     for queue in (b"alice", b"bob", b"bert"):
@@ -546,28 +646,30 @@ async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
     stop_ticks(pbal)  # time stands still
     pbal.world.clock = ManualClock(pbal.world.clock.now(), pbal.world.clock.epoch())
     filled = 0
-    for query, (shape, head, tail) in SHAPES.items():
+    for query, (lines, head) in SHAPES.items():
         await here.ask("proc")  # it tells what came since the last one
-        text = await here.ask(query)
+        said = await here.ask(query)
         await here.ask("proc")
-        rows = json.loads("\n".join(await here.ask(query + "  as Json")))
-        told = [line for line in map(shape, rows) if not line.startswith(MOVES) and "ClientManage(" not in line]
-        lines = [line for line in text[head : len(text) - tail] if not line.startswith(MOVES) and "ClientManage(" not in line]
-        assert told == lines, query
-        assert len(rows) == len(text) - head - tail, query
-        filled += bool(rows)
-    assert filled == len(SHAPES) - 4, "the unknown counter, the empty queue, the unknown node and the certificates have no rows"
+        told = lines(json.loads("\n".join(await here.ask(query + "  as Json"))))
+        filled += bool(told)
+        assert len(told) == len(said) - head, query
+        moving = [place for place, line in enumerate(told) if line.startswith(MOVES) or "ClientManage(" in line]
+        for place, (one, other) in enumerate(zip(told, said[head:], strict=True)):
+            assert one == other or place in moving, query
+    nothing = {"counters LIKE nothing*", "empty queue", "unknown node", "certificates", "bored", "profile"}
+    assert filled == sum(lines is not empty for lines, _ in SHAPES.values()) - len(nothing)
     assert await here.ask("show service chat") == [
         "SERVICE chat",
         "     listening: 127.0.0.1:0",
         "          role: reverse_proxy",
         "  pend clients: 0",
         "  pend backend: 0",
-        "         bored: 1",
+        " connect-ahead: 1/0",
         "          pool: app",
         "         nodes:",
         f"{'':16}{origin.address:<21}       1",
         f"{'':16}127.0.0.1:1                 0",
+        "         bored: 1",
         "       plugins: poll",
         "           set: poll_presence = on",
         "           set: poll_publish_uri = ^/publish/(?P<queue>[^/]+)$",
@@ -621,7 +723,7 @@ async def test_connections_of_every_role_are_seen_in_their_states(lab: Lab) -> N
     pbal = await lab.pbal(QUIET.replace("docroot = .", f"docroot = {lab.folder}"))
     port = {name: pbal.server.address(name)[1] for name in ("chat", "files", "front", "console")}
     wanted = {
-        ("files", b""): "ClientHTTP persist_wait",
+        ("files", b""): "ClientHTTP reading_headers",
         ("files", b"GET / HTT"): "ClientHTTP reading_headers",
         ("files", b"GET /large HTTP/1.1\r\nHost: c\r\n\r\n"): "ClientHTTP xfer_res",
         ("files", b"NONSENSE\r\n\r\n"): "ClientHTTP lingering",
@@ -631,32 +733,38 @@ async def test_connections_of_every_role_are_seen_in_their_states(lab: Lab) -> N
         ("console", b""): "ClientManage waiting",
     }
     names = {}
-    for (service, request), state in wanted.items():
+    for service, request in wanted:
         _, writer = await pbal.connect(service)
         transport_of(writer).pause_reading()
         writer.write(request)
-        names[state] = "{}:{}".format(*writer.get_extra_info("sockname"))
+        names[service, request] = "{}:{}".format(*writer.get_extra_info("sockname"))
     here = await console(pbal)
-    all_there = sorted([*(f"{state} 1" for state in wanted.values()), "ClientManage working 1", "TCPListener listening 4"])
+    tally = Counter([*wanted.values(), "ClientManage working", *4 * ["TCPListener listening"]])
+    all_there = sorted(f"Perlbal::{state} {number}" for state, number in tally.items())
     async with asyncio.timeout(10):
         while (states := await here.ask("states")) != all_there:  # noqa: ASYNC110 - what a console says sets no Event
             await asyncio.sleep(0.003)
     for query in ("states front", "STATES Front"):
-        assert await here.ask(query) == ["ClientHTTPBase reading_headers 1", "TCPListener listening 1"]
+        assert await here.ask(query) == ["Perlbal::ClientHTTPBase reading_headers 1", "Perlbal::TCPListener listening 1"]
     rows = await here.ask("socks")
     for (service, request), state in wanted.items():
         class_name, word = state.split()
-        (row,) = [row for row in rows if names[state] in row]
+        name = names[service, request]
+        (row,) = [row for row in rows if f"to {name}:" in row]
         number = int((request.endswith(b"\r\n\r\n") and word not in ("lingering",)) or word == "reading_body")
         flags = "RW" if word == "xfer_res" else "R"
-        assert row[13:].startswith(f"{class_name}({flags}): open to {names[state]}: localport={port[service]}; reqs={number}; {word}"), row
+        assert row[13:].startswith(f"Perlbal::{class_name}({flags}): open to {name}: localport={port[service]}; reqs={number}; {word}"), row
+    (sending,) = [row for row in rows if "reading_body" in row]
+    assert sending.endswith("; reading_body; http://c/publish/a; waiting_for=3")
     (large,) = [row for row in rows if "xfer_res" in row]
     assert large.endswith("; http://c/large")
-    assert f"TCPListener(R): open: listening on 127.0.0.1:{port['front']} for service 'front'" in "\n".join(rows)
+    assert f"Perlbal::TCPListener(R): open: listening on 127.0.0.1:{port['front']} for service 'front'" in "\n".join(rows)
     summary = await here.ask("socks summary")
-    assert summary[:5] == ["    4 ClientHTTP", "    1 ClientHTTPBase", "    2 ClientManage", "    2 ClientProxy", "    4 TCPListener"]
-    assert summary[5] == "" and float(summary[6].removeprefix("Aggregate write buffer: ").removesuffix("k")) > 1
-    assert summary[7:] == ["            Open files: 13"]
+    classes = (("ClientHTTP", 4), ("ClientHTTPBase", 1), ("ClientManage", 2), ("ClientProxy", 2), ("TCPListener", 4))
+    assert summary[:5] == [f"    {number} Perlbal::{name}" for name, number in classes]
+    assert float(summary[5].removeprefix("Aggregate write buffer: ").removesuffix("k")) > 1
+    used = (await here.ask("fd"))[1]
+    assert summary[6:] == [f"            Open files: {used.removeprefix('cur ')}"]
     assert states == all_there
 
 
@@ -682,13 +790,17 @@ async def test_both_ends_of_a_proxy_are_seen_in_their_states(lab: Lab) -> None:
             await until(lambda: len(pbal.world.backends) == 1, "its backend")
         else:
             await reader.readuntil(b"\r\n\r\n")
-    assert [line for line in await here.ask("states chat") if not line.startswith("TCP")] == [
-        *(f"BackendHTTP {state} 1" for state in ("bored", "tunnel", "wait_res", "xfer_res")),
-        *(f"ClientProxy {state} 1" for state in ("persist_wait", "tunnel", "wait_res", "xfer_res")),
+    assert [line for line in await here.ask("states chat") if not line.startswith("Perlbal::TCP")] == [
+        *(f"Perlbal::BackendHTTP {state} 1" for state in ("bored", "tunnel", "wait_res", "xfer_res")),
+        *(f"Perlbal::ClientProxy {state} 1" for state in ("persist_wait", "tunnel", "wait_res", "xfer_res")),
     ]
     rows = [row[13:] for row in await here.ask("socks") if "BackendHTTP" in row]
     assert sorted(row.rpartition("; ")[2] for row in rows) == ["bored", "tunnel", "wait_res", "xfer_res"]
-    assert all(row.startswith(f"BackendHTTP(R): open to {origin.address}: localport=") and "; uses=1; " in row for row in rows)
+    assert all(row.startswith(f"Perlbal::BackendHTTP(R): open to {origin.address}: localport=") for row in rows)
+    assert "; uses=1; bored" in "\n".join(rows), "the uses that are over"
+    clients = {row.split()[0]: row.rpartition("; ")[2] for row in await here.ask("socks") if "; backend=" in row}
+    assert sorted(row.split("; ")[1:3] for row in rows if "bored" not in row) == sorted([f"client={fd}", "uses=0"] for fd in clients)
+    assert len(clients) == 3 and set(clients.values()) == {f"backend={origin.address}"}
     assert await here.ask("backends") == [f"{origin.address} 4"]
 
 
@@ -716,8 +828,12 @@ async def test_who_waits_for_a_node_is_in_the_queue(lab: Lab) -> None:
             "chat-lowpri.age 0",
             "chat-lowpri.count 0",
         ]
-        assert (await here.ask("show service chat"))[3:6] == ["  pend clients: 1", "  pend backend: 1", "         bored: 0"]
-        assert "ClientProxy wait_res 1" in await here.ask("states")
+        assert (await here.ask("show service chat"))[3:6] == [
+            "  pend clients: 1",
+            "  pend backend: 1",
+            "   {}:{} - connecting - 0s".format(*deaf.getsockname()),
+        ]
+        assert "Perlbal::ClientProxy wait_backend 1" in await here.ask("states")
 
 
 # -- refusals ------------------------------------------------------------------------------------------------------
@@ -903,4 +1019,4 @@ async def test_help_knows_each_statement_by_name(lab: Lab) -> None:
         text = "\n".join(await here.ask(f"help {rule.replace('_', ' ')}"))
         assert registry.help_for(rule)[0] in text and pbal.server.interpreter.language.syntax(rule) in text
     assert await here.ask("help VERSION") == ["VERSION | SHOW VERSION", "  The same as uptime.", "", "  Source: Perlbal manual, version."]
-    assert (await here.ask("help nonsense"))[0] == "ERROR: no statement is called 'nonsense'"
+    assert (await here.ask("help nonsense"))[0] == "ERROR: no statement, tunable, hook or counter is called 'nonsense'"

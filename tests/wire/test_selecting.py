@@ -89,7 +89,7 @@ async def test_one_connection_goes_to_every_service_in_turn(lab: Lab) -> None:
     assert bodies[:2] == [b"/one", b"a page"] and json.loads(bodies[2])["queue"] == "a"
     assert bodies[3:] == [b"m\n", b"/two12345", b"a page"]
     await pbal.until("poll_parked", 1)
-    assert "ClientHTTP parked 1" in await pbal.say("states")
+    assert "Perlbal::ClientHTTP parked 1" in await pbal.say("states")
     await pbal.ask("front", get("/publish/b", host, method="POST", body=b"n"))
     assert (await read_response(reader)).body == b"n\n"
 

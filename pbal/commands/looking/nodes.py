@@ -1,50 +1,83 @@
 """Queries about nodes, and about who waits for one. Shapes of lines: Perlbal manual, Management."""
 
 from collections import Counter as Tally
+from collections.abc import Iterator
 
-from pbal.commands.looking.tables import Row, table
+from pbal.commands.looking.tables import opening, table
 from pbal.commands.session import Session
 from pbal.model.pool import Node
-from pbal.schema.commands import Reply, command
+from pbal.schema.commands import Item, Objects, Reply, command
+from pbal.schema.people import Unit
 from pbal.schema.types import Endpoint
+
+MOMENTS = ("lastattempt", "lastconnect", "lastresponse")
 
 
 @command
 def nodes(session: Session, node: Endpoint | None = None) -> Reply:
-    """Show what pbal knows of each node. Times are in seconds since 1970.
+    """Show what pbal knows of each node. Times are in seconds since 1970, the response codes those of its last 500 responses.
 
-    Source: Perlbal manual, nodes. differs: connects counts only those that succeeded.
+    Source: Perlbal manual, nodes. differs: connects counts only those that succeeded; the rows failures and active.
     """
-    rows: list[Row] = []
-    began = session.world.clock.epoch() - session.world.clock.now()
+    found: dict[str, list[tuple[str, Node]]] = {}
     for pool in session.world.pools.values():
         for each in pool.nodes:
-            if node is not None and each.endpoint != node:
-                continue
-            rows += [(each.name, f"last{key}", int(began + at)) for key, at in _last(each) if at]
-            rows += [
-                (each.name, "attempts", each.connects + each.failures),
-                (each.name, "connects", each.connects),
-                (each.name, "failures", each.failures),
-                (each.name, "active", each.active),
-                (each.name, "requests", each.requests),
-            ]
-            rows += [(each.name, f"responsecodes {code}", number) for code, number in sorted(each.responses.items())]
-    return table("node key value", rows)
+            if node is None or each.endpoint == node:
+                found.setdefault(each.name, []).append((pool.name, each))
+    began = session.world.clock.epoch() - session.world.clock.now()
+    items = (_known(name, of, began) for name, of in found.items())
+    return Objects(items, columns=_SHOWN, units=dict.fromkeys(MOMENTS, Unit.MOMENT))
 
 
-def _last(node: Node) -> tuple[tuple[str, float], ...]:
-    return ("attempt", node.last_attempt), ("connect", node.last_connect), ("response", node.last_response)
+_SHOWN = ("node", "pools", "requests", "active", "connects", "failures", "lastresponse", "responsecodes")
+
+
+def _known(name: str, of: list[tuple[str, Node]], began: float) -> Item:
+    """One address, whichever pools it is in. `began`: the epoch at the clock's zero."""
+    each = [node for _, node in of]
+    last = (max(node.last_attempt for node in each), max(node.last_connect for node in each), max(node.last_response for node in each))
+    codes: Tally[int] = Tally()
+    for node in each:
+        codes.update(node.window)
+    connects, failures = sum(node.connects for node in each), sum(node.failures for node in each)
+    facts: dict[str, object] = {key: int(began + at) if at else None for key, at in zip(MOMENTS, last, strict=True)}
+    facts |= {"attempts": connects + failures, "connects": connects, "failures": failures, "verifies": 0}
+    facts |= {"active": sum(node.active for node in each), "requests": sum(node.requests for node in each)}
+    lines = [f"{name} {key} {value}" for key, value in facts.items() if value is not None]
+    lines += [f"{name} responsecodes {code} {number}" for code, number in sorted(codes.items())]
+    counted = {str(code): number for code, number in sorted(codes.items())}
+    return Item({"node": name, "pools": [pool for pool, _ in of], **facts, "responsecodes": counted}, tuple(lines))
 
 
 @command
 def backends(session: Session) -> Reply:
-    """Show the number of open connections to each node.
+    """Show the number of connections to each node, those that are being made included.
 
     Source: Perlbal manual, backends.
     """
     tally = Tally(backend.node.name for backend in session.world.backends)
+    tally.update(backend.node.name for _, backend in opening(session))
     return table("node connections", sorted(tally.items()))
+
+
+@command
+def pending(session: Session) -> Reply:
+    """List the connections to nodes that are being made: service, node, age in seconds.
+
+    Source: Perlbal manual, pending.
+    """
+    second = session.world.second
+    rows = [(name, backend.node.name, second - backend.born) for name, backend in opening(session)]
+    return table("service node age", rows, units={"age": Unit.SECONDS})
+
+
+@command
+def noverify(session: Session) -> Reply:
+    """List the nodes whose new connections are not verified for a while: node, seconds left. pbal verifies none, and the list is empty.
+
+    Source: Perlbal manual, noverify.
+    """
+    return table("node left", (), units={"left": Unit.SECONDS})
 
 
 @command
@@ -53,17 +86,27 @@ def queues(session: Session) -> Reply:
 
     Source: Perlbal manual, queues. highpri and lowpri are always empty.
     """
+    columns = tuple(f"{queue}.{key}" for queue in ("normal", "highpri", "lowpri") for key in ("count", "age"))
+    return Objects(_queues(session), columns=("service", *columns), units={"age": Unit.SECONDS})
+
+
+def _queues(session: Session) -> Iterator[Item]:
     now = session.world.clock.now()
-    rows: list[Row] = []
     for service in session.world.services.values():
-        waiting = getattr(service.handler, "waiting", None)
         if service.role != "reverse_proxy":
             continue
-        first = next(iter(waiting), None) if waiting else None
-        for name, age, count in (
-            ("normal", int(now - first.started) if first is not None else 0, len(waiting or ())),
-            ("highpri", 0, 0),
-            ("lowpri", 0, 0),
-        ):
-            rows += [(service.name, f"{name}.age", age), (service.name, f"{name}.count", count)]
-    return table("service key value", rows, lambda row: f"{row[0]}-{row[1]} {row[2]}")
+        waiting = getattr(service.handler, "waiting", None) or {}
+        first = next(iter(waiting), None)
+        normal = {"age": 0 if first is None else int(now - first.started), "count": len(waiting)}
+        known = {"normal": normal, "highpri": {"age": 0, "count": 0}, "lowpri": {"age": 0, "count": 0}}
+        lines = [f"{service.name}-{queue}.{key} {number}" for queue, facts in known.items() for key, number in facts.items()]
+        yield Item({"service": service.name, **known}, tuple(lines))
+
+
+@command
+def reproxy_state(session: Session) -> Reply:
+    """Show the connections to other servers that X-REPROXY-URL asked for. pbal makes none.
+
+    Source: Perlbal manual, reproxy_state.
+    """
+    return Objects((), head=("SERVER max_reproxy_connections = 0",))

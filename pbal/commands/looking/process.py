@@ -6,18 +6,18 @@ import resource
 from fnmatch import fnmatchcase
 
 from pbal import __version__, build
-from pbal.commands.looking.tables import Row, open_sockets, table
+from pbal.commands.looking.tables import open_sockets
 from pbal.commands.session import Session
 from pbal.model.measures import shown
 from pbal.observe.memory import resident_bytes
-from pbal.schema.commands import Reply, command
+from pbal.schema.commands import Facts, Reply, command
+from pbal.schema.people import Unit
 
 
 @command
 def show_counters(session: Session, glob: str | None = None) -> Reply:
     """Show the counters and their values: all, or those LIKE a pattern."""
-    rows = ((name, value) for name, value in shown(session.world) if glob is None or fnmatchcase(name, glob))
-    return table("counter value", rows)
+    return Facts({name: value for name, value in shown(session.world) if glob is None or fnmatchcase(name, glob)})
 
 
 @command
@@ -27,8 +27,9 @@ def uptime(session: Session) -> Reply:
     Source: Perlbal manual, uptime. differs: the row `build`.
     """
     world = session.world
-    rows: list[Row] = [("starttime", int(world.started)), ("uptime", int(world.clock.now() - world.started_at))]
-    return table("key value", [*rows, ("version", __version__), ("build", build.kind())])
+    facts: dict[str, object] = {"starttime": int(world.started), "uptime": int(world.clock.now() - world.started_at)}
+    facts |= {"version": __version__, "build": build.kind()}
+    return Facts(facts, units={"starttime": Unit.MOMENT, "uptime": Unit.SECONDS})
 
 
 @command
@@ -42,23 +43,18 @@ def version(session: Session) -> Reply:
 
 @command
 def proc(session: Session) -> Reply:
-    """Show figures of the process, and how they changed since the previous `proc` of this connection.
+    """Show figures of the process, and how they changed since the previous `proc`, of whichever console.
 
-    Source: Perlbal manual, proc.
+    Source: Perlbal manual, proc. differs: the row rss_kb.
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    now = (usage.ru_utime, usage.ru_stime, session.world.counters.counts["requests"])
-    before = session.proc or (0.0, 0.0, 0)
-    session.proc = now
-    rows: list[Row] = [
-        ("time", int(session.world.clock.epoch()), None),
-        ("pid", os.getpid(), None),
-        ("utime", round(now[0], 3), round(now[0] - before[0], 3)),
-        ("stime", round(now[1], 3), round(now[1] - before[1], 3)),
-        ("reqs", now[2], now[2] - before[2]),
-        ("rss_kb", resident_bytes() // 1024, None),
-    ]
-    return table("key value delta", rows, lambda row: f"{row[0]}: {row[1]}" + (f" (+{row[2]})" if row[2] is not None else ""))
+    now = {"utime": round(usage.ru_utime, 6), "stime": round(usage.ru_stime, 6), "reqs": session.world.counters.counts["requests"]}
+    before, session.interpreter.proc_before = session.interpreter.proc_before, now
+    delta = {name: round(value - before.get(name, 0), 6) for name, value in now.items()}
+    grown = {name: f"{value:.6f}" if isinstance(value, float) else str(value) for name, value in delta.items()}
+    facts: dict[str, object] = {"time": int(session.world.clock.epoch()), "pid": os.getpid(), **now, "rss_kb": resident_bytes() // 1024}
+    lines = [f"{name}: {value}" + (f" (+{grown[name]})" if name in grown else "") for name, value in facts.items()]
+    return Facts({**facts, "delta": delta}, lines, {"time": Unit.MOMENT})
 
 
 @command
@@ -67,10 +63,15 @@ async def fd(session: Session) -> Reply:
 
     Source: Perlbal manual, fd.
     """
+    return Facts({"max": resource.getrlimit(resource.RLIMIT_NOFILE)[0], "cur": await open_descriptors(session)})
+
+
+async def open_descriptors(session: Session) -> int:
+    """How many descriptors the process has open; only sockets where the system does not tell."""
     try:
         used = os.stat("/proc/self/fd").st_size  # the number of them, since Linux 6.2
         if not used and session.live:  # to list fifteen thousand takes too long to do it here
             used = len(await asyncio.get_running_loop().run_in_executor(None, os.listdir, "/proc/self/fd")) - 1
     except OSError:
         used = len([thing async for thing in open_sockets(session)])
-    return table("key value", [("max", resource.getrlimit(resource.RLIMIT_NOFILE)[0]), ("cur", used)])
+    return used

@@ -1,68 +1,83 @@
-"""Queries about what is configured: services, pools, plugins, tunables, certificates. Shapes of lines: Perlbal manual, Management."""
+"""Queries about what is configured: services, pools, plugins, tunables, certificates. Lines: Perlbal manual, Management."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import dropwhile
 from typing import Any
 
-from pbal.commands.looking.tables import Row, table
+from pbal.commands.looking.tables import Row, label, opening, table
 from pbal.commands.session import Session
 from pbal.config.render import render
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.snapshot import snapshot
-from pbal.schema.commands import Reply, Text, command
+from pbal.schema.commands import Facts, Item, Objects, Reply, Text, command
+from pbal.schema.people import Unit
+from pbal.schema.said import Said
+from pbal.schema.tunables import Tunable
 
 
 @command
 def show_service(session: Session, service: Service | None = None) -> Reply:
-    """List the services, or describe one, with its plugins and what was SET.
+    """List the services, or describe one: who waits, its nodes, its plugins, and what was SET.
 
-    Source: Perlbal manual, show service. differs: the rows plugins and set.
+    Source: Perlbal manual, show service. differs: the rows bored, plugins and set.
     """
     if service is not None:
-        return table("key value requests", list(_service_facts(service)), _fact_line, head=(f"SERVICE {service.name}",))
+        return _described(session, service)
     services = sorted(session.world.services.values(), key=lambda each: each.name)
     return table(
         "name listen state role",
-        [(s.name, s["listen"] or "not_listening", "ENABLED" if s.enabled else "DISABLED", s.role) for s in services],
-        lambda row: " ".join(map(str, row[:3])),
+        [(s.name, _address(s), "ENABLED" if s.enabled else "DISABLED", s.role or None) for s in services],
+        lambda row: f"{row[0]} {row[1] or 'not_listening'} {row[2]}",
     )
+
+
+def _address(service: Service) -> str | None:
+    return None if service["listen"] is None else str(service["listen"])
 
 
 _SHOWN = frozenset({"listen", "role", "pool", "docroot", "plugins"})
 """Tunables that `show service` has a row of its own for."""
 
 
-def _service_facts(service: Service) -> Iterator[Row]:
-    yield "listening", service["listen"] or "--", None
-    yield "role", service.role or "--", None
-    handler: Any = service.handler
-    if service.role == "reverse_proxy":
-        bored = sum(map(len, handler.bored.values())) if handler is not None else 0
-        yield "pend clients", len(handler.waiting) if handler is not None else 0, None
-        yield "pend backend", handler.connecting if handler is not None else 0, None
-        yield "bored", bored, None
-        pool = service["pool"]
-        if pool:
-            yield "pool", pool, None
-            yield "nodes", len(service.world.pool(pool).nodes), None
-            for node in service.world.pool(pool).nodes:
-                yield "node", node.name, node.requests
+def _described(session: Session, service: Service) -> Reply:
+    """One service. What Perlbal says comes first, in its order and widths."""
+    facts: dict[str, object] = {
+        "name": service.name, "listen": _address(service), "role": service.role or None, "enabled": service.enabled,
+    }  # fmt: skip
+    lines = [f"SERVICE {service.name}", label("listening", facts["listen"] or "--"), label("role", service.role or "--")]
+    proxying = service.role == "reverse_proxy"
+    handler: Any = service.handler if proxying else None
+    if proxying or service.role == "web_server":
+        pending = [(backend.node.name, backend) for name, backend in opening(session) if name == service.name]
+        now = session.world.second
+        facts["pending_clients"] = 0 if handler is None else len(handler.waiting)
+        facts["pending_backends"] = [{"node": name, "state": each.state, "age": now - each.born} for name, each in pending]
+        lines += [label("pend clients", facts["pending_clients"]), label("pend backend", len(pending))]
+        lines += [f"   {name} - {each.state} - {now - each.born}s" for name, each in pending]
+    more: list[str] = []
+    if proxying:
+        bored = 0 if handler is None else sum(map(len, handler.bored.values()))
+        facts["bored"], facts["connect_ahead"] = bored, service.values.get("connect_ahead") or 0
+        lines.append(label("connect-ahead", f"{bored}/{facts['connect_ahead']}"))
+        more.append(label("bored", bored))
+        if service["pool"]:
+            pool = service.world.pool(service["pool"])
+            facts["pool"], facts["nodes"] = pool.name, [_node(row) for row in _nodes(pool)]
+            lines += [label("pool", pool.name), f"{'nodes':>14}:"]
+            lines += [f"{'':16}{node.name:<21} {node.requests:>7}" for node in pool.nodes]
     if service.role == "web_server":
-        yield "docroot", service.shown("docroot") or "--", None
+        facts["docroot"] = service.shown("docroot") or None
+        lines.append(f"{'docroot':>15}: {facts['docroot'] or '--'}")  # one wider than the others, in Perlbal too
     if service.plugins:
-        yield "plugins", " ".join(name for name, _ in service.plugins), None
-    for name in sorted(service.explicit.keys() - _SHOWN):
-        yield "set", f"{name} = {service.shown(name)}", None
-
-
-def _fact_line(row: Row) -> str:
-    """Perlbal's block: key and value, and under `nodes:` a line for each."""
-    key, value, requests = row
-    if key == "node":
-        return f"{'':16}{value:<21} {requests:>7}"
-    return f"{key:>14}:" + (f" {value}" if key != "nodes" else "")
+        names = [name for name, _ in service.plugins]
+        facts["plugins"] = names
+        more.append(label("plugins", " ".join(names)))
+    said = {name: service.shown(name) for name in sorted(service.explicit.keys() - _SHOWN)}
+    facts["set"] = said
+    more += [label("set", f"{name} = {text}") for name, text in said.items()]
+    return Facts(facts, [*lines, *more], {"age": Unit.SECONDS})
 
 
 @command
@@ -73,14 +88,22 @@ def show_pool(session: Session, pool: Pool | None = None) -> Reply:
     Source: Perlbal manual, show pool. differs: the state.
     """
     if pool is not None:
-        nodes = [(n.name, n.requests, n.active, "down" if n.down else "up") for n in pool.nodes]
-        nodes += [(n.name, n.requests, n.active, "draining") for n in pool.draining]
-        return table("node requests active state", nodes, _node_line)
-    rows: list[Row] = []
+        return table("node requests active state", list(_nodes(pool)), _node_line)
+    items = []
     for each in sorted(session.world.pools.values(), key=lambda one: one.name):
         users = sum(1 for s in session.world.services.values() if s["pool"] == each.name)
-        rows += [(each.name, "nodes", len(each.nodes)), (each.name, "services", users)]
-    return table("pool key count", rows)
+        lines = (f"{each.name} nodes {len(each.nodes)}", f"{each.name} services {users}")
+        items.append(Item({"pool": each.name, "nodes": len(each.nodes), "services": users}, lines))
+    return Objects(items)
+
+
+def _nodes(pool: Pool) -> Iterator[Row]:
+    yield from ((n.name, n.requests, n.active, "down" if n.down else "up") for n in pool.nodes)
+    yield from ((n.name, n.requests, n.active, "draining") for n in pool.draining)
+
+
+def _node(row: Row) -> dict[str, object]:
+    return dict(zip(("node", "requests", "active", "state"), row, strict=True))
 
 
 def _node_line(row: Row) -> str:
@@ -90,15 +113,30 @@ def _node_line(row: Row) -> str:
 
 
 @command
-def show_plugins(session: Session) -> Reply:
-    """List the plugins of each service, then the loaded plugins with their generations and their faults.
+def plugins(session: Session) -> Reply:
+    """List the plugins of each service that has some, in their order.
 
     Source: Perlbal manual, plugins.
     """
-    world = session.world
-    rows: list[Row] = [(s.name, " ".join(name for name, _ in s.plugins)) for s in world.services.values() if s.plugins]
-    rows += [("loaded", f"{each.name} generation {each.generation} errors {each.errors} {each.path}") for each in world.plugins.values()]
-    return table("service plugins", rows)
+    return table("service plugins", _chains(session), lambda row: f"{row[0]} {' '.join(row[1])}")
+
+
+def _chains(session: Session) -> list[Row]:
+    return [(s.name, tuple(name for name, _ in s.plugins)) for s in session.world.services.values() if s.plugins]
+
+
+@command
+def show_plugins(session: Session) -> Reply:
+    """List the plugins of each service, then the loaded plugins with their generations and their faults.
+
+    Source: Perlbal manual, plugins. differs: the loaded plugins.
+    """
+    items = []
+    for each in session.world.plugins.values():
+        services = [service for service, names in _chains(session) if each.name in names]
+        value = {"plugin": each.name, "generation": each.generation, "errors": each.errors, "services": services, "path": each.path}
+        items.append(Item(value, (f"loaded {each.name} generation {each.generation} errors {each.errors} {each.path}",)))
+    return Objects(items, header=tuple(f"{service} {' '.join(names)}" for service, names in _chains(session)))
 
 
 @command
@@ -106,24 +144,55 @@ def show_certificates(session: Session) -> Reply:
     """The certificates in use: for what names, by whom, whole days left, and where they come from."""
     now = datetime.now(UTC)
     rows: list[Row] = [
-        (service.name, each.days_left(now), f"{each.ends:%Y-%m-%d}", each.kind, ",".join(each.names) or "-", each.issuer, str(each.file))
+        (service.name, each.days_left(now), f"{each.ends:%Y-%m-%d}", each.kind, each.names, each.issuer, str(each.file))
         for service in session.world.services.values()
         if service.certificates is not None
         for each in service.certificates.all
     ]
-    return table("service days ends key names issuer file", rows)
+    return table(
+        "service days ends key names issuer file",
+        rows,
+        lambda row: f"{row[0]} {row[1]} {row[2]} {row[3]} {','.join(row[4]) or '-'} {row[5]} {row[6]}",
+    )
 
 
 @command
 def show_tunables(session: Session, service: Service | None = None) -> Reply:
-    """Show every tunable, with its value on a service and its default."""
-    rows: list[Row] = []
+    """Show every tunable, with its value on a service, its default, and whether the value is another."""
+    return _tunables(session, service, changed_only=False)
+
+
+@command
+def show_tunables_changed(session: Session, service: Service) -> Reply:
+    """Show the tunables of a service whose values are not their defaults."""
+    return _tunables(session, service, changed_only=True)
+
+
+def _tunables(session: Session, service: Service | None, changed_only: bool) -> Reply:
+    items = []
     for tunable in sorted(session.world.tunables.values(), key=lambda each: each.name):
         if service is not None and not tunable.fits(service.role):
             continue
-        shown = "" if service is None else service.shown(tunable.name)
-        rows.append((tunable.name, shown or "-", tunable.default or "-", tunable.summary))
-    return table("tunable value default summary", rows)
+        value = None if service is None else service.values[tunable.name]
+        usual = _text(tunable, tunable.default_value())
+        text = "" if service is None else service.shown(tunable.name) or _text(tunable, None)
+        changed = service is not None and text != usual
+        if changed_only and not changed:
+            continue
+        seen = service is not None and not isinstance(service.explicit.get(tunable.name), Said)
+        plain = value if seen and isinstance(value, (bool, int, float)) else text or None
+        facts = {"tunable": tunable.name, "value": plain, "text": text or None, "default": tunable.default or None, "changed": changed}
+        line = f"{tunable.name} {text or '-'} {tunable.default or '-'} {'changed' if changed else 'default'} {tunable.summary}"
+        items.append(Item({**facts, "summary": tunable.summary}, (line,)))
+    columns = ("tunable", "text", "default", "summary") if changed_only else ("tunable", "text", "default", "changed", "summary")
+    return Objects(items, columns=columns)
+
+
+def _text(tunable: Tunable, value: object) -> str:
+    """A value as SET takes it. What is nothing may have a word for it, such as `off`."""
+    if value is not None:
+        return tunable.type.render(value)
+    return tunable.default if tunable.default is not None and tunable.default_value() is None else ""
 
 
 @command

@@ -14,7 +14,13 @@ PIECE = 200
 
 
 def table(columns: str, rows: Any, line: Callable[[Row], str] = lambda row: " ".join(map(str, row)), **more: Any) -> Rows:
+    """A table whose columns are named in one string."""
     return Rows(tuple(columns.split()), rows, line, **more)
+
+
+def label(name: str, value: object) -> str:
+    """A line of Perlbal's blocks: a name, right-aligned, and its value."""
+    return f"{name:>14}: {value}"
 
 
 async def open_sockets(session: Session) -> AsyncIterator[Any]:
@@ -29,3 +35,9 @@ async def open_sockets(session: Session) -> AsyncIterator[Any]:
             yield thing
         if number % PIECE == 0:
             await asyncio.sleep(0)
+
+
+def opening(session: Session) -> list[tuple[str, Any]]:
+    """Connections to nodes that are being made, each with its service's name. They have no descriptor that pbal knows."""
+    handlers = [(service.name, getattr(service.handler, "opening", ())) for service in session.world.services.values()]
+    return [(name, backend) for name, backends in handlers for backend in backends if backend.state == "connecting"]

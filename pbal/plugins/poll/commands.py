@@ -7,7 +7,7 @@ from fnmatch import translate
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pbal.api import OK, CommandError, Reply, Rows, Service, Text, did_you_mean, resident_bytes
+from pbal.api import OK, CommandError, Reply, Rows, Service, Text, Unit, did_you_mean, resident_bytes
 
 from . import publisher
 from .delivery import TIME_IS_OVER
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SUGGESTED_FROM = 500
 """Queues of a service that a mistyped name is compared with."""
+_TIMES = dict.fromkeys(("age", "left", "oldest", "leaves"), Unit.SECONDS) | {"bytes": Unit.OCTETS}
 ENOUGH_TO_TELL = 1000
 """Parked polls from which on the growth of the process tells what one costs."""
 
@@ -61,7 +62,7 @@ def show_parked(session: Any, service: Service | None = None, glob: str | None =
     if service is not None:
         list(_polls(session, service))
     columns = ("id", "service", "queues", "client", "age", "left", "looks", "transport")
-    return Rows(columns, rows(), lambda r: f"{r[0]} {r[1]} {','.join(r[2])} {r[3]} {r[4]}s {r[5]}s {r[6]} {r[7]}")
+    return Rows(columns, rows(), lambda r: f"{r[0]} {r[1]} {','.join(r[2])} {r[3]} {r[4]}s {r[5]}s {r[6]} {r[7]}", units=_TIMES)
 
 
 def _parked_row(session: Any, hub: Hub, reader: Reader) -> tuple[object, ...]:
@@ -88,7 +89,9 @@ def show_parked_summary(session: Any) -> Reply:
         size = max(0, resident - instance.resident_at_open) // total if total >= ENOUGH_TO_TELL else 0
         rows.append((instance.service.name, lot.count, len(lot.queues()), oldest, size))
     columns = ("service", "parked", "queues", "oldest", "bytes")
-    return Rows(columns, rows, lambda r: f"{r[0]} parked {r[1]} queues {r[2]} oldest {r[3]}s" + (f" bytes {r[4]}" if r[4] else ""))
+    return Rows(
+        columns, rows, lambda r: f"{r[0]} parked {r[1]} queues {r[2]} oldest {r[3]}s" + (f" bytes {r[4]}" if r[4] else ""), units=_TIMES
+    )
 
 
 async def show_queue(session: Any, service: Service, queue: str) -> Reply:
@@ -141,7 +144,7 @@ def show_presence(session: Any, service: Service | None = None, glob: str | None
             if wanted is None or wanted.match(name):
                 rows.append((hub.service.name, name, hub.lot.number(key), None if left is None else round(left, 1)))
     columns = ("service", "queue", "readers", "leaves")
-    return Rows(columns, rows, lambda r: f"{r[0]} {r[1]} {r[2]} {'-' if r[3] is None else f'{r[3]}s'}")
+    return Rows(columns, rows, lambda r: f"{r[0]} {r[1]} {r[2]} {'-' if r[3] is None else f'{r[3]}s'}", units=_TIMES)
 
 
 def _key(hub: Hub, queue: str) -> bytes:

@@ -111,6 +111,10 @@ class Errand(Seeker):
             more += b"Connection: close\r\n"
         return b"GET %b HTTP/1.1\r\n%b%bVia: 1.1 %b\r\n\r\n" % (question.target, render_fields(fields), more, role.via)
 
+    def backend_now(self) -> BackendConnection | None:
+        """See Attendant."""
+        return self.backend
+
     # -- Attendant: the node's side -------------------------------------------------------------------------------
 
     def backend_readable(self) -> None:

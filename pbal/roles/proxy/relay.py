@@ -329,6 +329,7 @@ class Relay(Seeker):
         if status < 500:
             node.last_success = now
         node.responses[status] = node.responses.get(status, 0) + 1
+        node.window.append(status)
         hooks = exchange.service.hooks.modify_response_headers
         if hooks:
             modified = self._modify(hooks, head)
@@ -402,6 +403,14 @@ class Relay(Seeker):
             self.stream.close(self.exchange)
             if backend is not None:
                 backend.finish()
+
+    def backend_now(self) -> BackendConnection | None:
+        """See Attendant."""
+        return self.backend
+
+    def client_fd(self) -> int:
+        """See Attendant."""
+        return self.stream.fd
 
     def _finish(self) -> None:
         """The exchange is nobody's from here, and its end is told to nobody."""

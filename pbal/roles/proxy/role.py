@@ -46,7 +46,7 @@ class ReverseProxy(HttpRole):
         """The one that rested longest first: what a node sends too much has most time to show."""
         self.waiting: dict[Seeker, None] = {}
         """Relays and errands without a backend, in order of arrival."""
-        self.connecting = 0
+        self.opening: dict[BackendConnection, None] = {}
         """Connections being opened; never fewer than relays wait, or one would wait in vain."""
         self._pool: Pool | None = None
         self._tls: ssl.SSLContext | None = None
@@ -81,7 +81,7 @@ class ReverseProxy(HttpRole):
 
     def load(self) -> tuple[int, int, int]:
         """See model.service.RoleHandler."""
-        return len(self.waiting), self.connecting, sum(map(len, self.bored.values()))
+        return len(self.waiting), len(self.opening), sum(map(len, self.bored.values()))
 
     def ask(self, question: Question) -> None:
         """See model.service.RoleHandler."""
@@ -153,20 +153,21 @@ class ReverseProxy(HttpRole):
 
     def _node_added(self) -> None:
         """POOL ADD, or another pool: who waits while no connection is being made asks again."""
-        for relay in list(self.waiting)[: max(0, len(self.waiting) - self.connecting)]:
+        for relay in list(self.waiting)[: max(0, len(self.waiting) - len(self.opening))]:
             del self.waiting[relay]
             relay.seek()
 
     def connect_for(self, relay: Seeker, node: Node) -> None:
         """Queue `relay` and open a connection to `node`."""
         self.waiting[relay] = None
-        self.connecting += 1
         node.connecting += 1
-        spawn(self, self._connect(relay, node), f"connect {self.name} {node.name}")
-
-    async def _connect(self, relay: Seeker, node: Node) -> None:
-        node.last_attempt = self.clock.now()
         backend = BackendConnection(self, node)
+        self.opening[backend] = None
+        spawn(self, self._connect(relay, backend), f"connect {self.name} {node.name}")
+
+    async def _connect(self, relay: Seeker, backend: BackendConnection) -> None:
+        node = backend.node
+        node.last_attempt = self.clock.now()
         loop = asyncio.get_running_loop()
         endpoint = node.endpoint
         failed = 0
@@ -190,13 +191,13 @@ class ReverseProxy(HttpRole):
         finally:
             if link is not None and not made:  # also where the service was closed meanwhile
                 link.abort()
-            self.connecting -= 1
+            del self.opening[backend]
             node.connecting -= 1
         if failed and relay in self.waiting:
             del self.waiting[relay]
             relay.connect_failed(node, failed)
         # This connection, had it come or had it been of use, might have been for one whose own one went to another relay.
-        for other in list(self.waiting)[: max(0, len(self.waiting) - self.connecting)]:
+        for other in list(self.waiting)[: max(0, len(self.waiting) - len(self.opening))]:
             del self.waiting[other]
             other.seek()
 
@@ -353,7 +354,7 @@ class ReverseProxy(HttpRole):
         for relay in [relay for relay in self.waiting if relay.started + limit < now]:
             relay.give_up(503)
         pool = self._pool
-        if self.waiting and not self.connecting and pool is not None and not pool.nodes and not self.may_get_nodes():
+        if self.waiting and not self.opening and pool is not None and not pool.nodes and not self.may_get_nodes():
             for relay in list(self.waiting):
                 relay.give_up(503)
         surplus = sum(map(len, self.bored.values())) - int(self.service.values["backend_persist_cache"])

@@ -59,6 +59,11 @@ def decoded(path: bytes) -> bytes:
     return plain
 
 
+def media_types() -> dict[str, str]:
+    """Every ending that is known, without its dot, and its media type."""
+    return {ending[1:]: kind for ending, kind in _TYPES.types_map[True].items()}
+
+
 def content_type(name: bytes) -> bytes:
     """The media type by the name's ending, in any case; text with its charset."""
     ending = posixpath.splitext(name.decode("utf-8", "replace"))[1]

@@ -1,0 +1,118 @@
+"""HELP: what every statement, tunable, hook and counter is, read off its declaration.
+
+A word may name several: `help plugins` tells of the statement and of the tunable. What begins with the words is told where nothing is
+called by them exactly; else the answer is what was most likely meant.
+"""
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+
+from pbal.commands.session import Session
+from pbal.lang.mistakes import did_you_mean
+from pbal.model.hooks import HOOKS, Hook
+from pbal.schema.commands import CommandError, Reply, Text, command
+from pbal.schema.meanings import APPLIES, TYPES, default, example, kind
+from pbal.schema.tunables import POOL, Applies, Tunable
+
+Topic = list[str]
+"""The lines about one thing."""
+
+
+@command
+def help_(session: Session, words: str | None = None) -> Reply:
+    """List the statements; or explain a statement, a tunable, a hook or a counter, or all that begin with the given words."""
+    language = session.interpreter.language
+    if not words:
+        usages = sorted(language.syntax(rule) for rule in session.interpreter.registry.help_topics())
+        more = ["", "help WORDS explains: a statement (help pool add), a tunable (help idle_timeout), a hook or a counter"]
+        return Text([*usages, *more], prose=True)
+    wanted = words.lower().replace("_", " ").split()
+    topics = [*_statements(session, wanted), *_named(session, words.lower().strip())]
+    if not topics:
+        raise CommandError(
+            f"no statement, tunable, hook or counter is called '{words}'", "words", did_you_mean(words.lower(), _names(session))
+        )
+    return Text([line for topic in topics for line in (*topic, "")][:-1], prose=True)
+
+
+def _names(session: Session) -> Iterator[str]:
+    """All that help knows, by the names that one would type."""
+    yield from (rule.replace("_", " ") for rule in session.interpreter.registry.help_topics())
+    for table in _tables(session):
+        yield from table
+
+
+# -- statements ----------------------------------------------------------------------------------------------------
+
+
+def _statements(session: Session, wanted: list[str]) -> Iterator[Topic]:
+    language, registry = session.interpreter.language, session.interpreter.registry
+    for rule in registry.help_topics():
+        usages = language.syntax(rule).split(" | ")
+        if rule.split("_")[: len(wanted)] == wanted or any(_begins(usage, wanted) for usage in usages):
+            yield [language.syntax(rule), *_indented(registry.help_for(rule)[1].splitlines())]
+
+
+def _begins(usage: str, wanted: list[str]) -> bool:
+    """Whether the key words of a usage begin with these words."""
+    said = [word.lower() for word in usage.replace("[", " ").replace("]", " ").split() if word.isupper() or word == "?"]
+    return said[: len(wanted)] == wanted
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"  {line}".rstrip() for line in lines]
+
+
+# -- what has a name -----------------------------------------------------------------------------------------------
+
+
+def _tables(session: Session) -> tuple[Mapping[str, object], ...]:
+    world = session.world
+    return world.tunables, {tunable.name: tunable for tunable in POOL}, world.server_tunables, HOOKS, world.counters.declared
+
+
+def _named(session: Session, word: str) -> Iterator[Topic]:
+    """What has the name, or else what begins with it."""
+    world = session.world
+    name = word.replace(" ", "_").rpartition(".")[2]
+    exact = any(name in table for table in _tables(session))
+
+    def called(one: str) -> bool:
+        return one == name if exact else one.startswith(name)
+
+    yield from (_tunable(t, f"SET {_service_for(session, t)}.{t.name}") for t in world.tunables.values() if called(t.name))
+    yield from (_tunable(t, f"SET app.{t.name}", " of a pool") for t in POOL if called(t.name))
+    yield from (_tunable(t, f"SERVER {t.name}", " of the process") for t in world.server_tunables.values() if called(t.name))
+    yield from (_hook(hook) for hook in HOOKS.values() if called(hook.name))
+    for counter in world.counters.declared.values():
+        if called(counter.name):
+            form = "gauge: it can go down" if counter.gauge else "counter: it only rises"
+            yield [f"{counter.name} (a {form})", *_indented([counter.summary, f"show counters LIKE {counter.name} shows it."])]
+
+
+def _service_for(session: Session, tunable: Tunable) -> str:
+    """A service that has the tunable, for an example."""
+    fitting = [service.name for service in session.world.services.values() if tunable.fits(service.role)]
+    return fitting[0] if fitting else "web"
+
+
+def _tunable(tunable: Tunable, setting: str, of: str = "") -> Topic:
+    facts = [f"Default: {default(tunable).strip('`')}."]
+    if tunable.unit:
+        facts.append(f"Unit: {tunable.unit}.")
+    if tunable.roles:
+        facts.append(f"Roles: {', '.join(sorted(tunable.roles))}.")
+    takes_hold = APPLIES[tunable.applies] if tunable.applies is not Applies.NOW else "A change takes effect at once."
+    lines = [tunable.summary, " ".join(facts), takes_hold]
+    if tunable.type.name in TYPES:
+        lines.append(f"{tunable.type.name}: {TYPES[tunable.type.name].text.replace('`', '')}")
+    if tunable.source:
+        lines.append(f"Source: {tunable.source}")
+    return [f"{tunable.name} = {kind(tunable)} (a tunable{of})", *_indented([*lines, f"Example: {setting} = {example(tunable)}"])]
+
+
+def _hook(hook: Hook) -> Topic:
+    said = "It returns Verdict.PASS, or Verdict.TAKEN if the plugin answers." if hook.verdict else "What it returns is ignored."
+    lines = [hook.summary, f"Roles: {', '.join(sorted(hook.roles))}.", said, "Example:", f"  @hook.{hook.name}"]
+    lines += [f"  {line}" for line in inspect.cleandoc(hook.example).split("\n")]
+    return [f"{hook.name}(self, {', '.join(hook.arguments)}) (a hook)", *_indented(lines)]

@@ -1,0 +1,160 @@
+"""What is written of tunables, in the manual and by `help`: the meaning of each type of value, an example of one, defaults and bounds."""
+
+from dataclasses import dataclass
+
+from pbal.schema.tunables import Applies, Tunable
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a value of a type is, for who writes one; and a value, for tunables that have no default to show."""
+
+    text: str
+    example: str
+
+
+TYPES = {
+    "bool": Meaning(
+        "`on` or `off`; also yes, no, true, false, 1, 0.",
+        "on",
+    ),
+    "int": Meaning(
+        "A whole number in decimal digits.",
+        "64",
+    ),
+    "size": Meaning(
+        "A number of bytes. `k`, `m` and `g` multiply by powers of 1024; `b` is a byte.",
+        "256k",
+    ),
+    "duration": Meaning(
+        "A time: a number with `ms`, `s`, `m` or `h`. A number alone is in seconds. `1.5s` is one and a half seconds.",
+        "30s",
+    ),
+    "regex": Meaning(
+        "A regular expression of Python's `re`, for bytes. It distinguishes upper and lower case.",
+        "^/poll/(?P<queue>[^/]+)$",
+    ),
+    "directory": Meaning(
+        "An existing directory. A relative path starts from the folder of the configuration file.",
+        "/srv/www",
+    ),
+    "path": Meaning(
+        "A path. A relative path starts from the folder of the configuration file.",
+        "/var/lib/pbal",
+    ),
+    "paths": Meaning(
+        "One or more paths, separated by spaces or commas. Write `\\ ` for a space in a path. Relative paths start from the folder"
+        " of the configuration file.",
+        "/etc/pbal/site.pem",
+    ),
+    "listen": Meaning(
+        "`PORT` (on every address), `ADDRESS:PORT`, `[IPV6]:PORT`, `NAME:PORT` or `unix:PATH`. With port 0 the system chooses a port."
+        " A name is looked up when the service begins to listen. A relative path starts from the folder of the configuration file.",
+        "127.0.0.1:8080",
+    ),
+    "mode": Meaning("Permissions of a file in octal digits, such as `0660`.", "0660"),
+    "group": Meaning("The name of a group of the system.", "adm"),
+    "password file": Meaning(
+        "A file of lines `USER:scrypt$...`, which `pbal password` prints. A relative path starts from the folder of the"
+        " configuration file.",
+        "/etc/pbal/passwords",
+    ),
+    "networks": Meaning(
+        "Networks such as `10.0.0.0/8` or `::1`, separated by spaces or commas.",
+        "10.0.0.0/8",
+    ),
+    "words": Meaning(
+        "Words, separated by spaces or commas.",
+        "GET HEAD",
+    ),
+    "text": Meaning(
+        "Text to the end of the line.",
+        "some words",
+    ),
+    "pool": Meaning(
+        "The name of a pool.",
+        "app",
+    ),
+    "service": Meaning(
+        "The name of a service.",
+        "web",
+    ),
+    "store": Meaning(
+        "`memory`, or `memcached HOST:PORT ...`. The default port is 11211. `unix:PATH` is a memcached on a unix socket; a"
+        " relative path starts from the folder of the configuration file.",
+        "memcached 127.0.0.1:11211",
+    ),
+    "path or off": Meaning(
+        "A path, or `off`. A relative path starts from the folder of the configuration file.",
+        "off",
+    ),
+    "sources": Meaning(
+        "Sources of queue names, separated by spaces; see QUEUE NAMES in `pbal-poll(7)`.",
+        "path",
+    ),
+    "regex or off": Meaning(
+        "A regular expression, or `off`.",
+        "off",
+    ),
+    "auth": Meaning(
+        "`off`, `jwt KEYFILE` or `request /URI`. A relative path starts from the folder of the configuration file.",
+        "off",
+    ),
+    "token sources": Meaning(
+        "Places of a credential, `header:NAME`, `query:NAME` or `cookie:NAME`, separated by spaces.",
+        "header:Authorization",
+    ),
+    "origins or off": Meaning(
+        "Origins such as `https://chat.example`, separated by spaces; `*` for all; or `off`.",
+        "https://chat.example",
+    ),
+}
+"""By the name of the type. Types that are a choice of words explain themselves."""
+
+EXAMPLES = {
+    "plugins": "vhosts",
+    "ssl_key_file": "/etc/pbal/site.key",
+    "ssl_cipher_list": "HIGH:!aNULL",
+    "ssl_ca_path": "/etc/ssl/certs",
+    "ssl_backend_ca": "/etc/ssl/certs/ca-certificates.crt",
+    "ssl_backend_name": "app.example",
+    "acme_challenges": "/var/lib/acme",
+    "plugin_path": "/etc/pbal/plugins",
+    "poll_auth_audience": "chat",
+}
+"""Values of tunables that have no default, and for which the example of their type says little."""
+
+APPLIES = {
+    Applies.NOW: "",
+    Applies.NEXT_CONNECTION: "A change applies to new connections.",
+    Applies.NEXT_ENABLE: "A change takes effect when the service is enabled.",
+}
+
+
+def kind(tunable: Tunable) -> str:
+    """The type of a tunable's value, or the words it may be, and its bounds."""
+    name = tunable.type.name
+    return (name if name in TYPES else " or ".join(tunable.type.choices)) + bounds(tunable)
+
+
+def bounds(tunable: Tunable) -> str:
+    """`, from 1k to 16m`, or nothing."""
+    if tunable.minimum and tunable.maximum:
+        return f", from {tunable.minimum} to {tunable.maximum}"
+    if tunable.minimum:
+        return f", at least {tunable.minimum}"
+    return f", at most {tunable.maximum}" if tunable.maximum else ""
+
+
+def default(tunable: Tunable) -> str:
+    """The default between back quotes; `unset` or `empty` as words."""
+    return {None: "unset", "": "empty"}.get(tunable.default, f"`{tunable.default}`")
+
+
+def example(tunable: Tunable) -> str:
+    """A value that the tunable takes."""
+    if tunable.default:
+        return tunable.default
+    if tunable.type.choices:
+        return tunable.type.choices[0]
+    return EXAMPLES.get(tunable.name) or tunable.minimum or TYPES[tunable.type.name].example
