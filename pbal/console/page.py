@@ -38,11 +38,13 @@ class Section:
     statement: str
     columns: tuple[str, ...]
     most: int = MOST_ROWS
+    half: bool = False
+    """Whether it is narrow enough to have another beside it."""
 
 
-SERVICES: Final = Section("Services", "show_service", "show service", ("name", "role", "listen", "state"))
+SERVICES: Final = Section("Services", "show_service", "show service", ("name", "role", "listen", "state"), half=True)
 SECTIONS: Final = (
-    Section("Parked polls", "show_parked_summary", "show parked summary", ("service", "parked", "queues", "oldest", "bytes")),
+    Section("Parked polls", "show_parked_summary", "show parked summary", ("service", "parked", "queues", "oldest", "bytes"), half=True),
     Section(
         "Waiting longest", "show_parked", "show parked LIMIT 15", ("id", "service", "queues", "client", "age", "left", "looks", "transport")
     ),
@@ -76,7 +78,7 @@ class Status:
 
     async def _middle(self) -> str:
         parts = [self._head(), self._charts()]
-        parts.append(await self._section(SERVICES, link=True))
+        parts.append(await self._section(SERVICES))
         parts.append(await self._pools())
         for section in SECTIONS:
             parts.append(await self._section(section))
@@ -111,12 +113,14 @@ class Status:
         parts: list[str] = []
         pools = list(self._session.world.pools.values())
         for pool in pools[:MOST_POOLS]:
-            section = Section(f"Pool {pool.name}", "show_pool", f"show pool {pool.name}", ("node", "state", "requests", "active"))
+            section = Section(
+                f"Pool {pool.name}", "show_pool", f"show pool {pool.name}", ("node", "state", "requests", "active"), half=True
+            )
             parts.append(await self._section(section))
             await asyncio.sleep(0)
         return "".join(parts) + _left_out(len(pools) - MOST_POOLS, "pools")
 
-    async def _section(self, section: Section, link: bool = False) -> str:
+    async def _section(self, section: Section) -> str:
         if section.rule not in self._session.interpreter.language.rules:
             return ""
         try:
@@ -126,7 +130,8 @@ class Status:
         if not records:
             return ""
         said = table(section.columns, records)
-        return f"<section><h2>{shown(section.title)}</h2>\n{said}{_left_out(more, 'more')}</section>\n"
+        kind = " class='half'" if section.half else ""
+        return f"<section{kind}><h2>{shown(section.title)}</h2>\n{said}{_left_out(more, 'more')}</section>\n"
 
     async def _records(self, section: Section) -> tuple[Sequence[Record], int]:
         """The records of a statement, cut, and how many more there are."""
