@@ -147,7 +147,6 @@ class Server:
 
     async def look_up(self, endpoint: Endpoint) -> None:
         """See model.world.Runtime."""
-        self._found.clear()  # of a statement that was refused
         if endpoint.is_name:
             try:
                 self._found[endpoint.host] = await asyncio.get_running_loop().run_in_executor(None, look_up, endpoint.host)
@@ -166,6 +165,7 @@ class Server:
         """See model.world.Runtime."""
         old = self._listeners.get(service.name.lower())
         if old is not None and self._is_wanted(old):
+            self._found.pop(service["listen"].host, None)
             return None
         return self._bound(service, self._given_up(service["listen"]))
 

@@ -122,7 +122,8 @@ async def test_what_keeps_strangers_out_cannot_be_taken_away_live(lab: Lab) -> N
     assert str(pbal.world.service("mgmt")["listen"]) == "127.0.0.1:0"
     assert await pbal.say("SET mgmt.open = on") == "OK"
     assert await pbal.say("SET mgmt.listen = 0.0.0.0:0") == "OK"
-    assert "open to other machines" in await pbal.say("SET mgmt.open = off")
+    for statement in ("SET mgmt.open = off", "UNSET mgmt.open"):
+        assert "open to other machines" in await pbal.say(statement)
     assert pbal.world.service("mgmt")["open"]
 
 
