@@ -19,6 +19,7 @@ from bench.distant import busy
 from bench.distant import distant as distant_of
 from bench.room import room, streams
 from bench.secure import tls
+from bench.status import status
 from bench.waits import waits
 
 Row = tuple[str, float, str, str]
@@ -372,4 +373,5 @@ FIGURES = {
     "streams": streams,
     "start": start,
     "tls": tls,
+    "status": status,
 }

@@ -35,7 +35,7 @@ from pbal.model.measures import histograms
 from pbal.model.renewal import Watch
 from pbal.model.service import Service
 from pbal.model.world import World
-from pbal.net.listener import Listener, listen
+from pbal.net.listener import Listener, listen, look_up
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ServerLink
 from pbal.observe.histogram import TURN
@@ -93,6 +93,8 @@ class Server:
         self.world = world
         self.interpreter = interpreter
         self._listeners: dict[str, Listener] = {}
+        self._found: dict[str, str] = {}
+        """Names that were looked up for the statement that is being carried out, and their addresses."""
         self._ended = asyncio.Event()
         self._ending = False
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -141,7 +143,15 @@ class Server:
         protocol = handler.protocol
         if service.certificates is not None:  # as it was enabled; enable_ssl may have been set since
             protocol = partial(ServerLink, service, handler.protocol)
-        return listen(service, protocol, former)
+        return listen(service, protocol, former, self._found.pop(service["listen"].host, ""))
+
+    async def look_up(self, endpoint: Endpoint) -> None:
+        """See model.world.Runtime."""
+        if endpoint.is_name:
+            try:
+                self._found[endpoint.host] = await asyncio.get_running_loop().run_in_executor(None, look_up, endpoint.host)
+            except OSError as error:
+                raise ConfigError(f"cannot find the address of {endpoint.host}: {error.strerror or error}", about=str(endpoint)) from None
 
     # Runtime: what the model asks for.
 
@@ -155,6 +165,7 @@ class Server:
         """See model.world.Runtime."""
         old = self._listeners.get(service.name.lower())
         if old is not None and self._is_wanted(old):
+            self._found.pop(service["listen"].host, None)
             return None
         return self._bound(service, self._given_up(service["listen"]))
 

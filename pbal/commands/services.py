@@ -1,6 +1,8 @@
 """CREATE, USE, SET, DEFAULT, ENABLE, DISABLE, HEADER."""
 
 import re
+from collections.abc import Awaitable
+from contextlib import suppress
 
 from pbal.commands.session import Session
 from pbal.config.render import in_order
@@ -12,6 +14,7 @@ from pbal.model.service import HeaderRule, Service
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.tunables import POOL
+from pbal.schema.types import LISTEN
 
 _OF_POOLS = frozenset(tunable.name for tunable in POOL)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -84,7 +87,7 @@ def use(session: Session, object_: Service | Pool) -> Reply:
 
 
 @command
-def set_(session: Session, tunable: str, value: str, object_: Service | Pool | None = None) -> Reply:
+def set_(session: Session, tunable: str, value: str, object_: Service | Pool | None = None) -> Reply | Awaitable[Reply]:
     """Set a tunable of a service or a pool. If the value is refused, nothing changes.
 
     A relative path starts from the folder of the configuration file.
@@ -97,6 +100,19 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
     if isinstance(target, Service) and tunable.lower() in _OF_POOLS:
         target = session.world.pools.get(target.name.lower(), target)
     value = _placed(session, tunable, value)
+    if session.live and tunable.lower() == "listen" and isinstance(target, Service) and target.enabled:
+        return _set_listen(session, target, value)
+    return _set(session, target, tunable, value)
+
+
+async def _set_listen(session: Session, target: Service, value: str) -> Reply:
+    """Set the address of a service that listens; a name in it is looked up first, off the loop."""
+    with suppress(ValueError):  # which is told below
+        await session.runtime().look_up(LISTEN.parse(value))
+    return _set(session, target, "listen", value)
+
+
+def _set(session: Session, target: Service | Pool, tunable: str, value: str) -> Reply:
     try:
         with session.world.changing() as change:
             if isinstance(target, Pool):
@@ -131,11 +147,13 @@ def _placed(session: Session, tunable: str, value: str) -> str:
 
 
 @command
-def enable(session: Session, service: Service) -> Reply:
+async def enable(session: Session, service: Service) -> Reply:
     """Open a service: its plugins and its listener. If the address cannot be had, nothing is opened.
 
     Source: Perlbal manual, ENABLE.
     """
+    if session.world.runtime is not None and service["listen"] is not None:
+        await session.world.runtime.look_up(service["listen"])
     session.world.enable(service)
     session.note("enable", service.name.lower())
     return OK

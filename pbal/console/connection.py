@@ -172,7 +172,11 @@ class ConsoleConnection(asyncio.Protocol):
             return True
         if not _BINARY.match(data):
             return False
-        self.service.world.log_limited("console", "%s: refused: a console speaks lines or HTTP", self.peer_name)
+        self.service.world.log_limited(
+            "console",
+            "%(client)s: refused: a console speaks lines or HTTP",
+            {"event": "console_refused", "service": self.service.name, "client": self.peer_name},
+        )
         self._ended = True
         self._part("ERROR: this is a line console, it does not speak anything binary")
         return True
@@ -323,7 +327,10 @@ class ConsoleConnection(asyncio.Protocol):
             self._failures = 0
             self._session.who = f"{user} at {self._peer}"
             self.deadline = inf
-            log.info("%s: logged in to console %s", self._session.who, self.service.name)
+            log.info(
+                "%(who)s: logged in to console %(service)s",
+                {"event": "logged_in", "who": self._session.who, "service": self.service.name},
+            )
         if self._session.verbose:
             self._write(["OK"])
 

@@ -18,7 +18,6 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
-import logging
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -28,8 +27,6 @@ from typing import Final
 
 from pbal.model.service import Service
 from pbal.schema.passwords import LONGEST, NOBODY, Hashed, read
-
-log = logging.getLogger("pbal.console")
 
 LONGEST_PAUSE: Final = 60.0
 FORGOTTEN_AFTER: Final = 600.0
@@ -95,7 +92,13 @@ class Gate:
 
     async def _is_right(self, user: str, password: bytes) -> bool:
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._read_again)
+        why = await loop.run_in_executor(None, self._read_again)
+        if why:
+            self._service.world.log_limited(
+                f"password_file {self._service.name}",
+                "password_file of %(service)s: %(reason)s; the users read before stay",
+                {"event": "password_file_refused", "service": self._service.name, "reason": why},
+            )
         hashed = self._users.get(user)
         mark = hmac.digest(self._key, user.encode("utf-8", "surrogateescape") + b"\0" + password, hashlib.sha256)
         if hashed is not None and self._known.get(mark) == hashed:
@@ -107,12 +110,12 @@ class Gate:
         self._known[mark] = hashed
         return True
 
-    def _read_again(self) -> None:
-        """In a thread: read the file, if it is not what was read last."""
+    def _read_again(self) -> str:
+        """In a thread: read the file, if it is not what was read last. Why it cannot be used, or ''."""
         path: Path | None = self._service["password_file"]
         if path is None:  # asked for no more, while this waited for its turn
             self._users, self._read = {}, None
-            return
+            return ""
         try:
             found = os.stat(path)
             wanted = path, found.st_mtime_ns, found.st_ino, found.st_size
@@ -121,7 +124,8 @@ class Gate:
         except (OSError, ValueError) as error:
             if self._read is not None and self._read[0] != path:
                 self._users, self._read = {}, None
-            log.error("password_file of %s: %s; the users read before stay", self._service.name, error)
+            return str(error)
+        return ""
 
     def _failed(self, address: str, user: str) -> None:
         world = self._service.world
@@ -133,7 +137,12 @@ class Gate:
         self._pauses[address] = (failures + 1, now)
         if len(self._pauses) > MOST_ADDRESSES:
             self._pauses.popitem(last=False)
-        world.log_limited(f"login {address}", "console %s: a wrong password from %s for user %.64r", self._service.name, address, user)
+        known = user if user in self._users else "nobody that is known"  # what was typed there may be the password
+        world.log_limited(
+            f"login {address}",
+            "console %(service)s: a wrong password from %(client)s for %(user)s",
+            {"event": "login_failed", "service": self._service.name, "client": address, "user": known},
+        )
 
 
 def _pause(failures: int) -> float:

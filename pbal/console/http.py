@@ -165,7 +165,11 @@ class HttpConnection(asyncio.Protocol):
         """What needs no task, and what is refused."""
         world = self.service.world
         if not self._is_ours(head.host):
-            world.log_limited("console host", "%s: answered 421: called by the name %s (SET hosts)", self._peer, _shown(head.host))
+            world.log_limited(
+                "console host",
+                "%(client)s: answered 421: called by the name %(host)s (SET hosts)",
+                {"event": "console_misdirected", "service": self.service.name, "client": self._peer, "host": _shown(head.host)},
+            )
             return plain(421, "This console is not called by that name: SET hosts on it tells which ones it has.")
         if head.method not in (b"GET", b"HEAD"):
             return Answer(405, ((b"Allow", b"GET, HEAD"), (b"Content-Type", b"text/plain; charset=utf-8")), b"This port only shows.\n")

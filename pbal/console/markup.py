@@ -1,6 +1,7 @@
 """Text and values as pieces of a page. Everything that comes from elsewhere goes through `shown`."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from html import escape as html_escape
 from typing import Final
 
@@ -8,12 +9,22 @@ from pbal.observe.log import escape
 
 LONGEST: Final = 300
 """Characters of a cell."""
+LONG: Final = 30
+"""Characters from which on a cell needs room of its own."""
 
 _GOOD: Final = frozenset({"up", "enabled", "ok", "ready"})
 _BAD: Final = frozenset({"down", "disabled", "full"})
-_UNSURE: Final = frozenset({"draining", "connecting", "paused"})
-_SECONDS: Final = frozenset({"age", "oldest", "left", "since", "uptime", "for", "wait"})
-"""Columns whose numbers are durations in seconds."""
+_UNSURE: Final = frozenset({"draining", "untried", "paused"})
+_SECONDS: Final = frozenset({"age", "oldest", "left", "since", "why_age", "last_success"})
+"""Columns whose numbers are durations in whole seconds."""
+_TITLES: Final = {
+    "at": "when", "lag_ms": "lag, ms", "sweep_ms": "sweep, ms", "why_age": "ago", "minute_count": "last minute",
+    "minute_p50": "p50", "minute_p90": "p90", "minute_p99": "p99", "percent": "%",
+}  # fmt: skip
+"""Of columns whose names do not tell enough, or too much."""
+FULL: Final = 90.0
+FILLING: Final = 75.0
+"""Per cent of a limit that is worth a colour."""
 
 
 def shown(text: str) -> str:
@@ -44,7 +55,9 @@ def table(columns: Sequence[str], records: Sequence[Mapping[str, object]]) -> st
     """A table of records: the columns in this order, those that no record has left out."""
     present = [column for column in columns if any(record.get(column) is not None for record in records)]
     numeric = {column for column in present if all(_is_number(record.get(column)) for record in records)}
-    head = "".join(f"<th scope='col'{_right(column in numeric)}>{shown(column.replace('_', ' '))}</th>" for column in present)
+    head = "".join(
+        f"<th scope='col'{_right(column in numeric)}>{shown(_TITLES.get(column) or column.replace('_', ' '))}</th>" for column in present
+    )
     rows = "".join(
         "<tr>" + "".join(_cell(column, record.get(column), column in numeric) for column in present) + "</tr>\n" for record in records
     )
@@ -62,7 +75,13 @@ def _right(wanted: bool) -> str:
 def _cell(column: str, value: object, numeric: bool) -> str:
     text = words(column, value)
     kind = text.lower()
-    name = "good" if kind in _GOOD else "bad" if kind in _BAD else "unsure" if kind in _UNSURE else "number" if numeric else ""
+    name = "number" if numeric else ""
+    if column == "state":
+        name = "good" if kind in _GOOD else "bad" if kind in _BAD else "unsure" if kind in _UNSURE else ""
+    elif column == "percent" and isinstance(value, (int, float)) and value >= FILLING:
+        name = "number bad" if value >= FULL else "number unsure"
+    elif len(text) > LONG:
+        name = "long"
     cut = text if len(text) <= LONGEST else text[:LONGEST] + "..."
     return f"<td{f' class={chr(39)}{name}{chr(39)}' if name else ''}>{shown(cut)}</td>"
 
@@ -73,6 +92,8 @@ def words(column: str, value: object) -> str:
         return "\N{EN DASH}"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if column == "at" and isinstance(value, (int, float)):
+        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, (int, float)):
         return duration(value) if column in _SECONDS else number(value)
     if isinstance(value, Mapping):

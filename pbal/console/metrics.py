@@ -53,7 +53,8 @@ def _written(piece: list[Sample], last: str) -> bytes:
     metrics: list[Metric] = []
     for sample in piece:
         if not metrics or metrics[-1].name != sample.family:
-            metrics.append(Metric(sample.family, sample.help, sample.kind, sample.unit))
+            told = sample.help.replace("milliseconds", "seconds") if sample.unit == "seconds" else sample.help
+            metrics.append(Metric(sample.family, told, sample.kind, sample.unit))
         metrics[-1].add_sample(sample.name, dict(sample.labels), sample.value)
     text: bytes = generate_latest(_Some(metrics))
     if metrics and metrics[0].name == last:

@@ -20,7 +20,6 @@ from pbal.console.readiness import why_not_ready
 from pbal.lang.mistakes import Mistake
 from pbal.schema.commands import Reply
 
-MOST_POOLS: Final = 50
 MOST_ROWS: Final = 100
 PIECE: Final = 100
 """Records read in one turn of the loop."""
@@ -38,16 +37,37 @@ class Section:
     statement: str
     columns: tuple[str, ...]
     most: int = MOST_ROWS
+    half: bool = False
+    """Whether it is narrow enough to have another beside it."""
+    newest_first: bool = False
+    """Whether the last record is to be the first here."""
+    nothing: str = ""
+    """What stands there when there are no records; '': the section is left out."""
 
 
-SERVICES: Final = Section("Services", "show_service", "show service", ("name", "role", "listen", "state"))
 SECTIONS: Final = (
-    Section("Parked polls", "show_parked_summary", "show parked summary", ("service", "parked", "queues", "oldest", "bytes")),
+    Section("Services", "show_service", "show service", ("name", "state", "role", "listen"), half=True),
+    Section("Parked polls", "show_parked_summary", "show parked summary", ("service", "parked", "queues", "oldest", "bytes"), half=True),
     Section(
-        "Waiting longest", "show_parked", "show parked LIMIT 15", ("id", "service", "queues", "client", "age", "left", "looks", "transport")
+        "Nodes", "show_health", "show health",
+        ("pool", "node", "state", "since", "active", "requests", "errors", "failures", "last_success", "why", "why_age"),
     ),
+    Section(
+        "Latency, in milliseconds", "show_latency", "show latency",
+        ("kind", "pool", "name", "count", "p50", "p90", "p99", "minute_count", "minute_p50", "minute_p90", "minute_p99"),
+    ),
+    Section(
+        "Recent errors", "show_errors", "show errors 20",
+        ("at", "status", "service", "method", "target", "client", "node", "end", "phase", "attempts", "seconds", "why", "octet", "place"),
+        newest_first=True, nothing="none",
+    ),
+    Section("Limits", "show_limits", "show limits", ("what", "where", "value", "limit", "percent", "then")),
     Section("Stores", "show_store", "show store", ("service", "store", "state", "lag_ms", "sweep_keys", "sweep_ms", "watch", "detail")),
-)
+    Section(
+        "Parked polls that end next", "show_parked", "show parked LIMIT 15",
+        ("id", "service", "queues", "client", "age", "left", "looks", "transport"),
+    ),
+)  # fmt: skip
 
 
 class Status:
@@ -76,8 +96,6 @@ class Status:
 
     async def _middle(self) -> str:
         parts = [self._head(), self._charts()]
-        parts.append(await self._section(SERVICES, link=True))
-        parts.append(await self._pools())
         for section in SECTIONS:
             parts.append(await self._section(section))
             await asyncio.sleep(0)
@@ -106,27 +124,18 @@ class Status:
         drawn += chart("Lag of the loop", "ms", [each.lag for each in samples], SAMPLES)
         return f"<section class='charts'>\n{drawn}</section>\n"
 
-    async def _pools(self) -> str:
-        """A table a pool."""
-        parts: list[str] = []
-        pools = list(self._session.world.pools.values())
-        for pool in pools[:MOST_POOLS]:
-            section = Section(f"Pool {pool.name}", "show_pool", f"show pool {pool.name}", ("node", "state", "requests", "active"))
-            parts.append(await self._section(section))
-            await asyncio.sleep(0)
-        return "".join(parts) + _left_out(len(pools) - MOST_POOLS, "pools")
-
-    async def _section(self, section: Section, link: bool = False) -> str:
+    async def _section(self, section: Section) -> str:
         if section.rule not in self._session.interpreter.language.rules:
             return ""
         try:
             records, more = await self._records(section)
         except Mistake as mistake:
             return f"<section><h2>{shown(section.title)}</h2><p class='bad'>{shown(mistake.in_one_line())}</p></section>\n"
-        if not records:
+        if not records and not section.nothing:
             return ""
-        said = table(section.columns, records)
-        return f"<section><h2>{shown(section.title)}</h2>\n{said}{_left_out(more, 'more')}</section>\n"
+        said = table(section.columns, records) if records else f"<p class='more'>{shown(section.nothing)}</p>\n"
+        kind = " class='half'" if section.half else ""
+        return f"<section{kind}><h2>{shown(section.title)}</h2>\n{said}{_left_out(more, 'more')}</section>\n"
 
     async def _records(self, section: Section) -> tuple[Sequence[Record], int]:
         """The records of a statement, cut, and how many more there are."""
@@ -139,6 +148,8 @@ class Status:
                     await asyncio.sleep(0)
         found = json.loads("".join(lines)) if lines else []
         records = found if isinstance(found, list) else [found]
+        if section.newest_first:
+            records.reverse()
         return records[: section.most], len(records) - section.most
 
 

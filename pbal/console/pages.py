@@ -13,6 +13,7 @@ import asyncio
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -76,7 +77,7 @@ class Pages:
             return await self._said("obj")
         if path == b"/service" and _NAME.fullmatch(query):
             return await self._said(f"show service {query.decode()}")
-        return Answer(404, (_HTML,), _page("404", "<h1>404 Not found</h1>\n"))
+        return Answer(404, (_HTML,), _page("404", b"<h1>404 Not found</h1>\n"))
 
     async def _reply(self, statement: str) -> Reply | None:
         """What the console answers. Raises: Mistake."""
@@ -85,27 +86,33 @@ class Pages:
 
     async def _said(self, *statements: str) -> Answer:
         """A page of what the console answers to statements."""
-        parts: list[str] = []
+        parts: list[bytes] = []
         status = 200
         for statement in statements:
-            parts.append(f"<h1>{shown(statement)}</h1>\n<pre>")
+            parts.append(_encoded(f"<h1>{shown(statement)}</h1>\n<pre>"))
             try:
                 reply = await self._reply(statement)
-                for number, line in enumerate(() if reply is None else reply.as_text(), 1):
-                    parts.append(_SERVICE.sub(r"service &#x27;<a href='/service?\1'>\1</a>&#x27;", shown(line)) + "\n")
-                    if number % PIECE == 0:
-                        await asyncio.sleep(0)
+                lines = iter(()) if reply is None else reply.as_text()
+                while piece := list(islice(lines, PIECE)):
+                    text = "".join(f"{shown(line)}\n" for line in piece)
+                    parts.append(_encoded(_SERVICE.sub(r"service &#x27;<a href='/service?\1'>\1</a>&#x27;", text)))
+                    await asyncio.sleep(0)
             except Mistake as mistake:
                 status = 404
-                parts.append(f"ERROR: {shown(mistake.in_one_line())}\n")
-            parts.append("</pre>\n")
-        return Answer(status, (_HTML,), _page(statements[-1], "".join(parts)))
+                parts.append(_encoded(f"ERROR: {shown(mistake.in_one_line())}\n"))
+            parts.append(b"</pre>\n")
+        return Answer(status, (_HTML,), _page(statements[-1], b"".join(parts)))
 
 
-def _page(title: str, body: str) -> bytes:
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _page(title: str, body: bytes) -> bytes:
     """A page of one of Perlbal's addresses."""
-    return (
+    head = (
         "<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n<meta name='viewport' content='width=device-width'>\n"
         f"<title>{shown(title)} - pbal</title>\n<link rel='icon' href='data:,'>\n<link rel='stylesheet' href='/status.css'>\n</head>\n"
-        f"<body class='said'>\n{body}<p><a href='/'>pbal</a></p>\n</body>\n</html>\n"
-    ).encode("utf-8", "replace")
+        f"<body class='said'>\n"
+    )
+    return b"%b%b<p><a href='/'>pbal</a></p>\n</body>\n</html>\n" % (_encoded(head), body)

@@ -31,6 +31,7 @@ from pbal.observe.writer import Writer
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import CORE
 from pbal.schema.tunables import SERVER, Tunable
+from pbal.schema.types import Endpoint
 
 log = logging.getLogger("pbal")
 
@@ -56,6 +57,9 @@ class Runtime(Protocol):
 
         None if it has it. Raises: ConfigError if it cannot be had.
         """
+
+    async def look_up(self, endpoint: Endpoint) -> None:
+        """Find the address of a name before `bind`, off the loop; of anything else nothing. Raises: ConfigError."""
 
     def serve(self, bound: Any) -> None:
         """Accept connections on what `bind` gave, and no longer where the service listened before."""

@@ -48,6 +48,15 @@ def keep_alive(sock: socket.socket, seconds: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
 
 
+def look_up(host: str) -> str:
+    """The address of this machine that a name stands for: its first of IPv4, or of IPv6 where it has none. May take seconds.
+
+    Raises: OSError.
+    """
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return str(min(found, key=lambda each: each[0] != socket.AF_INET)[4][0])
+
+
 def bind(endpoint: Endpoint) -> socket.socket:
     """A bound, listening socket. An empty host is every address, IPv6 included where the machine has it.
 
@@ -55,7 +64,7 @@ def bind(endpoint: Endpoint) -> socket.socket:
     """
     if endpoint.path:
         return _bind_path(endpoint.path)
-    host = endpoint.host
+    host = look_up(endpoint.host) if endpoint.is_name else endpoint.host
     family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
     try:
         return _bind(family, host or "::", endpoint.port)
@@ -229,14 +238,14 @@ class Listener:
         )
 
 
-def listen(service: Service, protocol: Callable[[], asyncio.BaseProtocol], former: Listener | None = None) -> Listener:
+def listen(service: Service, protocol: Callable[[], asyncio.BaseProtocol], former: Listener | None = None, found: str = "") -> Listener:
     """Bind the service's address, or go on with the socket of the listener that has it: what waits there to be accepted is not lost.
 
-    Raises: ConfigError with the reason.
+    `found` is what a name in it was looked up to be. Raises: ConfigError with the reason.
     """
     endpoint = service["listen"]
     try:
-        sock = bind(endpoint) if former is None else former.lend()
+        sock = bind(Endpoint(found, endpoint.port) if found else endpoint) if former is None else former.lend()
         try:
             return Listener(service, sock, protocol, former)
         except OSError:

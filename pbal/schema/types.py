@@ -90,6 +90,11 @@ class Endpoint:
         return self.host if self.host.startswith("/") else ""
 
     @property
+    def is_name(self) -> bool:
+        """Whether it has to be looked up."""
+        return not (self.path or not self.host or ":" in self.host or _DOTTED.fullmatch(self.host))
+
+    @property
     def authority(self) -> str:
         """What a Host field says of it; a Unix socket has no name in HTTP, and programs behind one take this."""
         return "localhost" if self.path else str(self)
@@ -304,10 +309,9 @@ def _parse_log_form(text: str) -> str:
 
 def _parse_group(text: str) -> str:
     try:
-        grp.getgrnam(text)
-    except KeyError:
-        _refuse("the name of a group of this system", text)
-    return text
+        return grp.getgrnam(text).gr_name
+    except (KeyError, ValueError):
+        return _refuse("a group of this system", text)
 
 
 # --- addresses ---------------------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ import ssl
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from authority import Authority
-from lab import Lab, Pbal, lab, read_response, until
+from lab import Lab, Pbal, free_port, lab, read_response, until
 from process import ROOT
 
 from pbal.commands.interpreter import Interpreter
@@ -121,7 +122,8 @@ async def test_what_keeps_strangers_out_cannot_be_taken_away_live(lab: Lab) -> N
     assert str(pbal.world.service("mgmt")["listen"]) == "127.0.0.1:0"
     assert await pbal.say("SET mgmt.open = on") == "OK"
     assert await pbal.say("SET mgmt.listen = 0.0.0.0:0") == "OK"
-    assert "open to other machines" in await pbal.say("SET mgmt.open = off")
+    for statement in ("SET mgmt.open = off", "UNSET mgmt.open"):
+        assert "open to other machines" in await pbal.say(statement)
     assert pbal.world.service("mgmt")["open"]
 
 
@@ -197,6 +199,33 @@ async def test_a_group_may_use_it(lab: Lab) -> None:
     name = grp.getgrgid(groups[0]).gr_name
     await lab.pbal(conf("unix:other.sock", f"SET socket_group = {name}"))
     assert (lab.folder / "other.sock").stat().st_gid == groups[0]
+
+
+@lab
+async def test_a_name_is_looked_up_when_the_service_begins_to_listen(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"console.example": "127.0.0.1", "localhost": "127.0.0.1"}
+    where: list[str] = []
+
+    def getaddrinfo(host: str, *args: object, **more: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        where.append(threading.current_thread().name)
+        if host not in known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET6, 1, 6, "", ("::1", 0)), (socket.AF_INET, 1, 6, "", (known[host], 0))]
+
+    pbal = await lab.pbal(conf("localhost:0"))
+    assert pbal.server.address("mgmt")[0] == "127.0.0.1"
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    for statement in ("CREATE SERVICE b", "SET role = management", "SET listen = console.example:0", "SET open = on", "ENABLE b"):
+        assert await pbal.say(statement) == "OK"
+    assert pbal.server.address("b")[0] == "127.0.0.1"
+    port = free_port()
+    assert await pbal.say(f"SET b.listen = localhost:{port}") == "OK"
+    assert pbal.server.address("b") == ("127.0.0.1", port)
+    assert await pbal.say(f"SET b.listen = localhost:{port}") == "OK", "where it listens already"
+    assert "cannot find the address of nowhere.example: Name or service not known" in await pbal.say("SET b.listen = nowhere.example:1")
+    assert str(pbal.world.service("b")["listen"]) == f"localhost:{port}"
+    assert threading.main_thread().name not in where, "never on the loop"
+    assert pbal.server._found == {}
 
 
 SITE = """

@@ -1,9 +1,12 @@
 """/metrics: every number pbal keeps, as Prometheus reads it."""
 
 import asyncio
+import json
+import re
 
 import pytest
 from lab import Lab, Pbal, Response, lab
+from process import ROOT
 from prometheus_client.parser import text_string_to_metric_families
 
 from pbal.console import metrics
@@ -54,6 +57,18 @@ async def test_a_scrape_is_what_prometheus_reads(lab: Lab) -> None:
     missing = {name for name in pbal.counts if not name.endswith("_ms")} - {name.removeprefix("pbal_") for name in families}
     assert missing == set(), "the one table of counters is all of it"
     assert all(family.documentation and family.name.startswith("pbal_") for family in families.values())
+
+
+@lab
+async def test_the_dashboard_asks_for_what_there_is(lab: Lab) -> None:
+    origin = await lab.origin(hello)
+    pbal = await lab.pbal(CONF.format(node=origin.address))
+    await pbal.ask("site", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    scraped = set(re.findall(r"^(pbal_\w+)", (await scrape(pbal)).body.decode(), re.MULTILINE))
+    text = (ROOT / "contrib/grafana/pbal.json").read_text(encoding="utf-8")
+    expressions = [target["expr"] for panel in json.loads(text)["panels"] for target in panel["targets"]]
+    asked = {name for expression in expressions for name in re.findall(r"pbal_\w+", expression)}
+    assert len(expressions) > 20 and asked - scraped == set()
 
 
 @lab

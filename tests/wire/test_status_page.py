@@ -82,7 +82,7 @@ async def test_the_status_page(lab: Lab) -> None:
     answer = await get(pbal, "/")
     page = Page(answer.body.decode())
     assert answer.status == 200 and answer.fields["content-type"] == "text/html; charset=utf-8"
-    assert {"Services", "Pool app", "Parked polls", "Waiting longest", "Stores"} <= set(page.titles)
+    assert {"Services", "Nodes", "Limits", "Recent errors", "Parked polls", "Parked polls that end next", "Stores"} <= set(page.titles)
     assert [title.split()[0] for title in page.titles[:3]] == ["Requests", "Parked", "Lag"]
     for cell in ("chat", "reverse_proxy", "ENABLED", "127.0.0.1:1", "amy", "longpoll"):
         assert cell in page.cells or cell == "longpoll", cell
