@@ -157,6 +157,7 @@ _APPLIES = {
     Applies.NOW: "",
     Applies.NEXT_CONNECTION: "A change applies to new connections.",
     Applies.NEXT_ENABLE: "A change takes effect when the service is enabled.",
+    Applies.START: "It cannot be changed while pbal runs.",
 }
 
 TYPES = {
@@ -165,6 +166,8 @@ TYPES = {
     "size": "A number of bytes. `k`, `m` and `g` multiply by powers of 1024; `b` is a byte.",
     "duration": "A time: a number with `ms`, `s`, `m` or `h`. A number alone is in seconds. `1.5s` is one and a half seconds.",
     "regex": "A regular expression of Python's `re`, for bytes. It distinguishes upper and lower case.",
+    "user": "The name of a user of this system.",
+    "group": "The name of a group of this system.",
     "directory": "An existing directory. A relative path starts from the folder of the configuration file.",
     "path": "A path. A relative path starts from the folder of the configuration file.",
     "paths": "One or more paths, separated by spaces or commas. Write `\\ ` for a space in a path. Relative paths start from the folder"

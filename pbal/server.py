@@ -5,9 +5,13 @@ Life of the process:
     configured   the file was read into a World; nothing is open yet, and any mistake in it ends here
     started      every enabled service was bound first, then opened: a port that is taken leaves nothing half running
     serving      one tick a second: deadlines, idle sweeps, descriptors
-    draining     first signal or SHUTDOWN GRACEFUL: listeners closed, parked polls answered empty, idle connections
-                 closed, requests in flight may finish within graceful_timeout
+    leaving      first signal or SHUTDOWN GRACEFUL: everything is served as before, for drain_delay, but /readyz fails, so that a
+                 balancer in front sends its requests elsewhere (world.ending)
+    draining     listeners closed, parked polls answered empty, idle connections closed, requests in flight may finish within
+                 graceful_timeout (world.draining)
     ended        nothing left, the time is over, or a second signal
+
+What is around the server in a process of its own (systemd, the pidfile, the user it runs as) is life.process; it is told of each step.
 
 The tick is the only timer that always runs. Idle, that is one wake-up a second. Each of its duties is isolated: one
 connection whose deadline cannot be carried out is aborted, and the others have theirs. What holds while the loop does
@@ -21,6 +25,7 @@ import resource
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum
 from functools import partial
 from math import inf
 from typing import Any
@@ -28,6 +33,7 @@ from typing import Any
 from pbal.commands.interpreter import Interpreter
 from pbal.config.spec import Standing
 from pbal.console.management import ManagementRole
+from pbal.life.process import Process
 from pbal.model.errors import ConfigError
 from pbal.model.faults import report
 from pbal.model.hooks import Bound
@@ -86,15 +92,25 @@ def _open_descriptors() -> int:
         return 0
 
 
+class Phase(Enum):
+    """Where in its life a server is."""
+
+    SERVING = "serving"
+    LEAVING = "leaving"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
 class Server:
     """A running World. Implements model.world.Runtime."""
 
-    def __init__(self, world: World, interpreter: Interpreter) -> None:
+    def __init__(self, world: World, interpreter: Interpreter, process: Process | None = None) -> None:
         self.world = world
+        self.process = process or Process()
         self.interpreter = interpreter
         self._listeners: dict[str, Listener] = {}
         self._ended = asyncio.Event()
-        self._ending = False
+        self._phase = Phase.SERVING
         self._tick_handle: asyncio.TimerHandle | None = None
         self._paused = False
         self._turned = world.second // TURN
@@ -112,6 +128,7 @@ class Server:
     def start(self) -> None:
         """Open everything that is enabled. Raises: ConfigError; nothing is left open then."""
         world = self.world
+        self.process.claim(world)
         self._limit_descriptors(world.server["max_connections"])
         world.runtime = self
         enabled = [service for service in world.services.values() if service.enabled]
@@ -121,6 +138,7 @@ class Server:
                 service.open_log()
                 if service["listen"] is not None:
                     self._listeners[service.name.lower()] = self._bound(service)
+            self.process.bound(world)
             for service in enabled:
                 service.open()
             for service in world.services.values():
@@ -129,6 +147,7 @@ class Server:
                         world.open_for_selectors(service)
         except Exception:
             self._close_everything()
+            self.process.close()
             raise
         for listener in self._listeners.values():
             listener.start()
@@ -141,7 +160,17 @@ class Server:
         protocol = handler.protocol
         if service.certificates is not None:  # as it was enabled; enable_ssl may have been set since
             protocol = partial(ServerLink, service, handler.protocol)
-        return listen(service, protocol, former)
+        handed = self.process.handed.take(service["listen"]) if former is None else None
+        return listen(service, protocol, former, handed)
+
+    async def accepting(self) -> None:
+        """Wait until every listener accepts connections. Raises: ConfigError if one cannot."""
+        for listener in self._listeners.values():
+            try:
+                await listener.started()
+            except OSError as error:
+                why = error.strerror or error
+                raise ConfigError(f"service '{listener.service.name}' cannot accept on {listener.address}: {why}") from None
 
     # Runtime: what the model asks for.
 
@@ -243,6 +272,7 @@ class Server:
         if world.second // TURN > self._turned:
             self._turned = world.second // TURN
             self._duty("histograms", self._turn_histograms)
+        self._duty("notify", self._tell)
         if self._certificates.due(world.second):
             spawn(self, self._certificates.look(), "look at certificates")
         world.log_left_out()
@@ -250,6 +280,17 @@ class Server:
     def _turn_histograms(self) -> None:
         for histogram in histograms(self.world):
             histogram.turn()
+
+    def _tell(self) -> None:
+        if self.process.notifier.heard:
+            self.process.beat(self.world, self._status())
+
+    def _status(self) -> str:
+        """For `systemctl status`."""
+        world = self.world
+        state = "accepting no more connections" if self._paused and self._phase is Phase.SERVING else self._phase.value
+        parked = world.counters.counts.get("poll_parked", 0)
+        return f"{state}: {len(world.clients)} clients, {parked} parked, {len(world.backends)} backends"
 
     def _watch_access_logs(self) -> None:
         world = self.world
@@ -302,7 +343,7 @@ class Server:
         used = len(world.clients) + len(world.backends)
         if not self._paused and used > world.room - 4 * self._kept and _open_descriptors() > world.room + self._kept // 2:
             self.out_of_room()  # something else holds many: files, a plugin's sockets
-        elif self._paused and used < world.room - self._kept // 2 and not self._ending:
+        elif self._paused and used < world.room - self._kept // 2 and self._phase in (Phase.SERVING, Phase.LEAVING):
             self._paused = False
             log.warning("%d connections: accepting again", used)
             for listener in self._listeners.values():
@@ -313,7 +354,7 @@ class Server:
     @property
     def ending(self) -> bool:
         """Whether an end, graceful or not, has begun."""
-        return self._ending
+        return self._phase is not Phase.SERVING
 
     def signalled(self, number: signal.Signals) -> None:
         """A signal, on the loop. The first that is to end pbal ends it gracefully, the second at once."""
@@ -326,7 +367,7 @@ class Server:
         if number not in ENDING:
             log.warning("%s: there is nothing to reload; make the change on the console", number.name)
             return
-        if self._ending:
+        if self.ending:
             log.warning("second signal: ending at once")
             self._finish()
             return
@@ -337,7 +378,7 @@ class Server:
         world = self.world
         counts = world.counters.counts
         return (
-            f"state: up {world.clock.now() - world.started_at:.0f} s{', ending' if self._ending else ''}; "
+            f"state: up {world.clock.now() - world.started_at:.0f} s{'' if self._phase is Phase.SERVING else f', {self._phase.value}'}; "
             f"{len(world.clients)} clients, {counts.get('poll_parked', 0)} parked, {len(world.backends)} backends; "
             f"{counts['requests']} requests; {resident_bytes() // 1024} KB resident; "
             f"loop at most {counts['loop_lag_max_ms']} ms late in a minute"
@@ -348,11 +389,32 @@ class Server:
         if not graceful:
             self._finish()
             return
-        if self._ending:
+        if self.ending:
             return
-        self._ending = True
+        self._phase = Phase.LEAVING
+        self.world.ending = True
+        delay: float = self.world.server["drain_delay"]
+        if seconds:  # of all that there is
+            delay = min(delay, seconds)
+            limit = seconds - delay
+        else:
+            limit = (self.world.server["graceful_timeout"] if seconds is None else seconds) or inf
+        self.process.notifier.stopping(self._status(), None if limit == inf else delay + limit + GIVE_BACK_SECONDS)
+        if delay:
+            log.info("ending: serving for %(delay)g seconds more, while /readyz fails", {"event": "leaving", "delay": delay})
+            spawn(self, self._leave(delay, limit), "leave")
+        else:
+            self._close_listeners(limit)
+
+    async def _leave(self, delay: float, limit: float) -> None:
+        """Serve on for `drain_delay`, then begin to drain."""
+        await asyncio.sleep(delay)
+        self._close_listeners(limit)
+
+    def _close_listeners(self, limit: float) -> None:
+        """Begin to drain: accept nothing more, and let what is under way finish within `limit` seconds."""
+        self._phase = Phase.DRAINING
         self.world.draining = True
-        limit = (self.world.server["graceful_timeout"] if seconds is None else seconds) or inf
         log.info("ending: requests in flight have %s", "no time limit" if limit == inf else f"{limit:g} seconds")
         for listener in self._listeners.values():
             listener.close()
@@ -375,7 +437,8 @@ class Server:
         self._finish()
 
     def _finish(self) -> None:
-        self._ending = True
+        self._phase = Phase.ENDED
+        self.world.ending = True
         self._ended.set()
 
     def _close_everything(self) -> None:
@@ -425,32 +488,46 @@ class Server:
         await asyncio.sleep(0)
         self._watch_access_logs()
         self.world.access.close()
+        self.process.close()
 
 
-async def serve(world: World, interpreter: Interpreter, ready: Any = None, flush: Callable[[], None] = lambda: None) -> int:
-    """Run a configured World until a signal or a SHUTDOWN ends it; the exit status. `flush` writes the log out.
+async def serve(world: World, interpreter: Interpreter, process: Process | None = None) -> int:
+    """Run a configured World until a signal or a SHUTDOWN ends it; the exit status.
 
     Raises: ConfigError if it cannot start.
     """
-    server = Server(world, interpreter)
+    server = Server(world, interpreter, process)
     now = world.clock.now
-    Signals(server.signalled, lambda: now() - server.lag.turned, lambda: server.ending, _running, flush).install()
+    Signals(server.signalled, lambda: now() - server.lag.turned, lambda: server.ending, _running, server.process.flush).install()
     server.watchdog = Watchdog()
     try:
         server.watchdog.arm()
         server.start()
-        await asyncio.sleep(0)
-        log.info("at most %d open files", server.descriptor_limit)
-        for listener in server.listeners():
-            log.info("%s (%s) listens on %s", listener.service.name, listener.service.role, listener.address)
-        if not server.listeners():
-            raise ConfigError("no service listens: nothing to do")
-        if ready is not None:
-            ready(server)
+        await _begin(server)
         await server.run()
     finally:
         server.watchdog.close()
     return server.exit_status
+
+
+async def _begin(server: Server) -> None:
+    """Everything is bound: when it accepts connections, too, tell whoever waits for that. Raises: ConfigError; all is closed then."""
+    try:
+        await server.accepting()
+        log.info("at most %(files)d open files", {"event": "descriptors", "files": server.descriptor_limit})
+        for listener in server.listeners():
+            service, address = listener.service, str(listener.address)
+            fields = {"event": "listening", "service": service.name, "role": service.role, "address": address}
+            log.info("%(service)s (%(role)s) listens on %(address)s", fields)
+        if not server.listeners():
+            raise ConfigError("no service listens: nothing to do")
+        if server.process.listening(server.world, server._status()) and server.watchdog is not None:
+            server.watchdog.close()  # it held the terminal
+            server.watchdog = Watchdog()
+            server.watchdog.arm()
+    except ConfigError:
+        await server.close()
+        raise
 
 
 def _running() -> str:

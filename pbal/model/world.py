@@ -30,7 +30,7 @@ from pbal.observe.recent import Recent
 from pbal.observe.writer import Writer
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import CORE
-from pbal.schema.tunables import SERVER, Tunable
+from pbal.schema.tunables import SERVER, Applies, Tunable
 
 log = logging.getLogger("pbal")
 
@@ -143,7 +143,10 @@ class World:
         """Where access logs go."""
         self.numbers = count(1)
         """Numbers for what the console lists and steers: no two things of this process have the same."""
+        self.ending = False
+        """The end was asked for. Requests are still served while `drain_delay` lasts, but no balancer should send more: /readyz fails."""
         self.draining = False
+        """Listeners are closed; what is under way finishes."""
         self._change: Change | None = None
         """The change that is under way."""
         self._logged: dict[str, tuple[float, int]] = {}
@@ -363,6 +366,8 @@ class World:
 
     def _put_server(self, name: str, value: Any, text: str | None) -> None:
         before = self.server[name]
+        if self.server_tunables[name].applies is Applies.START and self.runtime is not None and value != before:
+            raise ConfigError(f"{name} cannot be changed while pbal runs: change it in the file, and start pbal anew", about=name)
         with self.changing() as change:
             change.undo(_restore, self.server_explicit, dict(self.server_explicit))
             if self.runtime is not None:

@@ -302,6 +302,14 @@ class Writer:
         self._bell.ring()
         return True
 
+    def give(self, uid: int, gid: int) -> None:
+        """This process stops being root: files that are root's become the user's, who then can open them anew."""
+        for destination in self._destinations:
+            if isinstance(destination, ToFile):
+                found = os.fstat(destination.descriptor)
+                if stat.S_ISREG(found.st_mode) and found.st_uid == 0:
+                    os.fchown(destination.descriptor, uid, gid)
+
     def tick(self, counts: dict[str, int], warn: Callable[..., None]) -> None:
         """Once a second: count what was dropped, and say so. `warn` is World.log_limited."""
         for destination in self._destinations:
