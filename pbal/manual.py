@@ -167,7 +167,6 @@ TYPES = {
     "duration": "A time: a number with `ms`, `s`, `m` or `h`. A number alone is in seconds. `1.5s` is one and a half seconds.",
     "regex": "A regular expression of Python's `re`, for bytes. It distinguishes upper and lower case.",
     "user": "The name of a user of this system.",
-    "group": "The name of a group of this system.",
     "directory": "An existing directory. A relative path starts from the folder of the configuration file.",
     "path": "A path. A relative path starts from the folder of the configuration file.",
     "paths": "One or more paths, separated by spaces or commas. Write `\\ ` for a space in a path. Relative paths start from the folder"

@@ -80,7 +80,10 @@ def raise_descriptor_limit(wanted: int | None = None) -> int:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (goal, hard))
         except (OSError, ValueError) as error:
-            log.warning("cannot raise the limit of open files from %d to %d: %s", soft, goal, error)
+            log.warning(
+                "cannot raise the limit of open files from %(now)d to %(wanted)d: %(reason)s",
+                {"event": "descriptors_refused", "now": soft, "wanted": goal, "reason": str(error)},
+            )
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
@@ -302,7 +305,7 @@ class Server:
             duty(*args)
         except Exception as error:  # whatever it is, the other duties are to be done
             self.world.counters.counts["tick_errors"] += 1
-            self.world.log_limited(what, "%s: %r", what, error)
+            self.world.log_limited(what, "%(what)s: %(fault)s", {"event": "tick_failed", "what": what, "fault": repr(error)})
             log.debug("the whole of it", exc_info=error)
 
     def _give_up(self, connection: Any, error: Exception) -> None:
@@ -313,7 +316,11 @@ class Server:
             text = connection.describe().text
         except Exception:  # noqa: BLE001 - it is broken already
             text = repr(connection)
-        self.world.log_limited("deadline", "aborted, since its deadline failed with %r: %s", error, text)
+        self.world.log_limited(
+            "deadline",
+            "aborted, since its deadline failed with %(fault)s: %(connection)s",
+            {"event": "deadline_failed", "fault": repr(error), "connection": text},
+        )
         log.debug("the whole of it", exc_info=error)
         if connection.transport is not None:  # its own abort() may be what is broken; connection_lost still comes
             connection.transport.abort()
@@ -321,9 +328,9 @@ class Server:
     def _stalled(self, lag: float, processor: float, requests: int) -> None:
         self.world.log_limited(
             "loop lag",
-            "the loop was blocked for %d ms (%d ms of it computing; %d requests were read)",
-            lag * 1000, processor * 1000, requests,
-        )  # fmt: skip
+            "the loop was blocked for %(ms)d ms (%(computing)d ms of it computing; %(requests)d requests were read)",
+            {"event": "loop_stalled", "ms": round(lag * 1000), "computing": round(processor * 1000), "requests": requests},
+        )
 
     def out_of_room(self) -> None:
         """See model.world.Runtime: stop accepting, and say so once."""
@@ -332,7 +339,10 @@ class Server:
         self._paused = True
         self.world.counters.counts["accept_pauses"] += 1
         used = len(self.world.clients)
-        log.warning("%d connections, %d descriptors at most: accepting no more connections", used, self.descriptor_limit)
+        log.warning(
+            "%(connections)d connections, %(descriptors)d descriptors at most: accepting no more connections",
+            {"event": "accept_paused", "connections": used, "descriptors": self.descriptor_limit},
+        )
         for listener in self._listeners.values():
             if listener.service.role != "management":
                 listener.pause()
@@ -345,7 +355,7 @@ class Server:
             self.out_of_room()  # something else holds many: files, a plugin's sockets
         elif self._paused and used < world.room - self._kept // 2 and self._phase in (Phase.SERVING, Phase.LEAVING):
             self._paused = False
-            log.warning("%d connections: accepting again", used)
+            log.warning("%(connections)d connections: accepting again", {"event": "accept_resumed", "connections": used})
             for listener in self._listeners.values():
                 listener.start()
 
@@ -360,15 +370,17 @@ class Server:
         """A signal, on the loop. The first that is to end pbal ends it gracefully, the second at once."""
         if number is signal.SIGUSR1:
             if self.world.access.reopen():
-                log.info("the files of access logs are opened anew")
+                log.info("%(signal)s: the files of access logs are opened anew", {"event": "logs_reopened", "signal": number.name})
             else:
-                log.info("%s", self._state())
+                log.info("%(state)s", {"event": "state", "state": self._state()})
             return
         if number not in ENDING:
-            log.warning("%s: there is nothing to reload; make the change on the console", number.name)
+            log.warning(
+                "%(signal)s: there is nothing to reload; make the change on the console", {"event": "signal", "signal": number.name}
+            )
             return
         if self.ending:
-            log.warning("second signal: ending at once")
+            log.warning("second signal, %(signal)s: ending at once", {"event": "ending_at_once", "signal": number.name})
             self._finish()
             return
         spawn(self, self.shutdown(True, None), "shutdown")
@@ -415,7 +427,8 @@ class Server:
         """Begin to drain: accept nothing more, and let what is under way finish within `limit` seconds."""
         self._phase = Phase.DRAINING
         self.world.draining = True
-        log.info("ending: requests in flight have %s", "no time limit" if limit == inf else f"{limit:g} seconds")
+        time = "no time limit" if limit == inf else f"{limit:g} seconds"
+        log.info("ending: requests in flight have %(time)s", {"event": "draining", "time": time})
         for listener in self._listeners.values():
             listener.close()
         for service in self.world.services.values():
@@ -431,7 +444,9 @@ class Server:
         end = self.world.clock.now() + limit
         while any(not getattr(client, "management", False) for client in self.world.clients):
             if self.world.clock.now() >= end:
-                log.warning("%d connections did not finish in time", len(self.world.clients))
+                log.warning(
+                    "%(connections)d connections did not finish in time", {"event": "not_finished", "connections": len(self.world.clients)}
+                )
                 break
             await asyncio.sleep(0.02)
         self._finish()
@@ -466,7 +481,10 @@ class Server:
             async with asyncio.timeout(GIVE_BACK_SECONDS):
                 faults = await asyncio.gather(*(plugin.quiesce() for _, plugin in plugins), return_exceptions=True)
         except TimeoutError:
-            log.warning("answers that clients did not acknowledge could not be given back in %g seconds", GIVE_BACK_SECONDS)
+            log.warning(
+                "answers that clients did not acknowledge could not be given back in %(seconds)g seconds",
+                {"event": "not_given_back", "seconds": GIVE_BACK_SECONDS},
+            )
             return
         for (name, _), fault in zip(plugins, faults, strict=True):
             if fault is not None:

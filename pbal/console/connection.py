@@ -169,7 +169,11 @@ class ConsoleConnection(asyncio.Protocol):
             return True
         if not _BINARY.match(data):
             return False
-        self.service.world.log_limited("console", "%s: refused: a console speaks lines or HTTP", self.peer_name)
+        self.service.world.log_limited(
+            "console",
+            "%(client)s: refused: a console speaks lines or HTTP",
+            {"event": "console_refused", "client": self.peer_name},
+        )
         self._ended = True
         self._part("ERROR: this is a line console, it does not speak anything binary")
         return True
@@ -290,7 +294,7 @@ class ConsoleConnection(asyncio.Protocol):
                 mistake.hint = "help lists the statements"
             self._write([f"ERROR: {mistake.in_one_line()}"])
         except Exception as error:  # a fault of ours is answered in one line, and logged whole
-            log.error("console, %r: %r", line[:100], error, exc_info=error)
+            log.error("console, %(line)r: %(fault)s", {"event": "console_failed", "line": line[:100], "fault": repr(error)}, exc_info=error)
             self._write([f"ERROR: internal error: {type(error).__name__}: {error}"])
         return "error"
 
@@ -315,7 +319,9 @@ class ConsoleConnection(asyncio.Protocol):
             self._failures = 0
             self._session.who = f"{user} at {self._peer}"
             self.deadline = inf
-            log.info("%s: logged in to console %s", self._session.who, self.service.name)
+            log.info(
+                "%(who)s: logged in to console %(service)s", {"event": "logged_in", "who": self._session.who, "service": self.service.name}
+            )
         if self._session.verbose:
             self._write(["OK"])
 

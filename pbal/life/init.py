@@ -30,6 +30,7 @@ def fork() -> int | None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     child = os.fork()
     if child == 0:
+        os.setsid()  # or a Ctrl-C at the terminal would reach it twice, from there and from here
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return None
     while True:

@@ -153,7 +153,10 @@ class World:
         """Kinds of warnings logged within the last ten seconds: when, and how many more were left out since."""
 
     def log_limited(self, what: str, message: str, *args: object) -> None:
-        """Log a warning of kind `what` at most once in ten seconds. The next one says how many were left out."""
+        """Log a warning of kind `what` at most once in ten seconds. The next one says how many were left out.
+
+        `args`: what is put into the message; or the one mapping of event and fields, see observe.log.
+        """
         now = self.clock.now()
         if what not in self._logged and len(self._logged) >= LOG_KINDS:
             what = "warnings of many kinds"
@@ -163,6 +166,8 @@ class World:
             self.counters.counts["log_lines_limited"] += 1
             return
         self._logged[what] = (now, 0)
+        if left_out and args and isinstance(args[0], dict):
+            args = ({**args[0], "left_out": left_out},)
         log.warning(message + (f" (and {left_out} more like it)" if left_out else ""), *args)
 
     def log_left_out(self) -> None:
@@ -174,7 +179,8 @@ class World:
             if now - last >= LOG_SECONDS:
                 del self._logged[what]
                 if left_out:
-                    log.warning("%s: %d more left out in %d seconds", what, left_out, now - last)
+                    fields = {"event": "left_out", "what": what, "left_out": left_out, "seconds": now - last}
+                    log.warning("%(what)s: %(left_out)d more left out in %(seconds)d seconds", fields)
 
     def settle_logs(self) -> None:
         """Close the access logs that no service writes to any more."""
@@ -469,7 +475,11 @@ class World:
                 self._attach(service, change)
                 service.open()
         except ConfigError as error:
-            self.log_limited(f"open {service.name}", "service %s cannot answer for a selector: %s", service.name, error.message)
+            self.log_limited(
+                f"open {service.name}",
+                "service %(service)s cannot answer for a selector: %(reason)s",
+                {"event": "cannot_answer", "service": service.name, "reason": error.message},
+            )
             raise ConfigError(f"service '{service.name}' is not ready", about=service.name) from None
 
     def disable(self, service: Service) -> None:

@@ -259,14 +259,14 @@ def _parse_user(text: str) -> str:
     try:
         return pwd.getpwnam(text).pw_name
     except (KeyError, ValueError):
-        return _refuse("a user of this system", text)
+        return _refuse("the name of a user of this system", text)
 
 
 def _parse_group(text: str) -> str:
     try:
         return grp.getgrnam(text).gr_name
     except (KeyError, ValueError):
-        return _refuse("a group of this system", text)
+        return _refuse("the name of a group of this system", text)
 
 
 def _parse_log_form(text: str) -> str:
@@ -274,14 +274,6 @@ def _parse_log_form(text: str) -> str:
     form = word if word == "json" or word in NAMED else text
     check_form(form)
     return form
-
-
-def _parse_group(text: str) -> str:
-    try:
-        grp.getgrnam(text)
-    except KeyError:
-        _refuse("the name of a group of this system", text)
-    return text
 
 
 # --- addresses ---------------------------------------------------------------------------------------------
@@ -422,5 +414,4 @@ ENDPOINT: Type[Endpoint] = Type("node", _parse_endpoint, placed=_place_unix)
 NETWORKS: Type[tuple[Network, ...]] = Type("networks", _parse_networks, _render_networks)
 WORDS: Type[tuple[str, ...]] = Type("words", _split, " ".join)
 TOKENS: Type[tuple[bytes, ...]] = Type("tokens", _parse_tokens, _render_tokens)
-GROUP: Type[str] = Type("group", _parse_group)
 TEXT: Type[str] = Type("text", str)

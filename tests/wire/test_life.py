@@ -322,6 +322,7 @@ def test_process_1_reaps_what_others_left_and_passes_signals_on(tmp_path):
     with Running(plugin(tmp_path, port, ORPHAN), port, under=unshared()) as running:
         (init,) = children(running.process.pid)
         (server,) = children(init)
+        assert os.getsid(server) != os.getsid(init), "a Ctrl-C at the terminal reaches it once"
         assert running.send("/orphan").recv(4096).endswith(b"the shell said 7"), "a plugin's own programs are left to it"
         wait(lambda: children(init) == [server], "the orphan to be reaped")
         os.kill(init, signal.SIGUSR1)
