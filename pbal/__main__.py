@@ -110,7 +110,7 @@ def _check(path: str) -> int:
     print(f"{path}: good")
     if not listening:
         print(f"{path}: but no service listens: ENABLE a service with a listen address", file=sys.stderr)
-    for warning in warnings(world):
+    for warning in warnings(world, Path(path).absolute()):
         print(f"{path}: but {warning.text}", file=sys.stderr)
     return 0
 

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.daemon and init.is_init():
         print("pbal: --daemon in process 1 would end the container: leave it out", file=sys.stderr)
         return 2
+    _open_streams()
     handed, told = handed_over(os.environ), notifier(os.environ)
     background: daemon.Daemon | None = None
     if options.daemon:
@@ -52,11 +53,20 @@ def run(options: argparse.Namespace) -> int:
 
     writer = set_up(options.log_level or "info")
     pidfile = None if options.pidfile is None else Path(options.pidfile).absolute()
-    process = Process(handed, told, background, pidfile, writer.flush)
+    process = Process(handed, told, background, pidfile, writer.flush, Path(path).absolute())
     try:
         return _start(path, process, options.log_level, writer)
     finally:
         writer.finish()
+
+
+def _open_streams() -> None:
+    """Where a standard stream was closed, /dev/null takes its number: else a socket would, and the log would be written into it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the least free number
 
 
 def load(path: str) -> tuple[object, object] | None:
@@ -106,6 +116,8 @@ def _serve(world: object, interpreter: object, process: "Process", log_level: st
 
     def settle(name: str) -> None:
         """Log in the form and to the place that SERVER says."""
+        if process.silent and world.server["log_to"] == "stderr":
+            raise ConfigError(f"{name}: pbal runs in the background, where standard error leads nowhere", about="stderr")
         try:
             writer.use(world.server["log_format"], world.server["log_to"])
         except OSError as error:

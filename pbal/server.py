@@ -225,6 +225,14 @@ class Server:
         elif name == "log_level":
             logging.getLogger().setLevel(str(value).upper())
 
+    def reloading(self) -> None:
+        """See model.world.Runtime."""
+        self.process.notifier.reloading(self.world.clock.now())
+
+    def reloaded(self) -> None:
+        """See model.world.Runtime."""
+        self.process.notifier.ready(self._status())
+
     def _limit_descriptors(self, wanted: int | None) -> None:
         """Raises: ConfigError if the system refuses `wanted`."""
         self.descriptor_limit = raise_descriptor_limit(wanted)

@@ -41,8 +41,9 @@ class Daemon:
 
 def fork() -> Daemon | int:
     """In the child, its Daemon. In the parent, the status to exit with, once it is known."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it was closed
+            stream.flush()
     reading, writing = os.pipe()  # neither is inherited over an exec
     child = os.fork()
     if child == 0:

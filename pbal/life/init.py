@@ -24,8 +24,9 @@ def is_init() -> bool:
 
 def fork() -> int | None:
     """None in the child, which is to be pbal. In process 1, the status to exit with, when pbal has ended."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it was closed
+            stream.flush()
     awaited = PASSED_ON | {signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     child = os.fork()

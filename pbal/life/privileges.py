@@ -102,6 +102,7 @@ def become(wanted: Account) -> str:
         raise ConfigError(f"user: only root can become {wanted.user}, and pbal was started as {now}", about=wanted.user) from None
     except OSError as error:
         raise ConfigError(f"user: cannot become {wanted.user}: {error.strerror}", about=wanted.user) from None
+    _prctl(_PR_SET_KEEPCAPS, 0)
     lost = _leave_capabilities(may_bind and not keeping) if wanted.uid else ""
     why = _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     if wanted.uid and _can_return():
@@ -159,13 +160,18 @@ class Unopenable(NamedTuple):
     text: str
 
 
-def warnings(world: World) -> list[Unopenable]:
-    """What pbal opens as root and could not open again as the user it becomes, in the order of the configuration."""
+def warnings(world: World, config: Path | None = None) -> list[Unopenable]:
+    """What pbal opens as root and could not open again as the user it becomes, in the order of the configuration, the file itself first."""
     try:
         wanted = account(world)
     except ConfigError:
         return []
-    return [] if wanted is None else [*_of_server(world, wanted), *_of_services(world, wanted)]
+    return [] if wanted is None else [*_of_file(config, wanted), *_of_server(world, wanted), *_of_services(world, wanted)]
+
+
+def _of_file(config: Path | None, wanted: Account) -> Iterator[Unopenable]:
+    if config is not None and not wanted.may(config, READ):
+        yield Unopenable("user", f"user {wanted.user} cannot read {config}: it cannot be read anew while pbal runs")
 
 
 def _of_server(world: World, wanted: Account) -> Iterator[Unopenable]:

@@ -36,11 +36,17 @@ class Process:
         daemon: Daemon | None = None,
         pidfile: Path | None = None,
         flush: Callable[[], None] = lambda: None,
+        config: Path | None = None,
     ) -> None:
-        """`pidfile`: of the command line, which counts for more than that of SERVER. `flush`: writes the log out, for a bounded time."""
+        """`pidfile`: of the command line, which counts for more than that of SERVER. `flush`: writes the log out, for a bounded time.
+        `config`: the file that was read.
+        """
         self.handed = handed or Handed()
         self.notifier = notifier or Notifier()
         self.flush = flush
+        self.silent = False
+        """Standard error was let go."""
+        self._config = config
         self._daemon = daemon
         self._path = pidfile
         self._pidfile: Pidfile | None = None
@@ -71,7 +77,7 @@ class Process:
         wanted = self._account
         if wanted is None or (os.geteuid(), os.getegid()) == (wanted.uid, wanted.gid):
             return
-        for warning in warnings(world):
+        for warning in warnings(world, self._config):
             log.warning("%(text)s", {"event": "user_cannot_open", "about": warning.about, "text": warning.text})
         world.access.give(wanted.uid, wanted.gid)
         lost = become(wanted)
@@ -95,6 +101,7 @@ class Process:
             kept.add(1)
         self.flush()
         self._daemon.detach(kept)
+        self.silent = 2 not in kept
         self._daemon = None
         return True
 

@@ -78,6 +78,12 @@ class Runtime(Protocol):
     def out_of_room(self) -> None:
         """More than `room` connections are open: stop accepting."""
 
+    def reloading(self) -> None:
+        """The file is being read again: whoever started this process is told."""
+
+    def reloaded(self) -> None:
+        """That is over."""
+
     async def shutdown(self, graceful: bool, seconds: float | None) -> None:
         """End the process."""
 

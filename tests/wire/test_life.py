@@ -21,9 +21,18 @@ from pbal.life.handed import Handed
 from pbal.life.notify import Notifier
 from pbal.life.privileges import Account, warnings
 from pbal.model.world import World
-from pbal.schema.types import Endpoint
+from pbal.schema.types import LISTEN, Endpoint
 
 PBAL = (sys.executable, "-m", "pbal")
+
+SITE = """
+    SERVER drain_delay = {delay}
+    CREATE SERVICE site
+      SET role    = web_server
+      SET listen  = 127.0.0.1:0
+      SET docroot = .
+    ENABLE site
+"""
 
 
 def wait(predicate: Callable[[], object], what: str) -> None:
@@ -102,7 +111,8 @@ def test_the_parent_of_a_daemon_ends_when_everything_listens(tmp_path):
 
 def test_a_daemon_logs_to_syslog_unless_told_otherwise(tmp_path):
     port = free_port()
-    path = conf(tmp_path, port, f"SERVER pidfile = {tmp_path}/run.pid")
+    own = free_port()
+    path = conf(tmp_path, port, f"SERVER pidfile = {tmp_path}/run.pid\n{with_console(own)}")
     here = str(tmp_path / "syslog")
     script = (
         "import sys; import pbal.observe.syslog as syslog; syslog.SYSLOG_SOCKETS = (sys.argv[1],);"
@@ -115,12 +125,14 @@ def test_a_daemon_logs_to_syslog_unless_told_otherwise(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(here)
         listening.settimeout(DEADLINE)
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+        assert subprocess.run(closed, cwd=ROOT, timeout=60).returncode == 0
         process = int((tmp_path / "run.pid").read_text())
         try:
             assert f"pbal[{process}]: pbal: at most " in listening.recv(4096).decode()
-            assert os.readlink(f"/proc/{process}/fd/2") == "/dev/null"
+            assert [os.readlink(f"/proc/{process}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+            said = console(own, "SERVER log_to = stderr")
+            assert "ERROR: " in said and "pbal runs in the background, where standard error leads nowhere" in said
         finally:
             os.kill(process, signal.SIGTERM)
         wait(lambda: gone(process), "its end")
@@ -270,6 +282,7 @@ def test_check_tells_what_the_user_could_not_open_again(tmp_path):
     text = f"SERVER user = nobody\nSERVER pidfile = {tmp_path}/run.pid\nSET chat access_log = access.log\nSET chat docroot = docs"
     done = run("check", str(conf(tmp_path, 8080, text)))
     assert done.returncode == 0
+    assert f"user nobody cannot read {tmp_path}/test.conf: it cannot be read anew" in done.stderr
     assert f"user nobody cannot write into {tmp_path}: at the end run.pid is emptied" in done.stderr
     assert f"service chat: access_log: user nobody cannot write into {tmp_path}" in done.stderr
     assert f"service chat: docroot: user nobody cannot read {tmp_path}/docs" in done.stderr
@@ -374,6 +387,19 @@ def test_systemd_is_told_of_readiness_of_a_loop_that_turns_and_of_the_end(tmp_pa
         assert running.ended()[0] == 0
 
 
+@lab
+async def test_systemd_is_told_of_a_reload(lab):
+    pbal = await lab.pbal(SITE.format(delay="0"))
+    address = str(pbal.folder / "notify")
+    with systemd(address) as sock:
+        pbal.server.process.notifier = Notifier(address)
+        pbal.server.reloading()
+        assert sock.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        pbal.server.reloaded()
+        assert sock.recv(100).startswith(b"READY=1\nSTATUS=serving: 0 clients")
+        pbal.server.process.close()
+
+
 def test_systemd_is_not_told_of_readiness_by_one_that_cannot_start(tmp_path):
     address = str(tmp_path / "notify")
     path = conf(tmp_path, free_port(), "CREATE SERVICE two\nSET role = web_server\nSET listen = 192.0.2.1:1\nENABLE two")
@@ -475,14 +501,6 @@ def test_an_address_is_found_exactly_or_as_every_address():
 
 # --- the end -----------------------------------------------------------------------------------------------------------
 
-SITE = """
-    SERVER drain_delay = {delay}
-    CREATE SERVICE site
-      SET role    = web_server
-      SET listen  = 127.0.0.1:0
-      SET docroot = .
-    ENABLE site
-"""
 GET = b"GET /none HTTP/1.1\r\nHost: c\r\n\r\n"
 
 
@@ -514,3 +532,22 @@ async def test_the_seconds_of_a_shutdown_are_all_that_there_is(lab):
     writer.write(b"GET /unfinished")
     assert await pbal.say("SHUTDOWN GRACEFUL 0.05") == "OK"
     await pbal.server.run()
+
+
+# --- what stands in contrib/ -------------------------------------------------------------------------------------------
+
+
+def test_the_units_are_such_as_systemd_reads():
+    folder = ROOT / "contrib" / "systemd"
+    units = [folder / "pbal.service", folder / "pbal.socket"]
+    read: dict[str, list[str]] = {}
+    for line in "\n".join(unit.read_text() for unit in units).splitlines():
+        name, is_setting, value = line.partition("=")
+        if is_setting and not line.startswith("#"):
+            read.setdefault(name, []).append(value)
+    assert read["Type"] == ["notify"] and read["NoNewPrivileges"] == ["yes"]
+    assert float(read["WatchdogSec"][0]) >= 2, "the tick beats once a second"
+    assert [LISTEN.parse(address) for address in read["ListenStream"]] == [Endpoint("0.0.0.0", 80)], "as a service writes it"
+    if shutil.which("systemd-analyze"):
+        done = subprocess.run(["systemd-analyze", "verify", *map(str, units)], capture_output=True, text=True, timeout=60)
+        assert "Unknown" not in done.stderr and "Failed to parse" not in done.stderr and "ignoring" not in done.stderr.lower()
