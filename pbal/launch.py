@@ -46,9 +46,11 @@ def run(options: argparse.Namespace) -> int:
             return forked
         background = forked
     elif init.is_init():
-        status = init.fork()
-        if status is not None:
-            return status
+        child = init.fork()
+        if child:
+            handed.close()
+            told.close()
+            return init.wait(child)
     from pbal.life.process import Process  # not before the fork: process 1 need not hold the model, too
 
     writer = set_up(options.log_level or "info")

@@ -460,6 +460,8 @@ class Server:
         self._finish()
 
     def _finish(self) -> None:
+        if not self.ending:
+            self.process.notifier.stopping("ending at once", GIVE_BACK_SECONDS)
         self._phase = Phase.ENDED
         self.world.ending = True
         self._ended.set()

@@ -15,6 +15,7 @@ import sys
 PASSED_ON = frozenset(
     {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT}
 )
+AWAITED = PASSED_ON | {signal.SIGCHLD}
 
 
 def is_init() -> bool:
@@ -22,20 +23,23 @@ def is_init() -> bool:
     return os.getpid() == 1
 
 
-def fork() -> int | None:
-    """None in the child, which is to be pbal. In process 1, the status to exit with, when pbal has ended."""
+def fork() -> int:
+    """0 in the child, which is to be pbal; in process 1 the number of the child, for `wait`."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # it was closed
             stream.flush()
-    awaited = PASSED_ON | {signal.SIGCHLD}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
     child = os.fork()
     if child == 0:
         os.setsid()  # or a Ctrl-C at the terminal would reach it twice, from there and from here
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return None
+    return child
+
+
+def wait(child: int) -> int:
+    """Be process 1 until the child has ended; the status to exit with."""
     while True:
-        number = signal.sigwait(awaited)
+        number = signal.sigwait(AWAITED)
         if number != signal.SIGCHLD:
             os.kill(child, number)  # it is there: its status has not been asked for
             continue

@@ -309,7 +309,8 @@ class Writer:
             if isinstance(destination, ToFile):
                 found = os.fstat(destination.descriptor)
                 if stat.S_ISREG(found.st_mode) and found.st_uid == 0:
-                    os.fchown(destination.descriptor, uid, gid)
+                    with contextlib.suppress(OSError):  # some file systems have no owners; SIGUSR1 then says why it cannot be opened anew
+                        os.fchown(destination.descriptor, uid, gid)
 
     def tick(self, counts: dict[str, int], warn: Callable[..., None]) -> None:
         """Once a second: count what was dropped, and say so. `warn` is World.log_limited."""

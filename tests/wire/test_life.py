@@ -19,7 +19,9 @@ from process import ROOT, Running, conf, plugin
 
 from pbal.life.handed import Handed
 from pbal.life.notify import Notifier
+from pbal.life.pidfile import Pidfile
 from pbal.life.privileges import Account, warnings
+from pbal.model.errors import ConfigError
 from pbal.model.world import World
 from pbal.schema.types import LISTEN, Endpoint
 
@@ -91,9 +93,16 @@ def test_the_parent_of_a_daemon_ends_when_everything_listens(tmp_path):
     log = tmp_path / "log"
     with log.open("wb") as errors:
         relative = os.path.relpath(path, ROOT)
-        done = subprocess.run([*PBAL, "--conf", relative, "-d"], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, timeout=60)
+        done = subprocess.run(
+            [*PBAL, "--conf", relative, "-d", "--pid", str(tmp_path / "own.pid")],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            timeout=60,
+        )
     assert (done.returncode, done.stdout) == (0, b""), log.read_text()
-    process = int((tmp_path / "run.pid").read_text())
+    assert not (tmp_path / "run.pid").exists(), "the command line's counts for more"
+    process = int((tmp_path / "own.pid").read_text())
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
             sock.sendall(b"GET /file.txt HTTP/1.1\r\nHost: c\r\n\r\n")
@@ -105,7 +114,7 @@ def test_the_parent_of_a_daemon_ends_when_everything_listens(tmp_path):
     finally:
         os.kill(process, signal.SIGTERM)
     wait(lambda: gone(process), "its end")
-    assert not (tmp_path / "run.pid").exists()
+    assert not (tmp_path / "own.pid").exists()
     assert "chat (web_server) listens on" in log.read_text() and "ending" in log.read_text()
 
 
@@ -184,9 +193,15 @@ def test_a_pidfile_is_written_and_removed_and_nobody_elses_is_taken(tmp_path):
         assert "ERROR: " in said and "pidfile cannot be changed while pbal runs" in said and said.count("OK") == 1
         assert running.end()[0] == 0
     assert not pidfile.exists()
-    pidfile.mkdir()
-    done = run("-c", str(path), "--pidfile", str(tmp_path / "none" / "run.pid"))
-    assert done.returncode == 1 and f"pidfile: cannot make {tmp_path}/none/run.pid: No such file" in done.stderr
+
+
+def test_a_pidfile_that_cannot_be_made_is_an_error_and_a_link_is_not_followed(tmp_path):
+    with pytest.raises(ConfigError, match=f"pidfile: cannot make {tmp_path}/none/run.pid: No such file"):
+        Pidfile(tmp_path / "none" / "run.pid")
+    (tmp_path / "run.pid").symlink_to("elsewhere")
+    with pytest.raises(ConfigError, match="cannot make"):
+        Pidfile(tmp_path / "run.pid")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_an_end_at_once_leaves_the_pidfile_of_another(tmp_path):
