@@ -1,6 +1,7 @@
 """The command line: `pbal -c FILE`, `pbal check FILE`, `pbal --version`. What runs pbal is launch.py."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,9 @@ from pbal import __version__, build
 from pbal.launch import DEFAULT_FILE, load, run
 from pbal.observe.log import set_up
 from pbal.terminal import main as terminal
+
+_ONE_DASH = re.compile(r"-(config|daemon|help|version)(=.*)?", re.DOTALL)
+"""Perl programs take long options with one dash, too, and Perlbal's start scripts may say them so."""
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -39,7 +43,7 @@ def _arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run pbal. Exit status: 0 after a clean end, 1 for a configuration or start-up that failed, 2 for usage."""
-    said = sys.argv[1:] if argv is None else argv
+    said = [f"-{word}" if _ONE_DASH.fullmatch(word) else word for word in (sys.argv[1:] if argv is None else argv)]
     if said and said[0] not in ("check", "plugin", "password", "console") and Path(said[0]).is_file():
         print(f"pbal: 'pbal -c {said[0]}' runs that file, 'pbal check {said[0]}' checks it", file=sys.stderr)
         return 2

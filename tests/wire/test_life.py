@@ -162,6 +162,10 @@ def test_a_daemon_that_cannot_start_says_so_where_it_was_started(tmp_path):
     assert done.returncode == 1 and "'ENABEL' is not a statement" in done.stderr
 
 
+def test_long_options_may_have_one_dash_as_with_perlbal():
+    assert "cannot read /no/such.conf: No such file" in run("-config=/no/such.conf").stderr
+
+
 def test_without_a_file_two_lines_say_what_to_do():
     done = run()
     if Path("/etc/pbal/pbal.conf").exists():
