@@ -1,19 +1,18 @@
-"""The command line: `pbal -c FILE`, `pbal check FILE`, `pbal --version`. Arguments, logging, the loop."""
+"""The command line: `pbal -c FILE`, `pbal check FILE`, `pbal --version`. What runs pbal is launch.py."""
 
 import argparse
-import gc
-import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pbal import __version__, build
-from pbal.observe.log import LogWriter, set_up
+from pbal.launch import DEFAULT_FILE, load, run
+from pbal.observe.log import set_up
 from pbal.terminal import main as terminal
 
-log = logging.getLogger("pbal")
-
-DEFAULT_FILE = "/etc/pbal/pbal.conf"
+_ONE_DASH = re.compile(r"-(config|daemon|help|version)(=.*)?", re.DOTALL)
+"""Perl programs take long options with one dash, too, and Perlbal's start scripts may say them so."""
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -23,6 +22,8 @@ def _arguments() -> argparse.ArgumentParser:
         epilog="pbal check FILE reads a configuration, reports every mistake in it, and starts nothing.",
     )
     parser.add_argument("-c", "--config", metavar="FILE", help=f"configuration to run (default: {DEFAULT_FILE})")
+    parser.add_argument("-d", "--daemon", action="store_true", help="run in the background; return when every service listens")
+    parser.add_argument("--pidfile", metavar="FILE", help="file for the process id, instead of the one that SERVER pidfile says")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="least level that is logged")
     parser.add_argument("--version", action="version", version=f"pbal {__version__} ({build.kind()})")
     commands = parser.add_subparsers(dest="command", metavar="check | plugin | password | console")
@@ -40,26 +41,9 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(path: str) -> tuple[object, object] | None:
-    """World and interpreter of a file, or None after its mistakes were printed."""
-    from pbal.commands.interpreter import Interpreter
-    from pbal.model.world import World
-
-    world = World()
-    interpreter = Interpreter(world)
-    mistakes = interpreter.run_file(path)
-    for mistake in mistakes:
-        print(mistake.render(), file=sys.stderr)
-    if mistakes:
-        number = len(mistakes)
-        print(f"{path}: {number} mistake{'s' if number > 1 else ''}, nothing started", file=sys.stderr)
-        return None
-    return world, interpreter
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run pbal. Exit status: 0 after a clean end, 1 for a configuration or start-up that failed, 2 for usage."""
-    said = sys.argv[1:] if argv is None else argv
+    said = [f"-{word}" if _ONE_DASH.fullmatch(word) else word for word in (sys.argv[1:] if argv is None else argv)]
     if said and said[0] not in ("check", "plugin", "password", "console") and Path(said[0]).is_file():
         print(f"pbal: 'pbal -c {said[0]}' runs that file, 'pbal check {said[0]}' checks it", file=sys.stderr)
         return 2
@@ -70,9 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _new_plugin(options.name, options.folder)
     if options.command == "console":
         return terminal.run(options)
+    if options.command is None:
+        return run(options)
     writer = set_up(options.log_level or "info")
     try:
-        return _run(options, writer)
+        return _check(options.file)
     finally:
         writer.finish()
 
@@ -111,69 +97,26 @@ def _new_plugin(name: str, folder: Path) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace, writer: LogWriter) -> int:
-    path = options.file if options.command == "check" else options.config or DEFAULT_FILE
-    if options.command != "check":
-        from pbal.observe.stuck import ignore_telling
+def _check(path: str) -> int:
+    from pbal.life.privileges import warnings
+    from pbal.model.world import World
 
-        ignore_telling()
     try:
-        loaded = _load(path)
+        loaded = load(path)
     except OSError as error:
         print(f"pbal: cannot read {path}: {error.strerror}", file=sys.stderr)
         return 1
     if loaded is None:
         return 1
-    if options.command == "check":
-        from pbal.model.world import World
-
-        world = loaded[0]
-        assert isinstance(world, World)
-        listening = any(service.enabled and service["listen"] is not None for service in world.services.values())
-        print(f"{path}: good")
-        if not listening:
-            print(f"{path}: but no service listens: ENABLE a service with a listen address", file=sys.stderr)
-        return 0
-    return _serve(*loaded, level=options.log_level, writer=writer)
-
-
-def _serve(world: object, interpreter: object, level: str | None, writer: LogWriter) -> int:
-    import uvloop
-
-    from pbal.commands.interpreter import Interpreter
-    from pbal.model.errors import ConfigError
-    from pbal.model.world import World
-    from pbal.server import serve
-
-    assert isinstance(world, World) and isinstance(interpreter, Interpreter)
-    writer.count_in(world.counters.counts)
-
-    if level is None:  # the command line's counts for more
-        logging.getLogger().setLevel(str(world.server["log_level"]).upper())
-
-    def settle(name: str) -> None:
-        """Log in the form and to the place that SERVER says."""
-        try:
-            writer.use(world.server["log_format"], world.server["log_to"])
-        except OSError as error:
-            raise ConfigError(f"{name}: there is no syslog: {error.strerror}", about=name) from None
-
-    try:
-        settle("log_to")
-    except ConfigError as error:
-        print(f"pbal: {error.message}", file=sys.stderr)
-        return 1
-    world.server_changed = settle
-    gc.collect()
-    gc.freeze()  # what start-up made is never garbage; the collector need not look at it again
-    gc.set_threshold(20000, 20, 50)
-    try:
-        return uvloop.run(serve(world, interpreter, flush=writer.flush))
-    except ConfigError as error:
-        print(f"pbal: {error.message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 0
+    world = loaded[0]
+    assert isinstance(world, World)
+    listening = any(service.enabled and service["listen"] is not None for service in world.services.values())
+    print(f"{path}: good")
+    if not listening:
+        print(f"{path}: but no service listens: ENABLE a service with a listen address", file=sys.stderr)
+    for warning in warnings(world, Path(path).absolute()):
+        print(f"{path}: but {warning.text}", file=sys.stderr)
+    return 0
 
 
 if __name__ == "__main__":

@@ -286,7 +286,9 @@ async def reload(world: World, statements: Statements, name: str) -> LoadedPlugi
         raise ConfigError(f"plugin '{old.name}' is not reloaded, the old one serves on: {_where(error, Path(new.path))}") from error
     forget(old.module)
     garbage.collect_soon(world, old.frozen)
-    log.info("plugin %s: generation %d serves", new.name, new.generation)
+    log.info(
+        "plugin %(plugin)s: generation %(generation)d serves", {"event": "plugin_loaded", "plugin": new.name, "generation": new.generation}
+    )
     return new
 
 
@@ -313,8 +315,10 @@ def _swap_tunables(world: World, old: LoadedPlugin, new: LoadedPlugin, change: C
     for gone in sorted(known - {tunable.name for tunable in new.plugin_class.tunables}):
         services = world.forget_tunable(gone)
         if services:
-            what = f"plugin {old.name} has no tunable {gone} any more: what was SET on {', '.join(services)} is dropped"
-            change.then(log.warning, "%s", what)
+            fields = {"event": "tunable_gone", "plugin": old.name, "tunable": gone, "services": ", ".join(services)}
+            change.then(
+                log.warning, "plugin %(plugin)s has no tunable %(tunable)s any more: what was SET on %(services)s is dropped", fields
+            )
     for tunable in new.plugin_class.tunables:
         _refuse_what_was_said(world, tunable)
         world.add_tunable(tunable)

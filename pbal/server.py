@@ -5,9 +5,13 @@ Life of the process:
     configured   the file was read into a World; nothing is open yet, and any mistake in it ends here
     started      every enabled service was bound first, then opened: a port that is taken leaves nothing half running
     serving      one tick a second: deadlines, idle sweeps, descriptors
-    draining     first signal or SHUTDOWN GRACEFUL: listeners closed, parked polls answered empty, idle connections
-                 closed, requests in flight may finish within graceful_timeout
+    leaving      first signal or SHUTDOWN GRACEFUL: everything is served as before, for drain_delay, but /readyz fails, so that a
+                 balancer in front sends its requests elsewhere (world.ending)
+    draining     listeners closed, parked polls answered empty, idle connections closed, requests in flight may finish within
+                 graceful_timeout (world.draining)
     ended        nothing left, the time is over, or a second signal
+
+What is around the server in a process of its own (systemd, the pidfile, the user it runs as) is life.process; it is told of each step.
 
 The tick is the only timer that always runs. Idle, that is one wake-up a second. Each of its duties is isolated: one
 connection whose deadline cannot be carried out is aborted, and the others have theirs. What holds while the loop does
@@ -21,6 +25,7 @@ import resource
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum
 from functools import partial
 from math import inf
 from typing import Any
@@ -28,6 +33,7 @@ from typing import Any
 from pbal.commands.interpreter import Interpreter
 from pbal.config.spec import Standing
 from pbal.console.management import ManagementRole
+from pbal.life.process import Process
 from pbal.model.errors import ConfigError
 from pbal.model.faults import report
 from pbal.model.hooks import Bound
@@ -74,7 +80,10 @@ def raise_descriptor_limit(wanted: int | None = None) -> int:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (goal, hard))
         except (OSError, ValueError) as error:
-            log.warning("cannot raise the limit of open files from %d to %d: %s", soft, goal, error)
+            log.warning(
+                "cannot raise the limit of open files from %(now)d to %(wanted)d: %(reason)s",
+                {"event": "descriptors_refused", "now": soft, "wanted": goal, "reason": str(error)},
+            )
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
@@ -86,17 +95,27 @@ def _open_descriptors() -> int:
         return 0
 
 
+class Phase(Enum):
+    """Where in its life a server is."""
+
+    SERVING = "serving"
+    LEAVING = "leaving"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
 class Server:
     """A running World. Implements model.world.Runtime."""
 
-    def __init__(self, world: World, interpreter: Interpreter) -> None:
+    def __init__(self, world: World, interpreter: Interpreter, process: Process | None = None) -> None:
         self.world = world
+        self.process = process or Process()
         self.interpreter = interpreter
         self._listeners: dict[str, Listener] = {}
         self._found: dict[str, str] = {}
         """Names that were looked up for the statement that is being carried out, and their addresses."""
         self._ended = asyncio.Event()
-        self._ending = False
+        self._phase = Phase.SERVING
         self._tick_handle: asyncio.TimerHandle | None = None
         self._paused = False
         self._turned = world.second // TURN
@@ -114,6 +133,7 @@ class Server:
     def start(self) -> None:
         """Open everything that is enabled. Raises: ConfigError; nothing is left open then."""
         world = self.world
+        self.process.claim(world)
         self._limit_descriptors(world.server["max_connections"])
         world.runtime = self
         enabled = [service for service in world.services.values() if service.enabled]
@@ -123,6 +143,7 @@ class Server:
                 service.open_log()
                 if service["listen"] is not None:
                     self._listeners[service.name.lower()] = self._bound(service)
+            self.process.bound(world)
             for service in enabled:
                 service.open()
             for service in world.services.values():
@@ -131,6 +152,7 @@ class Server:
                         world.open_for_selectors(service)
         except Exception:
             self._close_everything()
+            self.process.close()
             raise
         for listener in self._listeners.values():
             listener.start()
@@ -143,7 +165,8 @@ class Server:
         protocol = handler.protocol
         if service.certificates is not None:  # as it was enabled; enable_ssl may have been set since
             protocol = partial(ServerLink, service, handler.protocol)
-        return listen(service, protocol, former, self._found.pop(service["listen"].host, ""))
+        handed = self.process.handed.take(service["listen"]) if former is None else None
+        return listen(service, protocol, former, handed, self._found.pop(service["listen"].host, ""))
 
     async def look_up(self, endpoint: Endpoint) -> None:
         """See model.world.Runtime."""
@@ -152,6 +175,15 @@ class Server:
                 self._found[endpoint.host] = await asyncio.get_running_loop().run_in_executor(None, look_up, endpoint.host)
             except OSError as error:
                 raise ConfigError(f"cannot find the address of {endpoint.host}: {error.strerror or error}", about=str(endpoint)) from None
+
+    async def accepting(self) -> None:
+        """Wait until every listener accepts connections. Raises: ConfigError if one cannot."""
+        for listener in self._listeners.values():
+            try:
+                await listener.started()
+            except OSError as error:
+                why = error.strerror or error
+                raise ConfigError(f"service '{listener.service.name}' cannot accept on {listener.address}: {why}") from None
 
     # Runtime: what the model asks for.
 
@@ -204,6 +236,14 @@ class Server:
         elif name == "log_level":
             logging.getLogger().setLevel(str(value).upper())
 
+    def reloading(self) -> None:
+        """See model.world.Runtime."""
+        self.process.notifier.reloading(self.world.clock.now())
+
+    def reloaded(self) -> None:
+        """See model.world.Runtime."""
+        self.process.notifier.ready(self._status())
+
     def _limit_descriptors(self, wanted: int | None) -> None:
         """Raises: ConfigError if the system refuses `wanted`."""
         self.descriptor_limit = raise_descriptor_limit(wanted)
@@ -254,6 +294,7 @@ class Server:
         if world.second // TURN > self._turned:
             self._turned = world.second // TURN
             self._duty("histograms", self._turn_histograms)
+        self._duty("notify", self._tell)
         if self._certificates.due(world.second):
             spawn(self, self._certificates.look(), "look at certificates")
         world.log_left_out()
@@ -261,6 +302,17 @@ class Server:
     def _turn_histograms(self) -> None:
         for histogram in histograms(self.world):
             histogram.turn()
+
+    def _tell(self) -> None:
+        if self.process.notifier.heard:
+            self.process.beat(self.world, self._status())
+
+    def _status(self) -> str:
+        """For `systemctl status`."""
+        world = self.world
+        state = "accepting no more connections" if self._paused and self._phase is Phase.SERVING else self._phase.value
+        parked = world.counters.counts.get("poll_parked", 0)
+        return f"{state}: {len(world.clients)} clients, {parked} parked, {len(world.backends)} backends"
 
     def _watch_access_logs(self) -> None:
         world = self.world
@@ -272,7 +324,7 @@ class Server:
             duty(*args)
         except Exception as error:  # whatever it is, the other duties are to be done
             self.world.counters.counts["tick_errors"] += 1
-            self.world.log_limited(what, "%s: %r", what, error)
+            self.world.log_limited(what, "%(what)s: %(fault)s", {"event": "tick_failed", "what": what, "fault": repr(error)})
             log.debug("the whole of it", exc_info=error)
 
     def _give_up(self, connection: Any, error: Exception) -> None:
@@ -283,7 +335,11 @@ class Server:
             text = connection.describe().text
         except Exception:  # noqa: BLE001 - it is broken already
             text = repr(connection)
-        self.world.log_limited("deadline", "aborted, since its deadline failed with %r: %s", error, text)
+        self.world.log_limited(
+            "deadline",
+            "aborted, since its deadline failed with %(fault)s: %(connection)s",
+            {"event": "deadline_failed", "fault": repr(error), "connection": text},
+        )
         log.debug("the whole of it", exc_info=error)
         if connection.transport is not None:  # its own abort() may be what is broken; connection_lost still comes
             connection.transport.abort()
@@ -291,9 +347,9 @@ class Server:
     def _stalled(self, lag: float, processor: float, requests: int) -> None:
         self.world.log_limited(
             "loop lag",
-            "the loop was blocked for %d ms (%d ms of it computing; %d requests were read)",
-            lag * 1000, processor * 1000, requests,
-        )  # fmt: skip
+            "the loop was blocked for %(ms)d ms (%(computing)d ms of it computing; %(requests)d requests were read)",
+            {"event": "loop_stalled", "ms": round(lag * 1000), "computing": round(processor * 1000), "requests": requests},
+        )
 
     def out_of_room(self) -> None:
         """See model.world.Runtime: stop accepting, and say so once."""
@@ -302,7 +358,10 @@ class Server:
         self._paused = True
         self.world.counters.counts["accept_pauses"] += 1
         used = len(self.world.clients)
-        log.warning("%d connections, %d descriptors at most: accepting no more connections", used, self.descriptor_limit)
+        log.warning(
+            "%(connections)d connections, %(descriptors)d descriptors at most: accepting no more connections",
+            {"event": "accept_paused", "connections": used, "descriptors": self.descriptor_limit},
+        )
         for listener in self._listeners.values():
             if listener.service.role != "management":
                 listener.pause()
@@ -313,9 +372,9 @@ class Server:
         used = len(world.clients) + len(world.backends)
         if not self._paused and used > world.room - 4 * self._kept and _open_descriptors() > world.room + self._kept // 2:
             self.out_of_room()  # something else holds many: files, a plugin's sockets
-        elif self._paused and used < world.room - self._kept // 2 and not self._ending:
+        elif self._paused and used < world.room - self._kept // 2 and self._phase in (Phase.SERVING, Phase.LEAVING):
             self._paused = False
-            log.warning("%d connections: accepting again", used)
+            log.warning("%(connections)d connections: accepting again", {"event": "accept_resumed", "connections": used})
             for listener in self._listeners.values():
                 listener.start()
 
@@ -324,21 +383,23 @@ class Server:
     @property
     def ending(self) -> bool:
         """Whether an end, graceful or not, has begun."""
-        return self._ending
+        return self._phase is not Phase.SERVING
 
     def signalled(self, number: signal.Signals) -> None:
         """A signal, on the loop. The first that is to end pbal ends it gracefully, the second at once."""
         if number is signal.SIGUSR1:
             if self.world.access.reopen():
-                log.info("the files of access logs are opened anew")
+                log.info("%(signal)s: the files of access logs are opened anew", {"event": "logs_reopened", "signal": number.name})
             else:
-                log.info("%s", self._state())
+                log.info("%(state)s", {"event": "state", "state": self._state()})
             return
         if number not in ENDING:
-            log.warning("%s: there is nothing to reload; make the change on the console", number.name)
+            log.warning(
+                "%(signal)s: there is nothing to reload; make the change on the console", {"event": "signal", "signal": number.name}
+            )
             return
-        if self._ending:
-            log.warning("second signal: ending at once")
+        if self.ending:
+            log.warning("second signal, %(signal)s: ending at once", {"event": "ending_at_once", "signal": number.name})
             self._finish()
             return
         spawn(self, self.shutdown(True, None), "shutdown")
@@ -348,7 +409,7 @@ class Server:
         world = self.world
         counts = world.counters.counts
         return (
-            f"state: up {world.clock.now() - world.started_at:.0f} s{', ending' if self._ending else ''}; "
+            f"state: up {world.clock.now() - world.started_at:.0f} s{'' if self._phase is Phase.SERVING else f', {self._phase.value}'}; "
             f"{len(world.clients)} clients, {counts.get('poll_parked', 0)} parked, {len(world.backends)} backends; "
             f"{counts['requests']} requests; {resident_bytes() // 1024} KB resident; "
             f"loop at most {counts['loop_lag_max_ms']} ms late in a minute"
@@ -359,12 +420,34 @@ class Server:
         if not graceful:
             self._finish()
             return
-        if self._ending:
+        if self.ending:
             return
-        self._ending = True
+        self._phase = Phase.LEAVING
+        self.world.ending = True
+        delay: float = self.world.server["drain_delay"]
+        if seconds:  # of all that there is
+            delay = min(delay, seconds)
+            limit = seconds - delay
+        else:
+            limit = (self.world.server["graceful_timeout"] if seconds is None else seconds) or inf
+        self.process.notifier.stopping(self._status(), None if limit == inf else delay + limit + GIVE_BACK_SECONDS)
+        if delay:
+            log.info("ending: serving for %(delay)g seconds more, while /readyz fails", {"event": "leaving", "delay": delay})
+            spawn(self, self._leave(delay, limit), "leave")
+        else:
+            self._close_listeners(limit)
+
+    async def _leave(self, delay: float, limit: float) -> None:
+        """Serve on for `drain_delay`, then begin to drain."""
+        await asyncio.sleep(delay)
+        self._close_listeners(limit)
+
+    def _close_listeners(self, limit: float) -> None:
+        """Begin to drain: accept nothing more, and let what is under way finish within `limit` seconds."""
+        self._phase = Phase.DRAINING
         self.world.draining = True
-        limit = (self.world.server["graceful_timeout"] if seconds is None else seconds) or inf
-        log.info("ending: requests in flight have %s", "no time limit" if limit == inf else f"{limit:g} seconds")
+        time = "no time limit" if limit == inf else f"{limit:g} seconds"
+        log.info("ending: requests in flight have %(time)s", {"event": "draining", "time": time})
         for listener in self._listeners.values():
             listener.close()
         for service in self.world.services.values():
@@ -380,13 +463,18 @@ class Server:
         end = self.world.clock.now() + limit
         while any(not getattr(client, "management", False) for client in self.world.clients):
             if self.world.clock.now() >= end:
-                log.warning("%d connections did not finish in time", len(self.world.clients))
+                log.warning(
+                    "%(connections)d connections did not finish in time", {"event": "not_finished", "connections": len(self.world.clients)}
+                )
                 break
             await asyncio.sleep(0.02)
         self._finish()
 
     def _finish(self) -> None:
-        self._ending = True
+        if not self.ending:
+            self.process.notifier.stopping("ending at once", GIVE_BACK_SECONDS)
+        self._phase = Phase.ENDED
+        self.world.ending = True
         self._ended.set()
 
     def _close_everything(self) -> None:
@@ -414,7 +502,10 @@ class Server:
             async with asyncio.timeout(GIVE_BACK_SECONDS):
                 faults = await asyncio.gather(*(plugin.quiesce() for _, plugin in plugins), return_exceptions=True)
         except TimeoutError:
-            log.warning("answers that clients did not acknowledge could not be given back in %g seconds", GIVE_BACK_SECONDS)
+            log.warning(
+                "answers that clients did not acknowledge could not be given back in %(seconds)g seconds",
+                {"event": "not_given_back", "seconds": GIVE_BACK_SECONDS},
+            )
             return
         for (name, _), fault in zip(plugins, faults, strict=True):
             if fault is not None:
@@ -436,32 +527,46 @@ class Server:
         await asyncio.sleep(0)
         self._watch_access_logs()
         self.world.access.close()
+        self.process.close()
 
 
-async def serve(world: World, interpreter: Interpreter, ready: Any = None, flush: Callable[[], None] = lambda: None) -> int:
-    """Run a configured World until a signal or a SHUTDOWN ends it; the exit status. `flush` writes the log out.
+async def serve(world: World, interpreter: Interpreter, process: Process | None = None) -> int:
+    """Run a configured World until a signal or a SHUTDOWN ends it; the exit status.
 
     Raises: ConfigError if it cannot start.
     """
-    server = Server(world, interpreter)
+    server = Server(world, interpreter, process)
     now = world.clock.now
-    Signals(server.signalled, lambda: now() - server.lag.turned, lambda: server.ending, _running, flush).install()
+    Signals(server.signalled, lambda: now() - server.lag.turned, lambda: server.ending, _running, server.process.flush).install()
     server.watchdog = Watchdog()
     try:
         server.watchdog.arm()
         server.start()
-        await asyncio.sleep(0)
-        log.info("at most %d open files", server.descriptor_limit)
-        for listener in server.listeners():
-            log.info("%s (%s) listens on %s", listener.service.name, listener.service.role, listener.address)
-        if not server.listeners():
-            raise ConfigError("no service listens: nothing to do")
-        if ready is not None:
-            ready(server)
+        await _begin(server)
         await server.run()
     finally:
         server.watchdog.close()
     return server.exit_status
+
+
+async def _begin(server: Server) -> None:
+    """Everything is bound: when it accepts connections, too, tell whoever waits for that. Raises: ConfigError; all is closed then."""
+    try:
+        await server.accepting()
+        log.info("at most %(files)d open files", {"event": "descriptors", "files": server.descriptor_limit})
+        for listener in server.listeners():
+            service, address = listener.service, str(listener.address)
+            fields = {"event": "listening", "service": service.name, "role": service.role, "address": address}
+            log.info("%(service)s (%(role)s) listens on %(address)s", fields)
+        if not server.listeners():
+            raise ConfigError("no service listens: nothing to do")
+        if server.process.listening(server.world, server._status()) and server.watchdog is not None:
+            server.watchdog.close()  # it held the terminal
+            server.watchdog = Watchdog()
+            server.watchdog.arm()
+    except ConfigError:
+        await server.close()
+        raise
 
 
 def _running() -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab import DEADLINE
@@ -65,12 +66,17 @@ ENABLE site
 
 
 class Running:
-    """A pbal of its own process. Its log goes to a file, or to the descriptor `log`."""
+    """A pbal of its own process. Its log goes to a file, or to the descriptor `log`. `under`: a program that starts it."""
 
-    def __init__(self, path: Path, port: int, log: int | None = None) -> None:
+    def __init__(
+        self, path: Path, port: int, log: int | None = None, under: Sequence[str] = (), environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  # for as long as this lives
         to = self._log.fileno() if log is None else log
-        self.process = subprocess.Popen([sys.executable, "-m", "pbal", "-c", str(path)], cwd=ROOT, stderr=to, stdout=to)
+        command = [*under, sys.executable, "-m", "pbal", "-c", str(path)]
+        variables = {**os.environ, **(environment or {})}
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=to, stdout=to, env=variables, pass_fds=pass_fds)
         self.port = port
         end = time.monotonic() + DEADLINE
         while time.monotonic() < end and self.process.poll() is None:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,35 @@ def test_json_is_one_object_a_line_whatever_was_said(tmp_path: Path):
     os.close(descriptor)
 
 
+def test_an_event_has_its_name_and_fields_in_json_and_is_one_line_in_text(tmp_path: Path):
+    path = tmp_path / "log"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    writer = LogWriter(descriptor)
+    fields = {"event": "connect_failed", "node": "10.0.0.1:80", "reason": "a\nforged", "tries": 3, "level": "mine", "odd": {1}, "nan": nan}
+    for form in ("text", "json"):
+        writer.use(form, "stderr")
+        writer.emit(record("cannot connect to %(node)s: %(reason)s", fields))
+    writer.finish()
+    text, line = path.read_text().splitlines()
+    assert text.endswith(" WARNING pbal: cannot connect to 10.0.0.1:80: a\\nforged")
+    said = json.loads(line)
+    assert (said["event"], said["node"], said["reason"], said["tries"]) == ("connect_failed", "10.0.0.1:80", "a\nforged", 3)
+    assert said["message"] == "cannot connect to 10.0.0.1:80: a\nforged"
+    assert (said["level"], said["odd"], said["nan"]) == ("warning", "{1}", "nan"), "what the line says itself counts for more"
+    os.close(descriptor)
+
+
+def test_an_event_that_is_limited_keeps_its_name_and_says_how_many_were_left_out(caplog):
+    clock = ManualClock()
+    world = World(clock)
+    for number in range(3):
+        world.log_limited("cold", "too cold: %(degrees)d", {"event": "cold", "degrees": number})
+    clock.advance(10)
+    world.log_limited("cold", "too cold: %(degrees)d", {"event": "cold", "degrees": 9})
+    assert caplog.records[-1].getMessage() == "too cold: 9 (and 2 more like it)"
+    assert caplog.records[-1].args == {"event": "cold", "degrees": 9, "left_out": 2}
+
+
 def test_the_journal_gets_levels_and_no_times(tmp_path: Path, monkeypatch):
     path = tmp_path / "log"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
@@ -136,8 +166,12 @@ def test_the_journal_gets_levels_and_no_times(tmp_path: Path, monkeypatch):
     failed = record("failed")
     failed.stack_info = "here\n<3>forged"
     writer.emit(failed)
+    writer.use("json", "stderr")
+    writer.emit(record("plain"))
     writer.finish()
-    assert path.read_text().splitlines() == ["<4>pbal: plain", "<4>pbal: failed", "<4>  | here", "<4>  | <3>forged"]
+    *text, line = path.read_text().splitlines()
+    assert text == ["<4>pbal: plain", "<4>pbal: failed", "<4>  | here", "<4>  | <3>forged"]
+    assert json.loads(line.removeprefix("<4>"))["event"] == "plain"
     os.close(descriptor)
 
 

@@ -16,6 +16,8 @@ from pbal.schema.types import Endpoint, Type
 COLOUR = types.enum("red", "green", "blue")
 
 GOOD: list[tuple[Type[Any], str, object]] = [
+    (types.USER, "root", "root"),
+    (types.GROUP, "root", "root"),
     (types.BOOL, "on", True),
     (types.BOOL, "YES", True),
     (types.BOOL, "1", True),
@@ -90,6 +92,8 @@ BAD: list[tuple[Type[Any], str, str]] = [
     (types.DURATION, "inf", "expected a time such as 30s, 500ms or 5m, found 'inf'"),
     (COLOUR, "pink", "expected red, green or blue, found 'pink'"),
     (types.TOKENS, "GET,H@D", "expected tokens such as GET or X-Name, found 'H@D'"),
+    (types.USER, "nosuchuser", "expected the name of a user of this system, found 'nosuchuser'"),
+    (types.GROUP, "nosuch\0", "expected the name of a group of this system, found 'nosuch\\x00'"),
     (types.PATH, "", "expected a path, found ''"),
     (types.DIRECTORY, "/no/such", "expected an existing directory, found '/no/such'"),
     (types.FILE, "/", "expected an existing file, found '/'"),

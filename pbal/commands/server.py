@@ -46,7 +46,8 @@ async def shutdown(session: Session) -> Reply:
 async def shutdown_graceful(session: Session, seconds: float | None = None) -> Reply:
     """Stop accepting connections, answer parked polls, let requests in progress finish, and end.
 
-    The process ends after SECONDS at the latest; 0 is no limit.
+    For the time of `SERVER drain_delay`, pbal first goes on as before, while `/readyz` fails. The process ends after SECONDS at the latest,
+    counted from the statement; 0 is no limit.
 
     Source: Perlbal manual, SHUTDOWN GRACEFUL.
     """

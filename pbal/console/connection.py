@@ -300,7 +300,7 @@ class ConsoleConnection(asyncio.Protocol):
             else:
                 self._write([f"ERROR: {mistake.in_one_line()}"])
         except Exception as error:  # a fault of ours is answered in one line, and logged whole
-            log.error("console, %r: %r", line[:100], error, exc_info=error)
+            log.error("console, %(line)r: %(fault)s", {"event": "console_failed", "line": line[:100], "fault": repr(error)}, exc_info=error)
             self._write([f"ERROR: internal error: {type(error).__name__}: {error}"])
         if self._session.view_width and not self._session.marker:
             self._write(["."])

@@ -6,7 +6,7 @@ from pbal.model.world import World
 def why_not_ready(world: World) -> str:
     """Why pbal should get no new clients; '' if it should: all enabled services listen, and no end has begun."""
     runtime = world.runtime
-    if runtime is None or world.draining:
+    if runtime is None or world.ending:
         return "pbal is ending"
     serving = {listener.service.name for listener in runtime.listeners() if listener.serving}
     missing = sorted(

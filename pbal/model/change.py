@@ -72,4 +72,5 @@ class Change:
             try:
                 step()
             except Exception as fault:  # a fault of ours: the other steps are to be done all the same
-                log.error("%s failed: %r", step.func if isinstance(step, partial) else step, fault, exc_info=fault)
+                fields = {"event": "step_failed", "step": str(step.func if isinstance(step, partial) else step), "fault": repr(fault)}
+                log.error("%(step)s failed: %(fault)s", fields, exc_info=fault)

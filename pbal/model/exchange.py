@@ -556,7 +556,11 @@ class Exchange(Account):
         world.counters.counts["answers_refused"] += 1
         text = f"{why}: {self.method!r} {self.request.path[:100]!r}"  # without the query, which may hold a credential
         if self.owner:
-            world.log_limited(f"answer refused {self.owner}", "plugin %s: an answer was refused: %s", self.owner, text)
+            world.log_limited(
+                f"answer refused {self.owner}",
+                "plugin %(plugin)s: an answer was refused: %(text)s",
+                {"event": "answer_refused", "plugin": self.owner, "service": self.service.name, "text": text},
+            )
         return AnswerRefused(text)
 
     def respond(

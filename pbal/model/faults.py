@@ -82,7 +82,9 @@ def tell(world: "World", plugin: str, what: str, fault: str, place: str, generat
         generation = generation or loaded.generation
     where = f" ({place})" if place else ""
     kind = f"plugin {plugin} {generation} {what} {place}"
-    world.log_limited(kind, "plugin %s generation %d, %s: %s%s", plugin, generation, what, fault, where)
+    world.log_limited(kind, "plugin %(plugin)s generation %(generation)d, %(what)s: %(fault)s%(where)s", {
+        "event": "plugin_fault", "plugin": plugin, "generation": generation, "what": what, "fault": fault, "where": where,
+    })  # fmt: skip
 
 
 def guarded(world: "World", plugin: str, call: Callable[[], object], generation: int = 0) -> bool:

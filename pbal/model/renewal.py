@@ -85,12 +85,17 @@ class Watch:
         except ConfigError as error:
             if before is not None:
                 before.seen(changed)  # said once, not with each look; the key may be written a moment after the certificate
-            log.error("%s", error.message)
+            log.error("%(reason)s", {"event": "certificate_refused", "service": service.name, "reason": error.message})
             return
-        log.info("service %s: certificates were written, and are in use", service.name)
+        log.info(
+            "service %(service)s: certificates were written, and are in use", {"event": "certificates_renewed", "service": service.name}
+        )
 
     def _remind(self, service: str, file: str, days: int) -> None:
         now = self._world.clock.now()
         if now - self._reminded.get(file, -REMIND) >= REMIND:
             self._reminded[file] = now
-            log.warning("service %s: the certificate in %s expires in %d days", service, file, days)
+            log.warning(
+                "service %(service)s: the certificate in %(file)s expires in %(days)d days",
+                {"event": "certificate_expires", "service": service, "file": file, "days": days},
+            )

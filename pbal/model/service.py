@@ -447,7 +447,7 @@ class Service:
         """Handshakes begin with these from now on; what is odd about them is logged."""
         self.certificates = certificates
         for warning in certificates.warnings:
-            log.warning("service %s: %s", self.name, warning)
+            log.warning("service %(service)s: %(text)s", {"event": "certificate_odd", "service": self.name, "text": warning})
 
     def open_log(self) -> None:
         """Open the access log, as the tunables have it now; what was open and is in use still stays open.

@@ -30,7 +30,7 @@ from pbal.observe.recent import Recent
 from pbal.observe.writer import Writer
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import CORE
-from pbal.schema.tunables import SERVER, Tunable
+from pbal.schema.tunables import SERVER, Applies, Tunable
 from pbal.schema.types import Endpoint
 
 log = logging.getLogger("pbal")
@@ -81,6 +81,12 @@ class Runtime(Protocol):
 
     def out_of_room(self) -> None:
         """More than `room` connections are open: stop accepting."""
+
+    def reloading(self) -> None:
+        """The file is being read again: whoever started this process is told."""
+
+    def reloaded(self) -> None:
+        """That is over."""
 
     async def shutdown(self, graceful: bool, seconds: float | None) -> None:
         """End the process."""
@@ -147,14 +153,20 @@ class World:
         """Where access logs go."""
         self.numbers = count(1)
         """Numbers for what the console lists and steers: no two things of this process have the same."""
+        self.ending = False
+        """The end was asked for. Requests are still served while `drain_delay` lasts, but no balancer should send more: /readyz fails."""
         self.draining = False
+        """Listeners are closed; what is under way finishes."""
         self._change: Change | None = None
         """The change that is under way."""
         self._logged: dict[str, tuple[float, int]] = {}
         """Kinds of warnings logged within the last ten seconds: when, and how many more were left out since."""
 
     def log_limited(self, what: str, message: str, *args: object) -> None:
-        """Log a warning of kind `what` at most once in ten seconds. The next one says how many were left out."""
+        """Log a warning of kind `what` at most once in ten seconds. The next one says how many were left out.
+
+        `args`: what is put into the message; or the one mapping of event and fields, see observe.log.
+        """
         now = self.clock.now()
         if what not in self._logged and len(self._logged) >= LOG_KINDS:
             what = "warnings of many kinds"
@@ -164,6 +176,8 @@ class World:
             self.counters.counts["log_lines_limited"] += 1
             return
         self._logged[what] = (now, 0)
+        if left_out and args and isinstance(args[0], dict):
+            args = ({**args[0], "left_out": left_out},)
         log.warning(message + (f" (and {left_out} more like it)" if left_out else ""), *args)
 
     def log_left_out(self) -> None:
@@ -175,7 +189,8 @@ class World:
             if now - last >= LOG_SECONDS:
                 del self._logged[what]
                 if left_out:
-                    log.warning("%s: %d more left out in %d seconds", what, left_out, now - last)
+                    fields = {"event": "left_out", "what": what, "left_out": left_out, "seconds": now - last}
+                    log.warning("%(what)s: %(left_out)d more left out in %(seconds)d seconds", fields)
 
     def settle_logs(self) -> None:
         """Close the access logs that no service writes to any more."""
@@ -367,6 +382,8 @@ class World:
 
     def _put_server(self, name: str, value: Any, text: str | None) -> None:
         before = self.server[name]
+        if self.server_tunables[name].applies is Applies.START and self.runtime is not None and value != before:
+            raise ConfigError(f"{name} cannot be changed while pbal runs: change it in the file, and start pbal anew", about=name)
         with self.changing() as change:
             change.undo(_restore, self.server_explicit, dict(self.server_explicit))
             if self.runtime is not None:
@@ -468,7 +485,11 @@ class World:
                 self._attach(service, change)
                 service.open()
         except ConfigError as error:
-            self.log_limited(f"open {service.name}", "service %s cannot answer for a selector: %s", service.name, error.message)
+            self.log_limited(
+                f"open {service.name}",
+                "service %(service)s cannot answer for a selector: %(reason)s",
+                {"event": "cannot_answer", "service": service.name, "reason": error.message},
+            )
             raise ConfigError(f"service '{service.name}' is not ready", about=service.name) from None
 
     def disable(self, service: Service) -> None:

@@ -141,7 +141,9 @@ class ClientConnection(Answering):
         assert self.transport is not None
         if self.state is PARKED_STATE:  # not reading, we would not see it go
             self.home.world.counters.counts["bad_requests"] += 1
-            self.home.world.log_limited("read ahead", "%s: sent too much behind a parked poll", self.peer_name)
+            self.home.world.log_limited(
+                "read ahead", "%(client)s: sent too much behind a parked poll", {"event": "read_ahead", "client": self.peer_name}
+            )
             self._blame(BAD_REQUEST)
             self.abort()
         else:
@@ -361,7 +363,9 @@ class ClientConnection(Answering):
     def _refuse(self, error: BadRequest) -> None:
         """Answer a malformed or oversized message and close: what follows it cannot be trusted."""
         self.home.world.counters.counts["bad_requests"] += 1
-        self.home.world.log_limited("bad request", "%s: %d %s", self.peer_name, error.status, error.reason)
+        self.home.world.log_limited("bad request", "%(client)s: %(status)d %(reason)s", {
+            "event": "bad_request", "service": self.home.name, "client": self.peer_name, "status": error.status, "reason": error.reason,
+        })  # fmt: skip
         exchange, self.exchange = self.exchange, None
         begun = self.state is XFER_RES or self.state is TUNNEL
         cause = CLIENT_SLOW if error.status == 408 else BAD_REQUEST

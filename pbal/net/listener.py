@@ -130,6 +130,7 @@ class Listener:
         self._sock = sock
         self._protocol = protocol
         self._server: asyncio.AbstractServer | None = None
+        self._starting: asyncio.Task[None] | None = None
         self.born = service.world.second
         self.accepting = False
         self.wanted = service["listen"]
@@ -143,16 +144,24 @@ class Listener:
         name = sock.getsockname()
         if sock.family == socket.AF_UNIX:
             self.address = Endpoint(name, 0)
-            found = os.stat(name)
-            self._file = found.st_dev, found.st_ino
+            if not self._handed(former):
+                found = os.stat(name)
+                self._file = found.st_dev, found.st_ino
         else:
             self.address = Endpoint(name[0] if name[0] != "::" else "", name[1])
         self.refresh()
+
+    def _handed(self, former: "Listener | None") -> bool:
+        """Whether a Unix socket was handed over: it listens already, and its file is not ours to change or remove."""
+        if former is not None:
+            return former._file is None
+        return bool(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
     def refresh(self) -> None:
         """Bring the socket up to what tunables say now. The tick calls it, so SET is heard within a second. Raises: OSError."""
         if self._file is not None:
             self._admit()
+        if self._sock.family == socket.AF_UNIX:
             return
         wanted = self.service.values["client_keepalive"]
         if wanted != self._keepalive:
@@ -176,13 +185,18 @@ class Listener:
         """Accept connections, from the next turn of the loop."""
         if not self.accepting:
             self.accepting = True
-            spawn(self, self._serve(), f"listen {self.address}")
+            self._starting = spawn(self, self._serve(), f"listen {self.address}")
+
+    async def started(self) -> None:
+        """Wait until connections are accepted. Raises: OSError if they cannot be."""
+        if self._starting is not None:
+            await self._starting
 
     async def _serve(self) -> None:
         duplicate = self._sock.dup()
         loop = asyncio.get_running_loop()
         server: asyncio.AbstractServer
-        if self._file is None:
+        if duplicate.family != socket.AF_UNIX:
             server = await loop.create_server(self._protocol, sock=duplicate, backlog=BACKLOG)
         else:
             server = await loop.create_unix_server(self._protocol, sock=duplicate, backlog=BACKLOG)
@@ -238,14 +252,22 @@ class Listener:
         )
 
 
-def listen(service: Service, protocol: Callable[[], asyncio.BaseProtocol], former: Listener | None = None, found: str = "") -> Listener:
+def listen(
+    service: Service,
+    protocol: Callable[[], asyncio.BaseProtocol],
+    former: Listener | None = None,
+    handed: socket.socket | None = None,
+    found: str = "",
+) -> Listener:
     """Bind the service's address, or go on with the socket of the listener that has it: what waits there to be accepted is not lost.
+    `handed`: a socket that was bound to the address before pbal was started.
 
     `found` is what a name in it was looked up to be. Raises: ConfigError with the reason.
     """
     endpoint = service["listen"]
     try:
-        sock = bind(Endpoint(found, endpoint.port) if found else endpoint) if former is None else former.lend()
+        given = former.lend() if former is not None else handed
+        sock = given or bind(Endpoint(found, endpoint.port) if found else endpoint)
         try:
             return Listener(service, sock, protocol, former)
         except OSError:

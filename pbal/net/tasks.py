@@ -25,7 +25,9 @@ def spawn(owner: object, coroutine: Coroutine[Any, Any, Any], name: str) -> asyn
         if not held:
             _owned.pop(id(owner), None)
         if not done.cancelled() and done.exception() is not None:
-            log.error("%s failed: %r", name, done.exception(), exc_info=done.exception() if log.isEnabledFor(logging.DEBUG) else None)
+            fault = done.exception()
+            fields = {"event": "task_failed", "task": name, "fault": repr(fault)}
+            log.error("%(task)s failed: %(fault)s", fields, exc_info=fault if log.isEnabledFor(logging.DEBUG) else None)
 
     task.add_done_callback(ended)
     return task

@@ -428,8 +428,10 @@ class ServerLink(Link):
         except ssl.SSLError as error:
             counts["tls_handshake_failures"] += 1
             service.world.log_limited(
-                f"handshake {service.name} {error.reason}", "service %s: TLS handshake failed: %s (%s)",
-                service.name, (error.reason or str(error)).replace("_", " ").lower(), peer_name(transport),
+                f"handshake {service.name} {error.reason}", "service %(service)s: TLS handshake failed: %(reason)s (%(client)s)", {
+                    "event": "handshake_failed", "service": service.name, "client": peer_name(transport),
+                    "reason": (error.reason or str(error)).replace("_", " ").lower(),
+                },
             )  # fmt: skip
             self._flush()
             self.phase = ENDED

@@ -10,19 +10,26 @@ The queue is a SimpleQueue because its `put` is reentrant: a signal handler may 
 What strangers sent reaches the log inside messages. Whatever could end a line, move a cursor or turn the text around is
 written as an escape, so that nobody outside can forge a line. The lines of a traceback begin with a bar for the same reason.
 
-Three forms: text, for people; JSON, an object a line, with the unfilled message as the name of the event; and what journald reads,
-which has the time already and takes the level from a prefix. Where to: standard error, or syslog, a datagram an event.
+An event has a name and fields, and its message is a rendering of the fields. A call says all of it with one mapping:
+
+    log.warning("cannot connect to %(node)s: %(reason)s", {"event": "connect_failed", "node": node.name, "reason": reason})
+
+Three forms: text, for people, is the message; JSON, an object a line, has the event, the fields with their own types, and the message,
+too; and what journald reads, which has the time already and takes the level from a prefix. Where a call gives no mapping (plugins log
+as they like), the message before anything was put in stands for the name. Where to: standard error, or syslog, a datagram an event.
 """
 
 import contextlib
 import json
 import logging
+import math
 import os
 import select
 import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from queue import Empty, SimpleQueue
 
 from pbal.observe.syslog import connect_syslog, syslog_line
@@ -32,6 +39,9 @@ SYSLOG_DAEMON = 3 << 3
 
 LINES_KEPT = 1000
 """Lines waiting to be written: some seconds of a bad day, 100 KB as lines usually are."""
+
+LONGEST_NAME = 200
+"""Characters of the name of an event."""
 
 LONGEST_LINE = 8192
 """Characters. A request line may have as many; what is longer is cut, and says so."""
@@ -77,7 +87,11 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(LineFormatter):
-    """One object a line: time, level, logger, event (the message before anything was put in), message, trace."""
+    """One object a line: time, level, logger, event, message, its fields, trace. `prefixed`: for journald, which takes the level off."""
+
+    def __init__(self, prefixed: bool = False) -> None:
+        super().__init__()
+        self._prefixed = prefixed
 
     def format(self, record: logging.LogRecord) -> str:
         try:
@@ -85,19 +99,32 @@ class JsonFormatter(LineFormatter):
         except Exception:  # noqa: BLE001 - as above
             message = str(record.msg)
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        shown = {
+        fields = record.args if isinstance(record.args, Mapping) else {}
+        shown: dict[str, object] = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": str(record.msg)[:200],
+            "event": str(fields.get("event", record.msg))[:LONGEST_NAME],
             "message": _cut(message),
         }
+        for name, value in fields.items():
+            shown.setdefault(name, _plain(value))
         trace = record.stack_info or ""
         if record.exc_info:
             trace = self.formatException(record.exc_info)
         if trace:
             shown["trace"] = _cut(trace)
-        return json.dumps(shown)
+        line = json.dumps(shown)
+        return f"<{severity(record)}>{line}" if self._prefixed else line
+
+
+def _plain(value: object) -> str | int | float | bool | None:
+    """A field as JSON has it. What is no number and no text is shown as it would be in the message."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return _cut(str(value))
 
 
 class BareFormatter(LineFormatter):
@@ -166,7 +193,7 @@ class LogWriter(logging.Handler):
         made = connect_syslog() if to == "syslog" and self._syslog is None else self._syslog
         journal = to == "stderr" and is_journal(self._descriptor)
         if form == "json":
-            self.setFormatter(JsonFormatter())
+            self.setFormatter(JsonFormatter(journal))
         else:
             self.setFormatter(BareFormatter(journal) if journal or to == "syslog" else LineFormatter())
         self._syslog = made
@@ -244,8 +271,9 @@ class LogWriter(logging.Handler):
     def _say_dropped(self) -> None:
         dropped = self._dropped
         record = logging.LogRecord(
-            "pbal.log", logging.WARNING, "", 0, "%d log lines dropped: they could not be written", (dropped - self._said,), None
-        )
+            "pbal.log", logging.WARNING, "", 0, "%(lines)d log lines dropped: they could not be written",
+            ({"event": "log_lines_dropped", "lines": dropped - self._said},), None,
+        )  # fmt: skip
         made = self._made(record)
         if self._send(made) if isinstance(made, Datagram) else self._write(made):
             self._said = dropped
@@ -292,4 +320,5 @@ def _unraisable(fault: "sys.UnraisableHookArgs") -> None:
     client's fault, which net.tls counts as a handshake that failed.
     """
     named = isinstance(fault.object, bytes) and isinstance(fault.exc_value, UnicodeDecodeError)
-    logging.getLogger("pbal").log(logging.DEBUG if named else logging.ERROR, "ignored in %.80r: %r", fault.object, fault.exc_value)
+    fields = {"event": "ignored", "where": f"{fault.object!r:.80}", "fault": repr(fault.exc_value)}
+    logging.getLogger("pbal").log(logging.DEBUG if named else logging.ERROR, "ignored in %(where)s: %(fault)s", fields)

@@ -139,16 +139,18 @@ class Signals:
         stuck = silence > STUCK_SECONDS
         if which is signal.SIGALRM:
             faulthandler.cancel_dump_traceback_later()
-            log.error("the loop has been blocked for %.1f s by %s", silence, self._blocker(frame), stack_info=True)
+            fields = {"event": "loop_blocked", "seconds": silence, "by": self._blocker(frame)}
+            log.error("the loop has been blocked for %(seconds).1f s by %(by)s", fields, stack_info=True)
             self._flush()
             return
         if stuck:
-            log.error("%s: the loop has been blocked for %.1f s by %s", which.name, silence, self._blocker(frame))
+            fields = {"event": "loop_blocked", "signal": which.name, "seconds": silence, "by": self._blocker(frame)}
+            log.error("%(signal)s: the loop has been blocked for %(seconds).1f s by %(by)s", fields)
             self._flush()
         if which in ENDING:
             self._asked += 1
             if self._loop.is_closed() or (self._asked > 1 and (stuck or self._asked > 2 or not self._taken_up())):
-                log.error("%s: ending at once, without the loop", which.name)
+                log.error("%(signal)s: ending at once, without the loop", {"event": "ending_at_once", "signal": which.name})
                 self._flush()
                 os._exit(1)
         with contextlib.suppress(RuntimeError):  # the loop is closed: too late to tell it anything

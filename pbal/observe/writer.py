@@ -157,14 +157,15 @@ class ToFile(ToDescriptor):
             self._anew()
         except OSError as error:
             self._not_before = now + RETRY_SECONDS
-            log.warning("%s could not be rotated: %s", path, error.strerror)
+            log.warning("%(file)s could not be rotated: %(reason)s", {"event": "log_not_rotated", "file": path, "reason": error.strerror})
 
     def reopen(self) -> None:
         """See Destination."""
         try:
             self._anew()
         except OSError as error:
-            log.warning("%s could not be opened anew, lines go where they went: %s", self.path, error.strerror)
+            fields = {"event": "log_not_reopened", "file": self.path, "reason": error.strerror}
+            log.warning("%(file)s could not be opened anew, lines go where they went: %(reason)s", fields)
 
     def _anew(self) -> None:
         descriptor = _open(self.path)
@@ -302,6 +303,15 @@ class Writer:
         self._bell.ring()
         return True
 
+    def give(self, uid: int, gid: int) -> None:
+        """This process stops being root: files that are root's become the user's, who then can open them anew."""
+        for destination in self._destinations:
+            if isinstance(destination, ToFile):
+                found = os.fstat(destination.descriptor)
+                if stat.S_ISREG(found.st_mode) and found.st_uid == 0:
+                    with contextlib.suppress(OSError):  # some file systems have no owners; SIGUSR1 then says why it cannot be opened anew
+                        os.fchown(destination.descriptor, uid, gid)
+
     def tick(self, counts: dict[str, int], warn: Callable[..., None]) -> None:
         """Once a second: count what was dropped, and say so. `warn` is World.log_limited."""
         for destination in self._destinations:
@@ -312,7 +322,11 @@ class Writer:
                 destination.told = dropped
                 counts["access_lines_dropped"] += new
                 why = destination.why or "it takes them too slowly"
-                warn(f"access log {target.name}", "access log %s: %d lines dropped: %s", target.name, new, why)
+                warn(
+                    f"access log {target.name}",
+                    "access log %(file)s: %(lines)d lines dropped: %(reason)s",
+                    {"event": "access_lines_dropped", "file": target.name, "lines": new, "reason": why},
+                )
         if any(destination.closed for destination in self._destinations):
             self._destinations = tuple(destination for destination in self._destinations if not destination.closed)
 
@@ -333,7 +347,8 @@ class Writer:
             self._bell.ring()  # also where no line ever came: the thread closes
         if not self.flush(seconds):
             waiting = sum(len(destination.target.lines) for destination in self._destinations)
-            log.warning("%d lines of access logs could not be written before the end", waiting)
+            fields = {"event": "access_lines_lost", "lines": waiting}
+            log.warning("%(lines)d lines of access logs could not be written before the end", fields)
 
     def _ring(self) -> None:
         if self._thread is None:

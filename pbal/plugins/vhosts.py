@@ -85,7 +85,8 @@ class Vhosts(Plugin):
         for pattern in self.table:
             if pattern != "*" and pattern not in self._warned and certificates.covering(pattern.strip("[]")) is None:
                 self._warned.add(pattern)
-                log.warning("service %s: no certificate in ssl_cert_file is for VHOST %s", self.service.name, pattern)
+                fields = {"event": "certificate_missing", "service": self.service.name, "pattern": pattern}
+                log.warning("service %(service)s: no certificate in ssl_cert_file is for VHOST %(pattern)s", fields)
 
     @hook.select_service
     def by_host(self, exchange: Exchange) -> Verdict:

@@ -167,5 +167,6 @@ def _slow(world: World, bound: Bound, began: float, ended: float) -> None:
     place = _place(bound)
     world.log_limited(
         f"slow {bound.plugin} {bound.hook}",
-        "plugin %s, hook %s held up every connection for %d ms (%s)", bound.plugin, bound.hook, spent * 1000, place,
-    )  # fmt: skip
+        "plugin %(plugin)s, hook %(hook)s held up every connection for %(ms)d ms (%(place)s)",
+        {"event": "slow_hook", "plugin": bound.plugin, "hook": bound.hook, "ms": round(spent * 1000), "place": place},
+    )

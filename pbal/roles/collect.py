@@ -77,7 +77,11 @@ class Collector(Sink):
         try:
             self._body.add(data)
         except OSError as error:
-            self._exchange.service.world.log_limited("spool", "cannot keep a request body on disk: %s", error)
+            self._exchange.service.world.log_limited(
+                "spool",
+                "cannot keep a request body on disk: %(reason)s",
+                {"event": "spool_failed", "service": self._exchange.service.name, "reason": str(error)},
+            )
             self._body.close()
             self._exchange.sink = None
             self._exchange.error(503, b"No room for the request body.\n", [(b"Retry-After", b"5")])

@@ -130,7 +130,9 @@ class HttpRole(RoleHandler):
             self.counts["taken_timeouts"] += 1
             exchange.trouble = Trouble(f"plugin {exchange.owner} took it and did not answer within taken_timeout ({limit:g} s)")
             self.service.world.log_limited(
-                f"taken {exchange.owner}", "plugin %s took a request of service %s and did not answer it: 504", exchange.owner, self.name
+                f"taken {exchange.owner}",
+                "plugin %(plugin)s took a request of service %(service)s and did not answer it: 504",
+                {"event": "taken_timeout", "plugin": exchange.owner, "service": self.name},
             )
             exchange.fail(504, b"No answer was made in time.\n")
 

@@ -54,6 +54,7 @@ TYPES = {
     ),
     "mode": Meaning("Permissions of a file in octal digits, such as `0660`.", "0660"),
     "group": Meaning("The name of a group of the system.", "adm"),
+    "user": Meaning("The name of a user of the system.", "nobody"),
     "password file": Meaning(
         "A file of lines `USER:scrypt$...`, which `pbal password` prints. A relative path starts from the folder of the"
         " configuration file.",
@@ -128,6 +129,7 @@ APPLIES = {
     Applies.NOW: "",
     Applies.NEXT_CONNECTION: "A change applies to new connections.",
     Applies.NEXT_ENABLE: "A change takes effect when the service is enabled.",
+    Applies.START: "It cannot be changed while pbal runs.",
 }
 
 

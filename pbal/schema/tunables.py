@@ -23,6 +23,7 @@ class Applies(Enum):
     NOW = "now"
     NEXT_CONNECTION = "next connection"
     NEXT_ENABLE = "next enable"
+    START = "start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +344,37 @@ SERVER: tuple[Tunable, ...] = (
         unit="seconds",
         summary="How long requests in progress may take to finish at a graceful shutdown. 0: no limit.",
         source="differs: Perlbal waits for ever if no time is given",
+    ),
+    Tunable(
+        "drain_delay",
+        types.DURATION,
+        default="0s",
+        unit="seconds",
+        summary="How long a graceful shutdown goes on serving as before, with `/readyz` failing, before the listeners close: the time"
+        " that a load balancer in front takes to send its requests elsewhere.",
+        source="pbal",
+    ),
+    Tunable(
+        "pidfile",
+        types.PATH,
+        applies=Applies.START,
+        summary="File into which pbal writes its process id when every service listens. pbal removes it when it ends. `--pidfile` counts"
+        " for more.",
+        source="differs: it is removed at every end, not at a graceful one alone, and a second pbal with the same file does not start",
+    ),
+    Tunable(
+        "user",
+        types.USER,
+        applies=Applies.START,
+        summary="User that pbal becomes when it has bound its addresses. pbal has to be started as root, or as that user.",
+        source="pbal",
+    ),
+    Tunable(
+        "group",
+        types.GROUP,
+        applies=Applies.START,
+        summary="Group that pbal takes together with `user`. Default: the user's own, and those that the user is a member of.",
+        source="pbal",
     ),
     Tunable(
         "log_level",

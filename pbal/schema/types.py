@@ -14,6 +14,7 @@ A new type is a function from text to value, perhaps one back, and one line at t
 import grp
 import ipaddress
 import os
+import pwd
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -300,18 +301,25 @@ def _place_log(text: str, folder: Path) -> str:
 _NO_FILES = ("off", "stdout", "syslog")
 
 
-def _parse_log_form(text: str) -> str:
-    word = text.lower()
-    form = word if word == "json" or word in NAMED else text
-    check_form(form)
-    return form
+def _parse_user(text: str) -> str:
+    try:
+        return pwd.getpwnam(text).pw_name
+    except (KeyError, ValueError):
+        return _refuse("the name of a user of this system", text)
 
 
 def _parse_group(text: str) -> str:
     try:
         return grp.getgrnam(text).gr_name
     except (KeyError, ValueError):
-        return _refuse("a group of this system", text)
+        return _refuse("the name of a group of this system", text)
+
+
+def _parse_log_form(text: str) -> str:
+    word = text.lower()
+    form = word if word == "json" or word in NAMED else text
+    check_form(form)
+    return form
 
 
 # --- addresses ---------------------------------------------------------------------------------------------
@@ -445,10 +453,11 @@ FILE: Type[Path] = Type("file", _parse_file, placed=_place_path)
 LOG: Type[str] = Type("file|stdout|syslog|off", _parse_log, choices=_NO_FILES, placed=_place_log)
 LOG_FORM: Type[str] = Type("format", _parse_log_form, choices=("common", "combined", "json"))
 PATHS: Type[tuple[Path, ...]] = Type("paths", _parse_paths, _render_paths, placed=_place_paths)
+USER: Type[str] = Type("user", _parse_user)
+GROUP: Type[str] = Type("group", _parse_group)
 LISTEN: Type[Endpoint] = Type("listen", _parse_listen, placed=_place_unix)
 ENDPOINT: Type[Endpoint] = Type("node", _parse_endpoint, placed=_place_unix)
 NETWORKS: Type[tuple[Network, ...]] = Type("networks", _parse_networks, _render_networks)
 WORDS: Type[tuple[str, ...]] = Type("words", _split, " ".join)
 TOKENS: Type[tuple[bytes, ...]] = Type("tokens", _parse_tokens, _render_tokens)
-GROUP: Type[str] = Type("group", _parse_group)
 TEXT: Type[str] = Type("text", str)

@@ -130,7 +130,11 @@ class TokenGate(Gate):
 
     def _broken(self, why: str) -> None:
         self._world.counters.counts["poll_auth_key_errors"] += 1
-        self._world.log_limited(f"poll_auth key {self._service}", "service %s: %s", self._service, why)
+        self._world.log_limited(
+            f"poll_auth key {self._service}",
+            "service %(service)s: %(reason)s",
+            {"event": "poll_auth_key", "service": str(self._service), "reason": why},
+        )
 
     def judge(self, exchange: Exchange, action: Action, names: tuple[bytes, ...], then: Then) -> None:
         """See Gate."""
@@ -303,8 +307,9 @@ class RequestGate(Gate):
     def _no_decision(self, why: str) -> Refusal:
         self._world.log_limited(
             f"poll_auth {self._service.name}",
-            "service %s: poll_auth = %s decides nothing: %s", self._service.name, self._settings.auth, why,
-        )  # fmt: skip
+            "service %(service)s: poll_auth = %(auth)s decides nothing: %(reason)s",
+            {"event": "poll_auth_failed", "service": self._service.name, "auth": str(self._settings.auth), "reason": why},
+        )
         self._counts["poll_auth_failed"] += 1
         return Refusal(503, "It cannot be found out who may do this.", ((b"Retry-After", b"1"),))
 

@@ -146,7 +146,9 @@ class Hub:
             return False
         if settings.max_parked and lot.count >= settings.max_parked:
             self.counts["poll_full"] += 1
-            self.world.log_limited("poll_full", "poll_max_parked: a poll was answered 503")
+            self.world.log_limited(
+                "poll_full", "poll_max_parked: a poll was answered 503", {"event": "poll_full", "service": self.service.name}
+            )
             self.refuse(exchange, 503, "Too many polls are parked.", (b"Retry-After", b"5"))
             return False
         return True
@@ -174,7 +176,11 @@ class Hub:
             self.counts["poll_auth_refused"] += 1
         elif refusal.status == 429:
             self.counts["poll_limited"] += 1
-            self.world.log_limited("poll_limited", "service %s: a poll was answered 429: %s", self.service.name, refusal.why)
+            self.world.log_limited(
+                "poll_limited",
+                "service %(service)s: a poll was answered 429: %(reason)s",
+                {"event": "poll_limited", "service": self.service.name, "reason": refusal.why},
+            )
         self.refuse(exchange, refusal.status, refusal.why, *refusal.fields)
 
     def set_limits(self) -> None:
@@ -184,7 +190,11 @@ class Hub:
 
     def _forgotten(self) -> None:
         self.counts["poll_limits_forgotten"] += 1
-        self.world.log_limited("poll_limits", "poll_park_rate: more addresses than pbal can watch; one that was busy was forgotten")
+        self.world.log_limited(
+            "poll_limits",
+            "poll_park_rate: more addresses than pbal can watch; one that was busy was forgotten",
+            {"event": "poll_limits_forgotten", "service": self.service.name},
+        )
 
     def _before(self, reader: Reader, keys: Iterable[bytes]) -> Iterator[Reader]:
         """Who waited for these queues before a reader; of a lot that was `all` before there may be many. They may leave meanwhile."""
@@ -287,7 +297,11 @@ class Hub:
         if client.unsent(reader) > settings.stream_buffer:
             if self.out(reader):
                 self.counts["poll_slow_streams"] += 1
-                self.world.log_limited("poll_slow", "a stream whose client reads too slowly was closed: %s", client.peer_name)
+                self.world.log_limited(
+                    "poll_slow",
+                    "a stream whose client reads too slowly was closed: %(client)s",
+                    {"event": "poll_slow", "service": self.service.name, "client": client.peer_name},
+                )
                 client.kick(reader)
             return False
         if delivery is None or not delivery.returns:
@@ -493,7 +507,11 @@ class Hub:
         """Count messages that went for want of room."""
         if dropped:
             self.counts["poll_evicted"] += dropped
-            self.world.log_limited("poll_evicted", "queue %r is too long: %d old messages dropped", key.decode("utf-8", "replace"), dropped)
+            self.world.log_limited(
+                "poll_evicted",
+                "queue %(queue)r is too long: %(messages)d old messages dropped",
+                {"event": "poll_evicted", "service": self.service.name, "queue": key.decode("utf-8", "replace"), "messages": dropped},
+            )
 
     # -- time ----------------------------------------------------------------------------------------------------
 

@@ -99,7 +99,8 @@ class Shared:
         if self.doubts:
             self.counts["poll_lost"] += len(self.doubts)
             octets = sum(len(piece) for pieces, _ in self.doubts.values() for piece in pieces)
-            log.error("%d bytes of %d queues given up: the plugin ends before the store came back", octets, len(self.doubts))
+            fields = {"event": "poll_lost", "octets": octets, "queues": len(self.doubts)}
+            log.error("%(octets)d bytes of %(queues)d queues given up: the plugin ends before the store came back", fields)
             self.doubts.clear()
 
 

@@ -248,7 +248,11 @@ class MemoryStore(Store):
             gone += 1
         if gone:
             self._counts["poll_evicted"] += gone
-            self._hub.world.log_limited("poll_memory", "poll_memory_limit: %d queues dropped", gone)
+            self._hub.world.log_limited(
+                "poll_memory",
+                "poll_memory_limit: %(queues)d queues dropped",
+                {"event": "poll_memory", "service": self._hub.service.name, "queues": gone},
+            )
 
     def put_back(self, queues: Queues) -> None:
         """See Store."""
@@ -369,7 +373,8 @@ class MemoryStore(Store):
         full = [held for held in self.content.values() if held.data and held.stored >= self._now() - self._settings.ttl]
         if full:
             octets = sum(len(held.data) for held in full)
-            log.warning("service %s: the memory store ends, and with it %d bytes in %d queues", self._hub.service.name, octets, len(full))
+            fields = {"event": "poll_memory_ends", "service": self._hub.service.name, "octets": octets, "queues": len(full)}
+            log.warning("service %(service)s: the memory store ends, and with it %(octets)d bytes in %(queues)d queues", fields)
 
     def rows(self, second: float) -> Iterator[tuple[object, ...]]:
         """See Store."""

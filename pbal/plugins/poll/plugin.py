@@ -56,9 +56,10 @@ class Poll(Plugin):
             if pattern is not None and may_run_away(pattern.pattern.decode("utf-8", "replace")):
                 self.world.log_limited(
                     f"{self.service.name} {name}",
-                    "service %s: %s repeats what is repeated itself: a path that nearly matches may stop pbal for seconds",
-                    self.service.name, name,
-                )  # fmt: skip
+                    "service %(service)s: %(tunable)s repeats what is repeated itself:"
+                    " a path that nearly matches may stop pbal for seconds",
+                    {"event": "regex_runs_away", "service": self.service.name, "tunable": name},
+                )
 
     def open(self) -> None:
         """See Plugin."""

@@ -312,7 +312,11 @@ class Presence:
 
     def _said(self, error: Exception | None) -> None:
         if error is not None:
-            self._hub.world.log_limited("poll_presence", "a join or leave could not be stored: %s", error)
+            self._hub.world.log_limited(
+                "poll_presence",
+                "a join or leave could not be stored: %(reason)s",
+                {"event": "poll_presence_lost", "service": self._hub.service.name, "reason": str(error)},
+            )
 
     def reset(self) -> None:
         """It was turned on or off, or another store or prefix counts from now on."""

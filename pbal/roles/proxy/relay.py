@@ -281,7 +281,11 @@ class Relay(Seeker):
                     return
         except BadResponse as error:
             self._blame(backend.node, error.reason, error.place, error.octet)
-            self.role.service.world.log_limited(f"bad response {backend.node.name}", "%s: %s", backend.node.name, error.reason)
+            self.role.service.world.log_limited(
+                f"bad response {backend.node.name}",
+                "%(node)s: %(reason)s",
+                {"event": "bad_response", "service": self.role.name, "node": backend.node.name, "reason": error.reason},
+            )
             self._pass_on(out)
             self._failed(502)
             return
@@ -461,7 +465,11 @@ class Relay(Seeker):
         world = self.role.service.world
         if self.phase is ANSWERING:
             self._blame(node, f"response cut off: {reason}")
-            world.log_limited(f"cut off {node.name}", "%s: response cut off: %s", node.name, reason)
+            world.log_limited(
+                f"cut off {node.name}",
+                "%(node)s: response cut off: %(reason)s",
+                {"event": "cut_off", "service": self.role.name, "node": node.name, "reason": reason},
+            )
             self._failed(502)
             return
         reused = backend.uses > 1
@@ -473,7 +481,7 @@ class Relay(Seeker):
                 self.fresh = True
             else:
                 self._blame(node, f"no response: {reason}")
-                world.log_limited(f"no response {node.name}", "%s: no response: %s", node.name, reason)
+                world.log_limited(*self._no_response(node, reason))
                 self.tried = (*self.tried, node)
             self.failure = 502
             self.exchange.asked = None
@@ -482,8 +490,13 @@ class Relay(Seeker):
             self.seek()
             return
         self._blame(node, f"no response: {reason}")
-        world.log_limited(f"no response {node.name}", "%s: no response: %s", node.name, reason)
+        world.log_limited(*self._no_response(node, reason))
         self._failed(502)
+
+    def _no_response(self, node: Node, reason: str) -> tuple[str, str, dict[str, str]]:
+        """What is logged of it."""
+        fields = {"event": "no_response", "service": self.role.name, "node": node.name, "reason": reason}
+        return f"no response {node.name}", "%(node)s: no response: %(reason)s", fields
 
     def backend_expired(self) -> None:
         """The node was silent for response_timeout (or the tunnel for tunnel_timeout)."""
@@ -495,7 +508,11 @@ class Relay(Seeker):
             return
         if self.node is not None:
             self._blame(self.node, f"silent for {self.role.response_timeout:g} s")
-            self.role.service.world.log_limited(f"silent {self.node.name}", "%s: silent for too long", self.node.name)
+            self.role.service.world.log_limited(
+                f"silent {self.node.name}",
+                "%(node)s: silent for too long",
+                {"event": "node_silent", "service": self.role.name, "node": self.node.name},
+            )
         self._failed(504)
 
     def _blame(self, node: Node, why: str, place: int = -1, octet: int = -1) -> None:

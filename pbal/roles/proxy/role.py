@@ -67,7 +67,9 @@ class ReverseProxy(HttpRole):
         if b"via" in request.fields and self.via in request.fields[b"via"]:
             self.counts["loops_refused"] += 1
             self.service.world.log_limited(
-                f"loop {self.name}", "service %s: a request came back to it: does a node of its pool lead here?", self.name
+                f"loop {self.name}",
+                "service %(service)s: a request came back to it: does a node of its pool lead here?",
+                {"event": "loop", "service": self.name},
             )
             exchange.error(508, b"This request came back to the proxy that sent it.\n")
             return
@@ -124,7 +126,9 @@ class ReverseProxy(HttpRole):
         node = backend.node
         self.counts["backend_surprises"] += 1
         self.service.world.log_limited(
-            f"surprise {node.name}", "%s: sent octets that nobody asked for; its kept connections are closed", node.name
+            f"surprise {node.name}",
+            "%(node)s: sent octets that nobody asked for; its kept connections are closed",
+            {"event": "node_surprise", "service": self.name, "node": node.name},
         )
         for other in list(self.service.world.backends):  # of other services and pools, too
             if other.node.endpoint == node.endpoint:
@@ -187,7 +191,11 @@ class ReverseProxy(HttpRole):
             self.counts["backend_connect_failures"] += 1
             failed = 504 if isinstance(error, TimeoutError) else 502
             node.unreachable(self.clock.now(), self._why(error))
-            self.service.world.log_limited(f"connect {node.name}", "cannot connect to %s: %s", node.name, error or "too slow")
+            self.service.world.log_limited(
+                f"connect {node.name}",
+                "cannot connect to %(node)s: %(reason)s",
+                {"event": "connect_failed", "service": self.name, "node": node.name, "reason": str(error) or "too slow"},
+            )
         finally:
             if link is not None and not made:  # also where the service was closed meanwhile
                 link.abort()

@@ -59,7 +59,9 @@ class FileSending(Sink):
             if not piece:  # the file shrank: what was promised cannot be kept, and must look so
                 self._end()
                 self._exchange.service.world.log_limited(
-                    "file shrank", "%s became shorter while it was sent", self._exchange.path.decode("latin-1")
+                    "file shrank",
+                    "%(path)s became shorter while it was sent",
+                    {"event": "file_shrank", "path": self._exchange.path.decode("latin-1")},
                 )
                 self._exchange.cause = BROKE
                 self._exchange.trouble = Trouble("the file became shorter while it was sent")
@@ -110,7 +112,10 @@ class WebServer(HttpRole):
             found = open_file(str(values["docroot"]), exchange.path, values["index_files"])
         except NotServed as refusal:
             if refusal.status >= 500:
-                self.service.world.log_limited("file", "%s: %d, a file could not be opened", self.name, refusal.status)
+                self.service.world.log_limited(
+                    "file", "%(service)s: %(status)d, a file could not be opened",
+                    {"event": "file_not_opened", "service": self.name, "status": refusal.status},
+                )  # fmt: skip
             exchange.error(refusal.status, _REFUSALS[refusal.status])
         except IsDirectory:
             request = exchange.request
