@@ -16,7 +16,8 @@ log = logging.getLogger("pbal")
 DEFAULT_FILE = "/etc/pbal/pbal.conf"
 
 
-def _arguments() -> argparse.ArgumentParser:
+def arguments() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="pbal",
         description="Reverse proxy, web server and selector that parks long polls.",
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if said and said[0] not in ("check", "plugin", "password", "console") and Path(said[0]).is_file():
         print(f"pbal: 'pbal -c {said[0]}' runs that file, 'pbal check {said[0]}' checks it", file=sys.stderr)
         return 2
-    options = _arguments().parse_args(said)
+    options = arguments().parse_args(said)
     if options.command == "password":
         return _new_password(options.user)
     if options.command == "plugin":
