@@ -43,6 +43,7 @@ SCANNED: Final = 5000
 """Names of one kind that are looked at: under a millisecond."""
 
 _MARKER = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEY_WORD = re.compile(r"[A-Z][A-Z_]*")
 _LIST = re.compile(r"[^\s,]*\Z")
 
 
@@ -150,6 +151,11 @@ def _nodes(asked: _Asked) -> Iterator[Candidate]:
             yield from (Candidate(node.name, "node", f"of pool {pool.name}{', down' if node.down else ''}") for node in fitting)
 
 
+def _whom(asked: _Asked) -> Iterator[Candidate]:
+    """A service, a pool or a node."""
+    return chain(_services(asked), _pools(asked), _nodes(asked))
+
+
 def _plugins(asked: _Asked) -> Iterator[Candidate]:
     for name, loaded in asked.world.plugins.items():
         yield Candidate(name, "plugin", f"loaded, generation {loaded.generation}")
@@ -240,11 +246,12 @@ SOURCES: dict[str, Source] = {
     "value": _values,
     "switch": _switch,
     "glob": _counters,
+    "whom": _whom,
     "words": _topics,
 }
 """The core's kinds. Those that are not here are for the operator to think of: names of new things, times, texts."""
 
-_LIVE = frozenset({"service_name", "selector_name", "pool_name", "object_name", "node"})
+_LIVE = frozenset({"service_name", "selector_name", "pool_name", "object_name", "node", "whom"})
 
 
 # --- key words -----------------------------------------------------------------------------------------------
@@ -263,7 +270,7 @@ def _usages(language: Language) -> dict[tuple[str, ...], tuple[str, ...]]:
 
 def _leading(words: list[str]) -> Iterator[str]:
     for word in words:
-        if not word.isalpha() or not word.isupper():
+        if not _KEY_WORD.fullmatch(word):
             return
         yield word
 

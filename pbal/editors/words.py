@@ -10,6 +10,8 @@ from pbal.commands.interpreter import Interpreter
 from pbal.model.world import World
 from pbal.schema.tunables import POOL
 
+_KEY_WORD = re.compile(r"[A-Z][A-Z_]*")
+
 
 @dataclass(frozen=True)
 class Words:
@@ -41,7 +43,8 @@ def words() -> Words:
     for rule in language.rules:
         for usage in language.syntax(rule).split(" | "):
             first, rest = _divided(re.sub(r"[][()]", "", usage).split())
-            beginnings.setdefault(" ".join(first), set()).add(rule)
+            if first:
+                beginnings.setdefault(" ".join(first), set()).add(rule)
             inner.update(rest)
     declared = [*world.tunables.values(), *world.server_tunables.values(), *POOL]
     return Words(
@@ -56,9 +59,9 @@ def words() -> Words:
 def _divided(usage: list[str]) -> tuple[list[str], list[str]]:
     """The key words at the beginning, and those behind an argument."""
     first = 0
-    while first < len(usage) and usage[first].isalpha():
+    while first < len(usage) and _KEY_WORD.fullmatch(usage[first]):
         first += 1
-    return usage[:first], [word for word in usage[first:] if word.isalpha()]
+    return usage[:first], [word for word in usage[first:] if _KEY_WORD.fullmatch(word)]
 
 
 def longest_first(words: Iterable[str]) -> list[str]:

@@ -57,7 +57,7 @@ class Answer:
             if held is not None:
                 yield held
             held = line
-        if held is not None and (self.kind, held) not in (("list", "."), ("ok", "OK")):
+        if held is not None and (self.kind, held) not in (("list", "."), ("ok", "OK"), ("error", ".")):
             yield held
 
     @property
