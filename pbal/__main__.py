@@ -16,8 +16,7 @@ log = logging.getLogger("pbal")
 DEFAULT_FILE = "/etc/pbal/pbal.conf"
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The parser of the command line."""
+def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pbal",
         description="Reverse proxy, web server and selector that parks long polls.",
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if said and said[0] not in ("check", "plugin", "password", "console") and Path(said[0]).is_file():
         print(f"pbal: 'pbal -c {said[0]}' runs that file, 'pbal check {said[0]}' checks it", file=sys.stderr)
         return 2
-    options = arguments().parse_args(said)
+    options = _arguments().parse_args(said)
     if options.command == "password":
         return _new_password(options.user)
     if options.command == "plugin":
