@@ -8,6 +8,9 @@ create pool
 create service
 default
 disable
+drop pool
+drop rule
+drop service
 dumpconfig
 enable
 exit
@@ -15,6 +18,7 @@ fd
 header
 help
 load
+login
 mark
 node
 nodes
@@ -34,13 +38,20 @@ reload certificates
 server
 set
 show certificates
+show clients like
 show counters like
+show errors
+show health
+show latency
+show limits
+show nodes
 show parked
 show parked summary
 show plugins
 show pool
 show presence
 show queue
+show rules
 show service
 show store
 show tunables
@@ -51,6 +62,9 @@ socks all
 socks summary
 states
 unload
+unset
+unset default
+unset server
 uptime
 use
 verbose
@@ -79,6 +93,7 @@ _pbal() {
     case "$path/$word" in
       "/check") path="check" ;;
       "/plugin") path="plugin" ;;
+      "/password") path="password" ;;
       "/console") path="console" ;;
       "plugin/new") path="plugin new" ;;
     esac
@@ -98,15 +113,17 @@ _pbal() {
       "check") COMPREPLY=($(compgen -W "-h --help" -- "$cur")) ;;
       "plugin") COMPREPLY=($(compgen -W "-h --help" -- "$cur")) ;;
       "plugin new") COMPREPLY=($(compgen -W "-h --help --folder" -- "$cur")) ;;
+      "password") COMPREPLY=($(compgen -W "-h --help" -- "$cur")) ;;
       "console") COMPREPLY=($(compgen -W "-h --help -c --config -e --execute --json -k --keep-going --user --password-file" -- "$cur")) ;;
     esac
     return
   fi
   case $path in
-    "") COMPREPLY=($(compgen -W "check plugin console" -- "$cur")) ;;
+    "") COMPREPLY=($(compgen -W "check plugin password console" -- "$cur")) ;;
     "check") compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
     "plugin") COMPREPLY=($(compgen -W "new" -- "$cur")) ;;
     "plugin new") : ;;
+    "password") : ;;
     "console") compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
   esac
 }

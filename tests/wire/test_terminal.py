@@ -175,8 +175,15 @@ class Terminal:
 
     async def shows(self, text: str) -> str:
         """Wait until it is shown; what was shown since the last keys."""
+        return await self._until(re.escape(text))
+
+    async def answers(self, text: str) -> None:
+        """Wait until it is shown, and the prompt after it."""
+        await self._until(f"{re.escape(text)}.*pbal>")
+
+    async def _until(self, pattern: str) -> str:
         try:
-            await until(lambda: text in self.since(), repr(text))
+            await until(lambda: re.search(pattern, self.since(), re.DOTALL), repr(pattern))
         except AssertionError as error:
             raise AssertionError(f"{error} in {self.shown!r}") from None
         return self.since()
@@ -219,18 +226,18 @@ async def test_a_person_at_the_prompt(lab: Lab, tmp_path: Path) -> None:
     async with terminal(tmp_path, address(pbal)) as it:
         await it.shows("pbal>")
         it.type("show pool app\r")
-        await it.shows("127.0.0.1:1 ")
+        await it.answers("127.0.0.1:1 ")
         it.type("SET chat.max_bdy = 5\r")
-        await it.shows("max_body")
+        await it.answers("max_body")
         it.type("SHUTDOWN\x03")  # Control-C: the line is dropped
-        await it.shows("pbal>")
+        await it.answers("\n")
         it.type("set chat.max_bo\t")  # completed from the live state
         await it.shows("dy")
         it.type(" = 5\r")
-        await it.shows("OK")
+        await it.answers("OK")
         assert pbal.world.service("chat")["max_body"] == 5
         it.type("help\r")
-        await it.shows("this client's own")
+        await it.answers("this client's own")
         it.type("\x04")  # Control-D
         assert await it.ended() == 0
     kept = tmp_path / "pbal" / "console_history"
@@ -249,7 +256,7 @@ async def test_a_pbal_that_restarts_is_waited_for(lab: Lab, tmp_path: Path) -> N
         await it.shows("has closed the connection; connecting again")
         again = await lab.pbal(CONF.format(port=port))
         await it.shows("connected again")
-        await it.shows("127.0.0.1:1 ")
+        await it.answers("127.0.0.1:1 ")
         it.type("watch show pool app .1\r")
         await it.shows("every 0.1 s")
         await again.say("POOL app ADD 127.0.0.1:2")
@@ -282,7 +289,7 @@ async def test_views_that_go_on(lab: Lab, tmp_path: Path) -> None:
         it.type("q")
         await it.shows("pbal>")
         it.type("watch nonsense\r")
-        await it.shows("is not a statement")
+        await it.answers("is not a statement")
 
 
 @lab
@@ -292,10 +299,9 @@ async def test_a_long_answer_goes_through_the_pager(lab: Lab, tmp_path: Path) ->
     async with terminal(tmp_path, address(pbal), rows=12, PAGER=pager) as it:
         await it.shows("pbal>")
         it.type("show counters\r")
-        await it.shows("paged:")
-        await it.shows("pbal>")
+        await it.answers("paged:")
         it.type("USE app\r")  # the pager ended early: what it did not read is in nobody's way
-        await it.shows("OK")
+        await it.answers("OK")
 
 
 @lab
@@ -305,7 +311,7 @@ async def test_without_prompt_toolkit_lines_still_work(lab: Lab, tmp_path: Path)
     async with terminal(tmp_path, address(pbal), PYTHONPATH=f"{tmp_path}:{ROOT}") as it:
         await it.shows("pip install 'pbal[console]'")
         it.type("show pool app\n")
-        await it.shows("127.0.0.1:1 ")
+        await it.answers("127.0.0.1:1 ")
         it.type("exit\n")
         assert await it.ended() == 0
 
