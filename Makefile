@@ -23,6 +23,7 @@ test: .venv/dev programs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pbal.manual --check
+	$(BIN)/python -m pbal.editors --check
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 check: test
@@ -39,6 +40,7 @@ types: .venv/dev
 
 manual: .venv/dev
 	$(BIN)/python -m pbal.manual
+	$(BIN)/python -m pbal.editors
 
 bench: .venv/dev
 	$(BIN)/python -m bench

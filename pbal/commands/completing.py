@@ -25,6 +25,8 @@ from urllib.parse import unquote
 
 from pbal import loader
 from pbal.commands.session import Session
+from pbal.commands.taking_back import rules_of
+from pbal.lang.expand import escaped
 from pbal.lang.parser import Language
 from pbal.lang.parser import Place as InLine
 from pbal.model.errors import ConfigError
@@ -43,6 +45,7 @@ SCANNED: Final = 5000
 """Names of one kind that are looked at: under a millisecond."""
 
 _MARKER = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEY_WORD = re.compile(r"[A-Z][A-Z_]*")
 _LIST = re.compile(r"[^\s,]*\Z")
 
 
@@ -97,7 +100,7 @@ class _Asked:
 
     def subject(self) -> Service | Pool | None:
         """What a SET is about: the object that was said, or the current one."""
-        said = self.place.argument("object_name")
+        said = self.place.argument("object_name") or self.place.argument("owner_name")
         if said is None:
             return self.session.current
         try:
@@ -130,13 +133,13 @@ def _objects(asked: _Asked) -> Iterator[Candidate]:
     """Services and pools; with the '.' behind them where a tunable follows."""
     dotted: bool | None = None
     for each in chain(_services(asked), _pools(asked)):
-        dotted = "." in _after(asked, each.text) if dotted is None else dotted
+        dotted = "tunable" in _after(asked, each.text).kinds if dotted is None else dotted
         yield Candidate(f"{each.text}.", each.kind, each.help) if dotted else each
 
 
-def _after(asked: _Asked, name: str) -> tuple[str, ...]:
+def _after(asked: _Asked, name: str) -> InLine:
     words = [text for _, text in asked.place.said]
-    return asked.session.interpreter.language.completing(" ".join([*words, name, ""])).literals
+    return asked.session.interpreter.language.completing(" ".join([*words, name, ""]))
 
 
 def _nodes(asked: _Asked) -> Iterator[Candidate]:
@@ -148,6 +151,17 @@ def _nodes(asked: _Asked) -> Iterator[Candidate]:
         if said is None or pool.name.lower() == said.lower():
             fitting = (node for node in islice(pool.nodes, SCANNED) if asked.fits(node.name))
             yield from (Candidate(node.name, "node", f"of pool {pool.name}{', down' if node.down else ''}") for node in fitting)
+
+
+def _rules(asked: _Asked) -> Iterator[Candidate]:
+    """Those of the service, in the words that DROP RULE takes."""
+    service = asked.world.services.get((asked.place.argument("service_name") or "").lower())
+    return (Candidate(escaped(rule), "rule") for rule in rules_of(service)) if service is not None else iter(())
+
+
+def _whom(asked: _Asked) -> Iterator[Candidate]:
+    """A service, a pool or a node."""
+    return chain(_services(asked), _pools(asked), _nodes(asked))
 
 
 def _plugins(asked: _Asked) -> Iterator[Candidate]:
@@ -162,7 +176,9 @@ def _told(tunable: Tunable) -> Candidate:
 def _tunables(asked: _Asked) -> Iterator[Candidate]:
     """Those of the service's role, or of pools. Without a service: all."""
     subject = asked.subject()
-    if ("", "DEFAULT") in asked.place.said or subject is None:
+    if ("", "UNSET") in asked.place.said and isinstance(subject, Service):
+        yield from (_told(asked.world.tunables[name]) for name in sorted(subject.explicit) if name in asked.world.tunables)
+    elif ("", "DEFAULT") in asked.place.said or subject is None:
         yield from map(_told, asked.world.tunables.values())
     elif isinstance(subject, Pool):
         yield from map(_told, POOL)
@@ -233,6 +249,7 @@ SOURCES: dict[str, Source] = {
     "selector_name": _services,
     "pool_name": _pools,
     "object_name": _objects,
+    "owner_name": _objects,
     "plugin_name": _plugins,
     "node": _nodes,
     "tunable": _tunables,
@@ -240,11 +257,13 @@ SOURCES: dict[str, Source] = {
     "value": _values,
     "switch": _switch,
     "glob": _counters,
+    "rule": _rules,
+    "whom": _whom,
     "words": _topics,
 }
 """The core's kinds. Those that are not here are for the operator to think of: names of new things, times, texts."""
 
-_LIVE = frozenset({"service_name", "selector_name", "pool_name", "object_name", "node"})
+_LIVE = frozenset({"service_name", "selector_name", "pool_name", "object_name", "owner_name", "node", "whom"})
 
 
 # --- key words -----------------------------------------------------------------------------------------------
@@ -263,7 +282,7 @@ def _usages(language: Language) -> dict[tuple[str, ...], tuple[str, ...]]:
 
 def _leading(words: list[str]) -> Iterator[str]:
     for word in words:
-        if not word.isalpha() or not word.isupper():
+        if not _KEY_WORD.fullmatch(word):
             return
         yield word
 

@@ -275,13 +275,6 @@ class ConsoleConnection(asyncio.Protocol):
         await self._room.wait()
 
     async def _one(self, line: str) -> None:
-        if said := _LOGIN.fullmatch(line):
-            await self._login(said[1], said[2])
-            return
-        if self._unknown and not _LEAVE.fullmatch(line):
-            if line.strip():
-                self._write(["ERROR: this console asks who you are: LOGIN USER PASSWORD"])
-            return
         """Carry out one line and answer it; a program has asked to be told where the answer ends (MARK)."""
         kind = await self._answered(line)
         if self._session.marker and line.strip(" \t\r\n"):
@@ -289,6 +282,12 @@ class ConsoleConnection(asyncio.Protocol):
 
     async def _answered(self, line: str) -> str:
         """What the answer was: a list (which ends with a dot), text, ok or an error."""
+        if said := _LOGIN.fullmatch(line):
+            return await self._login(said[1], said[2])
+        if self._unknown and not _LEAVE.fullmatch(line):
+            if line.strip():
+                self._write(["ERROR: this console asks who you are: LOGIN USER PASSWORD"])
+            return "error"
         try:
             reply, json = await self._interpreter.execute(self._session, line)
             return "text" if reply is None else await self._answer(reply, json or self._session.json)
@@ -306,11 +305,11 @@ class ConsoleConnection(asyncio.Protocol):
             self._write(["."])
         return "error"
 
-    async def _login(self, user: str | None, password: str | None) -> None:
+    async def _login(self, user: str | None, password: str | None) -> str:
         """LOGIN, as it was typed."""
         if not user or not password:
             self._write(["ERROR: usage: LOGIN USER PASSWORD"])
-            return
+            return "error"
         if self._gate.closed:
             try:
                 await self._gate.check(self._address, user, password.rstrip())
@@ -322,7 +321,7 @@ class ConsoleConnection(asyncio.Protocol):
                     self._parting = f"ERROR: {denied.reason}"
                 else:
                     self._write([f"ERROR: {denied.reason}"])
-                return
+                return "error"
             self._user = user
             self._failures = 0
             self._session.who = f"{user} at {self._peer}"
@@ -333,6 +332,7 @@ class ConsoleConnection(asyncio.Protocol):
             )
         if self._session.verbose:
             self._write(["OK"])
+        return "ok"
 
     async def _answer(self, reply: Reply, json: bool) -> str:
         """Write a reply, in pieces; what kind it was."""

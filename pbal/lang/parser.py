@@ -412,7 +412,7 @@ class Language:
         """Where the line stands at the cursor: what is unfinished, what was said before it, and what could stand there."""
         text = text_before_cursor[:MAX_LINE]
         try:
-            tokens, accepted = self._so_far(text)
+            tokens, _ = self._so_far(text)
         except UnexpectedInput:
             tokens = []
         if tokens and tokens[-1].type in self._quotable:  # it runs to the end of the line, blanks included
@@ -421,14 +421,24 @@ class Language:
         unfinished = _UNFINISHED.search(text)
         start = unfinished.start() if unfinished else 0
         object_name, dot, _ = text[start:].partition(".")
-        for begin in (start + len(object_name) + 1, start) if dot else (start,):
+        if dot:
+            place = self._placed(text, start + len(object_name) + 1)
+            if list(place.kinds) == ["tunable"]:
+                return place
+        return self._placed(text, start)
+
+    def _placed(self, text: str, start: int) -> "Place":
+        """What could stand at `start`. A terminal that looks ahead (OWNER_NAME) needs a word to be there: then it is tried with one."""
+        before = text[:start]
+        for tried in (before, before + "x"):
             try:
-                tokens, accepted = self._so_far(text[:begin])
+                tokens, accepted = self._so_far(tried)
             except UnexpectedInput:
                 continue
-            place = self._place(begin, tokens, accepted, text[begin:])
-            if begin == start or list(place.kinds) == ["tunable"]:
-                return place
+            if tried != before:
+                accepted = {tokens.pop().type} if tokens and tokens[-1].start_pos == start else set()
+            if accepted - {"$END"}:
+                return self._place(start, tokens, accepted, text[start:])
         return Place(start, (), (), MappingProxyType({}))
 
     def _so_far(self, text: str) -> tuple[list[Token], set[str]]:

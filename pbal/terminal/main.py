@@ -153,10 +153,9 @@ def _logged_in(consoles: list[Console]) -> Console:
     try:
         return _connected(consoles)
     except LoginNeeded as error:
-        if any(console.user for console in consoles):
+        if error.console.user:
             raise
         print(error, file=sys.stderr)
-    user = input("user: ").strip()
-    for console in consoles:
-        console.log_in_as(user, lambda: _ask_password(user))
-    return _connected(consoles)
+        user = input("user: ").strip()
+        error.console.log_in_as(user, lambda: _ask_password(user))
+        return error.console

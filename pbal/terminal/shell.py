@@ -156,5 +156,4 @@ class Shell:
             self.screen.say("login USER, and the password when asked", _WARNING)
             return
         self.console.log_in_as(user, lambda: self._ask_password(user))
-        self.console.connect()
         self.screen.say(f"logged in as {user}")

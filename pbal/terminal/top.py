@@ -18,10 +18,17 @@ from pbal.terminal.wire import Console
 _QUERIES: Final = {
     "uptime": "uptime AS JSON",
     "counters": "show counters AS JSON",
-    "nodes": "nodes AS JSON",
+    "nodes": "show health AS JSON",
+    "latency": "show latency AS JSON",
+    "errors": "show errors 4 AS JSON",
+    "limits": "show limits AS JSON",
 }
 _BAD: Final = ("bad_requests", "backend_errors", "backend_unavailable", "backend_timeouts", "plugin_errors", "aborted_clients")
 """Counters of what went wrong, in the order in which they are shown."""
+_NEARLY: Final = 80
+"""Per cent from which on a limit is shown."""
+_WRAPS: Final = frozenset({"failures kept"})
+"""What is meant to be full."""
 _RED: Final = "31"
 _BOLD: Final = "1"
 
@@ -61,14 +68,9 @@ def sample(console: Console) -> Sample:
     return Sample(time.monotonic(), answers)
 
 
-def rate(now: Sample, before: Sample | None, value: Callable[[Sample], Any]) -> float:
-    """How much a number that only rises rose in a second; 0 where it was not known before, or began anew."""
-    if before is None or now.at <= before.at:
-        return 0.0
-    last, first = value(now), value(before)
-    if not isinstance(last, (int, float)) or not isinstance(first, (int, float)) or last < first:
-        return 0.0
-    return (last - first) / (now.at - before.at)
+def rate(now: Sample, before: Sample | None, name: str) -> float:
+    """How fast a counter rises; see _pace."""
+    return _pace(now.facts("counters"), before.facts("counters"), name, now.at - before.at) if before is not None else 0.0
 
 
 def number(value: float) -> str:
@@ -90,25 +92,31 @@ Paint = Callable[[str, str], str]
 
 
 def view(now: Sample, before: Sample | None, title: str, paint: Paint, height: int) -> list[str]:
-    """The lines of the screen. Parts come in the order in which somebody in trouble looks at them; nodes are cut first."""
+    """The lines of the screen, at most `height`. Where there is no room, the longest lists are cut."""
     uptime = now.facts("uptime")
-    lines = [paint(f"pbal {uptime.get('version', '')} {title}, up {span(float(uptime.get('uptime', 0)))}", _BOLD), ""]
-    lines += _figures(now, before, paint)
-    lines += ["", *_errors(now, before, paint)]
-    room = height - len(lines) - 2
-    nodes = _nodes(now, before, paint)
-    if nodes and room > 1:
-        lines += ["", *nodes[:room]]
-        if len(nodes) > room:
-            lines[-1] = f"... {len(nodes) - room + 1} nodes more"
-    return lines
+    lines = [
+        paint(f"pbal {uptime.get('version', '')} {title}, up {span(float(uptime.get('uptime', 0)))}", _BOLD),
+        "",
+        *_figures(now, before),
+    ]
+    parts = [part for part in (_went_wrong(now, before, paint), _full(now, paint), _failures(now, paint)) if part]
+    lists = [part for part in (_nodes(now, before, paint), _services(now, before, paint)) if part]
+    for part in parts:
+        lines += ["", *part]
+    for place, part in enumerate(lists):
+        room = (height - len(lines)) // (len(lists) - place) - 1
+        if room >= 2:
+            lines += ["", *part[:room]]
+            if len(part) > room:
+                lines[-1] = f"... {len(part) - room + 1} more"
+    return lines[:height]
 
 
-def _figures(now: Sample, before: Sample | None, paint: Paint) -> list[str]:
+def _figures(now: Sample, before: Sample | None) -> list[str]:
     counts = now.facts("counters")
 
     def per_second(name: str) -> str:
-        return number(rate(now, before, lambda sample: sample.facts("counters").get(name))) + "/s"
+        return number(rate(now, before, name)) + "/s"
 
     def level(name: str) -> str:
         return number(counts.get(name, 0))
@@ -122,40 +130,89 @@ def _figures(now: Sample, before: Sample | None, paint: Paint) -> list[str]:
     return ["   ".join(f"{name:<12}{value:>12}" for name, value in figures[row : row + 3]) for row in range(0, len(figures), 3)]
 
 
-def _errors(now: Sample, before: Sample | None, paint: Paint) -> list[str]:
+def _went_wrong(now: Sample, before: Sample | None, paint: Paint) -> list[str]:
+    """What has gone wrong since the start, and how fast it goes on."""
     counts = now.facts("counters")
-    lines = [paint(f"{'ERRORS':<28}{'A SECOND':>10}{'SINCE START':>14}", _BOLD)]
+    lines = []
     for name in _BAD:
-        if name in counts:
-            pace = rate(now, before, lambda sample, name=name: sample.facts("counters").get(name))  # type: ignore[misc]
-            lines.append(paint(f"{name.replace('_', ' '):<28}{number(pace):>10}{number(counts[name]):>14}", _RED if pace else ""))
-    return lines
+        if counts.get(name):
+            pace = rate(now, before, name)
+            lines.append(paint(f"{name.replace('_', ' '):<40}{number(pace):>10}{number(counts[name]):>14}", _RED if pace else ""))
+    return [paint(f"{'WENT WRONG':<40}{'A SECOND':>10}{'SINCE START':>14}", _BOLD), *lines] if lines else []
+
+
+def _full(now: Sample, paint: Paint) -> list[str]:
+    """What is nearly full."""
+    near = [each for each in now.objects("limits") if isinstance(each.get("percent"), (int, float)) and each["percent"] >= _NEARLY]
+    return [
+        paint(
+            printable(f"{each.get('what')} {each.get('where') or ''}".strip())
+            + f": {number(each.get('value', 0))} of {number(each.get('limit', 0))} ({each['percent']} %), then {each.get('then')}",
+            _RED,
+        )
+        for each in near
+        if each.get("what") not in _WRAPS
+    ]
+
+
+def _failures(now: Sample, paint: Paint) -> list[str]:
+    """The last requests that failed, the newest first."""
+    lines = []
+    for each in reversed(now.objects("errors")):
+        at = time.strftime("%H:%M:%S", time.localtime(each["at"])) if isinstance(each.get("at"), (int, float)) else ""
+        where = f"{each.get('service') or ''} {each.get('node') or ''}".strip()
+        lines.append(printable(f"{at} {each.get('status')} {each.get('method')} {each.get('target')}  {where}  {each.get('why') or ''}"))
+    return [paint("LAST FAILURES", _BOLD), *lines] if lines else []
 
 
 def _nodes(now: Sample, before: Sample | None, paint: Paint) -> list[str]:
-    """A line for each node; those that fail stand first, then those that have most to do."""
-    earlier = {str(node.get("node")): node for node in before.objects("nodes")} if before is not None else {}
+    """A line for each node: first those that are down or fail, then those that have most to do."""
+    earlier = _named(before, "nodes", "pool", "node")
     seconds = now.at - before.at if before is not None else 0.0
-    rows: list[tuple[float, float, str]] = []
+    rows: list[tuple[bool, float, float, str]] = []
     for node in now.objects("nodes"):
-        name = str(node.get("node"))
-        was = earlier.get(name, {})
+        was = earlier.get((node.get("pool"), node.get("node")), {})
         pace = _pace(node, was, "requests", seconds)
-        failing = _pace(node, was, "failures", seconds)
-        text = f"{printable(name):<28}{number(pace):>10}{number(node.get('active', 0)):>10}{number(node.get('failures', 0)):>14}"
-        rows.append((-failing, -pace, paint(text, _RED if failing else "")))
+        failing = _pace(node, was, "errors", seconds) + _pace(node, was, "failures", seconds)
+        down = node.get("state") == "down"
+        text = f"{printable(str(node.get('node'))):<28}{printable(str(node.get('state'))):<12}{number(pace):>10}"
+        text += f"{number(node.get('active') or 0):>10}{number((node.get('errors') or 0) + (node.get('failures') or 0)):>10}"
+        if down or failing:
+            text += "  " + printable(str(node.get("why") or ""))
+        rows.append((not down, -failing, -pace, paint(text, _RED if down or failing else "")))
     if not rows:
         return []
-    header = paint(f"{'NODE':<28}{'A SECOND':>10}{'ACTIVE':>10}{'FAILURES':>14}", _BOLD)
-    return [header, *(text for _, _, text in sorted(rows, key=lambda row: row[:2]))]
+    header = paint(f"{'NODE':<28}{'STATE':<12}{'A SECOND':>10}{'ACTIVE':>10}{'ERRORS':>10}", _BOLD)
+    return [header, *(text for *_, text in sorted(rows, key=lambda row: row[:3]))]
 
 
-def _pace(node: Object, was: Object, name: str, seconds: float) -> float:
-    """How fast a number of a node rises."""
-    now, before = node.get(name), was.get(name)
-    if not isinstance(now, (int, float)) or not isinstance(before, (int, float)) or seconds <= 0 or now < before:
+def _services(now: Sample, before: Sample | None, paint: Paint) -> list[str]:
+    """A line for each service that answers: how often, and how long it took in the last minute."""
+    earlier = _named(before, "latency", "kind", "name")
+    seconds = now.at - before.at if before is not None else 0.0
+    rows: list[tuple[float, str]] = []
+    for each in now.objects("latency"):
+        if each.get("kind") == "service":
+            pace = _pace(each, earlier.get(("service", each.get("name")), {}), "count", seconds)
+            times = [each.get(f"minute_{share}") for share in ("p50", "p90", "p99")]
+            shown = "".join(f"{'-' if not isinstance(figure, (int, float)) else f'{figure:g} ms':>12}" for figure in times)
+            rows.append((-pace, f"{printable(str(each.get('name'))):<40}{number(pace):>10}{shown}"))
+    if not rows:
+        return []
+    return [paint(f"{'SERVICE':<40}{'A SECOND':>10}{'P50':>12}{'P90':>12}{'P99':>12}", _BOLD), *(text for _, text in sorted(rows))]
+
+
+def _named(sample: Sample | None, answer: str, *names: str) -> dict[tuple[Any, ...], Object]:
+    """The objects of an answer by what they are called."""
+    return {tuple(each.get(name) for name in names): each for each in sample.objects(answer)} if sample is not None else {}
+
+
+def _pace(now: Object, was: Object, name: str, seconds: float) -> float:
+    """How fast a number rises; 0 where it was not known before, or began anew."""
+    last, first = now.get(name), was.get(name)
+    if not isinstance(last, (int, float)) or not isinstance(first, (int, float)) or seconds <= 0 or last < first:
         return 0.0
-    return (now - before) / seconds
+    return (last - first) / seconds
 
 
 def top(console: Console, screen: Screen, rest: str, reconnect: Callable[[], None]) -> None:

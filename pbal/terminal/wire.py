@@ -41,6 +41,10 @@ class NoConsole(Exception):
 class LoginNeeded(NoConsole):
     """The console wants to know who it is, or does not believe it."""
 
+    def __init__(self, console: "Console", message: str) -> None:
+        super().__init__(message)
+        self.console = console
+
 
 class Answer:
     """The lines of one answer, as they come: without the dot and the OK that end it on the wire. To be read to its end."""
@@ -57,7 +61,7 @@ class Answer:
             if held is not None:
                 yield held
             held = line
-        if held is not None and (self.kind, held) not in (("list", "."), ("ok", "OK")):
+        if held is not None and (self.kind, held) not in (("list", "."), ("ok", "OK"), ("error", ".")):
             yield held
 
     @property
@@ -109,18 +113,24 @@ class Console:
         self._socket.settimeout(None)
 
     def log_in_as(self, user: str, password: Callable[[], str]) -> None:
-        """Who the next connection is of."""
+        """Connect again, as somebody else; who that was before stays so if the console does not believe it. Raises: NoConsole."""
+        before = self.user, self._password, self._secret
         self.user, self._password, self._secret = user, password, None
+        try:
+            self.connect()
+        except LoginNeeded:
+            self.user, self._password, self._secret = before
+            raise
 
     def _log_in(self) -> None:
         if self._secret is None:
             self._secret = self._password() if self._password is not None else ""
         if len(self.user.split()) != 1 or "\n" in self._secret:
-            raise LoginNeeded("a user is one word, and a password one line")
+            raise LoginNeeded(self, "a user is one word, and a password one line")
         self._send(f"LOGIN {self.user} {self._secret}")
         if (line := self._line()) != "OK":
             self._secret = None
-            raise LoginNeeded(f"{self.address}: {line.removeprefix('ERROR: ')}")
+            raise LoginNeeded(self, f"{self.address}: {line.removeprefix('ERROR: ')}")
 
     def _introduce(self) -> None:
         if self.user:
@@ -129,7 +139,7 @@ class Console:
         self._send(f"MARK {self._marker}{' JSON' if self.json else ''}")
         while (line := self._line()) != self._marker + (" list" if self.json else " ok"):
             if line.startswith("ERROR: ") and "LOGIN" in line:
-                raise LoginNeeded(f"{self.address}: {line.removeprefix('ERROR: ')}")
+                raise LoginNeeded(self, f"{self.address}: {line.removeprefix('ERROR: ')}")
             if line.startswith("ERROR: "):
                 raise NoConsole(f"{self.address} is no console of this version of pbal, it says: {line.removeprefix('ERROR: ')}")
         self._columns = 0

@@ -29,6 +29,9 @@ CONF = """
     CREATE SERVICE front
       SET role            = selector
       SET default_service = chat
+      SET plugins         = vhosts
+      VHOST a.example     = chat
+    HEADER front INSERT X-A: $$b
     CREATE SERVICE console
       SET role   = management
       SET listen = 127.0.0.1:0
@@ -61,6 +64,14 @@ CASES = [
     ("nodes 127.0.0.1:3", "127.0.0.1:3", ["127.0.0.1:3"]),
     ("set ch", "ch", ["chat."]),
     ("use ch", "ch", ["chat"]),
+    ("unset ch", "ch", ["chat."]),
+    ("unset chat.p", "p", ["plugins", "poll_uri", "pool"]),
+    ("unset chat id", "id", ["idle_timeout"]),
+    ("unset server log_l", "log_l", ["log_level"]),
+    ("drop pool s", "s", ["spare"]),
+    ("drop rule front ", "", ["HEADER front INSERT X-A: $$b", "VHOST a.example = chat"]),
+    ("drop rule front vho", "vho", ["VHOST a.example = chat"]),
+    ("show latency 127.0.0.1:3", "127.0.0.1:3", ["127.0.0.1:3"]),
     ("set front.def", "def", ["default_service"]),
     ("set front.poll_u", "poll_u", []),
     ("set chat.poll_u", "poll_u", ["poll_uri"]),

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import io
 import json
 import os
 import re
@@ -12,12 +13,12 @@ import sys
 import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lab import DEADLINE, Lab, Pbal, free_port, lab, until
 from process import ROOT
 
+from pbal.__main__ import main
 from pbal.terminal import target, top, watching
 from pbal.terminal.history import KEPT, History, is_kept
 from pbal.terminal.screen import printable
@@ -110,36 +111,44 @@ async def test_json_for_a_script_is_one_value(lab: Lab) -> None:
     assert third[0]["node"] == "127.0.0.1:1" and err.startswith("ERROR: service/pool")
 
 
+def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is said by a `pbal console` that finds no console."""
+    assert main(["console", *arguments, "-e", "uptime"]) == 2
+    return capsys.readouterr().err
+
+
 @lab
-async def test_without_a_console_the_status_is_2(lab: Lab) -> None:
+async def test_without_a_console_the_status_is_2(lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PBAL_CONSOLE_PASSWORD", raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     closed = free_port()
-    assert await script(str(closed), "-e", "uptime") == (2, "", f"pbal console: cannot connect to 127.0.0.1:{closed}: Connection refused\n")
+    refused = await asyncio.to_thread(failing, capsys, str(closed))
+    assert refused == f"pbal console: cannot connect to 127.0.0.1:{closed}: Connection refused\n"
+    monkeypatch.setattr(target, "CUSTOMARY", (closed, closed))
+    nowhere = f"pbal console: no console at 127.0.0.1:{closed} or 127.0.0.1:{closed}: say HOST:PORT, the path of a socket, or -c FILE\n"
+    assert await asyncio.to_thread(failing, capsys) == nowhere
     pbal = await lab.pbal(CONF.format(port=0))
     host, port = pbal.server.address("chat")
-    assert (await script(f"{host}:{port}", "-e", "uptime"))[2] == f"pbal console: {host}:{port} does not answer as a console does\n"
-    assert (await script("nowhere:port", "-e", "uptime"))[
-        2
-    ] == "pbal console: expected a port from 1 to 65535, found 'port' in 'nowhere:port'\n"
-    status, _, err = await script("--user", "alice", address(pbal), "-e", "uptime")
-    assert (status, err[:57]) == (2, "pbal console: no terminal to ask for a password: say --pa")
+    assert await asyncio.to_thread(failing, capsys, f"{host}:{port}") == f"pbal console: {host}:{port} does not answer as a console does\n"
+    assert failing(capsys, "h:port") == "pbal console: expected a port from 1 to 65535, found 'port' in 'h:port'\n"
+    assert failing(capsys, "--user", "alice").startswith("pbal console: no terminal to ask for a password: say --password-file FILE")
+    assert failing(capsys, "-c", "/none.conf") == "pbal console: /none.conf: No such file or directory\n"
+    assert failing(capsys, "--password-file", "/none") == "pbal console: /none: No such file or directory\n"
 
 
 @lab
 async def test_the_console_of_a_configuration(lab: Lab, tmp_path: Path) -> None:
-    port = free_port()
-    pbal = await lab.pbal(CONF.format(port=port))
+    pbal = await lab.pbal(CONF.format(port=free_port()))
     assert await script("-c", str(pbal.folder / "test1.conf"), "-e", "show pool app") == (0, "127.0.0.1:1 0\n", "")
-    missing = tmp_path / "missing.conf"
-    assert await script("-c", str(missing), "-e", "uptime") == (2, "", f"pbal console: {missing}: No such file or directory\n")
-    other = tmp_path / "other.conf"
-    other.write_text("CREATE SERVICE mgmt\nSET role = management\nSET listen = 0.0.0.0:7\nnonsense\n")
-    assert target.of_configuration(str(other)) == Address("127.0.0.1", 7)
-    other.write_text("CREATE SERVICE mgmt\nSET role = management\nSET listen = 127.0.0.1:0\n")
+    path = tmp_path / "other.conf"
+    path.write_text("CREATE SERVICE mgmt\nSET role = management\nSET listen = 0.0.0.0:7\nnonsense\n")
+    assert target.of_configuration(str(path)) == Address("127.0.0.1", 7)
+    path.write_text("CREATE SERVICE mgmt\nSET role = management\nSET listen = 127.0.0.1:0\n")
     with pytest.raises(BadTarget, match="lets the system choose"):
-        target.of_configuration(str(other))
-    other.write_text("CREATE POOL x\n")
+        target.of_configuration(str(path))
+    path.write_text("CREATE POOL x\n")
     with pytest.raises(BadTarget, match="has no service of role management"):
-        target.of_configuration(str(other))
+        target.of_configuration(str(path))
 
 
 # -- on a terminal -------------------------------------------------------------------------------------------------
@@ -166,8 +175,15 @@ class Terminal:
 
     async def shows(self, text: str) -> str:
         """Wait until it is shown; what was shown since the last keys."""
+        return await self._until(re.escape(text))
+
+    async def answers(self, text: str) -> None:
+        """Wait until it is shown, and the prompt after it."""
+        await self._until(f"{re.escape(text)}.*pbal>")
+
+    async def _until(self, pattern: str) -> str:
         try:
-            await until(lambda: text in self.since(), repr(text))
+            await until(lambda: re.search(pattern, self.since(), re.DOTALL), repr(pattern))
         except AssertionError as error:
             raise AssertionError(f"{error} in {self.shown!r}") from None
         return self.since()
@@ -210,18 +226,18 @@ async def test_a_person_at_the_prompt(lab: Lab, tmp_path: Path) -> None:
     async with terminal(tmp_path, address(pbal)) as it:
         await it.shows("pbal>")
         it.type("show pool app\r")
-        await it.shows("127.0.0.1:1 ")
+        await it.answers("127.0.0.1:1 ")
         it.type("SET chat.max_bdy = 5\r")
-        await it.shows("max_body")
+        await it.answers("max_body")
         it.type("SHUTDOWN\x03")  # Control-C: the line is dropped
-        await it.shows("pbal>")
+        await it.answers("\n")
         it.type("set chat.max_bo\t")  # completed from the live state
         await it.shows("dy")
         it.type(" = 5\r")
-        await it.shows("OK")
+        await it.answers("OK")
         assert pbal.world.service("chat")["max_body"] == 5
         it.type("help\r")
-        await it.shows("this client's own")
+        await it.answers("this client's own")
         it.type("\x04")  # Control-D
         assert await it.ended() == 0
     kept = tmp_path / "pbal" / "console_history"
@@ -240,7 +256,7 @@ async def test_a_pbal_that_restarts_is_waited_for(lab: Lab, tmp_path: Path) -> N
         await it.shows("has closed the connection; connecting again")
         again = await lab.pbal(CONF.format(port=port))
         await it.shows("connected again")
-        await it.shows("127.0.0.1:1 ")
+        await it.answers("127.0.0.1:1 ")
         it.type("watch show pool app .1\r")
         await it.shows("every 0.1 s")
         await again.say("POOL app ADD 127.0.0.1:2")
@@ -273,7 +289,7 @@ async def test_views_that_go_on(lab: Lab, tmp_path: Path) -> None:
         it.type("q")
         await it.shows("pbal>")
         it.type("watch nonsense\r")
-        await it.shows("is not a statement")
+        await it.answers("is not a statement")
 
 
 @lab
@@ -283,10 +299,9 @@ async def test_a_long_answer_goes_through_the_pager(lab: Lab, tmp_path: Path) ->
     async with terminal(tmp_path, address(pbal), rows=12, PAGER=pager) as it:
         await it.shows("pbal>")
         it.type("show counters\r")
-        await it.shows("paged:")
-        await it.shows("pbal>")
+        await it.answers("paged:")
         it.type("USE app\r")  # the pager ended early: what it did not read is in nobody's way
-        await it.shows("OK")
+        await it.answers("OK")
 
 
 @lab
@@ -296,7 +311,7 @@ async def test_without_prompt_toolkit_lines_still_work(lab: Lab, tmp_path: Path)
     async with terminal(tmp_path, address(pbal), PYTHONPATH=f"{tmp_path}:{ROOT}") as it:
         await it.shows("pip install 'pbal[console]'")
         it.type("show pool app\n")
-        await it.shows("127.0.0.1:1 ")
+        await it.answers("127.0.0.1:1 ")
         it.type("exit\n")
         assert await it.ended() == 0
 
@@ -338,9 +353,10 @@ def test_no_password_is_kept(tmp_path: Path) -> None:
         assert is_kept(line), line
     history = History(tmp_path / "a" / "b")
     assert history.load() == []
-    for number in range(2 * KEPT + 1):
-        history.add(f"line {number}")
     history.add("LOGIN alice secret")
+    history.add("show pool app")
+    assert history.load() == ["show pool app"]
+    history.path.write_text("".join(f"line {number}\n" for number in range(2 * KEPT + 1)))
     assert history.load() == [f"line {number}" for number in range(KEPT + 1, 2 * KEPT + 1)]
     assert len(history.path.read_text().splitlines()) == KEPT, "and the file is cut"
     assert history.path.stat().st_mode & 0o777 == 0o600
@@ -374,13 +390,38 @@ def test_a_line_is_cut_at_the_width_and_its_attributes_take_no_room() -> None:
     assert watching.cut("\x1b[31mabcdef\x1b[0m", 3) == "\x1b[31mabc\x1b[0m"
 
 
-def _sample(at: float, requests: int, failures: int, **more: Any) -> Sample:
+def _sample(at: float, requests: int, failures: int) -> Sample:
     nodes = [
-        {"node": "10.0.0.1:80", "requests": requests, "active": 3, "failures": 0},
-        {"node": "10.0.0.2:80", "requests": 1, "active": 0, "failures": failures},
+        {"pool": "app", "node": "10.0.0.1:80", "state": "up", "requests": requests, "active": 3, "errors": 0, "failures": 0, "why": None},
+        {
+            "pool": "app",
+            "node": "10.0.0.2:80",
+            "state": "up",
+            "requests": 1,
+            "active": 0,
+            "errors": 1,
+            "failures": failures,
+            "why": "reset",
+        },
+        {"pool": "app", "node": "10.0.0.3:80", "state": "down", "requests": 0, "active": 0, "errors": 0, "failures": 1, "why": "refused"},
     ]
-    counters = {"requests": requests, "poll_parked": 15002, "backend_errors": failures, "loop_lag_ms": 2, **more}
-    return Sample(at, {"uptime": {"uptime": 93784, "version": "9.9"}, "counters": counters, "nodes": nodes})
+    counters = {"requests": requests, "poll_parked": 15002, "backend_errors": failures, "loop_lag_ms": 2, "bad_requests": 0}
+    latency = [
+        {"kind": "service", "name": "chat", "count": requests, "minute_p50": 1.5, "minute_p90": 20.0, "minute_p99": None},
+        {"kind": "node", "pool": "app", "name": "10.0.0.1:80", "count": 1},
+    ]
+    limits = [
+        {"what": "open files", "where": "", "value": 19000, "limit": 20000, "percent": 95.0, "then": "nothing can be opened"},
+        {"what": "memory bytes", "where": "", "value": 1, "limit": 2, "percent": 50.0, "then": "the system ends the process"},
+        {"what": "log lines", "where": "", "value": 1, "limit": None, "percent": None, "then": "lines are dropped"},
+        {"what": "failures kept", "where": "", "value": 200, "limit": 200, "percent": 100.0, "then": "the oldest one goes"},
+    ]
+    errors = [
+        {"at": 1e9, "status": 502, "method": "GET", "target": f"/{number}", "service": "chat", "node": "", "why": "\x1b[2J"}
+        for number in (1, 2)
+    ]
+    answers = {"counters": counters, "nodes": nodes, "latency": latency, "limits": limits, "errors": errors}
+    return Sample(at, {"uptime": {"uptime": 93784, "version": "9.9"}, **answers})
 
 
 def painted(text: str, emphasis: str) -> str:
@@ -393,17 +434,25 @@ def test_top_shows_rates_levels_and_what_fails_first() -> None:
     text = "\n".join(lines)
     assert lines[0] == "<1>pbal 9.9 at h:1, up 1 day 2 h"
     assert re.search(r"requests +25\.0/s +parked +15,002", text)
-    assert re.search(r"<31>backend errors +2\.0 +4\n", text)
-    nodes = [line for line in lines if "10.0.0." in line]
-    assert [line.split()[0] for line in nodes] == ["<31>10.0.0.2:80", "10.0.0.1:80"], "what fails stands first"
-    assert nodes[1].split() == ["10.0.0.1:80", "25.0", "3", "0"]
+    assert re.search(r"<31>backend errors +2\.0 +4\n", text) and "bad requests" not in text
+    nodes = [line.split() for line in lines if "10.0.0." in line]
+    assert nodes == [
+        ["<31>10.0.0.3:80", "down", "0.0", "0", "1", "refused"],
+        ["<31>10.0.0.2:80", "up", "0.0", "0", "5", "reset"],
+        ["10.0.0.1:80", "up", "25.0", "3", "0"],
+    ]
+    assert ["chat", "25.0", "1.5", "ms", "20", "ms", "-"] in [line.split() for line in lines]
+    assert [line for line in lines if "nothing can be opened" in line] == [
+        "<31>open files: 19,000 of 20,000 (95.0 %), then nothing can be opened"
+    ]
+    assert "memory" not in text and "failures kept" not in text
+    assert text.index(" GET /2 ") < text.index(" GET /1 ") and "\x1b" not in text
 
 
 def test_top_after_a_restart_and_with_nothing_to_show() -> None:
     assert "requests           0.0/s" in "\n".join(top.view(_sample(12.0, 5, 0), _sample(10.0, 100, 9), "", painted, 40))
     assert top.view(Sample(0.0, {"nodes": [1], "counters": [2]}), None, "", painted, 40)[0].startswith("<1>pbal")
-    many = _sample(1.0, 1, 1)
-    crowd = Sample(1.0, {**many.answers, "nodes": [{"node": f"n{number}"} for number in range(100)]})
+    crowd = Sample(1.0, {**_sample(1.0, 1, 1).answers, "nodes": [{"node": f"n{number}"} for number in range(100)]})
     lines = top.view(crowd, None, "", painted, 24)
-    assert len(lines) <= 24 and re.fullmatch(r"\.\.\. \d+ nodes more", lines[-1])
+    assert len(lines) <= 24 and any(re.fullmatch(r"\.\.\. \d+ more", line) for line in lines) and any("chat" in line for line in lines)
     assert (top.span(59), top.span(3605), top.span(172800)) == ("59 s", "1 h 0 min", "2 days 0 h")

@@ -1,0 +1,42 @@
+" Vim syntax file
+" Language: pbal, the configuration of a reverse proxy
+" Made by python -m pbal.editors from the declarations of pbal
+
+if exists("b:current_syntax")
+  finish
+endif
+
+let s:cpo_save = &cpo
+set cpo&vim
+
+syn case ignore
+
+syn match pbalStatement /^\s*\zs\%(RELOAD\s\+CERTIFICATES\|SHOW\s\+PARKED\s\+SUMMARY\|SHOW\s\+COUNTERS\s\+LIKE\|SHOW\s\+CERTIFICATES\|SHOW\s\+CLIENTS\s\+LIKE\|SHUTDOWN\s\+GRACEFUL\|CREATE\s\+SERVICE\|SHOW\s\+PRESENCE\|SHOW\s\+TUNABLES\|SOCKS\s\+SUMMARY\|UNSET\s\+DEFAULT\|DROP\s\+SERVICE\|POLL\s\+PUBLISH\|SHOW\s\+LATENCY\|SHOW\s\+PLUGINS\|SHOW\s\+SERVICE\|SHOW\s\+VERSION\|UNSET\s\+SERVER\|CREATE\s\+POOL\|POLL\s\+ANSWER\|POOL\s\+REMOVE\|SHOW\s\+ERRORS\|SHOW\s\+HEALTH\|SHOW\s\+LIMITS\|SHOW\s\+PARKED\|DUMPCONFIG\|SHOW\s\+NODES\|SHOW\s\+QUEUE\|SHOW\s\+RULES\|SHOW\s\+STORE\|DROP\s\+POOL\|DROP\s\+RULE\|POLL\s\+KICK\|POLL\s\+WAKE\|SHOW\s\+POOL\|SOCKS\s\+ALL\|BACKENDS\|COMPLETE\|POOL\s\+ADD\|SHUTDOWN\|DEFAULT\|DISABLE\|PLUGINS\|VERBOSE\|VERSION\|ENABLE\|HEADER\|QUEUES\|RELOAD\|SERVER\|STATES\|UNLOAD\|UPTIME\|LOGIN\|NODES\|UNSET\|VHOST\|VPATH\|EXIT\|HELP\|LOAD\|MARK\|NODE\|POOL\|PROC\|QUIT\|SET\|USE\|FD\)\ze\%(\s\|$\)/
+syn match pbalKeyword /\s\zs\%(INSERT\|REMOVE\|LIMIT\|JSON\|LIKE\|ADD\|AS\)\ze\%(\s\|$\)/
+syn match pbalTunable /\<\%(persist_client_idle_timeout\|trusted_upstream_proxies\|access_log_rotate_keep\|access_log_rotate_size\|buffer_backend_connect\|ssl_honor_cipher_order\|access_log_rotate_age\|backend_persist_cache\|ssl_handshake_timeout\|max_response_fields\|poll_max_by_address\|poll_presence_queue\|half_close_timeout\|header_underscores\|max_request_fields\|poll_auth_audience\|poll_store_timeout\|poll_stream_buffer\|send_backend_proto\|ssl_backend_verify\|ssl_handshake_rate\|access_log_format\|access_log_sample\|max_response_head\|poll_allow_origin\|poll_auth_timeout\|poll_bad_position\|poll_max_by_queue\|poll_memory_limit\|poll_publish_from\|poll_socket_allow\|access_log_query\|client_keepalive\|graceful_timeout\|max_backend_uses\|max_request_head\|max_request_line\|poll_ack_timeout\|poll_publish_uri\|poll_stream_time\|response_timeout\|ssl_backend_name\|acme_challenges\|connect_timeout\|default_service\|max_connections\|persist_backend\|poll_auth_token\|poll_key_prefix\|poll_max_parked\|poll_park_burst\|poll_store_auth\|ssl_cipher_list\|ssl_verify_mode\|always_trusted\|balance_method\|header_timeout\|https_redirect\|persist_client\|poll_duplicate\|poll_heartbeat\|poll_max_queue\|poll_park_rate\|ssl_backend_ca\|ssl_host_check\|tunnel_timeout\|password_file\|poll_auth_ttl\|poll_interval\|poll_max_body\|poll_position\|poll_presence\|queue_timeout\|server_tokens\|ssl_cert_file\|taken_timeout\|idle_timeout\|poll_framing\|poll_methods\|poll_timeout\|socket_group\|ssl_key_file\|buffer_size\|index_files\|plugin_path\|poll_format\|socket_mode\|ssl_backend\|ssl_ca_path\|traceparent\|access_log\|enable_ssl\|log_format\|poll_batch\|poll_first\|poll_grace\|poll_queue\|poll_store\|poll_watch\|request_id\|log_level\|poll_auth\|poll_etag\|poll_keep\|max_body\|poll_ttl\|poll_uri\|readonly\|docroot\|plugins\|listen\|log_to\|hosts\|hsts\|open\|pool\|role\)\ze\s*=/
+syn region pbalValue matchgroup=pbalOperator start=/=/ end=/$/ end=/\ze\s#/ oneline keepend
+      \ contains=pbalString,pbalVariable,pbalEscape,pbalChoice,pbalNumber
+syn region pbalField matchgroup=pbalOperator start=/\%(\<INSERT\s\+[^[:blank:]:]\+\s*\)\@<=:/ end=/$/ end=/\ze\s#/ oneline keepend
+      \ contains=pbalString,pbalVariable,pbalEscape
+syn match pbalChoice /\%([=[:blank:],]\)\@<=\%(least_connections\|reverse_proxy\|certificate\|round_robin\|management\|web_server\|colliding\|confirmed\|memcached\|netstring\|subscribe\|combined\|selector\|newline\|publish\|request\|warning\|common\|memory\|newest\|oldest\|random\|refuse\|stderr\|stdout\|syslog\|begin\|debug\|error\|lines\|taken\|auto\|drop\|info\|json\|none\|pass\|text\|all\|jwt\|new\|off\|raw\|sni\|ttl\|xml\|on\)\ze\%([[:blank:],]\|$\)/ contained
+syn match pbalNumber /\%([=[:blank:],]\)\@<=\d\+\%(\.\d\+\)\?\%(ms\|[smhkgb]\)\?\ze\%([[:blank:],]\|$\)/ contained
+syn region pbalString start=/"/ skip=/\\./ end=/"/ oneline contains=pbalVariable,pbalEscape
+syn match pbalVariable /\$\%(\w\+\|{\w[^}]*}\)/
+syn match pbalEscape /\$\$\ze[[:alnum:]_{]/
+syn match pbalComment /\%(^\|[[:blank:]]\)\@<=#.*$/ contains=@Spell
+
+hi def link pbalStatement Statement
+hi def link pbalKeyword Keyword
+hi def link pbalTunable Identifier
+hi def link pbalOperator Operator
+hi def link pbalChoice Constant
+hi def link pbalNumber Number
+hi def link pbalString String
+hi def link pbalVariable PreProc
+hi def link pbalEscape SpecialChar
+hi def link pbalComment Comment
+
+let b:current_syntax = "pbal"
+
+let &cpo = s:cpo_save
+unlet s:cpo_save

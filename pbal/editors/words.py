@@ -1,0 +1,69 @@
+"""The words of the language, as the declarations have them."""
+
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pbal import loader
+from pbal.commands.interpreter import Interpreter
+from pbal.model.world import World
+from pbal.schema.tunables import POOL
+
+_KEY_WORD = re.compile(r"[A-Z][A-Z_]*")
+
+
+@dataclass(frozen=True)
+class Words:
+    """Key words are in upper case, names as they are declared. All are sorted."""
+
+    statements: tuple[str, ...]
+    """The key words that a statement begins with: 'SHOW POOL'."""
+    inner: tuple[str, ...]
+    """Key words that stand behind an argument."""
+    tunables: tuple[str, ...]
+    values: tuple[str, ...]
+    """Words that are a value of some tunable."""
+    help: Mapping[str, str]
+    """What a statement does, where only one begins so."""
+
+
+def words() -> Words:
+    """Those of the core and of every plugin that comes with pbal."""
+    world = World()
+    interpreter = Interpreter(world)
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write("".join(f"LOAD {name}\n" for name in loader.installed([])))
+        file.flush()
+        mistakes = interpreter.run_file(file.name)
+    assert not mistakes, mistakes
+    language = interpreter.language
+    beginnings: dict[str, set[str]] = {}
+    inner = {"AS", "JSON"}
+    for rule in language.rules:
+        for usage in language.syntax(rule).split(" | "):
+            first, rest = _divided(re.sub(r"[][()]", "", usage).split())
+            if first:
+                beginnings.setdefault(" ".join(first), set()).add(rule)
+            inner.update(rest)
+    declared = [*world.tunables.values(), *world.server_tunables.values(), *POOL]
+    return Words(
+        statements=tuple(sorted(beginnings)),
+        inner=tuple(sorted(inner)),
+        tunables=tuple(sorted({tunable.name for tunable in declared})),
+        values=tuple(sorted({choice for tunable in declared for choice in tunable.type.complete()})),
+        help={said: interpreter.registry.help_for(*rules)[0] for said, rules in beginnings.items() if len(rules) == 1},
+    )
+
+
+def _divided(usage: list[str]) -> tuple[list[str], list[str]]:
+    """The key words at the beginning, and those behind an argument."""
+    first = 0
+    while first < len(usage) and _KEY_WORD.fullmatch(usage[first]):
+        first += 1
+    return usage[:first], [word for word in usage[first:] if _KEY_WORD.fullmatch(word)]
+
+
+def longest_first(words: Iterable[str]) -> list[str]:
+    """In the order for a pattern that takes the first that fits."""
+    return sorted(words, key=lambda word: (-len(word), word))
