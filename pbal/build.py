@@ -37,6 +37,7 @@ COMPILED: Final = (
     "pbal.observe.access",
     "pbal.observe.histogram",
     "pbal.observe.recent",
+    "pbal.observe.tracer",
     "pbal.observe.traffic",
     "pbal.roles.chain",
     "pbal.roles.entrance",

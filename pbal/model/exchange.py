@@ -50,10 +50,12 @@ from pbal.observe.access import (
     WAIT,
     AccessLog,
     Account,
+    quoted_text,
     shared,
 )
 from pbal.observe.histogram import EDGES as DURATIONS
 from pbal.observe.recent import BADLY, Trouble
+from pbal.observe.tracer import Tracer
 
 if TYPE_CHECKING:
     from pbal.model.service import Service
@@ -530,6 +532,20 @@ class Exchange(Account):
             return WAIT
         return HOOKS if self.body_complete else BODY
 
+    # -- for who follows it --------------------------------------------------------------------------------------
+
+    def trace(self, tracer: Tracer, what: str, detail: str = "", queues: tuple[str, ...] = ()) -> None:
+        """Tell of something that happened to it."""
+        stream = self.stream
+        tracer.tell(
+            self.home.name, self.service.name, stream.peer_name, self.client_address.decode("ascii", "replace"), what, detail, queues
+        )
+
+    def described(self) -> str:
+        """Method, target and host, quoted as in the access log and cut."""
+        request = self.request
+        return quoted_text(b"%b %b for %b" % (request.method[:30], request.target[:200], request.host[:100])).decode("ascii")
+
     # -- the answer ----------------------------------------------------------------------------------------------
 
     @property
@@ -614,6 +630,8 @@ class Exchange(Account):
             self.request = self.request.altered(rule.name, rule.value)
         self.service = service
         self._address = b""
+        if service.tracer is not None:
+            self.trace(service.tracer, "handed on", f"{self.described()} by {self.home.name}")
         handler.begin(self)
 
     # -- for roles and the connection ----------------------------------------------------------------------------
@@ -667,6 +685,10 @@ class Exchange(Account):
                 latency.seconds += spent
         if status >= 500 or self.cause:
             self._remember(whole, now)
+        if service.tracer is not None:
+            end, phase = self._how(whole)
+            detail = f"status {status}, {end.decode()} in {phase.decode()}, {(now - self.started) * 1000:.2f} ms, {self.sent} bytes"
+            self.trace(service.tracer, "ended", detail)
         log = self.log
         if log is not None and log.wants(self, whole):
             self._tell(log, whole, now)

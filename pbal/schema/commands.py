@@ -18,7 +18,7 @@ grammar.
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -96,6 +96,26 @@ class Text(Reply):
     def as_json(self) -> Iterator[str]:
         """An array of the lines."""
         return _json_array(self.lines)
+
+
+@dataclass(frozen=True)
+class Live(Reply):
+    """An answer that goes on until it is ended: by `stop`, which may be called more than once, or by itself.
+
+    `lines` is called once, with whether JSON is wanted, and yields lines as they come. Who writes them closes it (`aclose`), however it
+    ends. Where an answer has to be whole at once it has no lines.
+    """
+
+    lines: Callable[[bool], AsyncGenerator[list[str], None]]
+    stop: Callable[[], None]
+
+    def as_text(self) -> Iterator[str]:
+        """Nothing, and '.'."""
+        return iter((".",))
+
+    def as_json(self) -> Iterator[str]:
+        """An empty array."""
+        return _json_array(())
 
 
 @dataclass(frozen=True)
