@@ -22,6 +22,7 @@ COMPILED: Final = (
     "pbal.model.clock",
     "pbal.model.deliveries",
     "pbal.model.exchange",
+    "pbal.model.imagined",
     "pbal.model.pace",
     "pbal.model.pool",
     "pbal.model.secured",

@@ -626,13 +626,17 @@ class Exchange(Account):
         if self.request.framing and self._body is None and (self.received or self.body_complete):
             raise self._refused("the body of the request is not there any more")
         self.enter(NEW)
+        self.turn_to(service)
+        if service.tracer is not None:
+            self.trace(service.tracer, "handed on", f"{self.described()} by {self.home.name}")
+        handler.begin(self)
+
+    def turn_to(self, service: "Service") -> None:
+        """Be another service's from here on, with what the former one's HEADER statements say."""
         for rule in self.service.header_rules.values():
             self.request = self.request.altered(rule.name, rule.value)
         self.service = service
         self._address = b""
-        if service.tracer is not None:
-            self.trace(service.tracer, "handed on", f"{self.described()} by {self.home.name}")
-        handler.begin(self)
 
     # -- for roles and the connection ----------------------------------------------------------------------------
 
