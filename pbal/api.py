@@ -9,6 +9,7 @@ from pbal.model.clock import Clock, ManualClock
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError, UnknownName
 from pbal.model.exchange import Exchange, Fields, Parked, Upgraded, Waiting
+from pbal.model.explaining import Explanation
 from pbal.model.hooks import Verdict, hook
 from pbal.model.plugin import Plugin
 from pbal.model.service import Service
@@ -42,9 +43,9 @@ from pbal.schema.types import (
 
 __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS",
-    "AnswerRefused", "Applies", "BadValue", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Fields",
-    "Histogram", "IllegalField", "Kind", "Limit", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked", "Plugin",
-    "Reply", "RequestHead", "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "Unit", "UnknownName", "Upgraded", "Verdict",
-    "Waiting", "World", "bad_argument", "did_you_mean", "enum", "hook", "may_run_away", "quoted", "quoted_word",
+    "AnswerRefused", "Applies", "BadValue", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Explanation",
+    "Fields", "Histogram", "IllegalField", "Kind", "Limit", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked",
+    "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "Unit", "UnknownName", "Upgraded",
+    "Verdict", "Waiting", "World", "bad_argument", "did_you_mean", "enum", "hook", "may_run_away", "quoted", "quoted_word",
     "resident_bytes", "spawn",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ from pbal.commands.interpreter import Interpreter
 from pbal.http1.events import Head, RequestHead, ResponseHead
 from pbal.lang.parser import Language, bundled_fragments, core_grammar
 from pbal.model import asking
+from pbal.model import explaining as explaining_module
 from pbal.model.exchange import Exchange, Waiting
 from pbal.model.hooks import HOOKS
 from pbal.model.plugin import Plugin
@@ -264,6 +265,7 @@ _LIFE = (
     "complete",
     "dumpconfig",
     "measured",
+    "explain",
     "limits",
 )
 _EXCHANGE = (
@@ -320,6 +322,7 @@ def pages() -> dict[str, str]:
             (counters_module, ("Counter",)),
             (histogram_module, ("Histogram",)),
             (limits_module, ("Limit",)),
+            (explaining_module, ("Explanation",)),
         ),
         "testing": _members((testing, ("running", "Answer")), (testing.Running, ())),
     }

@@ -119,6 +119,13 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("SHOW ERRORS 5 LIKE *x*", "show_errors", {"number": "5", "glob": "*x*"}),
     ("SHOW LIMITS", "show_limits", {}),
     ("SHOW CLIENTS LIKE 10.*", "show_clients", {"glob": "10.*"}),
+    (
+        "EXPLAIN GET http://h/ FROM ::1 A: b ; C: d",
+        "explain",
+        {"method": "GET", "url": "http://h/", "peer": "::1", "fields": "A: b ; C: d"},
+    ),
+    ("TRACE lobby", "trace", {"whom": "lobby"}),
+    ("trace queue client", "trace", {"trace_kind": "queue", "whom": "client"}),
     ("POLL ANSWER 17", "poll_answer", {"target": "17"}),
     ("POLL ANSWER alice <m>hi  you</m>", "poll_answer", {"target": "alice", "text": "<m>hi  you</m>"}),
     ("POLL KICK alice", "poll_kick", {"target": "alice"}),

@@ -26,7 +26,7 @@ from urllib.parse import unquote
 from pbal import loader
 from pbal.commands.session import Session
 from pbal.commands.taking_back import rules_of
-from pbal.lang.expand import escaped
+from pbal.lang.lexical import escaped
 from pbal.lang.parser import Language
 from pbal.lang.parser import Place as InLine
 from pbal.model.errors import ConfigError

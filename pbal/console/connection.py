@@ -23,6 +23,7 @@ Neither happens after any of it was taken for a statement, nor can a connection 
 
 import asyncio
 import codecs
+import contextlib
 import itertools
 import logging
 import re
@@ -43,7 +44,7 @@ from pbal.net.linger import local_port
 from pbal.net.tasks import spawn
 from pbal.observe.sockets import Kind, SocketInfo
 from pbal.schema import kinds
-from pbal.schema.commands import OK, Reply
+from pbal.schema.commands import OK, Live, Reply
 from pbal.schema.people import View
 
 log = logging.getLogger("pbal.console")
@@ -104,6 +105,8 @@ class ConsoleConnection(asyncio.Protocol):
         self._buffer = b""
         self._lines: deque[bytes] = deque()
         self._working = False
+        self._live: Live | None = None
+        """The answer that is being written and goes on until a line comes."""
         self._ended = False
         """No more lines are taken: the client sent its last, or one that ends it."""
         self._parting = ""
@@ -141,6 +144,7 @@ class ConsoleConnection(asyncio.Protocol):
         self.service.world.clients.discard(self)
         self.service.world.counters.counts["clients"] -= 1
         self._room.set()
+        self._look_for_end()
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
@@ -234,6 +238,7 @@ class ConsoleConnection(asyncio.Protocol):
     # -- statements ----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
+        self._look_for_end()
         if not self._working:
             self._working = True
             spawn(self, self._carry_out(), "console")
@@ -290,6 +295,8 @@ class ConsoleConnection(asyncio.Protocol):
             return "error"
         try:
             reply, json = await self._interpreter.execute(self._session, line)
+            if isinstance(reply, Live):
+                return await self._follow(reply, json or self._session.json)
             return "text" if reply is None else await self._answer(reply, json or self._session.json)
         except Mistake as mistake:
             if mistake.kind is kinds.Kind.UNKNOWN_STATEMENT and not mistake.hint:
@@ -365,6 +372,29 @@ class ConsoleConnection(asyncio.Protocol):
         if self._session.verbose and not self._session.closing and not self._session.marker:
             self._write(["OK"])
         return "text"
+
+    async def _follow(self, reply: Live, json: bool) -> str:
+        """Write an answer that goes on until a line comes. An empty one only ends it; any other is carried out then."""
+        self._live = reply
+        self._look_for_end()
+        try:
+            async with contextlib.aclosing(reply.lines(json)) as pieces:
+                async for lines in pieces:
+                    self._write(lines)
+                    await self._give_way()
+                    if self.transport.is_closing():
+                        break
+        finally:
+            self._live = None
+        if self._lines and not self._lines[0].strip():
+            self._lines.popleft()
+        self._write(["."])
+        return "list"
+
+    def _look_for_end(self) -> None:
+        """End an answer that goes on, if a line has come or none will."""
+        if self._live is not None and (self._lines or self._ended or self.transport.is_closing()):
+            self._live.stop()
 
     def _write(self, lines: list[str]) -> None:
         if lines and not self.transport.is_closing():

@@ -50,10 +50,12 @@ from pbal.observe.access import (
     WAIT,
     AccessLog,
     Account,
+    quoted_text,
     shared,
 )
 from pbal.observe.histogram import EDGES as DURATIONS
 from pbal.observe.recent import BADLY, Trouble
+from pbal.observe.tracer import Tracer
 
 if TYPE_CHECKING:
     from pbal.model.service import Service
@@ -535,6 +537,20 @@ class Exchange(Account):
             return WAIT
         return HOOKS if self.body_complete else BODY
 
+    # -- for who follows it --------------------------------------------------------------------------------------
+
+    def trace(self, tracer: Tracer, what: str, detail: str = "", queues: tuple[str, ...] = ()) -> None:
+        """Tell of something that happened to it."""
+        stream = self.stream
+        tracer.tell(
+            self.home.name, self.service.name, stream.peer_name, self.client_address.decode("ascii", "replace"), what, detail, queues
+        )
+
+    def described(self) -> str:
+        """Method, target and host, quoted as in the access log and cut."""
+        request = self.request
+        return quoted_text(b"%b %b for %b" % (request.method[:30], request.target[:200], request.host[:100])).decode("ascii")
+
     # -- the answer ----------------------------------------------------------------------------------------------
 
     @property
@@ -619,11 +635,17 @@ class Exchange(Account):
         if self.request.framing and self._body is None and (self.received or self.body_complete):
             raise self._refused("the body of the request is not there any more")
         self.enter(NEW)
+        self.turn_to(service)
+        if service.tracer is not None:
+            self.trace(service.tracer, "handed on", f"{self.described()} by {self.home.name}")
+        handler.begin(self)
+
+    def turn_to(self, service: "Service") -> None:
+        """Be another service's from here on, with what the former one's HEADER statements say."""
         for rule in self.service.header_rules.values():
             self.request = self.request.altered(rule.name, rule.value)
         self.service = service
         self._address = b""
-        handler.begin(self)
 
     # -- for roles and the connection ----------------------------------------------------------------------------
 
@@ -676,6 +698,10 @@ class Exchange(Account):
                 latency.seconds += spent
         if status >= 500 or self.cause:
             self._remember(whole, now)
+        if service.tracer is not None:
+            end, phase = self._how(whole)
+            detail = f"status {status}, {end.decode()} in {phase.decode()}, {(now - self.started) * 1000:.2f} ms, {self.sent} bytes"
+            self.trace(service.tracer, "ended", detail)
         log = self.log
         if log is not None and log.wants(self, whole):
             self._tell(log, whole, now)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
+from pbal.model.explaining import Explanation
 from pbal.observe.counters import Counter
 from pbal.observe.histogram import Histogram
 from pbal.observe.limits import Limit
@@ -76,6 +77,13 @@ class Plugin:
         pbal asks this at the head of each request with a body, if the plugin has proxy_read_request.
         """
         return True
+
+    def explain(self, exchange: Exchange) -> Explanation | None:
+        """Return what this plugin would do with a request that nobody sent, or None if it would let it pass.
+
+        The console's `explain` asks this. Look at the exchange, and at nothing of a body; answer, hand on and change nothing.
+        """
+        return None
 
     def measured(self, name: str) -> Iterable[tuple[tuple[str, ...], float | Histogram]]:
         """The values of a counter declared with labels, or of a histogram: values of the labels, in their order, and the value.

@@ -23,6 +23,7 @@ from pbal.model.pace import Rate
 from pbal.model.plugin import Plugin
 from pbal.model.trust import Trust
 from pbal.observe.access import AccessLog
+from pbal.observe.tracer import Tracer
 from pbal.observe.traffic import Traffic
 from pbal.observe.writer import Rotation
 from pbal.schema.kinds import Kind, Needed
@@ -117,6 +118,8 @@ class Service:
         self.handshakes = Rate(world.clock.now)
         self.label = name.encode()
         self.traffic = Traffic()
+        self.tracer: Tracer | None = world.tracer
+        """Whom events are told; None while nobody follows anything."""
         self.access: AccessLog | None = None
         """Where lines of its requests go; None where no log is, and before pbal runs."""
         self.numbered = self.traces = False

@@ -27,6 +27,7 @@ from pbal.model.service import Service
 from pbal.model.tracing import Numbering
 from pbal.observe.counters import Counters
 from pbal.observe.recent import Recent
+from pbal.observe.tracer import Follower, Tracer
 from pbal.observe.writer import Writer
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import CORE
@@ -121,6 +122,8 @@ class World:
         self.started_at = self.clock.now()
         self.second = int(self.started_at)
         """clock.now() in whole seconds, renewed once a second: one shared int for ten thousand birth dates."""
+        self.tracer: Tracer | None = None
+        """Whom events are told; None while nobody follows anything. Each service has it, too."""
         self.services: dict[str, Service] = {}
         self.pools: dict[str, Pool] = {}
         self.plugins: dict[str, LoadedPlugin] = {}
@@ -195,6 +198,28 @@ class World:
     def settle_logs(self) -> None:
         """Close the access logs that no service writes to any more."""
         self.access.use((service.access.target, service.rotation()) for service in self.services.values() if service.access is not None)
+
+    # -- following -----------------------------------------------------------------------------------------------
+
+    def follow(self, follower: Follower) -> None:
+        """Tell `follower` of events from now on."""
+        if self.tracer is None:
+            self._set_tracer(Tracer(self.clock.epoch))
+        assert self.tracer is not None
+        self.tracer.followers.append(follower)
+
+    def unfollow(self, follower: Follower) -> None:
+        """Tell it no more. Twice is once."""
+        tracer = self.tracer
+        if tracer is not None and follower in tracer.followers:
+            tracer.followers.remove(follower)
+            if not tracer.followers:
+                self._set_tracer(None)
+
+    def _set_tracer(self, tracer: Tracer | None) -> None:
+        self.tracer = tracer
+        for service in self.services.values():
+            service.tracer = tracer
 
     # -- names ---------------------------------------------------------------------------------------------------
 

@@ -237,6 +237,9 @@ class Answering(Wire):
             self.service.traffic.parked += 1
             self.service.traffic.received += exchange.received
             self.account = exchange.kept()
+            tracer = self.service.tracer
+            if tracer is not None:
+                self._trace(tracer, "parked")
             self.state = PARKED_STATE
             self.deadline = inf
             if self.reader is not None and self.reader.buffered == 0:

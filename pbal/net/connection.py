@@ -92,6 +92,9 @@ class ClientConnection(Answering):
         high = self.home.values["buffer_size"]
         if high != 65536:
             self.transport.set_write_buffer_limits(high=high)
+        tracer = self.home.tracer
+        if tracer is not None:
+            self._trace(tracer, "accepted", "over TLS" if self.tls is not None else "")
 
     def data_received(self, data: bytes) -> None:
         state = self.state
@@ -201,6 +204,9 @@ class ClientConnection(Answering):
             call_back(world, record.gone)
         if exchange is not None:
             exchange.ended(False)
+        tracer = self.home.tracer
+        if tracer is not None:
+            self._trace(tracer, "closed", f"after {self.requests} requests")
 
     def pause_writing(self) -> None:
         assert self.transport is not None
@@ -292,7 +298,7 @@ class ClientConnection(Answering):
         elif exchange is None and self.flags & HALF_CLOSED:
             self._close()
 
-    def _next_request(self, reader: RequestReader) -> bool:
+    def _next_request(self, reader: RequestReader) -> bool:  # noqa: C901 - the hot path: a call costs more than a branch
         """Start the next exchange; False when its head has not come whole."""
         event = reader.next()
         home = self.home
@@ -319,6 +325,8 @@ class ClientConnection(Answering):
             exchange.began = self.account.began
             self.account = None
         self.service = home
+        if home.tracer is not None:
+            exchange.trace(home.tracer, "request", exchange.described())
         if exchange.body_complete:
             self.state = WAIT_RES
             self.deadline = inf
@@ -398,6 +406,8 @@ class ClientConnection(Answering):
             return
         home.traffic.statuses[error.status // 100] += 1
         home.traffic.sent += len(text)
+        if home.tracer is not None:
+            self._trace(home.tracer, "refused", f"status {error.status}: {error.reason}")
         said = error.said or (self.reader.beginning() if self.reader is not None else b"")
         method, _, rest = said.partition(b" ")
         target, _, protocol = rest.partition(b" ")

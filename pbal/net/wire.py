@@ -38,6 +38,7 @@ from pbal.net.linger import Lingering, class_of, local_port, peer_name
 from pbal.observe.access import ANSWER, CLIENT_LEFT, DONE, PARKED, Account
 from pbal.observe.recent import BADLY
 from pbal.observe.sockets import Kind, SocketInfo
+from pbal.observe.tracer import Tracer
 
 PERSIST_WAIT: Final = "persist_wait"
 READING_HEADERS: Final = "reading_headers"
@@ -180,6 +181,12 @@ class Wire(Stream):
         phase = ANSWER if end == DONE or account.asked_at else PARKED
         log.write(account, account.origin, self.service.label, account.cause or end, phase, clock.now(), clock.epoch())
 
+    # -- for who follows it --------------------------------------------------------------------------------------
+
+    def _trace(self, tracer: Tracer, what: str, detail: str = "") -> None:
+        """Tell of something that happened to the connection."""
+        tracer.tell(self.home.name, self.service.name, self.peer_name, self.peer.decode("ascii", "replace"), what, detail)
+
     # -- the numbers of the service ------------------------------------------------------------------------------
 
     def _counted(self, status: int, sent: int) -> None:
@@ -188,6 +195,11 @@ class Wire(Stream):
         traffic.parked -= 1
         traffic.statuses[status // 100] += 1
         traffic.sent += sent
+        tracer = self.service.tracer
+        if tracer is not None:
+            self._trace(
+                tracer, "answered" if status else "left", f"status {status}, {sent} bytes" if status else "its parked request is over"
+            )
 
     def _left(self) -> None:
         """The client of what was parked has gone, or is sent away."""

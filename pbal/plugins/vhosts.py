@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pbal.api import OK, CommandError, ConfigError, Exchange, Kind, Plugin, Reply, Service, Verdict, hook
+from pbal.api import OK, CommandError, ConfigError, Exchange, Explanation, Kind, Plugin, Reply, Service, Verdict, hook
 
 log = logging.getLogger("pbal.vhosts")
 
@@ -88,18 +88,32 @@ class Vhosts(Plugin):
                 fields = {"event": "certificate_missing", "service": self.service.name, "pattern": pattern}
                 log.warning("service %(service)s: no certificate in ssl_cert_file is for VHOST %(pattern)s", fields)
 
-    @hook.select_service
-    def by_host(self, exchange: Exchange) -> Verdict:
+    def _find(self, exchange: Exchange) -> tuple[str, Service] | None:
+        """The pattern that a request's host fits, and the service; None if no pattern does."""
         table, services = self.table, self.world.services
         for candidate in candidates(exchange.request.host.decode("latin-1")):
             name = table.get(candidate)
             if name is not None and name.lower() in services:
-                try:
-                    exchange.hand_to(services[name.lower()])
-                except ConfigError as error:
-                    exchange.respond(500, (), f"{error.message}\n".encode())
-                return Verdict.TAKEN
-        return Verdict.PASS
+                return candidate, services[name.lower()]
+        return None
+
+    @hook.select_service
+    def by_host(self, exchange: Exchange) -> Verdict:
+        found = self._find(exchange)
+        if found is None:
+            return Verdict.PASS
+        try:
+            exchange.hand_to(found[1])
+        except ConfigError as error:
+            exchange.respond(500, (), f"{error.message}\n".encode())
+        return Verdict.TAKEN
+
+    def explain(self, exchange: Exchange) -> Explanation | None:
+        found = self._find(exchange)
+        if found is None:
+            return None
+        pattern, service = found
+        return Explanation([f"VHOST {pattern} = {service.name}"], service.name)
 
     def carry(self) -> dict[str, str]:
         return dict(self.table)

@@ -20,7 +20,7 @@ A rule may be what keeps strangers out of ^/admin, so it sees the path as a serv
 import re
 from typing import Any
 
-from pbal.api import OK, REGEX, ConfigError, Exchange, Plugin, Reply, Service, Verdict, bad_argument, hook, quoted_word
+from pbal.api import OK, REGEX, ConfigError, Exchange, Explanation, Plugin, Reply, Service, Verdict, bad_argument, hook, quoted_word
 
 
 def vpath(session: Any, regex: str, service: Service, selector: Service | None = None) -> Reply:
@@ -56,23 +56,37 @@ class Vpaths(Plugin):
         super().__init__(service, world)
         self.rules: list[tuple[re.Pattern[bytes], str]] = []
 
-    @hook.select_service
-    def by_path(self, exchange: Exchange) -> Verdict:
+    def _find(self, exchange: Exchange) -> tuple[re.Pattern[bytes], str] | None:
+        """The first rule that a request's target matches; None if none does."""
         request = exchange.request
         target = request.target
         if request.path.startswith(b"/"):  # in absolute form, too
             target = exchange.plain_path + (b"?" + request.query if request.query else b"")
         for pattern, name in self.rules:
             if pattern.search(target):
-                service = self.world.services.get(name.lower())
-                try:
-                    if service is None:
-                        raise ConfigError(f"service '{name}' does not exist")
-                    exchange.hand_to(service)
-                except ConfigError as error:
-                    exchange.respond(500, (), f"{error.message}\n".encode())
-                return Verdict.TAKEN
-        return Verdict.PASS
+                return pattern, name
+        return None
+
+    @hook.select_service
+    def by_path(self, exchange: Exchange) -> Verdict:
+        found = self._find(exchange)
+        if found is None:
+            return Verdict.PASS
+        service = self.world.services.get(found[1].lower())
+        try:
+            if service is None:
+                raise ConfigError(f"service '{found[1]}' does not exist")
+            exchange.hand_to(service)
+        except ConfigError as error:
+            exchange.respond(500, (), f"{error.message}\n".encode())
+        return Verdict.TAKEN
+
+    def explain(self, exchange: Exchange) -> Explanation | None:
+        found = self._find(exchange)
+        if found is None:
+            return None
+        pattern, name = found
+        return Explanation([f"VPATH {pattern.pattern.decode('utf-8', 'replace')} = {name}"], name)
 
     def carry(self) -> list[tuple[re.Pattern[bytes], str]]:
         return list(self.rules)

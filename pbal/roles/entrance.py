@@ -42,6 +42,16 @@ def admit(service: Service, exchange: Exchange) -> bool:
     return True
 
 
+def explained(service: Service, exchange: Exchange) -> str:
+    """What admit() would answer, for the operator; "" if the request would go on."""
+    values = service.values
+    if values["acme_challenges"] is not None and exchange.method in (b"GET", b"HEAD") and _CHALLENGE.fullmatch(exchange.path):
+        return f"200 or 404: a file of {values['acme_challenges']} (acme_challenges)"
+    if values["https_redirect"] and exchange.tls is None and exchange.scheme != b"https":
+        return f"{301 if exchange.method in (b'GET', b'HEAD') else 308}: the same over https (https_redirect)"
+    return ""
+
+
 def belongs(service: Service, exchange: Exchange) -> bool:
     """Whether the host of a request belongs on its connection under TLS; False when it was answered with 421."""
     rule, tls = service.values["ssl_host_check"], exchange.tls

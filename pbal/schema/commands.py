@@ -18,7 +18,7 @@ grammar.
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -117,6 +117,26 @@ class Text(Reply):
     def as_table(self, view: View) -> Iterator[str]:
         """The lines."""
         return people.prose(self.lines, view.width) if self.prose else (people.clean(line) for line in self.lines)
+
+
+@dataclass(frozen=True)
+class Live(Reply):
+    """An answer that goes on until it is ended: by `stop`, which may be called more than once, or by itself.
+
+    `lines` is called once, with whether JSON is wanted, and yields lines as they come. Who writes them closes it (`aclose`), however it
+    ends. Where an answer has to be whole at once it has no lines.
+    """
+
+    lines: Callable[[bool], AsyncGenerator[list[str], None]]
+    stop: Callable[[], None]
+
+    def as_text(self) -> Iterator[str]:
+        """Nothing, and '.'."""
+        return iter((".",))
+
+    def as_json(self) -> Iterator[str]:
+        """An empty array."""
+        return _json_array(())
 
 
 @dataclass(frozen=True)

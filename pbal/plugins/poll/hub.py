@@ -92,6 +92,8 @@ class Hub:
             seconds = min(seconds, grant.expires - world.clock.epoch())
         self.lot.park(reader, now, now + seconds)
         reader.client = exchange.park(reader)
+        if world.tracer is not None:
+            self.trace("waits", reader.all_keys(), reader, reader.transport)
         self.limits.entered(reader)
         self.counts["poll_parked"] += 1
         self.counts["poll_parked_ever"] += not ready  # who leaves at once was never parked
@@ -246,6 +248,8 @@ class Hub:
 
     def _gone(self, reader: Reader) -> None:
         """A client left. The lot has taken it out."""
+        if self.world.tracer is not None:
+            self.trace("gone", reader.all_keys(), reader)
         self._counted_out(reader)
         self.counts["poll_gone"] += 1
 
@@ -260,6 +264,8 @@ class Hub:
     def finish(self, reader: Reader, why: str) -> None:
         """End a reader, and tell it why."""
         if self.out(reader):
+            if self.world.tracer is not None:
+                self.trace("finished", reader.all_keys(), reader, why)
             counter = Ended.get(why)
             if counter is not None:
                 self.counts[counter] += 1
@@ -278,6 +284,20 @@ class Hub:
             self.counts["poll_kicked"] += 1
             if reader.client is not None:
                 reader.client.kick(reader)
+
+    # -- for who follows it --------------------------------------------------------------------------------------
+
+    def trace(self, what: str, keys: Iterable[bytes], reader: Reader | None = None, detail: str = "") -> None:
+        """Tell of something that happened to queues, and to a reader of theirs."""
+        tracer, skip = self.world.tracer, len(self.settings.prefix)
+        if tracer is None:
+            return
+        queues = tuple(key[skip:].decode("utf-8", "replace") for key in keys)
+        peer = address = ""
+        if reader is not None and reader.client is not None:
+            peer = reader.client.peer_name
+            address = (reader.address or reader.client.peer).decode("ascii", "replace")
+        tracer.tell(self.service.name, self.service.name, peer, address, what, detail, queues)
 
     # -- streams -------------------------------------------------------------------------------------------------
 
@@ -383,6 +403,9 @@ class Hub:
                 self.counts["poll_gone"] += 1
             return False
         self.counts["poll_answered"] += 1
+        if self.world.tracer is not None:
+            octets = sum(len(value) for _, value in delivery.queues)
+            self.trace("given", [key for key, _ in delivery.queues], reader, f"{octets} bytes")
         self.counts["poll_gaps"] += len(delivery.gaps)
         if self._stored_at:
             for key, _ in delivery.queues:

@@ -14,9 +14,9 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from pbal.api import Exchange, Histogram, Limit, Plugin, Service, Verdict, World, hook, may_run_away, resident_bytes
+from pbal.api import Exchange, Explanation, Histogram, Limit, Plugin, Service, Verdict, World, hook, may_run_away, resident_bytes
 
-from . import auth, commands, events, handover, longpoll, publisher, sockets
+from . import auth, commands, events, explaining, handover, longpoll, publisher, sockets
 from .auth import Action, Decision, Gate, Refusal
 from .cached import MemcachedStore, take_over
 from .delivery import DISABLED
@@ -162,6 +162,10 @@ class Poll(Plugin):
     def service_disabled(self) -> None:
         """See Plugin."""
         self.hub.finish_all(list(self.hub.lot), DISABLED)
+
+    def explain(self, exchange: Exchange) -> Explanation | None:
+        """See Plugin."""
+        return explaining.explain(self.hub, exchange)
 
     # -- being looked at -----------------------------------------------------------------------------------------
 

@@ -200,6 +200,8 @@ def publish(hub: Hub, messages: list[tuple[bytes, bytes]], done: Callable[[list[
             failed.append(error)
         else:
             hub.counts["poll_published"] += 1
+            if hub.world.tracer is not None:
+                hub.trace("published", [key], None, f"{receipt['bytes']} bytes")
         if hub.settings.presence and not receipt["present"]:  # perhaps at another pbal
             hub.presence.find(key, lambda facts: finished(receipt | present(hub, facts), number))
         else:

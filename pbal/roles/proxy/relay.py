@@ -107,6 +107,8 @@ class Relay(Seeker):
             self.assigned(backend)
             return
         self._wait()
+        if role.service.tracer is not None:
+            self.exchange.trace(role.service.tracer, "connecting", f"to {node.name}")
         role.connect_for(self, node)
 
     def _wait(self) -> None:
@@ -120,6 +122,8 @@ class Relay(Seeker):
         self.tried = (*self.tried, node)
         self.exchange.node = node.name
         self.exchange.trouble = Trouble(node.error)
+        if self.role.service.tracer is not None:
+            self.exchange.trace(self.role.service.tracer, "connect failed", f"{node.name}: {node.error}")
         self.seek()
 
     def assigned(self, backend: BackendConnection) -> None:
@@ -130,6 +134,10 @@ class Relay(Seeker):
         exchange.attempts += 1
         exchange.node = node.name
         exchange.asked_at = now = role.clock.now()
+        tracer = role.service.tracer
+        if tracer is not None:
+            kept = "a kept connection" if backend.uses > 1 else "a new connection"
+            exchange.trace(tracer, "asked", f"{node.name} on {kept}, attempt {exchange.attempts}, {(now - exchange.started) * 1000:.2f} ms")
         self.phase = ASKED
         self.heard = False
         request = exchange.request
@@ -332,6 +340,9 @@ class Relay(Seeker):
         node.last_response = exchange.answered_at = now = self.role.clock.now()
         if status < 500:
             node.last_success = now
+        tracer = self.role.service.tracer
+        if tracer is not None:
+            exchange.trace(tracer, "node answered", f"{node.name}: status {status}, {(now - exchange.asked_at) * 1000:.2f} ms")
         node.responses[status] = node.responses.get(status, 0) + 1
         node.window.append(status)
         hooks = exchange.service.hooks.modify_response_headers
@@ -519,6 +530,8 @@ class Relay(Seeker):
         """`node` gave no usable answer: remember why, of the node and of the request."""
         node.broke(self.role.clock.now(), why)
         self.exchange.trouble = Trouble(why, place, octet)
+        if self.role.service.tracer is not None:
+            self.exchange.trace(self.role.service.tracer, "node failed", f"{node.name}: {why}")
 
     # -- endings -------------------------------------------------------------------------------------------------
 

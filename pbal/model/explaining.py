@@ -1,0 +1,23 @@
+"""What `explain` is told: a step on the way of a request that nobody sent, and what a plugin would make of it."""
+
+from typing import NamedTuple
+
+
+class Step(NamedTuple):
+    """A step on the way."""
+
+    what: str
+    """listener, service, plugin, rule, poll, publish, file, pool, node, head, answer."""
+    service: str
+    detail: str
+
+
+class Explanation(NamedTuple):
+    """What a plugin would do with a request, as far as can be told without running its hooks."""
+
+    words: list[str]
+    """For the operator, a line each: "a poll on queue lobby"."""
+    service: str = ""
+    """The service that it would hand the request to, "" if it hands it to none."""
+    takes: bool = False
+    """Whether the request ends here: neither the plugins after it nor the role would see it."""

@@ -1,0 +1,153 @@
+"""What would become of a request that nobody sent: the way that roles/http.py, selector.py, proxy and web go, told and not taken.
+
+No hook runs. What a plugin would do it tells itself (Plugin.explain); one that tells nothing is taken to let the request pass, and its
+hooks are named. The head that a node would be sent is made by the code that makes it for a relay (proxy/request.py).
+"""
+
+from collections.abc import Iterator
+
+from pbal.config.spec import Standing
+from pbal.model.exchange import Exchange
+from pbal.model.explaining import Explanation, Step
+from pbal.model.faults import asked
+from pbal.model.hooks import HOOKS
+from pbal.model.service import Service
+from pbal.observe.access import quoted_text
+from pbal.roles import entrance
+from pbal.roles.proxy.request import request_octets
+from pbal.roles.proxy.role import ReverseProxy
+from pbal.roles.selector import DEEPEST
+from pbal.roles.web.files import IsDirectory, NotServed, open_file
+
+
+def explain(exchange: Exchange) -> Iterator[Step]:
+    """The steps on the way of a request that comes by the listener of `exchange.home`."""
+    service = exchange.service
+    while True:
+        yield Step("service", service.name, f"role {service.role}")
+        refusal = _refusal(service, exchange)
+        if refusal:
+            yield Step("answer", service.name, refusal)
+            return
+        for name, value in ((rule.name, rule.value) for rule in service.header_rules.values()):
+            yield Step("rule", service.name, _rule(name, value))
+        explained, steps = _plugins(service, exchange)
+        yield from steps
+        if service.role != "selector":
+            break
+        following = _selected(service, explained)
+        if isinstance(following, str):
+            yield Step("answer", service.name, following)
+            return
+        if explained is None or not explained.service:
+            yield Step("rule", service.name, f"default_service = {following.name}")
+        exchange.hops += 1
+        if exchange.hops > DEEPEST:
+            yield Step("answer", service.name, "508: these selectors select each other")
+            return
+        exchange.turn_to(following)
+        service = following
+    if explained is None or not explained.takes:
+        yield from _served(service, exchange)
+
+
+def _rule(name: bytes, value: bytes | None) -> str:
+    return f"HEADER INSERT {name.decode()}: {value.decode('latin-1')}" if value is not None else f"HEADER REMOVE {name.decode()}"
+
+
+def _refusal(service: Service, exchange: Exchange) -> str:
+    """The answer that it gets before any hook sees it; "" if none."""
+    request, values = exchange.request, service.values
+    if service.standing is Standing.DISABLED:
+        return "503: the service is disabled"
+    if service.handler is None or not service.opened:
+        return "it is not open: the first request that a selector hands it opens it, if it is complete, and gets 500 if not"
+    answer = entrance.explained(service, exchange)
+    if answer:
+        return answer
+    if request.underscores and values["header_underscores"] == "refuse":
+        return "400: a header field name has '_' in it (header_underscores)"
+    if request.framing > 0 and values["max_body"] and request.framing > values["max_body"] and service.role != "selector":
+        return f"413: the body is larger than {values['max_body']} bytes (max_body)"
+    return ""
+
+
+def _plugins(service: Service, exchange: Exchange) -> tuple[Explanation | None, list[Step]]:
+    """What the chain would do; the explanation of the plugin that takes the request or hands it on, where one does."""
+    steps: list[Step] = []
+    for name, plugin in service.plugins:
+        hooks = [each for each in HOOKS if any(bound.plugin == name for bound in getattr(service.hooks, each))]
+        steps.append(Step("plugin", service.name, f"{name}: {' '.join(hooks) or 'no hook of this role'}"))
+        told: list[Explanation | None] = []
+        asked(service.world, name, lambda told=told, plugin=plugin: told.append(plugin.explain(exchange)), name="explain()")
+        explanation = told[0]
+        if explanation is None:
+            continue
+        steps += [Step("plugin", service.name, f"{name}: {words}") for words in explanation.words]
+        if explanation.takes or explanation.service:
+            return explanation, steps
+    return None, steps
+
+
+def _selected(service: Service, explained: Explanation | None) -> Service | str:
+    """The service that a selector hands it to; or the answer where there is none."""
+    if explained is not None and explained.takes:
+        return "by the plugin"
+    name = explained.service if explained is not None else service.values["default_service"]
+    if not name:
+        return "404: no rule fits, and there is no default_service"
+    found = service.world.services.get(name.lower())
+    return f"500: service '{name}' does not exist" if found is None else found
+
+
+def _served(service: Service, exchange: Exchange) -> Iterator[Step]:
+    """What the role does with what no plugin took."""
+    request = exchange.request
+    if isinstance(service.handler, ReverseProxy):
+        yield from _relayed(service, service.handler, exchange)
+    elif service.role == "web_server":
+        if request.method not in (b"GET", b"HEAD"):
+            yield Step("answer", service.name, "405: only GET and HEAD here")
+        else:
+            yield Step("file", service.name, _file(service, exchange))
+
+
+def _file(service: Service, exchange: Exchange) -> str:
+    docroot = service.values["docroot"]
+    if docroot is None:
+        return "404: no docroot"
+    path = quoted_text(exchange.path).decode("ascii")
+    try:
+        found = open_file(str(docroot), exchange.path, service.values["index_files"])
+    except NotServed as refusal:
+        return f"{refusal.status}: {path} in {docroot}"
+    except IsDirectory:
+        return f"301: {path} is a folder, to {path}/"
+    with open(found.fd, "rb"):  # which closes it
+        return f"200: {path} in {docroot}, {found.size} bytes, {found.content_type.decode()}"
+
+
+def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterator[Step]:
+    request = exchange.request
+    if b"via" in request.fields and role.via in request.fields[b"via"]:
+        yield Step("answer", service.name, "508: it came back to the service that sent it")
+        return
+    if request.method in (b"CONNECT", b"TRACE"):
+        yield Step("answer", service.name, f"501: {request.method.decode()} is not offered")
+        return
+    pool = service.world.pool(service.values["pool"]) if service.values["pool"] else None
+    if pool is None or not pool.nodes:
+        yield Step("answer", service.name, "503: no pool" if pool is None else f"503: pool {pool.name} has no node")
+        return
+    now = service.world.clock.now()
+    healthy = [node for node in pool.nodes if node.down_until <= now]
+    yield Step(
+        "pool", service.name, f"{pool.name}: balance_method {pool.values['balance_method']}, {len(healthy)} of {len(pool.nodes)} nodes"
+    )
+    for node in pool.nodes:
+        passed_over = "" if node in healthy else ", passed over for a moment" if healthy else ", tried all the same"
+        kept = len(role.bored.get(node, ()))
+        yield Step("node", service.name, f"{node.name} {node.state}, {node.active} active, {kept} kept connections{passed_over}")
+    octets = request_octets(exchange, service, (healthy or pool.nodes)[0].name, None, role.via)
+    for line in octets.removesuffix(b"\r\n\r\n").split(b"\r\n"):
+        yield Step("head", service.name, line.decode("latin-1"))
