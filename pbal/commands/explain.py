@@ -10,7 +10,7 @@ from pbal.commands.looking.tables import Row, table
 from pbal.commands.session import Session
 from pbal.http1.events import BadRequest, RequestHead
 from pbal.http1.reader import RequestReader
-from pbal.lang.parser import unquoted
+from pbal.lang.lexical import unquoted
 from pbal.model.explaining import Step
 from pbal.model.imagined import imagine
 from pbal.model.service import Service
