@@ -50,8 +50,10 @@ _NO_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/(?:[^/\\\n]|\\.)+/|(?<![A-Za
 _OWNER = "__OF_"
 _IN_QUOTES = 'inside quotes write \\" for a quote'
 _WORD = re.compile(rf"{STRING}|[^\s=]+|=", re.ASCII)
+# Terminals whose patterns begin so stand for any word; in quotes they may hold blanks as well.
+_ANY = (r"\S", "[^")
 # What may not follow, at the end of a terminal's pattern: it holds for a quoted text as well.
-_LOOKAHEADS = re.compile(r"(?:\(\?![^()]*\))*\Z")
+_LOOKAHEADS = re.compile(r"(?:\(\?[!=][^()]*\))*\Z")
 _UNFINISHED = re.compile(r"[^\s=]*\Z", re.ASCII)
 
 
@@ -265,7 +267,7 @@ class Language:
         else:
             shape, match = seen
             rule, json = shape.rule, shape.json
-            said = [(terminal, match[group], match.start(group)) for group, terminal in enumerate(shape.terminals, 1)]
+            said = [(terminal, match[group], match.start(group)) for terminal, group in shape.arguments]
         args = {_kind(terminal): self._arg(terminal, word, start, expanded, source) for terminal, word, start in said}
         return Statement(rule, args, json, line, source, file, code, expanded.warnings)
 
@@ -315,15 +317,16 @@ class Language:
             found = source[column - 1 : past - 1]
             raise Mistake(f"expected {_with_article(_kind(terminal))}, found {found}", kind=Kind.BAD_VALUE, column=column, end=past)
         if filled.values:
-            if filled.secret and _names(terminal):
+            if filled.secret and terminal not in self._quotable:
                 message = f"what a file holds is not to be seen, and {_with_article(_kind(terminal))} is"
                 raise Mistake(message, kind=Kind.CONFLICT, hint="${env:NAME} may stand here", column=column, end=past)
             return Arg(Said(filled.text, source[column - 1 : past - 1]), column, past, filled.columns)
         return Arg(filled.text, column, past, filled.columns)
 
     def _fits(self, terminal: str, text: str) -> bool:
-        """Whether what was in quotes, or came from a variable, is a name where one is expected."""
-        return not _names(terminal) or bool(re.fullmatch(self._bodies_of_terminals[terminal], text, re.ASCII))
+        """Whether what was in quotes, or came from a variable, will do where not anything does: for a name, a number."""
+        body = self._bodies_of_terminals.get(terminal, _TO_THE_END)
+        return body.startswith(_ANY) or bool(re.fullmatch(body, text, re.ASCII))
 
     # what went wrong
 
@@ -484,12 +487,6 @@ def _accepted(interactive: InteractiveParser) -> set[str]:
 
 def _reason(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
-
-
-def _names(terminal: str) -> bool:
-    """Whether a terminal stands for a name, so that not any text in quotes will do."""
-    kind = _kind(terminal)
-    return kind.endswith("_name") or kind.endswith("tunable")
 
 
 def _with_article(kind: str) -> str:

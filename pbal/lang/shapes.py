@@ -25,11 +25,12 @@ _BLANKS = r"[ \t]*+"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One sequence of tokens, the statement that it is, and its arguments: the terminal of each, one group of the pattern each."""
+    """One sequence of tokens, the statement that it is, and its arguments."""
 
     pattern: re.Pattern[str]
     rule: str
-    terminals: tuple[str, ...]
+    arguments: tuple[tuple[str, int], ...]
+    """The terminal of each, and its group of the pattern."""
     json: bool
 
 
@@ -55,22 +56,23 @@ class Shapes:
         starts = {token.start_pos for token in arguments}
         parts: list[str] = []
         for token, lexer in steps:
-            one = _step(token, lexer, token.start_pos in starts)
+            one = _step(token, lexer, f"_argument{token.start_pos}" if token.start_pos in starts else "")
             if one is None or len(known) >= _MOST:
                 return
             parts.append(one)
         pattern = re.compile(_BLANKS + _BLANKS.join(parts) + _BLANKS, re.ASCII)
-        known.insert(0, Shape(pattern, rule, tuple(token.type for token in arguments), json))
+        groups = pattern.groupindex
+        known.insert(0, Shape(pattern, rule, tuple((token.type, groups[f"_argument{token.start_pos}"]) for token in arguments), json))
 
 
-def _step(token: Token, lexer: BasicLexer, argument: bool) -> str | None:
-    """The pattern of one token; None where the lexer does not go by patterns alone."""
+def _step(token: Token, lexer: BasicLexer, group: str) -> str | None:
+    """The pattern of one token, as a group if that has a name; None where the lexer does not go by patterns alone."""
     if lexer.callback or any(_takes_blanks(terminal) for terminal in lexer.terminals if terminal.name not in lexer.ignore_types):
         return None
     before: list[str] = []
     for terminal in lexer.terminals:
         if terminal.name == token.type:
-            own = f"({_atomic(terminal)})" if argument else _atomic(terminal)
+            own = f"(?P<{group}>{_atomic(terminal)})" if group else _atomic(terminal)
             return "".join(f"(?!{other})" for other in before) + own
         if terminal.name not in lexer.ignore_types:
             before.append(_atomic(terminal))

@@ -140,7 +140,7 @@ class Service:
         """Give a tunable its default here, unless it was set."""
         if tunable.name not in self.explicit:
             text = self.defaults.get(tunable.name, tunable.default)
-            self.values[tunable.name] = None if text is None else tunable.parse(text)
+            self.values[tunable.name] = None if text is None else self.world.parsed(tunable, text)
 
     def said(self, name: str) -> bool:
         """Whether an operator said what a tunable is, by SET or DEFAULT."""

@@ -128,6 +128,7 @@ class World:
         self.pools: dict[str, Pool] = {}
         self.plugins: dict[str, LoadedPlugin] = {}
         self.tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in CORE}
+        self._parsed: dict[str, tuple[Tunable, str, Any]] = {}
         self.server_tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in SERVER}
         self.defaults: dict[str, str] = {}
         self.server: dict[str, Any] = {t.name: None if t.default is None else t.parse(t.default) for t in SERVER}
@@ -249,6 +250,13 @@ class World:
         """Whether a tunable, by name, is one of a role. One that is not known is of none."""
         known = self.tunables.get(tunable)
         return known is not None and known.fits(role)
+
+    def parsed(self, tunable: Tunable, text: str) -> Any:
+        """The value of a default; a thousand services have the same. Raises: ValueError for the operator."""
+        known = self._parsed.get(tunable.name)
+        if known is None or known[0] is not tunable or known[1] != text:
+            known = self._parsed[tunable.name] = (tunable, text, tunable.parse(text))
+        return known[2]
 
     def tunable(self, name: str, service: Service) -> Tunable:
         """Raises: UnknownName, with the names of the service's own role as candidates."""
@@ -471,8 +479,10 @@ class World:
     def check_address(self, service: Service) -> None:
         """Refuse an address that another enabled service has. Raises: ConfigError."""
         listen = service["listen"]
+        if listen is None or not (listen.port or listen.path):
+            return
         for other in self.services.values():
-            if other.enabled and other is not service and listen is not None and (listen.port or listen.path) and other["listen"] == listen:
+            if other.enabled and other is not service and other["listen"] == listen:
                 message = f"service '{other.name}' listens on {listen} already"
                 against = ("set", other.name.lower(), "listen")
                 raise ConfigError(message, about=service.name, kind=Kind.CONFLICT, against=against)

@@ -21,6 +21,7 @@ import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from pbal.schema import people
 from pbal.schema.kinds import BadValue, Key, Kind, Needed
@@ -347,9 +348,8 @@ class Registry:
         function = self.handler(statement.rule)
         values = {parameter_name(terminal): _converted(session, terminal, arg.text, converters) for terminal, arg in statement.args.items()}
         kwargs: dict[str, object] = {}
-        for parameter in _parameters(function):
-            unsaid = None if parameter.default is parameter.empty else parameter.default
-            kwargs[parameter.name] = values.pop(_word(parameter.name), unsaid)
+        for name, word, unsaid in _taken(function):
+            kwargs[name] = values.pop(word, unsaid)
         if values:
             raise CommandError(f"the command '{statement.rule}' takes no {', '.join(sorted(values))}")
         return function, kwargs
@@ -362,6 +362,20 @@ class Registry:
         """Summary line and whole docstring of a command. Raises: CommandError if there is no such command."""
         text = inspect.getdoc(self.handler(rule)) or ""
         return text.partition("\n")[0], text
+
+
+_TAKEN: WeakKeyDictionary[Handler, tuple[tuple[str, str, object], ...]] = WeakKeyDictionary()
+"""What `_taken` found. A plugin's handlers go with the plugin."""
+
+
+def _taken(function: Handler) -> tuple[tuple[str, str, object], ...]:
+    """What a handler takes after the session: name, word, and what stands for it where it was not said."""
+    found = _TAKEN.get(function)
+    if found is None:
+        found = _TAKEN[function] = tuple(
+            (each.name, _word(each.name), None if each.default is each.empty else each.default) for each in _parameters(function)
+        )
+    return found
 
 
 def _parameters(function: Handler) -> list[inspect.Parameter]:
