@@ -40,8 +40,8 @@ async def socks(session: Session) -> Reply:
     Source: Perlbal manual, socks.
     """
     infos = sorted([thing.describe() async for thing in open_sockets(session)], key=lambda info: info.fd)
-    columns = ("fd", "age", "class", "state", "service", "peer", "reqs", "backend", "url")
-    return Objects(_items(infos), header=("   fd    age",), columns=columns, units={"age": Unit.SECONDS})
+    seen = ("fd", "age", "class", "state", "service", "peer", "reqs", "backend", "url")
+    return Objects(_items(infos), header=("   fd    age",), seen=seen, units={"age": Unit.SECONDS})
 
 
 def _items(infos: list[SocketInfo]) -> Iterator[Item]:
