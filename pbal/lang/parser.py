@@ -296,7 +296,14 @@ class Language:
             interactive.exhaust_lexer()
         except UnexpectedInput as error:
             offset = error.pos_in_stream or 0
+        if not text[:offset].strip(" \t"):
+            return offset, self._beginnings
         return offset, _accepted(interactive)
+
+    @cached_property
+    def _beginnings(self) -> set[str]:
+        """The terminals that a statement may begin with. To ask the parser takes a millisecond."""
+        return _accepted(self._parser.parse_interactive(""))
 
     def _in_words(self, accepted: set[str]) -> str:
         """'ADD, REMOVE or a pool name'."""
