@@ -1,4 +1,4 @@
-"""The manual, from the tables: man/pbal.1, man/pbal.conf.5, man/pbal-plugins.7, man/pbal-poll.7.
+"""The manual, from the tables: man/pbal.1, man/pbal.conf.5, man/pbal-console.7, man/pbal-plugins.7, man/pbal-poll.7.
 
     python -m pbal.manual            writes the pages
     python -m pbal.manual --check    writes nothing; exit status 1 if a page is not what would be written
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pbal import __version__, testing
-from pbal.commands.interpreter import Interpreter
+from pbal.commands.interpreter import AT_ONCE, Interpreter
 from pbal.http1.events import Head, RequestHead, ResponseHead
 from pbal.lang.parser import Language, bundled_fragments, core_grammar
 from pbal.model import asking
@@ -212,13 +212,12 @@ class Statements:
             registry.register(plugin.__name__, plugin.commands)
         self.registry = registry
 
-    def core(self, queries: bool) -> Iterator[str]:
-        """Core statements or queries, in the order of the grammar."""
-        grammar = core_grammar()
-        boundary = grammar.index("\n?query:")
-        places = {rule: grammar.find(f"\n{rule}:") for rule in Language().rules}
-        chosen = sorted((place, rule) for rule, place in places.items() if (place > boundary) == queries)
-        return self.table(rule for _, rule in chosen)
+    def core(self, queries: bool = False, of_consoles: bool = False) -> Iterator[str]:
+        """Statements of the core in the order of the grammar: queries, what is for consoles only, or the others."""
+        grammar, language = core_grammar(), Language()
+        kinds = {rule: (rule in language.queries, rule in AT_ONCE) for rule in language.rules}
+        chosen = (rule for rule, kind in kinds.items() if kind == (queries, of_consoles))
+        return self.table(sorted(chosen, key=lambda rule: grammar.find(f"\n{rule}:")))
 
     def of(self, *plugins: type[Plugin]) -> Iterator[str]:
         """Statements of bundled plugins."""
@@ -288,8 +287,7 @@ def pages() -> dict[str, str]:
     """File name to content of every page."""
     statements = Statements()
     conf: dict[str, Table] = {
-        "statements": lambda: statements.core(queries=False),
-        "queries": lambda: statements.core(queries=True),
+        "statements": statements.core,
         "selector_statements": lambda: statements.of(Vhosts, Vpaths),
         "types": _types,
         "tunables": lambda: tunable_table(CORE),
@@ -326,6 +324,10 @@ def pages() -> dict[str, str]:
         ),
         "testing": _members((testing, ("running", "Answer")), (testing.Running, ())),
     }
+    console: dict[str, Table] = {
+        "console": lambda: statements.core(of_consoles=True),
+        "queries": lambda: statements.core(queries=True),
+    }
     poll: dict[str, Table] = {
         "statements": lambda: statements.of(Poll),
         "tunables": lambda: tunable_table(POLL_TUNABLES),
@@ -334,6 +336,7 @@ def pages() -> dict[str, str]:
     return {
         "pbal.1": render("pbal", 1, source("pbal.1"), {}),
         "pbal.conf.5": render("pbal.conf", 5, source("pbal.conf.5"), conf),
+        "pbal-console.7": render("pbal-console", 7, source("pbal-console.7"), console),
         "pbal-plugins.7": render("pbal-plugins", 7, source("pbal-plugins.7"), plugins),
         "pbal-poll.7": render("pbal-poll", 7, source("pbal-poll.7"), poll),
     }

@@ -52,8 +52,20 @@ def test_every_tunable_is_explained_and_so_is_its_type(tunable: Any) -> None:
 
 @pytest.mark.parametrize("rule", sorted(LANGUAGE.rules))
 def test_every_statement_is_explained_in_each_of_its_forms(rule: str) -> None:
-    known = {*terms("pbal.conf.5").split("\n"), *terms("pbal-poll.7").split("\n")}
+    known = {term for page in ("pbal.conf.5", "pbal-console.7", "pbal-poll.7") for term in terms(page).split("\n")}
     assert set(LANGUAGE.syntax(rule).split(" | ")) <= known
+
+
+def test_what_to_ask_on_the_console_can_be_asked() -> None:
+    text = manual.source("pbal-console.7")
+    section = text[text.index("= WHAT TO ASK") : text.index("= ANSWERS")]
+    asked = re.findall(r"^- (.*?):", section, re.MULTILINE)
+    assert len(asked) > 10
+    for query in asked:
+        statement = LANGUAGE.parse_line(f"{query} AS JSON")
+        assert statement is not None and statement.rule in LANGUAGE.queries
+    for word in re.findall(r"`help (.*?)`", section):
+        assert word.isupper() or word in {*HOOKS, *(counter.name for counter in CORE_COUNTERS), *(t.name for t in CORE), "pool add"}
 
 
 def test_every_hook_and_counter_is_explained() -> None:

@@ -91,8 +91,8 @@ def test_one_reply_three_readers() -> None:
     def reply() -> Objects:
         value = {"service": "a", "normal": {"age": 133, "count": 2}, "codes": {"200": 6, "404": 1}, "of": ["x", "y"], "up": True}
         items = [Item(value, ("a-normal.age 133", "a-normal.count 2"))]
-        columns = ("service", "normal.age", "normal.count", "codes", "of", "up", "missing")
-        return Objects(items, header=("for scripts",), head=("for all",), columns=columns, units={"age": Unit.SECONDS})
+        seen = ("service", "normal.age", "normal.count", "codes", "of", "up", "missing")
+        return Objects(items, header=("for scripts",), head=("for all",), seen=seen, units={"age": Unit.SECONDS})
 
     assert list(reply().as_text()) == ["for scripts", "for all", "a-normal.age 133", "a-normal.count 2", "."]
     assert "".join(reply().as_json()) == (

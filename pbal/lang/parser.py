@@ -91,6 +91,13 @@ def bundled_fragments() -> Mapping[str, str]:
     return MappingProxyType({file.stem: file.read_text(encoding="utf-8") for file in files})
 
 
+@cache
+def _bundled_usages() -> Mapping[str, tuple[str, ...]]:
+    """Usage texts of the bundled plugins' statements, by plugin name."""
+    found = {plugin: _definitions(grammar)[0].values() for plugin, grammar in bundled_fragments().items()}
+    return MappingProxyType({plugin: tuple(usage for body in bodies for usage in _usage(body)) for plugin, bodies in found.items()})
+
+
 def _definitions(grammar: str) -> tuple[dict[str, str], dict[str, str]]:
     """Rule bodies by name, and by name which of `statement` and `query` is extended by it."""
     bodies: dict[str, str] = {}
@@ -355,7 +362,14 @@ class Language:
             interactive.exhaust_lexer()
         except UnexpectedInput as error:
             offset = error.pos_in_stream or 0
+        if not text[:offset].strip(" \t"):
+            return offset, self._beginnings
         return offset, _accepted(interactive)
+
+    @cached_property
+    def _beginnings(self) -> set[str]:
+        """The terminals that a statement may begin with. To ask the parser takes a millisecond."""
+        return _accepted(self._parser.parse_interactive(""))
 
     def _in_words(self, accepted: set[str]) -> str:
         """'ADD, REMOVE or a pool name'."""
@@ -387,11 +401,9 @@ class Language:
 
     def _plugin_with(self, words: list[str]) -> str:
         """The bundled plugin, not loaded, whose statements begin with these words; '' if none does."""
-        for plugin, grammar in bundled_fragments().items():
-            if plugin not in self.fragments:
-                for body in _definitions(grammar)[0].values():
-                    if any(_begins(usage, words) for usage in _usage(body)):
-                        return plugin
+        for plugin, usages in _bundled_usages().items():
+            if plugin not in self.fragments and any(_begins(usage, words) for usage in usages):
+                return plugin
         return ""
 
     @cached_property

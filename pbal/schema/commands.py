@@ -152,6 +152,8 @@ class Rows(Reply):
     units: Mapping[str, Unit] = field(default_factory=dict)
     header: tuple[str, ...] = ()
     """Lines above those of the rows, for scripts only: people have the names of the columns."""
+    seen: tuple[str, ...] = ()
+    """The columns that people see; empty: all."""
 
     def as_text(self) -> Iterator[str]:
         """Header and head, a line a row, tail, '.'."""
@@ -169,7 +171,11 @@ class Rows(Reply):
     def as_table(self, view: View) -> Iterator[str]:
         """The head, a header and aligned columns, then the tail."""
         yield from self.head
-        yield from people.table(self.columns, self.rows, self.units, view)
+        if self.seen:
+            places = [self.columns.index(name) for name in self.seen]
+            yield from people.table(self.seen, ([row[place] for place in places] for row in self.rows), self.units, view)
+        else:
+            yield from people.table(self.columns, self.rows, self.units, view)
         yield from self.tail
 
 
@@ -190,8 +196,8 @@ class Objects(Reply):
     """Lines above those of the items, for scripts only."""
     head: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    """What people see of each; empty: all."""
+    seen: tuple[str, ...] = ()
+    """What people see of each; `a.b` is a member of a member. Empty: all."""
     units: Mapping[str, Unit] = field(default_factory=dict)
 
     def as_text(self) -> Iterator[str]:
@@ -210,7 +216,7 @@ class Objects(Reply):
     def as_table(self, view: View) -> Iterator[str]:
         """The head, a header and aligned columns, then the tail."""
         yield from self.head
-        yield from people.records((item.value for item in self.items), self.columns, self.units, view)
+        yield from people.records((item.value for item in self.items), self.seen, self.units, view)
         yield from self.tail
 
 

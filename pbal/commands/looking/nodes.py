@@ -26,10 +26,10 @@ def nodes(session: Session, node: Endpoint | None = None) -> Reply:
                 found.setdefault(each.name, []).append((pool.name, each))
     began = session.world.clock.epoch() - session.world.clock.now()
     items = (_known(name, of, began) for name, of in found.items())
-    return Objects(items, columns=_SHOWN, units=dict.fromkeys(MOMENTS, Unit.MOMENT))
+    return Objects(items, seen=_SEEN, units=dict.fromkeys(MOMENTS, Unit.MOMENT))
 
 
-_SHOWN = ("node", "pools", "requests", "active", "connects", "failures", "lastresponse", "responsecodes")
+_SEEN = ("node", "pools", "requests", "active", "connects", "failures", "lastresponse", "responsecodes")
 
 
 def _known(name: str, of: list[tuple[str, Node]], began: float) -> Item:
@@ -87,7 +87,7 @@ def queues(session: Session) -> Reply:
     Source: Perlbal manual, queues. highpri and lowpri are always empty.
     """
     columns = tuple(f"{queue}.{key}" for queue in ("normal", "highpri", "lowpri") for key in ("count", "age"))
-    return Objects(_queues(session), columns=("service", *columns), units={"age": Unit.SECONDS})
+    return Objects(_queues(session), seen=("service", *columns), units={"age": Unit.SECONDS})
 
 
 def _queues(session: Session) -> Iterator[Item]:

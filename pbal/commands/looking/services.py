@@ -184,8 +184,8 @@ def _tunables(session: Session, service: Service | None, changed_only: bool) -> 
         facts = {"tunable": tunable.name, "value": plain, "text": text or None, "default": tunable.default or None, "changed": changed}
         line = f"{tunable.name} {text or '-'} {tunable.default or '-'} {'changed' if changed else 'default'} {tunable.summary}"
         items.append(Item({**facts, "summary": tunable.summary}, (line,)))
-    columns = ("tunable", "text", "default", "summary") if changed_only else ("tunable", "text", "default", "changed", "summary")
-    return Objects(items, columns=columns)
+    seen = ("tunable", "text", "default", "summary") if changed_only else ("tunable", "text", "default", "changed", "summary")
+    return Objects(items, seen=seen)
 
 
 def _text(tunable: Tunable, value: object) -> str:

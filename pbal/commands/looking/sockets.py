@@ -2,6 +2,8 @@
 
 from collections import Counter as Tally
 from collections.abc import Iterator
+from operator import itemgetter
+from typing import Any
 
 from pbal.commands.looking.process import open_descriptors
 from pbal.commands.looking.tables import open_sockets, opening, table
@@ -18,9 +20,12 @@ async def states(session: Session, service: Service | None = None) -> Reply:
 
     Source: Perlbal manual, states. differs: listeners and consoles, too.
     """
-    kinds = [thing.kind() async for thing in open_sockets(session)]
-    kinds += [backend.kind() for _, backend in opening(session)]
-    tally = Tally(kind[:2] for kind in kinds if service is None or kind[2] == service.name)
+    tally: Tally[tuple[str, str]] = Tally()
+    async for thing in open_sockets(session):
+        name, state, of = thing.kind()
+        if service is None or of == service.name:
+            tally[name, state] += 1
+    tally.update(backend.kind()[:2] for name, backend in opening(session) if service is None or name == service.name)
     return table("class state count", [(class_shown(name), state, number) for (name, state), number in sorted(tally.items())])
 
 
@@ -39,13 +44,24 @@ async def socks(session: Session) -> Reply:
 
     Source: Perlbal manual, socks.
     """
-    infos = sorted([thing.describe() async for thing in open_sockets(session)], key=lambda info: info.fd)
-    columns = ("fd", "age", "class", "state", "service", "peer", "reqs", "backend", "url")
-    return Objects(_items(infos), header=("   fd    age",), columns=columns, units={"age": Unit.SECONDS})
+    # Only descriptors are collected: to describe fifteen thousand at once takes memory, and the collector's time.
+    found = [(_descriptor(thing), thing) async for thing in open_sockets(session)]
+    found.sort(key=itemgetter(0))
+    seen = ("fd", "age", "class", "state", "service", "peer", "reqs", "backend", "url")
+    return Objects(_items(found), header=("   fd    age",), seen=seen, units={"age": Unit.SECONDS})
 
 
-def _items(infos: list[SocketInfo]) -> Iterator[Item]:
-    return (Item(info.fields(), (f"{info.fd:5d} {info.age:5d}s {info.text}",)) for info in infos)
+def _descriptor(thing: Any) -> int:
+    fd: int | None = getattr(thing, "fd", None)
+    return thing.describe().fd if fd is None else fd
+
+
+def _items(found: list[tuple[int, Any]]) -> Iterator[Item]:
+    """What is still open when its line is written."""
+    for fd, thing in found:
+        if getattr(thing, "state", "") != "closed":
+            info: SocketInfo = thing.describe()
+            yield Item(info.fields(), (f"{fd:5d} {info.age:5d}s {info.text}",))
 
 
 @command

@@ -137,7 +137,8 @@ def show_store(session: Any) -> Reply:
         "service", "store", "state", "since", "sweep_keys", "sweep_ms", "watch", "lag_ms", "detail", "round_trips", "median_ms", "p99_ms",
         "errors", "last_error",
     )  # fmt: skip
-    return Rows(columns, rows, lambda r: f"{r[0]} {r[1]} {r[2]} {r[8]}")
+    seen = ("service", "store", "state", "since", "median_ms", "p99_ms", "lag_ms", "errors", "detail")
+    return Rows(columns, rows, lambda r: f"{r[0]} {r[1]} {r[2]} {r[8]}", units={"since": Unit.SECONDS}, seen=seen)
 
 
 def show_presence(session: Any, service: Service | None = None, glob: str | None = None) -> Reply:
