@@ -47,7 +47,7 @@ CONVERTERS: dict[str, Callable[[Any, str], object]] = {
     "object_name": lambda session, text: session.world.object(text),
     "owner_name": lambda session, text: session.world.object(text),
     "selector_name": lambda session, text: session.world.service(text),
-    "node": lambda session, text: ENDPOINT.parse(text),
+    "node": lambda session, text: ENDPOINT.parse(ENDPOINT.placed(text, session.interpreter.folder)),
     "seconds": lambda session, text: DURATION.parse(text),
     "switch": lambda session, text: BOOL.parse(text),
     "count": lambda session, text: INT.parse(text),
