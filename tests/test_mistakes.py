@@ -437,6 +437,11 @@ usage: POLL PUBLISH <service_name> <queue> <text>
 ^^^^
 '"SET' is not a statement
 did you mean 'SET'?
+
+LOGIN amy
+         ^
+expected a password, found the end of the line
+usage: LOGIN <user> <password>
 """
 
 # The same with no plugin loaded.

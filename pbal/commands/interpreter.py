@@ -101,6 +101,8 @@ class Interpreter:
             return reply
         if rule in AT_ONCE:  # said before: there may be no after
             self._note(session, statement.source.strip())
+        elif session.who:  # what it is about may be a message of somebody's
+            log.debug("%(who)s: %(statement)s", {"event": "statement", "who": session.who, "statement": rule.replace("_", " ")})
         return await self._carry_out(session, statement)
 
     def _note(self, session: Session, source: str) -> None:

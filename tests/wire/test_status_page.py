@@ -285,8 +285,12 @@ async def test_a_request_in_pieces_and_one_that_is_none(lab: Lab) -> None:
     await until(
         lambda: [each for each in pbal.world.clients if isinstance(each, HttpConnection) and each.state == "reading"], "part of a head"
     )
-    for each in pbal.world.clients:
-        each.deadline = 0.0
+    (each,) = [each for each in pbal.world.clients if isinstance(each, HttpConnection) and each.state == "reading"]
+    due, octets = each.deadline, each._reader.buffered
+    writer.write(b"more and more")
+    await until(lambda: each._reader.buffered > octets, "more of it")
+    assert each.deadline == due, "a head that drips has no more time"
+    each.deadline = 0.0
     pbal.server._tick()
     assert await reader.read() == b""
 
