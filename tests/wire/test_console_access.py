@@ -41,6 +41,8 @@ def conf(listen: str = "127.0.0.1:0", *more: str) -> str:
 def passwords(lab: Lab, **users: str) -> str:
     """A file of passwords; the statement that names it."""
     path = lab.folder / "passwords"
+    path.touch()
+    path.chmod(0o644)
     path.write_text("# who may\n\n" + "".join(line_for(user, password, QUICK) + "\n" for user, password in users.items()))
     return f"SET password_file = {path}"
 
@@ -134,7 +136,10 @@ async def test_risks_that_are_taken_are_logged(lab: Lab, logged: list[str]) -> N
     logged.clear()
     await lab.pbal(conf("0.0.0.0:0", passwords(lab, amy="x")))
     assert any("without TLS" in message for message in logged)
+    assert sum("that every user of this machine can read" in message for message in logged) == 1
+    (lab.folder / "passwords").chmod(0o640)
     logged.clear()
+    await lab.pbal(conf("127.0.0.1:0", f"SET password_file = {lab.folder}/passwords"))
     await lab.pbal(conf())
     assert not any(message.startswith("console ") for message in logged)
 
