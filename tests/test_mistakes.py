@@ -460,6 +460,11 @@ usage: POLL PUBLISH <service_name> <queue> <text>
 "SET x = y"
 ^^^^^^^^^^^
 '"SET x = y"' is not a statement
+
+LOGIN amy
+         ^
+expected a password, found the end of the line
+usage: LOGIN <user> <password>
 """
 
 # The same with no plugin loaded.

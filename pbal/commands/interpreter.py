@@ -48,7 +48,7 @@ CONVERTERS: dict[str, Callable[[Any, str], object]] = {
     "object_name": lambda session, text: session.world.object(text),
     "owner_name": lambda session, text: session.world.object(text),
     "selector_name": lambda session, text: session.world.service(text),
-    "node": lambda session, text: ENDPOINT.parse(text),
+    "node": lambda session, text: ENDPOINT.parse(ENDPOINT.placed(text, session.interpreter.folder)),
     "seconds": lambda session, text: DURATION.parse(text),
     "switch": lambda session, text: BOOL.parse(text),
     "count": lambda session, text: INT.parse(text),
@@ -108,6 +108,8 @@ class Interpreter:
             return reply
         if rule in AT_ONCE:  # said before: there may be no after
             self._note(session, statement.source.strip())
+        elif session.who:  # what it is about may be a message of somebody's
+            log.debug("%(who)s: %(statement)s", {"event": "statement", "who": session.who, "statement": rule.replace("_", " ")})
         return await self._carry_out(session, statement)
 
     def _note(self, session: Session, source: str) -> None:

@@ -133,17 +133,21 @@ class HttpConnection(asyncio.Protocol):
                 self._part()
                 return
             if not isinstance(head, RequestHead):
-                now = self.service.world.clock.now()
-                self.state = "reading" if self._reader.buffered else "waiting"
-                self.deadline = now + (HEAD_SECONDS if self.state == "reading" else KEEP_SECONDS)
-                if self._ended:
-                    self._part()
+                self._rest()
                 return
             if not self._begin(head):
                 return
-        if self._reader.buffered:
-            self.state = "working"
-            asyncio.get_running_loop().call_soon(self._later)
+        self.state = "working"
+        asyncio.get_running_loop().call_soon(self._later)
+
+    def _rest(self) -> None:
+        """All that came is answered, or it is part of a head, whose time begins with its first octet."""
+        state = "reading" if self._reader.buffered else "waiting"
+        if state != self.state or self.deadline == inf:
+            self.state = state
+            self.deadline = self.service.world.clock.now() + (HEAD_SECONDS if state == "reading" else KEEP_SECONDS)
+        if self._ended:
+            self._part()
 
     def _later(self) -> None:
         if self.state == "working":
@@ -153,11 +157,12 @@ class HttpConnection(asyncio.Protocol):
     def _begin(self, head: RequestHead) -> bool:
         """Answer a request, or have it answered; whether the next one may follow at once."""
         self._requests += 1
+        self.deadline = inf
         self.service.world.counters.counts["console_http_requests"] += 1
         answer = self._at_once(head)
         if answer is not None:
             return self._finish(head, answer)
-        self.state, self.deadline = "working", inf
+        self.state = "working"
         spawn(self, self._work(head), "console http")
         return False
 

@@ -25,7 +25,7 @@ class ManagementRole(RoleHandler):
         self.limits = Limits()
         self._interpreter = interpreter
         self._gate = Gate(service)
-        self._history = History(service.world.counters.counts, service.world.clock.now())
+        self._history = History(service.world)
         self._warn()
 
     def protocol(self) -> asyncio.Protocol:

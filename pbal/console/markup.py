@@ -103,23 +103,36 @@ def words(column: str, value: object) -> str:
     return str(value)
 
 
-def chart(title: str, unit: str, values: Sequence[float], most: int) -> str:
-    """A card with the last value, and a line of all of them; `most` fit into its width, the newest is at the right."""
+def chart(title: str, unit: str, values: Sequence[float], most: int, other: Sequence[float] = (), other_title: str = "") -> str:
+    """A card with the last value, and a line of all of them; `most` fit into its width, the newest is at the right.
+
+    `other` are drawn on the same scale, as a second line, where any of them is not 0.
+    """
     now = values[-1] if values else 0
-    highest = max(values, default=0)
-    step = 600 / (most - 1)
-    points = [
-        f"{600 - (len(values) - 1 - place) * step:.1f},{98 - (value / highest * 92 if highest else 0):.1f}"
-        for place, value in enumerate(values)
-    ]
+    highest = max((*values, *other), default=0)
     drawn = ""
-    if points:
-        first = points[0].partition(",")[0]
-        drawn = f"<path class='area' d='M{first},100 L{' L'.join(points)} L600,100 Z'/><polyline class='line' points='{' '.join(points)}'/>"
+    if values:
+        points = _points(values, most, highest)
+        first = points.partition(",")[0]
+        drawn = f"<path class='area' d='M{first},100 L{points.replace(' ', ' L')} L600,100 Z'/><polyline class='line' points='{points}'/>"
+    beside = ""
+    if any(other):
+        drawn += f"<polyline class='line other' points='{_points(other, most, highest)}'/>"
+        beside = f" <span class='other'>{shown(other_title)} <strong>{number(other[-1])}</strong> <small>{shown(unit)}</small></span>"
     said = f"{title}: {number(now)} {unit} now, at most {number(highest)} in ten minutes"
     return (
-        f"<figure class='card'>\n<figcaption>{shown(title)} <strong>{number(now)}</strong> <small>{shown(unit)}</small></figcaption>\n"
+        f"<figure class='card'>\n<figcaption>{shown(title)} <strong>{number(now)}</strong> <small>{shown(unit)}</small>{beside}"
+        "</figcaption>\n"
         f"<svg viewBox='0 0 600 100' preserveAspectRatio='none' role='img' aria-label='{shown(said)}'>"
         f"<line class='grid' x1='0' x2='600' y1='6' y2='6'/><line class='grid' x1='0' x2='600' y1='98' y2='98'/>{drawn}</svg>\n"
         f"<p class='axis'><span>10 min ago</span><span>at most {number(highest)} {shown(unit)}</span><span>now</span></p>\n</figure>\n"
+    )
+
+
+def _points(values: Sequence[float], most: int, highest: float) -> str:
+    """Of a polyline, in a field of 600 by 100."""
+    step = 600 / (most - 1)
+    return " ".join(
+        f"{600 - (len(values) - 1 - place) * step:.1f},{98 - (value / highest * 92 if highest else 0):.1f}"
+        for place, value in enumerate(values)
     )

@@ -121,7 +121,8 @@ class Status:
         samples = self._history.samples
         drawn = chart("Requests", "a second", [each.requests for each in samples], SAMPLES)
         drawn += chart("Parked", "polls", [each.parked for each in samples], SAMPLES)
-        drawn += chart("Lag of the loop", "ms", [each.lag for each in samples], SAMPLES)
+        stores = [each.store_lag for each in samples]
+        drawn += chart("Lag of the loop", "ms", [each.lag for each in samples], SAMPLES, stores, "of the stores")
         return f"<section class='charts'>\n{drawn}</section>\n"
 
     async def _section(self, section: Section) -> str:

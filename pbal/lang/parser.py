@@ -503,7 +503,7 @@ def _reason(error: Exception) -> str:
 
 def _with_article(kind: str) -> str:
     noun = kind.lower().replace("_", " ")
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
 
 def _begins(usage: str, words: list[str]) -> bool:

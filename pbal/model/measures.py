@@ -1,6 +1,7 @@
 """What can be measured now: every declared counter, gauge and histogram with its values, in one pass.
 
     samples()   each number as a Sample: `show counters` and /metrics render it
+    values()    those of one name
     histograms()   those that are kept, for `show latency` and for the tick, which turns them
 
 Whoever lists gives way to the loop between pieces: samples come one after the other, a family after the other (a family is what has one
@@ -74,6 +75,12 @@ def _collected(world: "World", counter: Counter) -> Iterator[Measured]:
             for _, plugin in service.plugins:
                 if counter in plugin.counters:
                     yield from plugin.measured(counter.name)
+
+
+def values(world: "World", name: str) -> Iterator[Measured]:
+    """The values of one number with labels; none where nobody declared it."""
+    counter = world.counters.collected.get(name)
+    return iter(()) if counter is None else _collected(world, counter)
 
 
 def histograms(world: "World") -> Iterator[Histogram]:
@@ -223,4 +230,4 @@ _COLLECTORS: Final[dict[str, Collector]] = {
 }
 """By name; tests compare them with what is declared."""
 
-__all__ = ["GAUGE", "Measured", "Sample", "histograms", "samples", "shown"]
+__all__ = ["GAUGE", "Measured", "Sample", "histograms", "samples", "shown", "values"]

@@ -5,7 +5,10 @@ is SET: `exposed` tells why they may not stand beside each other, `risks` what o
 """
 
 import ipaddress
+import os
+import stat
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pbal.schema import types
@@ -68,8 +71,18 @@ def _as_perlbal(server: Mapping[str, Any]) -> bool:
     return server.get("compatible") == "perlbal"
 
 
+def _open_to_others(path: Path) -> bool:
+    try:
+        return bool(os.stat(path).st_mode & (stat.S_IROTH | stat.S_IWOTH))
+    except OSError:  # who may not even look at it has to be told by whoever reads it
+        return False
+
+
 def risks(values: Mapping[str, Any]) -> Iterator[str]:
     """What the log has to say of a console that may listen so."""
+    path = values["password_file"]
+    if path is not None and _open_to_others(path):
+        yield f"has a password_file, {path}, that every user of this machine can read or write: chmod o= would mend it"
     if is_local(values["listen"]):
         return
     if values["password_file"] is None:

@@ -5,12 +5,14 @@ import base64
 import re
 from html.parser import HTMLParser
 
-import pytest
+from browser import Browser, needs_chromium
 from lab import Lab, Pbal, Response, lab, read_response, until
 
+from pbal.api import ManualClock
 from pbal.console.history import SAMPLES, History
 from pbal.console.http import HttpConnection
-from pbal.console.markup import duration, number, table
+from pbal.console.markup import chart, duration, number, table
+from pbal.model.world import World
 from pbal.schema.passwords import line_for
 
 CONF = """
@@ -146,16 +148,35 @@ async def test_health_and_readiness(lab: Lab) -> None:
     assert ((ready := await get(pbal, "/readyz")).status, ready.body) == (503, b"pbal is ending\n")
 
 
+@needs_chromium
+@lab
+async def test_a_browser_shows_the_page_and_renews_it_under_its_policy(lab: Lab) -> None:
+    pbal = await lab.pbal(conf())
+    host, port = pbal.server.address("mgmt")
+    async with Browser() as browser:
+        window = await browser.window(f"http://{host}:{port}/")
+        await browser.wait(window, "document.querySelector('#age').textContent === 'live'")
+        assert await browser.script(window, "return getComputedStyle(document.querySelector('main')).display") == "grid"
+        _, writer = await pbal.connect("chat")
+        writer.write(b"GET /poll/amy HTTP/1.1\r\nHost: x\r\n\r\n")
+        await pbal.until("poll_parked", 1)
+        await browser.script(window, "document.dispatchEvent(new Event('visibilitychange'))")
+        await browser.wait(window, "[...document.querySelectorAll('td')].some(cell => cell.textContent === 'amy')")
+        await browser.dress(window, 375, 800, "dark")
+        assert await browser.script(window, "return document.documentElement.scrollWidth") <= 375
+        assert await browser.complaints(window, "") == []
+
+
 # -- what is refused -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 @lab
-async def test_nothing_but_get_and_head(lab: Lab, method: str) -> None:
+async def test_nothing_but_get_and_head(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     statement = b"SET chat.max_body = 1\r\nSHUTDOWN\r\n"
-    answer = await get(pbal, "/", f"Content-Length: {len(statement)}", "", statement.decode(), method=method)
-    assert answer.status == 405 and answer.fields["allow"] == "GET, HEAD" and answer.fields["connection"] == "close"
+    for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
+        answer = await get(pbal, "/", f"Content-Length: {len(statement)}", "", statement.decode(), method=method)
+        assert answer.status == 405 and answer.fields["allow"] == "GET, HEAD" and answer.fields["connection"] == "close"
     assert pbal.counts["console_commands"] == 0 and pbal.world.service("chat")["max_body"] != 1
 
 
@@ -263,8 +284,12 @@ async def test_a_request_in_pieces_and_one_that_is_none(lab: Lab) -> None:
     await until(
         lambda: [each for each in pbal.world.clients if isinstance(each, HttpConnection) and each.state == "reading"], "part of a head"
     )
-    for each in pbal.world.clients:
-        each.deadline = 0.0
+    (each,) = [each for each in pbal.world.clients if isinstance(each, HttpConnection) and each.state == "reading"]
+    due, octets = each.deadline, each._reader.buffered
+    writer.write(b"more and more")
+    await until(lambda: each._reader.buffered > octets, "more of it")
+    assert each.deadline == due, "a head that drips has no more time"
+    each.deadline = 0.0
     pbal.server._tick()
     assert await reader.read() == b""
 
@@ -283,15 +308,16 @@ async def test_a_line_that_looks_like_http_later_is_a_statement(lab: Lab) -> Non
 
 
 def test_history_keeps_ten_minutes_of_five_seconds() -> None:
-    counts = {"requests": 100, "loop_lag_ms": 0, "poll_parked": 0}
-    history = History(counts, 1000.0)
+    world = World(ManualClock(1000.0))
+    counts = world.counters.counts
+    history = History(world)
     for second in range(1, 1000):
         counts["requests"] += 7
         counts["loop_lag_ms"] = 40 if second % 5 == 2 else 1
         counts["poll_parked"] = second
         history.tick(1000.0 + second)
     assert len(history.samples) == SAMPLES
-    assert history.samples[-1] == (7.0, 995, 40)
+    assert history.samples[-1] == (7.0, 995, 40, 0.0)
 
 
 def test_values_in_words() -> None:
@@ -299,5 +325,8 @@ def test_values_in_words() -> None:
         "0 s", "59 s", "1 min", "1 h 2 min", "2 h", "1 days 1 h", "10 days",
     ]  # fmt: skip
     assert [number(value) for value in (0, 1234567, 0.1234, 3.0, 1234.5)] == ["0", "1,234,567", "0.123", "3", "1,234"]
+    drawn = chart("Lag", "ms", [1, 2], 3, [0, 4.5], "of <stores>")
+    assert drawn.count("<polyline") == 2 and "of &lt;stores&gt; <strong>4.5</strong>" in drawn and "at most 4.5 ms" in drawn
+    assert chart("Lag", "ms", [0, 0], 3, [0, 0], "none").count("<polyline") == 1 and "<polyline" not in chart("Lag", "ms", [], 3)
     made = table(("a", "b", "gone"), [{"a": "<i>", "b": 1, "c": 2}, {"a": ["x", "y"], "b": None}])
     assert re.findall(r"<t[dh](?: [^>]*)?>(.*?)</t", made) == ["a", "b", "&lt;i&gt;", "1", "x, y", "\N{EN DASH}"]

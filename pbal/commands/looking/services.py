@@ -179,8 +179,8 @@ def _tunables(session: Session, service: Service | None, changed_only: bool) -> 
         changed = service is not None and text != usual
         if changed_only and not changed:
             continue
-        seen = service is not None and not isinstance(service.explicit.get(tunable.name), Said)
-        plain = value if seen and isinstance(value, (bool, int, float)) else text or None
+        hidden = service is None or isinstance(service.explicit.get(tunable.name), Said)
+        plain = value if not hidden and isinstance(value, (bool, int, float)) else text or None
         facts = {"tunable": tunable.name, "value": plain, "text": text or None, "default": tunable.default or None, "changed": changed}
         line = f"{tunable.name} {text or '-'} {tunable.default or '-'} {'changed' if changed else 'default'} {tunable.summary}"
         items.append(Item({**facts, "summary": tunable.summary}, (line,)))
