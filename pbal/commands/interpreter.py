@@ -106,7 +106,7 @@ class Interpreter:
     def _note(self, session: Session, source: str) -> None:
         """Log a change, and whose it was. The words are those that were typed: what ${file:...} stands for is in no log."""
         if session.who:
-            log.info("%s: %s", session.who, source)
+            log.info("%(who)s: %(statement)s", {"event": "changed", "who": session.who, "statement": source})
 
     def _configures(self, rule: str) -> bool:
         """Whether a statement changes the configuration. Those of a plugin do if dumpconfig has to print what they did."""

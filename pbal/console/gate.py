@@ -121,7 +121,8 @@ class Gate:
         except (OSError, ValueError) as error:
             if self._read is not None and self._read[0] != path:
                 self._users, self._read = {}, None
-            log.error("password_file of %s: %s; the users read before stay", self._service.name, error)
+            fields = {"event": "password_file_unreadable", "service": self._service.name, "reason": str(error)}
+            log.error("password_file of %(service)s: %(reason)s; the users read before stay", fields)
 
     def _failed(self, address: str, user: str) -> None:
         world = self._service.world
@@ -133,7 +134,11 @@ class Gate:
         self._pauses[address] = (failures + 1, now)
         if len(self._pauses) > MOST_ADDRESSES:
             self._pauses.popitem(last=False)
-        world.log_limited(f"login {address}", "console %s: a wrong password from %s for user %.64r", self._service.name, address, user)
+        world.log_limited(
+            f"login {address}",
+            "console %(service)s: a wrong password from %(client)s for user %(user).64r",
+            {"event": "login_failed", "service": self._service.name, "client": address, "user": user},
+        )
 
 
 def _pause(failures: int) -> float:

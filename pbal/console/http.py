@@ -165,7 +165,11 @@ class HttpConnection(asyncio.Protocol):
         """What needs no task, and what is refused."""
         world = self.service.world
         if not self._is_ours(head.host):
-            world.log_limited("console host", "%s: answered 421: called by the name %s (SET hosts)", self._peer, _shown(head.host))
+            world.log_limited(
+                "console host",
+                "%(client)s: answered 421: called by the name %(host)s (SET hosts)",
+                {"event": "console_misdirected", "service": self.service.name, "client": self._peer, "host": _shown(head.host)},
+            )
             return plain(421, "This console is not called by that name: SET hosts on it tells which ones it has.")
         if head.method not in (b"GET", b"HEAD"):
             return Answer(405, ((b"Allow", b"GET, HEAD"), (b"Content-Type", b"text/plain; charset=utf-8")), b"This port only shows.\n")
@@ -192,7 +196,8 @@ class HttpConnection(asyncio.Protocol):
         try:
             answer = await self._refusal(head) or await self._pages.answer(head.path, head.query)
         except Exception as error:  # a fault of ours: logged whole, and told in a line
-            log.error("console, %s: %r", _shown(head.target), error, exc_info=error)
+            fields = {"event": "page_failed", "target": _shown(head.target), "fault": repr(error)}
+            log.error("console, %(target)s: %(fault)s", fields, exc_info=error)
             answer = plain(500, "This page could not be made; the log says why.")
         await self._room.wait()
         if self.state != "closed" and self._finish(head, answer):

@@ -43,7 +43,7 @@ class ManagementRole(RoleHandler):
 
     def _warn(self) -> None:
         for risk in risks(self._service.values):
-            log.warning("console %s %s", self._service.name, risk)
+            log.warning("console %(service)s %(risk)s", {"event": "console_open", "service": self._service.name, "risk": risk})
 
     def tick(self, now: float) -> None:
         """Consoles have no time; the charts have."""
