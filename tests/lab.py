@@ -24,6 +24,7 @@ import uvloop
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.session import Session
 from pbal.lang.mistakes import Mistake
+from pbal.life.process import Process
 from pbal.model.world import World
 from pbal.server import Server
 
@@ -224,7 +225,7 @@ class Lab:
         self.folder = Path(tempfile.mkdtemp(prefix="pbal-test-"))
         self._number = 0
 
-    async def pbal(self, text: str) -> Pbal:
+    async def pbal(self, text: str, process: Process | None = None) -> Pbal:
         """Start a server from a configuration. Mistakes in it fail the test."""
         self._number += 1
         path = self.folder / f"test{self._number}.conf"
@@ -233,7 +234,7 @@ class Lab:
         interpreter = Interpreter(world)
         mistakes = interpreter.run_file(str(path))
         assert not mistakes, "\n".join(mistake.render() for mistake in mistakes)
-        server = Server(world, interpreter)
+        server = Server(world, interpreter, process)
         server.start()
         pbal = Pbal(server, self.folder)
         self._pbals.append(pbal)

@@ -1,9 +1,12 @@
 """The log writer and the limit on warnings, without a server."""
 
+import ast
 import json
 import logging
 import os
+import re
 import socket
+from collections.abc import Iterator
 from math import nan
 from pathlib import Path
 
@@ -200,3 +203,27 @@ def test_syslog_gets_a_datagram_an_event(tmp_path: Path, monkeypatch):
     writer.finish()
     assert file.read_text().endswith(" WARNING pbal: to the file\n")
     os.close(descriptor)
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def logged(source: str) -> Iterator[ast.Call]:
+    """log.info(...), log.warning(...), log.error(...), world.log_limited(...) of a module."""
+    for call in ast.walk(ast.parse(source)):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            of_log = isinstance(call.func.value, ast.Name) and call.func.value.id == "log"
+            if call.func.attr == "log_limited" or (of_log and call.func.attr in ("info", "warning", "error")):
+                yield call
+
+
+@pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "pbal").rglob("*.py")))
+def test_what_is_put_into_a_message_has_a_name(path: str) -> None:
+    """A message with `%s` has no fields: JSON could not show them, and no script could count on them."""
+    unnamed = [
+        f"{path}:{call.lineno}"
+        for call in logged((ROOT / path).read_text(encoding="utf-8"))
+        for text in call.args[:2]
+        if isinstance(text, ast.Constant) and re.search(r"%[^(%]", str(text.value))
+    ]
+    assert unnamed == []

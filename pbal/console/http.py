@@ -201,7 +201,8 @@ class HttpConnection(asyncio.Protocol):
         try:
             answer = await self._refusal(head) or await self._pages.answer(head.path, head.query)
         except Exception as error:  # a fault of ours: logged whole, and told in a line
-            log.error("console, %s: %r", _shown(head.target), error, exc_info=error)
+            fields = {"event": "page_failed", "target": _shown(head.target), "fault": repr(error)}
+            log.error("console, %(target)s: %(fault)s", fields, exc_info=error)
             answer = plain(500, "This page could not be made; the log says why.")
         await self._room.wait()
         if self.state != "closed" and self._finish(head, answer):

@@ -1,5 +1,6 @@
 """A pbal as its surroundings see it: in the background, with a pidfile, under systemd, as process 1, as another user, at its end."""
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -21,6 +22,7 @@ from pbal.life.handed import Handed
 from pbal.life.notify import Notifier
 from pbal.life.pidfile import Pidfile
 from pbal.life.privileges import Account, warnings
+from pbal.life.process import Process
 from pbal.model.errors import ConfigError
 from pbal.model.world import World
 from pbal.schema.types import LISTEN, Endpoint
@@ -34,6 +36,10 @@ SITE = """
       SET listen  = 127.0.0.1:0
       SET docroot = .
     ENABLE site
+    CREATE SERVICE console
+      SET role    = management
+      SET listen  = 127.0.0.1:0
+    ENABLE console
 """
 
 
@@ -487,6 +493,26 @@ def test_a_socket_handed_over_is_listened_on_and_what_nobody_wants_is_closed(tmp
         waiting.close()
 
 
+@lab
+async def test_a_unix_socket_handed_over_keeps_its_file_and_mode(lab):
+    path = lab.folder / "site.sock"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        sock.listen()
+        path.chmod(0o640)
+        handed = Handed()
+        handed.add(os.dup(sock.fileno()), "site")
+        site = SITE.format(delay="0").replace("127.0.0.1:0", f"unix:{path}", 1)
+        pbal = await lab.pbal(site, Process(handed))
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.write(GET)
+        await until(lambda: pbal.counts["requests"] == 1, "the request")
+        writer.close()
+        assert await pbal.say("DISABLE site") == "OK" and await pbal.say("ENABLE site") == "OK"
+        await pbal.server.close()
+        assert path.stat().st_mode & 0o777 == 0o640
+
+
 def _high(descriptor: int) -> int:
     """The same under a number that nothing else has, and that programs may inherit."""
     import fcntl
@@ -526,7 +552,10 @@ GET = b"GET /none HTTP/1.1\r\nHost: c\r\n\r\n"
 @lab
 async def test_while_drain_delay_lasts_requests_are_served_as_before(lab):
     pbal = await lab.pbal(SITE.format(delay="1h"))
+    readyz = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert (await pbal.ask("console", readyz)).status == 200
     assert await pbal.say("SHUTDOWN GRACEFUL") == "OK"
+    assert (await pbal.ask("console", readyz)).status == 503, "a balancer in front learns of it before anything is refused"
     assert pbal.world.ending and not pbal.world.draining
     response = await pbal.ask("site", GET)
     assert response.status == 404 and "connection" not in response.fields

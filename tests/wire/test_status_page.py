@@ -144,7 +144,7 @@ async def test_health_and_readiness(lab: Lab) -> None:
     assert ((ready := await get(pbal, "/readyz")).status, ready.body) == (503, b"not listening: chat\n")
     assert b"not listening: chat" in (await get(pbal, "/")).body
     assert (await get(pbal, "/healthz")).status == 200
-    pbal.world.draining = True
+    pbal.world.ending = True
     assert ((ready := await get(pbal, "/readyz")).status, ready.body) == (503, b"pbal is ending\n")
 
 
