@@ -14,6 +14,7 @@ from pbal.terminal import batch, target
 from pbal.terminal.target import Address
 from pbal.terminal.wire import Console, LoginNeeded, NoConsole
 
+_TRIES = 3
 PASSWORD_VARIABLE = "PBAL_CONSOLE_PASSWORD"
 
 
@@ -93,6 +94,8 @@ def _addresses(options: argparse.Namespace) -> list[Address]:
 def _password(options: argparse.Namespace) -> Callable[[], str] | None:
     """How the password is had. Raises: NoConsole, OSError."""
     if options.password_file is not None:
+        if not options.user:
+            raise NoConsole("--password-file needs --user NAME")
         with open(options.password_file, encoding="utf-8", errors="surrogateescape") as file:
             first = file.readline().rstrip("\r\n")
         return lambda: first
@@ -155,7 +158,14 @@ def _logged_in(consoles: list[Console]) -> Console:
     except LoginNeeded as error:
         if error.console.user:
             raise
-        print(error, file=sys.stderr)
+        console, refusal = error.console, error
+    for _ in range(_TRIES):
+        print(refusal, file=sys.stderr)
         user = input("user: ").strip()
-        error.console.log_in_as(user, lambda: _ask_password(user))
-        return error.console
+        try:
+            console.log_in_as(user, lambda user=user: _ask_password(user))  # type: ignore[misc]
+        except LoginNeeded as error:
+            refusal = error
+        else:
+            return console
+    raise refusal

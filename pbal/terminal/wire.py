@@ -113,14 +113,14 @@ class Console:
         self._socket.settimeout(None)
 
     def log_in_as(self, user: str, password: Callable[[], str]) -> None:
-        """Connect again, as somebody else; who that was before stays so if the console does not believe it. Raises: NoConsole."""
-        before = self.user, self._password, self._secret
-        self.user, self._password, self._secret = user, password, None
-        try:
-            self.connect()
-        except LoginNeeded:
-            self.user, self._password, self._secret = before
-            raise
+        """Go on as somebody else, on a new connection. If the console does not believe it, all stays as it was. Raises: NoConsole."""
+        other = Console(self.address, user=user, password=password, json=self.json)
+        other.terminal = self.terminal
+        other.connect()
+        self.close()
+        self.user, self._password, self._secret = other.user, other._password, other._secret
+        self._socket, self._buffer, self._marker, self._owed = other._socket, other._buffer, other._marker, other._owed
+        self._columns, self.greeting = other._columns, other.greeting
 
     def _log_in(self) -> None:
         if self._secret is None:

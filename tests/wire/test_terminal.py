@@ -19,6 +19,7 @@ from lab import DEADLINE, Lab, Pbal, free_port, lab, until
 from process import ROOT
 
 from pbal.__main__ import main
+from pbal.schema.passwords import line_for
 from pbal.terminal import target, top, watching
 from pbal.terminal.history import KEPT, History, is_kept
 from pbal.terminal.screen import printable
@@ -133,7 +134,8 @@ async def test_without_a_console_the_status_is_2(lab: Lab, capsys: pytest.Captur
     assert failing(capsys, "h:port") == "pbal console: expected a port from 1 to 65535, found 'port' in 'h:port'\n"
     assert failing(capsys, "--user", "alice").startswith("pbal console: no terminal to ask for a password: say --password-file FILE")
     assert failing(capsys, "-c", "/none.conf") == "pbal console: /none.conf: No such file or directory\n"
-    assert failing(capsys, "--password-file", "/none") == "pbal console: /none: No such file or directory\n"
+    assert failing(capsys, "--password-file", "/none") == "pbal console: --password-file needs --user NAME\n"
+    assert failing(capsys, "--user", "alice", "--password-file", "/none") == "pbal console: /none: No such file or directory\n"
 
 
 @lab
@@ -314,6 +316,42 @@ async def test_without_prompt_toolkit_lines_still_work(lab: Lab, tmp_path: Path)
         await it.answers("127.0.0.1:1 ")
         it.type("exit\n")
         assert await it.ended() == 0
+
+
+SECRET = 's# $HOME "x'
+
+
+@lab
+async def test_a_console_that_asks_who_it_is(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "users").write_text(line_for("alice", SECRET) + "\n")
+    (tmp_path / "users").chmod(0o600)
+    (tmp_path / "password").write_text(SECRET + "\nno more of it\n")
+    path = f"{tmp_path}/console.sock"
+    access = f"SET password_file = {tmp_path}/users\n      SET readonly = on\n    ENABLE console"
+    await lab.pbal(CONF.replace("127.0.0.1:{port}", f"unix:{path}").replace("ENABLE console", access))
+    asks = f"pbal console: {path}: this console asks who you are: LOGIN USER PASSWORD\n"
+    assert await script(path, "-e", "show pool app") == (2, "", asks)
+    as_alice = ("--user", "alice", "--password-file", str(tmp_path / "password"))
+    status, out, err = await script(path, *as_alice, "-e", "show pool app", "-e", "USE app")
+    assert (status, out, err.partition(" (")[0]) == (1, "127.0.0.1:1 0\n", "ERROR: this console only looks")
+    async with terminal(tmp_path, path) as it:
+        await it.shows("user: ")
+        it.type("alice\n")
+        await it.shows("password of alice: ")
+        it.type(SECRET + "\n")
+        await it.answers("")
+        assert SECRET not in it.shown
+        it.type("show pool app\r")
+        await it.answers("127.0.0.1:1 ")
+        it.type("login bob\r")
+        await it.shows("password of bob: ")
+        it.type("guess\n")
+        await it.answers("no such user, or not the password")
+        it.type("nodes\r")  # as alice, as before
+        await it.answers("127.0.0.1:1 ")
+    status, _, err = await script("-c", str(lab.folder / "test1.conf"), "--user", "alice", "-e", "uptime", PBAL_CONSOLE_PASSWORD="wrong")
+    assert status == 2 and err.startswith(f"pbal console: {path}: ")
+    assert (tmp_path / "pbal" / "console_history").read_text().splitlines() == ["show pool app", "nodes"]
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------
