@@ -6,8 +6,8 @@ Where an answer ends is not guessed from what it says. The first statement is MA
 ends with a line of that word and what the answer was. A configuration that holds a line '.' or 'OK' is printed whole, and what was
 asked for a completion and came too late is passed over: its mark is waited for before the next answer is read (`_owed`).
 
-Everything blocks: the client has one person, and one answer at a time. A completion is asked from the thread of the editor; it takes
-the connection only if nothing else has it.
+Everything blocks: the client has one person, and one answer at a time. A completion is asked from a thread of the editor, and only while
+no answer is owed; a statement that is sent meanwhile waits for it, a second at most.
 """
 
 import contextlib
@@ -194,11 +194,11 @@ class Console:
             self._settle()
             self._send(statement)
             self._owed += 1
-            for line in self._to_the_mark():
-                if line.startswith(self._marker + " "):
-                    answer.kind = line.partition(" ")[2]
-                else:
-                    yield line
+        for line in self._to_the_mark():
+            if line.startswith(self._marker + " "):
+                answer.kind = line.partition(" ")[2]
+            else:
+                yield line
 
     def _settle(self) -> None:
         """Pass over answers that were asked for and not read."""
