@@ -6,7 +6,7 @@ carries it out. With --json standard output holds one JSON value: that of the on
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TextIO
 
 from pbal.terminal.wire import Console, Lost
@@ -20,7 +20,7 @@ _ENDING: Final = frozenset({"quit", "exit", "shutdown"})
 """Statements whose connection may end before their answer does."""
 
 
-def statements(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+def statements(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Where each statement stands, and its text; empty lines and comments are none."""
     for number, line in enumerate(lines, 1):
         text = line.strip()

@@ -40,7 +40,6 @@ def run(options: argparse.Namespace) -> int:
         password = _password(options)
     except (target.BadTarget, NoConsole, OSError) as error:
         return _failed(error)
-    said = [line for statement in options.execute for line in statement.splitlines()]
     interactive = not options.execute and sys.stdin.isatty() and sys.stdout.isatty()
     consoles = [Console(address, user=options.user, password=password, json=options.json) for address in addresses]
     try:
@@ -52,9 +51,9 @@ def run(options: argparse.Namespace) -> int:
     except (KeyboardInterrupt, EOFError):
         return batch.NO_CONSOLE
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # like every filter
-    statements = batch.statements(iter(said or sys.stdin))
-    if said:
-        statements = (("", text) for _, text in statements)
+    said = [("", text) for _, text in batch.statements(line for each in options.execute for line in each.split("
+"))]
+    statements = iter(said) if options.execute else batch.statements(sys.stdin)
     try:
         return batch.run(
             console,

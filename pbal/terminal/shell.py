@@ -45,7 +45,7 @@ class Shell:
             except EOFError:
                 self.screen.say("")
                 return 0
-            for line in text.splitlines():
+            for line in text.split("\n"):
                 if line.strip().lower() in _LEAVING:
                     return 0
                 if line.strip() and not line.lstrip().startswith("#"):

@@ -76,6 +76,8 @@ async def test_statements_of_a_script(lab: Lab) -> None:
     assert pbal.world.service("chat")["max_body"] == 7, "what comes after a refusal is not carried out"
     status, _, _ = await script(at, "-k", "-e", "USE nobody", "-e", "SET chat.max_body = 8")
     assert (status, pbal.world.service("chat")["max_body"]) == (1, 8)
+    assert await script(at, "-e", " # nothing", stdin="SET chat.max_body = 9\n") == (0, "", "")
+    assert pbal.world.service("chat")["max_body"] == 8, "standard input is for a console without -e"
 
 
 @lab
