@@ -49,10 +49,9 @@ def run(options: argparse.Namespace) -> int:
     except NoConsole as error:
         return _failed(error)
     except (KeyboardInterrupt, EOFError):
-        return batch.NO_CONSOLE
+        return batch.INTERRUPTED
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # like every filter
-    said = [("", text) for _, text in batch.statements(line for each in options.execute for line in each.split("
-"))]
+    said = [("", text) for _, text in batch.statements(line for each in options.execute for line in each.split("\n"))]
     statements = iter(said) if options.execute else batch.statements(sys.stdin)
     try:
         return batch.run(
@@ -64,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
             printable=_printable(sys.stdout.isatty()),
         )
     except KeyboardInterrupt:
-        return batch.NO_CONSOLE
+        return batch.INTERRUPTED
     finally:
         console.close()
 

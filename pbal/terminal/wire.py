@@ -55,13 +55,15 @@ class Answer:
         """ok, list, text or error, once the last line was read."""
 
     def __iter__(self) -> Iterator[str]:
-        """Lines; one is held back until it is known not to be the end."""
-        held: str | None = None
+        """Lines; one that may be the end is held back until it is known not to be."""
+        held = ""
         for line in self._lines:
-            if held is not None:
+            if held:
                 yield held
-            held = line
-        if held is not None and (self.kind, held) not in (("list", "."), ("ok", "OK"), ("error", ".")):
+            held = line if line in (".", "OK") else ""
+            if not held:
+                yield line
+        if held and (self.kind, held) not in (("list", "."), ("ok", "OK"), ("error", ".")):
             yield held
 
     @property
