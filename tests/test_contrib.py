@@ -142,7 +142,7 @@ def test_vim_colours_the_same() -> None:
 def bash(*words: str) -> list[str]:
     """What bash proposes for the last word."""
     quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
-    script = f"""source contrib/completion/pbal.bash
+    script = f"""source contrib/completion/bash/pbal
 COMP_WORDS=({quoted}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
 _pbal; printf '%s\\n' "${{COMPREPLY[@]}}" """
     path = shutil.which("bash")
@@ -173,7 +173,7 @@ def test_bash_completes(words: list[str], proposed: list[str]) -> None:
 
 
 def test_zsh_is_told_the_same() -> None:
-    text = (CONTRIB / "completion/_pbal").read_text()
+    text = (CONTRIB / "completion/zsh/_pbal").read_text()
     assert text.startswith("#compdef pbal\n")
     for line in (
         "'show parked summary:Show the parked polls",

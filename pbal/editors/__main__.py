@@ -21,8 +21,8 @@ def files() -> dict[str, str]:
     return {
         **{f"vim/{path}": text for path, text in vim.files(known, _MADE).items()},
         "textmate/pbal.tmLanguage.json": textmate.grammar(known, _MADE),
-        "completion/pbal.bash": shells.bash(known, tree, _MADE),
-        "completion/_pbal": shells.zsh(known, tree, _MADE),
+        "completion/bash/pbal": shells.bash(known, tree, _MADE),
+        "completion/zsh/_pbal": shells.zsh(known, tree, _MADE),
     }
 
 

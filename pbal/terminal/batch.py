@@ -6,7 +6,7 @@ carries it out. With --json standard output holds one JSON value: that of the on
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TextIO
 
 from pbal.terminal.wire import Console, Lost
@@ -14,13 +14,15 @@ from pbal.terminal.wire import Console, Lost
 GOOD: Final = 0
 REFUSED: Final = 1
 NO_CONSOLE: Final = 2
+INTERRUPTED: Final = 130
+"""By Control-C, as a shell has it."""
 
 _LEAVING: Final = frozenset({"quit", "exit"})
 _ENDING: Final = frozenset({"quit", "exit", "shutdown"})
 """Statements whose connection may end before their answer does."""
 
 
-def statements(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+def statements(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Where each statement stands, and its text; empty lines and comments are none."""
     for number, line in enumerate(lines, 1):
         text = line.strip()
@@ -62,18 +64,23 @@ def _one(console: Console, place: str, statement: str, out: TextIO, printable: C
     import json
 
     answer = console.ask(statement)
-    held: str | None = None
+    follows = statement.split()[0].lower() == "trace"
+    held = ""
     for line in answer:
-        if held is not None:
+        if held:
             out.write(printable(held) + "\n")
-        held = line
+            held = ""
+        if line.startswith("ERROR: "):
+            held = line  # the answer, if nothing comes after it
+        else:
+            out.write(printable(line) + "\n")
+        if follows:
+            out.flush()
     if not answer.refused:
-        if held is not None:
-            out.write(printable(held) + "\n")
+        out.write(printable(held) + "\n" if held else "")
         return False
-    message = held or "ERROR: refused"
     out.flush()
-    print(place + printable(message), file=sys.stderr)
+    print(place + printable(held), file=sys.stderr)
     if console.json:
-        out.write(json.dumps({"error": message.removeprefix("ERROR: ")}) + "\n")
+        out.write(json.dumps({"error": held.removeprefix("ERROR: ")}) + "\n")
     return True

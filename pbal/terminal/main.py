@@ -14,6 +14,7 @@ from pbal.terminal import batch, target
 from pbal.terminal.target import Address
 from pbal.terminal.wire import Console, LoginNeeded, NoConsole
 
+_TRIES = 3
 PASSWORD_VARIABLE = "PBAL_CONSOLE_PASSWORD"
 
 
@@ -39,7 +40,6 @@ def run(options: argparse.Namespace) -> int:
         password = _password(options)
     except (target.BadTarget, NoConsole, OSError) as error:
         return _failed(error)
-    said = [line for statement in options.execute for line in statement.splitlines()]
     interactive = not options.execute and sys.stdin.isatty() and sys.stdout.isatty()
     consoles = [Console(address, user=options.user, password=password, json=options.json) for address in addresses]
     try:
@@ -49,11 +49,10 @@ def run(options: argparse.Namespace) -> int:
     except NoConsole as error:
         return _failed(error)
     except (KeyboardInterrupt, EOFError):
-        return batch.NO_CONSOLE
+        return batch.INTERRUPTED
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # like every filter
-    statements = batch.statements(iter(said or sys.stdin))
-    if said:
-        statements = (("", text) for _, text in statements)
+    said = [("", text) for _, text in batch.statements(line for each in options.execute for line in each.split("\n"))]
+    statements = iter(said) if options.execute else batch.statements(sys.stdin)
     try:
         return batch.run(
             console,
@@ -64,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
             printable=_printable(sys.stdout.isatty()),
         )
     except KeyboardInterrupt:
-        return batch.NO_CONSOLE
+        return batch.INTERRUPTED
     finally:
         console.close()
 
@@ -93,6 +92,8 @@ def _addresses(options: argparse.Namespace) -> list[Address]:
 def _password(options: argparse.Namespace) -> Callable[[], str] | None:
     """How the password is had. Raises: NoConsole, OSError."""
     if options.password_file is not None:
+        if not options.user:
+            raise NoConsole("--password-file needs --user NAME")
         with open(options.password_file, encoding="utf-8", errors="surrogateescape") as file:
             first = file.readline().rstrip("\r\n")
         return lambda: first
@@ -155,7 +156,14 @@ def _logged_in(consoles: list[Console]) -> Console:
     except LoginNeeded as error:
         if error.console.user:
             raise
-        print(error, file=sys.stderr)
+        console, refusal = error.console, error
+    for _ in range(_TRIES):
+        print(refusal, file=sys.stderr)
         user = input("user: ").strip()
-        error.console.log_in_as(user, lambda: _ask_password(user))
-        return error.console
+        try:
+            console.log_in_as(user, lambda user=user: _ask_password(user))  # type: ignore[misc]
+        except LoginNeeded as error:
+            refusal = error
+        else:
+            return console
+    raise refusal

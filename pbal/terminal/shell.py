@@ -45,7 +45,7 @@ class Shell:
             except EOFError:
                 self.screen.say("")
                 return 0
-            for line in text.splitlines():
+            for line in text.split("\n"):
                 if line.strip().lower() in _LEAVING:
                     return 0
                 if line.strip() and not line.lstrip().startswith("#"):
@@ -84,7 +84,7 @@ class Shell:
                 self.console.before_reading = None
             return
         if not self.screen.show(answer):
-            self.console.drain()
+            self._leave_the_rest()
         if line.lower() in ("help", "?") and not answer.refused:
             self.screen.say(_LOCAL_HELP)
 
@@ -106,10 +106,21 @@ class Shell:
         self.screen.say("")
         try:
             self.console.stop()
+            self._leave_the_rest()
+        except Lost:
+            self._lost("")
+        except NoConsole as error:
+            self.screen.say(str(error), _WARNING)
+        except KeyboardInterrupt:
+            self.console.close()
+
+    def _leave_the_rest(self) -> None:
+        """Nobody wants to see what is left of the answer. Raises: NoConsole."""
+        try:
             self.console.drain()
         except Lost:
-            self.screen.say("the rest of the answer was not waited for; connecting again", _WARNING)
-            self._come_back()
+            self.screen.say("the end of the answer is not waited for, on a new connection; the statement may go on", _WARNING)
+            self.console.connect()
 
     # -- a connection that ends --------------------------------------------------------------------------------------
 

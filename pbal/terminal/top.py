@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Final
 
 from pbal.terminal.screen import Screen, printable
@@ -20,13 +21,15 @@ _QUERIES: Final = {
     "counters": "show counters AS JSON",
     "nodes": "show health AS JSON",
     "latency": "show latency AS JSON",
-    "errors": "show errors 4 AS JSON",
+    "errors": "show errors 20 AS JSON",
     "limits": "show limits AS JSON",
 }
 _BAD: Final = ("bad_requests", "backend_errors", "backend_unavailable", "backend_timeouts", "plugin_errors", "aborted_clients")
 """Counters of what went wrong, in the order in which they are shown."""
 _NEARLY: Final = 80
 """Per cent from which on a limit is shown."""
+_FAILURES: Final = 4
+"""Lines of them."""
 _WRAPS: Final = frozenset({"failures kept"})
 """What is meant to be full."""
 _RED: Final = "31"
@@ -156,13 +159,18 @@ def _full(now: Sample, paint: Paint) -> list[str]:
 
 
 def _failures(now: Sample, paint: Paint) -> list[str]:
-    """The last requests that failed, the newest first."""
+    """The last requests that failed, the newest first; those that are the same in one line."""
     lines = []
-    for each in reversed(now.objects("errors")):
-        at = time.strftime("%H:%M:%S", time.localtime(each["at"])) if isinstance(each.get("at"), (int, float)) else ""
-        where = f"{each.get('service') or ''} {each.get('node') or ''}".strip()
-        lines.append(printable(f"{at} {each.get('status')} {each.get('method')} {each.get('target')}  {where}  {each.get('why') or ''}"))
-    return [paint("LAST FAILURES", _BOLD), *lines] if lines else []
+    for text, alike in groupby(reversed(now.objects("errors")), _failure):
+        newest, *others = alike
+        at = time.strftime("%H:%M:%S", time.localtime(newest["at"])) if isinstance(newest.get("at"), (int, float)) else ""
+        lines.append(printable(f"{at} {text}" + (f"  (and {len(others)} before)" if others else "")))
+    return [paint("LAST FAILURES", _BOLD), *lines[:_FAILURES]] if lines else []
+
+
+def _failure(each: Object) -> str:
+    where = f"{each.get('service') or ''} {each.get('node') or ''}".strip()
+    return f"{each.get('status')} {each.get('method')} {each.get('target')}  {where}  {each.get('why') or ''}"
 
 
 def _nodes(now: Sample, before: Sample | None, paint: Paint) -> list[str]:

@@ -6,8 +6,8 @@ Where an answer ends is not guessed from what it says. The first statement is MA
 ends with a line of that word and what the answer was. A configuration that holds a line '.' or 'OK' is printed whole, and what was
 asked for a completion and came too late is passed over: its mark is waited for before the next answer is read (`_owed`).
 
-Everything blocks: the client has one person, and one answer at a time. A completion is asked from the thread of the editor; it takes
-the connection only if nothing else has it.
+Everything blocks: the client has one person, and one answer at a time. A completion is asked from a thread of the editor, and only while
+no answer is owed; a statement that is sent meanwhile waits for it, a second at most.
 """
 
 import contextlib
@@ -55,13 +55,15 @@ class Answer:
         """ok, list, text or error, once the last line was read."""
 
     def __iter__(self) -> Iterator[str]:
-        """Lines; one is held back until it is known not to be the end."""
-        held: str | None = None
+        """Lines; one that may be the end is held back until it is known not to be."""
+        held = ""
         for line in self._lines:
-            if held is not None:
+            if held:
                 yield held
-            held = line
-        if held is not None and (self.kind, held) not in (("list", "."), ("ok", "OK"), ("error", ".")):
+            held = line if line in (".", "OK") else ""
+            if not held:
+                yield line
+        if held and (self.kind, held) not in (("list", "."), ("ok", "OK"), ("error", ".")):
             yield held
 
     @property
@@ -113,14 +115,14 @@ class Console:
         self._socket.settimeout(None)
 
     def log_in_as(self, user: str, password: Callable[[], str]) -> None:
-        """Connect again, as somebody else; who that was before stays so if the console does not believe it. Raises: NoConsole."""
-        before = self.user, self._password, self._secret
-        self.user, self._password, self._secret = user, password, None
-        try:
-            self.connect()
-        except LoginNeeded:
-            self.user, self._password, self._secret = before
-            raise
+        """Go on as somebody else, on a new connection. If the console does not believe it, all stays as it was. Raises: NoConsole."""
+        other = Console(self.address, user=user, password=password, json=self.json)
+        other.terminal = self.terminal
+        other.connect()
+        self.close()
+        self.user, self._password, self._secret = other.user, other._password, other._secret
+        self._socket, self._buffer, self._marker, self._owed = other._socket, other._buffer, other._marker, other._owed
+        self._columns, self.greeting = other._columns, other.greeting
 
     def _log_in(self) -> None:
         if self._secret is None:
@@ -194,11 +196,11 @@ class Console:
             self._settle()
             self._send(statement)
             self._owed += 1
-            for line in self._to_the_mark():
-                if line.startswith(self._marker + " "):
-                    answer.kind = line.partition(" ")[2]
-                else:
-                    yield line
+        for line in self._to_the_mark():
+            if line.startswith(self._marker + " "):
+                answer.kind = line.partition(" ")[2]
+            else:
+                yield line
 
     def _settle(self) -> None:
         """Pass over answers that were asked for and not read."""

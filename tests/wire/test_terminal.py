@@ -19,11 +19,13 @@ from lab import DEADLINE, Lab, Pbal, free_port, lab, until
 from process import ROOT
 
 from pbal.__main__ import main
-from pbal.terminal import target, top, watching
+from pbal.schema.passwords import line_for
+from pbal.terminal import target, top, watching, wire
 from pbal.terminal.history import KEPT, History, is_kept
 from pbal.terminal.screen import printable
 from pbal.terminal.target import Address, BadTarget
 from pbal.terminal.top import Sample
+from pbal.terminal.wire import Console, Lost
 
 CONF = """
     LOAD poll
@@ -74,6 +76,8 @@ async def test_statements_of_a_script(lab: Lab) -> None:
     assert pbal.world.service("chat")["max_body"] == 7, "what comes after a refusal is not carried out"
     status, _, _ = await script(at, "-k", "-e", "USE nobody", "-e", "SET chat.max_body = 8")
     assert (status, pbal.world.service("chat")["max_body"]) == (1, 8)
+    assert await script(at, "-e", " # nothing", stdin="SET chat.max_body = 9\n") == (0, "", "")
+    assert pbal.world.service("chat")["max_body"] == 8, "standard input is for a console without -e"
 
 
 @lab
@@ -133,7 +137,8 @@ async def test_without_a_console_the_status_is_2(lab: Lab, capsys: pytest.Captur
     assert failing(capsys, "h:port") == "pbal console: expected a port from 1 to 65535, found 'port' in 'h:port'\n"
     assert failing(capsys, "--user", "alice").startswith("pbal console: no terminal to ask for a password: say --password-file FILE")
     assert failing(capsys, "-c", "/none.conf") == "pbal console: /none.conf: No such file or directory\n"
-    assert failing(capsys, "--password-file", "/none") == "pbal console: /none: No such file or directory\n"
+    assert failing(capsys, "--password-file", "/none") == "pbal console: --password-file needs --user NAME\n"
+    assert failing(capsys, "--user", "alice", "--password-file", "/none") == "pbal console: /none: No such file or directory\n"
 
 
 @lab
@@ -316,6 +321,65 @@ async def test_without_prompt_toolkit_lines_still_work(lab: Lab, tmp_path: Path)
         assert await it.ended() == 0
 
 
+@lab
+async def test_an_answer_that_comes_late_is_taken_for_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    pbal = await lab.pbal(CONF.format(port=0))
+    console = Console(target.parsed(address(pbal)))
+    await asyncio.to_thread(console.connect)
+    assert console.completions("show po", 0.01) is None, "who is asked runs in this thread, and cannot answer"
+    assert console.completions("show po", 0.01) is None, "one at a time"
+    assert await asyncio.to_thread(list, console.ask("show pool app")) == ["127.0.0.1:1 0"]
+    found = await asyncio.to_thread(console.completions, "show po", 10)
+    assert found is not None and found["column"] == 6
+    assert console.completions("show po", 0.01) is None
+    monkeypatch.setattr(wire, "DRAIN_SECONDS", 0.01)
+    with pytest.raises(Lost):
+        console.drain()
+    assert not console.is_open(), "what does not come is not waited for"
+    await asyncio.to_thread(console.connect)
+    assert await asyncio.to_thread(list, console.ask("show pool app")) == ["127.0.0.1:1 0"]
+    await pbal.close()
+    with pytest.raises(Lost):
+        await asyncio.to_thread(list, console.ask("show pool app"))
+    console.close()
+
+
+SECRET = 's# $HOME "x'
+
+
+@lab
+async def test_a_console_that_asks_who_it_is(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "users").write_text(line_for("alice", SECRET) + "\n")
+    (tmp_path / "users").chmod(0o600)
+    (tmp_path / "password").write_text(SECRET + "\nno more of it\n")
+    path = f"{tmp_path}/console.sock"
+    access = f"SET password_file = {tmp_path}/users\n      SET readonly = on\n    ENABLE console"
+    await lab.pbal(CONF.replace("127.0.0.1:{port}", f"unix:{path}").replace("ENABLE console", access))
+    asks = f"pbal console: {path}: this console asks who you are: LOGIN USER PASSWORD\n"
+    assert await script(path, "-e", "show pool app") == (2, "", asks)
+    as_alice = ("--user", "alice", "--password-file", str(tmp_path / "password"))
+    status, out, err = await script(path, *as_alice, "-e", "show pool app", "-e", "USE app")
+    assert (status, out, err.partition(" (")[0]) == (1, "127.0.0.1:1 0\n", "ERROR: this console only looks")
+    async with terminal(tmp_path, path) as it:
+        await it.shows("user: ")
+        it.type("alice\n")
+        await it.shows("password of alice: ")
+        it.type(SECRET + "\n")
+        await it.answers("")
+        assert SECRET not in it.shown
+        it.type("show pool app\r")
+        await it.answers("127.0.0.1:1 ")
+        it.type("login bob\r")
+        await it.shows("password of bob: ")
+        it.type("guess\n")
+        await it.answers("no such user, or not the password")
+        it.type("nodes\r")  # as alice, as before
+        await it.answers("127.0.0.1:1 ")
+    status, _, err = await script("-c", str(lab.folder / "test1.conf"), "--user", "alice", "-e", "uptime", PBAL_CONSOLE_PASSWORD="wrong")
+    assert status == 2 and err.startswith(f"pbal console: {path}: ")
+    assert (tmp_path / "pbal" / "console_history").read_text().splitlines() == ["show pool app", "nodes"]
+
+
 # -- parts ---------------------------------------------------------------------------------------------------------
 
 
@@ -418,7 +482,7 @@ def _sample(at: float, requests: int, failures: int) -> Sample:
     ]
     errors = [
         {"at": 1e9, "status": 502, "method": "GET", "target": f"/{number}", "service": "chat", "node": "", "why": "\x1b[2J"}
-        for number in (1, 2)
+        for number in (1, 2, 2, 2)
     ]
     answers = {"counters": counters, "nodes": nodes, "latency": latency, "limits": limits, "errors": errors}
     return Sample(at, {"uptime": {"uptime": 93784, "version": "9.9"}, **answers})
@@ -446,7 +510,8 @@ def test_top_shows_rates_levels_and_what_fails_first() -> None:
         "<31>open files: 19,000 of 20,000 (95.0 %), then nothing can be opened"
     ]
     assert "memory" not in text and "failures kept" not in text
-    assert text.index(" GET /2 ") < text.index(" GET /1 ") and "\x1b" not in text
+    failures = [line.partition(" ")[2] for line in lines if " GET /" in line]
+    assert failures == ["502 GET /2  chat  \\x1b[2J  (and 2 before)", "502 GET /1  chat  \\x1b[2J"]
 
 
 def test_top_after_a_restart_and_with_nothing_to_show() -> None:
