@@ -117,7 +117,7 @@ class Service:
         """With enable_ssl, from ENABLE on. Replaced whole when they are read again."""
         self.handshakes = Rate(world.clock.now)
         self.label = name.encode()
-        self.traffic = Traffic()
+        self.traffic: Traffic = Traffic()
         self.tracer: Tracer | None = world.tracer
         """Whom events are told; None while nobody follows anything."""
         self.access: AccessLog | None = None

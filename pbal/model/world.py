@@ -117,9 +117,9 @@ class World:
     """All that was configured."""
 
     def __init__(self, clock: Clock | None = None) -> None:
-        self.clock = clock or Clock()
+        self.clock: Clock = clock or Clock()
         self.started = self.clock.epoch()
-        self.started_at = self.clock.now()
+        self.started_at: float = self.clock.now()
         self.second = int(self.started_at)
         """clock.now() in whole seconds, renewed once a second: one shared int for ten thousand birth dates."""
         self.tracer: Tracer | None = None
