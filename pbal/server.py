@@ -31,8 +31,10 @@ from math import inf
 from typing import Any
 
 from pbal.commands.interpreter import Interpreter
+from pbal.commands.session import Session
 from pbal.config.spec import Standing
 from pbal.console.management import ManagementRole
+from pbal.lang.mistakes import Mistake
 from pbal.life.process import Process
 from pbal.model.errors import ConfigError
 from pbal.model.faults import report
@@ -394,15 +396,21 @@ class Server:
                 log.info("%(state)s", {"event": "state", "state": self._state()})
             return
         if number not in ENDING:
-            log.warning(
-                "%(signal)s: there is nothing to reload; make the change on the console", {"event": "signal", "signal": number.name}
-            )
+            if number is signal.SIGHUP and not self.ending:
+                spawn(self, self._reload(), "reload")
             return
         if self.ending:
             log.warning("second signal, %(signal)s: ending at once", {"event": "ending_at_once", "signal": number.name})
             self._finish()
             return
         spawn(self, self.shutdown(True, None), "shutdown")
+
+    async def _reload(self) -> None:
+        """SIGHUP: the configuration file again."""
+        try:
+            await self.interpreter.execute(Session(self.world, self.interpreter, origin="SIGHUP"), "RELOAD CONFIG")
+        except Mistake as mistake:
+            log.error("%(signal)s: %(reason)s", {"event": "reload_refused", "signal": "SIGHUP", "reason": mistake.in_one_line()})
 
     def _state(self) -> str:
         """One line for SIGUSR1."""

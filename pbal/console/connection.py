@@ -413,8 +413,10 @@ class ConsoleConnection(asyncio.Protocol):
         self.transport.abort()
 
     def shutdown(self, graceful: bool) -> None:
-        """Close, after what was written has gone out if graceful."""
-        if graceful:
+        """Close, after what was written has gone out if graceful, and after the answer that is being made."""
+        if graceful and self._working:
+            self._session.closing = True
+        elif graceful:
             self.transport.close()
         else:
             self.transport.abort()

@@ -7,7 +7,7 @@ opens sockets at once.
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -127,6 +127,8 @@ class World:
         self.services: dict[str, Service] = {}
         self.pools: dict[str, Pool] = {}
         self.plugins: dict[str, LoadedPlugin] = {}
+        self.lent: Mapping[str, LoadedPlugin] = {}
+        """Plugins of another World, which LOAD takes from there."""
         self.tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in CORE}
         self._parsed: dict[str, tuple[Tunable, str, Any]] = {}
         self.server_tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in SERVER}
