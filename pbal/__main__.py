@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pbal import __version__, build, checking
+from pbal import __version__, build, checking, formatting
 from pbal.launch import DEFAULT_FILE, run
 from pbal.observe.log import set_up
 from pbal.terminal import main as terminal
@@ -26,8 +26,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--pidfile", metavar="FILE", help="file for the process id, instead of the one that SERVER pidfile says")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="least level that is logged")
     parser.add_argument("--version", action="version", version=f"pbal {__version__} ({build.kind()})")
-    commands = parser.add_subparsers(dest="command", metavar="check | plugin | password | console")
+    commands = parser.add_subparsers(dest="command", metavar="check | fmt | plugin | password | console")
     checking.add_arguments(commands.add_parser("check", help="check configurations; exit status 0, 1 (mistakes) or 2"))
+    formatting.add_arguments(commands.add_parser("fmt", help="print configurations in canonical form, or put them into it"))
     plugin = commands.add_parser("plugin", help="begin a plugin: pbal plugin new NAME")
     what = plugin.add_subparsers(dest="what", metavar="new", required=True)
     new = what.add_parser("new", help="write NAME.py and test_NAME.py, a plugin and its test")
@@ -43,12 +44,14 @@ def _arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run pbal. Exit status: 0 after a clean end, 1 for a configuration or start-up that failed, 2 for usage."""
     said = [f"-{word}" if _ONE_DASH.fullmatch(word) else word for word in (sys.argv[1:] if argv is None else argv)]
-    if said and said[0] not in ("check", "plugin", "password", "console") and Path(said[0]).is_file():
+    if said and said[0] not in ("check", "fmt", "plugin", "password", "console") and Path(said[0]).is_file():
         print(f"pbal: 'pbal -c {said[0]}' runs that file, 'pbal check {said[0]}' checks it", file=sys.stderr)
         return 2
     options = _arguments().parse_args(said)
     if options.command == "password":
         return _new_password(options.user)
+    if options.command == "fmt":
+        return formatting.run(options)
     if options.command == "plugin":
         return _new_plugin(options.name, options.folder)
     if options.command == "console":

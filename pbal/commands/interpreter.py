@@ -28,7 +28,7 @@ from pbal.commands.slices import in_slices
 from pbal.config.spec import Config
 from pbal.lang.ast import Statement
 from pbal.lang.mistakes import Mistake, Place, positioned
-from pbal.lang.parser import GrammarMistake, Language, bundled_fragments
+from pbal.lang.parser import GrammarMistake, Language, bundled_fragments, language_of
 from pbal.model import faults
 from pbal.model.errors import ConfigError
 from pbal.model.plugin import Plugin
@@ -69,7 +69,7 @@ class Interpreter:
             importlib.import_module(f"{commands.__name__}.{module.name}")  # handlers register themselves
 
         self.world = world
-        self.language = Language()
+        self.language = language_of({})
         self.registry = CORE_COMMANDS.copy()
         self.folder = Path()
         """Where relative paths in the file begin."""
@@ -227,7 +227,7 @@ class Interpreter:
         new = {name: known[name] for name in plugins_named(lines) if name in known and name not in self._prebuilt}
         if new:
             self._prebuilt |= new
-            self.language = Language({**self.language.fragments, **new})
+            self.language = language_of({**self.language.fragments, **new})
 
     def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a handler's coroutine in a file, where nothing is there to wait for."""
@@ -250,7 +250,7 @@ class Interpreter:
         if self._in_file:  # the fragments of bundled plugins were collected before the first line
             fragments = {**fragments, **self._prebuilt}
         if fragments != dict(self.language.fragments):
-            language = Language(fragments)
+            language = language_of(fragments)
             await self._build(language)
         registry = self.registry.copy()
         registry.unregister(loaded.name)
@@ -283,7 +283,7 @@ class Interpreter:
         """Take a plugin's statements out. The parser is rebuilt at the next line."""
         self.registry.unregister(plugin)
         if plugin in self.language.fragments:
-            self.language = Language({name: text for name, text in self.language.fragments.items() if name != plugin})
+            self.language = language_of({name: text for name, text in self.language.fragments.items() if name != plugin})
 
 
 def _makes_current(text: str) -> bool:
