@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pbal import __version__, build
-from pbal.launch import DEFAULT_FILE, load, run
+from pbal import __version__, build, checking
+from pbal.launch import DEFAULT_FILE, run
 from pbal.observe.log import set_up
 from pbal.terminal import main as terminal
 
@@ -27,8 +27,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="least level that is logged")
     parser.add_argument("--version", action="version", version=f"pbal {__version__} ({build.kind()})")
     commands = parser.add_subparsers(dest="command", metavar="check | plugin | password | console")
-    check = commands.add_parser("check", help="check a configuration; exit status 0 or 1")
-    check.add_argument("file", metavar="FILE")
+    checking.add_arguments(commands.add_parser("check", help="check configurations; exit status 0, 1 (mistakes) or 2"))
     plugin = commands.add_parser("plugin", help="begin a plugin: pbal plugin new NAME")
     what = plugin.add_subparsers(dest="what", metavar="new", required=True)
     new = what.add_parser("new", help="write NAME.py and test_NAME.py, a plugin and its test")
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(options)
     writer = set_up(options.log_level or "info")
     try:
-        return _check(options.file)
+        return checking.run(options)
     finally:
         writer.finish()
 
@@ -94,28 +93,6 @@ def _new_plugin(name: str, folder: Path) -> int:
         return 1
     print(f"{', '.join(map(str, written))}: written")
     print(f"SERVER plugin_path = {folder.resolve()} and LOAD {name} run it; python -m pytest {written[1]} tests it")
-    return 0
-
-
-def _check(path: str) -> int:
-    from pbal.life.privileges import warnings
-    from pbal.model.world import World
-
-    try:
-        loaded = load(path)
-    except OSError as error:
-        print(f"pbal: cannot read {path}: {error.strerror}", file=sys.stderr)
-        return 1
-    if loaded is None:
-        return 1
-    world = loaded[0]
-    assert isinstance(world, World)
-    listening = any(service.enabled and service["listen"] is not None for service in world.services.values())
-    print(f"{path}: good")
-    if not listening:
-        print(f"{path}: but no service listens: ENABLE a service with a listen address", file=sys.stderr)
-    for warning in warnings(world, Path(path).absolute()):
-        print(f"{path}: but {warning.text}", file=sys.stderr)
     return 0
 
 

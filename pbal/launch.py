@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pbal.checking import tell
 from pbal.life import daemon, init
 from pbal.life.handed import handed_over
 from pbal.life.notify import notifier
@@ -79,8 +80,7 @@ def load(path: str) -> tuple[object, object] | None:
     world = World()
     interpreter = Interpreter(world)
     mistakes = interpreter.run_file(path)
-    for mistake in mistakes:
-        print(mistake.render(), file=sys.stderr)
+    tell(mistakes)
     if mistakes:
         number = len(mistakes)
         print(f"{path}: {number} mistake{'s' if number > 1 else ''}, nothing started", file=sys.stderr)

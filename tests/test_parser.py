@@ -137,6 +137,8 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("MARK x", "mark", {"marker": "x"}),
     ("MARK x JSON", "mark_json", {"marker": "x"}),
     ("COMPLETE x", "complete", {"line": "x"}),
+    ('INCLUDE = a/*.conf "b c.conf"', "include", {"files": 'a/*.conf "b c.conf"'}),
+    ('INCLUDE "b c.conf" a', "include", {"files": '"b c.conf" a'}),
     ("POLL ANSWER 17", "poll_answer", {"target": "17"}),
     ("POLL ANSWER alice <m>hi  you</m>", "poll_answer", {"target": "alice", "text": "<m>hi  you</m>"}),
     ("POLL KICK alice", "poll_kick", {"target": "alice"}),

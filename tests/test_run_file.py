@@ -1,8 +1,6 @@
 """A file with mistakes: all of them, in order, each once."""
 
 import inspect
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -133,19 +131,6 @@ def test_octets_that_are_no_text_are_a_mistake_of_their_line(tmp_path: Path) -> 
     assert "not UTF-8: 0xff" in mistakes[0].message
 
 
-def check(path: Path) -> subprocess.CompletedProcess[str]:
-    """`pbal check FILE`."""
-    return subprocess.run([sys.executable, "-m", "pbal", "check", str(path)], capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_check_says_when_nothing_would_listen(tmp_path: Path) -> None:
-    path = tmp_path / "mute.conf"
-    path.write_text("CREATE SERVICE a\nSET role = web_server\nSET listen = 8080\n")
-    done = check(path)
-    assert (done.returncode, done.stdout) == (0, f"{path}: good\n")
-    assert done.stderr == f"{path}: but no service listens: ENABLE a service with a listen address\n"
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -163,29 +148,6 @@ def test_two_services_cannot_listen_on_one_address(tmp_path: Path) -> None:
     one = "CREATE SERVICE {0}\nSET role = web_server\nSET listen = 127.0.0.1:8080\nENABLE {0}\n"
     (mistake,) = run(tmp_path, one.format("a") + one.format("b"))
     assert (mistake.line, mistake.message) == (8, "service 'a' listens on 127.0.0.1:8080 already")
-
-
-def test_check_exits_0_for_a_good_file(tmp_path: Path) -> None:
-    path = tmp_path / "good.conf"
-    path.write_text("CREATE SERVICE a\nSET role = web_server\nSET listen = 8080\nSET docroot = .\nENABLE a\n")
-    done = check(path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{path}: good\n", "")
-
-
-def test_check_exits_1_and_prints_every_mistake_to_standard_error(tmp_path: Path) -> None:
-    path = tmp_path / "bad.conf"
-    path.write_text("CREATE SERVICE a\nSET rol = web_server\nNONSENSE\n")
-    done = check(path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert f"{path}:2:5: 'rol' is not a tunable" in done.stderr
-    assert f"{path}:3:1: 'NONSENSE' is not a statement" in done.stderr
-    assert done.stderr.endswith(f"{path}: 2 mistakes, nothing started\n")
-
-
-def test_check_exits_1_for_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    done = check(tmp_path / "none.conf")
-    assert done.returncode == 1
-    assert done.stderr == f"pbal: cannot read {tmp_path / 'none.conf'}: No such file or directory\n"
 
 
 @pytest.mark.parametrize(
@@ -297,3 +259,51 @@ def test_a_secret_others_can_read_is_warned_of(tmp_path: Path) -> None:
     assert said(interpreter.run_file(str(path))) == []
     (warning,) = interpreter.warnings
     assert warning.headline == f"{path}:2:1: warning: others can read key: chmod o-r keeps what it holds secret"
+
+
+def test_other_files_are_included_in_the_order_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "pools").mkdir()
+    (tmp_path / "pools" / "b.conf").write_text("CREATE POOL b\n  POOL b ADD 10.0.0.2\n")
+    (tmp_path / "pools" / "a.conf").write_text("CREATE POOL a\nINCLUDE more/c.conf\n  SET balance_method = round_robin\n")
+    (tmp_path / "pools" / "more").mkdir()
+    (tmp_path / "pools" / "more" / "c.conf").write_text("LOAD vhosts\nCREATE SERVICE s\nSET role = web_server\nSET docroot = ../www")
+    (tmp_path / "pools" / "www").mkdir()
+    (tmp_path / "a b.conf").write_text("CREATE POOL spaces\n")
+    path = tmp_path / "test.conf"
+    path.write_text(
+        'LOAD include\nCREATE SERVICE site\nINCLUDE = pools/*.conf none*.conf "a b.conf"\n'
+        "SET role = selector\nSET plugins = vhosts\nVHOST * = s\n"
+    )
+    world = World()
+    interpreter = Interpreter(world)
+    assert said(interpreter.run_file(str(path))) == []
+    assert [warning.message for warning in interpreter.warnings] == ["INCLUDE needs no LOAD"]
+    assert list(world.pools) == ["a", "b", "spaces"]
+    assert world.pool("a").values["balance_method"] == "round_robin"
+    assert world.service("s")["docroot"].resolve() == tmp_path / "pools" / "www"
+    assert world.service("site").role == "selector"
+    assert interpreter.folder == tmp_path
+
+
+def test_a_mistake_in_an_included_file_has_its_place_there_and_is_known_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "one.conf").write_text("\nCREATE POOL p\nSET balance_method = best\nCREATE SERVICE x.y\n")
+    mistakes = run(tmp_path, "CREATE POOL p\nINCLUDE one.conf\nENABLE x.y\nINCLUDE none.conf")
+    one, test = str(tmp_path / "one.conf"), str(tmp_path / "test.conf")
+    assert [(mistake.file, mistake.line) for mistake in mistakes] == [(one, 2), (one, 4), (test, 4)]
+    assert mistakes[0].second == Second("created here", Place(test, 1, 1, 14))
+    assert mistakes[2].message == f"cannot read {tmp_path / 'none.conf'}: No such file or directory"
+    assert mistakes[2].kind is Kind.SYSTEM
+
+
+def test_files_that_include_one_another_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.conf").write_text("INCLUDE two.conf\nCREATE POOL one\n")
+    (tmp_path / "two.conf").write_text("INCLUDE ../*/test.conf\nCREATE POOL two\n")
+    (mistake,) = run(tmp_path, "INCLUDE one.conf")
+    names = [str(tmp_path / f"{name}.conf") for name in ("test", "one", "two")]
+    assert (mistake.file, mistake.line, mistake.kind) == (names[2], 1, Kind.CONFLICT)
+    assert mistake.message == "a file cannot include itself: " + " -> ".join([*names, f"{tmp_path}/../{tmp_path.name}/test.conf"])
+
+
+def test_one_file_may_be_included_twice(tmp_path: Path) -> None:
+    (tmp_path / "set.conf").write_text("SERVER max_connections = 1000\n")
+    assert said(run(tmp_path, "INCLUDE set.conf set.conf\nINCLUDE set.conf")) == []

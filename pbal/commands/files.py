@@ -7,14 +7,17 @@ the same.
 """
 
 import codecs
+import glob
 import inspect
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pbal.commands.session import Session
 from pbal.lang.ast import Statement
+from pbal.lang.lexical import STRING, unquoted
 from pbal.lang.mistakes import Mistake
 from pbal.lang.parser import GrammarMistake
 from pbal.model.errors import ConfigError
@@ -29,13 +32,22 @@ _LOAD_LINE = re.compile(r"\s*LOAD\s+([\w-]+)\s*(?:#.*)?", re.IGNORECASE)
 
 def lines_of(path: str) -> list[str]:
     """The lines of a file; octets that are not UTF-8 are refused when their line is read. Raises: OSError."""
-    return Path(path).read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
+    return divided(Path(path).read_bytes())
+
+
+def divided(data: bytes) -> list[str]:
+    """The lines of what is in a file."""
+    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
 
 
 def plugins_named(lines: Iterable[str]) -> list[str]:
     """The plugins that LOAD lines name, sorted."""
     return sorted({match[1].lower() for line in lines if (match := _LOAD_LINE.fullmatch(line.rstrip("\r")))})
 
+
+_PATTERN = re.compile(rf"{STRING}|\S+")
+_MOST_NESTED = 16
+"""Files in files."""
 
 _ROLE_FIRST = Needed("set", "role")
 
@@ -48,16 +60,39 @@ _NOUNS = {
 """What may be called by each kind of name."""
 
 
-class FileRun:
-    """One pass over a file."""
+class _Reading:
+    """One file that is being read, with its own current object."""
 
-    def __init__(self, interpreter: "Interpreter", path: str) -> None:
+    __slots__ = ("folder", "lines", "name", "number", "parent", "path", "session")
+
+    def __init__(self, name: str, lines: list[str], session: Session, parent: "_Reading | None" = None) -> None:
+        self.name = name
+        """As it is called in messages."""
+        self.path = Path(name).resolve()
+        self.folder = self.path.parent
+        self.lines = lines
+        self.number = 0
+        """How many of the lines were read."""
+        self.session = session
+        self.parent = parent
+        """The file that includes it."""
+
+
+class FileRun:
+    """One pass over a file and those that it includes.
+
+    What was wrong before is known in all of them; the current object is each file's own, as in Perlbal. Who wants it in slices calls `step`
+    until it is False, and then `end`.
+    """
+
+    def __init__(self, interpreter: "Interpreter", path: str, lines: list[str]) -> None:
         self._interpreter = interpreter
-        self._path = path
-        self._session = Session(interpreter.world, interpreter, origin=path, verbose=False)
         self.mistakes: list[Mistake] = []
-        self.warnings = self._session.warnings
+        self.warnings: list[Mistake] = []
         """What is legal and wrong, as far as statements themselves tell it."""
+        self._stack: list[_Reading] = []
+        """The files that are being read or will be, the next line of the last one comes next."""
+        self._begin(_Reading(path, lines, self._new_session(path)))
         self._faulty: set[str] = set()
         """Names of objects that a mistake was made about; they are not checked at ENABLE."""
         self._refused: set[tuple[str, str]] = set()
@@ -70,11 +105,74 @@ class FileRun:
         self._roleless: set[str] = set()
         """Services whose SET role was refused; that others of their settings need one is not held against them."""
 
+    def _new_session(self, path: str) -> Session:
+        session = Session(self._interpreter.world, self._interpreter, origin=path, verbose=False)
+        session.reading = self
+        session.warnings = self.warnings
+        return session
+
+    def _begin(self, reading: _Reading) -> None:
+        self._interpreter.know_plugins(reading.lines)
+        self._interpreter.folder = reading.folder
+        self._stack.append(reading)
+
+    @property
+    def _reading(self) -> _Reading:
+        return self._stack[-1]
+
+    @property
+    def _session(self) -> Session:
+        return self._reading.session
+
+    def step(self) -> bool:
+        """Carry out the next line. False if there was none."""
+        reading = self._reading
+        while reading.number == len(reading.lines):
+            if len(self._stack) == 1:
+                return False
+            self._stack.pop()
+            reading = self._reading
+            self._interpreter.folder = reading.folder
+        reading.number += 1
+        self.line(reading.number, reading.lines[reading.number - 1])
+        return True
+
+    def include(self, files: str) -> None:
+        """INCLUDE: other files come next, those of each pattern in the order of their names. Raises: CommandError; none is read then."""
+        parent = self._reading
+        found = [self._included(path, parent) for path in self._named(files, parent.folder)]
+        for reading in reversed(found):
+            self._begin(reading)
+
+    def _named(self, files: str, folder: Path) -> Iterator[Path]:
+        """The files that are meant. A pattern may match none; a name without wildcard is of a file that is there."""
+        for said in _PATTERN.findall(files):
+            pattern = str(folder / unquoted(said))
+            yield from map(Path, sorted(glob.glob(pattern)) if glob.has_magic(unquoted(said)) else [pattern])
+
+    def _included(self, path: Path, parent: _Reading) -> _Reading:
+        name = str(path) if os.path.isabs(self._stack[0].name) else os.path.relpath(path)
+        chain = [parent]
+        while (before := chain[-1].parent) is not None:
+            chain.append(before)
+        place = path.resolve()
+        for length, reading in enumerate(chain, 1):
+            if reading.path == place:
+                circle = " -> ".join([each.name for each in reversed(chain[:length])] + [name])
+                raise CommandError(f"a file cannot include itself: {circle}", "files", kind=Kind.CONFLICT)
+        if len(chain) > _MOST_NESTED:
+            raise CommandError(f"files include one another more than {_MOST_NESTED} deep", "files", kind=Kind.CONFLICT)
+        try:
+            lines = lines_of(str(path))
+        except OSError as error:
+            raise CommandError(f"cannot read {name}: {error.strerror}", "files", kind=Kind.SYSTEM) from None
+        return _Reading(name, lines, self._new_session(name), parent)
+
     def line(self, number: int, text: str) -> None:
         """Carry out one line."""
         interpreter = self._interpreter
         try:
-            statement = interpreter.language.parse_line(text, file=self._path, line=number, folder=interpreter.folder)
+            statement = interpreter.language.parse_line(text, file=self._reading.name, line=number, folder=interpreter.folder)
             if statement is None or self._depends_on_mistake(statement):
                 return
             try:
@@ -91,7 +189,7 @@ class FileRun:
                 self._session.broken = False
             self._note(statement)
         except GrammarMistake as mistake:
-            self._report(Mistake(str(mistake), line=number, source=text, file=self._path))
+            self._report(Mistake(str(mistake), line=number, source=text, file=self._reading.name))
         except Mistake as mistake:
             self._failed_to_parse(mistake, text)
 

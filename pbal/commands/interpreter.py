@@ -175,31 +175,35 @@ class Interpreter:
 
     # -- a file --------------------------------------------------------------------------------------------------
 
-    def run_file(self, path: str) -> list[Mistake]:
-        """Carry out a whole file; its mistakes, in order. Raises: OSError if it cannot be read."""
-        from pbal.commands.files import FileRun, lines_of
+    def run_file(self, path: str, data: bytes | None = None) -> list[Mistake]:
+        """Carry out a whole file, or what was read already and is called by that name; its mistakes, in order.
 
-        lines = lines_of(path)
-        self.folder = Path(path).resolve().parent
-        run = FileRun(self, path)
+        Raises: OSError if it cannot be read.
+        """
+        from pbal.commands.files import FileRun, divided, lines_of
+
+        lines = lines_of(path) if data is None else divided(data)
         self._in_file = True
+        self._prebuilt = {}
+        run = FileRun(self, path, lines)
         try:
-            self._collect_fragments(lines)
-            for number, line in enumerate(lines, 1):
-                run.line(number, line)
+            while run.step():
+                pass
             run.end()
         finally:
             self._in_file = False
             self.warnings = run.warnings
         return run.mistakes
 
-    def _collect_fragments(self, lines: list[str]) -> None:
-        """Build the grammar with the fragments of every bundled plugin that the file will load."""
+    def know_plugins(self, lines: list[str]) -> None:
+        """Have the grammar with the fragments of every bundled plugin that a file will load."""
         from pbal.commands.files import plugins_named
 
         known = bundled_fragments()
-        self._prebuilt = {name: known[name] for name in plugins_named(lines) if name in known}
-        self.language = Language(self._prebuilt)
+        new = {name: known[name] for name in plugins_named(lines) if name in known and name not in self._prebuilt}
+        if new:
+            self._prebuilt |= new
+            self.language = Language({**self.language.fragments, **new})
 
     def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a handler's coroutine in a file, where nothing is there to wait for."""

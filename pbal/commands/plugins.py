@@ -12,6 +12,9 @@ async def load(session: Session, plugin: str) -> Reply:
 
     Source: Perlbal manual, LOAD.
     """
+    if plugin.lower() == "include":
+        session.warn("INCLUDE needs no LOAD", "plugin")
+        return OK
     loaded = await loader.load(session.world, session.interpreter, plugin)
     session.note("plugin", loaded.name)
     return OK

@@ -1,6 +1,6 @@
 """The context statements run in: one a console connection, one a file."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pbal.lang.ast import Statement
 from pbal.lang.mistakes import Mistake, Place, positioned
@@ -15,12 +15,19 @@ if TYPE_CHECKING:
     from pbal.commands.interpreter import Interpreter
 
 
+class Reading(Protocol):
+    """A configuration file on its way."""
+
+    def include(self, files: str) -> None:
+        """Read other files next. Raises: CommandError."""
+
+
 class Session:
     """Which object is current, whether OK is said, and who speaks."""
 
     __slots__ = (
-        "broken", "closing", "console", "current", "interpreter", "json", "marker", "origin", "statement", "verbose", "view_width",
-        "warnings", "who", "world",
+        "broken", "closing", "console", "current", "interpreter", "json", "marker", "origin", "reading", "statement", "verbose",
+        "view_width", "warnings", "who", "world",
     )  # fmt: skip
 
     def __init__(self, world: World, interpreter: "Interpreter", origin: str, verbose: bool = True) -> None:
@@ -38,6 +45,8 @@ class Session:
         """In a file: the statement that should have made an object current failed, so that none is right now."""
         self.statement: Statement | None = None
         """The one that is carried out, or was last."""
+        self.reading: Reading | None = None
+        """The file that is read; None on a console."""
         self.warnings: list[Mistake] = []
         """What was said of it, and did not refuse it."""
         self.marker = ""

@@ -99,12 +99,12 @@ class Filled:
 
     __slots__ = ("_expanded", "_origins", "secret", "text", "values")
 
-    def __init__(self, text: str, word: str, start: int, expanded: Expanded) -> None:
-        """`word` is the argument as it stands in the expanded text from `start` on, `text` the same without its quotes."""
+    def __init__(self, text: str, word: str, start: int, expanded: Expanded, quotable: bool) -> None:
+        """`word` is the argument as it stands in the expanded text from `start` on, `text` the same without the quotes it may have."""
         self._expanded = expanded
         self.values = expanded.values(start, start + len(word))
         self.secret = any(piece.secret for piece in self.values)
-        origins = [start + offset for offset in origins_of(word)]
+        origins = [start + offset for offset in (origins_of(word) if quotable else range(len(word) + 1))]
         parts: list[str] = []
         back: list[int] = []
         taken = 0

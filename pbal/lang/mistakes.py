@@ -130,7 +130,7 @@ class Mistake(Exception):
         return _printable(f"{self._where()}: {message}" if self.file else message)
 
     def _where(self) -> str:
-        return f"{self.file}:{self.line}" + (f":{self.column}" if self.column else "")
+        return ":".join([self.file, *(str(number) for number in (self.line, self.column) if number)])
 
     def in_one_line(self) -> str:
         """Message and hint, for the console."""

@@ -224,7 +224,7 @@ class Language:
             if _is_word(word):
                 terminal.pattern = PatternRE(word + r"(?!\S)", terminal.pattern.flags)
                 terminal.priority = _KEY_WORD_PRIORITY
-        elif terminal.pattern.value != _TO_THE_END and terminal.name not in _BETWEEN:
+        elif not terminal.pattern.value.endswith(".*") and terminal.name not in _BETWEEN:
             pattern = terminal.pattern.value
             ahead = _LOOKAHEADS.search(pattern)
             body = pattern[: ahead.start()] if ahead else pattern
@@ -315,11 +315,12 @@ class Language:
             word = word.rstrip(" \t")  # an expansion may leave blanks at the end, where the line itself had none
             end = start + len(word)
         column, past = expanded.column(start), expanded.end_column(end)
+        whole = terminal in self._quotable or terminal in self._bodies_of_terminals
         try:
-            text = unquoted(word)
+            text = unquoted(word) if whole else word
         except ValueError as error:
             raise Mistake(str(error), hint=_IN_QUOTES, column=column, end=past) from error
-        filled = Filled(text, word, start, expanded)
+        filled = Filled(text, word, start, expanded, whole)
         if (word[0] == '"' or filled.values) and not self._fits(terminal, filled.text):
             found = source[column - 1 : past - 1]
             raise Mistake(f"expected {_with_article(_kind(terminal))}, found {found}", kind=Kind.BAD_VALUE, column=column, end=past)
