@@ -23,7 +23,6 @@ from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import OK, CommandError, Reply, Rows, Text, bad_argument
 from pbal.schema.kinds import BadValue, Kind
 from pbal.schema.people import Unit
-from pbal.schema.regexes import may_run_away
 from pbal.schema.tunables import Applies, Tunable
 from pbal.schema.types import (
     BOOL,
@@ -46,6 +45,5 @@ __all__ = [
     "AnswerRefused", "Applies", "BadValue", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Explanation",
     "Fields", "Histogram", "IllegalField", "Kind", "Limit", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked",
     "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "Unit", "UnknownName", "Upgraded",
-    "Verdict", "Waiting", "World", "bad_argument", "did_you_mean", "enum", "hook", "may_run_away", "quoted", "quoted_word",
-    "resident_bytes", "spawn",
+    "Verdict", "Waiting", "World", "bad_argument", "did_you_mean", "enum", "hook", "quoted", "quoted_word", "resident_bytes", "spawn",
 ]  # fmt: skip

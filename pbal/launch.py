@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = "/etc/pbal/pbal.conf"
 
+log = logging.getLogger("pbal")
+
 
 def run(options: argparse.Namespace) -> int:
     """Run pbal as the command line says; the exit status."""
@@ -85,6 +87,8 @@ def load(path: str) -> tuple[object, object] | None:
         number = len(mistakes)
         print(f"{path}: {number} mistake{'s' if number > 1 else ''}, nothing started", file=sys.stderr)
         return None
+    for odd in interpreter.warnings:
+        log.warning("%(file)s:%(line)d: %(text)s", {"event": "configuration_odd", "file": odd.file, "line": odd.line, "text": odd.message})
     return world, interpreter
 
 

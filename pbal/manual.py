@@ -1,4 +1,4 @@
-"""The manual, from the tables: man/pbal.1, man/pbal.conf.5, man/pbal-console.7, man/pbal-plugins.7, man/pbal-poll.7.
+"""The manual, from the tables: man/pbal.1, man/pbal.conf.5, man/pbal-console.7, man/pbal-perlbal.7, man/pbal-plugins.7, man/pbal-poll.7.
 
     python -m pbal.manual            writes the pages
     python -m pbal.manual --check    writes nothing; exit status 1 if a page is not what would be written
@@ -45,6 +45,7 @@ from pbal.plugins.poll.settings import TUNABLES as POLL_TUNABLES
 from pbal.plugins.vhosts import Vhosts
 from pbal.plugins.vpaths import Vpaths
 from pbal.reference import members
+from pbal.schema import perlbal
 from pbal.schema import tunables as tunables_module
 from pbal.schema.commands import Registry
 from pbal.schema.meanings import APPLIES, TYPES, default, kind
@@ -168,6 +169,8 @@ def tunable_table(tunables: Iterable[Tunable]) -> Iterator[str]:
         if tunable.roles:
             facts.append(f"Roles: {', '.join(sorted(tunable.roles))}.")
         facts += [APPLIES[tunable.applies]] if APPLIES[tunable.applies] else []
+        if tunable.perlbal is not None:
+            facts.append(f"With SERVER compatible = perlbal: `{tunable.perlbal}`.")
         if tunable.source.startswith("differs:"):
             facts.append(f"Differs from Perlbal: {tunable.source.removeprefix('differs:').strip()}.")
         yield from entry(f"{bold(tunable.name)} = {literal(kind(tunable))}", tunable.summary, " ".join(facts))
@@ -244,6 +247,91 @@ class Statements:
             first = False
 
 
+class FromPerlbal:
+    """Every name of Perlbal, and what became of it here."""
+
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
+
+    def tunables(self) -> Iterator[str]:
+        """Of services."""
+        renamed = {"persist_client_timeout": "Sets idle_timeout and persist_client_idle_timeout."}
+        return self._names([tunable for tunable in CORE if not tunable.source.startswith("pbal")], perlbal.SERVICE, renamed)
+
+    def pool(self) -> Iterator[str]:
+        """Of pools."""
+        return self._names(POOL, perlbal.POOL, {})
+
+    def server(self) -> Iterator[str]:
+        """Of SERVER."""
+        without = {row.name: f"No meaning: {row.why}." for row in perlbal.MEANINGLESS.values()}
+        return self._names([tunable for tunable in SERVER if not tunable.source.startswith("pbal")], perlbal.SERVER, without)
+
+    def _names(self, built: Iterable[Tunable], unbuilt: Mapping[str, perlbal.Unbuilt], others: Mapping[str, str]) -> Iterator[str]:
+        rows = {tunable.name: self._difference(tunable) for tunable in built}
+        rows |= {name: _not_built(row) for name, row in unbuilt.items() if not row.plugin} | dict(others)
+        for name, state in sorted(rows.items()):
+            yield from entry(bold(name), state)
+
+    def _difference(self, tunable: Tunable) -> str:
+        if not tunable.source.startswith("differs:"):
+            return "The same."
+        return f"Differs: {tunable.source.removeprefix('differs:').strip()}."
+
+    def defaults(self) -> Iterator[str]:
+        """What SERVER compatible = perlbal changes."""
+        for tunable in sorted((*CORE, *SERVER), key=lambda each: each.name):
+            if tunable.perlbal is not None:
+                yield from entry(bold(tunable.name), f"{default(tunable)} becomes `{tunable.perlbal}`.")
+
+    def plugins(self) -> Iterator[str]:
+        """The plugins that come with Perlbal."""
+        rows = {"Vhosts": "Built: LOAD vhosts.", "Vpaths": "Built: LOAD vpaths."}
+        rows["Include"] = "INCLUDE is a statement of the core."
+        for plugin, row in perlbal.PLUGINS.items():
+            brought = [each.name for each in perlbal.SERVICE.values() if each.plugin == plugin]
+            rows[row.name] = _not_built(row) + (f" [{', '.join(brought)}]" if brought else "")
+        for name, state in sorted(rows.items(), key=lambda each: each[0].lower()):
+            yield from entry(bold(name), state)
+
+    def foreign(self) -> Iterator[str]:
+        """Kinds of plugins that others wrote."""
+        for foreign in perlbal.FOREIGN:
+            instead = foreign.instead + (" NAME" if foreign.instead.endswith("pbal plugin new") else "")
+            first = instead if "_" in instead.split()[0] else instead[0].upper() + instead[1:]
+            yield from entry(bold(foreign.kind), f"{first}.")
+
+    def commands(self) -> Iterator[str]:
+        """What a statement or a console command may begin with."""
+        rows = {row.name: _not_built(row) for row in perlbal.STATEMENTS.values()}
+        for word in perlbal.COMMANDS:
+            rules = [rule for rule in sorted(self._statements.language.rules) if self._begins(rule, word.upper())]
+            states = [state for rule in rules if (state := self._state(rule, word.upper()))]
+            if rules:
+                rows[word.upper()] = " ".join(dict.fromkeys(states)) or "The same."
+            else:
+                rows.setdefault(word.upper(), "Not built yet.")
+        for name, state in sorted(rows.items()):
+            yield from entry(bold(name), state)
+
+    def _begins(self, rule: str, word: str) -> bool:
+        return any(usage.split()[0] == word for usage in self._statements.language.syntax(rule).split(" | "))
+
+    def _state(self, rule: str, word: str) -> str:
+        """How a statement differs; '' if it does not, or if Perlbal has none of that second word."""
+        text = self._statements.registry.help_for(rule)[1]
+        differs = text.partition("differs:")[2].partition("\n")[0].strip().removesuffix(".")
+        if not differs:
+            return ""
+        usage = next(usage for usage in self._statements.language.syntax(rule).split(" | ") if usage.split()[0] == word)
+        said = " ".join(part for part in usage.split() if part.isupper() and part.isalpha())
+        return f"{said} differs: {differs}."
+
+
+def _not_built(row: perlbal.Unbuilt) -> str:
+    return "Not built yet" + (f": {row.instead}." if row.instead else ".")
+
+
 def _terms(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Words, and what they mean."""
     for word, meaning in pairs:
@@ -261,6 +349,7 @@ _LIFE = (
     "adopt",
     "close",
     "service_disabled",
+    "targets",
     "complete",
     "dumpconfig",
     "measured",
@@ -333,11 +422,22 @@ def pages() -> dict[str, str]:
         "tunables": lambda: tunable_table(POLL_TUNABLES),
         "counters": lambda: counter_table(POLL_COUNTERS),
     }
+    former = FromPerlbal(statements)
+    of_perlbal: dict[str, Table] = {
+        "perlbal_tunables": former.tunables,
+        "perlbal_pool": former.pool,
+        "perlbal_server": former.server,
+        "perlbal_defaults": former.defaults,
+        "perlbal_plugins": former.plugins,
+        "perlbal_foreign": former.foreign,
+        "perlbal_commands": former.commands,
+    }
     return {
         "pbal.1": render("pbal", 1, source("pbal.1"), {}),
         "pbal.conf.5": render("pbal.conf", 5, source("pbal.conf.5"), conf),
         "pbal-console.7": render("pbal-console", 7, source("pbal-console.7"), console),
         "pbal-plugins.7": render("pbal-plugins", 7, source("pbal-plugins.7"), plugins),
+        "pbal-perlbal.7": render("pbal-perlbal", 7, source("pbal-perlbal.7"), of_perlbal),
         "pbal-poll.7": render("pbal-poll", 7, source("pbal-poll.7"), poll),
     }
 

@@ -10,10 +10,13 @@ import pytest
 from lab import Lab, lab
 
 from pbal import manual
+from pbal.commands.interpreter import Interpreter
 from pbal.lang.parser import Language, bundled_fragments
 from pbal.model.hooks import HOOKS
+from pbal.model.world import World
 from pbal.observe.counters import CORE as CORE_COUNTERS
 from pbal.plugins.poll.settings import COUNTERS, TUNABLES
+from pbal.schema import perlbal
 from pbal.schema.meanings import TYPES
 from pbal.schema.roles import CORE
 from pbal.schema.tunables import POOL, SERVER
@@ -73,6 +76,26 @@ def test_every_hook_and_counter_is_explained() -> None:
     assert set(HOOKS) <= set(conf)
     assert {counter.name for counter in CORE_COUNTERS} <= set(conf)
     assert {counter.name for counter in COUNTERS} <= set(poll)
+
+
+def test_every_name_of_perlbal_is_explained() -> None:
+    text = PAGES["pbal-perlbal.7"].replace("\\-", "-")
+    known = terms("pbal-perlbal.7").split("\n")
+    brought = {row.name for row in perlbal.SERVICE.values() if row.plugin}
+    assert all(name in text for name in brought)
+    assert perlbal.SERVICE.keys() - brought | perlbal.POOL.keys() | perlbal.SERVER.keys() | perlbal.MEANINGLESS.keys() <= set(known)
+    assert {row.name for row in perlbal.PLUGINS.values()} | {kind.kind for kind in perlbal.FOREIGN} <= set(known)
+    assert {word.upper() for word in perlbal.COMMANDS} | {row.name for row in perlbal.STATEMENTS.values()} <= set(known)
+    assert {tunable.name for tunable in CORE if not tunable.source.startswith("pbal")} <= set(known)
+
+
+def test_the_configuration_for_people_from_perlbal_loads(tmp_path: Path) -> None:
+    block = next(block for block in manual._blocks(manual.source("pbal-perlbal.7")) if block[0].startswith("    "))
+    path = tmp_path / "page.conf"
+    path.write_text("\n".join(line[4:] for line in block) + "\n", encoding="utf-8")
+    interpreter = Interpreter(World())
+    assert interpreter.run_file(str(path)) == []
+    assert [warning.source.split()[0] for warning in interpreter.warnings] == ["SERVER", "XS"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -188,9 +188,9 @@ SET x = "a" b
 expected the end of the line after the closing quote, found 'b'
 inside quotes write \" for a quote
 
-SET a.b.c = 1
-      ^^^
-expected a tunable, found 'b.c'
+SET a.b: = 1
+      ^^
+expected a tunable, found 'b:'
 usage: SET <tunable> = <value> | SET <object_name> [.] <tunable> = <value>
 
 SET x: y
@@ -208,9 +208,9 @@ DEFAULT x y
 expected '=', found 'y'
 usage: DEFAULT <tunable> = <value>
 
-DEFAULT a.x = y
-        ^^^
-expected a tunable, found 'a.x'
+DEFAULT a: = y
+        ^^
+expected a tunable, found 'a:'
 usage: DEFAULT <tunable> = <value>
 
 ENABLE
@@ -402,22 +402,22 @@ expected a name and '}' after '${'
 VHOST a
        ^
 expected a pattern, found the end of the line
-usage: VHOST [<selector_name>] <pattern> = <service_name>
+usage: VHOST [<selector_name>] <pattern> = <target_name>
 
 VHOST s a b = c
           ^
 expected '=', found 'b'
-usage: VHOST [<selector_name>] <pattern> = <service_name>
+usage: VHOST [<selector_name>] <pattern> = <target_name>
 
 VHOST a = b c
             ^
 expected the end of the line, found 'c'
-usage: VHOST [<selector_name>] <pattern> = <service_name>
+usage: VHOST [<selector_name>] <pattern> = <target_name>
 
 VPATH ^/a$
           ^
 expected '=', found the end of the line
-usage: VPATH [<selector_name>] <regex> = <service_name>
+usage: VPATH [<selector_name>] <regex> = <target_name>
 
 SHOW PARKED LIKE
                 ^

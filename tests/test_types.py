@@ -119,11 +119,7 @@ BAD: list[tuple[Type[Any], str, str]] = [
     (types.ENDPOINT, "[::g]:80", "expected an IPv6 address such as ::1 between [ and ], found '::g'"),
     (types.ENDPOINT, "a..b:80", "expected a host name or an IP address, found 'a..b'"),
     (types.ENDPOINT, "-a:80", "expected a host name or an IP address, found '-a'"),
-    (
-        types.NETWORKS,
-        "10.0.0.1/8",
-        "expected a network such as 10.0.0.0/8 or ::1 (no bits set right of the mask), found '10.0.0.1/8'",
-    ),
+    (types.NETWORKS, "10.0.0.0/33", "expected a network such as 10.0.0.0/8 or ::1, found '10.0.0.0/33'"),
     (
         types.REGEX,
         "a(",
@@ -278,12 +274,25 @@ def test_names_are_unique() -> None:
 
 
 def test_bounds_are_checked_and_named() -> None:
-    tunable = next(tunable for tunable in CORE if tunable.name == "buffer_size")
-    assert tunable.parse("4k") == 4096
-    with pytest.raises(ValueError, match="expected 4k or more for buffer_size, found '1k'"):
-        tunable.parse("1k")
-    with pytest.raises(ValueError, match="expected 1g or less for buffer_size, found '2g'"):
+    tunable = next(tunable for tunable in CORE if tunable.name == "max_request_head")
+    assert tunable.parse("1k") == 1024
+    with pytest.raises(ValueError, match="expected 1k or more for max_request_head, found '512'"):
+        tunable.parse("512")
+    with pytest.raises(ValueError, match="expected 16m or less for max_request_head, found '2g'"):
         tunable.parse("2g")
+
+
+def test_a_value_below_the_floor_is_raised_and_remarked() -> None:
+    tunable = next(tunable for tunable in CORE if tunable.name == "buffer_size")
+    assert (tunable.parse("4k"), tunable.remark("4k")) == (4096, "")
+    assert (tunable.parse("1k"), tunable.canonical("1k")) == (4096, "4k")
+    assert tunable.remark("1k") == "buffer_size: 1k is too little, 4k is used"
+
+
+def test_a_network_with_host_bits_is_taken_and_remarked() -> None:
+    assert types.NETWORKS.render(types.NETWORKS.parse("10.1.2.3/8 ::1/128 fe80::1/64")) == "10.0.0.0/8 ::1/128 fe80::/64"
+    assert types.NETWORKS.odd("10.0.0.0/8, 10.1.2.3/8") == "10.1.2.3/8 has bits set right of the mask, 10.0.0.0/8 is used"
+    assert types.NETWORKS.odd("10.0.0.0/8 10.0.0.1 ::1") == ""
 
 
 def test_a_tunable_fits_its_roles() -> None:

@@ -12,16 +12,19 @@ import inspect
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pbal.commands.lint import Lint
 from pbal.commands.session import Session
 from pbal.lang.ast import Statement
 from pbal.lang.lexical import STRING, unquoted
 from pbal.lang.mistakes import Mistake
 from pbal.lang.parser import GrammarMistake
 from pbal.model.errors import ConfigError
+from pbal.schema import perlbal
 from pbal.schema.commands import CommandError
 from pbal.schema.kinds import Kind, Needed
 
@@ -56,9 +59,14 @@ _NOUNS = {
     "object_name": ("service", "pool"),
     "service_name": ("service",),
     "selector_name": ("service",),
+    "target_name": ("service",),
     "pool_name": ("pool",),
 }
 """What may be called by each kind of name."""
+
+
+def _words(text: str) -> list[str]:
+    return text.lower().replace(",", " ").split()
 
 
 class _Reading:
@@ -99,12 +107,15 @@ class FileRun:
         self._interpreter = interpreter
         self.mistakes: list[Mistake] = []
         self.warnings: list[Mistake] = []
-        """What is legal and wrong, as far as statements themselves tell it."""
+        """What is legal and wrong: as far as statements themselves tell it, and after `end` all of it."""
         self.record: list[Record] | None = None
         """Every good statement, for who asks for it by giving a list."""
         self._stack: list[_Reading] = []
         """The files that are being read or will be, the next line of the last one comes next."""
         self._begin(_Reading(path, lines, self._new_session(path)))
+        self._lint = Lint(interpreter.world)
+        self._awaited: dict[str, Statement] = {}
+        """Services that were named before they were made, and where."""
         self._faulty: set[str] = set()
         """Names of objects that a mistake was made about; they are not checked at ENABLE."""
         self._refused: set[tuple[str, str]] = set()
@@ -189,6 +200,7 @@ class FileRun:
             if statement is None or self._depends_on_mistake(statement):
                 return
             try:
+                interpreter.world.awaited = set()
                 result = interpreter.call(self._session, statement)
                 if inspect.iscoroutine(result):
                     try:
@@ -198,6 +210,11 @@ class FileRun:
             except Mistake as mistake:
                 self._failed(statement, mistake)
                 return
+            finally:
+                named, interpreter.world.awaited = interpreter.world.awaited, None
+            for name in named:
+                self._awaited.setdefault(name, statement)
+            self._lint.note(statement, self._session.current)
             if statement.rule in ("create_service", "create_pool", "use"):
                 self._session.broken = False
             self._note(statement)
@@ -222,6 +239,15 @@ class FileRun:
     def end(self) -> None:
         """The file ends: whether what was enabled would be enabled as it is now."""
         world = self._interpreter.world
+        for selector in world.services.values():
+            if selector["default_service"] and selector["default_service"].lower() in world.services:
+                selector.values["default_service"] = world.service(selector["default_service"]).name
+        for name, statement in self._awaited.items():
+            if name.lower() not in world.services and ("service", name.lower()) not in self._refused:
+                try:
+                    world.service(name)
+                except ConfigError as error:
+                    self._report(self._interpreter.mistake(error, statement))
         for name, statement in self._enabled.items():
             service = world.services.get(name)
             if service is None or not service.enabled or name not in self._said_since or name in self._faulty:
@@ -230,6 +256,7 @@ class FileRun:
                 world.check(service)
             except ConfigError as error:
                 self._report(self._interpreter.mistake(error, statement))
+        self.warnings[:] = self._lint.warnings(self.warnings, whole=not self.mistakes)
 
     def _depends_on_mistake(self, statement: Statement) -> bool:
         """Whether a statement is about something that was refused before."""
@@ -240,12 +267,19 @@ class FileRun:
                 self._session.broken = True
                 self._session.current = None
             return True
+        if statement.rule == "set" and "." in statement["tunable"] and self._is_misnamed(statement):
+            return True
         implied = statement.get("object_name") is None and statement.get("selector_name") is None
         if statement.rule in ("set", "vhost", "vpath") and implied and self._session.broken:
             return True
         if statement.rule == "enable":
             return statement["service_name"].lower() in self._faulty
         return False
+
+    def _is_misnamed(self, statement: Statement) -> bool:
+        """Whether `SET a.b.key` is about an object whose CREATE was refused because it was to be called a.b."""
+        name = f"{statement.get('object_name')}.{statement['tunable'].rpartition('.')[0]}".lower()
+        return any(refused == name for _, refused in self._refused)
 
     def _is_missing(self, kind: str, name: str | None) -> bool:
         """Whether a name is that of an object whose CREATE or USE was refused."""
@@ -273,12 +307,16 @@ class FileRun:
             current = (about or (self._session.current.name if self._session.current is not None else "")).lower()
             self._faulty.add(current)
             if rule == "set" and self._follows(statement, mistake, current):
+                if statement["tunable"].lower() == "plugins":
+                    self._set_other_plugins(statement, current)
                 return
         self._report(mistake)
 
     def _follows(self, statement: Statement, mistake: Mistake, current: str) -> bool:
         """Whether a SET was refused only because of a mistake that is told already."""
         tunable, value, world = statement["tunable"].lower(), statement["value"].lower(), self._interpreter.world
+        if "." in tunable:
+            return tunable.partition(".")[0] in self._not_loaded
         if tunable == "role":
             self._roleless.add(current)
         elif current in self._roleless and mistake.needs == _ROLE_FIRST:
@@ -286,11 +324,20 @@ class FileRun:
         if tunable in ("pool", "default_service"):
             return ("pool" if tunable == "pool" else "service", value) in self._refused
         if tunable == "plugins":
-            missing = set(value.replace(",", " ").split()) - world.plugins.keys() - {"none"}
+            missing = set(_words(value)) - world.plugins.keys() - {"none"}
             return bool(missing) and missing <= self._not_loaded
+        if mistake.kind is Kind.NOT_BUILT_YET:
+            return perlbal.plugin_of(tunable) in self._not_loaded
         if tunable in world.tunables or not self._not_loaded or mistake.near:
             return False
         return not self._would_be_added(mistake)
+
+    def _set_other_plugins(self, statement: Statement, service: str) -> None:
+        """Carry out a SET plugins without those whose LOAD was refused, so that what is said to the others can be checked."""
+        world = self._interpreter.world
+        others = [name for name in _words(statement["value"]) if name in world.plugins]
+        with suppress(ConfigError):  # what refuses those is told of the whole statement when the file is mended
+            world.service(service).set("plugins", " ".join(others) or "none")
 
     def _would_be_added(self, mistake: Mistake) -> bool:
         """Whether a plugin would add it whose LOAD is missing, not one whose LOAD failed."""
@@ -310,9 +357,20 @@ class FileRun:
             self._faulty.add(self._session.current.name.lower())
         if words[:1] == ["load"] and len(words) > 1:
             self._not_loaded.add(words[1])
-        elif self._not_loaded and mistake.kind is Kind.UNKNOWN_STATEMENT and not (mistake.near or self._would_be_added(mistake)):
+        elif self._is_of_refused_plugin(words) or self._is_statement_of_missing_plugin(mistake):
             return
         self._report(mistake)
+
+    def _is_statement_of_missing_plugin(self, mistake: Mistake) -> bool:
+        """Whether a plugin whose LOAD was refused may have brought the statement."""
+        if not self._not_loaded or mistake.kind is not Kind.UNKNOWN_STATEMENT:
+            return False
+        return not (mistake.near or self._would_be_added(mistake))
+
+    def _is_of_refused_plugin(self, words: list[str]) -> bool:
+        """Whether a statement is one of Perlbal's that came with a plugin whose LOAD was refused."""
+        row = perlbal.STATEMENTS.get(words[0]) if words else None
+        return row is not None and row.plugin in self._not_loaded
 
     def _report(self, mistake: Mistake) -> None:
         self.mistakes.append(mistake)

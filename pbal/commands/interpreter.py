@@ -34,7 +34,7 @@ from pbal.model.errors import ConfigError
 from pbal.model.plugin import Plugin
 from pbal.model.snapshot import in_pieces
 from pbal.model.world import LoadedPlugin, World
-from pbal.schema.commands import CORE_COMMANDS, CommandError, Registry, Reply
+from pbal.schema.commands import CORE_COMMANDS, OK, CommandError, Registry, Reply, Text
 from pbal.schema.kinds import Key
 from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
@@ -54,6 +54,7 @@ CONVERTERS: dict[str, Callable[[Any, str], object]] = {
     "object_name": lambda session, text: session.world.object(text),
     "owner_name": lambda session, text: session.world.object(text),
     "selector_name": lambda session, text: session.world.service(text),
+    "target_name": lambda session, text: session.world.target(text),
     "node": lambda session, text: ENDPOINT.parse(ENDPOINT.placed(text, session.interpreter.folder)),
     "seconds": lambda session, text: DURATION.parse(text),
     "switch": lambda session, text: BOOL.parse(text),
@@ -139,6 +140,7 @@ class Interpreter:
         return loaded is None or loaded.plugin_class.dumpconfig is not Plugin.dumpconfig
 
     async def _carry_out(self, session: Session, statement: Statement) -> Reply:
+        session.warnings.clear()
         result: Any = self.call(session, statement)
         if inspect.isawaitable(result):
             try:
@@ -148,6 +150,8 @@ class Interpreter:
             except Exception as error:
                 raise self._fault(error, statement) from error
         reply: Reply = result
+        if reply is OK and session.warnings:
+            return Text([f"warning: {warning.in_one_line()}" for warning in session.warnings], end_dot=False)
         return reply
 
     def say(self, session: Session, text: str) -> None:

@@ -2,22 +2,39 @@
 
 from pbal import loader
 from pbal.commands.session import Session
+from pbal.lang.mistakes import near
+from pbal.model.errors import ConfigError, NotBuilt, UnknownName
 from pbal.model.renewal import renew, secured_services
-from pbal.schema.commands import OK, Reply, command
+from pbal.schema import perlbal
+from pbal.schema.commands import OK, CommandError, Reply, command
 
 
 @command
 async def load(session: Session, plugin: str) -> Reply:
     """Load a plugin that comes with pbal or is in SERVER plugin_path. Loading it again changes nothing.
 
-    Source: Perlbal manual, LOAD.
+    Source: Perlbal manual, LOAD. differs: plugins are Python. Of one that was written for Perlbal, the error says what does its work.
     """
     if plugin.lower() == "include":
         session.warn("INCLUDE needs no LOAD", "plugin")
         return OK
-    loaded = await loader.load(session.world, session.interpreter, plugin)
+    try:
+        loaded = await loader.load(session.world, session.interpreter, plugin)
+    except UnknownName as error:
+        if error.about == plugin:
+            raise _unknown(plugin, error) from None
+        raise
     session.note("plugin", loaded.name)
     return OK
+
+
+def _unknown(plugin: str, error: UnknownName) -> ConfigError | CommandError:
+    """What to say of a plugin that is not there: misspelt, Perlbal's, or somebody's for Perlbal."""
+    if plugin.lower() in perlbal.PLUGINS:
+        return NotBuilt(perlbal.PLUGINS[plugin.lower()].message, about=plugin)
+    if near(plugin, error.candidates):
+        return error
+    return CommandError(error.message, "plugin", perlbal.replacement(plugin), kind=error.kind, subject=plugin)
 
 
 @command

@@ -3,6 +3,8 @@
 import logging
 
 from pbal.commands.session import Session
+from pbal.model.errors import bad_value
+from pbal.schema import perlbal
 from pbal.schema.commands import OK, Reply, Text, command
 
 log = logging.getLogger("pbal")
@@ -12,11 +14,36 @@ log = logging.getLogger("pbal")
 def server_set(session: Session, server_tunable: str, value: str) -> Reply:
     """Set a tunable of the whole process. A relative path starts from the folder of the configuration file.
 
+    What is about Perlbal's own machinery (aio_mode, aio_threads, crash_backtrace, nice_level, track_obj) is taken, and has no effect.
     Source: Perlbal manual, SERVER.
     """
-    known = session.world.server_tunables.get(server_tunable.lower())
+    name = server_tunable.lower()
+    known = session.world.server_tunables.get(name)
+    if known is None and name in perlbal.MEANINGLESS:
+        return _meaningless(session, perlbal.MEANINGLESS[name], value)
     session.world.set_server(server_tunable, value if known is None else known.type.place(value, session.interpreter.folder))
-    session.note("server", server_tunable.lower())
+    if name == "compatible":
+        session.world.place_standards(session.interpreter.folder)
+    session.note("server", name)
+    return OK
+
+
+def _meaningless(session: Session, parameter: perlbal.Meaningless, value: str) -> Reply:
+    try:
+        parameter.type.parse(value)
+    except ValueError as error:
+        raise bad_value(parameter.name, value, error, parameter.type.choices) from None
+    session.warn(parameter.message, "server_tunable")
+    return OK
+
+
+@command
+def xs_module(session: Session, module: str) -> Reply:
+    """Do nothing: in Perlbal, this switches a native parser on or off.
+
+    Source: Perlbal manual, XS. differs: no effect.
+    """
+    session.warn(perlbal.XS_MESSAGE)
     return OK
 
 

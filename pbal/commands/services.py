@@ -8,9 +8,10 @@ from pbal.commands.session import Session
 from pbal.config.render import in_order
 from pbal.lang.lexical import escaped
 from pbal.lang.parser import bundled_fragments
-from pbal.model.errors import ConfigError
+from pbal.model.errors import ConfigError, NotBuilt
 from pbal.model.pool import Pool
 from pbal.model.service import HeaderRule, Service
+from pbal.schema import perlbal
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.tunables import POOL
@@ -50,6 +51,7 @@ def _copy(session: Session, service: Service, made: Service) -> None:
         made.fill(tunable)
     for name in in_order(service.explicit.keys() - {"listen"}):
         made.set(name, service.explicit[name])
+    made.extra = dict(service.extra)
     for rule in service.header_rules.values():
         made.add_header_rule(rule)
     for _, plugin in service.plugins:
@@ -90,7 +92,11 @@ def use(session: Session, object_: Service | Pool) -> Reply:
 def set_(session: Session, tunable: str, value: str, object_: Service | Pool | None = None) -> Reply | Awaitable[Reply]:
     """Set a tunable of a service or a pool. If the value is refused, nothing changes.
 
-    A relative path starts from the folder of the configuration file.
+    A relative path starts from the folder of the configuration file. persist_client_timeout sets idle_timeout and
+    persist_client_idle_timeout.
+
+    `SET web.poll.uri = ^/poll`, Perlbal's way, is `SET web.poll_uri = ^/poll`. `SET web.extra.x = y` keeps a text for plugins to read, as
+    service.extra["x"].
     Source: Perlbal manual, SET. differs: an unknown tunable of a pool is an error.
     """
     target = object_ or session.current
@@ -99,6 +105,8 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
         raise CommandError(message, "tunable", "CREATE or USE one first", kind=Kind.NEEDS_OTHER_FIRST)
     if isinstance(target, Service) and tunable.lower() in _OF_POOLS:
         target = session.world.pools.get(target.name.lower(), target)
+    if "." in tunable:
+        return _set_in_plugin(session, target, tunable, value)
     value = _placed(session, tunable, value)
     if session.live and tunable.lower() == "listen" and isinstance(target, Service) and target.enabled:
         return _set_listen(session, target, value)
@@ -118,7 +126,8 @@ def _set(session: Session, target: Service | Pool, tunable: str, value: str) -> 
             if isinstance(target, Pool):
                 change.undo(setattr, target, "values", target.values)
                 change.undo(setattr, target, "written", target.written)
-            target.set(tunable, value)
+            for name in _BOTH if tunable.lower() == "persist_client_timeout" else (tunable,):
+                target.set(name, value)
     except ConfigError as error:
         plugin = tunable.lower().partition("_")[0]
         if error.kind is Kind.UNKNOWN_TUNABLE and plugin in bundled_fragments().keys() - session.world.plugins.keys():
@@ -126,7 +135,41 @@ def _set(session: Session, target: Service | Pool, tunable: str, value: str) -> 
             raise CommandError(error.message, "tunable", hint, kind=error.kind, needs=needs) from None
         raise
     session.note("set", target.name.lower(), tunable.lower())
+    return _done(session, tunable, value)
+
+
+_BOTH = ("idle_timeout", "persist_client_idle_timeout")
+"""What Perlbal's deprecated persist_client_timeout sets."""
+
+
+def _done(session: Session, tunable: str, value: str) -> Reply:
+    """OK; and a warning of what is odd about a value that was taken."""
+    known = session.world.tunables.get(tunable.lower())
+    remark = known.remark(value) if known is not None else ""
+    if remark:
+        session.warn(remark, "value", kind=Kind.BAD_VALUE)
     return OK
+
+
+def _set_in_plugin(session: Session, service: Service | Pool, said: str, value: str) -> Reply:
+    """Perlbal's plugin.key: a tunable of that plugin, or a text for plugins to read."""
+    plugin, _, key = said.lower().partition(".")
+    if not isinstance(service, Service):
+        raise CommandError("plugins are on services, not on pools", "tunable", kind=Kind.CONFLICT)
+    if plugin == "extra":
+        service.set_extra(key, value)
+        return OK
+    if plugin in perlbal.PLUGINS and plugin not in session.world.plugins:
+        raise NotBuilt(perlbal.PLUGINS[plugin].message, about=said)
+    if plugin not in session.world.plugins:
+        message = f"plugin '{plugin}' is not loaded: LOAD {plugin} first"
+        raise ConfigError(message, about=said, kind=Kind.NEEDS_OTHER_FIRST, needs=Needed("load", plugin))
+    names = [tunable.name for tunable in session.world.plugins[plugin].plugin_class.tunables]
+    tunable = next((name for name in (f"{plugin}_{key}", key) if name in names), None)
+    if tunable is None:
+        message = f"plugin '{plugin}' has no tunable {plugin}_{key} or {key}"
+        raise CommandError(message, "tunable", kind=Kind.UNKNOWN_TUNABLE, subject=f"{plugin}_{key}", candidates=names)
+    return _set(session, service, tunable, _placed(session, tunable, value))
 
 
 @command
@@ -135,9 +178,12 @@ def default(session: Session, tunable: str, value: str) -> Reply:
 
     Source: Perlbal manual, DEFAULT. differs: name and value are checked at once.
     """
-    session.world.set_default(tunable, _placed(session, tunable, value))
+    value = _placed(session, tunable, value)
+    with session.world.changing():
+        for name in _BOTH if tunable.lower() == "persist_client_timeout" else (tunable,):
+            session.world.set_default(name, value)
     session.note("default", tunable.lower())
-    return OK
+    return _done(session, tunable, value)
 
 
 def _placed(session: Session, tunable: str, value: str) -> str:

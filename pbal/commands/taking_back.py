@@ -29,6 +29,9 @@ def unset(session: Session, tunable: str, owner: Service | Pool | None = None) -
         raise CommandError("omitted service/pool name not implied from context", "tunable", "CREATE or USE one first")
     if isinstance(target, Service) and tunable.lower() in _OF_POOLS:
         target = session.world.pools.get(target.name.lower(), target)
+    if isinstance(target, Service) and tunable.lower().startswith("extra."):
+        target.set_extra(tunable.lower().removeprefix("extra."), None)
+        return OK
     with session.world.changing() as change:
         if isinstance(target, Pool):
             change.undo(setattr, target, "values", target.values)

@@ -90,7 +90,8 @@ def _service(service: ServiceSpec) -> Iterator[str]:
     said = dict(service.settings)
     for name in in_order(said):
         if name != "default_service":  # it may name a service that comes later
-            yield f"SET {name} = {written(said[name])}"
+            of = f"{service.name}." if "." in name else ""  # of extra.NAME, the first word would be taken for a service
+            yield f"SET {of}{name} = {written(said[name])}"
     yield from header_rules(service.name, service.headers)
 
 

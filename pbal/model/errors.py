@@ -48,5 +48,12 @@ def bad_value(name: str, text: str, error: ValueError, candidates: Iterable[str]
     return ConfigError(f"{name}: {error}", about=text, candidates=instead or candidates, kind=Kind.BAD_VALUE, span=span)
 
 
+class NotBuilt(ConfigError):
+    """Perlbal has it, and pbal not yet. The message says what of pbal does the job."""
+
+    def __init__(self, message: str, about: str) -> None:
+        super().__init__(message, about, kind=Kind.NOT_BUILT_YET)
+
+
 class AnswerRefused(RuntimeError):
     """An answer that comes when nothing is to be answered: a second one, a late one. Nothing was sent."""

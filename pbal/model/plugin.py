@@ -68,6 +68,10 @@ class Plugin:
     def close(self) -> None:
         """Release everything. After a reload, what carry() returned no longer belongs to this instance."""
 
+    def targets(self) -> tuple[str, ...] | None:
+        """Return the names of the services that this plugin of a selector may hand requests to, or None if it cannot say."""
+        return None
+
     def service_disabled(self) -> None:
         """Answer what is parked, because the service stops listening. pbal may still call hooks for open connections."""
 

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from pbal.model.errors import UnknownName, bad_value
+from pbal.model.errors import NotBuilt, UnknownName, bad_value
 from pbal.observe.histogram import Histogram
+from pbal.schema import perlbal
 from pbal.schema.kinds import Kind
 from pbal.schema.tunables import POOL, Tunable
 from pbal.schema.types import Endpoint
@@ -178,6 +179,8 @@ class Pool:
 
     def set(self, name: str, text: str) -> None:
         """Set a tunable of the pool from its text. Raises: UnknownName, ConfigError."""
+        if name.lower() in perlbal.POOL and perlbal.POOL[name.lower()].asks_for_nothing(text):
+            return
         tunable = self._tunable(name)
         try:
             self.values = {**self.values, tunable.name: tunable.parse(text)}
@@ -193,6 +196,8 @@ class Pool:
     def _tunable(self, name: str) -> Tunable:
         tunable = _PARAMETERS.get(name.lower())
         if tunable is None:
+            if name.lower() in perlbal.POOL:
+                raise NotBuilt(perlbal.POOL[name.lower()].message, about=name)
             raise UnknownName(f"'{name}' is not a tunable of a pool", name, _PARAMETERS, kind=Kind.UNKNOWN_TUNABLE)
         return tunable
 

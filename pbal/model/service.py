@@ -15,7 +15,7 @@ from pbal.http1.reader import Limits
 from pbal.model.asking import OnAnswer, Question
 from pbal.model.certificates import Certificates, backend_context, read
 from pbal.model.change import Change, Phase
-from pbal.model.errors import ConfigError, UnknownName, bad_value
+from pbal.model.errors import ConfigError, NotBuilt, UnknownName, bad_value
 from pbal.model.exchange import Exchange
 from pbal.model.faults import asked, guarded
 from pbal.model.hooks import Bound, HookTable, hooks_of
@@ -26,6 +26,7 @@ from pbal.observe.access import AccessLog
 from pbal.observe.tracer import Tracer
 from pbal.observe.traffic import Traffic
 from pbal.observe.writer import Rotation
+from pbal.schema import perlbal
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import ROLES, SENDING_ON
 from pbal.schema.said import Said
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("pbal")
 
 _ROLE_FIRST = Needed("set", "role")
+_UNBUILT = {**perlbal.SERVICE, **perlbal.POOL}
+"""What SET on a service could be in Perlbal; the parameters of its pool were among it."""
 
 
 class RoleHandler(metaclass=ABCMeta):
@@ -107,6 +110,8 @@ class Service:
         self.defaults: dict[str, str] = dict(world.defaults)
         """The DEFAULTs that were in force when it was made. Later ones do not reach back."""
         self.plugins: list[tuple[str, Plugin]] = []
+        self.extra: dict[str, str] = {}
+        """What SET service.extra.NAME said, for plugins to read."""
         self.hooks = HookTable()
         self.header_rules: dict[bytes, HeaderRule] = {}
         """By name in lower case with `_` read as `-`. The last statement about a name counts."""
@@ -139,7 +144,7 @@ class Service:
     def fill(self, tunable: Tunable) -> None:
         """Give a tunable its default here, unless it was set."""
         if tunable.name not in self.explicit:
-            text = self.defaults.get(tunable.name, tunable.default)
+            text = self.defaults.get(tunable.name, self.world.standard(tunable))
             self.values[tunable.name] = None if text is None else self.world.parsed(tunable, text)
 
     def said(self, name: str) -> bool:
@@ -214,6 +219,8 @@ class Service:
 
         Raises: UnknownName, ConfigError.
         """
+        if name.lower() not in self.world.tunables and self.world.asks_for_nothing(_UNBUILT, name, text):
+            return
         tunable = self.world.tunable(name, self)
         name = tunable.name
         if tunable.roles and self.role not in tunable.roles:
@@ -226,12 +233,24 @@ class Service:
         try:
             value = tunable.parse(text)
         except ValueError as error:
+            if name == "role" and text.lower() in perlbal.ROLES:
+                raise NotBuilt(perlbal.ROLES[text.lower()].message, about=text) from None
             raise bad_value(name, text, error, tunable.type.choices) from None
         if name == "pool" and value is not None:
             value = self.world.pool(value).name
         if name == "default_service" and value is not None:
-            value = self.world.service(value).name
+            value = self.world.target(value)
         self._apply(name, value, text)
+
+    def set_extra(self, name: str, text: str | None) -> None:
+        """Keep a text for plugins; None takes it back. Raises: ConfigError if there is none to take back."""
+        if text is None and name not in self.extra:
+            raise ConfigError(f"extra.{name} was not set on '{self.name}'", about=f"extra.{name}")
+        with self.world.changing() as change:
+            change.undo(setattr, self, "extra", self.extra)
+            self.extra = {key: value for key, value in self.extra.items() if key != name}
+            if text is not None:
+                self.extra[name] = text
 
     def unset(self, name: str) -> None:
         """Give a tunable its default again: what DEFAULT says now, else pbal's. Raises: UnknownName, ConfigError."""
@@ -247,7 +266,7 @@ class Service:
         with self.world.changing() as change:
             change.undo(self._use_default, name, self.defaults.get(name))
             self._use_default(name, default)
-            text = tunable.default if default is None else default
+            text = self.world.standard(tunable) if default is None else default
             self._apply(name, None if text is None else tunable.parse(text), None)
 
     def _use_default(self, name: str, text: str | None) -> None:
@@ -334,7 +353,7 @@ class Service:
 
     def _set_plugins(self, names: tuple[str, ...], change: Change) -> None:
         """Replace the chain. Plugins that stay keep their instance; those that go are open until the change is committed."""
-        if not self.role:
+        if not self.role and any(name.lower() != "none" for name in names):
             raise ConfigError("SET role before plugins", about="plugins", kind=Kind.NEEDS_OTHER_FIRST, needs=_ROLE_FIRST)
         wanted: list[str] = []
         for name in names:
@@ -447,9 +466,9 @@ class Service:
                 raise ConfigError(f"ssl_backend_name: '{name}' is not the name of a host", about=name) from None
 
     def use_certificates(self, certificates: Certificates) -> None:
-        """Handshakes begin with these from now on; what is odd about them is logged."""
+        """Handshakes begin with these from now on; what is odd about them is logged. Of a file that is read it is among its warnings."""
         self.certificates = certificates
-        for warning in certificates.warnings:
+        for warning in certificates.warnings if self.world.runtime is not None else ():
             log.warning("service %(service)s: %(text)s", {"event": "certificate_odd", "service": self.name, "text": warning})
 
     def open_log(self) -> None:

@@ -64,6 +64,7 @@ def _pool(pool: Pool) -> PoolSpec:
 def _service(service: Service) -> ServiceSpec:
     tunables = service.world.tunables
     said = {name: hidden(text, tunables[name].type.render(service.values[name])) for name, text in service.explicit.items()}
+    said |= {f"extra.{name}": hidden(text, text) for name, text in service.extra.items()}
     return ServiceSpec(
         name=service.name,
         standing=service.standing,

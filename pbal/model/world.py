@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
+from pathlib import Path
 from typing import Any, Protocol
 
 from pbal.config.spec import Standing
 from pbal.model.change import Change, Phase
 from pbal.model.clock import Clock
 from pbal.model.deliveries import Deliveries
-from pbal.model.errors import ConfigError, UnknownName, bad_value
+from pbal.model.errors import ConfigError, NotBuilt, UnknownName, bad_value
 from pbal.model.exchange import Exchange
 from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
@@ -29,6 +30,7 @@ from pbal.observe.counters import Counters
 from pbal.observe.recent import Recent
 from pbal.observe.tracer import Follower, Tracer
 from pbal.observe.writer import Writer
+from pbal.schema import perlbal
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import CORE
 from pbal.schema.tunables import SERVER, Applies, Tunable
@@ -133,6 +135,10 @@ class World:
         self._parsed: dict[str, tuple[Tunable, str, Any]] = {}
         self.server_tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in SERVER}
         self.defaults: dict[str, str] = {}
+        self.standards: dict[str, str] = {}
+        """Defaults in force in place of the declared ones: with SERVER compatible = perlbal, those of Perlbal."""
+        self.awaited: set[str] | None = None
+        """While a file is read, the names of services that it has named before it made them. At the console they must be there."""
         self.server: dict[str, Any] = {t.name: None if t.default is None else t.parse(t.default) for t in SERVER}
         self.server_explicit: dict[str, str] = {}
         self.counters = Counters()
@@ -232,6 +238,13 @@ class World:
             return self.services[name.lower()]
         except KeyError:
             raise UnknownName(f"service '{name}' does not exist", name, [s.name for s in self.services.values()]) from None
+
+    def target(self, name: str) -> str:
+        """The name of a service that requests are to be handed to. In a file it may be made later. Raises: UnknownName."""
+        if self.awaited is not None and name.lower() not in self.services:
+            self.awaited.add(name)
+            return name
+        return self.service(name).name
 
     def pool(self, name: str) -> Pool:
         """The pool called `name`. Raises: UnknownName."""
@@ -367,6 +380,8 @@ class World:
 
     def set_default(self, name: str, text: str) -> None:
         """A default for services made later. Raises: UnknownName, ConfigError."""
+        if name.lower() not in self.tunables and self.asks_for_nothing(perlbal.SERVICE, name, text):
+            return
         tunable = self._default_tunable(name)
         if name.lower() in ("role", "listen", "plugins", "pool", "default_service"):
             raise ConfigError(f"'{name}' can have no default: it belongs to one service", about=name, kind=Kind.CONFLICT)
@@ -396,11 +411,14 @@ class World:
     def _server_tunable(self, name: str) -> Tunable:
         tunable = self.server_tunables.get(name.lower())
         if tunable is None:
-            raise UnknownName(f"'{name}' is not a tunable of SERVER", name, self.server_tunables, kind=Kind.UNKNOWN_TUNABLE)
+            candidates = (*self.server_tunables, *perlbal.MEANINGLESS)
+            raise UnknownName(f"'{name}' is not a tunable of SERVER", name, candidates, kind=Kind.UNKNOWN_TUNABLE)
         return tunable
 
     def set_server(self, name: str, text: str) -> None:
         """Set a tunable of the process. Raises: UnknownName, ConfigError."""
+        if name.lower() not in self.server_tunables and self.asks_for_nothing(perlbal.SERVER, perlbal.of_server(name), text):
+            return
         tunable = self._server_tunable(name)
         try:
             value = tunable.parse(text)
@@ -413,13 +431,18 @@ class World:
         tunable = self._server_tunable(name)
         if tunable.name not in self.server_explicit:
             raise ConfigError(f"SERVER {tunable.name} was not set", about=name)
-        self._put_server(tunable.name, tunable.default_value(), None)
+        default = self.standard(tunable)
+        self._put_server(tunable.name, None if default is None else tunable.parse(default), None)
 
     def _put_server(self, name: str, value: Any, text: str | None) -> None:
+        if name == "compatible" and self.services:
+            raise ConfigError("SERVER compatible has to stand before the first CREATE SERVICE", about=name, kind=Kind.CONFLICT)
         before = self.server[name]
         if self.server_tunables[name].applies is Applies.START and self.runtime is not None and value != before:
             raise ConfigError(f"{name} cannot be changed while pbal runs: change it in the file, and start pbal anew", about=name)
         with self.changing() as change:
+            if name == "compatible":
+                change.then(self._use_standards, value == "perlbal")
             change.undo(_restore, self.server_explicit, dict(self.server_explicit))
             if self.runtime is not None:
                 self.runtime.server_set(name, value)
@@ -433,6 +456,40 @@ class World:
                 self.server_explicit[name] = text
             self.server_changed(name)
 
+    def _use_standards(self, perlbals: bool) -> None:
+        """Put Perlbal's defaults in force, or the declared ones again."""
+        every = (*self.tunables.values(), *self.server_tunables.values())
+        self.standards = {each.name: each.perlbal for each in every if perlbals and each.perlbal is not None}
+        for each in self.server_tunables.values():
+            if each.name not in self.server_explicit:
+                text = self.standard(each)
+                self.server[each.name] = None if text is None else each.parse(text)
+
+    def place_standards(self, folder: Path) -> None:
+        """Make relative paths among the defaults begin at a folder: that of the file which put them in force."""
+        for name, text in self.standards.items():
+            known = self.tunables.get(name) or self.server_tunables[name]
+            self.standards[name] = known.type.placed(text, folder)
+
+    def standard(self, tunable: Tunable) -> str | None:
+        """The default of a tunable that is in force, unless DEFAULT says another. None: it is unset."""
+        return self.standards.get(tunable.name, tunable.default)
+
+    def asks_for_nothing(self, table: Mapping[str, perlbal.Unbuilt], name: str, text: str) -> bool:
+        """Whether a name is Perlbal's, not built yet, and the text its default there.
+
+        Raises: NotBuilt for another text, ConfigError for one that Perlbal would refuse.
+        """
+        row = table.get(name.lower())
+        if row is None:
+            return False
+        try:
+            if row.asks_for_nothing(text):
+                return True
+        except ValueError as error:
+            raise bad_value(name, text, error, row.type.choices) from None
+        raise NotBuilt(row.message, about=name)
+
     def refuse_known(self, tunables: tuple[Tunable, ...], former: frozenset[str] = frozenset()) -> None:
         """Raises: ConfigError if a tunable of a plugin is known from elsewhere. `former`: those of the plugin's generation before."""
         for tunable in tunables:
@@ -442,6 +499,8 @@ class World:
     def add_tunable(self, tunable: Tunable) -> None:
         """Make a tunable of a plugin known, with its default on every service."""
         self.tunables[tunable.name] = tunable
+        if self.server["compatible"] == "perlbal" and tunable.perlbal is not None:
+            self.standards[tunable.name] = tunable.perlbal
         for service in self.services.values():
             service.fill(tunable)
 

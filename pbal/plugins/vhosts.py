@@ -52,15 +52,16 @@ def _instance(session: Any, selector: Service | None) -> "Vhosts":
     return instance  # type: ignore[no-any-return]  # a reload makes it another class of the same name
 
 
-def vhost(session: Any, pattern: str, service: Service, selector: Service | None = None) -> Reply:
+def vhost(session: Any, pattern: str, target: str, selector: Service | None = None) -> Reply:
     """Send requests for a host (or *.host, or *) to a service. A later statement with the same pattern replaces it.
 
-    Source: Perlbal manual, VHOST. differs: the service must exist.
+    In a file, the service may be made further down. At the console it must exist.
+    Source: Perlbal manual, VHOST. differs: a service that is never made is an error.
     """
     if not _PATTERN.fullmatch(pattern.lower()):
         raise CommandError(f"invalid host pattern: '{pattern}'", "pattern", kind=Kind.BAD_VALUE)
     instance = _instance(session, selector)
-    instance.table[pattern.lower()] = service.name
+    instance.table[pattern.lower()] = target
     instance.check()
     return OK
 
@@ -78,9 +79,9 @@ class Vhosts(Plugin):
         self._warned: set[str] = set()
 
     def check(self) -> None:
-        """Warn, once each, of hosts that no certificate is for."""
+        """Warn, once each, of hosts that no certificate is for. Of a file that is read, `pbal check` and the start warn."""
         certificates = self.service.certificates
-        if certificates is None or not self.service["enable_ssl"]:
+        if self.world.runtime is None or certificates is None or not self.service["enable_ssl"]:
             return
         for pattern in self.table:
             if pattern != "*" and pattern not in self._warned and certificates.covering(pattern.strip("[]")) is None:
@@ -115,6 +116,9 @@ class Vhosts(Plugin):
         pattern, service = found
         return Explanation([f"VHOST {pattern} = {service.name}"], service.name)
 
+    def targets(self) -> tuple[str, ...]:
+        return tuple(self.table.values())
+
     def carry(self) -> dict[str, str]:
         return dict(self.table)
 
@@ -122,7 +126,11 @@ class Vhosts(Plugin):
         self.table = dict(carried)
 
     def dumpconfig(self) -> tuple[str, ...]:
-        return tuple(f"VHOST {pattern} = {name}" for pattern, name in self.table.items())
+        return tuple(self._statement(pattern, name) for pattern, name in self.table.items())
+
+    def _statement(self, pattern: str, name: str) -> str:
+        service = self.world.services.get(name.lower())
+        return f"VHOST {pattern} = {service.name if service is not None else name}"
 
     def drop_rule(self, statement: str) -> None:
-        self.table = {pattern: name for pattern, name in self.table.items() if f"VHOST {pattern} = {name}" != statement}
+        self.table = {pattern: name for pattern, name in self.table.items() if self._statement(pattern, name) != statement}

@@ -23,26 +23,30 @@ from typing import Any
 from pbal.api import OK, REGEX, ConfigError, Exchange, Explanation, Plugin, Reply, Service, Verdict, bad_argument, hook, quoted_word
 
 
-def vpath(session: Any, regex: str, service: Service, selector: Service | None = None) -> Reply:
+def vpath(session: Any, regex: str, target: str, selector: Service | None = None) -> Reply:
     """Send requests to a service if a regular expression matches somewhere in their target (path and query).
 
     The expression sees the path as a service reads it: escapes of visible ASCII characters are decoded (those of %, ? and #
     stay), doubled slashes are one, and the segments . and .. are resolved. It sees the query as it was sent. pbal sends the
     request on unchanged.
 
-    Source: Perlbal manual, VPATH. differs: the pattern keeps its case, and the service must exist.
+    In a file, the service may be made further down. At the console it must exist.
+
+    Source: Perlbal manual, VPATH. differs: the pattern keeps its case; a service that is never made is an error.
     """
-    target = selector or session.service()
-    if target.role != "selector":
-        raise ConfigError(f"service '{target.name}' is not a selector service", about=target.name)
-    instance: Any = target.plugin("vpaths")
+    service = selector or session.service()
+    if service.role != "selector":
+        raise ConfigError(f"service '{service.name}' is not a selector service", about=service.name)
+    instance: Any = service.plugin("vpaths")
     if instance is None:
-        raise ConfigError(f"service '{target.name}' does not have the plugin vpaths: SET plugins = vpaths", about=target.name)
+        raise ConfigError(f"service '{service.name}' does not have the plugin vpaths: SET plugins = vpaths", about=service.name)
     try:
         compiled = REGEX.parse(regex)
     except ValueError as error:
         raise bad_argument("regex", error) from None
-    instance.rules.append((compiled, service.name))
+    instance.rules.append((compiled, target))
+    if odd := REGEX.odd(regex):
+        session.warn(odd, "regex")
     return OK
 
 
@@ -88,6 +92,9 @@ class Vpaths(Plugin):
         pattern, name = found
         return Explanation([f"VPATH {pattern.pattern.decode('utf-8', 'replace')} = {name}"], name)
 
+    def targets(self) -> tuple[str, ...]:
+        return tuple(name for _, name in self.rules)
+
     def carry(self) -> list[tuple[re.Pattern[bytes], str]]:
         return list(self.rules)
 
@@ -95,7 +102,9 @@ class Vpaths(Plugin):
         self.rules = list(carried)
 
     def dumpconfig(self) -> tuple[str, ...]:
-        return tuple(f"VPATH {quoted_word(pattern.pattern.decode())} = {name}" for pattern, name in self.rules)
+        services = self.world.services
+        made = ((quoted_word(pattern.pattern.decode()), services.get(name.lower()), name) for pattern, name in self.rules)
+        return tuple(f"VPATH {pattern} = {service.name if service is not None else name}" for pattern, service, name in made)
 
     def drop_rule(self, statement: str) -> None:
         at = self.dumpconfig().index(statement)

@@ -70,6 +70,7 @@ REVERSE_PROXY = Role(
             "persist_backend",
             types.BOOL,
             default="on",
+            perlbal="off",
             applies=Applies.NEXT_CONNECTION,
             summary="Keep backend connections open between requests.",
             source="differs: the default is on",
@@ -78,6 +79,7 @@ REVERSE_PROXY = Role(
             "backend_persist_cache",
             types.INT,
             default="64",
+            perlbal="2",
             unit="connections",
             summary="Most idle connections to keep open for later requests.",
             source="differs: the default is 64, not 2",
@@ -105,18 +107,20 @@ REVERSE_PROXY = Role(
             "response_timeout",
             types.DURATION,
             default="30s",
+            perlbal="0",
             unit="seconds",
             summary="How long a node may be silent while pbal waits for its response; then 504. 0: no limit. If you do not set it,"
-            " idle_timeout holds instead where it is longer or 0.",
+            " idle_timeout holds instead where it is longer or 0; with SERVER compatible = perlbal it always does.",
             source="pbal (Perlbal: idle_timeout, then a close without a response)",
         ),
         Tunable(
             "queue_timeout",
             types.DURATION,
             default="10s",
+            perlbal="0",
             unit="seconds",
             summary="How long a request may wait for a backend in all; then 503. 0: no limit. If the pool has lost its last node, the"
-            " request waits at most 5 s for another.",
+            " request waits at most 5 s for another. If you do not set it, idle_timeout holds instead with SERVER compatible = perlbal.",
             source="pbal (Perlbal: idle_timeout, then a close without a response)",
         ),
         Tunable(

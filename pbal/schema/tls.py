@@ -17,6 +17,7 @@ TLS: tuple[Tunable, ...] = (
     Tunable(
         "ssl_cert_file",
         types.PATHS,
+        perlbal="certs/server-cert.pem",
         applies=Applies.NEXT_ENABLE,
         summary="Files with certificates in PEM, each followed by its intermediates. A client gets the one for the host it names;"
         " who names none, or another, gets the first.",
@@ -25,6 +26,7 @@ TLS: tuple[Tunable, ...] = (
     Tunable(
         "ssl_key_file",
         types.PATHS,
+        perlbal="certs/server-key.pem",
         applies=Applies.NEXT_ENABLE,
         summary="Files with the private keys, in step with ssl_cert_file; unset: they are in the same files.",
         source="differs: several files; no default",
@@ -41,6 +43,7 @@ TLS: tuple[Tunable, ...] = (
         "ssl_honor_cipher_order",
         types.BOOL,
         default="on",
+        perlbal="off",
         applies=Applies.NEXT_ENABLE,
         summary="The order of ssl_cipher_list counts, not the client's.",
         source="differs: on",
@@ -120,6 +123,7 @@ TLS_NODES: tuple[Tunable, ...] = (
         "send_backend_proto",
         types.enum("auto", "on", "off"),
         default="auto",
+        perlbal="off",
         summary="Tell backends in X-Forwarded-Proto whether a request came by https or http; auto: for requests that came over TLS.",
         source="differs: in the core; XFFExtras has it in Perlbal, off",
     ),

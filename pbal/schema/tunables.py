@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 from pbal.schema import types
-from pbal.schema.said import shown
+from pbal.schema.said import Said, shown
 
 
 class Applies(Enum):
@@ -40,15 +40,30 @@ class Tunable:
     maximum: str | None = None
     applies: Applies = Applies.NOW
     source: str = ""
+    perlbal: str | None = None
+    """Perlbal's default, or what comes nearest to how it behaves. `SERVER compatible = perlbal` puts it in force."""
+    floor: str | None = None
+    """A smaller value is raised to this one; `remark` says so."""
 
     def parse(self, text: str) -> Any:
         """The value of `text`, checked against type and bounds. Raises: ValueError for the operator."""
         value = self.type.parse(text)
+        if self.floor is not None:
+            value = max(value, self.type.parse(self.floor))
         if self.minimum is not None and value < self.type.parse(self.minimum):
             raise ValueError(f"expected {self.minimum} or more for {self.name}, found {shown(text)!r}")
         if self.maximum is not None and value > self.type.parse(self.maximum):
             raise ValueError(f"expected {self.maximum} or less for {self.name}, found {shown(text)!r}")
         return value
+
+    def remark(self, text: str) -> str:
+        """What is odd about a text that `parse` takes, '' if nothing is."""
+        if self.floor is not None and self.type.parse(text) < self.type.parse(self.floor):
+            return f"{self.name}: {shown(text)} is too little, {self.floor} is used"
+        odd = self.type.odd(text)
+        if odd and isinstance(text, Said):
+            odd = f"what {text.written} stands for is odd"
+        return f"{self.name}: {odd}" if odd else ""
 
     def canonical(self, text: str) -> str:
         """The one text for whatever `text` means. Raises: ValueError for the operator."""
@@ -212,6 +227,7 @@ HTTP: tuple[Tunable, ...] = (
         "persist_client",
         types.BOOL,
         default="on",
+        perlbal="off",
         applies=Applies.NEXT_CONNECTION,
         summary="Keep client connections open between requests.",
         source="differs: the default is on, as in HTTP/1.1 (RFC 9112 §9.3)",
@@ -243,6 +259,7 @@ HTTP: tuple[Tunable, ...] = (
         "max_request_head",
         types.SIZE,
         default="64k",
+        perlbal="100k",
         unit="bytes",
         minimum="1k",
         maximum="16m",
@@ -254,6 +271,7 @@ HTTP: tuple[Tunable, ...] = (
         "max_request_fields",
         types.INT,
         default="100",
+        perlbal="10000",
         unit="fields",
         minimum="1",
         maximum="10000",
@@ -265,6 +283,7 @@ HTTP: tuple[Tunable, ...] = (
         "max_request_line",
         types.SIZE,
         default="8k",
+        perlbal="100k",
         unit="bytes",
         minimum="64",
         maximum="16m",
@@ -276,6 +295,7 @@ HTTP: tuple[Tunable, ...] = (
         "max_body",
         types.SIZE,
         default="200m",
+        perlbal="0",
         unit="bytes",
         summary="Longest request body. A longer one is answered 413. 0: no limit.",
         source="pbal (Perlbal: max_chunked_request_size, chunked bodies only)",
@@ -310,11 +330,11 @@ HTTP: tuple[Tunable, ...] = (
         types.SIZE,
         default="256k",
         unit="bytes",
-        minimum="4k",
+        floor="4k",
         maximum="1g",
         applies=Applies.NEXT_CONNECTION,
         summary="pbal pauses a sender when this many of its bytes wait to be sent on, in either direction.",
-        source="differs: holds in both directions",
+        source="differs: holds in both directions; less than 4k is raised to 4k, with a warning",
     ),
     *ACCESS_LOG,
 )
@@ -332,6 +352,14 @@ POOL: tuple[Tunable, ...] = (
 
 SERVER: tuple[Tunable, ...] = (
     Tunable(
+        "compatible",
+        types.enum("none", "perlbal"),
+        default="none",
+        summary="perlbal: tunables whose default differs from Perlbal's have Perlbal's. What SET and DEFAULT say counts for more. It has"
+        " to stand before the first CREATE SERVICE.",
+        source="pbal",
+    ),
+    Tunable(
         "plugin_path",
         types.DIRECTORY,
         summary="Directory in which LOAD looks for plugins that do not come with pbal.",
@@ -341,6 +369,7 @@ SERVER: tuple[Tunable, ...] = (
         "graceful_timeout",
         types.DURATION,
         default="30s",
+        perlbal="0",
         unit="seconds",
         summary="How long requests in progress may take to finish at a graceful shutdown. 0: no limit.",
         source="differs: Perlbal waits for ever if no time is given",

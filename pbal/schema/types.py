@@ -25,6 +25,7 @@ from typing import Generic, NoReturn, TypeVar
 from pbal.observe.access import NAMED, check_form
 from pbal.observe.writer import why_not_writable
 from pbal.schema.kinds import BadValue
+from pbal.schema.regexes import may_run_away
 from pbal.schema.said import Said
 
 T = TypeVar("T")
@@ -42,6 +43,8 @@ class Type(Generic[T]):
     choices: tuple[str, ...] = ()
     placed: Callable[[str, Path], str] = lambda text, folder: text
     """What `place` does to a text."""
+    odd: Callable[[str], str] = lambda text: ""
+    """What is legal and most likely not what was meant in a text that `parse` takes; '' if nothing is."""
 
     def parse(self, text: str) -> T:
         """The value of `text`. Raises: ValueError saying what was expected and what was found, or how it was written."""
@@ -238,6 +241,10 @@ def _extent_of_fault(text: str, start: int) -> int:
     return min(len(text), match.end() if match else start + 1)
 
 
+def _odd_regex(text: str) -> str:
+    return "it repeats what is repeated itself: a text that nearly matches may stop pbal for seconds" if may_run_away(text) else ""
+
+
 def _render_regex(value: re.Pattern[bytes]) -> str:
     return value.pattern.decode()
 
@@ -403,13 +410,22 @@ def _parse_listen(text: str) -> Endpoint:
 
 def _parse_network(text: str) -> Network:
     try:
-        return ipaddress.ip_network(text)
+        return ipaddress.ip_network(text, strict=False)
     except ValueError:
-        _refuse("a network such as 10.0.0.0/8 or ::1 (no bits set right of the mask)", text)
+        _refuse("a network such as 10.0.0.0/8 or ::1", text)
 
 
 def _parse_networks(text: str) -> tuple[Network, ...]:
     return tuple(_parse_network(word) for word in _split(text))
+
+
+def _odd_networks(text: str) -> str:
+    """Host bits: `10.1.2.3/8` may be meant as one address, or as the network it is in."""
+    for word in _split(text):
+        network = _parse_network(word)
+        if ipaddress.ip_interface(word).ip != network.network_address:
+            return f"{word} has bits set right of the mask, {network} is used"
+    return ""
 
 
 def _render_networks(value: tuple[Network, ...]) -> str:
@@ -446,7 +462,7 @@ INT: Type[int] = Type("int", _parse_int)
 MODE: Type[int] = Type("mode", _parse_mode, "{:04o}".format)
 SIZE: Type[int] = Type("size", _parse_size, _render_size)  # octets
 DURATION: Type[float] = Type("duration", _parse_duration, _render_duration)  # seconds
-REGEX: Type[re.Pattern[bytes]] = Type("regex", _parse_regex, _render_regex)
+REGEX: Type[re.Pattern[bytes]] = Type("regex", _parse_regex, _render_regex, odd=_odd_regex)
 PATH: Type[Path] = Type("path", _parse_path, placed=_place_path)
 DIRECTORY: Type[Path] = Type("directory", _parse_directory, placed=_place_path)
 FILE: Type[Path] = Type("file", _parse_file, placed=_place_path)
@@ -457,7 +473,7 @@ USER: Type[str] = Type("user", _parse_user)
 GROUP: Type[str] = Type("group", _parse_group)
 LISTEN: Type[Endpoint] = Type("listen", _parse_listen, placed=_place_unix)
 ENDPOINT: Type[Endpoint] = Type("node", _parse_endpoint, placed=_place_unix)
-NETWORKS: Type[tuple[Network, ...]] = Type("networks", _parse_networks, _render_networks)
+NETWORKS: Type[tuple[Network, ...]] = Type("networks", _parse_networks, _render_networks, odd=_odd_networks)
 WORDS: Type[tuple[str, ...]] = Type("words", _split, " ".join)
 TOKENS: Type[tuple[bytes, ...]] = Type("tokens", _parse_tokens, _render_tokens)
 TEXT: Type[str] = Type("text", str)

@@ -158,7 +158,7 @@ def show_certificates(session: Session) -> Reply:
 
 @command
 def show_tunables(session: Session, service: Service | None = None) -> Reply:
-    """Show every tunable, with its value on a service, its default, and whether the value is another."""
+    """Show every tunable, with its value on a service, the default in force (see SERVER compatible), and whether the value is another."""
     return _tunables(session, service, changed_only=False)
 
 
@@ -174,15 +174,16 @@ def _tunables(session: Session, service: Service | None, changed_only: bool) -> 
         if service is not None and not tunable.fits(service.role):
             continue
         value = None if service is None else service.values[tunable.name]
-        usual = _text(tunable, tunable.default_value())
+        default = session.world.standard(tunable)
+        usual = _text(tunable, None if default is None else session.world.parsed(tunable, default))
         text = "" if service is None else service.shown(tunable.name) or _text(tunable, None)
         changed = service is not None and text != usual
         if changed_only and not changed:
             continue
         hidden = service is None or isinstance(service.explicit.get(tunable.name), Said)
         plain = value if not hidden and isinstance(value, (bool, int, float)) else text or None
-        facts = {"tunable": tunable.name, "value": plain, "text": text or None, "default": tunable.default or None, "changed": changed}
-        line = f"{tunable.name} {text or '-'} {tunable.default or '-'} {'changed' if changed else 'default'} {tunable.summary}"
+        facts = {"tunable": tunable.name, "value": plain, "text": text or None, "default": default or None, "changed": changed}
+        line = f"{tunable.name} {text or '-'} {default or '-'} {'changed' if changed else 'default'} {tunable.summary}"
         items.append(Item({**facts, "summary": tunable.summary}, (line,)))
     seen = ("tunable", "text", "default", "summary") if changed_only else ("tunable", "text", "default", "changed", "summary")
     return Objects(items, seen=seen)

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from pbal.api import Exchange, Explanation, Histogram, Limit, Plugin, Service, Verdict, World, hook, may_run_away, resident_bytes
+from pbal.api import Exchange, Explanation, Histogram, Limit, Plugin, Service, Verdict, World, hook, resident_bytes
 
 from . import auth, commands, events, explaining, handover, longpoll, publisher, sockets
 from .auth import Action, Decision, Gate, Refusal
@@ -52,14 +52,6 @@ class Poll(Plugin):
         """See Plugin."""
         settings = Settings(self.service)
         auth.check(settings, self.service)
-        for name, pattern in (("poll_uri", settings.uri), ("poll_publish_uri", settings.publish_uri)):
-            if pattern is not None and may_run_away(pattern.pattern.decode("utf-8", "replace")):
-                self.world.log_limited(
-                    f"{self.service.name} {name}",
-                    "service %(service)s: %(tunable)s repeats what is repeated itself:"
-                    " a path that nearly matches may stop pbal for seconds",
-                    {"event": "regex_runs_away", "service": self.service.name, "tunable": name},
-                )
 
     def open(self) -> None:
         """See Plugin."""

@@ -136,7 +136,7 @@ SOURCES: "Type[tuple[Source, ...]]" = Type("sources", _parse_sources, lambda val
 PATH_OR_OFF: Type[Path | None] = Type(
     "path or off", _parse_path_or_off, lambda value: "off" if value is None else str(value), placed=_place_path_or_off
 )
-REGEX_OR_OFF: Type[Any] = Type("regex or off", _parse_publish, lambda value: "off" if value is None else REGEX.render(value))
+REGEX_OR_OFF: Type[Any] = Type("regex or off", _parse_publish, lambda value: "off" if value is None else REGEX.render(value), odd=REGEX.odd)
 ORIGINS: Type[tuple[str, ...]] = Type("origins or off", _parse_origins, lambda value: " ".join(value) or "off")
 SOCKET_MAY: Type[tuple[str, ...]] = Type(
     "words or off", _parse_socket_may, lambda value: " ".join(value) or "off", ("publish", "subscribe")

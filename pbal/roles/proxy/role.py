@@ -52,7 +52,7 @@ class ReverseProxy(HttpRole):
         self._tls: ssl.SSLContext | None = None
         self._sessions: dict[Node, ssl.SSLSession] = {}
         self.response_limits = Limits()
-        self.response_timeout = inf
+        self.response_timeout = self.queue_timeout = inf
         identity = hashlib.blake2s(self.name.lower().encode(), key=service.world.identity, digest_size=4).hexdigest()
         self.via = f"pbal-{identity}".encode()
         """This process and service in a Via field: who sees it come back has sent the request to itself."""
@@ -323,11 +323,13 @@ class ReverseProxy(HttpRole):
             self.response_limits = Limits(
                 max_head=values["max_response_head"], max_fields=values["max_response_fields"], max_target=values["max_response_head"]
             )
-        elif tunable in ("response_timeout", "idle_timeout"):
+        elif tunable in ("response_timeout", "queue_timeout", "idle_timeout"):
             limit, idle = values["response_timeout"], values["idle_timeout"]
             if not service.said("response_timeout"):
                 limit = max(limit, idle) if idle else 0
             self.response_timeout = limit or inf
+            as_perlbal = service.world.server["compatible"] == "perlbal" and not service.said("queue_timeout")
+            self.queue_timeout = (idle if as_perlbal else values["queue_timeout"]) or inf
         elif tunable == "persist_backend" and not values["persist_backend"]:
             self._close_bored()
         elif tunable.startswith("ssl_backend"):
@@ -358,8 +360,7 @@ class ReverseProxy(HttpRole):
     def tick(self, now: float) -> None:
         """Once a second: clients that waited too long, bored backends that are too many."""
         super().tick(now)
-        limit = self.service.values["queue_timeout"] or float("inf")
-        for relay in [relay for relay in self.waiting if relay.started + limit < now]:
+        for relay in [relay for relay in self.waiting if relay.started + self.queue_timeout < now]:
             relay.give_up(503)
         pool = self._pool
         if self.waiting and not self.opening and pool is not None and not pool.nodes and not self.may_get_nodes():

@@ -1,0 +1,420 @@
+"""What is legal in a configuration and most likely wrong: the warnings of `pbal check`, which a start writes to the log.
+
+Two kinds. What shows in one statement (a tunable set twice, a value that was taken but is odd) is told whatever else the file holds. What
+only the whole shows (a pool that nobody uses, a service that nothing reaches) is told of files without mistakes: in others, what is missing
+may stand in what was refused.
+
+A check is a function from the Places of a file to Findings, and stands in CHECKS. It reads the World and changes nothing, and
+looks at files and rights only where it has to: what it finds holds for who runs it.
+"""
+
+import os
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pbal.config.spec import Standing
+from pbal.lang.ast import Statement
+from pbal.lang.mistakes import Mistake, Place, Second, positioned
+from pbal.model.pool import Pool
+from pbal.model.service import Service
+from pbal.model.world import World
+from pbal.schema.commands import CommandError
+from pbal.schema.kinds import Severity
+from pbal.schema.management import is_local, risks
+from pbal.schema.tunables import POOL
+from pbal.schema.types import ENDPOINT, Endpoint
+
+Object = tuple[str, str]
+"""What kind of object, and its name in lower case."""
+
+_OF_POOLS = frozenset(tunable.name for tunable in POOL)
+_COUNTED = frozenset({"connections", "polls"})
+"""Units of tunables that limit what takes a descriptor each."""
+_EVERY_PATH = frozenset({"", "/", "^/", ".", "^", ".*", "^.*", "^/.*", ".*$", "^.*$"})
+_CAP_NET_BIND_SERVICE = 10  # linux/capability.h
+_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+_STATUS = Path("/proc/self/status")
+
+
+class Places:
+    """Where things were said in a file, the last time."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.made: dict[Object, Statement] = {}
+        """CREATE, by kind of object and name."""
+        self.enabled: dict[str, Statement] = {}
+        """ENABLE, by service."""
+        self.set: dict[tuple[str, str, str], Statement] = {}
+        """SET, by kind of object, name and tunable; SERVER by ("server", "", tunable)."""
+        self.nodes: dict[tuple[str, Endpoint], Statement] = {}
+        """POOL ADD, by pool and node."""
+        self.rules: dict[str, list[Statement]] = {}
+        """VHOST and VPATH, by selector."""
+        self.first: dict[tuple[str, str, str], Statement] = {}
+        """The rule that counts, by selector, kind and pattern; a VPATH for every path by ''."""
+
+    def service(self, service: Service) -> Statement | None:
+        """Where a service was made."""
+        return self.made.get(("service", service.name.lower()))
+
+    def tunable(self, service: Service, tunable: str) -> Statement | None:
+        """Where a tunable of a service was SET; where the service was made, if it was not."""
+        return self.set.get(("service", service.name.lower(), tunable)) or self.service(service)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something odd: the statement, what is odd, and another statement that it is odd beside."""
+
+    statement: Statement
+    message: str
+    beside: Statement | None = None
+
+    def warning(self) -> Mistake:
+        """For people, with its place."""
+        beside = self.beside
+        second = None if beside is None else Second("said here", Place(beside.file, beside.line, *beside.extent))
+        error = CommandError(self.message, _AT_FAULT.get(self.statement.rule))
+        warning = positioned(error, self.statement)
+        warning.severity, warning.second = Severity.WARNING, second
+        return warning
+
+
+Found = Iterator[Finding]
+
+_AT_FAULT = {
+    "create_service": "new_name", "create_pool": "new_name", "enable": "service_name", "set": "tunable", "server_set": "server_tunable",
+    "pool_add": "node", "vhost": "pattern", "vpath": "regex",
+}  # fmt: skip
+"""The argument of a statement that is underlined."""
+
+
+class Lint:
+    """The warnings of one file."""
+
+    def __init__(self, world: World) -> None:
+        self.places = Places(world)
+        self._found: list[Finding] = []
+        self._files: dict[str, int] = {}
+        """Files, in the order in which they were read."""
+
+    def note(self, statement: Statement, current: object) -> None:
+        """A statement was carried out; `current` is the object that it is about if it names none."""
+        self._files.setdefault(statement.file, len(self._files))
+        step = _STEPS.get(statement.rule)
+        if step is not None:
+            self._found += step(self.places, statement, current)
+
+    def warnings(self, told: list[Mistake], whole: bool) -> list[Mistake]:
+        """Every warning, `told` by statements themselves or found, once, in order. `whole`: the file has no mistake."""
+        found = list(self._found)
+        if whole:
+            for check in CHECKS:
+                found += check(self.places)
+        every = {(each.file, each.line, each.message): each for each in (*told, *(finding.warning() for finding in found))}
+        return sorted(every.values(), key=lambda each: (self._files.get(each.file, 0), each.line))
+
+
+# --- what shows in one statement ---------------------------------------------------------------------------
+
+
+def _of(statement: Statement, current: object, tunable: str) -> tuple[str, str]:
+    """Kind and name of the object that a SET is about."""
+    name = statement.get("object_name") or _name(current)
+    kind = "service" if isinstance(current, Service) else "pool"
+    return ("pool" if tunable in _OF_POOLS else kind), name.lower()
+
+
+def _name(current: object) -> str:
+    return current.name if isinstance(current, Service | Pool) else ""
+
+
+def _said(places: Places, key: tuple[str, str, str], statement: Statement, what: str) -> Found:
+    before = places.set.get(key)
+    places.set[key] = statement
+    if before is not None and before.get("value") != "none":
+        yield Finding(statement, f"{what} was said before, and this one counts", before)
+
+
+def _made(places: Places, statement: Statement, current: object) -> Found:
+    places.made[statement.rule.removeprefix("create_"), statement["new_name"].lower()] = statement
+    return iter(())
+
+
+def _enabled(places: Places, statement: Statement, current: object) -> Found:
+    places.enabled[statement["service_name"].lower()] = statement
+    return iter(())
+
+
+def _set(places: Places, statement: Statement, current: object) -> Found:
+    tunable = statement["tunable"].lower()
+    named = statement.get("object_name")
+    if named is not None:
+        current = places.world.services.get(named.lower()) or places.world.pools.get(named.lower())
+    kind, name = _of(statement, current, tunable)
+    return _said(places, (kind, name, tunable), statement, f"SET {_name(current)}.{tunable}")
+
+
+def _server(places: Places, statement: Statement, current: object) -> Found:
+    tunable = statement["server_tunable"].lower()
+    return _said(places, ("server", "", tunable), statement, f"SERVER {tunable}")
+
+
+def _node(places: Places, statement: Statement, current: object) -> Found:
+    key = statement["pool_name"].lower(), ENDPOINT.parse(statement["node"])
+    before = places.nodes.get(key)
+    places.nodes[key] = statement
+    if before is not None:
+        yield Finding(statement, f"pool '{statement['pool_name']}' has node {key[1]} already", before)
+
+
+def _rule(places: Places, statement: Statement, current: object) -> Found:
+    """VHOST counts last, VPATH first; the other one never gets a request."""
+    selector = (statement.get("selector_name") or _name(current)).lower()
+    places.rules.setdefault(selector, []).append(statement)
+    if statement.rule == "vhost":
+        pattern = statement["pattern"]
+        before = places.first.get((selector, "vhost", pattern.lower()))
+        places.first[selector, "vhost", pattern.lower()] = statement
+        if before is not None:
+            yield Finding(statement, f"VHOST {pattern} hides the one before, which says {before['target_name']}", before)
+        return
+    every = places.first.get((selector, "vpath", ""))
+    before = every or places.first.get((selector, "vpath", statement["regex"]))
+    if before is not None:
+        yield Finding(statement, f"VPATH {before['regex']} comes first and hides this one", before)
+    places.first.setdefault((selector, "vpath", "" if statement["regex"] in _EVERY_PATH else statement["regex"]), statement)
+
+
+_STEPS: dict[str, Callable[[Places, Statement, object], Found]] = {
+    "create_service": _made,
+    "create_pool": _made,
+    "enable": _enabled,
+    "set": _set,
+    "server_set": _server,
+    "pool_add": _node,
+    "vhost": _rule,
+    "vpath": _rule,
+}
+
+
+# --- what only the whole shows -----------------------------------------------------------------------------
+
+
+def _placed(statement: Statement | None, message: str) -> Found:
+    """A warning, if the file has the place of it."""
+    if statement is not None:
+        yield Finding(statement, message)
+
+
+def targets(service: Service) -> frozenset[str] | None:
+    """The services that a selector hands requests to, in lower case; None if one of its plugins cannot say."""
+    found = {service["default_service"].lower()} if service["default_service"] else set()
+    for _, plugin in service.plugins:
+        named = plugin.targets()
+        if named is None:
+            if service.hooks.select_service:
+                return None
+            continue
+        found |= {name.lower() for name in named}
+    return frozenset(found)
+
+
+def selected(world: World) -> frozenset[str] | None:
+    """The services that some selector hands requests to, in lower case; None if that cannot be said."""
+    found: set[str] = set()
+    for service in world.services.values():
+        if service.role == "selector":
+            named = targets(service)
+            if named is None:
+                return None
+            found |= named
+    return frozenset(found)
+
+
+def pools(places: Places) -> Found:
+    """A pool nobody uses; one without nodes."""
+    world = places.world
+    used = {service["pool"].lower() for service in world.services.values() if service["pool"]}
+    for name, pool in world.pools.items():
+        if name not in used:
+            yield from _placed(places.made.get(("pool", name)), f"no service uses the pool '{pool.name}'")
+        elif not pool.nodes:
+            yield from _placed(places.made.get(("pool", name)), f"pool '{pool.name}' has no nodes: requests for it are answered 503")
+
+
+def proxies(places: Places) -> Found:
+    """A reverse_proxy without a pool, unless a plugin may answer."""
+    for service in places.world.services.values():
+        if service.role == "reverse_proxy" and service["pool"] is None and not service.plugins:
+            yield from _placed(places.service(service), f"reverse_proxy '{service.name}' has no pool: every request is answered 503")
+
+
+def docroots(places: Places) -> Found:
+    """A web_server without a docroot, or with one that cannot be read."""
+    for service in places.world.services.values():
+        if service.role != "web_server":
+            continue
+        if service["docroot"] is None:
+            if not service.plugins:
+                yield from _placed(places.service(service), f"web_server '{service.name}' has no docroot: every request is answered 404")
+        elif not os.access(service["docroot"], os.R_OK | os.X_OK):
+            yield from _placed(places.tunable(service, "docroot"), f"docroot {service['docroot']} cannot be read by this user")
+
+
+def unreachable(places: Places) -> Found:
+    """A service that gets no request: never enabled, or without an address, and no selector hands it any."""
+    handed = selected(places.world)
+    if handed is None:
+        return
+    for name, service in places.world.services.items():
+        if name in handed or service.standing is Standing.DISABLED:
+            continue
+        if not service.enabled:
+            yield from _placed(places.service(service), f"service '{service.name}' is never enabled, and no selector hands requests to it")
+        elif service["listen"] is None:
+            at = places.enabled.get(name)
+            yield from _placed(at, f"service '{service.name}' has no listen address, and no selector hands requests to it")
+
+
+def rules(places: Places) -> Found:
+    """A VHOST or VPATH for a service that cannot answer."""
+    for statements in places.rules.values():
+        for statement in statements:
+            service = places.world.services.get(statement["target_name"].lower())
+            if service is None:
+                continue
+            if service.role in ("", "management"):
+                yield Finding(statement, f"service '{service.name}' (role {service.role or 'none'}) answers no requests")
+            elif service.standing is Standing.DISABLED:
+                yield Finding(statement, f"service '{service.name}' is disabled: requests for it are answered 503")
+
+
+def circles(places: Places) -> Found:
+    """A selector that hands requests to itself, straight or by others."""
+    world = places.world
+    steps = {
+        name: sorted(other for other in targets(service) or () if other in world.services and world.services[other].role == "selector")
+        for name, service in world.services.items()
+        if service.role == "selector"
+    }
+    for name, nexts in steps.items():
+        way = _way(steps, nexts, name)
+        if way is not None:
+            shown = " -> ".join(world.services[each].name for each in (name, *way))
+            yield from _placed(_rule_to(places, name, way[0]), f"selector '{world.services[name].name}' selects itself: {shown}")
+
+
+def _way(steps: dict[str, list[str]], nexts: list[str], goal: str) -> tuple[str, ...] | None:
+    """The shortest way from one of `nexts` to `goal`, both included; None if there is none."""
+    ways: list[tuple[str, ...]] = [(each,) for each in nexts]
+    seen = set(nexts)
+    for way in ways:
+        if way[-1] == goal:
+            return way
+        for each in steps.get(way[-1], ()):
+            if each not in seen:
+                seen.add(each)
+                ways.append((*way, each))
+    return None
+
+
+def _rule_to(places: Places, selector: str, target: str) -> Statement | None:
+    """The statement that makes a selector hand requests to a service."""
+    for statement in places.rules.get(selector, ()):
+        if statement["target_name"].lower() == target:
+            return statement
+    return places.tunable(places.world.services[selector], "default_service")
+
+
+_ANY = ("", "0.0.0.0", "::")
+
+
+def consoles(places: Places) -> Found:
+    """A console that other machines reach, and may: with `open`, SERVER compatible = perlbal, or passwords in clear text."""
+    for service in places.world.services.values():
+        if service.role == "management" and service.enabled:
+            for risk in risks(service.values):
+                yield from _placed(places.tunable(service, "listen"), f"console '{service.name}' {risk}")
+
+
+def certificates(places: Places) -> Found:
+    """Certificates that are odd: a key that others can read, one that ends soon, a broken chain; hosts that none is for."""
+    for name, service in places.world.services.items():
+        if not service.enabled or service.certificates is None:
+            continue
+        for warning in service.certificates.warnings:
+            yield from _placed(places.tunable(service, "ssl_cert_file"), warning)
+        for statement in places.rules.get(name, ()):
+            pattern = statement.get("pattern") or "*"
+            if pattern != "*" and service.certificates.covering(pattern.strip("[]").lower()) is None:
+                yield Finding(statement, f"no certificate in ssl_cert_file is for VHOST {pattern}")
+
+
+def _addresses() -> frozenset[str]:
+    """What this machine calls itself, as far as that costs no look into the network."""
+    return frozenset({"localhost", socket.gethostname().lower(), "127.0.0.1", "::1"})
+
+
+def circular_nodes(places: Places) -> Found:
+    """A node that is a listener of this file."""
+    ours = _addresses()
+    listeners: dict[int, list[Service]] = {}
+    for service in places.world.services.values():
+        if service.enabled and service["listen"] is not None and service["listen"].port:
+            listeners.setdefault(service["listen"].port, []).append(service)
+    for (_, endpoint), statement in places.nodes.items():
+        for service in listeners.get(endpoint.port, ()):
+            listen = service["listen"]
+            local = endpoint.host in ours or is_local(endpoint)
+            if endpoint.host == listen.host or (local and listen.host in (*_ANY, *ours)):
+                at = places.tunable(service, "listen")
+                yield Finding(statement, f"node {endpoint} is where service '{service.name}' listens", at)
+
+
+def ports(places: Places) -> Found:
+    """A port that this user may not listen on."""
+    first = _first_free_port()
+    for service in places.world.services.values():
+        listen = service["listen"]
+        if service.enabled and listen is not None and 0 < listen.port < first:
+            message = f"port {listen.port} needs root or CAP_NET_BIND_SERVICE (ports from {first} on do not)"
+            yield from _placed(places.tunable(service, "listen"), message)
+
+
+def _first_free_port() -> int:
+    """The first port that this process may listen on. Source: capabilities(7), ip(7)."""
+    try:
+        fields = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines() if ":" in line)
+        if int(fields["CapEff"], 16) >> _CAP_NET_BIND_SERVICE & 1:
+            return 0
+        return int(_UNPRIVILEGED.read_text(encoding="ascii"))
+    except (OSError, KeyError, ValueError):
+        return 0 if os.geteuid() == 0 else 1024
+
+
+def limits(places: Places) -> Found:
+    """A limit above the descriptors there are."""
+    world = places.world
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = world.server["max_connections"]
+    at = places.set.get(("server", "", "max_connections"))
+    room = wanted or (1 << 20 if hard == resource.RLIM_INFINITY else hard)
+    if wanted is not None and hard != resource.RLIM_INFINITY and wanted > hard and os.geteuid() != 0:
+        yield from _placed(at, f"SERVER max_connections = {wanted}: the system allows {hard} open files at most")
+    counted = [tunable.name for tunable in world.tunables.values() if tunable.unit in _COUNTED]
+    for service in world.services.values():
+        for name in counted:
+            if name in service.explicit and isinstance(service[name], int) and service[name] > room:
+                message = f"{name} = {service[name]} is never reached: the process may have {room} open files"
+                yield from _placed(places.tunable(service, name), message)
+
+
+CHECKS: tuple[Callable[[Places], Found], ...] = (
+    pools, proxies, docroots, unreachable, rules, circles, consoles, certificates, circular_nodes, ports, limits,
+)  # fmt: skip
+"""All of what only the whole shows."""

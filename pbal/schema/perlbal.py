@@ -1,0 +1,270 @@
+"""What Perlbal 1.80 knows and pbal does not do: not yet, or never because it has no meaning here.
+
+Whoever brings a configuration of Perlbal is told so in these words, and not that the name is unknown. Three tables of names that are not
+built yet (tunables of services and pools, parameters of SERVER, plugins, statements) say what of pbal does the job meanwhile; one of names
+without meaning says why they have none. Whoever builds a thing takes its row out; what is built has its row in tunables.py, roles.py or
+tls.py, with `source` telling whether it differs. The manual page pbal-perlbal(7) is made from all of them.
+
+A tunable that is not built has the default of Perlbal, and a statement that asks for that default asks for nothing: it is taken.
+
+Plugins that others wrote for Perlbal are Perl and cannot run here. Their names tell what kind of work they did, so a table of patterns
+says what does that work in pbal.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pbal.schema import types
+from pbal.schema.types import Type
+
+
+@dataclass(frozen=True, slots=True)
+class Unbuilt:
+    """A name of Perlbal's that is not built yet."""
+
+    name: str
+    instead: str = ""
+    """What of pbal does the job, or what to do without; '' where there is nothing."""
+    type: Type[Any] = types.TEXT
+    default: str | None = None
+    """Of a tunable: the default in Perlbal. Who asks for it asks for nothing."""
+    plugin: str = ""
+    """The plugin of Perlbal that it comes with, in lower case; '' for the core's."""
+
+    @property
+    def message(self) -> str:
+        """What the operator reads."""
+        return f"'{self.name}' is not built yet" + (f": {self.instead}" if self.instead else "")
+
+    def asks_for_nothing(self, text: str) -> bool:
+        """Whether a value is the default. Raises: ValueError if Perlbal would refuse it, too."""
+        value = self.type.parse(text)
+        return self.default is not None and value == self.type.parse(self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class Meaningless:
+    """A parameter of SERVER that is about Perlbal's own machinery: its value is checked, and nothing follows from it."""
+
+    name: str
+    type: Type[Any]
+    why: str
+
+    @property
+    def message(self) -> str:
+        """What the operator reads."""
+        return f"{self.name} has no meaning here: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A kind of plugin, by what its name holds, and what does its work in pbal."""
+
+    kind: str
+    name: re.Pattern[str]
+    instead: str
+
+
+def _by_name(rows: Iterable[Unbuilt]) -> dict[str, Unbuilt]:
+    return {row.name.lower(): row for row in rows}
+
+
+def _integer(text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", text, re.ASCII):
+        raise ValueError(f"expected a whole number such as -5, found {text!r}")
+    return int(text)
+
+
+_SIGNED: Type[int] = Type("integer", _integer)
+
+_UPLOADS = "pbal sends every body on while it comes"
+_NO_PUT = "web_server answers GET and HEAD only"
+_NO_REPROXY = "pbal passes X-REPROXY fields of a response on"
+_NO_PROBE = "pbal sends the request itself, and tries another node if the connection fails"
+_ONE_QUEUE = "every request waits in one queue"
+
+SERVICE: dict[str, Unbuilt] = _by_name(
+    (
+        Unbuilt("client_sndbuf_size", "the kernel chooses the size", types.SIZE, "0"),
+        Unbuilt("max_chunked_request_size", "max_body limits every body, chunked or not", types.SIZE, "200m"),
+        Unbuilt("connect_ahead", "backend_persist_cache keeps idle connections for later requests", types.INT, "0"),
+        Unbuilt("verify_backend", _NO_PROBE, types.BOOL, "off"),
+        Unbuilt("verify_backend_path", _NO_PROBE, types.TEXT, "*"),
+        Unbuilt("buffer_size_reproxy_url", _NO_REPROXY, types.SIZE, "50k"),
+        Unbuilt("buffer_uploads", _UPLOADS, types.BOOL, "off"),
+        Unbuilt("buffer_uploads_path", _UPLOADS),
+        Unbuilt("buffer_upload_threshold_time", _UPLOADS, types.INT, "5"),
+        Unbuilt("buffer_upload_threshold_size", _UPLOADS, types.SIZE, "250k"),
+        Unbuilt("buffer_upload_threshold_rate", _UPLOADS, types.INT, "0"),
+        Unbuilt("upload_status_listeners"),
+        Unbuilt("queue_relief_size", _ONE_QUEUE, types.INT, "0"),
+        Unbuilt("queue_relief_chance", _ONE_QUEUE, types.INT, "0"),
+        Unbuilt("high_priority_cookie", _ONE_QUEUE),
+        Unbuilt("high_priority_cookie_contents", _ONE_QUEUE),
+        Unbuilt("enable_reproxy", _NO_REPROXY, types.BOOL, "off"),
+        Unbuilt("reproxy_cache_maxsize", _NO_REPROXY, types.INT, "0"),
+        Unbuilt("blind_proxy", "trusted_upstream_proxies says whose X-Forwarded fields are kept", types.BOOL, "off"),
+        Unbuilt("enable_error_retries", "pbal passes a 500 on, and tries another node only if a connection fails", types.BOOL, "off"),
+        Unbuilt("error_retry_schedule", "see enable_error_retries", types.TEXT, "0,.25,.50,1,1,1,1,1"),
+        Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
+        Unbuilt("dirindexing", "a directory without one of index_files is answered 404", types.BOOL, "off"),
+        Unbuilt("enable_concatenate_get", "ask for the files one by one", types.BOOL, "off"),
+        Unbuilt("enable_put", _NO_PUT, types.BOOL, "off"),
+        Unbuilt("enable_md5", _NO_PUT, types.BOOL, "on"),
+        Unbuilt("max_put_size", _NO_PUT, types.SIZE, "0"),
+        Unbuilt("min_put_directory", _NO_PUT, types.INT, "0"),
+        Unbuilt("enable_delete", _NO_PUT, types.BOOL, "off"),
+        Unbuilt("latency", "", types.INT, "0"),
+        # of plugins
+        Unbuilt("max_content_length", "max_body limits every body", types.INT, "0", "maxcontentlength"),
+        Unbuilt("send_backend_port", "HEADER name INSERT X-Forwarded-Port: 443 says it where the service has one port", types.BOOL, "off",
+                "xffextras"),
+        Unbuilt("fallback_service", "VPATH can choose the service by the path", plugin="lazycdn"),
+        Unbuilt("fallback_udp_ping_addr", plugin="lazycdn"),
+        Unbuilt("echo_delay", "", types.INT, "0", "echoservice"),
+        *(
+            Unbuilt(name, "limits of the poll plugin bound how often a client may poll", plugin="throttle")
+            for name in (
+                "whitelist_file", "blacklist_file", "default_action", "blacklist_action", "path_regex", "method_regex", "log_events",
+                "log_only", "throttle_threshold_seconds", "initial_delay", "max_delay", "max_concurrent", "ban_threshold",
+                "ban_expiration", "memcached_servers", "memcached_async_clients", "instance_name",
+            )
+        ),
+    )
+)  # fmt: skip
+"""Tunables of services, Perlbal's own and those of its plugins."""
+
+POOL: dict[str, Unbuilt] = _by_name(
+    (Unbuilt("nodefile", "name the nodes with POOL ADD, in the file or at the console", types.TEXT, "none"),),
+)
+"""Parameters of pools. `SET service.nodefile` is the same thing."""
+
+SERVER: dict[str, Unbuilt] = _by_name(
+    (Unbuilt("max_reproxy_connections", _NO_REPROXY, _SIGNED, "0"),),
+)
+"""Parameters of SERVER. One in parentheses behind the name, as in max_reproxy_connections(HOST:PORT), belongs to it."""
+
+MEANINGLESS: dict[str, Meaningless] = {
+    row.name: row
+    for row in (
+        Meaningless("aio_mode", types.enum("none", "ioaio", "linux"), "files are read in the loop, or by sendfile"),
+        Meaningless("aio_threads", types.INT, "pbal has no threads for files"),
+        Meaningless("track_obj", types.BOOL, "Python has its own tools for that"),
+        Meaningless("crash_backtrace", types.BOOL, "pbal logs every fault with its place"),
+        Meaningless("nice_level", _SIGNED, "who starts pbal says it: nice -n 5 pbal, or Nice= in a systemd unit"),
+    )
+}
+"""Parameters of SERVER without meaning here."""
+
+XS_MESSAGE = "XS has no meaning here: pbal has one parser of heads, and no modules to switch"
+
+_OWN = "write it as a pbal plugin: pbal plugin new"
+
+PLUGINS: dict[str, Unbuilt] = _by_name(
+    (
+        Unbuilt("AccessControl", "a firewall can refuse addresses, or a pbal plugin of your own: pbal plugin new NAME"),
+        Unbuilt("AtomInject", "LOAD poll: a PUT or POST to poll_publish_uri publishes a message"),
+        Unbuilt("AtomStream", "LOAD poll: readers of an event stream get every message"),
+        Unbuilt("AutoRemoveLeadingDir", "set docroot to the parent directory"),
+        Unbuilt("Cgilike", "a pbal plugin is Python and answers requests: pbal plugin new NAME"),
+        Unbuilt("EchoService"),
+        Unbuilt("FlvStreaming"),
+        Unbuilt("Highpri", _ONE_QUEUE),
+        Unbuilt("LazyCDN", "VPATH can choose the service by the path"),
+        Unbuilt("MaxContentLength", "max_body limits every body"),
+        Unbuilt("NotModified", "web_server answers conditional requests by the date of the file"),
+        Unbuilt("Palimg"),
+        Unbuilt("Queues", "the console shows the same: queues"),
+        Unbuilt("Redirect", "https_redirect sends clients to https; for other hosts write a pbal plugin: pbal plugin new NAME"),
+        Unbuilt("Stats", "the console shows the same: show counters"),
+        Unbuilt("Throttle", "limits of the poll plugin bound how often a client may poll"),
+        Unbuilt("XFFExtras", "send_backend_proto is in the core: leave LOAD and the plugin's name out"),
+    )
+)
+"""Plugins that come with Perlbal."""
+
+STATEMENTS: dict[str, Unbuilt] = _by_name(
+    (
+        Unbuilt("ACCESS", PLUGINS["accesscontrol"].instead, plugin="accesscontrol"),
+        Unbuilt("MIME REMOVE", "pbal knows the types of files by their endings"),
+        Unbuilt("MIME SET", "pbal knows the types of files by their endings"),
+        Unbuilt("PATTERNS", _ONE_QUEUE, plugin="highpri"),
+        Unbuilt("PERLHANDLER", PLUGINS["cgilike"].instead, plugin="cgilike"),
+        Unbuilt("PERLREQUIRE", PLUGINS["cgilike"].instead, plugin="cgilike"),
+        Unbuilt("RECENT", "access_log has every request", plugin="stats"),
+        Unbuilt("REDIRECT", PLUGINS["redirect"].instead, plugin="redirect"),
+        Unbuilt("STATS", PLUGINS["stats"].instead, plugin="stats"),
+        Unbuilt("THROTTLE", PLUGINS["throttle"].instead, plugin="throttle"),
+    )
+)
+"""Statements, of Perlbal and of its plugins, by the words with which they begin."""
+
+ROLES: dict[str, Unbuilt] = _by_name(
+    (
+        Unbuilt("upload_tracker", "there are no uploads to track"),
+        Unbuilt("echo"),
+    )
+)
+"""Values of SET role."""
+
+
+COMMANDS: tuple[str, ...] = (
+    "aio", "backends", "crash", "create", "default", "disable", "dumpconfig", "enable", "fd", "gladiator", "header", "help", "include",
+    "leaks", "load", "mime", "node", "nodes", "noverify", "obj", "pending", "plugins", "pool", "proc", "prof", "queues", "quit", "reload",
+    "reproxy_state", "server", "set", "show", "shutdown", "socks", "state", "states", "track", "unload", "uptime", "use", "varsize",
+    "verbose", "version", "vhost", "vpath", "xs",
+)  # fmt: skip
+"""Words with which statements of Perlbal begin, in files and at the console; those of plugins not built yet are in STATEMENTS."""
+
+
+def _foreign(kind: str, words: str, instead: str) -> Foreign:
+    return Foreign(kind, re.compile(words, re.IGNORECASE), instead)
+
+
+FOREIGN: tuple[Foreign, ...] = (
+    _foreign("long polls", r"poll|comet|push|stream|chat|websocket", "LOAD poll parks requests and answers them when a message comes"),
+    _foreign("socket hand-over", r"starter|socket|hand_?over|hand_?off|restart|takeover|passfd|sendfd",
+             "systemd can hand listening sockets over, and the poll plugin holds waiting clients by itself (LOAD poll)"),
+    _foreign("sticky sessions", r"sticky|affinit|session|persist",
+             "sticky sessions are not built yet: keep what a session needs where every node finds it, or give each node a"
+             " service of its own and write a pbal plugin with select_service: pbal plugin new"),
+    _foreign("trusted headers", r"trust|forwardedfor|xff|realip|real_?ip|remote_?ip|remote_?addr|upstream",
+             "SET trusted_upstream_proxies says whose X-Forwarded fields are believed; HEADER name REMOVE takes others away"),
+    _foreign("fallback on 404", r"fallback|fail_?over|404|not_?found|missing|lazy|backup|retry",
+             "fallback on 404 is not built yet: VPATH with default_service chooses by the path before a node is asked"),
+    _foreign("header rules", r"header|cookie|expires|cache_?control|cors",
+             "HEADER name INSERT and HEADER name REMOVE change requests; responses are changed by a pbal plugin with"
+             " modify_response_headers: pbal plugin new"),
+    _foreign("routing by method", r"method|verb|rest|dav|readonly|read_?write",
+             "write a pbal plugin with select_service, which sees exchange.method: pbal plugin new"),
+    _foreign("routing by host", r"host|domain|site|tenant", "LOAD vhosts: VHOST *.example.com = service chooses the service by the host"),
+    _foreign("routing by path", r"path|url|uri|rout|prefix|dir|location|map|group|rewrite",
+             "LOAD vpaths: VPATH ^/path = service chooses the service by the path"),
+    _foreign("TLS", r"ssl|tls|https|cert", "enable_ssl, ssl_cert_file, https_redirect and send_backend_proto are in the core"),
+    _foreign("log", r"log|track|audit", "SET access_log = FILE writes a line for each request"),
+    _foreign("monitoring", r"stat|metric|monitor|status|health|debug", "the console tells it: show counters, nodes, queues"),
+    _foreign("application", r"psgi|plack|cgi|app|handler", "run the application as a server of its own, and name it with POOL ADD"),
+    _foreign("access rules", r"access|acl|auth|login|deny|block|ban|limit|throttle|flood",
+             "write a pbal plugin with start_http_request, which may answer 403: pbal plugin new"),
+)  # fmt: skip
+"""Kinds of plugins that others wrote, the most particular first. A name is of the first kind that it fits."""
+
+
+def replacement(plugin: str) -> str:
+    """What does the work of a plugin that pbal does not know, by what its name says."""
+    for kind in FOREIGN:
+        if kind.name.search(plugin):
+            return kind.instead + (f" {plugin.lower()}" if kind.instead.endswith("pbal plugin new") else "")
+    return f"{_OWN} {plugin.lower()}"
+
+
+def plugin_of(tunable: str) -> str:
+    """The plugin of Perlbal that brings a tunable which is not built, in lower case; '' if none does."""
+    return SERVICE[tunable].plugin if tunable in SERVICE else ""
+
+
+def of_server(name: str) -> str:
+    """The parameter of SERVER that a name is about: it may have a HOST:PORT in parentheses behind it."""
+    return name.lower().partition("(")[0]
