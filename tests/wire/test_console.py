@@ -410,7 +410,7 @@ async def test_who_vanishes_in_a_long_list_leaves_nothing_behind(lab: Lab) -> No
         held = await crowd(pbal, 450)
         for abandon in (reset, lambda writer: writer.close()):
             _, writer, stalled = await unread(pbal)
-            writer.write(b"socks all\nhelp\nshow tunables\n" * 200)
+            writer.write(b"socks all\nhelp\nshow tunables\n" * 40)
             await until(lambda: not stalled._room.is_set(), "its buffer to be full")  # noqa: B023 - awaited before the next turn
             abandon(writer)
             await until(lambda: not consoles(pbal) and "console" not in running(), "it to be gone")
