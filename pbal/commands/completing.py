@@ -34,7 +34,9 @@ from pbal.model.hooks import HOOKS
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.world import World
+from pbal.schema import people
 from pbal.schema.commands import OK, CommandError, Reply, command
+from pbal.schema.people import View
 from pbal.schema.tunables import POOL, Tunable
 
 MOST: Final = 200
@@ -71,6 +73,10 @@ class Completion(Reply):
         """A candidate a line, with its help behind a tab; then '.'."""
         yield from (f"{each.text}\t{each.help}" if each.help else each.text for each in self.candidates)
         yield "."
+
+    def as_table(self, view: View) -> Iterator[str]:
+        """Two columns."""
+        return people.table(("text", "help"), [(each.text, each.help) for each in self.candidates], {}, view)
 
     def as_json(self) -> Iterator[str]:
         """One object."""
