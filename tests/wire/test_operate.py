@@ -235,7 +235,7 @@ async def test_numbers_of_a_memcached(lab: Lab) -> None:
 @lab
 async def test_what_is_parked_fails_too(lab: Lab) -> None:
     pbal = await lab.pbal(CONF.format(node="127.0.0.1:1").replace("ENABLE site", f"  SET access_log = {lab.folder}/log\n    ENABLE site"))
-    reader, writer = await pbal.connect("site")
+    _, writer = await pbal.connect("site")
     writer.write(b"GET /poll/a HTTP/1.1\r\nHost: a\r\n\r\n")
     await pbal.until("poll_parked", 1)
     writer.write(b"GET /poll/a HTTP/1.1\r\n" + b"X: y\r\n" * 10000)
