@@ -236,7 +236,7 @@ def _switch(asked: _Asked) -> Iterator[Candidate]:
 def _counters(asked: _Asked) -> Iterator[Candidate]:
     """LIKE matches other things in other statements; what a plugin's are called, it says itself."""
     if ("", "COUNTERS") in asked.place.said:
-        yield from (Candidate(counter.name, "counter", counter.summary) for counter in asked.world.counters.declared.values())
+        yield from (Candidate(counter.name, "counter", counter.summary) for counter in asked.world.counters.all.values())
 
 
 def _topics(asked: _Asked) -> Iterator[Candidate]:
@@ -247,7 +247,7 @@ def _topics(asked: _Asked) -> Iterator[Candidate]:
     yield from map(_told, asked.world.tunables.values())
     yield from map(_told, asked.world.server_tunables.values())
     yield from (Candidate(hook.name, "hook") for hook in HOOKS.values())
-    yield from (Candidate(counter.name, "counter", counter.summary) for counter in asked.world.counters.declared.values())
+    yield from (Candidate(counter.name, "counter", counter.summary) for counter in asked.world.counters.all.values())
 
 
 SOURCES: dict[str, Source] = {
