@@ -42,6 +42,8 @@ class Type(Generic[T]):
     choices: tuple[str, ...] = ()
     placed: Callable[[str, Path], str] = lambda text, folder: text
     """What `place` does to a text."""
+    reads: Callable[[T], tuple[Path, ...]] = lambda value: tuple(each for each in _each(value) if isinstance(each, Path))
+    """The files and folders of a value that are read, now and while pbal runs."""
 
     def parse(self, text: str) -> T:
         """The value of `text`. Raises: ValueError saying what was expected and what was found, or how it was written."""
@@ -69,6 +71,10 @@ class Type(Generic[T]):
     def complete(self) -> tuple[str, ...]:
         """Values worth offering at the console; empty where there is no short list."""
         return self.choices
+
+
+def _each(value: object) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 UNIX = "unix:"
