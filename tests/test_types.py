@@ -105,7 +105,7 @@ BAD: list[tuple[Type[Any], str, str]] = [
         "expected unix: and the path of a socket, of at most 107 bytes, such as unix:/run/pbal.sock, found 'unix:run/pbal.sock'",
     ),
     (types.MODE, "0888", "expected permissions such as 0660, found '0888'"),
-    (types.GROUP, "no-such-group", "expected a group of this system, found 'no-such-group'"),
+    (types.GROUP, "no-such-group", "expected the name of a group of this system, found 'no-such-group'"),
     (
         types.LISTEN,
         "127.0.0.1",
