@@ -112,6 +112,9 @@ def watch(console: Console, screen: Screen, rest: str, reconnect: Callable[[], N
     if not command:
         screen.say("watch COMMAND [SECONDS], for example: watch show pool 5", "33")
         return
+    if command.split()[0].lower() == "trace":
+        screen.say("trace goes on by itself, until Enter", "33")
+        return
     answer = console.ask(command)
     first = list(answer)
     if answer.refused and command != rest:  # the number was the statement's own

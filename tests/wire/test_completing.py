@@ -104,18 +104,19 @@ CASES = [
 
 
 @lab
-async def test_what_could_stand_there_is_proposed(lab: Lab) -> None:
+async def test_what_could_stand_there_is_proposed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     pbal = await lab.pbal(CONF)
     for text, replaced, candidates in CASES:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16")
         column, found = await completed(pbal, text)
         assert (column, sorted(found)) == (replaced, sorted(candidates)), text
     assert pbal.counts["console_commands"] == len(CASES)
+    await _the_current_object_is_what_a_set_is_about(pbal)
+    await _candidates_say_what_they_are(pbal)
+    await _an_answer_is_bounded_and_says_so(pbal, monkeypatch)
 
 
-@lab
-async def test_the_current_object_is_what_a_set_is_about(lab: Lab) -> None:
-    pbal = await lab.pbal(CONF)
+async def _the_current_object_is_what_a_set_is_about(pbal: Pbal) -> None:
     assert "backend_persist_cache" in (await completed(pbal, "set backend_p"))[1], "of any role, where nothing is current"
     await pbal.say("USE front")
     assert (await completed(pbal, "set backend_p"))[1] == []
@@ -123,9 +124,7 @@ async def test_the_current_object_is_what_a_set_is_about(lab: Lab) -> None:
     assert (await completed(pbal, "set "))[1] == ["chat.", "front.", "console.", "app.", "spare.", "balance_method"]
 
 
-@lab
-async def test_candidates_say_what_they_are(lab: Lab) -> None:
-    pbal = await lab.pbal(CONF)
+async def _candidates_say_what_they_are(pbal: Pbal) -> None:
     (found,) = (await whole(pbal, "set chat.idle_t"))["candidates"]
     assert found == {"text": "idle_timeout", "kind": "tunable", "help": pbal.world.tunables["idle_timeout"].summary}
     helps = {each["text"]: each["help"] for each in (await whole(pbal, ""))["candidates"]}
@@ -139,6 +138,17 @@ async def test_candidates_say_what_they_are(lab: Lab) -> None:
 async def summary(pbal: Pbal, statement: str) -> str:
     """The first line of a statement's help."""
     return (await pbal.say(f"help {statement}")).splitlines()[1].strip()
+
+
+async def _an_answer_is_bounded_and_says_so(pbal: Pbal, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(completing.MOST_LIVE):
+        await pbal.say(f"POOL app ADD 10.0.0.{number}:80")
+    assert len((await completed(pbal, "pool app remove "))[1]) == completing.MOST_LIVE
+    assert (await completed(pbal, "pool app remove 10.0.0.49"))[1] == ["10.0.0.49:80"]
+    assert (await whole(pbal, "set chat."))["more"] is False
+    monkeypatch.setattr(completing, "MOST", 3)
+    found = await whole(pbal, "set chat.")
+    assert (len(found["candidates"]), found["more"]) == (3, True)
 
 
 @lab
@@ -155,19 +165,6 @@ async def test_a_plugin_completes_what_is_its_own(lab: Lab) -> None:
     await pbal.say("SET chat.plugins = none")
     await pbal.say("UNLOAD poll")
     assert (await completed(pbal, "poll "))[1] == []
-
-
-@lab
-async def test_an_answer_is_bounded_and_says_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    pbal = await lab.pbal(CONF)
-    for number in range(completing.MOST_LIVE):
-        await pbal.say(f"POOL app ADD 10.0.0.{number}:80")
-    assert len((await completed(pbal, "pool app remove "))[1]) == completing.MOST_LIVE
-    assert (await completed(pbal, "pool app remove 10.0.0.49"))[1] == ["10.0.0.49:80"]
-    assert (await whole(pbal, "set chat."))["more"] is False
-    monkeypatch.setattr(completing, "MOST", 3)
-    found = await whole(pbal, "set chat.")
-    assert (len(found["candidates"]), found["more"]) == (3, True)
 
 
 # -- MARK ----------------------------------------------------------------------------------------------------------
@@ -193,11 +190,11 @@ async def test_a_mark_ends_every_answer_and_says_what_it_was(lab: Lab) -> None:
     dump = await talk(pbal, "dumpconfig\nMARK x\ndumpconfig\n")
     middle = dump.index("OK")
     assert dump[middle:] == ["OK", "OK", "x ok", *dump[:middle], "x text"], "and no OK that belongs to no statement"
+    await _with_json_every_answer_is_json(pbal)
+    await _a_mark_is_one_word_that_cannot_be_mistaken(pbal)
 
 
-@lab
-async def test_with_json_every_answer_is_json(lab: Lab) -> None:
-    pbal = await lab.pbal(CONF)
+async def _with_json_every_answer_is_json(pbal: Pbal) -> None:
     lines = await talk(pbal, "MARK m JSON\nUSE app\nshow pool spare\nUSE nobody\n")
     ends = [place for place, line in enumerate(lines) if line.startswith("m ")]
     assert [lines[place] for place in ends] == ["m list", "m list", "m list", "m error"]
@@ -206,9 +203,7 @@ async def test_with_json_every_answer_is_json(lab: Lab) -> None:
     assert lines[-2].startswith("ERROR: service/pool 'nobody' does not exist")
 
 
-@lab
-async def test_a_mark_is_one_word_that_cannot_be_mistaken(lab: Lab) -> None:
-    pbal = await lab.pbal(CONF)
+async def _a_mark_is_one_word_that_cannot_be_mistaken(pbal: Pbal) -> None:
     for word in ("a.b", "x" * 65, "\u00e4", '"a"'):
         assert "expected 1 to 64 letters, digits, '-' or '_'" in (await talk(pbal, f"MARK {word}\n"))[0]
     assert (await talk(pbal, "MARK x XML\n"))[0].startswith("ERROR: expected JSON or the end of the line, found 'XML'")
