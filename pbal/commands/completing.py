@@ -29,8 +29,10 @@ from pbal.commands.taking_back import rules_of
 from pbal.lang.lexical import escaped
 from pbal.lang.parser import Language
 from pbal.lang.parser import Place as InLine
+from pbal.model import faults
 from pbal.model.errors import ConfigError
 from pbal.model.hooks import HOOKS
+from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.world import World
@@ -346,9 +348,17 @@ def _of_plugin(owner: str, kind: str) -> Source:
         for name in asked.world.plugins:
             if re.sub(r"[^a-z0-9]", "_", name) == owner:
                 for _, instance in asked.world.instances(name):
-                    yield from (Candidate(text, kind) for text in islice(instance.complete(kind, asked.word), SCANNED))
+                    yield from (Candidate(text, kind) for text in _asked_of(asked, name, instance, kind))
 
     return source
+
+
+def _asked_of(asked: _Asked, name: str, instance: Plugin, kind: str) -> list[str]:
+    try:
+        return [str(text) for text in islice(instance.complete(kind, asked.word), SCANNED)]
+    except faults.CAUGHT as error:
+        faults.report(asked.world, name, "complete()", error)
+        return []
 
 
 async def _installed(session: Session) -> list[str]:

@@ -167,6 +167,33 @@ async def test_a_plugin_completes_what_is_its_own(lab: Lab) -> None:
     assert (await completed(pbal, "poll "))[1] == []
 
 
+OWN = """
+from pbal.api import OK, Plugin
+
+def feed(session, animal):
+    "Feed an animal."
+    return OK
+
+class Own(Plugin):
+    grammar = '%extend statement: feed\\nfeed: "FEED"i ANIMAL\\nANIMAL: /[a-z]+/'
+    commands = (feed,)
+
+    def complete(self, kind, word):
+        return ["cat", 5] if word else 1 / 0
+"""
+
+
+@lab
+async def test_what_a_plugin_does_wrong_is_its_own_fault(lab: Lab) -> None:
+    (lab.folder / "own.py").write_text(OWN)
+    pbal = await lab.pbal(
+        f"SERVER plugin_path = {lab.folder}\nLOAD own\nCREATE SERVICE x\nSET role = web_server\nSET plugins = own\nENABLE x"
+    )
+    assert await completed(pbal, "feed c") == ("c", ["cat"])
+    assert await completed(pbal, "feed ") == ("", [])
+    assert pbal.counts["plugin_errors"] == 1
+
+
 # -- MARK ----------------------------------------------------------------------------------------------------------
 
 
