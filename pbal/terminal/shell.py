@@ -102,8 +102,10 @@ class Shell:
                 return
 
     def _interrupted(self) -> None:
-        """Control-C while an answer comes."""
+        """Control-C while an answer comes, or while pbal is waited for: then the next statement connects."""
         self.screen.say("")
+        if not self.console.is_open():
+            return
         try:
             self.console.stop()
             self._leave_the_rest()

@@ -251,6 +251,10 @@ async def test_a_pbal_that_restarts_is_waited_for(lab: Lab, tmp_path: Path) -> N
         await pbal.close()
         it.type("show pool app\r")
         await it.shows("has closed the connection; connecting again")
+        it.type("\x03")  # Control-C gives up waiting
+        await it.answers("\n")
+        it.type("show pool app\r")
+        await it.shows("connecting again")
         again = await lab.pbal(CONF.format(port=port))
         await it.shows("connected again")
         await it.answers("127.0.0.1:1 ")
