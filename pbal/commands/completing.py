@@ -26,7 +26,7 @@ from urllib.parse import unquote
 from pbal import loader
 from pbal.commands.session import Session
 from pbal.commands.taking_back import rules_of
-from pbal.lang.lexical import escaped
+from pbal.lang.lexical import written
 from pbal.lang.parser import Language
 from pbal.lang.parser import Place as InLine
 from pbal.model import faults
@@ -158,7 +158,7 @@ def _nodes(asked: _Asked) -> Iterator[Candidate]:
 def _rules(asked: _Asked) -> Iterator[Candidate]:
     """Those of the service, in the words that DROP RULE takes."""
     service = asked.world.services.get((asked.place.argument("service_name") or "").lower())
-    return (Candidate(escaped(rule), "rule") for rule in rules_of(service)) if service is not None else iter(())
+    return (Candidate(rule, "rule") for rule in rules_of(service)) if service is not None else iter(())
 
 
 def _whom(asked: _Asked) -> Iterator[Candidate]:
@@ -220,7 +220,7 @@ def _values(asked: _Asked) -> Iterator[Candidate]:
     yield from (Candidate(text, "value", "the default" if text == tunable.default else kind) for text in tunable.type.complete())
     subject = asked.subject()
     if isinstance(subject, Service) and tunable.name in subject.explicit:
-        yield Candidate(str(subject.explicit[tunable.name]), "value", "as it is now")
+        yield Candidate(written(subject.explicit[tunable.name]), "value", "as it is now")
     if tunable.default:
         yield Candidate(tunable.default, "value", "the default")
 

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from pbal.terminal.screen import Screen, printable
-from pbal.terminal.watching import SECONDS, SHORTEST, again_and_again
+from pbal.terminal.watching import SECONDS, SHORTEST, Watching
 from pbal.terminal.wire import Console
 
 _QUERIES: Final = {
@@ -223,7 +223,7 @@ def _pace(now: Object, was: Object, name: str, seconds: float) -> float:
     return (last - first) / seconds
 
 
-def top(console: Console, screen: Screen, rest: str, reconnect: Callable[[], None]) -> None:
+def top(console: Console, screen: Screen, rest: str, watching: Watching) -> None:
     """The live view. Raises: NoConsole, Lost."""
     if rest and not re.fullmatch(r"[0-9]+(\.[0-9]+)?s?", rest):
         screen.say("top [SECONDS], for example: top 5", "33")
@@ -238,4 +238,4 @@ def top(console: Console, screen: Screen, rest: str, reconnect: Callable[[], Non
         title = f"at {console.address}, {time.strftime('%H:%M:%S')}, every {seconds:g} s, q ends"
         return view(now, before, title, screen.painted, screen.height)
 
-    again_and_again(screen, seconds, lines, reconnect)
+    watching.again_and_again(screen, seconds, lines)

@@ -111,6 +111,9 @@ async def test_what_could_stand_there_is_proposed(lab: Lab, monkeypatch: pytest.
         column, found = await completed(pbal, text)
         assert (column, sorted(found)) == (replaced, sorted(candidates)), text
     assert pbal.counts["console_commands"] == len(CASES)
+    monkeypatch.setenv("PBAL_TEST_SECRET", "88s")
+    await pbal.say("SET chat.idle_timeout = ${env:PBAL_TEST_SECRET}")
+    assert (await completed(pbal, "set chat.idle_timeout = "))[1] == ["${env:PBAL_TEST_SECRET}", "30s"], "as it was written"
     await _the_current_object_is_what_a_set_is_about(pbal)
     await _candidates_say_what_they_are(pbal)
     await _an_answer_is_bounded_and_says_so(pbal, monkeypatch)
@@ -231,6 +234,6 @@ async def _with_json_every_answer_is_json(pbal: Pbal) -> None:
 
 
 async def _a_mark_is_one_word_that_cannot_be_mistaken(pbal: Pbal) -> None:
-    for word in ("a.b", "x" * 65, "\u00e4", '"a"'):
+    for word in ("a.b", "x" * 65, "\u00e4", '"a b"'):
         assert "expected 1 to 64 letters, digits, '-' or '_'" in (await talk(pbal, f"MARK {word}\n"))[0]
     assert (await talk(pbal, "MARK x XML\n"))[0].startswith("ERROR: expected JSON or the end of the line, found 'XML'")

@@ -18,6 +18,7 @@ import pytest
 from lab import DEADLINE, Lab, Pbal, free_port, lab, until
 from process import ROOT
 
+from pbal import __version__
 from pbal.__main__ import main
 from pbal.schema.passwords import line_for
 from pbal.terminal import target, top, watching, wire
@@ -221,11 +222,14 @@ async def terminal(tmp_path: Path, *arguments: str, rows: int = 24, columns: int
 async def test_a_person_at_the_prompt(lab: Lab, tmp_path: Path) -> None:
     pbal = await lab.pbal(CONF.format(port=0))
     async with terminal(tmp_path, address(pbal)) as it:
-        await it.shows("pbal>")
+        await it.answers(f"pbal {__version__}")
+        assert "help lists the statements" in it.shown
         it.type("show pool app\r")
         await it.answers("127.0.0.1:1 ")
+        assert re.search(r"NODE +REQUESTS +ACTIVE +STATE", it.shown), "as people read it"
         it.type("SET chat.max_bdy = 5\r")
-        await it.answers("max_body")
+        await it.answers("did you mean 'max_body'?")
+        assert re.search(r"\| SET chat\.max_bdy = 5\r+\n +\| +\^{7}\r", it.since())
         it.type("SHUTDOWN\x03")  # Control-C: the line is dropped
         await it.answers("\n")
         it.type("set chat.max_bo\t")  # completed from the live state
@@ -283,6 +287,8 @@ async def test_views_that_go_on(lab: Lab, tmp_path: Path) -> None:
         await it.shows("pbal>")
         it.type("top 0.1\r")
         await it.shows("loop lag")
+        await it.shows("parked                 1")
+        assert re.search(r"127\.0\.0\.1:1 +untried", it.since()) and re.search(r"SERVICE +A SECOND +P50", it.since())
         it.type("\x03")
         await it.shows("pbal>")
         it.type("watch show parked limit 1\r")
@@ -290,6 +296,18 @@ async def test_views_that_go_on(lab: Lab, tmp_path: Path) -> None:
         assert "every 2 s" in it.since(), "the number was the statement's own"
         it.type("q")
         await it.shows("pbal>")
+        it.type("trace chat\r")
+        await it.shows("Enter ends it")
+        writer.write_eof()
+        await it.shows("closed")
+        it.type("\r")
+        await it.answers("\n")
+        it.type("trace chat\r")
+        await it.shows("Enter ends it")
+        it.type("\x03")
+        await it.answers("\n")
+        it.type("show pool app\r")
+        await it.answers("127.0.0.1:1 ")
         it.type("watch trace chat\r")
         await it.answers("goes on by itself")
         it.type("watch nonsense\r")
