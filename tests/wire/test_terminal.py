@@ -20,6 +20,8 @@ from process import ROOT
 
 from pbal import __version__
 from pbal.__main__ import main
+from pbal.observe.counters import CORE as CORE_COUNTERS
+from pbal.plugins.poll.settings import COUNTERS as POLL_COUNTERS
 from pbal.schema.passwords import line_for
 from pbal.terminal import target, top, watching, wire
 from pbal.terminal.history import KEPT, History, is_kept
@@ -507,6 +509,11 @@ def _sample(at: float, requests: int, failures: int) -> Sample:
 
 def painted(text: str, emphasis: str) -> str:
     return f"<{emphasis}>{text}" if emphasis else text
+
+
+def test_top_shows_counters_that_exist() -> None:
+    declared = {counter.name for counter in (*CORE_COUNTERS, *POLL_COUNTERS)}
+    assert {name for _, name, _ in top.FIGURES} | set(top.BAD) <= declared
 
 
 def test_top_shows_rates_levels_and_what_fails_first() -> None:
