@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pbal import __version__, build
-from pbal.launch import DEFAULT_FILE, load, run
+from pbal.launch import DEFAULT_FILE, load
 from pbal.observe.log import set_up
-from pbal.terminal import main as terminal
+from pbal.terminal.arguments import add_arguments as add_console_arguments
 
 _ONE_DASH = re.compile(r"-(config|daemon|help|version)(=.*)?", re.DOTALL)
 """Perl programs take long options with one dash, too, and Perlbal's start scripts may say them so."""
@@ -37,7 +37,7 @@ def _arguments() -> argparse.ArgumentParser:
     password = commands.add_parser("password", help="print a line for a password_file; the password is read from standard input")
     password.add_argument("user", metavar="USER")
     console = commands.add_parser("console", help="speak to the console of a running pbal")
-    terminal.add_arguments(console)
+    add_console_arguments(console)
     return parser
 
 
@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "plugin":
         return _new_plugin(options.name, options.folder)
     if options.command == "console":
-        return terminal.run(options)
+        from pbal.terminal.main import run
+
+        return run(options)
     if options.command is None:
         return run(options)
     writer = set_up(options.log_level or "info")

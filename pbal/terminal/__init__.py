@@ -13,5 +13,6 @@ how a list is aligned and what an error says, the server knows (COMPLETE, TERMIN
     screen.py       answers on the screen: paging, and nothing that would move the cursor
     watching.py     watch COMMAND: the same answer again and again
     top.py          top: a live view
-    main.py         the command line
+    arguments.py    what the command line may say
+    main.py         and what it starts
 """
