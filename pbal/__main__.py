@@ -9,13 +9,13 @@ from pathlib import Path
 from pbal import __version__, build, checking, formatting
 from pbal.launch import DEFAULT_FILE, run
 from pbal.observe.log import set_up
-from pbal.terminal import main as terminal
+from pbal.terminal.arguments import add_arguments as add_console_arguments
 
 _ONE_DASH = re.compile(r"-(config|daemon|help|version)(=.*)?", re.DOTALL)
 """Perl programs take long options with one dash, too, and Perlbal's start scripts may say them so."""
 
 
-def _arguments() -> argparse.ArgumentParser:
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pbal",
         description="Reverse proxy, web server and selector that parks long polls.",
@@ -37,7 +37,7 @@ def _arguments() -> argparse.ArgumentParser:
     password = commands.add_parser("password", help="print a line for a password_file; the password is read from standard input")
     password.add_argument("user", metavar="USER")
     console = commands.add_parser("console", help="speak to the console of a running pbal")
-    terminal.add_arguments(console)
+    add_console_arguments(console)
     return parser
 
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if said and said[0] not in ("check", "fmt", "plugin", "password", "console") and Path(said[0]).is_file():
         print(f"pbal: 'pbal -c {said[0]}' runs that file, 'pbal check {said[0]}' checks it", file=sys.stderr)
         return 2
-    options = _arguments().parse_args(said)
+    options = arguments().parse_args(said)
     if options.command == "password":
         return _new_password(options.user)
     if options.command == "fmt":
@@ -55,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "plugin":
         return _new_plugin(options.name, options.folder)
     if options.command == "console":
-        return terminal.run(options)
+        from pbal.terminal.main import run as speak
+
+        return speak(options)
     if options.command is None:
         return run(options)
     writer = set_up(options.log_level or "info")

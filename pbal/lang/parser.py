@@ -10,6 +10,7 @@ parser however many plugins are loaded. Words of the grammar become key words on
 whole words only, before any name. Usage texts come from the text of the grammar, without building anything.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -485,18 +486,17 @@ class Language:
         return self._placed(text, start)
 
     def _placed(self, text: str, start: int) -> "Place":
-        """What could stand at `start`. A terminal that looks ahead (OWNER_NAME) needs a word to be there: then it is tried with one."""
+        """What could stand at `start`. A terminal that looks ahead (OWNER_NAME) needs a word to be there, so it is tried with one, too."""
         before = text[:start]
-        for tried in (before, before + "x"):
-            try:
-                tokens, accepted = self._so_far(tried)
-            except UnexpectedInput:
-                continue
-            if tried != before:
-                accepted = {tokens.pop().type} if tokens and tokens[-1].start_pos == start else set()
-            if accepted - {"$END"}:
-                return self._place(start, tokens, accepted, text[start:])
-        return Place(start, (), (), MappingProxyType({}))
+        tokens: list[Token] = []
+        accepted: set[str] = set()
+        with contextlib.suppress(UnexpectedInput):
+            tokens, accepted = self._so_far(before)
+        with contextlib.suppress(UnexpectedInput):
+            tried, _ = self._so_far(before + "x")
+            if tried and tried[-1].start_pos == start and tried[-1].type not in accepted:
+                tokens, accepted = tried[:-1], accepted | {tried[-1].type}
+        return self._place(start, tokens, accepted, text[start:])
 
     def _so_far(self, text: str) -> tuple[list[Token], set[str]]:
         """The tokens of a text, and the terminals that would do next. Raises: UnexpectedInput."""
