@@ -1,6 +1,6 @@
 """`pbal console`: what its arguments start.
 
-Exit status: 0; 1 if a statement was refused; 2 if there is no console to speak to, or the command line was wrong.
+Exit status: 0; 1 if a statement was refused; 2 if there is no console to speak to, or the command line was wrong; 130 after Control-C.
 """
 
 import argparse

@@ -28,6 +28,10 @@ CONNECT_SECONDS: Final = 10.0
 DRAIN_SECONDS: Final = 2.0
 """For the rest of an answer that nobody wants to see any more; then the connection is given up."""
 _PIECE: Final = 65536
+_MOST_BEFORE: Final = 20
+"""Lines that come before the first mark, at most; who says more is no console."""
+_LONGEST_LINE: Final = 1 << 28
+"""Octets. A line holds a message at most, and who sends this much without an end is no console."""
 
 
 class Lost(Exception):
@@ -139,7 +143,11 @@ class Console:
             self._log_in()
         self._marker = "end-" + secrets.token_hex(8)
         self._send(f"MARK {self._marker}{' JSON' if self.json else ''}")
+        before = 0
         while (line := self._line()) != self._marker + (" list" if self.json else " ok"):
+            before += 1
+            if before > _MOST_BEFORE:
+                raise Lost
             if line.startswith("ERROR: ") and "LOGIN" in line:
                 raise LoginNeeded(self, f"{self.address}: {line.removeprefix('ERROR: ')}")
             if line.startswith("ERROR: "):
@@ -280,7 +288,7 @@ class Console:
                 raise
             except OSError:
                 data = b""
-            if not data:
+            if not data or len(self._buffer) > _LONGEST_LINE:
                 self.close()
                 raise Lost
             self._buffer += data
