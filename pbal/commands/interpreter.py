@@ -35,7 +35,7 @@ from pbal.model.plugin import Plugin
 from pbal.model.snapshot import in_pieces
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CORE_COMMANDS, OK, CommandError, Registry, Reply, Text
-from pbal.schema.kinds import Key
+from pbal.schema.kinds import Key, Kind
 from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
 if TYPE_CHECKING:
@@ -300,8 +300,10 @@ def _as_command_error(error: ConfigError, statement: Statement) -> CommandError:
     arg, span = None, error.span
     about = error.about.lower()
     for terminal, said in statement.args.items():
-        if about and said.text.lower() == about:
+        if said.text.lower() == about and (about or error.kind is Kind.BAD_VALUE):
             arg = terminal
+    if arg is None and error.kind is Kind.BAD_VALUE and "value" in statement.args and error.span is None:
+        arg = "value"  # a path, which was made absolute
     if about and arg is None:  # one word of an argument, as of a list
         word = re.compile(rf"(?<![\w-]){re.escape(about)}(?![\w-])", re.IGNORECASE)
         for terminal, said in statement.args.items():
