@@ -61,8 +61,6 @@ async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | No
     world.lent = {**await loader.read_ahead(live.world, [name for name in named if name not in running]), **running}
     interpreter = Interpreter(world)
     interpreter.instead = instead
-    if live.language.fragments.keys() <= set(named):
-        interpreter.language = live.language
     run = interpreter.begin_file(str(path), lines)
     run.record = [] if record else None
     draft = Draft(interpreter, run, running)
