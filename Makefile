@@ -100,7 +100,7 @@ fast: .venv-fast/done
 	@touch $@
 
 # What these files are about is not compiled, and they wait a long time: signals, the console, the command line, the page, stores of polls.
-NOT_COMPILED := $(foreach name,signals life console start browser client client_js listening poll_auth poll_limits poll_memcached \
+NOT_COMPILED := $(foreach name,signals life console completing terminal start browser client client_js listening poll_auth poll_limits poll_memcached \
 	poll_positions poll_presence poll_proofs poll_servers,--ignore=tests/wire/test_$(name).py)
 
 test-fast: .venv-fast/done programs

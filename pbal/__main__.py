@@ -6,16 +6,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pbal import __version__, build, checking
+from pbal import __version__, build, checking, formatting
 from pbal.launch import DEFAULT_FILE, run
 from pbal.observe.log import set_up
-from pbal.terminal import main as terminal
+from pbal.terminal.arguments import add_arguments as add_console_arguments
 
 _ONE_DASH = re.compile(r"-(config|daemon|help|version)(=.*)?", re.DOTALL)
 """Perl programs take long options with one dash, too, and Perlbal's start scripts may say them so."""
 
 
-def _arguments() -> argparse.ArgumentParser:
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pbal",
         description="Reverse proxy, web server and selector that parks long polls.",
@@ -26,8 +26,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--pidfile", metavar="FILE", help="file for the process id, instead of the one that SERVER pidfile says")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="least level that is logged")
     parser.add_argument("--version", action="version", version=f"pbal {__version__} ({build.kind()})")
-    commands = parser.add_subparsers(dest="command", metavar="check | plugin | password | console")
+    commands = parser.add_subparsers(dest="command", metavar="check | fmt | plugin | password | console")
     checking.add_arguments(commands.add_parser("check", help="check configurations; exit status 0, 1 (mistakes) or 2"))
+    formatting.add_arguments(commands.add_parser("fmt", help="print configurations in canonical form, or put them into it"))
     plugin = commands.add_parser("plugin", help="begin a plugin: pbal plugin new NAME")
     what = plugin.add_subparsers(dest="what", metavar="new", required=True)
     new = what.add_parser("new", help="write NAME.py and test_NAME.py, a plugin and its test")
@@ -36,23 +37,27 @@ def _arguments() -> argparse.ArgumentParser:
     password = commands.add_parser("password", help="print a line for a password_file; the password is read from standard input")
     password.add_argument("user", metavar="USER")
     console = commands.add_parser("console", help="speak to the console of a running pbal")
-    terminal.add_arguments(console)
+    add_console_arguments(console)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run pbal. Exit status: 0 after a clean end, 1 for a configuration or start-up that failed, 2 for usage."""
     said = [f"-{word}" if _ONE_DASH.fullmatch(word) else word for word in (sys.argv[1:] if argv is None else argv)]
-    if said and said[0] not in ("check", "plugin", "password", "console") and Path(said[0]).is_file():
+    if said and said[0] not in ("check", "fmt", "plugin", "password", "console") and Path(said[0]).is_file():
         print(f"pbal: 'pbal -c {said[0]}' runs that file, 'pbal check {said[0]}' checks it", file=sys.stderr)
         return 2
-    options = _arguments().parse_args(said)
+    options = arguments().parse_args(said)
     if options.command == "password":
         return _new_password(options.user)
+    if options.command == "fmt":
+        return formatting.run(options)
     if options.command == "plugin":
         return _new_plugin(options.name, options.folder)
     if options.command == "console":
-        return terminal.run(options)
+        from pbal.terminal.main import run as speak
+
+        return speak(options)
     if options.command is None:
         return run(options)
     writer = set_up(options.log_level or "info")

@@ -17,7 +17,8 @@ import itertools
 import logging
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Protocol
@@ -229,20 +230,48 @@ async def load(world: World, statements: Statements, name: str) -> LoadedPlugin:
     """LOAD. Loading twice changes nothing. Raises: ConfigError."""
     if name.lower() in world.plugins:
         return world.plugins[name.lower()]
+    lent = world.lent.get(name.lower())
+    if lent is not None:
+        return await adopt(world, statements, replace(lent))
     loaded = await _read_beside(world, name, 1)
     loaded.frozen = world.runtime is None
     try:
-        world.refuse_known(loaded.plugin_class.tunables)
-        prepared = await statements.prepare(loaded)
+        return await adopt(world, statements, loaded)
     except (Exception, asyncio.CancelledError):
         forget(loaded.module)
         raise
+
+
+async def read_ahead(world: World, names: Iterable[str]) -> dict[str, LoadedPlugin]:
+    """Those of the plugins that come with pbal, imported in a thread for who will LOAD them; what fails is left for LOAD to tell."""
+    found: dict[str, LoadedPlugin] = {}
+    for name in names:
+        try:
+            if find(name, []).is_relative_to(BUNDLED):
+                found[name] = await _read_beside(world, name, 1)
+        except ConfigError as error:
+            log.debug("%(plugin)s: %(reason)s", {"event": "read_ahead", "plugin": name, "reason": error.message})
+    return found
+
+
+async def adopt(world: World, statements: Statements, loaded: LoadedPlugin) -> LoadedPlugin:
+    """Make what was read a plugin of this World. Raises: ConfigError; nothing has changed then."""
+    world.refuse_known(loaded.plugin_class.tunables)
+    prepared = await statements.prepare(loaded)
     for tunable in loaded.plugin_class.tunables:
         world.add_tunable(tunable)
     world.plugins[loaded.name] = loaded
     world.counters.declare(loaded.plugin_class.counters)
     statements.install(*prepared)
     return loaded
+
+
+def withdraw(world: World, statements: Statements, name: str) -> None:
+    """Take back what `adopt` did, while no service uses the plugin; its modules stay."""
+    loaded = world.plugins.pop(name)
+    for tunable in loaded.plugin_class.tunables:
+        world.forget_tunable(tunable.name)
+    statements.uninstall(name)
 
 
 async def unload(world: World, statements: Statements, name: str) -> None:
@@ -255,7 +284,8 @@ async def unload(world: World, statements: Statements, name: str) -> None:
     for tunable in loaded.plugin_class.tunables:
         world.forget_tunable(tunable.name)
     statements.uninstall(loaded.name)
-    forget(loaded.module)
+    if loaded.name not in world.lent:
+        forget(loaded.module)
     if world.runtime is not None:
         garbage.collect_soon(world, loaded.frozen)
 

@@ -23,16 +23,19 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import Enum
 from functools import partial
+from itertools import islice
 from math import inf
 from typing import Any
 
 from pbal.commands.interpreter import Interpreter
+from pbal.commands.session import Session
 from pbal.config.spec import Standing
 from pbal.console.management import ManagementRole
+from pbal.lang.mistakes import Mistake
 from pbal.life.process import Process
 from pbal.model.errors import ConfigError
 from pbal.model.faults import report
@@ -44,7 +47,7 @@ from pbal.model.world import World
 from pbal.net.listener import Listener, listen, look_up
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ServerLink
-from pbal.observe.histogram import TURN
+from pbal.observe.histogram import TURN, Histogram
 from pbal.observe.loop import LoopLag
 from pbal.observe.memory import resident_bytes
 from pbal.observe.stuck import ENDING, Signals, Watchdog
@@ -56,6 +59,9 @@ log = logging.getLogger("pbal")
 
 DESCRIPTORS_KEPT = 64
 """Descriptors kept free for backends, memcached, files and the console when accepting stops."""
+
+TURNED = 1000
+"""Histograms turned at one tick: 2 ms at most."""
 
 GIVE_BACK_SECONDS = 2.0
 """How long plugins may store what clients did not acknowledge, when the process ends."""
@@ -119,6 +125,7 @@ class Server:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._paused = False
         self._turned = world.second // TURN
+        self._turning: Iterator[Histogram] = iter(())
         """Which turn of the histograms was the last."""
         self.descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._kept = DESCRIPTORS_KEPT
@@ -291,16 +298,19 @@ class Server:
             self._duty(f"keep-alive of {listener.service.name}", listener.refresh)
         self._duty("descriptors", self._watch_descriptors)
         self._duty("access logs", self._watch_access_logs)
-        if world.second // TURN > self._turned:
-            self._turned = world.second // TURN
-            self._duty("histograms", self._turn_histograms)
+        self._duty("histograms", self._turn_histograms)
         self._duty("notify", self._tell)
         if self._certificates.due(world.second):
             spawn(self, self._certificates.look(), "look at certificates")
         world.log_left_out()
 
     def _turn_histograms(self) -> None:
-        for histogram in histograms(self.world):
+        """Move their windows on, once in TURN seconds: a thousand at each tick, for there is one for each node."""
+        turn = self.world.second // TURN
+        if turn > self._turned:
+            self._turned = turn
+            self._turning = histograms(self.world)
+        for histogram in islice(self._turning, TURNED):
             histogram.turn()
 
     def _tell(self) -> None:
@@ -394,15 +404,21 @@ class Server:
                 log.info("%(state)s", {"event": "state", "state": self._state()})
             return
         if number not in ENDING:
-            log.warning(
-                "%(signal)s: there is nothing to reload; make the change on the console", {"event": "signal", "signal": number.name}
-            )
+            if number is signal.SIGHUP and not self.ending:
+                spawn(self, self._reload(), "reload")
             return
         if self.ending:
             log.warning("second signal, %(signal)s: ending at once", {"event": "ending_at_once", "signal": number.name})
             self._finish()
             return
         spawn(self, self.shutdown(True, None), "shutdown")
+
+    async def _reload(self) -> None:
+        """SIGHUP: the configuration file again."""
+        try:
+            await self.interpreter.execute(Session(self.world, self.interpreter, origin="SIGHUP"), "RELOAD CONFIG")
+        except Mistake as mistake:
+            log.error("%(signal)s: %(reason)s", {"event": "reload_refused", "signal": "SIGHUP", "reason": mistake.in_one_line()})
 
     def _state(self) -> str:
         """One line for SIGUSR1."""

@@ -1,11 +1,19 @@
 # ruff: noqa: E501 - messages stand here as they read
 """Broken lines and what the operator reads for each: the data below is the specification of the messages."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from pbal.commands.interpreter import Interpreter
 from pbal.lang.lexical import MAX_LINE
 from pbal.lang.mistakes import Mistake, did_you_mean, suggest
 from pbal.lang.parser import Language, bundled_fragments
+from pbal.model.world import World
+from pbal.schema.kinds import Kind
+from pbal.schema.roles import ROLES
+from pbal.schema.tunables import POOL, SERVER, Tunable
 
 # Each block: the line, what is underlined, the message, and the hint where there is one. All bundled plugins loaded.
 BROKEN = r"""
@@ -589,3 +597,73 @@ def test_suggestions(word: str, near: str | None) -> None:
     names = ["persist_client", "pool", "listen", "role"]
     assert suggest(word, names) == near
     assert did_you_mean(word, names) == (f"did you mean '{near}'?" if near else "")
+
+
+# --- every statement, every tunable, every kind of value ----------------------------------------------------
+
+TAKES_ANYTHING = frozenset({"help"})
+"""Statements after which no words are wrong."""
+
+
+def misused(usage: str) -> str:
+    """A statement with a word too many; one that takes all to the end of the line with its last word missing."""
+    words = re.sub(r"\[[^\]]*\]", "", usage).split()
+    said = " ".join("1" if word == "<number>" else "x" if word.startswith("<") else word for word in words)
+    last = re.findall(r"<(\w+)>", usage)[-1:]
+    to_the_end = last and last[0] in {"value", "field_value", "rule", "text", "password", "fields", "files"}
+    return said.rpartition(" ")[0] if to_the_end else f"{said} x x x x"
+
+
+USAGES = [
+    pytest.param(rule, usage, id=usage)
+    for rule in sorted(ALL_PLUGINS.rules - TAKES_ANYTHING)
+    for usage in ALL_PLUGINS.syntax(rule).split(" | ")
+]
+
+
+@pytest.mark.parametrize(("rule", "usage"), USAGES)
+def test_every_statement_says_what_it_expects(rule: str, usage: str) -> None:
+    line = misused(usage)
+    mistake = mistake_of(line, ALL_PLUGINS)
+    assert mistake.kind is Kind.SYNTAX and mistake.message.startswith("expected "), line
+    found = line[mistake.column - 1 : mistake.end - 1]
+    assert mistake.message.endswith(f"found '{found}'" if found else "found the end of the line")
+    assert 1 < mistake.column <= len(line) + 1
+
+
+ANY_TEXT = frozenset({"words", "text", "origins or off"})
+"""Types that take every text."""
+
+
+def test_every_tunable_refuses_what_is_no_value_of_it(tmp_path: Path) -> None:
+    world = World()
+    path = tmp_path / "test.conf"
+    path.write_text("".join(f"LOAD {plugin}\n" for plugin in sorted(bundled_fragments())))
+    assert not Interpreter(world).run_file(str(path))
+    lines: list[tuple[str, str]] = []
+    for tunable in world.tunables.values():
+        service = min(tunable.roles, default="web_server")
+        lines += [(tunable.name, f"SET {service}.{tunable.name} = {bad}") for bad in wrong(tunable)]
+    lines += [(tunable.name, f"SERVER {tunable.name} = {bad}") for tunable in SERVER for bad in wrong(tunable)]
+    lines += [(tunable.name, f"SET p.{tunable.name} = {bad}") for tunable in POOL for bad in wrong(tunable)]
+    made = "".join(f"CREATE SERVICE {role}\nSET role = {role}\n" for role in ROLES) + "CREATE POOL p\n"
+    path.write_text(path.read_text() + made + "".join(f"{line}\n" for _, line in lines))
+    mistakes = Interpreter(World()).run_file(str(path))
+    assert len(mistakes) == len(lines) > 100
+    for mistake, (name, line) in zip(mistakes, lines, strict=True):
+        assert (mistake.source, mistake.kind) == (line, Kind.BAD_VALUE)
+        assert mistake.message.startswith(f"{name}: expected "), mistake.message
+        assert line.index("=") + 2 < mistake.column + 1 <= mistake.end <= len(line) + 1
+
+
+def wrong(tunable: Tunable) -> list[str]:
+    """A text that is no value of a tunable; none where every text is one."""
+    if tunable.type.name in ANY_TEXT:
+        assert tunable.parse("no such:thing ) [") is not None
+        return []
+    for text in ("no such:thing", ")", ""):
+        try:
+            tunable.parse(text)
+        except ValueError:
+            return [f'"{text}"']
+    raise AssertionError(f"what {tunable.name} refuses is not known here")

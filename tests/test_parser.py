@@ -1,6 +1,7 @@
 """The grammar: what each statement parses to, the lexical rules, completion, usage, and plugin fragments."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -370,6 +371,17 @@ def _unpractised() -> Language:
 )
 def test_completion(text: str, expected: list[str]) -> None:
     assert LANGUAGE.expected(text) == expected
+
+
+@pytest.mark.parametrize("text", [text for text, _, _ in STATEMENTS])
+def test_every_statement_can_be_completed_word_by_word(text: str) -> None:
+    statement = LANGUAGE.parse_line(text)
+    assert statement is not None
+    for match in re.finditer(r"\S+", text):
+        if not any(arg.column - 1 < match.start() < arg.end - 1 for arg in statement.args.values()):
+            place = LANGUAGE.completing(text[: match.start()])
+            assert match[0].upper() in place.literals or place.kinds, match[0]
+            assert place.start == match.start()
 
 
 def test_an_empty_line_completes_to_every_verb() -> None:

@@ -78,6 +78,9 @@ BAD: list[tuple[Type[Any], str, str]] = [
     (types.INT, "", "expected a whole number such as 64, found ''"),
     (types.SIZE, "2x", "expected a size such as 256k or 2m, found '2x'"),
     (types.SIZE, "2  k", "expected a size such as 256k or 2m, found '2  k'"),
+    (types.LOG, "", "expected a path, found ''"),
+    (types.LOG_FORM, "x", "expected common, combined, json, or a text with fields such as '$client $status', found 'x'"),
+    (types.PATHS, "", "expected one or more paths, found ''"),
     (types.SIZE, "10MBit", "expected a size such as 256k or 2m, found '10MBit'"),
     (
         types.SIZE,
@@ -105,7 +108,7 @@ BAD: list[tuple[Type[Any], str, str]] = [
         "expected unix: and the path of a socket, of at most 107 bytes, such as unix:/run/pbal.sock, found 'unix:run/pbal.sock'",
     ),
     (types.MODE, "0888", "expected permissions such as 0660, found '0888'"),
-    (types.GROUP, "no-such-group", "expected a group of this system, found 'no-such-group'"),
+    (types.GROUP, "no-such-group", "expected the name of a group of this system, found 'no-such-group'"),
     (
         types.LISTEN,
         "127.0.0.1",
@@ -301,3 +304,8 @@ def test_a_tunable_fits_its_roles() -> None:
     assert by_name["pool"].fits("reverse_proxy")
     assert not by_name["pool"].fits("web_server")
     assert by_name["listen"].default_value() is None
+
+
+def test_every_type_has_a_text_that_it_refuses_above() -> None:
+    declared = {kind.name for kind in vars(types).values() if isinstance(kind, Type)}
+    assert declared - {kind.name for kind, _, _ in BAD} == {"words", "text"}  # they take every text

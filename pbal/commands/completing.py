@@ -26,15 +26,19 @@ from urllib.parse import unquote
 from pbal import loader
 from pbal.commands.session import Session
 from pbal.commands.taking_back import rules_of
-from pbal.lang.lexical import escaped
+from pbal.lang.lexical import written
 from pbal.lang.parser import Language
 from pbal.lang.parser import Place as InLine
+from pbal.model import faults
 from pbal.model.errors import ConfigError
 from pbal.model.hooks import HOOKS
+from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.world import World
+from pbal.schema import people
 from pbal.schema.commands import OK, CommandError, Reply, command
+from pbal.schema.people import View
 from pbal.schema.tunables import POOL, Tunable
 
 MOST: Final = 200
@@ -71,6 +75,10 @@ class Completion(Reply):
         """A candidate a line, with its help behind a tab; then '.'."""
         yield from (f"{each.text}\t{each.help}" if each.help else each.text for each in self.candidates)
         yield "."
+
+    def as_table(self, view: View) -> Iterator[str]:
+        """Two columns."""
+        return people.table(("text", "help"), [(each.text, each.help) for each in self.candidates], {}, view)
 
     def as_json(self) -> Iterator[str]:
         """One object."""
@@ -156,7 +164,7 @@ def _nodes(asked: _Asked) -> Iterator[Candidate]:
 def _rules(asked: _Asked) -> Iterator[Candidate]:
     """Those of the service, in the words that DROP RULE takes."""
     service = asked.world.services.get((asked.place.argument("service_name") or "").lower())
-    return (Candidate(escaped(rule), "rule") for rule in rules_of(service)) if service is not None else iter(())
+    return (Candidate(rule, "rule") for rule in rules_of(service)) if service is not None else iter(())
 
 
 def _whom(asked: _Asked) -> Iterator[Candidate]:
@@ -218,7 +226,7 @@ def _values(asked: _Asked) -> Iterator[Candidate]:
     yield from (Candidate(text, "value", "the default" if text == tunable.default else kind) for text in tunable.type.complete())
     subject = asked.subject()
     if isinstance(subject, Service) and tunable.name in subject.explicit:
-        yield Candidate(str(subject.explicit[tunable.name]), "value", "as it is now")
+        yield Candidate(written(subject.explicit[tunable.name]), "value", "as it is now")
     if tunable.default:
         yield Candidate(tunable.default, "value", "the default")
 
@@ -230,7 +238,7 @@ def _switch(asked: _Asked) -> Iterator[Candidate]:
 def _counters(asked: _Asked) -> Iterator[Candidate]:
     """LIKE matches other things in other statements; what a plugin's are called, it says itself."""
     if ("", "COUNTERS") in asked.place.said:
-        yield from (Candidate(counter.name, "counter", counter.summary) for counter in asked.world.counters.declared.values())
+        yield from (Candidate(counter.name, "counter", counter.summary) for counter in asked.world.counters.all.values())
 
 
 def _topics(asked: _Asked) -> Iterator[Candidate]:
@@ -241,7 +249,7 @@ def _topics(asked: _Asked) -> Iterator[Candidate]:
     yield from map(_told, asked.world.tunables.values())
     yield from map(_told, asked.world.server_tunables.values())
     yield from (Candidate(hook.name, "hook") for hook in HOOKS.values())
-    yield from (Candidate(counter.name, "counter", counter.summary) for counter in asked.world.counters.declared.values())
+    yield from (Candidate(counter.name, "counter", counter.summary) for counter in asked.world.counters.all.values())
 
 
 SOURCES: dict[str, Source] = {
@@ -346,9 +354,17 @@ def _of_plugin(owner: str, kind: str) -> Source:
         for name in asked.world.plugins:
             if re.sub(r"[^a-z0-9]", "_", name) == owner:
                 for _, instance in asked.world.instances(name):
-                    yield from (Candidate(text, kind) for text in islice(instance.complete(kind, asked.word), SCANNED))
+                    yield from (Candidate(text, kind) for text in _asked_of(asked, name, instance, kind))
 
     return source
+
+
+def _asked_of(asked: _Asked, name: str, instance: Plugin, kind: str) -> list[str]:
+    try:
+        return [str(text) for text in islice(instance.complete(kind, asked.word), SCANNED)]
+    except faults.CAUGHT as error:
+        faults.report(asked.world, name, "complete()", error)
+        return []
 
 
 async def _installed(session: Session) -> list[str]:

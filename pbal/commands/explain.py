@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pbal.commands.looking.tables import Row, table
 from pbal.commands.session import Session
@@ -37,12 +37,9 @@ def explain(session: Session, method: str, url: str, peer: str | None = None, fi
         explain GET http://www.example.com/poll/alice Cookie: a=1 ; X-Forwarded-For: 10.0.0.1
     """
     session.runtime()
-    target = unquoted(url)
-    wanted = urlsplit(target)
-    if wanted.scheme not in _PORTS or not wanted.netloc:
-        raise CommandError(f"expected a URL such as http://www.example.com/path, found '{target}'", "url")
-    service, address = _listener(session.world, wanted.scheme, target)
-    head = _head(service, method, target, fields)
+    wanted = _split(unquoted(url))
+    service, address = _listener(session.world, wanted)
+    head = _head(service, method, wanted, fields)
     if peer is not None:
         _check_address(peer)
     exchange = imagine(service, head, (peer or "127.0.0.1").encode())
@@ -62,13 +59,25 @@ def _check_address(peer: str) -> None:
         raise CommandError(f"expected an address, found '{peer}'", "peer") from None
 
 
-def _listener(world: World, scheme: str, url: str) -> tuple[Service, str]:
-    """The service whose listener a request of that URL reaches, and its address. Raises: CommandError."""
-    wanted = urlsplit(url)
+def _split(url: str) -> SplitResult:
+    """A URL of http or https in its parts. Raises: CommandError."""
     try:
-        said = wanted.port
+        wanted = urlsplit(url)
+        good = wanted.scheme in _PORTS and wanted.netloc
+    except ValueError:  # a bracket that is not closed
+        good = ""
+    if not good:
+        raise CommandError(f"expected a URL such as http://www.example.com/path, found '{url}'", "url")
+    try:
+        _ = wanted.port
     except ValueError:
         raise CommandError(f"'{wanted.netloc}' has no such port", "url") from None
+    return wanted
+
+
+def _listener(world: World, wanted: SplitResult) -> tuple[Service, str]:
+    """The service whose listener a request of that URL reaches, and its address. Raises: CommandError."""
+    scheme, said = wanted.scheme, wanted.port
     candidates = [
         listener
         for listener in (world.runtime.listeners() if world.runtime is not None else ())
@@ -87,9 +96,8 @@ def _listener(world: World, scheme: str, url: str) -> tuple[Service, str]:
     return service, str(found[0].address)
 
 
-def _head(service: Service, method: str, url: str, fields: str | None) -> RequestHead:
+def _head(service: Service, method: str, wanted: SplitResult, fields: str | None) -> RequestHead:
     """The head as the service's reader reads it. Raises: CommandError with the reader's own words."""
-    wanted = urlsplit(url)
     target = (wanted.path or ("*" if method == "OPTIONS" else "/")) + (f"?{wanted.query}" if wanted.query else "")
     lines = list(_fields(fields or ""))
     if not any(line.lower().startswith("host:") for line in lines):

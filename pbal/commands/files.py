@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,15 @@ class _Reading:
         """The file that includes it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A statement that was good: in which file, and which object was current after it, in lower case."""
+
+    path: Path
+    statement: Statement
+    current: str
+
+
 class FileRun:
     """One pass over a file and those that it includes.
 
@@ -98,6 +108,8 @@ class FileRun:
         self.mistakes: list[Mistake] = []
         self.warnings: list[Mistake] = []
         """What is legal and wrong: as far as statements themselves tell it, and after `end` all of it."""
+        self.record: list[Record] | None = None
+        """Every good statement, for who asks for it by giving a list."""
         self._stack: list[_Reading] = []
         """The files that are being read or will be, the next line of the last one comes next."""
         self._begin(_Reading(path, lines, self._new_session(path)))
@@ -173,8 +185,9 @@ class FileRun:
                 raise CommandError(f"a file cannot include itself: {circle}", "files", kind=Kind.CONFLICT)
         if len(chain) > _MOST_NESTED:
             raise CommandError(f"files include one another more than {_MOST_NESTED} deep", "files", kind=Kind.CONFLICT)
+        instead = self._interpreter.instead
         try:
-            lines = lines_of(str(path))
+            lines = divided(instead[place]) if place in instead else lines_of(str(path))
         except OSError as error:
             raise CommandError(f"cannot read {name}: {error.strerror}", "files", kind=Kind.SYSTEM) from None
         return _Reading(name, lines, self._new_session(name), parent)
@@ -212,13 +225,15 @@ class FileRun:
 
     def _note(self, statement: Statement) -> None:
         """A statement was good."""
+        current = self._session.current
+        if self.record is not None:
+            self.record.append(Record(self._reading.path, statement, "" if current is None else current.name.lower()))
         if statement.rule == "enable":
             name = statement["service_name"].lower()
             self._enabled[name] = statement
             self._said_since.discard(name)
             return
         named = {statement.get(kind) for kind in ("object_name", "selector_name")} - {None}
-        current = self._session.current
         self._said_since |= {str(name).lower() for name in named} or ({current.name.lower()} if current is not None else set())
 
     def end(self) -> None:

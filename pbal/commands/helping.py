@@ -10,9 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pbal.commands.session import Session
 from pbal.lang.mistakes import did_you_mean
 from pbal.model.hooks import HOOKS, Hook
+from pbal.observe.counters import COUNTER, GAUGE, HISTOGRAM
 from pbal.schema.commands import CommandError, Reply, Text, command
 from pbal.schema.meanings import APPLIES, TYPES, default, example, kind
 from pbal.schema.tunables import POOL, Applies, Tunable
+
+_FORMS = {COUNTER: "counter: it only rises", GAUGE: "gauge: it can go down", HISTOGRAM: "histogram: it counts durations"}
 
 Topic = list[str]
 """The lines about one thing."""
@@ -71,7 +74,7 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 def _tables(session: Session) -> tuple[Mapping[str, object], ...]:
     world = session.world
-    return world.tunables, {tunable.name: tunable for tunable in POOL}, world.server_tunables, HOOKS, world.counters.declared
+    return world.tunables, {tunable.name: tunable for tunable in POOL}, world.server_tunables, HOOKS, world.counters.all
 
 
 def _named(session: Session, word: str) -> Iterator[Topic]:
@@ -87,10 +90,13 @@ def _named(session: Session, word: str) -> Iterator[Topic]:
     yield from (_tunable(t, f"SET app.{t.name}", " of a pool") for t in POOL if called(t.name))
     yield from (_tunable(t, f"SERVER {t.name}", " of the process") for t in world.server_tunables.values() if called(t.name))
     yield from (_hook(hook) for hook in HOOKS.values() if called(hook.name))
-    for counter in world.counters.declared.values():
+    for counter in world.counters.all.values():
         if called(counter.name):
-            form = "gauge: it can go down" if counter.gauge else "counter: it only rises"
-            yield [f"{counter.name} (a {form})", *_indented([counter.summary, f"show counters LIKE {counter.name} shows it."])]
+            said = [counter.summary]
+            if counter.labels:
+                said.append(f"One for each {' and '.join(counter.labels)}.")
+            shown = f"{counter.name}*" if counter.labels or counter.histogram else counter.name
+            yield [f"{counter.name} (a {_FORMS[counter.kind]})", *_indented([*said, f"show counters LIKE {shown} shows it."])]
 
 
 def _service_for(session: Session, tunable: Tunable) -> str:

@@ -17,23 +17,29 @@ import inspect
 import logging
 import pkgutil
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from cProfile import Profile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pbal import commands
 from pbal.commands.session import Session
+from pbal.commands.slices import in_slices
+from pbal.config.spec import Config
 from pbal.lang.ast import Statement
 from pbal.lang.mistakes import Mistake, Place, positioned
-from pbal.lang.parser import GrammarMistake, Language, bundled_fragments
+from pbal.lang.parser import GrammarMistake, Language, bundled_fragments, language_of
 from pbal.model import faults
 from pbal.model.errors import ConfigError
 from pbal.model.plugin import Plugin
+from pbal.model.snapshot import in_pieces
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CORE_COMMANDS, OK, CommandError, Registry, Reply, Text
-from pbal.schema.kinds import Key
+from pbal.schema.kinds import Key, Kind
 from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
+
+if TYPE_CHECKING:
+    from pbal.commands.files import FileRun
 
 log = logging.getLogger("pbal.console")
 
@@ -64,7 +70,7 @@ class Interpreter:
             importlib.import_module(f"{commands.__name__}.{module.name}")  # handlers register themselves
 
         self.world = world
-        self.language = Language()
+        self.language = language_of({})
         self.registry = CORE_COMMANDS.copy()
         self.folder = Path()
         """Where relative paths in the file begin."""
@@ -76,6 +82,12 @@ class Interpreter:
         """What the last `proc` told, whichever console it was."""
         self.profile: Profile | None = None
         """What PROF on measures, or has measured."""
+        self.path = Path()
+        """The file that was read last, whole path."""
+        self.instead: Mapping[Path, bytes] = {}
+        """What is read in place of files."""
+        self.filed: Config | None = None
+        """What the file made; None as long as nothing has changed since."""
         self._in_file = False
         self._prebuilt: dict[str, str] = {}
         self._changing = asyncio.Lock()
@@ -104,6 +116,8 @@ class Interpreter:
             raise self.mistake(CommandError(f"this console only looks (SET {session.console.name} readonly = on)"), statement)
         if self._configures(rule):
             async with self._changing:
+                if self.filed is None:
+                    self.filed = await in_slices(in_pieces(self.world))
                 reply = await self._carry_out(session, statement)
             self._note(session, statement.source.strip())
             return reply
@@ -142,7 +156,7 @@ class Interpreter:
 
     def say(self, session: Session, text: str) -> None:
         """Carry out a statement that waits for nothing, as part of another. Raises: Mistake, ConfigError."""
-        statement = self.language.parse_line(text)
+        statement = self.language.parse_line(text, folder=self.folder)
         if statement is not None:
             result = self.call(session, statement)
             if inspect.iscoroutine(result):
@@ -184,20 +198,30 @@ class Interpreter:
 
         Raises: OSError if it cannot be read.
         """
-        from pbal.commands.files import FileRun, divided, lines_of
+        from pbal.commands.files import divided, lines_of
 
-        lines = lines_of(path) if data is None else divided(data)
-        self._in_file = True
-        self._prebuilt = {}
-        run = FileRun(self, path, lines)
+        run = self.begin_file(path, lines_of(path) if data is None else divided(data))
         try:
             while run.step():
                 pass
             run.end()
         finally:
-            self._in_file = False
-            self.warnings = run.warnings
+            self.end_file(run)
         return run.mistakes
+
+    def begin_file(self, path: str, lines: list[str]) -> "FileRun":
+        """Begin to read a file, for who wants it in steps; `end_file` is to follow, whatever happens."""
+        from pbal.commands.files import FileRun
+
+        self._in_file = True
+        self._prebuilt = {}
+        self.path = Path(path).absolute()
+        return FileRun(self, path, lines)
+
+    def end_file(self, run: "FileRun") -> None:
+        """The file was read."""
+        self._in_file = False
+        self.warnings = run.warnings
 
     def know_plugins(self, lines: list[str]) -> None:
         """Have the grammar with the fragments of every bundled plugin that a file will load."""
@@ -207,7 +231,7 @@ class Interpreter:
         new = {name: known[name] for name in plugins_named(lines) if name in known and name not in self._prebuilt}
         if new:
             self._prebuilt |= new
-            self.language = Language({**self.language.fragments, **new})
+            self.language = language_of({**self.language.fragments, **new})
 
     def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a handler's coroutine in a file, where nothing is there to wait for."""
@@ -230,7 +254,7 @@ class Interpreter:
         if self._in_file:  # the fragments of bundled plugins were collected before the first line
             fragments = {**fragments, **self._prebuilt}
         if fragments != dict(self.language.fragments):
-            language = Language(fragments)
+            language = language_of(fragments)
             await self._build(language)
         registry = self.registry.copy()
         registry.unregister(loaded.name)
@@ -263,7 +287,7 @@ class Interpreter:
         """Take a plugin's statements out. The parser is rebuilt at the next line."""
         self.registry.unregister(plugin)
         if plugin in self.language.fragments:
-            self.language = Language({name: text for name, text in self.language.fragments.items() if name != plugin})
+            self.language = language_of({name: text for name, text in self.language.fragments.items() if name != plugin})
 
 
 def _makes_current(text: str) -> bool:
@@ -276,8 +300,10 @@ def _as_command_error(error: ConfigError, statement: Statement) -> CommandError:
     arg, span = None, error.span
     about = error.about.lower()
     for terminal, said in statement.args.items():
-        if about and said.text.lower() == about:
+        if said.text.lower() == about and (about or error.kind is Kind.BAD_VALUE):
             arg = terminal
+    if arg is None and error.kind is Kind.BAD_VALUE and "value" in statement.args and error.span is None:
+        arg = "value"  # a path, which was made absolute
     if about and arg is None:  # one word of an argument, as of a list
         word = re.compile(rf"(?<![\w-]){re.escape(about)}(?![\w-])", re.IGNORECASE)
         for terminal, said in statement.args.items():

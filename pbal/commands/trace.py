@@ -6,7 +6,6 @@ follows, stands in observe/tracer.py.
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -15,9 +14,7 @@ from pbal.commands.session import Session
 from pbal.model.world import World
 from pbal.observe.log import escape
 from pbal.observe.tracer import CLIENT, QUEUE, SERVICE, Event, Follower
-from pbal.schema.commands import Live, Reply, command
-
-_ADDRESS = re.compile(r"\[?([0-9A-Fa-f:.]+?)\]?(?::\d+)?")
+from pbal.schema.commands import CommandError, Live, Reply, command
 
 
 @command
@@ -30,10 +27,13 @@ def trace(session: Session, whom: str, trace_kind: str | None = None) -> Reply:
     queue it has what happens to those that wait for it. Who reads too slowly is told how many lines were lost.
     """
     world = session.world
-    kind = _kind(world, whom) if trace_kind is None else {each.upper(): each for each in (CLIENT, SERVICE, QUEUE)}[trace_kind.upper()]
-    name = world.service(whom).name if kind is SERVICE else whom
+    client = _client(whom)
+    kind = _kind(world, whom, client) if trace_kind is None else _KINDS[trace_kind.lower()]
+    if kind is CLIENT and not client:
+        raise CommandError(f"expected an address, found '{whom}'", "whom")
+    name = world.service(whom).name if kind is SERVICE else client if kind is CLIENT else whom
     session.runtime()
-    follower = Follower(kind, name.strip("[]") if kind is CLIENT and not name.rpartition("]")[2] else name, lambda: None)
+    follower = Follower(kind, name, lambda: None)
     ready = asyncio.Event()
     follower.wake = ready.set
     stopped: list[bool] = []
@@ -48,30 +48,42 @@ def trace(session: Session, whom: str, trace_kind: str | None = None) -> Reply:
             if not as_json:
                 yield [f"following {kind} {name}: Enter ends it"]
             while True:
+                ends = bool(stopped)
                 events, lost = follower.take()
                 if events or lost:
                     yield _told(events, lost, as_json)
-                elif stopped:
+                if ends:
                     return
-                else:
-                    await ready.wait()
-                    ready.clear()
+                await ready.wait()
+                ready.clear()
         finally:
             world.unfollow(follower)
 
     return Live(lines, stop)
 
 
-def _kind(world: World, whom: str) -> str:
+_KINDS = {CLIENT: CLIENT, SERVICE: SERVICE, QUEUE: QUEUE}
+
+
+def _kind(world: World, whom: str, client: str) -> str:
     """What a word names. Raises: UnknownName."""
     if whom.lower() in world.services:
         return SERVICE
-    address = _ADDRESS.fullmatch(whom)
-    if address is not None and _is_address(address[1]):
+    if client:
         return CLIENT
     if not any(plugin == "poll" for service in world.services.values() for plugin, _ in service.plugins):
         world.service(whom)  # which says that there is none, and what was meant
     return QUEUE
+
+
+def _client(whom: str) -> str:
+    """An address, or an address and a port, without brackets; "" if it is neither."""
+    bare = whom.strip("[]")
+    if _is_address(bare):
+        return bare
+    host, _, port = whom.rpartition(":")
+    host = host.strip("[]")
+    return f"{host}:{port}" if port.isdecimal() and _is_address(host) else ""
 
 
 def _is_address(text: str) -> bool:

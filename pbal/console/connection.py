@@ -282,6 +282,8 @@ class ConsoleConnection(asyncio.Protocol):
     async def _one(self, line: str) -> None:
         """Carry out one line and answer it; a program has asked to be told where the answer ends (MARK)."""
         kind = await self._answered(line)
+        if kind == "error" and self._session.view_width and not self._session.marker:
+            self._write(["."])
         if self._session.marker and line.strip(" \t\r\n"):
             self._write([f"{self._session.marker} {kind}"])
 
@@ -308,8 +310,6 @@ class ConsoleConnection(asyncio.Protocol):
         except Exception as error:  # a fault of ours is answered in one line, and logged whole
             log.error("console, %(line)r: %(fault)s", {"event": "console_failed", "line": line[:100], "fault": repr(error)}, exc_info=error)
             self._write([f"ERROR: internal error: {type(error).__name__}: {error}"])
-        if self._session.view_width and not self._session.marker:
-            self._write(["."])
         return "error"
 
     async def _login(self, user: str | None, password: str | None) -> str:
@@ -413,8 +413,10 @@ class ConsoleConnection(asyncio.Protocol):
         self.transport.abort()
 
     def shutdown(self, graceful: bool) -> None:
-        """Close, after what was written has gone out if graceful."""
-        if graceful:
+        """Close, after what was written has gone out if graceful, and after the answer that is being made."""
+        if graceful and self._working:
+            self._session.closing = True
+        elif graceful:
             self.transport.close()
         else:
             self.transport.abort()

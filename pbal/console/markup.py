@@ -1,11 +1,12 @@
 """Text and values as pieces of a page. Everything that comes from elsewhere goes through `shown`."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from html import escape as html_escape
 from typing import Final
 
 from pbal.observe.log import escape
+from pbal.schema import people
+from pbal.schema.people import Unit, View
 
 LONGEST: Final = 300
 """Characters of a cell."""
@@ -15,8 +16,6 @@ LONG: Final = 30
 _GOOD: Final = frozenset({"up", "enabled", "ok", "ready"})
 _BAD: Final = frozenset({"down", "disabled", "full"})
 _UNSURE: Final = frozenset({"draining", "untried", "paused"})
-_SECONDS: Final = frozenset({"age", "oldest", "left", "since", "why_age", "last_success"})
-"""Columns whose numbers are durations in whole seconds."""
 _TITLES: Final = {
     "at": "when", "lag_ms": "lag, ms", "sweep_ms": "sweep, ms", "why_age": "ago", "minute_count": "last minute",
     "minute_p50": "p50", "minute_p90": "p90", "minute_p99": "p99", "percent": "%",
@@ -32,18 +31,6 @@ def shown(text: str) -> str:
     return html_escape(escape(text))
 
 
-def duration(seconds: float) -> str:
-    """For people: `42 s`, `3 min 5 s`, `2 h 10 min`, `12 days 3 h`."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    for size, name, smaller, smaller_name in ((86400, "days", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {name}" + (f" {rest} {smaller_name}" if rest else "")
-    raise AssertionError(whole)
-
-
 def number(value: float) -> str:
     """`1234567` is `1,234,567`; of what is no whole number three digits count."""
     if isinstance(value, int) or value == int(value):
@@ -51,17 +38,18 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def table(columns: Sequence[str], records: Sequence[Mapping[str, object]]) -> str:
-    """A table of records: the columns in this order, those that no record has left out."""
+def table(columns: Sequence[str], records: Sequence[Mapping[str, object]], units: Mapping[str, Unit], now: float) -> str:
+    """A table of records: the columns in this order, those that no record has left out. `now`: seconds since 1970."""
     present = [column for column in columns if any(record.get(column) is not None for record in records)]
     numeric = {column for column in present if all(_is_number(record.get(column)) for record in records)}
     head = "".join(
         f"<th scope='col'{_right(column in numeric)}>{shown(_TITLES.get(column) or column.replace('_', ' '))}</th>" for column in present
     )
-    rows = "".join(
-        "<tr>" + "".join(_cell(column, record.get(column), column in numeric) for column in present) + "</tr>\n" for record in records
-    )
-    return f"<div class='wide'><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
+    rows: list[str] = []
+    for record in records:
+        cells = (_cell(each, record.get(each), words(record.get(each), units.get(each), now), each in numeric) for each in present)
+        rows.append(f"<tr>{''.join(cells)}</tr>\n")
+    return f"<div class='wide'><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table></div>\n"
 
 
 def _is_number(value: object) -> bool:
@@ -72,8 +60,7 @@ def _right(wanted: bool) -> str:
     return " class='number'" if wanted else ""
 
 
-def _cell(column: str, value: object, numeric: bool) -> str:
-    text = words(column, value)
+def _cell(column: str, value: object, text: str, numeric: bool) -> str:
     kind = text.lower()
     name = "number" if numeric else ""
     if column == "state":
@@ -86,21 +73,11 @@ def _cell(column: str, value: object, numeric: bool) -> str:
     return f"<td{f' class={chr(39)}{name}{chr(39)}' if name else ''}>{shown(cut)}</td>"
 
 
-def words(column: str, value: object) -> str:
-    """A value in words."""
-    if value is None or value == "":
-        return "\N{EN DASH}"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if column == "at" and isinstance(value, (int, float)):
-        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    if isinstance(value, (int, float)):
-        return duration(value) if column in _SECONDS else number(value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {words('', each)}" for key, each in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(words("", each) for each in value)
-    return str(value)
+def words(value: object, unit: Unit | None, now: float) -> str:
+    """A value as people say it."""
+    if unit is None and _is_number(value) and isinstance(value, (int, float)):
+        return number(value)
+    return people.cell(value, unit, View(0, now))
 
 
 def chart(title: str, unit: str, values: Sequence[float], most: int, other: Sequence[float] = (), other_title: str = "") -> str:

@@ -17,7 +17,7 @@ from pbal.model.measures import Sample, samples
 if TYPE_CHECKING:
     from pbal.model.world import World
 
-PIECE: Final = 100
+PIECE: Final = 50
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4.encode()
 
 

@@ -15,10 +15,11 @@ from typing import Final
 from pbal import __version__
 from pbal.commands.session import Session
 from pbal.console.history import SAMPLES, History
-from pbal.console.markup import chart, duration, number, shown, table
+from pbal.console.markup import chart, number, shown, table
 from pbal.console.readiness import why_not_ready
 from pbal.lang.mistakes import Mistake
 from pbal.schema.commands import Reply
+from pbal.schema.people import Unit, duration
 
 MOST_ROWS: Final = 100
 PIECE: Final = 100
@@ -62,7 +63,10 @@ SECTIONS: Final = (
         newest_first=True, nothing="none",
     ),
     Section("Limits", "show_limits", "show limits", ("what", "where", "value", "limit", "percent", "then")),
-    Section("Stores", "show_store", "show store", ("service", "store", "state", "lag_ms", "sweep_keys", "sweep_ms", "watch", "detail")),
+    Section(
+        "Stores", "show_store", "show store",
+        ("service", "store", "state", "since", "median_ms", "p99_ms", "lag_ms", "errors", "last_error", "detail"),
+    ),
     Section(
         "Parked polls that end next", "show_parked", "show parked LIMIT 15",
         ("id", "service", "queues", "client", "age", "left", "looks", "transport"),
@@ -107,7 +111,7 @@ class Status:
         why = why_not_ready(world)
         facts = (
             ("version", __version__),
-            ("up", duration(world.clock.now() - world.started_at)),
+            ("up", duration(int(world.clock.now() - world.started_at))),
             ("clients", number(len(world.clients))),
             ("backends", number(len(world.backends))),
             ("requests", number(counts["requests"])),
@@ -129,17 +133,21 @@ class Status:
         if section.rule not in self._session.interpreter.language.rules:
             return ""
         try:
-            records, more = await self._records(section)
+            records, more, units = await self._records(section)
         except Mistake as mistake:
             return f"<section><h2>{shown(section.title)}</h2><p class='bad'>{shown(mistake.in_one_line())}</p></section>\n"
         if not records and not section.nothing:
             return ""
-        said = table(section.columns, records) if records else f"<p class='more'>{shown(section.nothing)}</p>\n"
+        said = (
+            table(section.columns, records, units, self._session.world.clock.epoch())
+            if records
+            else f"<p class='more'>{shown(section.nothing)}</p>\n"
+        )
         kind = " class='half'" if section.half else ""
         return f"<section{kind}><h2>{shown(section.title)}</h2>\n{said}{_left_out(more, 'more')}</section>\n"
 
-    async def _records(self, section: Section) -> tuple[Sequence[Record], int]:
-        """The records of a statement, cut, and how many more there are."""
+    async def _records(self, section: Section) -> tuple[Sequence[Record], int, Mapping[str, Unit]]:
+        """The records of a statement, cut; how many more there are; and what their numbers count."""
         reply = await self._reply(section.statement)
         lines: list[str] = []
         if reply is not None:
@@ -151,7 +159,7 @@ class Status:
         records = found if isinstance(found, list) else [found]
         if section.newest_first:
             records.reverse()
-        return records[: section.most], len(records) - section.most
+        return records[: section.most], len(records) - section.most, getattr(reply, "units", {})
 
 
 def _left_out(count: int, what: str) -> str:

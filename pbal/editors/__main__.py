@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pbal.__main__ import _arguments
+from pbal.__main__ import arguments
 from pbal.editors import shells, textmate, vim
 from pbal.editors.words import words
 
@@ -17,7 +17,7 @@ _MADE: Final = "Made by python -m pbal.editors from the declarations of pbal"
 def files() -> dict[str, str]:
     """Every file, by its path below contrib/."""
     known = words()
-    tree = list(shells.commands(_arguments()))
+    tree = list(shells.commands(arguments()))
     return {
         **{f"vim/{path}": text for path, text in vim.files(known, _MADE).items()},
         "textmate/pbal.tmLanguage.json": textmate.grammar(known, _MADE),

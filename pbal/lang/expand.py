@@ -132,6 +132,35 @@ def expand(text: str, environ: Mapping[str, str], folder: Path | None = None) ->
     return _Expansion(text, environ, folder).done()
 
 
+def masked(text: str) -> Expanded:
+    """A line with a mark for each variable, whatever it stands for, and all else as it is. No variable is looked up."""
+    parts: list[str] = []
+    pieces: list[_Piece] = []
+    taken = length = 0
+    for match in _found(text):
+        dollars = match["dollars"]
+        if dollars is None or match.lastgroup == "dollars" or len(dollars) % 2 == 0:
+            continue
+        begin = match.end("dollars") - 1
+        length += begin - taken
+        parts += (text[taken:begin], MARK)
+        pieces.append(_Piece(length, length + len(MARK), begin, match.end(), None, False))
+        length += len(MARK)
+        taken = match.end()
+    return Expanded("".join(parts) + text[taken:], pieces)
+
+
+def _found(text: str) -> Iterator[re.Match[str]]:
+    """The variables of a line, and in quotes what is behind a backslash."""
+    start = 0
+    if "\\$" in text:
+        for opened, closed in strings(text):
+            yield from VARIABLE.finditer(text, start, opened)
+            yield from _IN_QUOTES.finditer(text, opened + 1, closed - 1)
+            start = closed
+    yield from VARIABLE.finditer(text, start)
+
+
 class _Expansion:
     """One line on its way from its source to what is parsed."""
 
@@ -160,7 +189,7 @@ class _Expansion:
 
     def _replaced(self) -> Iterator[tuple[re.Match[str], int, str, str | None]]:
         """What is replaced: the match, where in the text it ends, by what, and the value for which a mark stands at the end of that."""
-        for match in self._found():
+        for match in _found(self._text):
             dollars = match["dollars"]
             if dollars is None or match.lastgroup == "dollars":
                 continue
@@ -174,16 +203,6 @@ class _Expansion:
                 mistake.column, mistake.end = match.end("dollars"), match.end() + 1
                 raise
             yield match, match.end(), kept + text, value
-
-    def _found(self) -> Iterator[re.Match[str]]:
-        """The variables of the line, and in quotes what is behind a backslash."""
-        text, start = self._text, 0
-        if "\\$" in text:
-            for opened, closed in strings(text):
-                yield from VARIABLE.finditer(text, start, opened)
-                yield from _IN_QUOTES.finditer(text, opened + 1, closed - 1)
-                start = closed
-        yield from VARIABLE.finditer(text, start)
 
     def _value(self, match: re.Match[str]) -> tuple[str, str | None]:
         """The text in place of a variable; and, where that is a mark, the value."""

@@ -10,11 +10,12 @@ parser however many plugins are loaded. Words of the grammar become key words on
 whole words only, before any name. Usage texts come from the text of the grammar, without building anything.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,7 +25,7 @@ from lark.lexer import BasicLexer, PatternRE, PatternStr, TerminalDef
 from lark.parsers.lalr_interactive_parser import InteractiveParser
 
 from pbal.lang.ast import Arg, Statement
-from pbal.lang.expand import Expanded, Filled, expand
+from pbal.lang.expand import Expanded, Filled, expand, masked
 from pbal.lang.lexical import MAX_LINE, STRING, comment_start, refuse_control_characters, unquoted
 from pbal.lang.mistakes import Mistake, near
 from pbal.lang.nearest import elsewhere, halfway
@@ -145,6 +146,15 @@ def _usage(body: str) -> Iterator[str]:
 
 def _spaced(words: list[str]) -> str:
     return re.sub(r"(?<=[\[(]) | (?=[\])])", "", " ".join(words))
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a statement: its kind, '' for a key word or a sign; as it was written; whether it runs to the end of the line."""
+
+    kind: str
+    text: str
+    last: bool
 
 
 # --- the language ------------------------------------------------------------------------------------------
@@ -337,6 +347,33 @@ class Language:
         body = self._bodies_of_terminals.get(terminal, _TO_THE_END)
         return body.startswith(_ANY) or bool(re.fullmatch(body, text, re.ASCII))
 
+    # as it was written
+
+    def dissect(self, code: str) -> tuple[str, list[Word]]:
+        """The rule of a statement and its words as they were written; variables are not looked up. `code` has no comment.
+
+        Raises: Mistake, GrammarMistake.
+        """
+        refuse_control_characters(code)
+        expanded = masked(code)
+        try:
+            said = self._parser.parse(expanded.text).children[0]
+        except UnexpectedInput as error:
+            raise self._syntax_mistake(expanded, code, error) from error
+        assert isinstance(said, Tree)
+        words: list[Word] = []
+        for token, _ in self._steps(expanded.text):
+            start = token.start_pos or 0
+            column, end = expanded.column(start), expanded.end_column(start + len(token))
+            written, literal = code[column - 1 : end - 1].rstrip(" \t"), self._literals.get(token.type)
+            if literal is None and token.type in self._quotable | self._bodies_of_terminals.keys():
+                try:
+                    unquoted(written)
+                except ValueError as error:
+                    raise Mistake(str(error), hint=_IN_QUOTES, column=column, end=end) from error
+            words.append(Word("" if literal is not None else _kind(token.type), literal or written, token.type in self._quotable))
+        return str(said.data), words
+
     # what went wrong
 
     def _syntax_mistake(self, expanded: Expanded, source: str, error: UnexpectedInput) -> Mistake:
@@ -449,18 +486,17 @@ class Language:
         return self._placed(text, start)
 
     def _placed(self, text: str, start: int) -> "Place":
-        """What could stand at `start`. A terminal that looks ahead (OWNER_NAME) needs a word to be there: then it is tried with one."""
+        """What could stand at `start`. A terminal that looks ahead (OWNER_NAME) needs a word to be there, so it is tried with one, too."""
         before = text[:start]
-        for tried in (before, before + "x"):
-            try:
-                tokens, accepted = self._so_far(tried)
-            except UnexpectedInput:
-                continue
-            if tried != before:
-                accepted = {tokens.pop().type} if tokens and tokens[-1].start_pos == start else set()
-            if accepted - {"$END"}:
-                return self._place(start, tokens, accepted, text[start:])
-        return Place(start, (), (), MappingProxyType({}))
+        tokens: list[Token] = []
+        accepted: set[str] = set()
+        with contextlib.suppress(UnexpectedInput):
+            tokens, accepted = self._so_far(before)
+        with contextlib.suppress(UnexpectedInput):
+            tried, _ = self._so_far(before + "x")
+            if tried and tried[-1].start_pos == start and tried[-1].type not in accepted:
+                tokens, accepted = tried[:-1], accepted | {tried[-1].type}
+        return self._place(start, tokens, accepted, text[start:])
 
     def _so_far(self, text: str) -> tuple[list[Token], set[str]]:
         """The tokens of a text, and the terminals that would do next. Raises: UnexpectedInput."""
@@ -473,6 +509,16 @@ class Language:
         said = tuple(("", self._literals[t.type]) if t.type in self._literals else (_kind(t.type), str(t)) for t in tokens)
         fitting = tuple(sorted(text for text in literals if text.startswith(word.upper())))
         return Place(start, said, fitting, MappingProxyType(dict(sorted(kinds.items()))))
+
+
+def language_of(fragments: Mapping[str, str]) -> Language:
+    """The Language of these fragments by plugin. One that was asked for lately is the same again, with its parser."""
+    return _shared(tuple(fragments.items()))
+
+
+@lru_cache(maxsize=4)
+def _shared(fragments: tuple[tuple[str, str], ...]) -> Language:
+    return Language(dict(fragments))
 
 
 @dataclass(frozen=True, slots=True)

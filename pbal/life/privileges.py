@@ -17,12 +17,11 @@ import errno
 import grp
 import os
 import pwd
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pbal
 from pbal.model.errors import ConfigError
@@ -191,25 +190,30 @@ def _of_server(world: World, wanted: Account) -> Iterator[Unopenable]:
 def _of_services(world: World, wanted: Account) -> Iterator[Unopenable]:
     for service in world.services.values():
         for name in service.explicit:
-            value = service.values[name]
-            for text in _of_value(world.tunables[name].type, value, wanted):
+            for text in _of_value(world.tunables[name].type, service.values[name], wanted):
                 yield Unopenable(service.name, f"service {service.name}: {name}: user {wanted.user} {text}")
 
 
-def _of_value(kind: types.Type[object], value: object, wanted: Account) -> Iterator[str]:
-    if isinstance(value, str) and kind is types.LOG and value.startswith("/"):
-        path = Path(value)
-        if path.exists() and not wanted.may(path, WRITE) and not _to_be_given(path):
-            yield f"cannot write to {path}: SIGUSR1 will not open it anew"
-        elif not wanted.may(path.parent, WRITE | SEARCH):
-            yield f"cannot write into {path.parent}: {path.name} can be neither rotated nor made anew on SIGUSR1"
-        return
-    paths = value if isinstance(value, tuple) else (value,)
-    for path in paths:
-        if isinstance(path, Path) and path.exists():
-            bits = READ | SEARCH if stat.S_ISDIR(path.stat().st_mode) else READ
-            if not wanted.may(path, bits):
-                yield f"cannot read {path}" + ("" if path.is_dir() else ": it will not be read anew when it is written")
+def _of_value(kind: types.Type[Any], value: object, wanted: Account) -> Iterator[str]:
+    if kind is types.LISTEN:
+        if isinstance(value, types.Endpoint) and value.path and not wanted.may(Path(value.path).parent, WRITE | SEARCH):
+            yield f"cannot write into {Path(value.path).parent}: {value.path} stays there at the end, and cannot be made anew by ENABLE"
+    elif kind is types.LOG:
+        if isinstance(value, str) and value.startswith("/"):
+            yield from _of_log(Path(value), wanted)
+    else:
+        for path in () if value is None else kind.reads(value):
+            if os.path.exists(path):
+                is_folder = os.path.isdir(path)
+                if not wanted.may(path, READ | SEARCH if is_folder else READ):
+                    yield f"cannot read {path}" + ("" if is_folder else ": it will not be read anew when it is written")
+
+
+def _of_log(path: Path, wanted: Account) -> Iterator[str]:
+    if os.path.exists(path) and not wanted.may(path, WRITE) and not _to_be_given(path):
+        yield f"cannot write to {path}: SIGUSR1 will not open it anew"
+    elif not wanted.may(path.parent, WRITE | SEARCH):
+        yield f"cannot write into {path.parent}: {path.name} can be neither rotated nor made anew on SIGUSR1"
 
 
 def _to_be_given(path: Path) -> bool:

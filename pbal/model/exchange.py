@@ -547,9 +547,10 @@ class Exchange(Account):
         )
 
     def described(self) -> str:
-        """Method, target and host, quoted as in the access log and cut."""
+        """Method, target and host, quoted as in the access log and cut; without the query where access_log_query is off."""
         request = self.request
-        return quoted_text(b"%b %b for %b" % (request.method[:30], request.target[:200], request.host[:100])).decode("ascii")
+        target = request.target if self.service.values["access_log_query"] else request.path
+        return quoted_text(b"%b %b for %b" % (request.method[:30], target[:200], request.host[:100])).decode("ascii")
 
     # -- the answer ----------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ _SMALLER: Final = {"milliseconds": ("_ms", "_seconds", "seconds", 1000)}
 def samples(world: "World") -> Iterator[Sample]:
     """Every number there is, the families in the order of their names. Nothing in it is older than the moment it is taken."""
     counters = world.counters
-    for name in sorted({**counters.declared, **counters.collected}):
+    for name in sorted(counters.all):
         counter = counters.declared.get(name)
         if counter is not None:
             yield from _rendered(counter, (), counters.counts[name])
@@ -116,7 +116,7 @@ def _rendered(counter: Counter, labels: tuple[tuple[str, str], ...], value: floa
 def shown(world: "World") -> Iterator[tuple[str, float]]:
     """Every number as the console names it: `requests`, `service_requests{service="web"}`. Of histograms number and sum, no buckets."""
     counters = world.counters
-    for name in sorted({**counters.declared, **counters.collected}):
+    for name in sorted(counters.all):
         if name in counters.declared:
             yield name, counters.counts[name]
             continue

@@ -59,7 +59,7 @@ class Node:
         self.errors = 0
         """Requests that it gave no usable answer to."""
         self.error = ""
-        """What went wrong the last time: no connection, or no usable answer."""
+        """What went wrong the last time: no connection, no usable answer, or one that is 5xx."""
         self.error_at = 0.0
         """When (clock time)."""
         self.since = 0.0
@@ -102,6 +102,10 @@ class Node:
     def broke(self, now: float, why: str) -> None:
         """It gave no usable answer to a request."""
         self.errors += 1
+        self.failed(now, why)
+
+    def failed(self, now: float, why: str) -> None:
+        """Something went wrong with it: what an operator should hear."""
         self.error, self.error_at = why, now
 
     def __repr__(self) -> str:

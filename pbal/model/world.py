@@ -129,6 +129,8 @@ class World:
         self.services: dict[str, Service] = {}
         self.pools: dict[str, Pool] = {}
         self.plugins: dict[str, LoadedPlugin] = {}
+        self.lent: Mapping[str, LoadedPlugin] = {}
+        """Plugins of another World, which LOAD takes from there."""
         self.tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in CORE}
         self._parsed: dict[str, tuple[Tunable, str, Any]] = {}
         self.server_tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in SERVER}
@@ -541,7 +543,9 @@ class World:
         if listen is None or not (listen.port or listen.path):
             return
         for other in self.services.values():
-            if other.enabled and other is not service and other["listen"] == listen:
+            at = other.values["listen"] if other.enabled else None
+            # A thousand services have a thousand ports: numbers are compared before the rest is.
+            if at is not None and at.port == listen.port and at == listen and other is not service:
                 message = f"service '{other.name}' listens on {listen} already"
                 against = ("set", other.name.lower(), "listen")
                 raise ConfigError(message, about=service.name, kind=Kind.CONFLICT, against=against)

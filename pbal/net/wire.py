@@ -164,10 +164,10 @@ class Wire(Stream):
                 account.cause = cause
         if self.record is not None and cause in BADLY:
             world = self.home.world
+            said = None if self.account is None else self.account.origin  # where a log is: client, peer, method, target
+            client, _, method, target = (self.peer, b"", b"", b"") if said is None else said[:4]
             world.counters.counts["failures"] += 1
-            world.recent.add(
-                world.clock.epoch(), self.service.name, self.peer, b"", b"", b"", 0, cause, PARKED, "", 0, 0.0, None,
-            )  # fmt: skip
+            world.recent.add(world.clock.epoch(), self.service.name, client, b"", method, target, 0, cause, PARKED, "", 0, 0.0, None)
 
     def _tell_parked(self, end: bytes) -> None:
         """What was parked has ended: write its line."""

@@ -161,6 +161,11 @@ class Counters:
         """Those whose values are collected when somebody asks."""
         self.declare(declared)
 
+    @property
+    def all(self) -> dict[str, Counter]:
+        """Every declaration, by name."""
+        return {**self.declared, **self.collected}
+
     def declare(self, counters: tuple[Counter, ...]) -> None:
         """Add declarations; one that exists keeps its value, so a reloaded plugin goes on counting."""
         for counter in counters:

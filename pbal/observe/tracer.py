@@ -38,7 +38,10 @@ class Follower:
     __slots__ = ("_kind", "_name", "events", "lost", "wake")
 
     def __init__(self, kind: str, name: str, wake: Callable[[], None]) -> None:
-        """`kind`: CLIENT, SERVICE or QUEUE; `name`: an address with or without port, or a name. `wake` is called when an event has come."""
+        """`kind`: CLIENT, SERVICE or QUEUE; `name`: an address with or without port (no brackets), or a name.
+
+        `wake` is called when an event has come.
+        """
         self._kind = kind
         self._name = name
         self.wake = wake
@@ -53,7 +56,8 @@ class Follower:
             return name in (home, service)
         if self._kind is QUEUE:
             return name in queues
-        return name in (peer, address) or name == peer.rpartition(":")[0].strip("[]")
+        plain = peer.replace("[", "").replace("]", "")
+        return name in (plain, address) or name == plain.rpartition(":")[0]
 
     def put(self, event: Event) -> None:
         """An event has come."""

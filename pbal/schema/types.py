@@ -45,6 +45,8 @@ class Type(Generic[T]):
     """What `place` does to a text."""
     odd: Callable[[str], str] = lambda text: ""
     """What is legal and most likely not what was meant in a text that `parse` takes; '' if nothing is."""
+    reads: Callable[[T], tuple[Path, ...]] = lambda value: tuple(each for each in _each(value) if isinstance(each, Path))
+    """The files and folders of a value that are read, now and while pbal runs."""
 
     def parse(self, text: str) -> T:
         """The value of `text`. Raises: ValueError saying what was expected and what was found, or how it was written."""
@@ -72,6 +74,10 @@ class Type(Generic[T]):
     def complete(self) -> tuple[str, ...]:
         """Values worth offering at the console; empty where there is no short list."""
         return self.choices
+
+
+def _each(value: object) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 UNIX = "unix:"

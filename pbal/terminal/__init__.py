@@ -9,8 +9,10 @@ how a list is aligned and what an error says, the server knows (COMPLETE, TERMIN
     shell.py        the prompt: statements in turn, reconnecting, Ctrl-C
     editing.py      the line on prompt_toolkit, with completion; without it, a plain line
     history.py      what was typed, in a file, and never a password
+    interrupts.py   Control-C, where it does no harm
     screen.py       answers on the screen: paging, and nothing that would move the cursor
     watching.py     watch COMMAND: the same answer again and again
     top.py          top: a live view
-    main.py         the command line
+    arguments.py    what the command line may say
+    main.py         and what it starts
 """

@@ -18,9 +18,10 @@ _SECRET = re.compile(r"\s*(?:login\b|[^=]*(?:password|secret)(?![\w-]*_file)[\w-
 
 
 def default_path() -> Path:
-    """Source: XDG Base Directory Specification, XDG_STATE_HOME."""
+    """Source: XDG Base Directory Specification, XDG_STATE_HOME. A user without a home has "/", where a file can hardly be written."""
     folder = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(folder) if folder.startswith("/") else Path.home() / ".local" / "state"
+    home = os.path.expanduser("~")
+    base = Path(folder if folder.startswith("/") else f"{home if home.startswith('/') else '/'}/.local/state")
     return base / "pbal" / "console_history"
 
 

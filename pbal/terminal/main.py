@@ -1,6 +1,6 @@
-"""`pbal console`: its arguments, and what they start.
+"""`pbal console`: what its arguments start.
 
-Exit status: 0; 1 if a statement was refused; 2 if there is no console to speak to, or the command line was wrong.
+Exit status: 0; 1 if a statement was refused; 2 if there is no console to speak to, or the command line was wrong; 130 after Control-C.
 """
 
 import argparse
@@ -8,29 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from pbal.terminal import batch, target
+from pbal.terminal.arguments import PASSWORD_VARIABLE
 from pbal.terminal.target import Address
 from pbal.terminal.wire import Console, LoginNeeded, NoConsole
 
 _TRIES = 3
-PASSWORD_VARIABLE = "PBAL_CONSOLE_PASSWORD"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What may be said behind `pbal console`."""
-    parser.add_argument(
-        "target", metavar="HOST:PORT | SOCKET", nargs="?", help="where the console is (default: 127.0.0.1:16000, else 127.0.0.1:60000)"
-    )
-    parser.add_argument("-c", "--config", metavar="FILE", default=argparse.SUPPRESS, help="the console of this configuration")
-    parser.add_argument(
-        "-e", "--execute", metavar="STATEMENT", action="append", default=[], help="carry it out and end; may be said several times"
-    )
-    parser.add_argument("--json", action="store_true", help="answer with one JSON value, or an array where there are several statements")
-    parser.add_argument("-k", "--keep-going", action="store_true", help="go on after a statement that was refused")
-    parser.add_argument("--user", metavar="NAME", default="", help=f"log in; the password is asked for, or is in {PASSWORD_VARIABLE}")
-    parser.add_argument("--password-file", metavar="FILE", type=Path, help="the password is the first line of this file")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,14 +5,13 @@ it to come back; a statement that was under way is not sent a second time, becau
 """
 
 import os
-import select
 import sys
-import time
 from collections.abc import Callable
 from typing import Final
 
 from pbal.terminal import top, watching
 from pbal.terminal.editing import Reader
+from pbal.terminal.interrupts import Interrupts
 from pbal.terminal.screen import Screen
 from pbal.terminal.wire import Console, LoginNeeded, Lost, NoConsole
 
@@ -31,6 +30,10 @@ class Shell:
         self.console = console
         self.reader = reader
         self.screen = screen
+        self.interrupts = Interrupts()
+        self.console.wait = self._wait
+        self._following = False
+        """What is said on the console goes on until Enter."""
         self._ask_password = ask_password
         self._own: dict[str, Callable[[str], None]] = {"watch": self._watch, "top": self._top, "login": self._login}
 
@@ -49,7 +52,8 @@ class Shell:
                 if line.strip().lower() in _LEAVING:
                     return 0
                 if line.strip() and not line.lstrip().startswith("#"):
-                    self.carry_out(line.strip())
+                    with self.interrupts:
+                        self.carry_out(line.strip())
 
     def _greet(self) -> None:
         for line in self.console.greeting:
@@ -77,33 +81,36 @@ class Shell:
         self.console.fit(self.screen.width)
         answer = self.console.ask(line)
         if word == "trace":
-            self.console.before_reading = self._until_enter
+            self._following = True
             try:
                 self.screen.follow(answer)
             finally:
-                self.console.before_reading = None
+                self._following = False
             return
         if not self.screen.show(answer):
             self._leave_the_rest()
         if line.lower() in ("help", "?") and not answer.refused:
             self.screen.say(_LOCAL_HELP)
 
-    def _until_enter(self) -> None:
-        """Wait for the server to say something; Enter ends what it says."""
+    def _wait(self, descriptor: int, seconds: float | None) -> None:
+        """Wait until the server says something. While it tells a trace, Enter ends that. Raises: TimeoutError, KeyboardInterrupt."""
+        keyboard = sys.stdin.fileno()
         while True:
-            keyboard = sys.stdin.fileno()
-            ready, _, _ = select.select([self.console.fileno(), keyboard], [], [])
+            ready = self.interrupts.wait([descriptor, keyboard] if self._following else [descriptor], seconds)
+            if descriptor in ready:
+                return
+            if not ready and seconds is not None:
+                raise TimeoutError
             if keyboard in ready:
                 os.read(keyboard, 4096)  # a line, as the terminal gives them
+                self._following = False
                 self.console.stop()
-                self.console.before_reading = None
-                return
-            if ready:
-                return
 
     def _interrupted(self) -> None:
-        """Control-C while an answer comes."""
+        """Control-C while an answer comes, or while pbal is waited for: then the next statement connects."""
         self.screen.say("")
+        if not self.console.is_open():
+            return
         try:
             self.console.stop()
             self._leave_the_rest()
@@ -147,7 +154,7 @@ class Shell:
             except LoginNeeded:
                 raise
             except NoConsole:
-                time.sleep(wait)
+                self.interrupts.wait([], wait)
                 wait = min(_LONGEST_WAIT, wait * 1.5)
                 continue
             self.screen.say("connected again; what was USEd and VERBOSE are as at the beginning", _WARNING)
@@ -156,15 +163,19 @@ class Shell:
     # -- statements of the client ------------------------------------------------------------------------------------
 
     def _watch(self, rest: str) -> None:
-        watching.watch(self.console, self.screen, rest, self.reconnect)
+        watching.watch(self.console, self.screen, rest, watching.Watching(self.interrupts, self.reconnect))
 
     def _top(self, rest: str) -> None:
-        top.top(self.console, self.screen, rest, self.reconnect)
+        top.top(self.console, self.screen, rest, watching.Watching(self.interrupts, self.reconnect))
 
     def _login(self, rest: str) -> None:
         user = rest.split()[0] if rest else ""
         if not user:
             self.screen.say("login USER, and the password when asked", _WARNING)
             return
-        self.console.log_in_as(user, lambda: self._ask_password(user))
+        self.console.log_in_as(user, lambda: self._password_of(user))
         self.screen.say(f"logged in as {user}")
+
+    def _password_of(self, user: str) -> str:
+        with self.interrupts.suspended():
+            return self._ask_password(user)

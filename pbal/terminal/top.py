@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from pbal.terminal.screen import Screen, printable
-from pbal.terminal.watching import SECONDS, SHORTEST, again_and_again
+from pbal.terminal.watching import SECONDS, SHORTEST, Watching
 from pbal.terminal.wire import Console
 
 _QUERIES: Final = {
@@ -24,7 +24,14 @@ _QUERIES: Final = {
     "errors": "show errors 20 AS JSON",
     "limits": "show limits AS JSON",
 }
-_BAD: Final = ("bad_requests", "backend_errors", "backend_unavailable", "backend_timeouts", "plugin_errors", "aborted_clients")
+_PACE: Final = "/s"
+FIGURES: Final = (
+    ("requests", "requests", _PACE), ("parked", "poll_parked", ""), ("clients", "clients", ""),
+    ("connections", "connections", _PACE), ("polls", "poll_parked_ever", _PACE), ("loop lag", "loop_lag_ms", " ms"),
+    ("retries", "backend_retries", _PACE), ("published", "poll_published", _PACE), ("worst lag", "loop_lag_max_ms", " ms"),
+)  # fmt: skip
+"""What is shown first: what it is called, the counter, and its unit; of what counts a pace, how fast it rises."""
+BAD: Final = ("bad_requests", "backend_errors", "backend_unavailable", "backend_timeouts", "plugin_errors", "aborted_clients")
 """Counters of what went wrong, in the order in which they are shown."""
 _NEARLY: Final = 80
 """Per cent from which on a limit is shown."""
@@ -117,27 +124,18 @@ def view(now: Sample, before: Sample | None, title: str, paint: Paint, height: i
 
 def _figures(now: Sample, before: Sample | None) -> list[str]:
     counts = now.facts("counters")
-
-    def per_second(name: str) -> str:
-        return number(rate(now, before, name)) + "/s"
-
-    def level(name: str) -> str:
-        return number(counts.get(name, 0))
-
-    figures = [
-        ("requests", per_second("requests")), ("parked", level("poll_parked")), ("clients", level("clients")),
-        ("connections", per_second("connections")), ("polls", per_second("polls")), ("loop lag", level("loop_lag_ms") + " ms"),
-        ("retries", per_second("backend_retries")), ("published", per_second("poll_published")),
-        ("worst lag", level("loop_lag_max_ms") + " ms"),
-    ]  # fmt: skip
-    return ["   ".join(f"{name:<12}{value:>12}" for name, value in figures[row : row + 3]) for row in range(0, len(figures), 3)]
+    shown = [
+        f"{label:<12}{number(counts.get(name, 0)) + unit if unit != _PACE else number(rate(now, before, name)) + unit:>12}"
+        for label, name, unit in FIGURES
+    ]
+    return ["   ".join(shown[row : row + 3]) for row in range(0, len(shown), 3)]
 
 
 def _went_wrong(now: Sample, before: Sample | None, paint: Paint) -> list[str]:
     """What has gone wrong since the start, and how fast it goes on."""
     counts = now.facts("counters")
     lines = []
-    for name in _BAD:
+    for name in BAD:
         if counts.get(name):
             pace = rate(now, before, name)
             lines.append(paint(f"{name.replace('_', ' '):<40}{number(pace):>10}{number(counts[name]):>14}", _RED if pace else ""))
@@ -223,7 +221,7 @@ def _pace(now: Object, was: Object, name: str, seconds: float) -> float:
     return (last - first) / seconds
 
 
-def top(console: Console, screen: Screen, rest: str, reconnect: Callable[[], None]) -> None:
+def top(console: Console, screen: Screen, rest: str, watching: Watching) -> None:
     """The live view. Raises: NoConsole, Lost."""
     if rest and not re.fullmatch(r"[0-9]+(\.[0-9]+)?s?", rest):
         screen.say("top [SECONDS], for example: top 5", "33")
@@ -238,4 +236,4 @@ def top(console: Console, screen: Screen, rest: str, reconnect: Callable[[], Non
         title = f"at {console.address}, {time.strftime('%H:%M:%S')}, every {seconds:g} s, q ends"
         return view(now, before, title, screen.painted, screen.height)
 
-    again_and_again(screen, seconds, lines, reconnect)
+    watching.again_and_again(screen, seconds, lines)

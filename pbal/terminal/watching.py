@@ -6,7 +6,6 @@ one before, line by line, so that nothing flickers. q and Control-C end it, ever
 
 import os
 import re
-import select
 import sys
 import termios
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from pbal.terminal.interrupts import Interrupts
 from pbal.terminal.screen import Screen, printable
 from pbal.terminal.wire import Console, Lost
 
@@ -75,42 +75,48 @@ def cut(line: str, width: int) -> str:
     return "".join(shown)
 
 
-def key_within(seconds: float) -> str:
-    """The key that is pressed within that time; '' if none is. At the end of input, what ends a view."""
-    descriptor = sys.stdin.fileno()
-    ready, _, _ = select.select([descriptor], [], [], max(0.0, seconds))
-    if not ready:
-        return ""
-    keys = os.read(descriptor, 64).decode("ascii", "replace") or "q"
-    return "" if keys.startswith("\x1b") and len(keys) > 1 else keys[0]
+class Watching:
+    """Keys that end a view, and a pbal that may go and come back."""
+
+    def __init__(self, interrupts: Interrupts, reconnect: Callable[[], None]) -> None:
+        self.interrupts = interrupts
+        self.reconnect = reconnect
+
+    def key_within(self, seconds: float) -> str:
+        """The key that is pressed within that time; '' if none is. At the end of input, what ends a view. Raises: KeyboardInterrupt."""
+        keyboard = sys.stdin.fileno()
+        if not self.interrupts.wait([keyboard], max(0.0, seconds)):
+            return ""
+        keys = os.read(keyboard, 64).decode("ascii", "replace") or "q"
+        return "" if keys.startswith("\x1b") and len(keys) > 1 else keys[0]
+
+    def again_and_again(self, screen: Screen, seconds: float, view: Callable[[], Sequence[str]]) -> None:
+        """Draw a view until somebody has seen enough. Raises: NoConsole."""
+        with second_screen(screen):
+            try:
+                while True:
+                    began = time.monotonic()
+                    try:
+                        lines = view()
+                    except Lost:
+                        draw(screen, [])
+                        self.reconnect()
+                        continue
+                    draw(screen, lines)
+                    if self.key_within(seconds - (time.monotonic() - began)) in _LEAVE:
+                        return
+            except KeyboardInterrupt:
+                return
 
 
-def again_and_again(screen: Screen, seconds: float, view: Callable[[], Sequence[str] | None], reconnect: Callable[[], None]) -> None:
-    """Draw a view until somebody has seen enough, or it is None. pbal may go and come back meanwhile. Raises: NoConsole."""
-    with second_screen(screen):
-        try:
-            while True:
-                began = time.monotonic()
-                try:
-                    lines = view()
-                except Lost:
-                    draw(screen, [])
-                    reconnect()
-                    continue
-                if lines is None:
-                    return
-                draw(screen, lines)
-                if key_within(seconds - (time.monotonic() - began)) in _LEAVE:
-                    return
-        except KeyboardInterrupt:
-            return
-
-
-def watch(console: Console, screen: Screen, rest: str, reconnect: Callable[[], None]) -> None:
+def watch(console: Console, screen: Screen, rest: str, watching: Watching) -> None:
     """The same statement again and again. Raises: NoConsole, Lost."""
     command, seconds = divided(rest)
     if not command:
         screen.say("watch COMMAND [SECONDS], for example: watch show pool 5", "33")
+        return
+    if command.split()[0].lower() == "trace":
+        screen.say("trace goes on by itself, until Enter", "33")
         return
     answer = console.ask(command)
     first = list(answer)
@@ -131,4 +137,4 @@ def watch(console: Console, screen: Screen, rest: str, reconnect: Callable[[], N
         lines = map(printable, console.ask(command))
         return [screen.painted(printable(title), "1"), "", *lines]
 
-    again_and_again(screen, seconds, view, reconnect)
+    watching.again_and_again(screen, seconds, view)

@@ -28,6 +28,10 @@ CONNECT_SECONDS: Final = 10.0
 DRAIN_SECONDS: Final = 2.0
 """For the rest of an answer that nobody wants to see any more; then the connection is given up."""
 _PIECE: Final = 65536
+_MOST_BEFORE: Final = 20
+"""Lines that come before the first mark, at most; who says more is no console."""
+_LONGEST_LINE: Final = 1 << 28
+"""Octets. A line holds a message at most, and who sends this much without an end is no console."""
 
 
 class Lost(Exception):
@@ -63,7 +67,7 @@ class Answer:
             held = line if line in (".", "OK") else ""
             if not held:
                 yield line
-        if held and (self.kind, held) not in (("list", "."), ("ok", "OK"), ("error", ".")):
+        if held and (self.kind, held) not in (("list", "."), ("ok", "OK")):
             yield held
 
     @property
@@ -82,8 +86,8 @@ class Console:
         self.terminal = 0
         """Columns of the terminal that answers are for; 0: answers are for a program."""
         self.greeting: list[str] = []
-        self.before_reading: Callable[[], None] | None = None
-        """Called before the server is waited for: who watches something else meanwhile."""
+        self.wait: Callable[[int, float | None], None] | None = None
+        """How the server is waited for, by who watches something else meanwhile: the descriptor, and for how long. Raises: TimeoutError."""
         self._password = password
         self._secret: str | None = None
         self._columns = 0
@@ -108,7 +112,7 @@ class Console:
         except (Lost, TimeoutError) as error:
             self.close()
             raise NoConsole(f"{self.address} does not answer as a console does") from error
-        except NoConsole:
+        except (NoConsole, KeyboardInterrupt):
             self.close()
             raise
         assert self._socket is not None
@@ -117,7 +121,7 @@ class Console:
     def log_in_as(self, user: str, password: Callable[[], str]) -> None:
         """Go on as somebody else, on a new connection. If the console does not believe it, all stays as it was. Raises: NoConsole."""
         other = Console(self.address, user=user, password=password, json=self.json)
-        other.terminal = self.terminal
+        other.terminal, other.wait = self.terminal, self.wait
         other.connect()
         self.close()
         self.user, self._password, self._secret = other.user, other._password, other._secret
@@ -139,7 +143,11 @@ class Console:
             self._log_in()
         self._marker = "end-" + secrets.token_hex(8)
         self._send(f"MARK {self._marker}{' JSON' if self.json else ''}")
+        before = 0
         while (line := self._line()) != self._marker + (" list" if self.json else " ok"):
+            before += 1
+            if before > _MOST_BEFORE:
+                raise Lost
             if line.startswith("ERROR: ") and "LOGIN" in line:
                 raise LoginNeeded(self, f"{self.address}: {line.removeprefix('ERROR: ')}")
             if line.startswith("ERROR: "):
@@ -172,10 +180,6 @@ class Console:
             return not readable or self._socket.recv(1, socket.MSG_PEEK) != b""
         except OSError:
             return False
-
-    def fileno(self) -> int:
-        """Of the socket, for who waits for more than it. Raises: Lost."""
-        return self._connected().fileno()
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
@@ -275,15 +279,16 @@ class Console:
     def _line(self) -> str:
         """The next line. Raises: Lost, TimeoutError."""
         while (end := self._buffer.find(b"\n")) < 0:
-            if self.before_reading is not None:
-                self.before_reading()
+            sock = self._connected()
+            if self.wait is not None:
+                self.wait(sock.fileno(), sock.gettimeout())
             try:
-                data = self._connected().recv(_PIECE)
+                data = sock.recv(_PIECE)
             except TimeoutError:
                 raise
             except OSError:
                 data = b""
-            if not data:
+            if not data or len(self._buffer) > _LONGEST_LINE:
                 self.close()
                 raise Lost
             self._buffer += data

@@ -104,18 +104,22 @@ CASES = [
 
 
 @lab
-async def test_what_could_stand_there_is_proposed(lab: Lab) -> None:
+async def test_what_could_stand_there_is_proposed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     pbal = await lab.pbal(CONF)
     for text, replaced, candidates in CASES:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16")
         column, found = await completed(pbal, text)
         assert (column, sorted(found)) == (replaced, sorted(candidates)), text
     assert pbal.counts["console_commands"] == len(CASES)
+    monkeypatch.setenv("PBAL_TEST_SECRET", "88s")
+    await pbal.say("SET chat.idle_timeout = ${env:PBAL_TEST_SECRET}")
+    assert (await completed(pbal, "set chat.idle_timeout = "))[1] == ["${env:PBAL_TEST_SECRET}", "30s"], "as it was written"
+    await _the_current_object_is_what_a_set_is_about(pbal)
+    await _candidates_say_what_they_are(pbal)
+    await _an_answer_is_bounded_and_says_so(pbal, monkeypatch)
 
 
-@lab
-async def test_the_current_object_is_what_a_set_is_about(lab: Lab) -> None:
-    pbal = await lab.pbal(CONF)
+async def _the_current_object_is_what_a_set_is_about(pbal: Pbal) -> None:
     assert "backend_persist_cache" in (await completed(pbal, "set backend_p"))[1], "of any role, where nothing is current"
     await pbal.say("USE front")
     assert (await completed(pbal, "set backend_p"))[1] == []
@@ -123,9 +127,7 @@ async def test_the_current_object_is_what_a_set_is_about(lab: Lab) -> None:
     assert (await completed(pbal, "set "))[1] == ["chat.", "front.", "console.", "app.", "spare.", "balance_method"]
 
 
-@lab
-async def test_candidates_say_what_they_are(lab: Lab) -> None:
-    pbal = await lab.pbal(CONF)
+async def _candidates_say_what_they_are(pbal: Pbal) -> None:
     (found,) = (await whole(pbal, "set chat.idle_t"))["candidates"]
     assert found == {"text": "idle_timeout", "kind": "tunable", "help": pbal.world.tunables["idle_timeout"].summary}
     helps = {each["text"]: each["help"] for each in (await whole(pbal, ""))["candidates"]}
@@ -139,6 +141,17 @@ async def test_candidates_say_what_they_are(lab: Lab) -> None:
 async def summary(pbal: Pbal, statement: str) -> str:
     """The first line of a statement's help."""
     return (await pbal.say(f"help {statement}")).splitlines()[1].strip()
+
+
+async def _an_answer_is_bounded_and_says_so(pbal: Pbal, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(completing.MOST_LIVE):
+        await pbal.say(f"POOL app ADD 10.0.0.{number}:80")
+    assert len((await completed(pbal, "pool app remove "))[1]) == completing.MOST_LIVE
+    assert (await completed(pbal, "pool app remove 10.0.0.49"))[1] == ["10.0.0.49:80"]
+    assert (await whole(pbal, "set chat."))["more"] is False
+    monkeypatch.setattr(completing, "MOST", 3)
+    found = await whole(pbal, "set chat.")
+    assert (len(found["candidates"]), found["more"]) == (3, True)
 
 
 @lab
@@ -157,17 +170,31 @@ async def test_a_plugin_completes_what_is_its_own(lab: Lab) -> None:
     assert (await completed(pbal, "poll "))[1] == []
 
 
+OWN = """
+from pbal.api import OK, Plugin
+
+def feed(session, animal):
+    "Feed an animal."
+    return OK
+
+class Own(Plugin):
+    grammar = '%extend statement: feed\\nfeed: "FEED"i ANIMAL\\nANIMAL: /[a-z]+/'
+    commands = (feed,)
+
+    def complete(self, kind, word):
+        return ["cat", 5] if word else 1 / 0
+"""
+
+
 @lab
-async def test_an_answer_is_bounded_and_says_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    pbal = await lab.pbal(CONF)
-    for number in range(completing.MOST_LIVE):
-        await pbal.say(f"POOL app ADD 10.0.0.{number}:80")
-    assert len((await completed(pbal, "pool app remove "))[1]) == completing.MOST_LIVE
-    assert (await completed(pbal, "pool app remove 10.0.0.49"))[1] == ["10.0.0.49:80"]
-    assert (await whole(pbal, "set chat."))["more"] is False
-    monkeypatch.setattr(completing, "MOST", 3)
-    found = await whole(pbal, "set chat.")
-    assert (len(found["candidates"]), found["more"]) == (3, True)
+async def test_what_a_plugin_does_wrong_is_its_own_fault(lab: Lab) -> None:
+    (lab.folder / "own.py").write_text(OWN)
+    pbal = await lab.pbal(
+        f"SERVER plugin_path = {lab.folder}\nLOAD own\nCREATE SERVICE x\nSET role = web_server\nSET plugins = own\nENABLE x"
+    )
+    assert await completed(pbal, "feed c") == ("c", ["cat"])
+    assert await completed(pbal, "feed ") == ("", [])
+    assert pbal.counts["plugin_errors"] == 1
 
 
 # -- MARK ----------------------------------------------------------------------------------------------------------
@@ -193,11 +220,11 @@ async def test_a_mark_ends_every_answer_and_says_what_it_was(lab: Lab) -> None:
     dump = await talk(pbal, "dumpconfig\nMARK x\ndumpconfig\n")
     middle = dump.index("OK")
     assert dump[middle:] == ["OK", "OK", "x ok", *dump[:middle], "x text"], "and no OK that belongs to no statement"
+    await _with_json_every_answer_is_json(pbal)
+    await _a_mark_is_one_word_that_cannot_be_mistaken(pbal)
 
 
-@lab
-async def test_with_json_every_answer_is_json(lab: Lab) -> None:
-    pbal = await lab.pbal(CONF)
+async def _with_json_every_answer_is_json(pbal: Pbal) -> None:
     lines = await talk(pbal, "MARK m JSON\nUSE app\nshow pool spare\nUSE nobody\n")
     ends = [place for place, line in enumerate(lines) if line.startswith("m ")]
     assert [lines[place] for place in ends] == ["m list", "m list", "m list", "m error"]
@@ -206,9 +233,7 @@ async def test_with_json_every_answer_is_json(lab: Lab) -> None:
     assert lines[-2].startswith("ERROR: service/pool 'nobody' does not exist")
 
 
-@lab
-async def test_a_mark_is_one_word_that_cannot_be_mistaken(lab: Lab) -> None:
-    pbal = await lab.pbal(CONF)
-    for word in ("a.b", "x" * 65, "\u00e4", '"a"'):
+async def _a_mark_is_one_word_that_cannot_be_mistaken(pbal: Pbal) -> None:
+    for word in ("a.b", "x" * 65, "\u00e4", '"a b"'):
         assert "expected 1 to 64 letters, digits, '-' or '_'" in (await talk(pbal, f"MARK {word}\n"))[0]
     assert (await talk(pbal, "MARK x XML\n"))[0].startswith("ERROR: expected JSON or the end of the line, found 'XML'")

@@ -102,8 +102,12 @@ async def test_every_query_has_a_table_that_fits(lab: Lab) -> None:
     await ask("terminal 110")
     (_, row, _) = await ask("show parked")
     assert re.fullmatch(r" *1  chat +alice +127\.0\.0\.1:\d+ +0s +\d\ds +\d+  poll", row), row
-    fixed = {"show_queue": "show queue chat alice", "show_tunables_changed": "show tunables chat changed"}
-    skipped = {"leaks", "dumpconfig", "socks", "nodes", "complete"}
+    fixed = {
+        "explain": f"explain GET http://127.0.0.1:{pbal.server.address('chat')[1]}/",
+        "show_queue": "show queue chat alice",
+        "show_tunables_changed": "show tunables chat changed",
+    }
+    skipped = {"leaks", "dumpconfig", "socks", "nodes", "complete", "trace"}
     language = pbal.server.interpreter.language
     for rule in sorted(language.queries - skipped):
         query = fixed.get(rule) or " ".join(re.sub(r"\[.*\]", "", language.syntax(rule).split(" | ")[0]).split())

@@ -163,6 +163,7 @@ async def test_mistakes(lab: Lab) -> None:
     assert (await pbal.say("explain GET http://h/app")).startswith("listener front "), "one listener is the one meant"
     assert "no service answers https on port 443; listeners of https: none" in await pbal.say("explain GET https://h/")
     assert "expected a URL" in await pbal.say("explain GET /app")
+    assert "expected a URL" in await pbal.say("explain GET http://[::1/")
     assert "has no such port" in await pbal.say("explain GET http://h:99999/")
     assert "pbal would answer 400: Host is malformed" in await pbal.say(f"explain GET http://127.0.0.1:{port}/ Host: a/b")
     assert "(octet 0xC3 at 5)" in await pbal.say(f"explain GET http://127.0.0.1:{port}/\u00e9")

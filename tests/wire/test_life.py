@@ -304,13 +304,17 @@ def test_who_is_not_root_is_told_that_he_cannot_become_another():
 def test_check_tells_what_the_user_could_not_open_again(tmp_path):
     tmp_path.chmod(0o700)
     (tmp_path / "docs").mkdir()
+    (tmp_path / "jwt.key").write_text("0123456789abcdef" * 4)
     text = f"SERVER user = nobody\nSERVER pidfile = {tmp_path}/run.pid\nSET chat access_log = access.log\nSET chat docroot = docs"
+    text += "\nSET chat poll_auth = jwt jwt.key\nCREATE SERVICE console\nSET role = management\nSET listen = unix:c.sock\nENABLE console"
     done = run("check", str(conf(tmp_path, 8080, text)))
     assert done.returncode == 0
     assert f"user nobody cannot read {tmp_path}/test.conf: it cannot be read anew" in done.stderr
     assert f"user nobody cannot write into {tmp_path}: at the end run.pid is emptied" in done.stderr
     assert f"service chat: access_log: user nobody cannot write into {tmp_path}" in done.stderr
     assert f"service chat: docroot: user nobody cannot read {tmp_path}/docs" in done.stderr
+    assert f"service chat: poll_auth: user nobody cannot read {tmp_path}/jwt.key: it will not be read anew" in done.stderr
+    assert f"service console: listen: user nobody cannot write into {tmp_path}: {tmp_path}/c.sock stays" in done.stderr
     assert warnings(World()) == []
 
 

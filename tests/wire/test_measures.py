@@ -132,9 +132,20 @@ async def test_histograms_are_turned_by_the_tick(lab: Lab) -> None:
     await pbal.ask("site", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     latency = pbal.world.service("site").traffic.latency
     for _ in range(6):
+        pbal.server._turned -= 1
         pbal.server._turn_histograms()
     assert sum(latency.last_minute()) == 0
     assert latency.count == 1
     pbal.world.pool("app").nodes[0].latency.add(1.0)
     pbal.server._turned -= 1
     await until(lambda: not any(pbal.world.pool("app").nodes[0].latency.window), "the tick")
+
+
+@lab
+async def test_help_explains_what_has_labels(lab: Lab) -> None:
+    pbal = await lab.pbal(CONF.format(node="127.0.0.1:1"))
+    said = await pbal.say("help node_seconds")
+    assert said.startswith("node_seconds (a histogram: it counts durations)")
+    assert "One for each pool and node." in said
+    assert "show counters LIKE node_seconds* shows it." in said
+    assert 'node_seconds_count{pool="app",node="127.0.0.1:1"} 0' in await pbal.say("show counters LIKE node_seconds*")

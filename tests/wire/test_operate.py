@@ -91,6 +91,9 @@ async def test_which_node_is_down_and_why(lab: Lab) -> None:
     await get(pbal, "/rubbish")
     found = (await rows(pbal, "show health"))[0]
     assert (found["state"], found["why"], found["errors"]) == ("up", "a malformed header field", 1)
+    await get(pbal, "/500")
+    found = (await rows(pbal, "show health"))[0]
+    assert (found["state"], found["why"], found["errors"]) == ("up", "answered 500", 1)
     origin.close()
     refused = free_port()
     assert await pbal.say(f"POOL app ADD 127.0.0.1:{refused}") == "OK"
@@ -130,6 +133,7 @@ async def test_why_a_request_failed(lab: Lab) -> None:
     assert (malformed["octet"], malformed["place"]) == (0xC3, len("GET /500?a=%22b"))
     assert malformed["target"] == "/500?a=%22b\\xC3\\xBF"
     assert (fault["status"], fault["end"], fault["phase"], fault["target"]) == (500, "done", "answer", "/500?a=b")
+    assert fault["why"] == "the node answered 500"
     assert (gone["status"], gone["end"], gone["why"]) == (
         502,
         "node_broke",
@@ -226,3 +230,16 @@ async def test_numbers_of_a_memcached(lab: Lab) -> None:
     assert store["round_trips"] > 0
     assert 0 < store["median_ms"] <= store["p99_ms"]
     assert (store["errors"], store["last_error"]) == (0, None)
+
+
+@lab
+async def test_what_is_parked_fails_too(lab: Lab) -> None:
+    pbal = await lab.pbal(CONF.format(node="127.0.0.1:1").replace("ENABLE site", f"  SET access_log = {lab.folder}/log\n    ENABLE site"))
+    _, writer = await pbal.connect("site")
+    writer.write(b"GET /poll/a HTTP/1.1\r\nHost: a\r\n\r\n")
+    await pbal.until("poll_parked", 1)
+    writer.write(b"GET /poll/a HTTP/1.1\r\n" + b"X: y\r\n" * 10000)
+    await pbal.until("failures", 1)
+    failure = (await rows(pbal, "show errors"))[0]
+    assert (failure["end"], failure["phase"], failure["status"]) == ("bad_request", "parked", 0)
+    assert (failure["method"], failure["target"], failure["client"]) == ("GET", "/poll/a", "127.0.0.1")

@@ -308,3 +308,17 @@ async def test_prof_measures_where_the_time_goes(lab: Lab) -> None:
             assert abs(float(seconds) / int(calls) - float(each)) < 1e-5 and stime == stime_each == "0"
         assert len(measured) > 20
         assert await here.lines("prof data") == await here.lines("prof data"), "it has stopped"
+
+
+@lab
+async def test_crash_ends_the_process_as_a_fault_would(lab: Lab) -> None:
+    async with scene(lab) as (pbal, _, _, _):
+        assert await pbal.say("SET console.readonly = on") == "OK"
+        reader, writer = await pbal.connect("console")
+        writer.write(b"crash\nprof on\n")
+        assert (await reader.readline()).startswith(b"ERROR: ") and (await reader.readline()).startswith(b"ERROR: ")
+        assert pbal.server.exit_status == 0 and not pbal.server.ending
+        assert await pbal.say("SET console.readonly = off") == "OK"
+        writer.write(b"crash\n")
+        await reader.read()
+        assert pbal.server.exit_status == 1 and pbal.server.ending

@@ -18,7 +18,10 @@ import pytest
 from lab import DEADLINE, Lab, Pbal, free_port, lab, until
 from process import ROOT
 
+from pbal import __version__
 from pbal.__main__ import main
+from pbal.observe.counters import CORE as CORE_COUNTERS
+from pbal.plugins.poll.settings import COUNTERS as POLL_COUNTERS
 from pbal.schema.passwords import line_for
 from pbal.terminal import target, top, watching, wire
 from pbal.terminal.history import KEPT, History, is_kept
@@ -28,15 +31,12 @@ from pbal.terminal.top import Sample
 from pbal.terminal.wire import Console, Lost
 
 CONF = """
-    LOAD poll
     CREATE POOL app
       POOL app ADD 127.0.0.1:1
     CREATE SERVICE chat
-      SET role     = reverse_proxy
-      SET listen   = 127.0.0.1:0
-      SET pool     = app
-      SET plugins  = poll
-      SET poll_uri = ^/poll/(?P<queue>[^/]+)$
+      SET role   = reverse_proxy
+      SET listen = 127.0.0.1:0
+      SET pool   = app
     ENABLE chat
     CREATE SERVICE console
       SET role   = management
@@ -78,6 +78,27 @@ async def test_statements_of_a_script(lab: Lab) -> None:
     assert (status, pbal.world.service("chat")["max_body"]) == (1, 8)
     assert await script(at, "-e", " # nothing", stdin="SET chat.max_body = 9\n") == (0, "", "")
     assert pbal.world.service("chat")["max_body"] == 8, "standard input is for a console without -e"
+    await _statements_of_standard_input(pbal)
+    await _json_for_a_script_is_one_value(at)
+
+
+async def _statements_of_standard_input(pbal: Pbal) -> None:
+    said = "# a note\nUSE chat\n\nSET max_body = 9   # as in a file\nVERBOSE off\nshow pool app\ndumpcfg\nSET max_body = 1\n"
+    status, out, err = await script(address(pbal), stdin=said)
+    assert (status, out) == (1, "127.0.0.1:1 0\n")
+    assert err == "line 7: ERROR: 'dumpcfg' is not a statement: did you mean 'DUMPCONFIG'?\n"
+    assert pbal.world.service("chat")["max_body"] == 9
+    assert await script(address(pbal), stdin="quit\nSET chat.max_body = 1\n") == (0, "", "")
+    assert pbal.world.service("chat")["max_body"] == 9
+
+
+async def _json_for_a_script_is_one_value(at: str) -> None:
+    status, out, err = await script(at, "--json", "-e", "show pool app")
+    assert (status, err, json.loads(out)[0]["node"]) == (0, "", "127.0.0.1:1")
+    status, out, err = await script(at, "--json", "-k", "-e", "USE app", "-e", "USE nobody", "-e", "show pool app AS JSON")
+    first, second, third = json.loads(out)
+    assert (status, first, second) == (1, {"ok": True}, {"error": "service/pool 'nobody' does not exist"})
+    assert third[0]["node"] == "127.0.0.1:1" and err.startswith("ERROR: service/pool")
 
 
 @lab
@@ -89,30 +110,6 @@ async def test_what_dumpconfig_prints_through_a_pipe_is_a_configuration(lab: Lab
     await pbal.close()
     again = await lab.pbal(dumped)
     assert await again.say("dumpconfig") + "\n" == dumped
-
-
-@lab
-async def test_statements_of_standard_input(lab: Lab) -> None:
-    pbal = await lab.pbal(CONF.format(port=0))
-    said = "# a note\nUSE chat\n\nSET max_body = 9   # as in a file\nVERBOSE off\nshow pool app\ndumpcfg\nSET max_body = 1\n"
-    status, out, err = await script(address(pbal), stdin=said)
-    assert (status, out) == (1, "127.0.0.1:1 0\n")
-    assert err == "line 7: ERROR: 'dumpcfg' is not a statement: did you mean 'DUMPCONFIG'?\n"
-    assert pbal.world.service("chat")["max_body"] == 9
-    assert await script(address(pbal), stdin="quit\nSET chat.max_body = 1\n") == (0, "", "")
-    assert pbal.world.service("chat")["max_body"] == 9
-
-
-@lab
-async def test_json_for_a_script_is_one_value(lab: Lab) -> None:
-    pbal = await lab.pbal(CONF.format(port=0))
-    at = address(pbal)
-    status, out, err = await script(at, "--json", "-e", "show pool app")
-    assert (status, err, json.loads(out)[0]["node"]) == (0, "", "127.0.0.1:1")
-    status, out, err = await script(at, "--json", "-k", "-e", "USE app", "-e", "USE nobody", "-e", "show pool app AS JSON")
-    first, second, third = json.loads(out)
-    assert (status, first, second) == (1, {"ok": True}, {"error": "service/pool 'nobody' does not exist"})
-    assert third[0]["node"] == "127.0.0.1:1" and err.startswith("ERROR: service/pool")
 
 
 def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -146,9 +143,7 @@ async def test_the_console_of_a_configuration(lab: Lab, tmp_path: Path) -> None:
     pbal = await lab.pbal(CONF.format(port=free_port()))
     assert await script("-c", str(pbal.folder / "test1.conf"), "-e", "show pool app") == (0, "127.0.0.1:1 0\n", "")
     path = tmp_path / "other.conf"
-    path.write_text("CREATE SERVICE mgmt\nSET role = management\nSET listen = 0.0.0.0:7\nnonsense\n")
-    assert target.of_configuration(str(path)) == Address("127.0.0.1", 7)
-    path.write_text("CREATE SERVICE mgmt\nSET role = management\nSET listen = 127.0.0.1:0\n")
+    path.write_text("nonsense\nCREATE SERVICE mgmt\nSET role = management\nSET listen = 127.0.0.1:0\n")
     with pytest.raises(BadTarget, match="lets the system choose"):
         target.of_configuration(str(path))
     path.write_text("CREATE POOL x\n")
@@ -229,11 +224,14 @@ async def terminal(tmp_path: Path, *arguments: str, rows: int = 24, columns: int
 async def test_a_person_at_the_prompt(lab: Lab, tmp_path: Path) -> None:
     pbal = await lab.pbal(CONF.format(port=0))
     async with terminal(tmp_path, address(pbal)) as it:
-        await it.shows("pbal>")
+        await it.answers(f"pbal {__version__}")
+        assert "help lists the statements" in it.shown
         it.type("show pool app\r")
         await it.answers("127.0.0.1:1 ")
+        assert re.search(r"NODE +REQUESTS +ACTIVE +STATE", it.shown), "as people read it"
         it.type("SET chat.max_bdy = 5\r")
-        await it.answers("max_body")
+        await it.answers("did you mean 'max_body'?")
+        assert re.search(r"\| SET chat\.max_bdy = 5\r+\n +\| +\^{7}\r", it.since())
         it.type("SHUTDOWN\x03")  # Control-C: the line is dropped
         await it.answers("\n")
         it.type("set chat.max_bo\t")  # completed from the live state
@@ -259,6 +257,10 @@ async def test_a_pbal_that_restarts_is_waited_for(lab: Lab, tmp_path: Path) -> N
         await pbal.close()
         it.type("show pool app\r")
         await it.shows("has closed the connection; connecting again")
+        it.type("\x03")  # Control-C gives up waiting
+        await it.answers("\n")
+        it.type("show pool app\r")
+        await it.shows("connecting again")
         again = await lab.pbal(CONF.format(port=port))
         await it.shows("connected again")
         await it.answers("127.0.0.1:1 ")
@@ -278,7 +280,8 @@ async def test_a_pbal_that_restarts_is_waited_for(lab: Lab, tmp_path: Path) -> N
 
 @lab
 async def test_views_that_go_on(lab: Lab, tmp_path: Path) -> None:
-    pbal = await lab.pbal(CONF.format(port=0))
+    poll = "SET plugins = poll\n      SET poll_uri = ^/poll/(?P<queue>[^/]+)$\n    ENABLE chat"
+    pbal = await lab.pbal("LOAD poll" + CONF.replace("ENABLE chat", poll).format(port=0))
     _, writer = await pbal.connect("chat")
     writer.write(b"GET /poll/lobby HTTP/1.1\r\nHost: c\r\n\r\n")
     await pbal.until("poll_parked", 1)
@@ -286,6 +289,8 @@ async def test_views_that_go_on(lab: Lab, tmp_path: Path) -> None:
         await it.shows("pbal>")
         it.type("top 0.1\r")
         await it.shows("loop lag")
+        await it.shows("parked                 1")
+        assert re.search(r"127\.0\.0\.1:1 +untried", it.since()) and re.search(r"SERVICE +A SECOND +P50", it.since())
         it.type("\x03")
         await it.shows("pbal>")
         it.type("watch show parked limit 1\r")
@@ -293,6 +298,20 @@ async def test_views_that_go_on(lab: Lab, tmp_path: Path) -> None:
         assert "every 2 s" in it.since(), "the number was the statement's own"
         it.type("q")
         await it.shows("pbal>")
+        it.type("trace chat\r")
+        await it.shows("Enter ends it")
+        writer.write_eof()
+        await it.shows("closed")
+        it.type("\r")
+        await it.answers("\n")
+        it.type("trace chat\r")
+        await it.shows("Enter ends it")
+        it.type("\x03")
+        await it.answers("\n")
+        it.type("show pool app\r")
+        await it.answers("127.0.0.1:1 ")
+        it.type("watch trace chat\r")
+        await it.answers("goes on by itself")
         it.type("watch nonsense\r")
         await it.answers("is not a statement")
 
@@ -490,6 +509,11 @@ def _sample(at: float, requests: int, failures: int) -> Sample:
 
 def painted(text: str, emphasis: str) -> str:
     return f"<{emphasis}>{text}" if emphasis else text
+
+
+def test_top_shows_counters_that_exist() -> None:
+    declared = {counter.name for counter in (*CORE_COUNTERS, *POLL_COUNTERS)}
+    assert {name for _, name, _ in top.FIGURES} | set(top.BAD) <= declared
 
 
 def test_top_shows_rates_levels_and_what_fails_first() -> None:

@@ -4,9 +4,10 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 from lab import Lab, Pbal, free_port, lab, until
 
-from pbal.observe.tracer import MOST, SERVICE, Follower, Tracer
+from pbal.observe.tracer import CLIENT, MOST, SERVICE, Event, Follower, Tracer
 
 CONF = """
     LOAD poll
@@ -179,3 +180,47 @@ def test_a_slow_reader_loses_lines_and_is_told_how_many() -> None:
     assert (len(events), lost, len(woken)) == (MOST, 3, MOST)
     assert events[0].what == "event 0"
     assert follower.take() == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "peer", "wanted"),
+    [
+        ("::1", "::1:5000", True),
+        ("::1:5000", "[::1]:5000", True),
+        ("127.0.0.1", "127.0.0.1:80", True),
+        ("127.0.0.1:8", "127.0.0.1:80", False),
+        ("192.0.2.1", "127.0.0.1:80", True),
+    ],
+)
+def test_a_client_is_meant_by_its_address(name: str, peer: str, wanted: bool) -> None:
+    assert Follower(CLIENT, name, lambda: None).wants("front", "site", peer, "192.0.2.1", ()) is wanted
+
+
+@lab
+async def test_a_line_ends_it_however_much_happens(lab: Lab) -> None:
+    pbal = await lab.pbal(CONF.format(node="127.0.0.1:1"))
+    trace = await follow(pbal, "trace site")
+    follower = pbal.world.tracer.followers[0] if pbal.world.tracer is not None else None
+    assert follower is not None
+    wake, more = follower.wake, Event(0.0, "", "site", "more", "", ())
+
+    def again() -> None:
+        wake()
+        asyncio.get_running_loop().call_soon(follower.put, more)
+
+    follower.wake = again
+    follower.put(more)
+    await trace.until("more")
+    trace.writer.write(b"\n")
+    await until(lambda: pbal.world.tracer is None, "its end")
+    follower.wake = wake
+
+
+@lab
+async def test_addresses_of_six_are_known(lab: Lab) -> None:
+    pbal = await lab.pbal(CONF.format(node="127.0.0.1:1"))
+    for said, meant in ((b"trace ::1", "client ::1"), (b"trace [::1]:80", "client ::1:80"), (b"trace ::z", "queue ::z")):
+        reader, writer = await pbal.connect("console")
+        writer.write(said + b"\n\n")
+        assert (await reader.readline()).decode().startswith(f"following {meant}: ")
+    assert "expected an address, found 'site'" in await pbal.say("trace client site")

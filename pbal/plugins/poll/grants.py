@@ -206,6 +206,10 @@ def _parse_tokens(text: str) -> tuple[Source, ...]:
     return sources
 
 
+def _read_by_auth(choice: AuthChoice) -> tuple[Path, ...]:
+    return (Path(choice.argument),) if choice.kind == "jwt" else ()
+
+
 # In quotes: typing would remember the classes, and with them each generation of this module.
-AUTH: "Type[AuthChoice]" = Type("auth", _parse_auth, str, ("off", "jwt", "request"), placed=_place_auth)
+AUTH: "Type[AuthChoice]" = Type("auth", _parse_auth, str, ("off", "jwt", "request"), placed=_place_auth, reads=_read_by_auth)
 TOKEN_SOURCES: "Type[tuple[Source, ...]]" = Type("token sources", _parse_tokens, lambda value: " ".join(map(str, value)))

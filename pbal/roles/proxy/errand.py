@@ -164,6 +164,8 @@ class Errand(Seeker):
         node.last_response = now = self.role.clock.now()
         if head.status < 500:
             node.last_success = now
+        else:
+            node.failed(now, f"answered {head.status}")
         node.responses[head.status] = node.responses.get(head.status, 0) + 1
         self.head = head
         self._look_at_size(head.framing)

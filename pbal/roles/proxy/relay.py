@@ -340,6 +340,9 @@ class Relay(Seeker):
         node.last_response = exchange.answered_at = now = self.role.clock.now()
         if status < 500:
             node.last_success = now
+        else:
+            node.failed(now, f"answered {status}")
+            exchange.trouble = Trouble(f"the node answered {status}")
         tracer = self.role.service.tracer
         if tracer is not None:
             exchange.trace(tracer, "node answered", f"{node.name}: status {status}, {(now - exchange.asked_at) * 1000:.2f} ms")

@@ -1,0 +1,82 @@
+"""A configuration file read beside the running configuration, a slice a turn of the loop.
+
+A Draft is a World without a server, made by the very code that reads the file at start. Plugins that run already are lent to it, classes,
+grammar and all, so that nothing is imported twice; others are imported in a thread, and belong to the draft until it is put to use.
+Whoever drafts holds the lock of statements, so the running configuration stands still meanwhile.
+"""
+
+import asyncio
+from collections.abc import Container, Generator, Mapping
+from pathlib import Path
+
+from pbal import loader
+from pbal.commands.files import FileRun, divided, plugins_named
+from pbal.commands.interpreter import Interpreter
+from pbal.commands.slices import in_slices
+from pbal.config.spec import Config
+from pbal.lang.mistakes import Mistake
+from pbal.model.errors import ConfigError
+from pbal.model.snapshot import in_pieces
+from pbal.model.world import World
+from pbal.schema.kinds import Kind
+
+
+class Draft:
+    """A file that was read: what it makes, and its mistakes."""
+
+    def __init__(self, interpreter: Interpreter, run: FileRun, running: Container[str]) -> None:
+        self._running = running
+        self.interpreter = interpreter
+        self.world = interpreter.world
+        self.run = run
+        self.config = Config((), (), (), (), ())
+
+    @property
+    def mistakes(self) -> list[Mistake]:
+        """What is wrong in the file, in order."""
+        return self.run.mistakes
+
+    def forget(self) -> None:
+        """Drop what was imported for it alone."""
+        for name, loaded in self.world.plugins.items():
+            if name not in self._running:
+                loader.forget(loaded.module)
+
+
+async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | None = None, record: bool = False) -> Draft:
+    """Read a file, and those it includes; `instead` has what is to be read in place of some of them.
+
+    Raises: ConfigError if the file cannot be read.
+    """
+    loop = asyncio.get_running_loop()
+    instead = instead or {}
+    try:
+        data = instead[path] if path in instead else await loop.run_in_executor(None, path.read_bytes)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", about=str(path), kind=Kind.SYSTEM) from None
+    lines = divided(data)
+    world = World(live.world.clock)
+    running = dict(live.world.plugins)
+    named = plugins_named(lines)
+    world.lent = {**await loader.read_ahead(live.world, [name for name in named if name not in running]), **running}
+    interpreter = Interpreter(world)
+    interpreter.instead = instead
+    run = interpreter.begin_file(str(path), lines)
+    run.record = [] if record else None
+    draft = Draft(interpreter, run, running)
+    try:
+        await in_slices(_steps(interpreter, run))
+        if not run.mistakes:
+            draft.config = await in_slices(in_pieces(world))
+    except BaseException:
+        draft.forget()
+        raise
+    finally:
+        interpreter.end_file(run)
+    return draft
+
+
+def _steps(interpreter: Interpreter, run: FileRun) -> Generator[None, None, None]:
+    while run.step():
+        yield
+    run.end()

@@ -1,0 +1,248 @@
+"""RELOAD CONFIG, CONFIG DRIFT, CONFIG SAVE: the file and what runs, brought together.
+
+RELOAD CONFIG reads the file into a Draft, takes the difference to what runs as statements, and carries them out as one change: all of them,
+or none (model/change.py). What stands in no statement is not touched. It is what SIGHUP does, too.
+
+    read       the file beside the running configuration, in slices; a mistake in it ends here
+    compare    two Configs, in slices
+    load       plugins that are new; they are in no chain yet
+    change     every statement, in one turn of the loop; a refusal rolls all of it back
+    unload     plugins that the file does not name any more
+"""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from pbal import loader
+from pbal.commands import drafts, saving
+from pbal.commands.drafts import Draft
+from pbal.commands.interpreter import Interpreter
+from pbal.commands.session import Session
+from pbal.commands.slices import in_slices
+from pbal.config.diff import Kind, Step, difference, listing
+from pbal.config.render import Fits
+from pbal.config.spec import Config
+from pbal.lang.mistakes import Mistake
+from pbal.model.change import Phase
+from pbal.model.errors import ConfigError
+from pbal.model.service import Service
+from pbal.model.snapshot import in_pieces
+from pbal.model.world import World
+from pbal.schema import kinds
+from pbal.schema.commands import OK, CommandError, Reply, Text, command
+from pbal.schema.types import PATH
+
+log = logging.getLogger("pbal.config")
+
+T = TypeVar("T")
+
+
+@command
+async def reload_config(session: Session, path: str | None = None) -> Reply:
+    """Read the configuration file again, or another one, and carry out what differs: all of it, or nothing.
+
+    Services, pools and nodes that are the same in it are not touched: connections, parked polls and counts stay. What was changed on a
+    console and is not in the file is taken back; CONFIG DRIFT lists it before. SIGHUP does the same. A SERVER tunable that holds from the
+    start on (user, pidfile) is refused.
+    """
+    interpreter, runtime = session.interpreter, session.runtime()
+    runtime.reloading()
+    try:
+        draft, steps = await _compared(interpreter, _meant(interpreter, path))
+        try:
+            await _carry_out(session, draft, steps)
+        except BaseException:
+            draft.forget()
+            raise
+    finally:
+        runtime.reloaded()
+    interpreter.filed = await in_slices(in_pieces(interpreter.world))
+    interpreter.path, interpreter.folder, interpreter.places = draft.interpreter.path, draft.interpreter.folder, draft.interpreter.places
+    fields = {"event": "configuration_reloaded", "file": str(interpreter.path), "changes": len(steps)}
+    log.info("%(file)s is in force: %(changes)d changes", fields)
+    return OK
+
+
+@command
+async def reload_config_dry_run(session: Session, path: str | None = None) -> Reply:
+    """List what RELOAD CONFIG would do, as statements; nothing is changed."""
+    session.runtime()
+    draft, steps = await _compared(session.interpreter, _meant(session.interpreter, path))
+    draft.forget()
+    return Text(list(listing(steps)))
+
+
+@command
+async def config_drift(session: Session) -> Reply:
+    """List what was changed since the configuration file was read, as the statements that would make the change."""
+    session.runtime()
+    return Text(list(listing(await _drift(session.interpreter))))
+
+
+@command
+async def config_save(session: Session) -> Reply:
+    """Write what was changed since the configuration file was read into that file, whose comments stay. Included files are written, too.
+
+    pbal reads the result before it puts it in the place of the file, and writes nothing if that does not make what runs.
+    Raises: ConfigError if the file was changed by somebody else, or cannot be written.
+    """
+    session.runtime()
+    interpreter = session.interpreter
+    steps = await _drift(interpreter)
+    if not steps:
+        return OK
+    draft = await drafts.read(interpreter, interpreter.path, record=True)
+    draft.forget()
+    _refuse_mistakes(draft)
+    assert interpreter.filed is not None and draft.run.record is not None
+    if list(difference(interpreter.filed, draft.config, _fits(interpreter.world, draft.world))):
+        message = f"{interpreter.path} was changed since it was read"
+        raise CommandError(message, hint="RELOAD CONFIG DRY RUN lists the differences", kind=kinds.Kind.CONFLICT)
+    now = await in_slices(in_pieces(interpreter.world))
+    texts = saving.edited(interpreter.path, draft.run.record, steps)
+    written = await drafts.read(interpreter, interpreter.path, instead=texts)
+    written.forget()
+    left = [mistake.headline for mistake in written.mistakes]
+    left += [step.statement for step in difference(written.config, now, _fits(interpreter.world, written.world))]
+    if left:
+        what = left[0]
+        message = f"pbal does not know how to write this into the file: {what}"
+        raise CommandError(message, hint="CONFIG DRIFT lists what is to be added by hand", kind=kinds.Kind.CONFLICT)
+    saving.write(texts)
+    interpreter.filed = now
+    interpreter.places = written.interpreter.places
+    log.info("%(files)s: written by CONFIG SAVE", {"event": "configuration_saved", "files": ", ".join(map(str, sorted(texts)))})
+    return OK
+
+
+def _meant(interpreter: Interpreter, path: str | None) -> Path:
+    if path is None:
+        if interpreter.path == Path():
+            raise ConfigError("pbal was started without a configuration file: name one")
+        return interpreter.path
+    return PATH.parse(PATH.place(path, interpreter.folder))
+
+
+async def _drift(interpreter: Interpreter) -> list[Step]:
+    if interpreter.filed is None:
+        return []
+    now = await in_slices(in_pieces(interpreter.world))
+    return list(difference(interpreter.filed, now, _fits(interpreter.world, interpreter.world)))
+
+
+async def _compared(interpreter: Interpreter, path: Path) -> tuple[Draft, list[Step]]:
+    """The file as a draft, and the steps to it from what runs. Raises: ConfigError, CommandError."""
+    draft = await drafts.read(interpreter, path)
+    try:
+        _refuse_mistakes(draft)
+        old = await in_slices(in_pieces(interpreter.world))
+        return draft, list(difference(old, draft.config, _fits(interpreter.world, draft.world)))
+    except BaseException:
+        draft.forget()
+        raise
+
+
+def _fits(one: World, other: World) -> Fits:
+    return lambda tunable, role: one.fits(tunable, role) or other.fits(tunable, role)
+
+
+def _refuse_mistakes(draft: Draft) -> None:
+    mistakes = draft.mistakes
+    if not mistakes:
+        return
+    for mistake in mistakes:
+        log.error("%(text)s", {"event": "configuration_refused", "text": mistake.headline, "file": mistake.file, "line": mistake.line})
+    number = len(mistakes)
+    more = f" (and {number - 1} more, which the log and pbal check list)" if number > 1 else ""
+    raise CommandError(f"nothing is changed: {mistakes[0].headline}{more}", hint=mistakes[0].hint, kind=mistakes[0].kind)
+
+
+async def _carry_out(session: Session, draft: Draft, steps: list[Step]) -> None:
+    """Raises: ConfigError, and nothing has changed then."""
+    interpreter, world = session.interpreter, session.world
+    new: list[str] = []
+    try:
+        for step in steps:
+            if step.kind is Kind.LOAD:
+                loaded = replace(draft.world.plugins[step.object])
+                await loader.adopt(world, interpreter, loaded)
+                new.append(loaded.name)
+        _change(session, draft, steps)
+    except ConfigError as error:
+        for name in new:
+            loader.withdraw(world, interpreter, name)
+        message = f"nothing is changed: {error.message}"
+        raise ConfigError(message, error.about, error.candidates, kind=error.kind, needs=error.needs) from error
+    except BaseException:
+        for name in new:
+            loader.withdraw(world, interpreter, name)
+        raise
+    for step in steps:
+        if step.kind is Kind.UNLOAD:
+            await loader.unload(world, interpreter, step.object)
+
+
+def _change(session: Session, draft: Draft, steps: list[Step]) -> None:
+    interpreter, world = session.interpreter, session.world
+    folder = interpreter.folder
+    own = Session(world, interpreter, origin=session.origin, verbose=False)
+    interpreter.folder = draft.interpreter.folder
+    try:
+        with world.changing() as change:
+            for service in _ruled(world, steps):
+                for _, plugin in service.plugins:
+                    if plugin.dumpconfig():
+                        change.undo(plugin.adopt, plugin.carry())
+            for step in steps:
+                _say(own, draft, step)
+            for service in _secured_otherwise(world, steps):
+                change.undo(setattr, service, "certificates", service.certificates)
+                change.later(Phase.CHECK, world.check, service)
+                world.bind(service, change)
+            change.then(_sort, world, draft.config)
+    finally:
+        interpreter.folder = folder
+
+
+def _say(session: Session, draft: Draft, step: Step) -> None:
+    if step.kind in (Kind.LOAD, Kind.UNLOAD):
+        return
+    if step.kind is Kind.RULE and step.said:
+        session.current = session.world.service(step.object)
+    try:
+        session.interpreter.say(session, step.statement)
+    except Mistake as mistake:
+        place = draft.interpreter.places.get(("set", step.object.lower(), step.key))
+        where = f"{place.file}:{place.line}: " if place is not None else ""
+        message = f"nothing is changed: {where}{step.statement}: {mistake.message}"
+        raise CommandError(message, hint=mistake.hint, kind=mistake.kind) from None
+
+
+def _ruled(world: World, steps: list[Step]) -> list[Service]:
+    """Services that are there and whose rules will change."""
+    names = {step.object.lower() for step in steps if step.kind is Kind.RULE}
+    return [service for name, service in world.services.items() if name in names]
+
+
+def _secured_otherwise(world: World, steps: list[Step]) -> list[Service]:
+    """Enabled services whose certificates have to be read again. The statement alone would wait for the next ENABLE."""
+    names = {step.object.lower() for step in steps if step.kind is Kind.SETTING and step.key.startswith(("ssl_", "enable_ssl"))}
+    return [service for name, service in world.services.items() if name in names and service.handler is not None and service.enabled]
+
+
+def _sort(world: World, wanted: Config) -> None:
+    """Services, pools and nodes in the order of the file."""
+    _sort_names(world.services, [service.name for service in wanted.services])
+    _sort_names(world.pools, [pool.name for pool in wanted.pools])
+    for spec in wanted.pools:
+        at = {name: number for number, name in enumerate(spec.nodes)}
+        world.pools[spec.name.lower()].nodes.sort(key=lambda node: at.get(node.name, len(at)))
+
+
+def _sort_names(objects: dict[str, T], order: list[str]) -> None:
+    place = {name.lower(): number for number, name in enumerate(order)}
+    pairs = sorted(objects.items(), key=lambda pair: place.get(pair[0], len(place)))
+    objects.clear()
+    objects.update(pairs)

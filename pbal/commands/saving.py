@@ -1,0 +1,203 @@
+"""CONFIG SAVE: steps written into the files that were read, line by line, so that comments and order stay.
+
+Every good statement of the files is known with its place. What a step changes is changed where it was said; what it takes back is taken out
+there; what it adds comes after the last line about the same object, or at the end of the main file. Whether the result means what it has
+to is not judged here: it is read before it is written.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pbal.commands.files import Record, divided
+from pbal.config.diff import Kind, Step
+from pbal.model.errors import ConfigError
+from pbal.schema import kinds
+
+_ABOUT = ("service_name", "object_name", "owner_name", "selector_name", "pool_name", "new_name")
+
+
+def edited(main: Path, records: list[Record], steps: list[Step]) -> dict[Path, bytes]:
+    """The files that change, whole. Raises: ConfigError if one cannot be read."""
+    editor = _Editor(main, records)
+    made = {step.object.lower() for step in steps if step.kind in (Kind.POOL, Kind.SERVICE) and step.said}
+    for step in steps:
+        if step.object.lower() in made:
+            editor.append(step)
+        else:
+            editor.apply(step)
+    return editor.texts()
+
+
+def write(texts: Mapping[Path, bytes]) -> None:
+    """Put each text in the place of its file, atomically; rights and owner stay. Raises: ConfigError; files before it may be written."""
+    made: list[tuple[Path, Path]] = []
+    try:
+        for path, text in texts.items():
+            place = path.resolve()
+            beside = place.with_name(f".{place.name}.{os.getpid()}.new")
+            made.append((beside, place))
+            found = place.stat()
+            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                os.fchown(file.fileno(), found.st_uid, found.st_gid)
+                os.fchmod(file.fileno(), found.st_mode & 0o7777)
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        for beside, place in made:
+            beside.replace(place)
+    except OSError as error:
+        for beside, _ in made:
+            beside.unlink(missing_ok=True)
+        raise ConfigError(f"cannot write {error.filename}: {error.strerror}", kind=kinds.Kind.SYSTEM) from None
+
+
+class _Editor:
+    """The lines of the files, each with what comes in its place."""
+
+    def __init__(self, main: Path, records: list[Record]) -> None:
+        self._main = main.resolve()
+        self._records = records
+        self._files: dict[Path, list[list[str]]] = {}
+        self._touched: set[Path] = set()
+        self._end: list[str] = []
+        self._appended = ""
+        """The object that is current at the end of what was appended."""
+
+    def texts(self) -> dict[Path, bytes]:
+        """The files that have changed."""
+        if self._end:
+            lines = self._lines(self._main)
+            last = lines[-1]
+            ending = last == [""]  # the file ends with a line end
+            lines[-1:] = [self._end, [""]] if ending else [last, self._end, [""]]
+            self._touched.add(self._main)
+        return {
+            path: "\n".join(line for lines in self._files[path] for line in lines).encode("utf-8", "surrogateescape")
+            for path in self._touched
+        }
+
+    def apply(self, step: Step) -> None:
+        """Write one step where it belongs."""
+        found = self._last(lambda record: _says(record, step))
+        if found is not None and step.kind in (Kind.SETTING, Kind.SERVER, Kind.DEFAULT) and step.said:
+            value = found.statement.args["value"]
+            source = found.statement.source
+            self._replace(found, source[: value.column - 1] + _value(step) + source[value.end - 1 :])
+        elif found is not None and not step.said:
+            for record in self._records:
+                if _says(record, step):
+                    self._replace(record)
+        elif found is not None and step.kind is Kind.STANDING:
+            self._replace(found, step.statement)
+        elif (beside := self._last(lambda record: _is_beside(record, step))) is not None:
+            self._insert(beside, step)
+        else:
+            self.append(step)
+
+    def append(self, step: Step) -> None:
+        """Write one step at the end of the main file; those of an object that is made there as its block."""
+        if step.kind in (Kind.SERVICE, Kind.POOL) and step.said:
+            self._end += ["", step.statement]
+            self._appended = step.object
+            return
+        inside = step.object == self._appended and step.kind is not Kind.STANDING
+        if step.kind is Kind.RULE and step.said and not inside:
+            self._end.append(f"USE {step.object}")
+            self._appended, inside = step.object, True
+        self._end.append("  " + _of_current(step) if inside else step.statement)
+
+    def _insert(self, beside: Record, step: Step) -> None:
+        """Put a line after another."""
+        source = beside.statement.source
+        indent = source[: len(source) - len(source.lstrip(" \t"))]
+        creates = beside.statement.rule.startswith(("create_", "use"))
+        current = beside.current == step.object.lower()
+        text = _of_current(step) if current else step.statement
+        if step.kind is Kind.RULE and not current and not step.statement.upper().startswith("HEADER"):
+            self.append(step)
+            return
+        self._at(beside).append(("  " if creates and not indent else indent) + text)
+        self._touched.add(beside.path)
+
+    def _replace(self, record: Record, *texts: str) -> None:
+        lines = self._at(record)
+        lines[:1] = [*texts]
+        self._touched.add(record.path)
+
+    def _at(self, record: Record) -> list[str]:
+        return self._lines(record.path)[record.statement.line - 1]
+
+    def _lines(self, path: Path) -> list[list[str]]:
+        if path not in self._files:
+            try:
+                self._files[path] = [[line] for line in divided(path.read_bytes())]
+            except OSError as error:
+                raise ConfigError(f"cannot read {path}: {error.strerror}", kind=kinds.Kind.SYSTEM) from None
+        return self._files[path]
+
+    def _last(self, matches: Callable[[Record], bool]) -> Record | None:
+        return next((record for record in reversed(self._records) if matches(record)), None)
+
+
+def _value(step: Step) -> str:
+    return step.statement.partition("=")[2].strip()
+
+
+def _of_current(step: Step) -> str:
+    """The statement, said of the current object."""
+    return step.statement.replace(f"SET {step.object}.", "SET ", 1)
+
+
+def _about(record: Record) -> str:
+    """Which object a statement is about, in lower case."""
+    args = record.statement.args
+    for terminal in _ABOUT:
+        if terminal in args and not (record.statement.rule in ("vhost", "vpath") and terminal == "service_name"):
+            return args[terminal].text.lower()
+    return record.current
+
+
+def _says(record: Record, step: Step) -> bool:
+    """Whether a statement says what a step changes or takes back."""
+    statement, about = record.statement, step.object.lower()
+    rule, args = statement.rule, statement.args
+    if step.kind is Kind.SETTING:
+        return rule == "set" and args["tunable"].text.lower() == step.key and _about(record) == about
+    if step.kind is Kind.SERVER:
+        return rule == "server_set" and args["server_tunable"].text.lower() == step.key
+    if step.kind is Kind.DEFAULT:
+        return rule == "default" and args["tunable"].text.lower() == step.key
+    if step.kind is Kind.STANDING:
+        return rule in ("enable", "disable") and _about(record) == about
+    if step.kind is Kind.UNLOAD:
+        return rule == "load" and args["plugin_name"].text.lower() == about
+    if step.said:
+        return False
+    if step.kind is Kind.NODE:
+        return rule == "pool_add" and _about(record) == about and _same_node(args["node"].text, step.key)
+    if step.kind is Kind.RULE:
+        return _about(record) == about and _words(statement.source, about) == _words(step.key, about)
+    return _about(record) == about and (rule.startswith("pool_") or rule == "create_pool") == (step.kind is Kind.POOL)
+
+
+def _same_node(said: str, name: str) -> bool:
+    return said.lower() in (name.lower(), name.lower().removesuffix(":80"))
+
+
+def _words(statement: str, about: str) -> list[str]:
+    """A rule without its spacing, its comment and the name of its service, which may be left out."""
+    words = statement.partition(" #")[0].replace("=", " = ").split()
+    return [words[0].upper(), *(word for word in words[1:] if word.lower() != about)]
+
+
+def _is_beside(record: Record, step: Step) -> bool:
+    """Whether what a step adds may come after a statement."""
+    rule = record.statement.rule
+    if step.kind is Kind.LOAD:
+        return rule == "load"
+    if step.kind is Kind.SERVER:
+        return rule == "server_set"
+    if step.kind in (Kind.SETTING, Kind.RULE, Kind.NODE) and step.said:
+        return _about(record) == step.object.lower() and rule not in ("enable", "disable")
+    return False

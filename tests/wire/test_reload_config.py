@@ -1,0 +1,307 @@
+"""RELOAD CONFIG: the file as a whole or not at all, and nothing touched that did not change; CONFIG DRIFT and CONFIG SAVE."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from lab import Lab, Pbal, free_port, lab, read_response, until
+from process import Running
+
+from pbal.config.diff import difference
+from pbal.config.render import render
+from pbal.model.snapshot import snapshot
+
+BASE = """\
+# The chat, and what is around it.
+SERVER graceful_timeout = 20s   # long enough
+
+LOAD vhosts
+LOAD poll
+
+CREATE POOL app
+  POOL app ADD 127.0.0.1:{node}
+
+# Who is asked.
+CREATE SERVICE chat
+  SET role = reverse_proxy
+  SET listen = 127.0.0.1:{chat}
+  SET pool = app
+  SET plugins = poll
+  SET poll_uri = ^/poll/(?P<queue>\\w+)$
+  SET poll_timeout = 40s   # seconds
+  SET poll_publish_uri = ^/publish/(?P<queue>\\w+)$
+ENABLE chat
+
+CREATE SERVICE site
+  SET role = web_server
+  SET docroot = .
+ENABLE site
+
+CREATE SERVICE front
+  SET role = selector
+  SET listen = 127.0.0.1:{front}
+  SET plugins = vhosts
+  VHOST a.test = site
+  VHOST b.test = chat
+  HEADER front INSERT X-Front: yes
+ENABLE front
+"""
+
+
+async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers each request with `ok`."""
+    while await reader.readuntil(b"\r\n\r\n"):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+class Case:
+    """A pbal that was started from a file, and the file."""
+
+    def __init__(self, pbal: Pbal, path: Path, text: str) -> None:
+        self.pbal, self.path, self.text = pbal, path, text
+
+    def write(self, *changes: tuple[str, str]) -> None:
+        """Write the file as it was at first, but for these changes."""
+        text = self.text
+        for old, new in changes:
+            assert old in text, old
+            text = text.replace(old, new)
+        self.path.write_text(text)
+
+    async def reload(self, *changes: tuple[str, str]) -> str:
+        self.write(*changes)
+        return await self.pbal.say("RELOAD CONFIG")
+
+
+async def started(laboratory: Lab, text: str = BASE) -> Case:
+    node = (await laboratory.origin(app)).port
+    text = text.format(node=node, chat=free_port(), front=free_port())
+    pbal = await laboratory.pbal(text)
+    path = next(iter(laboratory.folder.glob("*.conf")))
+    path.write_text(text)
+    return Case(pbal, path, text)
+
+
+@lab
+async def test_a_file_that_has_not_changed_changes_nothing(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    before, listeners = snapshot(case.pbal.world), case.pbal.server.listeners()
+    assert await case.pbal.say("RELOAD CONFIG DRY RUN") == "."
+    assert await case.reload() == "OK"
+    assert snapshot(case.pbal.world) == before and case.pbal.server.listeners() == listeners
+
+
+CHANGES = [
+    ([("graceful_timeout = 20s", "graceful_timeout = 5s")], ["SERVER graceful_timeout = 5s"]),
+    ([("SERVER graceful_timeout = 20s", "")], ["UNSET SERVER graceful_timeout"]),
+    ([("  SET poll_timeout = 40s", "  SET poll_timeout = 7s")], ["SET chat.poll_timeout = 7s"]),
+    ([("  SET poll_timeout = 40s", "")], ["UNSET chat.poll_timeout"]),
+    ([("CREATE SERVICE chat", "DEFAULT idle_timeout = 9s\nCREATE SERVICE chat")], [
+        "DEFAULT idle_timeout = 9s", "UNSET chat.idle_timeout", "UNSET site.idle_timeout", "UNSET front.idle_timeout",
+    ]),
+    ([("POOL app ADD", "POOL app ADD 10.0.0.9\n  POOL app ADD")], ["POOL app ADD 10.0.0.9:80"]),
+    ([("VHOST a.test = site", "VHOST c.test = site")], ["DROP RULE front VHOST a.test = site", "USE front", "VHOST c.test = site"]),
+    ([("X-Front: yes", "X-Front: no")], [
+        "DROP RULE front HEADER front INSERT X-Front: yes", "USE front", "HEADER front INSERT X-Front: no",
+    ]),
+    ([("ENABLE site", "DISABLE site")], ["DISABLE site"]),
+    ([
+        ("  SET docroot = .", "  SET docroot = .\n  SET idle_timeout = 3s"),
+        ("ENABLE site\n", "CREATE POOL two\n  SET balance_method = round_robin\nENABLE site\n"),
+    ], [
+        "CREATE POOL two", "SET two.balance_method = round_robin", "SET site.idle_timeout = 3s",
+    ]),
+    ([("ENABLE front", "ENABLE front\nCREATE SERVICE more\n  SET role = selector\n  SET default_service = site\n")], [
+        "CREATE SERVICE more", "SET more.role = selector", "SET more.default_service = site",
+    ]),
+    ([("SET role = web_server\n  SET docroot = .", "SET role = reverse_proxy\n  SET pool = app")], [
+        "DROP SERVICE site", "CREATE SERVICE site", "SET site.role = reverse_proxy", "SET site.pool = app", "ENABLE site",
+    ]),
+    ([("ENABLE site", "LOAD vpaths\nENABLE site")], ["LOAD vpaths"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "expected"), CHANGES, ids=[steps[0] for _, steps in CHANGES])
+def test_the_difference_is_told_as_statements_and_carried_out(changes: list[tuple[str, str]], expected: list[str]) -> None:
+    @lab
+    async def run(laboratory: Lab) -> None:
+        case = await started(laboratory)
+        before = snapshot(case.pbal.world)
+        case.write(*changes)
+        assert (await case.pbal.say("RELOAD CONFIG DRY RUN")).splitlines() == [*expected, "."]
+        assert snapshot(case.pbal.world) == before, "a dry run changes nothing"
+        assert await case.pbal.say("RELOAD CONFIG") == "OK"
+        assert await case.pbal.say("RELOAD CONFIG DRY RUN") == "."
+        assert await case.pbal.say("CONFIG DRIFT") == "."
+        assert await case.reload() == "OK", "and back again"
+        assert list(difference(before, snapshot(case.pbal.world), case.pbal.world.fits)) == []
+
+    run()
+
+
+REFUSED = [
+    (("SET poll_timeout = 40s", "SET poll_timeout = soon"), "soon"),
+    (("SET poll_timeout = 40s", "SET poll_timeot = 4s"), "did you mean 'poll_timeout'"),
+    (("ENABLE site", "ENABLE site\nLOAD nothing"), "there is no plugin 'nothing'"),
+    (("SET docroot = .", "SET docroot = .\n  SET listen = 127.0.0.1:{taken}"), "in use"),
+    (("SET poll_uri = ^/poll", "SET poll_auth = jwt /nowhere\n  SET poll_uri = ^/poll"), "/nowhere"),
+]
+
+
+@pytest.mark.parametrize(("change", "why"), REFUSED, ids=[why for _, why in REFUSED])
+def test_a_file_is_refused_as_a_whole(change: tuple[str, str], why: str) -> None:
+    @lab
+    async def run(laboratory: Lab) -> None:
+        case = await started(laboratory)
+        taken = (await laboratory.origin(app)).port
+        before, listeners = snapshot(case.pbal.world), case.pbal.server.listeners()
+        old, new = change
+        more = (
+            ("graceful_timeout = 20s", "graceful_timeout = 3s"),
+            ("VHOST a.test", "VHOST z.test"),
+            ("LOAD vhosts", "LOAD vhosts\nLOAD vpaths"),
+        )
+        answer = await case.reload((old, new.format(taken=taken)), *more)
+        assert "nothing is changed: " in answer and why in answer, answer
+        assert snapshot(case.pbal.world) == before and case.pbal.server.listeners() == listeners
+        assert "vpaths" not in case.pbal.world.plugins and case.pbal.world.server["graceful_timeout"] == 20
+        assert await case.reload(("graceful_timeout = 20s", "graceful_timeout = 4s")) == "OK"
+
+    run()
+
+
+@lab
+async def test_what_is_parked_and_what_is_connected_stays(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    pbal = case.pbal
+    reader, writer = await pbal.connect("chat")
+    writer.write(b"GET /poll/q HTTP/1.1\r\nHost: c\r\n\r\n")
+    await pbal.until("poll_parked", 1)
+    kept, also = await pbal.connect("chat")
+    for number in range(20):
+        assert await case.reload(("poll_timeout = 40s", f"poll_timeout = {50 + number}s"), ("a.test", f"a{number}.test")) == "OK"
+        also.write(b"GET /x HTTP/1.1\r\nHost: c\r\n\r\n")
+        assert (await read_response(kept)).body == b"ok"
+    assert (await pbal.ask("chat", b"POST /publish/q HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi")).status == 202
+    assert (await read_response(reader)).body == b"hi\n"
+
+
+@lab
+async def test_an_address_goes_from_one_service_to_another(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    chat, front = (case.pbal.server.address(name) for name in ("chat", "front"))
+    assert await case.reload((f":{chat[1]}", ":CHAT"), (f":{front[1]}", f":{chat[1]}"), (":CHAT", f":{front[1]}")) == "OK"
+    assert case.pbal.server.address("chat") == front and case.pbal.server.address("front") == chat
+    await until(lambda: all(listener.serving for listener in case.pbal.server.listeners()), "listeners")
+    assert (await case.pbal.ask("chat", b"GET / HTTP/1.0\r\n\r\n")).body == b"ok"
+    assert (await case.pbal.ask("front", b"GET / HTTP/1.0\r\nHost: b.test\r\n\r\n")).body == b"ok"
+
+
+@lab
+async def test_drift_is_what_was_changed_since_and_reload_takes_it_back(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    before = snapshot(case.pbal.world)
+    assert await case.pbal.say("CONFIG DRIFT") == "."
+    said = [
+        "SET chat.poll_timeout = 7s", "UNSET SERVER graceful_timeout", "CREATE SERVICE more", "SET more.role = web_server",
+        "POOL app ADD 10.0.0.7:80", "DROP RULE front VHOST a.test = site",
+    ]  # fmt: skip
+    for statement in said:
+        assert await case.pbal.say(statement) == "OK"
+    assert sorted((await case.pbal.say("config drift")).splitlines()) == sorted([*said, "."])
+    assert await case.pbal.say("RELOAD CONFIG") == "OK"
+    assert list(difference(before, snapshot(case.pbal.world), case.pbal.world.fits)) == []
+
+
+@lab
+async def test_save_writes_the_drift_into_the_file_and_keeps_its_comments(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    os.chmod(case.path, 0o640)
+    said = [
+        "SERVER graceful_timeout = 9s", "SET chat.poll_timeout = 7s", "SET chat.idle_timeout = 8s", "POOL app ADD 10.0.0.7", "DISABLE site",
+        "USE front", "VHOST c.test = site", "DROP RULE front VHOST a.test = site", "HEADER front INSERT X-Front: \"no # no\"",
+        "CREATE SERVICE more", "SET role = selector", "SET plugins = vhosts", "VHOST d.test = site", "DEFAULT max_body = 1k",
+    ]  # fmt: skip
+    for statement in said:
+        assert await case.pbal.say(statement) == "OK", statement
+    assert await case.pbal.say("CONFIG SAVE") == "OK"
+    now = snapshot(case.pbal.world)
+    text = case.path.read_text()
+    for line in (
+        "# The chat, and what is around it.", "SERVER graceful_timeout = 9s   # long enough",
+        "  SET poll_timeout = 7s   # seconds", "DISABLE site",
+        "  SET idle_timeout = 8s", "  POOL app ADD 10.0.0.7:80", "  VHOST c.test = site", "# Who is asked.", "CREATE SERVICE more",
+        '  HEADER front INSERT X-Front: "no # no"', "DEFAULT max_body = 1k",
+    ):  # fmt: skip
+        assert line in text.splitlines(), text
+    assert "a.test" not in text and case.path.stat().st_mode & 0o777 == 0o640
+    assert await case.pbal.say("CONFIG DRIFT") == "."
+    assert await case.pbal.say("RELOAD CONFIG DRY RUN") == "."
+    assert await case.pbal.say("RELOAD CONFIG") == "OK" and snapshot(case.pbal.world) == now
+    assert [path.name for path in laboratory.folder.iterdir() if path.name.endswith(".new")] == []
+
+
+@lab
+async def test_save_refuses_a_file_that_somebody_else_changed(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    assert await case.pbal.say("SET chat.poll_timeout = 7s") == "OK"
+    case.write(("graceful_timeout = 20s", "graceful_timeout = 2s"))
+    before = case.path.read_text()
+    assert "was changed since it was read" in await case.pbal.say("CONFIG SAVE")
+    assert case.path.read_text() == before
+
+
+@lab
+async def test_included_files_are_read_and_written_too(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    part = laboratory.folder / "part.inc"
+    part.write_text("CREATE POOL two\n  POOL two ADD 10.0.0.1   # the first\n")
+    assert await case.reload(("CREATE POOL app", "INCLUDE = part.inc\nCREATE POOL app")) == "OK"
+    assert [node.name for node in case.pbal.world.pool("two").nodes] == ["10.0.0.1:80"]
+    for statement in ("POOL two ADD 10.0.0.2", "POOL two REMOVE 10.0.0.1"):
+        assert await case.pbal.say(statement) == "OK"
+    assert await case.pbal.say("CONFIG SAVE") == "OK"
+    assert "10.0.0.2:80" in part.read_text() and "10.0.0.1 " not in part.read_text()
+    assert await case.pbal.say("RELOAD CONFIG DRY RUN") == "."
+
+
+@lab
+async def test_another_file_can_be_named_and_must_be_there(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    assert "cannot read" in await case.pbal.say("RELOAD CONFIG nowhere.conf")
+    (laboratory.folder / "other.conf").write_text(case.text.replace("poll_timeout = 40s", "poll_timeout = 11s"))
+    assert await case.pbal.say("RELOAD CONFIG other.conf DRY RUN") == "SET chat.poll_timeout = 11s\n."
+    assert await case.pbal.say("RELOAD CONFIG other.conf") == "OK"
+    assert case.pbal.world.service("chat")["poll_timeout"] == 11
+    assert await case.pbal.say("RELOAD CONFIG DRY RUN") == "."
+
+
+@lab
+async def test_what_a_console_made_is_the_difference_from_an_empty_file_and_back(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    full = list(render(snapshot(case.pbal.world), case.pbal.world.fits))
+    (laboratory.folder / "empty.conf").write_text("# nothing\n")
+    assert await case.pbal.say("RELOAD CONFIG empty.conf") == "OK"
+    assert not case.pbal.world.services and not case.pbal.world.pools and not case.pbal.world.plugins and not case.pbal.server.listeners()
+    (laboratory.folder / "full.conf").write_text("\n".join(full))
+    assert await case.pbal.say("RELOAD CONFIG full.conf") == "OK"
+    assert list(render(snapshot(case.pbal.world), case.pbal.world.fits)) == full
+
+
+def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
+    port, other = free_port(), free_port()
+    path = tmp_path / "hup.conf"
+    text = "CREATE SERVICE a\n  SET role = web_server\n  SET docroot = .\n  SET listen = 127.0.0.1:{}\nENABLE a\n"
+    path.write_text(text.format(port))
+    with Running(path, port) as running:
+        path.write_text(text.format(other))
+        running.send_signal(signal.SIGHUP)
+        running.says("is in force: 1 change")
+        running.port = other
+        running.send("/").close()
+        path.write_text("CREATE SERVCE b\n")
+        running.send_signal(signal.SIGHUP)
+        running.says("nothing is changed")
+        running.send("/").close()
