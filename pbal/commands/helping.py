@@ -23,7 +23,10 @@ Topic = list[str]
 
 @command
 def help_(session: Session, words: str | None = None) -> Reply:
-    """List the statements; or explain a statement, a tunable, a hook or a counter, or all that begin with the given words."""
+    """List the statements; or explain a statement, a tunable, a hook or a counter, or all that begin with the given words.
+
+    Source: Perlbal manual, help. differs: it lists whole statements, and explains.
+    """
     language = session.interpreter.language
     if not words:
         usages = sorted(language.syntax(rule) for rule in session.interpreter.registry.help_topics())
