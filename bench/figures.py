@@ -15,6 +15,7 @@ from pathlib import Path
 from bench import peers
 from bench.access import access
 from bench.acknowledged import acknowledged
+from bench.configuration import configuration
 from bench.distant import busy
 from bench.distant import distant as distant_of
 from bench.room import room, streams
@@ -374,4 +375,5 @@ FIGURES = {
     "start": start,
     "tls": tls,
     "status": status,
+    "configuration": configuration,
 }

@@ -36,11 +36,25 @@ class Draft:
         """What is wrong in the file, in order."""
         return self.run.mistakes
 
-    def forget(self) -> None:
-        """Drop what was imported for it alone."""
-        for name, loaded in self.world.plugins.items():
-            if name not in self._running:
-                loader.forget(loaded.module)
+    async def close(self, kept: bool = False) -> None:
+        """Take it to pieces, in slices: left to the collector, it would go in one turn of the loop. `kept`: its plugins stay."""
+        if not kept:
+            for name, loaded in self.world.plugins.items():
+                if name not in self._running:
+                    loader.forget(loaded.module)
+        self.run.close()
+        await in_slices(self._pieces())
+
+    def _pieces(self) -> Generator[None, None, None]:
+        world = self.world
+        while world.services:
+            _, service = world.services.popitem()
+            service.replace_chain([])
+            yield
+        while world.pools:
+            _, pool = world.pools.popitem()
+            pool.nodes.clear()
+            yield
 
 
 async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | None = None, record: bool = False) -> Draft:
@@ -69,7 +83,7 @@ async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | No
         if not run.mistakes:
             draft.config = await in_slices(in_pieces(world))
     except BaseException:
-        draft.forget()
+        await draft.close()
         raise
     finally:
         interpreter.end_file(run)
@@ -79,4 +93,5 @@ async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | No
 def _steps(interpreter: Interpreter, run: FileRun) -> Generator[None, None, None]:
     while run.step():
         yield
+    yield
     run.end()

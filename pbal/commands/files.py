@@ -258,6 +258,13 @@ class FileRun:
                 self._report(self._interpreter.mistake(error, statement))
         self.warnings[:] = self._lint.warnings(self.warnings, whole=not self.mistakes)
 
+    def close(self) -> None:
+        """Let go of every statement; what was found stays."""
+        self._stack.clear()
+        self._enabled.clear()
+        self._awaited.clear()
+        self._lint = Lint(self._interpreter.world)
+
     def _depends_on_mistake(self, statement: Statement) -> bool:
         """Whether a statement is about something that was refused before."""
         if statement.rule in ("create_service", "create_pool", "load"):

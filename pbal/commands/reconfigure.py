@@ -10,6 +10,7 @@ or none (model/change.py). What stands in no statement is not touched. It is wha
     unload     plugins that the file does not name any more
 """
 
+import asyncio
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from pbal.commands import drafts, saving
 from pbal.commands.drafts import Draft
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.session import Session
-from pbal.commands.slices import in_slices
+from pbal.commands.slices import in_slices, uncollected
 from pbal.config.diff import Kind, Step, difference, listing
 from pbal.config.render import Fits
 from pbal.config.spec import Config
@@ -50,15 +51,19 @@ async def reload_config(session: Session, path: str | None = None) -> Reply:
     interpreter, runtime = session.interpreter, session.runtime()
     runtime.reloading()
     try:
-        draft, steps = await _compared(interpreter, _meant(interpreter, path))
-        try:
-            await _carry_out(session, draft, steps)
-        except BaseException:
-            draft.forget()
-            raise
+        with uncollected():
+            draft, steps = await _compared(interpreter, _meant(interpreter, path))
+            await asyncio.sleep(0)
+            try:
+                await _carry_out(session, draft, steps)
+            except BaseException:
+                await draft.close()
+                raise
+            await asyncio.sleep(0)
+            await draft.close(kept=True)
     finally:
         runtime.reloaded()
-    interpreter.filed = await in_slices(in_pieces(interpreter.world))
+    interpreter.filed = draft.config
     interpreter.path, interpreter.folder, interpreter.places = draft.interpreter.path, draft.interpreter.folder, draft.interpreter.places
     fields = {"event": "configuration_reloaded", "file": str(interpreter.path), "changes": len(steps)}
     log.info("%(file)s is in force: %(changes)d changes", fields)
@@ -70,7 +75,7 @@ async def reload_config_dry_run(session: Session, path: str | None = None) -> Re
     """List what RELOAD CONFIG would do, as statements; nothing is changed."""
     session.runtime()
     draft, steps = await _compared(session.interpreter, _meant(session.interpreter, path))
-    draft.forget()
+    await draft.close()
     return Text(list(listing(steps)))
 
 
@@ -94,7 +99,7 @@ async def config_save(session: Session) -> Reply:
     if not steps:
         return OK
     draft = await drafts.read(interpreter, interpreter.path, record=True)
-    draft.forget()
+    await draft.close()
     _refuse_mistakes(draft)
     assert interpreter.filed is not None and draft.run.record is not None
     if list(difference(interpreter.filed, draft.config, _fits(interpreter.world, draft.world))):
@@ -103,7 +108,7 @@ async def config_save(session: Session) -> Reply:
     now = await in_slices(in_pieces(interpreter.world))
     texts = saving.edited(interpreter.path, draft.run.record, steps)
     written = await drafts.read(interpreter, interpreter.path, instead=texts)
-    written.forget()
+    await written.close()
     left = [mistake.headline for mistake in written.mistakes]
     left += [step.statement for step in difference(written.config, now, _fits(interpreter.world, written.world))]
     if left:
@@ -138,9 +143,10 @@ async def _compared(interpreter: Interpreter, path: Path) -> tuple[Draft, list[S
     try:
         _refuse_mistakes(draft)
         old = await in_slices(in_pieces(interpreter.world))
+        await asyncio.sleep(0)  # what follows is one piece
         return draft, list(difference(old, draft.config, _fits(interpreter.world, draft.world)))
     except BaseException:
-        draft.forget()
+        await draft.close()
         raise
 
 

@@ -1,7 +1,9 @@
 """Long work on the loop, in slices: others have their turn between two of them."""
 
 import asyncio
-from collections.abc import Generator
+import gc
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TypeVar
 
@@ -23,3 +25,15 @@ async def in_slices(steps: Generator[None, None, T]) -> T:
         if perf_counter() > end:
             await asyncio.sleep(0)
             end = perf_counter() + SLICE
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """What is made in the block is all in use, and taken to pieces at its end: the collector would look through it for nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
