@@ -17,6 +17,7 @@ from bench.access import access
 from bench.acknowledged import acknowledged
 from bench.distant import busy
 from bench.distant import distant as distant_of
+from bench.reading import reading
 from bench.room import room, streams
 from bench.secure import tls
 from bench.status import status
@@ -372,6 +373,7 @@ FIGURES = {
     "room": room,
     "streams": streams,
     "start": start,
+    "reading": reading,
     "tls": tls,
     "status": status,
 }
