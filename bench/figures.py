@@ -18,6 +18,7 @@ from bench.acknowledged import acknowledged
 from bench.configuration import configuration
 from bench.distant import busy
 from bench.distant import distant as distant_of
+from bench.reading import reading
 from bench.room import room, streams
 from bench.secure import tls
 from bench.status import status
@@ -373,6 +374,7 @@ FIGURES = {
     "room": room,
     "streams": streams,
     "start": start,
+    "reading": reading,
     "tls": tls,
     "status": status,
     "configuration": configuration,

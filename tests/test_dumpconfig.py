@@ -137,3 +137,61 @@ def test_a_default_given_later_does_not_reach_back(tmp_path: Path) -> None:
 
 def test_an_empty_world_prints_nothing_that_matters(tmp_path: Path) -> None:
     assert [line for line in dump(World()) if line] == []
+
+
+SECRETS = """
+LOAD vhosts
+DEFAULT idle_timeout = ${file:time}
+SERVER shutdown_graceful_timeout = ${env:PBAL_TEST_GRACE:-7s}
+CREATE POOL app
+  SET app.balance_method = ${file:method}
+  POOL app ADD 10.0.0.1
+CREATE SERVICE site
+  SET role = reverse_proxy
+  SET pool = app
+  SET access_log_format = "${file:form}"
+  HEADER site INSERT Authorization: "Bearer ${file:token}"
+  HEADER site INSERT X-Plain: $$one
+CREATE SERVICE files
+  SET role = web_server
+  SET docroot = ${env:PBAL_TEST_ROOT:-www}/a
+"""
+
+
+def test_what_came_from_a_secret_is_dumped_as_it_was_written(tmp_path: Path) -> None:
+    server = next(name for name in World().server_tunables if World().server_tunables[name].type.name == "duration")
+    (tmp_path / "www" / "a").mkdir(parents=True)
+    for name, text in {"time": "17s", "method": "round_robin", "form": 'x "y" # $client', "token": 'hush "1"'}.items():
+        (tmp_path / name).write_text(f"{text}\nmore\n")
+    lines = SECRETS.replace("shutdown_graceful_timeout", server).split("\n")
+    first = world_of(lines, str(tmp_path))
+    site = first.service("site")
+    assert site["idle_timeout"] == 17.0 and site["access_log_format"] == 'x "y" # $client'
+    assert first.pool("app").values["balance_method"] == "round_robin"
+    assert [rule.value for rule in site.header_rules.values()] == [b'Bearer hush "1"', b"$one"]
+    assert site.shown("access_log_format") == '"${file:form}"' and site.shown("idle_timeout") == "${file:time}"
+    dumped = dump(first)
+    text = "\n".join(dumped)
+    assert "hush" not in text + repr(snapshot(first)) and "17s" not in text and "round_robin" not in text
+    for said in (
+        '"Bearer ${file:token}"',
+        "= ${file:time}",
+        "= ${file:method}",
+        '= "${file:form}"',
+        "${env:PBAL_TEST_GRACE:-7s}",
+        ": $$one",
+    ):
+        assert said in text
+    assert f"docroot = {tmp_path}/${{env:PBAL_TEST_ROOT:-www}}/a" in text
+    assert snapshot(world_of(dumped, str(tmp_path))) == snapshot(first)
+    (tmp_path / "token").write_text("other\n")
+    assert snapshot(world_of(lines, str(tmp_path))) != snapshot(first)
+
+
+def test_a_literal_and_a_variable_of_the_same_value_are_two_configurations(tmp_path: Path) -> None:
+    (tmp_path / "time").write_text("17s\n")
+    made = "CREATE SERVICE a\nSET role = web_server\nSET idle_timeout = "
+    literal, secret = (
+        snapshot(world_of([*made.split("\n")[:-1], f"SET idle_timeout = {text}"], str(tmp_path))) for text in ("17s", "${file:time}")
+    )
+    assert literal != secret and secret == secret

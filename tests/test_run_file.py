@@ -1,11 +1,13 @@
 """A file with mistakes: all of them, in order, each once."""
 
+import asyncio
 import inspect
 from pathlib import Path
 
 import pytest
 
 from pbal.commands.interpreter import Interpreter
+from pbal.commands.session import Session
 from pbal.lang.mistakes import Mistake, Place, Second
 from pbal.model.world import World
 from pbal.schema.kinds import Kind
@@ -307,3 +309,11 @@ def test_files_that_include_one_another_in_a_circle_are_refused(tmp_path: Path) 
 def test_one_file_may_be_included_twice(tmp_path: Path) -> None:
     (tmp_path / "set.conf").write_text("SERVER max_connections = 1000\n")
     assert said(run(tmp_path, "INCLUDE set.conf set.conf\nINCLUDE set.conf")) == []
+
+
+def test_a_console_includes_nothing() -> None:
+    interpreter = Interpreter(World())
+    session = Session(interpreter.world, interpreter, origin="console")
+    with pytest.raises(Mistake, match="INCLUDE is for configuration files") as raised:
+        asyncio.run(interpreter.execute(session, "INCLUDE x.conf"))
+    assert raised.value.hint == "RELOAD CONFIG reads the configuration anew, with what it includes"

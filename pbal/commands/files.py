@@ -269,6 +269,8 @@ class FileRun:
         """Whether a statement is about something that was refused before."""
         if statement.rule in ("create_service", "create_pool", "load"):
             return False
+        if not (self._refused or self._faulty or self._session.broken):
+            return False
         if any(self._is_missing(kind, statement.get(kind)) for kind in _NOUNS):
             if statement.rule == "use":
                 self._session.broken = True

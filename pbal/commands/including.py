@@ -14,7 +14,7 @@ def include(session: Session, files: str) -> Reply:
     Source: Perlbal manual, Include. differs: a mistake in an included file is one of the whole.
     """
     if session.reading is None:
-        hint = "what is in a file can be said here line by line"
+        hint = "RELOAD CONFIG reads the configuration anew, with what it includes"
         raise CommandError("INCLUDE is for configuration files, and is read with them", "files", hint, kind=Kind.CONFLICT)
     session.reading.include(files)
     return OK

@@ -100,7 +100,8 @@ def _bundled_usages() -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType({plugin: tuple(usage for body in bodies for usage in _usage(body)) for plugin, bodies in found.items()})
 
 
-def _definitions(grammar: str) -> tuple[dict[str, str], dict[str, str]]:
+@lru_cache(maxsize=16)
+def _definitions(grammar: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Rule bodies by name, and by name which of `statement` and `query` is extended by it."""
     bodies: dict[str, str] = {}
     statements: dict[str, str] = {}
@@ -109,7 +110,7 @@ def _definitions(grammar: str) -> tuple[dict[str, str], dict[str, str]]:
             statements.update((symbol[3], name) for symbol in _SYMBOL.findall(body) if symbol[3])
         elif not extends:
             bodies[name] = body
-    return bodies, statements
+    return MappingProxyType(bodies), MappingProxyType(statements)
 
 
 def _owned(fragment: str, plugin: str) -> str:

@@ -317,6 +317,8 @@ class Service:
     def _put_back(self, name: str, value: Any, text: str | None) -> None:
         """A tunable is `value`, which was said as `text`, or not at all."""
         self.values[name] = value
+        if name == "listen" and value is not None:
+            self.world.addressed.setdefault(value, set()).add(self.name.lower())
         if text is None:
             self.explicit.pop(name, None)
         else:

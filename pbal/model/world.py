@@ -132,6 +132,8 @@ class World:
         self.lent: Mapping[str, LoadedPlugin] = {}
         """Plugins of another World, which LOAD takes from there."""
         self.tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in CORE}
+        self.addressed: dict[Endpoint, set[str]] = {}
+        """Services that have had an address as `listen`, in lower case: who else to look at where one is enabled, of a thousand."""
         self._parsed: dict[str, tuple[Tunable, str, Any]] = {}
         self.server_tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in SERVER}
         self.defaults: dict[str, str] = {}
@@ -551,10 +553,9 @@ class World:
         listen = service["listen"]
         if listen is None or not (listen.port or listen.path):
             return
-        for other in self.services.values():
-            at = other.values["listen"] if other.enabled else None
-            # A thousand services have a thousand ports: numbers are compared before the rest is.
-            if at is not None and at.port == listen.port and at == listen and other is not service:
+        for name in self.addressed.get(listen, ()):
+            other = self.services.get(name)
+            if other is not None and other.enabled and other is not service and other.values["listen"] == listen:
                 message = f"service '{other.name}' listens on {listen} already"
                 against = ("set", other.name.lower(), "listen")
                 raise ConfigError(message, about=service.name, kind=Kind.CONFLICT, against=against)
