@@ -15,6 +15,8 @@ from typing import Any
 from pbal.commands.looking.tables import PIECE, Row, table
 from pbal.commands.session import Session
 from pbal.lang.mistakes import did_you_mean
+from pbal.model.faults import guarded
+from pbal.model.plugin import Plugin
 from pbal.model.pool import Node, Pool
 from pbal.model.world import World
 from pbal.observe.access import WAITING_OCTETS
@@ -210,8 +212,19 @@ def _of_services(world: World) -> Iterator[Limit]:
             yield Limit("clients waiting", service.name, waiting, None, "503 after queue_timeout")
             yield Limit("bored connections", service.name, bored, service["backend_persist_cache"], "those that rested longest are closed")
         if service.opened:
-            for _, plugin in service.plugins:
-                yield from plugin.limits()
+            for name, plugin in service.plugins:
+                yield from _told(world, name, plugin)
+
+
+def _told(world: World, name: str, plugin: Plugin) -> list[Limit]:
+    """What a plugin says may fill up; a fault in it is reported, and hides no other limit."""
+    found: list[Limit] = []
+
+    def limits() -> None:
+        found.extend(Limit(*each) for each in plugin.limits())
+
+    guarded(world, name, limits)
+    return found
 
 
 # -- who is connected --------------------------------------------------------------------------------------------------

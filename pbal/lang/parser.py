@@ -123,6 +123,7 @@ def _owned(fragment: str, plugin: str) -> str:
     return _NO_NAME.sub(named, fragment)
 
 
+@cache
 def _kind(terminal: str) -> str:
     """The kind of argument that a terminal stands for, in lower case, whichever plugin's it is."""
     return terminal.partition(_OWNER)[0].lower()

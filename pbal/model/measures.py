@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pbal import __version__, build
+from pbal.model.faults import guarded
+from pbal.model.plugin import Plugin
 from pbal.model.pool import Node
 from pbal.observe.counters import COUNTER, GAUGE, Counter
 from pbal.observe.histogram import SHOWN, Histogram
@@ -72,9 +74,22 @@ def _collected(world: "World", counter: Counter) -> Iterator[Measured]:
         return
     for service in list(world.services.values()):
         if service.opened:
-            for _, plugin in service.plugins:
+            for name, plugin in service.plugins:
                 if counter in plugin.counters:
-                    yield from plugin.measured(counter.name)
+                    yield from _told(world, name, plugin, counter)
+
+
+def _told(world: "World", name: str, plugin: Plugin, counter: Counter) -> list[Measured]:
+    """What a plugin says of a number that it declared; a fault in it is reported, and costs that number only."""
+    found: list[Measured] = []
+
+    def measured() -> None:
+        for labels, value in plugin.measured(counter.name):
+            if len(labels) != len(counter.labels):
+                raise ValueError(f"{counter.name} is declared with the labels {counter.labels}, found {labels!r:.100}")
+            found.append((labels, value))
+
+    return found if guarded(world, name, measured) else []
 
 
 def values(world: "World", name: str) -> Iterator[Measured]:

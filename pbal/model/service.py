@@ -105,7 +105,7 @@ class Service:
         self.standing = Standing.NEW
         self.enabled = False
         """Whether `standing` is ENABLED: asked for every request."""
-        self.values: dict[str, Any] = {}
+        self.values: dict[str, Any] = world.fresh_values()
         self.explicit: dict[str, str] = {}
         self.defaults: dict[str, str] = dict(world.defaults)
         """The DEFAULTs that were in force when it was made. Later ones do not reach back."""
@@ -129,8 +129,6 @@ class Service:
         """Where lines of its requests go; None where no log is, and before pbal runs."""
         self.numbered = self.traces = False
         """Whether requests have ids for others to see (request_id), and traces begin here (traceparent)."""
-        for tunable in world.tunables.values():
-            self.fill(tunable)
         self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
 
     def stand(self, standing: Standing) -> None:

@@ -169,6 +169,7 @@ class World:
         """The end was asked for. Requests are still served while `drain_delay` lasts, but no balancer should send more: /readyz fails."""
         self.draining = False
         """Listeners are closed; what is under way finishes."""
+        self._fresh: tuple[object, dict[str, Any]] = (None, {})
         self._change: Change | None = None
         """The change that is under way."""
         self._logged: dict[str, tuple[float, int]] = {}
@@ -274,6 +275,14 @@ class World:
         if known is None or known[0] is not tunable or known[1] != text:
             known = self._parsed[tunable.name] = (tunable, text, tunable.parse(text))
         return known[2]
+
+    def fresh_values(self) -> dict[str, Any]:
+        """What the tunables of a new service are: a thousand services begin with the same."""
+        key = (tuple(self.tunables.values()), dict(self.defaults), dict(self.standards))
+        if self._fresh[0] != key:
+            texts = ((each, self.defaults.get(each.name, self.standard(each))) for each in self.tunables.values())
+            self._fresh = (key, {each.name: None if text is None else self.parsed(each, text) for each, text in texts})
+        return dict(self._fresh[1])
 
     def tunable(self, name: str, service: Service) -> Tunable:
         """Raises: UnknownName, with the names of the service's own role as candidates."""

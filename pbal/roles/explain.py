@@ -79,7 +79,7 @@ def _plugins(service: Service, exchange: Exchange) -> tuple[Explanation | None, 
         hooks = [each for each in HOOKS if any(bound.plugin == name for bound in getattr(service.hooks, each))]
         steps.append(Step("plugin", service.name, f"{name}: {' '.join(hooks) or 'no hook of this role'}"))
         told: list[Explanation | None] = []
-        asked(service.world, name, lambda told=told, plugin=plugin: told.append(plugin.explain(exchange)), name="explain()")
+        asked(service.world, name, lambda told=told, plugin=plugin: told.append(plugin.explain(exchange)), name="explain")
         explanation = told[0]
         if explanation is None:
             continue

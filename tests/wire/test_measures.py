@@ -149,3 +149,50 @@ async def test_help_explains_what_has_labels(lab: Lab) -> None:
     assert "One for each pool and node." in said
     assert "show counters LIKE node_seconds* shows it." in said
     assert 'node_seconds_count{pool="app",node="127.0.0.1:1"} 0' in await pbal.say("show counters LIKE node_seconds*")
+
+
+FAULTY = """
+from pbal.api import Counter, Exchange, Explanation, Limit, Plugin
+
+
+class Faulty(Plugin):
+    counters = (
+        Counter("faulty_good", "Good.", labels=("service", "thing")),
+        Counter("faulty_bad", "Bad.", labels=("service",)),
+        Counter("faulty_odd", "Odd.", labels=("service",)),
+    )
+
+    def measured(self, name):
+        if name == "faulty_bad":
+            raise KeyError(name)
+        return [((self.service.name, "a"), 7)]
+
+    def limits(self):
+        raise RuntimeError("no limits")
+
+    def explain(self, exchange: Exchange) -> Explanation:
+        raise RuntimeError("no idea")
+"""
+
+
+@lab
+async def test_a_plugin_that_cannot_say_hides_no_other_number(lab: Lab) -> None:
+    (lab.folder / "faulty.py").write_text(FAULTY)
+    pbal = await lab.pbal(f"""
+        SERVER plugin_path = {lab.folder}
+        LOAD faulty
+        CREATE SERVICE site
+          SET role    = web_server
+          SET listen  = 127.0.0.1:0
+          SET plugins = faulty
+        ENABLE site
+    """)
+    found = await counters(pbal)
+    assert found['faulty_good{service="site",thing="a"}'] == 7
+    assert not any(name.startswith(("faulty_bad", "faulty_odd")) for name in found)
+    assert found['service_requests{service="site"}'] == 0
+    assert (await counters(pbal))["plugin_errors"] == 4, "two numbers, twice"
+    assert "connections" in await pbal.say("show limits")
+    port = pbal.server.address("site")[1]
+    assert "plugin 'faulty', explain(): RuntimeError: no idea" in await pbal.say(f"explain GET http://h:{port}/")
+    assert pbal.counts["plugin_errors"] == 6
