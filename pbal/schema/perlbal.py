@@ -109,7 +109,7 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("enable_error_retries", "pbal passes a 500 on, and tries another node only if a connection fails", types.BOOL, "off"),
         Unbuilt("error_retry_schedule", "see enable_error_retries", types.TEXT, "0,.25,.50,1,1,1,1,1"),
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
-        Unbuilt("dirindexing", "a directory without one of index_files is answered 404", types.BOOL, "off"),
+        Unbuilt("dirindexing", "a directory without one of index_files is answered 403", types.BOOL, "off"),
         Unbuilt("enable_concatenate_get", "ask for the files one by one", types.BOOL, "off"),
         Unbuilt("enable_put", _NO_PUT, types.BOOL, "off"),
         Unbuilt("enable_md5", _NO_PUT, types.BOOL, "on"),
