@@ -1,9 +1,9 @@
 """What Perlbal 1.80 knows and pbal does not do: not yet, or never because it has no meaning here.
 
-Whoever brings a configuration of Perlbal is told so in these words, and not that the name is unknown. Three tables of names that are not
-built yet (tunables of services and pools, parameters of SERVER, plugins, statements) say what of pbal does the job meanwhile; one of names
-without meaning says why they have none. Whoever builds a thing takes its row out; what is built has its row in tunables.py, roles.py or
-tls.py, with `source` telling whether it differs. The manual page pbal-perlbal(7) is made from all of them.
+Whoever brings a configuration of Perlbal is told so in these words, and not that the name is unknown. The tables of names that are not
+built yet (tunables of services and pools, parameters of SERVER, roles, plugins, statements) say what of pbal does the job meanwhile; one
+of names without meaning says why they have none. Whoever builds a thing takes its row out; what is built has its row in tunables.py,
+roles.py or tls.py, with `source` telling whether it differs. The manual page pbal-perlbal(7) is made from all of them.
 
 A tunable that is not built has the default of Perlbal, and a statement that asks for that default asks for nothing: it is taken.
 
