@@ -396,3 +396,14 @@ async def test_at_the_console_a_word_stands_before_ok(lab: Lab) -> None:
     assert await pbal.say("UNSET web.extra.colour") == "OK"
     assert "colour" not in await pbal.say("dumpconfig")
     assert "extra.colour was not set on 'web'" in await pbal.say("UNSET web.extra.colour")
+
+
+@lab
+async def test_reload_config_logs_what_is_odd_in_the_file(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    text = "CREATE SERVICE web\nSET role = web_server\nSET listen = 127.0.0.1:0\nSET docroot = .\nSET web.extra.a = 1\nENABLE web\n"
+    pbal = await lab.pbal(text)
+    path = lab.folder / "next.conf"
+    path.write_text(text.replace("extra.a = 1", "extra.b = 2") + "CREATE POOL p\nSET web.buffer_size = 1k\n")
+    assert await pbal.say(f"RELOAD CONFIG {path}") == "OK"
+    assert caplog.text.count(f"{path}:7: no service uses") == caplog.text.count(f"{path}:8: buffer_size") == 1
+    assert (pbal.world.service("web").extra, pbal.world.service("web")["buffer_size"]) == ({"b": "2"}, 4096)

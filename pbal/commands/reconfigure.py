@@ -67,6 +67,8 @@ async def reload_config(session: Session, path: str | None = None) -> Reply:
     interpreter.path, interpreter.folder, interpreter.places = draft.interpreter.path, draft.interpreter.folder, draft.interpreter.places
     fields = {"event": "configuration_reloaded", "file": str(interpreter.path), "changes": len(steps)}
     log.info("%(file)s is in force: %(changes)d changes", fields)
+    for odd in draft.run.warnings:
+        log.warning("%(file)s:%(line)d: %(text)s", {"event": "configuration_odd", "file": odd.file, "line": odd.line, "text": odd.message})
     return OK
 
 

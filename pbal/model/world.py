@@ -265,7 +265,9 @@ class World:
         return found
 
     def fits(self, tunable: str, role: str) -> bool:
-        """Whether a tunable, by name, is one of a role. One that is not known is of none."""
+        """Whether a tunable, by name, is one of a role. One that is not known is of none, and extra.NAME of all."""
+        if tunable.startswith("extra."):
+            return True
         known = self.tunables.get(tunable)
         return known is not None and known.fits(role)
 

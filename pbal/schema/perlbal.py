@@ -1,9 +1,9 @@
 """What Perlbal 1.80 knows and pbal does not do: not yet, or never because it has no meaning here.
 
-Whoever brings a configuration of Perlbal is told so in these words, and not that the name is unknown. Three tables of names that are not
-built yet (tunables of services and pools, parameters of SERVER, plugins, statements) say what of pbal does the job meanwhile; one of names
-without meaning says why they have none. Whoever builds a thing takes its row out; what is built has its row in tunables.py, roles.py or
-tls.py, with `source` telling whether it differs. The manual page pbal-perlbal(7) is made from all of them.
+Whoever brings a configuration of Perlbal is told so in these words, and not that the name is unknown. The tables of names that are not
+built yet (tunables of services and pools, parameters of SERVER, roles, plugins, statements) say what of pbal does the job meanwhile; one
+of names without meaning says why they have none. Whoever builds a thing takes its row out; what is built has its row in tunables.py,
+roles.py or tls.py, with `source` telling whether it differs. The manual page pbal-perlbal(7) is made from all of them.
 
 A tunable that is not built has the default of Perlbal, and a statement that asks for that default asks for nothing: it is taken.
 
@@ -109,7 +109,7 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("enable_error_retries", "pbal passes a 500 on, and tries another node only if a connection fails", types.BOOL, "off"),
         Unbuilt("error_retry_schedule", "see enable_error_retries", types.TEXT, "0,.25,.50,1,1,1,1,1"),
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
-        Unbuilt("dirindexing", "a directory without one of index_files is answered 404", types.BOOL, "off"),
+        Unbuilt("dirindexing", "a directory without one of index_files is answered 403", types.BOOL, "off"),
         Unbuilt("enable_concatenate_get", "ask for the files one by one", types.BOOL, "off"),
         Unbuilt("enable_put", _NO_PUT, types.BOOL, "off"),
         Unbuilt("enable_md5", _NO_PUT, types.BOOL, "on"),

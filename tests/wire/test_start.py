@@ -43,7 +43,7 @@ def test_check_says_good_or_reports_every_mistake(tmp_path):
     assert f"{path}:4:" in done.stderr and f"{path}:5:1: 'ENABEL' is not a statement" in done.stderr
     assert "3 mistakes, nothing started" in done.stderr
     assert "Traceback" not in done.stderr
-    assert pbal("check", str(tmp_path / "none.conf")).returncode == 1
+    assert pbal("check", str(tmp_path / "none.conf")).returncode == 2
 
 
 def test_a_tunable_that_is_not_built_is_an_error(tmp_path):
