@@ -18,7 +18,6 @@ from bench.acknowledged import acknowledged
 from bench.configuration import configuration
 from bench.distant import busy
 from bench.distant import distant as distant_of
-from bench.reading import reading
 from bench.room import room, streams
 from bench.secure import tls
 from bench.status import status
@@ -374,7 +373,6 @@ FIGURES = {
     "room": room,
     "streams": streams,
     "start": start,
-    "reading": reading,
     "tls": tls,
     "status": status,
     "configuration": configuration,
