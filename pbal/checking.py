@@ -128,7 +128,9 @@ def _tell_of(one: Checked, left: int) -> int:
 
 def tell(mistakes: "Iterable[Mistake]", stream: TextIO | None = None) -> None:
     """Print mistakes for people, to standard error unless another stream is said."""
-    stream = stream or sys.stderr
-    colour = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    to: TextIO | None = stream or sys.stderr
+    if to is None:  # it was closed when pbal was started
+        return
+    colour = to.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     for mistake in mistakes:
-        print(mistake.render(colour), file=stream)
+        print(mistake.render(colour), file=to)

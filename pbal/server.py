@@ -409,7 +409,9 @@ class Server:
                 log.info("%(state)s", {"event": "state", "state": self._state()})
             return
         if number not in ENDING:
-            if number is signal.SIGHUP and not self.ending:
+            if number is not signal.SIGHUP:
+                log.warning("%(signal)s: nothing is done on it", {"event": "signal", "signal": number.name})
+            elif not self.ending:
                 spawn(self, self._reload(), "reload")
             return
         if self.ending:

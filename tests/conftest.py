@@ -3,9 +3,19 @@
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+LONG = frozenset({"test_browser.py", "test_client_js.py", "test_poll_proofs.py", "test_signals.py", "test_client.py", "test_config.py"})
+"""Files that take half a minute or more."""
+
 settings.register_profile("pbal", deadline=None, max_examples=60)
 settings.load_profile("pbal")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: begun last, one of them would keep the others waiting for it alone."""
+    long = {item.path for item in items if item.get_closest_marker("slow")} | {item.path for item in items if item.path.name in LONG}
+    items.sort(key=lambda item: item.path not in long)

@@ -117,7 +117,7 @@ def configurations(draw: st.DrawFn) -> list[str]:
 
 
 @given(configurations())
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_what_it_prints_parses_back_to_the_same_world(lines: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         assert_survives(lines, folder)

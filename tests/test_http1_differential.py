@@ -201,7 +201,7 @@ def messages(draw: Any) -> bytes:
     return data
 
 
-@settings(max_examples=1500, derandomize=True)
+@settings(max_examples=600, derandomize=True)
 @given(data=messages(), places=st.lists(st.integers(0, 400), max_size=5))
 def test_every_difference_is_explained(data, places):
     mine = ours([data])
@@ -210,7 +210,7 @@ def test_every_difference_is_explained(data, places):
         assert_explained(EXPLAINED, name, data, mine, other([data]))
 
 
-@settings(max_examples=1500, derandomize=True)
+@settings(max_examples=600, derandomize=True)
 @given(data=messages())
 def test_what_we_take_means_the_same_to_h11(data):
     """The difference that matters: a message both take has the same borders, or something could be smuggled."""

@@ -163,7 +163,7 @@ def responses(draw: Any) -> bytes:
     return data
 
 
-@settings(max_examples=1500, derandomize=True)
+@settings(max_examples=600, derandomize=True)
 @given(data=responses(), places=st.lists(st.integers(0, 300), max_size=5), method=st.sampled_from([b"GET", b"GET", b"HEAD"]))
 def test_every_difference_is_explained(data, places, method):
     mine = ours([data], method)

@@ -255,6 +255,7 @@ def _topics(asked: _Asked) -> Iterator[Candidate]:
 SOURCES: dict[str, Source] = {
     "service_name": _services,
     "selector_name": _services,
+    "target_name": _services,
     "pool_name": _pools,
     "object_name": _objects,
     "owner_name": _objects,
@@ -271,7 +272,7 @@ SOURCES: dict[str, Source] = {
 }
 """The core's kinds. Those that are not here are for the operator to think of: names of new things, times, texts."""
 
-_LIVE = frozenset({"service_name", "selector_name", "pool_name", "object_name", "owner_name", "node", "whom"})
+_LIVE = frozenset({"service_name", "selector_name", "target_name", "pool_name", "object_name", "owner_name", "node", "whom"})
 
 
 # --- key words -----------------------------------------------------------------------------------------------

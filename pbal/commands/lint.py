@@ -164,8 +164,14 @@ def _server(places: Places, statement: Statement, current: object) -> Found:
     return _said(places, ("server", "", tunable), statement, f"SERVER {tunable}")
 
 
+def _node_said(statement: Statement) -> str:
+    """The node of a statement, whose path begins at the folder of the file."""
+    said = statement["node"]
+    return ENDPOINT.placed(said, Path(statement.file).resolve().parent) if said.startswith("unix:") else said
+
+
 def _node(places: Places, statement: Statement, current: object) -> Found:
-    key = statement["pool_name"].lower(), ENDPOINT.parse(statement["node"])
+    key = statement["pool_name"].lower(), ENDPOINT.parse(_node_said(statement))
     before = places.nodes.get(key)
     places.nodes[key] = statement
     if before is not None:

@@ -145,7 +145,8 @@ class RequestReader(Reader):
         head = RequestHead()
         method, target, major, minor = line.groups()
         if major != b"1":
-            raise self._refused("this is HTTP/1", 505)
+            early = _EMPTY_LINE.search(block) is not None  # in pieces, it would have been refused before its end came
+            raise self._refused("this is HTTP/1", None if early else 505)
         head.method, head.target = method, target
         head.minor = one = 0 if minor == b"0" else 1
         rest = block[line.end() :]
