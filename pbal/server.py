@@ -119,7 +119,9 @@ class Server:
         self.interpreter = interpreter
         self._listeners: dict[str, Listener] = {}
         self._found: dict[str, str] = {}
-        """Names that were looked up for the statement that is being carried out, and their addresses."""
+        """Names that were looked up for the statement that is being carried out, or the last one, and their addresses."""
+        self._reloading = False
+        """Whether all names that will be bound were looked up before."""
         self._ended = asyncio.Event()
         self._phase = Phase.SERVING
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -174,11 +176,11 @@ class Server:
         if service.certificates is not None:  # as it was enabled; enable_ssl may have been set since
             protocol = partial(ServerLink, service, handler.protocol)
         handed = self.process.handed.take(service["listen"]) if former is None else None
-        return listen(service, protocol, former, handed, self._found.pop(service["listen"].host, ""))
+        return listen(service, protocol, former, handed, self._found.get(service["listen"].host, ""))
 
     async def look_up(self, endpoint: Endpoint) -> None:
         """See model.world.Runtime."""
-        if endpoint.is_name:
+        if endpoint.is_name and not (self._reloading and endpoint.host in self._found):
             try:
                 self._found[endpoint.host] = await asyncio.get_running_loop().run_in_executor(None, look_up, endpoint.host)
             except OSError as error:
@@ -205,7 +207,6 @@ class Server:
         """See model.world.Runtime."""
         old = self._listeners.get(service.name.lower())
         if old is not None and self._is_wanted(old):
-            self._found.pop(service["listen"].host, None)
             return None
         return self._bound(service, self._given_up(service["listen"]))
 
@@ -246,10 +247,13 @@ class Server:
 
     def reloading(self) -> None:
         """See model.world.Runtime."""
+        self._found.clear()
+        self._reloading = True
         self.process.notifier.reloading(self.world.clock.now())
 
     def reloaded(self) -> None:
         """See model.world.Runtime."""
+        self._reloading = False
         self.process.notifier.ready(self._status())
 
     def _limit_descriptors(self, wanted: int | None) -> None:

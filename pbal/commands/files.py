@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from pbal.commands.lint import Lint
 from pbal.commands.session import Session
 from pbal.lang.ast import Statement
+from pbal.lang.expand import placed
 from pbal.lang.lexical import STRING, unquoted
 from pbal.lang.mistakes import Mistake
 from pbal.lang.parser import GrammarMistake
@@ -27,6 +28,7 @@ from pbal.model.errors import ConfigError
 from pbal.schema import perlbal
 from pbal.schema.commands import CommandError
 from pbal.schema.kinds import Kind, Needed
+from pbal.schema.said import Said
 
 if TYPE_CHECKING:
     from pbal.commands.interpreter import Interpreter
@@ -199,6 +201,8 @@ class FileRun:
             statement = interpreter.language.parse_line(text, file=self._reading.name, line=number, folder=interpreter.folder)
             if statement is None or self._depends_on_mistake(statement):
                 return
+            if "${file:" in text and self._reading.folder != self._stack[0].folder:
+                self._place_files(statement)
             try:
                 interpreter.world.awaited = set()
                 result = interpreter.call(self._session, statement)
@@ -222,6 +226,12 @@ class FileRun:
             self._report(Mistake(str(mistake), line=number, source=text, file=self._reading.name))
         except Mistake as mistake:
             self._failed_to_parse(mistake, text)
+
+    def _place_files(self, statement: Statement) -> None:
+        """In a file of another folder, write ${file:PATH} so that it is found from that of the main file: there it is said again."""
+        for arg in statement.args.values():
+            if isinstance(arg.text, Said):
+                arg.text = Said(arg.text, placed(arg.text.written, self._reading.folder))
 
     def _note(self, statement: Statement) -> None:
         """A statement was good."""

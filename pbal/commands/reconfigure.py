@@ -5,6 +5,7 @@ or none (model/change.py). What stands in no statement is not touched. It is wha
 
     read       the file beside the running configuration, in slices; a mistake in it ends here
     compare    two Configs, in slices
+    look up    the names of hosts that services will listen on, off the loop
     load       plugins that are new; they are in no chain yet
     change     every statement, in one turn of the loop; a refusal rolls all of it back
     unload     plugins that the file does not name any more
@@ -172,6 +173,7 @@ async def _carry_out(session: Session, draft: Draft, steps: list[Step]) -> None:
     interpreter, world = session.interpreter, session.world
     new: list[str] = []
     try:
+        await _look_up(session, draft, steps)
         for step in steps:
             if step.kind is Kind.LOAD:
                 loaded = replace(draft.world.plugins[step.object])
@@ -190,6 +192,16 @@ async def _carry_out(session: Session, draft: Draft, steps: list[Step]) -> None:
     for step in steps:
         if step.kind is Kind.UNLOAD:
             await loader.unload(world, interpreter, step.object)
+
+
+async def _look_up(session: Session, draft: Draft, steps: list[Step]) -> None:
+    """Find the addresses of the names that services will listen on: the change itself does not wait. Raises: ConfigError."""
+    runtime = session.runtime()
+    for step in steps:
+        service = draft.world.services.get(step.object.lower())
+        listens = step.kind is Kind.STANDING or (step.kind is Kind.SETTING and step.key == "listen")
+        if listens and service is not None and service.enabled and service["listen"] is not None:
+            await runtime.look_up(service["listen"])
 
 
 def _change(session: Session, draft: Draft, steps: list[Step]) -> None:

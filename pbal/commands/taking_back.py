@@ -13,6 +13,7 @@ from pbal.model.pool import Pool
 from pbal.model.service import HeaderRule, Service
 from pbal.model.snapshot import header_specs
 from pbal.schema.commands import OK, CommandError, Reply, command
+from pbal.schema.said import shown
 from pbal.schema.tunables import POOL
 
 _OF_POOLS = frozenset(tunable.name for tunable in POOL)
@@ -105,13 +106,15 @@ def drop_rule(session: Session, service: Service, rule: str) -> Reply:
 
     Raises: ConfigError if there is no such rule.
     """
-    rules = _meant(service)
+    rules = rules_of(service)
     if rule.isdecimal() and 0 < int(rule) <= len(rules):
         place = int(rule) - 1
-    elif _words(rule) in (known := [_words(each) for each in rules]):
+    elif _words(shown(rule)) in (known := [_words(each) for each in rules]):
+        place = known.index(_words(shown(rule)))
+    elif _words(rule) in (known := [_words(each) for each in _meant(service)]):
         place = known.index(_words(rule))
     else:
-        raise CommandError(f"service '{service.name}' has no rule {rule}", "rule", f"show rules {service.name} lists them")
+        raise CommandError(f"service '{service.name}' has no rule {shown(rule)}", "rule", f"show rules {service.name} lists them")
     with session.world.changing():
         if place < len(service.header_rules):
             service.drop_header_rule(_header_rule(service, place))

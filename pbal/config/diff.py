@@ -186,10 +186,9 @@ def _unset(now: dict[str, str], old: ServiceSpec, new: ServiceSpec, fits: Fits) 
 
 def _rules_going(old: ServiceSpec, new: ServiceSpec) -> Iterator[Step]:
     """Those of a plugin that leaves the chain go with it."""
-    after = list(header_rules(new.name, new.headers))
-    for rule in header_rules(new.name, old.headers):
-        if rule not in after:
-            yield Step(Kind.RULE, f"DROP RULE {new.name} {rule}", new.name, rule, said=False)
+    gone = [spec for spec in old.headers if spec not in new.headers]  # specs, not words: these may be the same, and the secret another
+    for rule in header_rules(new.name, gone):
+        yield Step(Kind.RULE, f"DROP RULE {new.name} {rule}", new.name, rule, said=False)
     staying = dict(new.settings).get("plugins", "").split()
     wanted = {rules.plugin: rules for rules in new.rules}
     for rules in old.rules:
@@ -214,10 +213,9 @@ def _late(old: ServiceSpec | None, new: ServiceSpec) -> Iterator[Step]:
     after = dict(new.settings).get("default_service")
     if after is not None and after != before:
         yield Step(Kind.SETTING, f"SET {new.name}.default_service = {written(after)}", new.name, "default_service")
-    headers = list(header_rules(new.name, old.headers)) if old is not None else []
-    for rule in header_rules(new.name, new.headers):
-        if rule not in headers:
-            yield Step(Kind.RULE, rule, new.name, rule)
+    headers = old.headers if old is not None else ()
+    for rule in header_rules(new.name, [spec for spec in new.headers if spec not in headers]):
+        yield Step(Kind.RULE, rule, new.name, rule)
     there = {rules.plugin: rules for rules in old.rules} if old is not None else {}
     for rules in new.rules:
         for rule in map(escaped, _beyond(rules, there.get(rules.plugin))):

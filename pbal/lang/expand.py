@@ -150,6 +150,17 @@ def masked(text: str) -> Expanded:
     return Expanded("".join(parts) + text[taken:], pieces)
 
 
+def placed(written: str, folder: Path) -> str:
+    """An argument as it was written, with the relative paths of its ${file:PATH} made absolute: they begin at `folder`."""
+    parts: list[str] = []
+    taken = 0
+    for match in _found(written):
+        if match["dollars"] and match["path"]:
+            parts += (written[taken : match.start("path")], str(folder / match["path"]))
+            taken = match.end("path")
+    return "".join(parts) + written[taken:]
+
+
 def _found(text: str) -> Iterator[re.Match[str]]:
     """The variables of a line, and in quotes what is behind a backslash."""
     start = 0

@@ -62,7 +62,10 @@ class Runtime(Protocol):
         """
 
     async def look_up(self, endpoint: Endpoint) -> None:
-        """Find the address of a name before `bind`, off the loop; of anything else nothing. Raises: ConfigError."""
+        """Find the address of a name before `bind`, off the loop; of anything else nothing. Raises: ConfigError.
+
+        While the file is read again, a name that was looked up is known, and this does not wait.
+        """
 
     def serve(self, bound: Any) -> None:
         """Accept connections on what `bind` gave, and no longer where the service listened before."""

@@ -127,6 +127,8 @@ class Listener:
         self.service = service
         self._former = former
         """Whose socket it goes on with: it owns the file of a Unix socket until this one takes over."""
+        self._heir: Listener | None = None
+        """Who goes on with this one's socket, or will: the file of a Unix socket stays, whichever of them is closed or takes over first."""
         self._sock = sock
         self._protocol = protocol
         self._server: asyncio.AbstractServer | None = None
@@ -150,6 +152,8 @@ class Listener:
         else:
             self.address = Endpoint(name[0] if name[0] != "::" else "", name[1])
         self.refresh()
+        if former is not None:
+            former._heir = self
 
     def _handed(self, former: "Listener | None") -> bool:
         """Whether a Unix socket was handed over: it listens already, and its file is not ours to change or remove."""
@@ -226,12 +230,14 @@ class Listener:
         """Give the address back."""
         self.pause()
         self._sock.close()
-        if self._file is not None and self._former is None:
+        if self._former is not None:  # it did not take over
+            self._former._heir = None
+        elif self._file is not None and self._heir is None:
             with contextlib.suppress(OSError):  # it is gone already
                 found = os.stat(self.address.path)
                 if self._file == (found.st_dev, found.st_ino):
                     os.unlink(self.address.path)
-            self._file = None
+        self._file = None
 
     def kind(self) -> Kind:
         """See observe.sockets."""

@@ -290,6 +290,65 @@ async def test_what_a_console_made_is_the_difference_from_an_empty_file_and_back
     assert list(render(snapshot(case.pbal.world), case.pbal.world.fits)) == full
 
 
+@lab
+async def test_a_name_to_listen_on_is_looked_up(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    for port in (free_port(), free_port()):
+        assert await case.reload(("  SET docroot = .", f"  SET docroot = .\n  SET listen = localhost:{port}")) == "OK"
+        await until(lambda: all(listener.serving for listener in case.pbal.server.listeners()), "listeners")
+        assert case.pbal.server.address("site")[1] == port
+        assert (await case.pbal.ask("site", b"GET /x HTTP/1.0\r\n\r\n")).status == 404
+    assert "cannot find the address of nowhere.invalid" in await case.reload(
+        ("  SET docroot = .", "  SET docroot = .\n  SET listen = nowhere.invalid:1")
+    )
+
+
+@lab
+async def test_the_file_of_a_unix_socket_stays_when_another_service_goes_on_with_it(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    one, two = (laboratory.folder / name for name in ("one", "two"))
+    proxy = "SET role = reverse_proxy\n  SET pool = app\n  SET listen = unix:{}"
+    site = "SET role = web_server\n  SET docroot = .", f"SET role = web_server\n  SET docroot = .\n  SET listen = unix:{one}"
+    assert await case.reload(site) == "OK"
+    more = f"CREATE SERVICE more\n  {proxy.format(two)}\nENABLE more\n"
+
+    async def bodies() -> list[bytes]:
+        found = []
+        for path in (one, two):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET /x HTTP/1.0\r\n\r\n")
+            found.append((await read_response(reader)).body)
+            writer.close()
+        return found
+
+    assert await case.reload((site[0], proxy.format(one)), ("ENABLE front\n", f"ENABLE front\n{more}")) == "OK", "another role"
+    await until(lambda: all(listener.serving for listener in case.pbal.server.listeners()), "listeners")
+    assert await bodies() == [b"ok", b"ok"]
+    swapped = more.replace(str(two), str(one))
+    assert await case.reload((site[0], proxy.format(two)), ("ENABLE front\n", f"ENABLE front\n{swapped}")) == "OK", "both move"
+    await until(lambda: all(listener.serving for listener in case.pbal.server.listeners()), "listeners")
+    assert await bodies() == [b"ok", b"ok"]
+    assert await case.reload() == "OK" and not one.exists() and not two.exists()
+
+
+@lab
+async def test_a_secret_is_read_again_whatever_says_it_and_from_its_own_folder(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    folder = laboratory.folder / "sub"
+    folder.mkdir()
+    (folder / "part.inc").write_text("HEADER chat INSERT X-Key: ${file:key}\nSET chat.extra.key = ${file:key}\n")
+    chat = case.pbal.world.service("chat")
+    for secret in ("first-secret", "second-secret"):
+        (folder / "key").write_text(secret)
+        case.write(("ENABLE chat", "ENABLE chat\nINCLUDE = sub/part.inc"))
+        shown = [await case.pbal.say(statement) for statement in ("RELOAD CONFIG DRY RUN", "RELOAD CONFIG", "CONFIG DRIFT", "show rules")]
+        assert shown[1] == "OK" and not any(secret in text for text in shown)
+        assert [rule.value for rule in chat.header_rules.values()] == [secret.encode()] and chat.extra == {"key": secret}
+    (folder / "key").write_text("third")
+    assert f"X-Key: ${{file:{folder}/key}}" in await case.pbal.say("show rules")
+    assert await case.reload() == "OK" and not chat.header_rules and not chat.extra
+
+
 def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
     port, other = free_port(), free_port()
     path = tmp_path / "hup.conf"
