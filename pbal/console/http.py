@@ -8,6 +8,7 @@ what is answered, a Host that is neither an address, nor localhost, nor one of `
     waiting        between requests              -> closed after KEEP_SECONDS
     reading        part of a head is there       -> closed after HEAD_SECONDS
     working        an answer is being made       -> what comes meanwhile waits, and reading pauses where it is much
+    full           answers wait to be read       -> as long as that is so no other is begun; closed after KEEP_SECONDS
     lingering      see net/linger.py             after the last answer
 
 /healthz and /readyz are answered at once and ask for no password: a load balancer has none. The others are made by a task, in pieces, by
@@ -103,7 +104,7 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        if self.state != "working":
+        if self.state not in ("working", "full"):
             self._go_on()
         elif self._reader.buffered > READ_AHEAD:
             self.transport.pause_reading()
@@ -115,9 +116,14 @@ class HttpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._room.clear()
+        self.deadline = self.service.world.clock.now() + KEEP_SECONDS
 
     def resume_writing(self) -> None:
         self._room.set()
+        self.deadline = inf
+        if self.state != "working":
+            self.state = "waiting"
+            self._go_on()
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -126,6 +132,9 @@ class HttpConnection(asyncio.Protocol):
         if self.state == "closed" or self.transport.is_closing():
             return
         for _ in range(BURST):
+            if not self._room.is_set():
+                self.state = "full"
+                return
             try:
                 head = self._reader.next()
             except Malformed as refusal:
@@ -142,6 +151,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _rest(self) -> None:
         """All that came is answered, or it is part of a head, whose time begins with its first octet."""
+        if not self.transport.is_reading():
+            self.transport.resume_reading()
         state = "reading" if self._reader.buffered else "waiting"
         if state != self.state or self.deadline == inf:
             self.state = state
@@ -207,8 +218,6 @@ class HttpConnection(asyncio.Protocol):
         await self._room.wait()
         if self.state != "closed" and self._finish(head, answer):
             self.state = "waiting"
-            if not self.transport.is_reading() and not self.transport.is_closing():
-                self.transport.resume_reading()
             self._go_on()
 
     async def _refusal(self, head: RequestHead) -> Answer | None:
