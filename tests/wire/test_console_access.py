@@ -455,6 +455,10 @@ async def test_a_console_that_only_looks(lab: Lab) -> None:
     assert await there.ask("VERBOSE on") == "OK"
     assert (await there.ask("help pool add")).startswith("POOL")
     assert await (await console(pbal)).ask("uptime") != ""
+    for statement in ("help $HOME", "explain GET http://a/${env:HOME}", "show errors LIKE ${file:/etc/passwd}", "show pool ${HOME}"):
+        refused = await (await console(pbal)).ask(statement)
+        assert refused == "ERROR: this console only looks (SET mgmt readonly = on): no variable may stand here"
+    assert await (await console(pbal)).ask("show errors LIKE 9$$") == "."
     assert pbal.world.pools == {} and pbal.world.plugins == {}
     assert await pbal.say("SET mgmt.readonly = off") == "OK", "from elsewhere"
     assert await (await console(pbal)).ask("CREATE POOL app") == "OK"
