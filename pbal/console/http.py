@@ -76,8 +76,8 @@ class HttpConnection(asyncio.Protocol):
         session.console = service
         self._pages = Pages(session, history)
         self._reader = RequestReader(LIMITS)
-        self._requests = 0
-        self._born = born
+        self.requests = 0
+        self.born = born
         self._peer = "unknown"
         self._address = ""
         self._ended = False
@@ -167,7 +167,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _begin(self, head: RequestHead) -> bool:
         """Answer a request, or have it answered; whether the next one may follow at once."""
-        self._requests += 1
+        self.requests += 1
         self.deadline = inf
         self.service.world.counters.counts["console_http_requests"] += 1
         answer = self._at_once(head)
@@ -261,7 +261,7 @@ class HttpConnection(asyncio.Protocol):
         world = self.service.world
         world.clients.discard(self)
         self.state = "closed"
-        world.clients.add(Lingering(self.service, self.transport, self._born, self._requests))
+        world.clients.add(Lingering(self.service, self.transport, self.born, self.requests))
 
     # -- like every connection -----------------------------------------------------------------------------------
 
@@ -290,12 +290,12 @@ class HttpConnection(asyncio.Protocol):
         sock = self.transport.get_extra_info("socket")
         return SocketInfo(
             fd=sock.fileno() if sock is not None else -1,
-            age=self.service.world.second - self._born,
+            age=self.service.world.second - self.born,
             class_name="ClientManage",
             state=self.state,
             service=self.service.name,
             peer=self._peer,
-            before={"localport": local_port(self.transport), "reqs": self._requests},
+            before={"localport": local_port(self.transport), "reqs": self.requests},
         )
 
 

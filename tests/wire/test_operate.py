@@ -212,6 +212,20 @@ async def test_who_is_connected(lab: Lab) -> None:
     assert await rows(pbal, "show clients LIKE 10.*") == []
     assert len(await rows(pbal, "show clients LIKE 127.*")) == 1
     assert (await pbal.say("show clients")).startswith("127.0.0.1 connections 3 parked 2 requests 2 oldest ")
+    await pbal.ask("site", b"GET / HTTP/9\r\n\r\n")
+    for statement in ("CREATE SERVICE mgmt", "SET mgmt.role = management", "SET mgmt.listen = 127.0.0.1:0", "ENABLE mgmt"):
+        assert await pbal.say(statement) == "OK"
+    await pbal.ask("mgmt", b"GET /healthz HTTP/1.0\r\n\r\n")
+    _, writer = await pbal.connect("mgmt")
+    writer.write(b"VERBOSE off\n\n")
+    states = {"parked", "lingering", "waiting", "reading_headers"}
+    await until(lambda: {each.kind()[1] for each in pbal.world.clients} == states, "connections of every kind")
+    await until(lambda: sum(each.requests for each in pbal.world.clients) == 2 + 1 + 2, "what was asked on them")
+    for client in pbal.world.clients:
+        assert client.peer_name.startswith("127.0.0.1:") and client.born >= 0
+        assert client.shutdown and client.expired and client.describe().peer == client.peer_name
+    (row,) = await rows(pbal, "show clients")
+    assert (row["connections"], row["requests"]) == (len(pbal.world.clients), 5)
 
 
 @lab
