@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 from typing import Any
 
 from lab import Lab, Pbal, free_port, lab, until
@@ -196,6 +197,18 @@ async def test_limits(lab: Lab) -> None:
     text = await pbal.say("show limits")
     assert re.search(r"^parked polls site +1 of 10 \(10.0%\): 503", text, re.MULTILINE)
     assert re.search(r"^clients waiting site +0, no limit: 503 after queue_timeout$", text, re.MULTILINE)
+
+
+@lab
+async def test_a_query_that_no_log_has_is_on_no_console(lab: Lab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        pbal = await lab.pbal(CONF.format(node=f"127.0.0.1:{silent.getsockname()[1]}"))
+        for number, (choice, shown) in enumerate((("on", "http://a/one?secret=x;"), ("off", "http://a/two;")), 1):
+            assert await pbal.say(f"SET site.access_log_query = {choice}") == "OK"
+            _, writer = await pbal.connect("site")
+            writer.write(b"GET /%b?secret=x HTTP/1.1\r\nHost: a\r\n\r\n" % (b"one" if choice == "on" else b"two"))
+            await pbal.until("requests", number)
+            assert f"; {shown}" in await pbal.say("socks")
 
 
 @lab
