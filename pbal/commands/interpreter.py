@@ -122,7 +122,8 @@ class Interpreter:
                 if self.filed is None:
                     self.filed = await in_slices(in_pieces(self.world))
                 reply = await self._carry_out(session, statement)
-            self._note(session, statement.source.strip())
+            if rule != "use":
+                self._note(session, statement.source.strip())
             return reply
         if rule in AT_ONCE:  # said before: there may be no after
             self._note(session, statement.source.strip())
