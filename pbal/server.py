@@ -207,6 +207,8 @@ class Server:
         if old is not None and self._is_wanted(old):
             self._found.pop(service["listen"].host, None)
             return None
+        if self._phase not in (Phase.SERVING, Phase.LEAVING):
+            raise ConfigError("pbal is ending: nothing listens any more")
         return self._bound(service, self._given_up(service["listen"]))
 
     def _given_up(self, address: Endpoint) -> Listener | None:
@@ -246,11 +248,13 @@ class Server:
 
     def reloading(self) -> None:
         """See model.world.Runtime."""
-        self.process.notifier.reloading(self.world.clock.now())
+        if not self.ending:  # systemd was told of the end
+            self.process.notifier.reloading(self.world.clock.now())
 
     def reloaded(self) -> None:
         """See model.world.Runtime."""
-        self.process.notifier.ready(self._status())
+        if not self.ending:
+            self.process.notifier.ready(self._status())
 
     def _limit_descriptors(self, wanted: int | None) -> None:
         """Raises: ConfigError if the system refuses `wanted`."""
