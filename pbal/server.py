@@ -208,6 +208,8 @@ class Server:
         old = self._listeners.get(service.name.lower())
         if old is not None and self._is_wanted(old):
             return None
+        if self._phase not in (Phase.SERVING, Phase.LEAVING):
+            raise ConfigError("pbal is ending: nothing listens any more")
         return self._bound(service, self._given_up(service["listen"]))
 
     def _given_up(self, address: Endpoint) -> Listener | None:
@@ -249,12 +251,14 @@ class Server:
         """See model.world.Runtime."""
         self._found.clear()
         self._reloading = True
-        self.process.notifier.reloading(self.world.clock.now())
+        if not self.ending:  # systemd was told of the end
+            self.process.notifier.reloading(self.world.clock.now())
 
     def reloaded(self) -> None:
         """See model.world.Runtime."""
         self._reloading = False
-        self.process.notifier.ready(self._status())
+        if not self.ending:
+            self.process.notifier.ready(self._status())
 
     def _limit_descriptors(self, wanted: int | None) -> None:
         """Raises: ConfigError if the system refuses `wanted`."""

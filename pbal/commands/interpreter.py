@@ -27,6 +27,7 @@ from pbal.commands.session import Session
 from pbal.commands.slices import in_slices
 from pbal.config.spec import Config
 from pbal.lang.ast import Statement
+from pbal.lang.expand import masked
 from pbal.lang.mistakes import Mistake, Place, positioned
 from pbal.lang.parser import GrammarMistake, Language, bundled_fragments, language_of
 from pbal.model import faults
@@ -98,6 +99,8 @@ class Interpreter:
     async def execute(self, session: Session, text: str) -> tuple[Reply | None, bool]:
         """Carry out one line; its reply (None for an empty line) and whether JSON was asked for. Raises: Mistake."""
         try:
+            if session.only_looks:
+                _refuse_variables(session, text)
             statement = self.language.parse_line(text, folder=self.folder)
             if statement is None:
                 return None, False
@@ -112,14 +115,15 @@ class Interpreter:
         rule = statement.rule
         if rule in self.language.queries or rule in NO_CHANGE:
             return await self._carry_out(session, statement)
-        if session.console is not None and session.console["readonly"]:
-            raise self.mistake(CommandError(f"this console only looks (SET {session.console.name} readonly = on)"), statement)
+        if session.only_looks:
+            raise self.mistake(CommandError(session.only_looks), statement)
         if self._configures(rule):
             async with self._changing:
                 if self.filed is None:
                     self.filed = await in_slices(in_pieces(self.world))
                 reply = await self._carry_out(session, statement)
-            self._note(session, statement.source.strip())
+            if rule != "use":
+                self._note(session, statement.source.strip())
             return reply
         if rule in AT_ONCE:  # said before: there may be no after
             self._note(session, statement.source.strip())
@@ -288,6 +292,17 @@ class Interpreter:
         self.registry.unregister(plugin)
         if plugin in self.language.fragments:
             self.language = language_of({name: text for name, text in self.language.fragments.items() if name != plugin})
+
+
+def _refuse_variables(session: Session, text: str) -> None:
+    """Who only looks sees nothing of the environment or of files: what a variable stands for would come back in an answer.
+
+    Raises: Mistake.
+    """
+    for piece in masked(text).pieces:
+        raise Mistake(
+            f"{session.only_looks}: no variable may stand here", source=text, column=piece.source_start + 1, end=piece.source_end + 1
+        )
 
 
 def _makes_current(text: str) -> bool:

@@ -7,9 +7,11 @@ model/measures.py for what is declared, observe/recent.py for failures, nodes th
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from heapq import merge
+from itertools import islice
 from typing import Any
 
 from pbal.commands.looking.tables import PIECE, Row, table
@@ -245,19 +247,32 @@ async def show_clients(session: Session, glob: str | None = None) -> Reply:
         _add(tally, client, world.second)
         if number % PIECE == 0:
             await asyncio.sleep(0)
-    found: Iterable[tuple[str, list[int]]] = sorted(tally.items(), key=lambda item: (-item[1][0], item[0]))
-    rows = ((address, *numbers) for address, numbers in found if glob is None or fnmatchcase(address, glob))
+    pieces: list[list[Row]] = []
+    every = iter(tally.items())
+    while some := list(islice(every, PIECE)):
+        chosen = [(address, *numbers) for address, numbers in some if glob is None or fnmatchcase(address, glob)]
+        pieces.append(sorted(chosen, key=_most_first))
+        await asyncio.sleep(0)
+    rows = merge(*pieces, key=_most_first)
     columns = "address connections parked requests oldest"
     return table(columns, rows, lambda row: f"{row[0]} connections {row[1]} parked {row[2]} requests {row[3]} oldest {row[4]}s")
+
+
+def _most_first(row: Row) -> tuple[int, str]:
+    return -row[1], row[0]
 
 
 def _add(tally: dict[str, list[int]], client: Any, second: int) -> None:
     if client.state == "closed":
         return
     peer: bytes | None = getattr(client, "peer", None)
-    address = peer.decode("ascii", "replace") if peer else client.peer_name.rpartition(":")[0]
-    numbers = tally.setdefault(address or "-", [0, 0, 0, 0])
+    if peer:
+        address = peer.decode("ascii", "replace")
+    else:
+        name: str = client.peer_name
+        address = name.rpartition(":")[0] or name  # who comes by a Unix socket has no port
+    numbers = tally.setdefault(address, [0, 0, 0, 0])
     numbers[0] += 1
     numbers[1] += client.state == "parked"
-    numbers[2] += getattr(client, "requests", 0)
-    numbers[3] = max(numbers[3], second - getattr(client, "born", second))
+    numbers[2] += client.requests
+    numbers[3] = max(numbers[3], second - client.born)

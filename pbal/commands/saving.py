@@ -32,6 +32,7 @@ def edited(main: Path, records: list[Record], steps: list[Step]) -> dict[Path, b
 def write(texts: Mapping[Path, bytes]) -> None:
     """Put each text in the place of its file, atomically; rights and owner stay. Raises: ConfigError; files before it may be written."""
     made: list[tuple[Path, Path]] = []
+    place = Path()
     try:
         for path, text in texts.items():
             place = path.resolve()
@@ -39,7 +40,7 @@ def write(texts: Mapping[Path, bytes]) -> None:
             made.append((beside, place))
             found = place.stat()
             with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                os.fchown(file.fileno(), found.st_uid, found.st_gid)
+                _keep_owner(file.fileno(), found)
                 os.fchmod(file.fileno(), found.st_mode & 0o7777)
                 file.write(text)
                 file.flush()
@@ -49,7 +50,18 @@ def write(texts: Mapping[Path, bytes]) -> None:
     except OSError as error:
         for beside, _ in made:
             beside.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write {error.filename}: {error.strerror}", kind=kinds.Kind.SYSTEM) from None
+        raise ConfigError(f"cannot write {place}: {error.strerror}", kind=kinds.Kind.SYSTEM) from None
+
+
+def _keep_owner(descriptor: int, found: os.stat_result) -> None:
+    """Give a file the owner and the group of the one that it replaces. Raises: OSError."""
+    made = os.fstat(descriptor)
+    if (made.st_uid, made.st_gid) == (found.st_uid, found.st_gid):
+        return
+    try:
+        os.fchown(descriptor, found.st_uid, found.st_gid)
+    except PermissionError as error:  # SERVER user gave the right up
+        raise OSError(error.errno, "its owner is another user, and only root could keep that so") from None
 
 
 class _Editor:

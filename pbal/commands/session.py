@@ -56,6 +56,12 @@ class Session:
         self.view_width = 0
         """Columns of the terminal that people read on (TERMINAL); 0 where a script reads."""
 
+    @property
+    def only_looks(self) -> str:
+        """Why it may change nothing, '' if it may."""
+        console = self.console
+        return f"this console only looks (SET {console.name} readonly = on)" if console is not None and console["readonly"] else ""
+
     def warn(self, message: str, arg: str = "", hint: str = "", kind: Kind = Kind.REFUSED, against: Key = ()) -> None:
         """Say something about the statement that is carried out, and carry it out. `arg` names the argument to underline."""
         if self.statement is not None:

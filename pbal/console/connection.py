@@ -113,10 +113,10 @@ class ConsoleConnection(asyncio.Protocol):
         """What is still said after the last answer."""
         self._first = True
         self._refused = False
-        self._commands = 0
+        self.requests = 0
         self._room = asyncio.Event()
         self._room.set()
-        self._born = service.world.second
+        self.born = service.world.second
 
     # -- the socket ----------------------------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class ConsoleConnection(asyncio.Protocol):
         self._ended = True
         self.state = "closed"
         self.service.world.clients.discard(self)
-        other = HttpConnection(self.service, self._interpreter, self._gate, self._history, self._born)
+        other = HttpConnection(self.service, self._interpreter, self._gate, self._history, self.born)
         other.take_over(self.transport, data.lstrip())
 
     def _key(self, found: re.Match[bytes]) -> bytes:
@@ -249,7 +249,7 @@ class ConsoleConnection(asyncio.Protocol):
         try:
             while self._lines and not self._session.closing:
                 line = self._lines.popleft()
-                self._commands += 1
+                self.requests += 1
                 self.state = "working"
                 await self._one(line.decode("utf-8", "surrogateescape"))
                 await self._give_way()
@@ -430,10 +430,10 @@ class ConsoleConnection(asyncio.Protocol):
         sock = self.transport.get_extra_info("socket")
         return SocketInfo(
             fd=sock.fileno(),
-            age=self.service.world.second - self._born,
+            age=self.service.world.second - self.born,
             class_name="ClientManage",
             state=self.state,
             service=self.service.name,
             peer=self.peer_name,
-            before={"localport": local_port(self.transport), "reqs": self._commands},
+            before={"localport": local_port(self.transport), "reqs": self.requests},
         )

@@ -8,6 +8,7 @@ what is answered, a Host that is neither an address, nor localhost, nor one of `
     waiting        between requests              -> closed after KEEP_SECONDS
     reading        part of a head is there       -> closed after HEAD_SECONDS
     working        an answer is being made       -> what comes meanwhile waits, and reading pauses where it is much
+    full           answers wait to be read       -> as long as that is so no other is begun; closed after KEEP_SECONDS
     lingering      see net/linger.py             after the last answer
 
 /healthz and /readyz are answered at once and ask for no password: a load balancer has none. The others are made by a task, in pieces, by
@@ -75,8 +76,8 @@ class HttpConnection(asyncio.Protocol):
         session.console = service
         self._pages = Pages(session, history)
         self._reader = RequestReader(LIMITS)
-        self._requests = 0
-        self._born = born
+        self.requests = 0
+        self.born = born
         self._peer = "unknown"
         self._address = ""
         self._ended = False
@@ -103,7 +104,7 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        if self.state != "working":
+        if self.state not in ("working", "full"):
             self._go_on()
         elif self._reader.buffered > READ_AHEAD:
             self.transport.pause_reading()
@@ -115,9 +116,14 @@ class HttpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._room.clear()
+        self.deadline = self.service.world.clock.now() + KEEP_SECONDS
 
     def resume_writing(self) -> None:
         self._room.set()
+        self.deadline = inf
+        if self.state != "working":
+            self.state = "waiting"
+            self._go_on()
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -126,6 +132,9 @@ class HttpConnection(asyncio.Protocol):
         if self.state == "closed" or self.transport.is_closing():
             return
         for _ in range(BURST):
+            if not self._room.is_set():
+                self.state = "full"
+                return
             try:
                 head = self._reader.next()
             except Malformed as refusal:
@@ -142,6 +151,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _rest(self) -> None:
         """All that came is answered, or it is part of a head, whose time begins with its first octet."""
+        if not self.transport.is_reading():
+            self.transport.resume_reading()
         state = "reading" if self._reader.buffered else "waiting"
         if state != self.state or self.deadline == inf:
             self.state = state
@@ -156,7 +167,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _begin(self, head: RequestHead) -> bool:
         """Answer a request, or have it answered; whether the next one may follow at once."""
-        self._requests += 1
+        self.requests += 1
         self.deadline = inf
         self.service.world.counters.counts["console_http_requests"] += 1
         answer = self._at_once(head)
@@ -207,8 +218,6 @@ class HttpConnection(asyncio.Protocol):
         await self._room.wait()
         if self.state != "closed" and self._finish(head, answer):
             self.state = "waiting"
-            if not self.transport.is_reading() and not self.transport.is_closing():
-                self.transport.resume_reading()
             self._go_on()
 
     async def _refusal(self, head: RequestHead) -> Answer | None:
@@ -252,7 +261,7 @@ class HttpConnection(asyncio.Protocol):
         world = self.service.world
         world.clients.discard(self)
         self.state = "closed"
-        world.clients.add(Lingering(self.service, self.transport, self._born, self._requests))
+        world.clients.add(Lingering(self.service, self.transport, self.born, self.requests))
 
     # -- like every connection -----------------------------------------------------------------------------------
 
@@ -281,12 +290,12 @@ class HttpConnection(asyncio.Protocol):
         sock = self.transport.get_extra_info("socket")
         return SocketInfo(
             fd=sock.fileno() if sock is not None else -1,
-            age=self.service.world.second - self._born,
+            age=self.service.world.second - self.born,
             class_name="ClientManage",
             state=self.state,
             service=self.service.name,
             peer=self._peer,
-            before={"localport": local_port(self.transport), "reqs": self._requests},
+            before={"localport": local_port(self.transport), "reqs": self.requests},
         )
 
 

@@ -150,7 +150,10 @@ class World:
         self.pace = Pace()
         self.deliveries = Deliveries(self)
         self.clients: set[Any] = set()
-        """Every open client connection, consoles included."""
+        """Every open client connection, consoles included.
+
+        Each has state, deadline, born, requests, peer_name, kind(), describe(), expired() and shutdown().
+        """
         self.backends: set[Any] = set()
         """Every open or opening backend connection."""
         self.room = 1 << 30

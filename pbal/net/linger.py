@@ -51,13 +51,13 @@ def local_port(transport: asyncio.BaseTransport | None) -> int:
 class Lingering:
     """A socket on its way out."""
 
-    __slots__ = ("_born", "_dropped", "_ended", "_requests", "_service", "_unsent", "_until", "deadline", "state", "transport")
+    __slots__ = ("_dropped", "_ended", "_service", "_unsent", "_until", "born", "deadline", "requests", "state", "transport")
 
     def __init__(self, service: Service, transport: asyncio.Transport, born: int, requests: int) -> None:
         """Take `transport` over, and with it the answers to it that may be lost."""
         self._service = service
-        self._born = born
-        self._requests = requests
+        self.born = born
+        self.requests = requests
         self._dropped = 0
         self._unsent = 0
         self._until = inf
@@ -151,6 +151,11 @@ class Lingering:
             self.abort()
 
     @property
+    def peer_name(self) -> str:
+        """Address and port."""
+        return peer_name(self.transport)
+
+    @property
     def unsent_octets(self) -> int:
         """Octets that the socket has not taken yet."""
         return self.transport.get_write_buffer_size()
@@ -165,11 +170,11 @@ class Lingering:
         class_name, state, service = self.kind()
         return SocketInfo(
             fd=sock.fileno() if sock is not None else -1,
-            age=self._service.world.second - self._born,
+            age=self._service.world.second - self.born,
             class_name=class_name,
             state=state,
             service=service,
             flags="RW" if self.unsent_octets else "R",
             peer=peer_name(self.transport),
-            before={"localport": local_port(self.transport), "reqs": self._requests},
+            before={"localport": local_port(self.transport), "reqs": self.requests},
         )

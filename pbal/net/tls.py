@@ -478,6 +478,11 @@ class ServerLink(Link):
 
     # What the server does with whatever is in World.clients.
 
+    @property
+    def requests(self) -> int:
+        """None yet."""
+        return 0
+
     def expired(self, now: float) -> None:
         """The handshake takes too long."""
         self.deadline = inf

@@ -455,6 +455,10 @@ async def test_a_console_that_only_looks(lab: Lab) -> None:
     assert await there.ask("VERBOSE on") == "OK"
     assert (await there.ask("help pool add")).startswith("POOL")
     assert await (await console(pbal)).ask("uptime") != ""
+    for statement in ("help $HOME", "explain GET http://a/${env:HOME}", "show errors LIKE ${file:/etc/passwd}", "show pool ${HOME}"):
+        refused = await (await console(pbal)).ask(statement)
+        assert refused == "ERROR: this console only looks (SET mgmt readonly = on): no variable may stand here"
+    assert await (await console(pbal)).ask("show errors LIKE 9$$") == "."
     assert pbal.world.pools == {} and pbal.world.plugins == {}
     assert await pbal.say("SET mgmt.readonly = off") == "OK", "from elsewhere"
     assert await (await console(pbal)).ask("CREATE POOL app") == "OK"
@@ -464,7 +468,15 @@ async def test_a_console_that_only_looks(lab: Lab) -> None:
 async def test_every_change_is_logged_and_nothing_else(lab: Lab, logged: list[str]) -> None:
     pbal = await lab.pbal(conf())
     there = await console(pbal)
-    for statement in ("show pool", "SET mgmt.nonsense = 1", "VERBOSE on", "  create   pool  app", "POOL app ADD 127.0.0.1:$$1", "fd"):
+    for statement in (
+        "show pool",
+        "SET mgmt.nonsense = 1",
+        "VERBOSE on",
+        "  create   pool  app",
+        "POOL app ADD 127.0.0.1:$$1",
+        "USE app",
+        "fd",
+    ):
         await there.ask(statement)
     changes = [message for message in logged if message.startswith("127.0.0.1:")]
     assert [message.partition(": ")[2] for message in changes] == ["create   pool  app"]

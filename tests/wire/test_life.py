@@ -426,6 +426,13 @@ async def test_systemd_is_told_of_a_reload(lab):
         assert sock.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
         pbal.server.reloaded()
         assert sock.recv(100).startswith(b"READY=1\nSTATUS=serving: 0 clients")
+        pbal.server._finish()
+        assert sock.recv(100).startswith(b"STOPPING=1")
+        pbal.server.reloading()
+        pbal.server.reloaded()
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recv(100)
         pbal.server.process.close()
 
 
@@ -574,6 +581,21 @@ async def test_after_drain_delay_listeners_close(lab):
     await until(lambda: pbal.world.draining, "the delay to pass")
     with pytest.raises(OSError):
         await pbal.ask("site", GET)
+    await pbal.server.run()
+
+
+@lab
+async def test_while_it_drains_nothing_listens_anew(lab):
+    pbal = await lab.pbal(SITE.format(delay="0"))
+    _, writer = await pbal.connect("site")
+    writer.write(b"GET /unfinished")
+    await pbal.until("clients", 1)
+    assert await pbal.say("SHUTDOWN GRACEFUL") == "OK"
+    assert pbal.world.draining
+    assert (await pbal.say("SET site.listen = 127.0.0.1:0")).startswith("OK"), "as it is"
+    other = free_port()
+    assert (await pbal.say(f"SET site.listen = 127.0.0.1:{other}")).startswith("ERROR: pbal is ending: nothing listens any more")
+    writer.close()
     await pbal.server.run()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 from typing import Any
 
 from lab import Lab, Pbal, free_port, lab, until
@@ -199,6 +200,18 @@ async def test_limits(lab: Lab) -> None:
 
 
 @lab
+async def test_a_query_that_no_log_has_is_on_no_console(lab: Lab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        pbal = await lab.pbal(CONF.format(node=f"127.0.0.1:{silent.getsockname()[1]}"))
+        for number, (choice, shown) in enumerate((("on", "http://a/one?secret=x;"), ("off", "http://a/two;")), 1):
+            assert await pbal.say(f"SET site.access_log_query = {choice}") == "OK"
+            _, writer = await pbal.connect("site")
+            writer.write(b"GET /%b?secret=x HTTP/1.1\r\nHost: a\r\n\r\n" % (b"one" if choice == "on" else b"two"))
+            await pbal.until("requests", number)
+            assert f"; {shown}" in await pbal.say("socks")
+
+
+@lab
 async def test_who_is_connected(lab: Lab) -> None:
     pbal = await lab.pbal(CONF.format(node="127.0.0.1:1"))
     for target in (b"/poll/a", b"/poll/b"):
@@ -212,6 +225,20 @@ async def test_who_is_connected(lab: Lab) -> None:
     assert await rows(pbal, "show clients LIKE 10.*") == []
     assert len(await rows(pbal, "show clients LIKE 127.*")) == 1
     assert (await pbal.say("show clients")).startswith("127.0.0.1 connections 3 parked 2 requests 2 oldest ")
+    await pbal.ask("site", b"GET / HTTP/9\r\n\r\n")
+    for statement in ("CREATE SERVICE mgmt", "SET mgmt.role = management", "SET mgmt.listen = 127.0.0.1:0", "ENABLE mgmt"):
+        assert await pbal.say(statement) == "OK"
+    await pbal.ask("mgmt", b"GET /healthz HTTP/1.0\r\n\r\n")
+    _, writer = await pbal.connect("mgmt")
+    writer.write(b"VERBOSE off\n\n")
+    states = {"parked", "lingering", "waiting", "reading_headers"}
+    await until(lambda: {each.kind()[1] for each in pbal.world.clients} == states, "connections of every kind")
+    await until(lambda: sum(each.requests for each in pbal.world.clients) == 2 + 1 + 2, "what was asked on them")
+    for client in pbal.world.clients:
+        assert client.peer_name.startswith("127.0.0.1:") and client.born >= 0
+        assert client.shutdown and client.expired and client.describe().peer == client.peer_name
+    (row,) = await rows(pbal, "show clients")
+    assert (row["connections"], row["requests"]) == (len(pbal.world.clients), 5)
 
 
 @lab

@@ -1,6 +1,7 @@
 """RELOAD CONFIG: the file as a whole or not at all, and nothing touched that did not change; CONFIG DRIFT and CONFIG SAVE."""
 
 import asyncio
+import errno
 import os
 import signal
 from pathlib import Path
@@ -251,6 +252,20 @@ async def test_save_refuses_a_file_that_somebody_else_changed(laboratory: Lab) -
     before = case.path.read_text()
     assert "was changed since it was read" in await case.pbal.say("CONFIG SAVE")
     assert case.path.read_text() == before
+
+
+@lab
+async def test_save_names_the_file_that_it_cannot_write_and_leaves_it(laboratory: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    case = await started(laboratory)
+    before = case.path.read_text()
+    assert await case.pbal.say("SET chat.poll_timeout = 7s") == "OK"
+    monkeypatch.setattr(os, "fsync", full)
+    said = await case.pbal.say("CONFIG SAVE")
+    assert said.startswith(f"ERROR: cannot write {case.path.resolve()}: No space left on device")
+    assert case.path.read_text() == before and not list(laboratory.folder.glob(".*.new"))
 
 
 @lab

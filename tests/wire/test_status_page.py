@@ -4,6 +4,7 @@ import asyncio
 import base64
 import re
 from html.parser import HTMLParser
+from math import inf
 
 from browser import Browser, needs_chromium
 from lab import Lab, Pbal, Response, lab, read_response, until
@@ -264,6 +265,22 @@ async def test_a_connection_is_kept_and_requests_are_answered_in_their_order(lab
     writer.close()
     await until(lambda: pbal.counts["clients"] == 0, "the end of the connection")
     assert pbal.counts["console_http_requests"] == len(paths) + 1
+
+
+@lab
+async def test_who_reads_no_answers_is_given_few_and_all_of_them_later(lab: Lab) -> None:
+    pbal = await lab.pbal(conf())
+    number = 30000
+    reader, writer = await pbal.connect("mgmt")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * number)
+    await until(lambda: [each for each in pbal.world.clients if each.state == "full"], "answers that wait to be read")
+    (client,) = pbal.world.clients
+    begun = pbal.counts["console_http_requests"]
+    assert begun < number and client.transport.get_write_buffer_size() < 1 << 20 and client.deadline < inf
+    for _ in range(number):
+        assert await reader.readuntil(b"\r\n\r\nok\n")
+    assert pbal.counts["console_http_requests"] == number
+    writer.close()
 
 
 @lab
