@@ -249,16 +249,24 @@ class Server:
 
     def reloading(self) -> None:
         """See model.world.Runtime."""
+<<<<<<< HEAD
         self._found.clear()
         self._reloading = True
+        self.process.notifier.reloading(self.world.clock.now())
+
+    def reloaded(self) -> None:
+        """See model.world.Runtime."""
+        self._reloading = False
+        self.process.notifier.ready(self._status())
+=======
         if not self.ending:  # systemd was told of the end
             self.process.notifier.reloading(self.world.clock.now())
 
     def reloaded(self) -> None:
         """See model.world.Runtime."""
-        self._reloading = False
         if not self.ending:
             self.process.notifier.ready(self._status())
+>>>>>>> h-r2
 
     def _limit_descriptors(self, wanted: int | None) -> None:
         """Raises: ConfigError if the system refuses `wanted`."""
