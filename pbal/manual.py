@@ -236,10 +236,10 @@ class Statements:
             yield from self._meaning(rule)
 
     def _meaning(self, rule: str) -> Iterator[str]:
-        """The docstring, without what it says to programmers only."""
+        """What help says."""
         first = True
         for line in self.registry.help_for(rule)[1].splitlines():
-            if not line or line.startswith("Raises:"):
+            if not line:
                 continue
             if line.startswith("Source:") and not first:
                 yield ".br"

@@ -88,12 +88,12 @@ usage: CREATE SERVICE <new_name> [LIKE <service_name>]
 CREATE SERVICE -a
                ^^
 expected a new name, found '-a'
-usage: CREATE SERVICE <new_name> [LIKE <service_name>]
+a name is made of letters, digits, '_' and '-'
 
 CREATE SERVICE a.b
                ^^^
 expected a new name, found 'a.b'
-usage: CREATE SERVICE <new_name> [LIKE <service_name>]
+a name is made of letters, digits, '_' and '-'
 
 CREATE SERVICE "a b"
                ^^^^^
@@ -125,7 +125,12 @@ expected a field name, found "X A"
 CREATE SERVICE größe
                ^^^^^
 expected a new name, found 'größe'
-usage: CREATE SERVICE <new_name> [LIKE <service_name>]
+a name is made of letters, digits, '_' and '-'
+
+CREATE SERVICE a;
+               ^^
+expected a new name, found 'a;'
+one statement a line, without ';'
 
 CREATESERVICE a
 ^^^^^^^^^^^^^

@@ -3,7 +3,7 @@
 import pytest
 
 from pbal.schema.commands import Facts, Item, Objects, Rows, Text
-from pbal.schema.people import PIECE, Unit, View, duration, moment, octets
+from pbal.schema.people import PIECE, Octets, Unit, View, duration, moment, octets
 
 VIEW = View(60, 1_700_000_000.0)
 
@@ -65,6 +65,23 @@ def test_a_table_too_wide_folds_its_last_column() -> None:
         "b             6  short",
     ]
     assert all(len(line) <= VIEW.width for line in told)
+
+
+def test_a_table_much_too_wide_stacks_its_titles_and_narrows_what_needs_it_least() -> None:
+    values = [(f"tunable_{number}", "on", 1.5) for number in range(9)] + [("x", "a value longer than all others", 2)]
+    told = list(Rows(("name", "was_set", "minute_p50"), values, str, units={"minute_p50": Unit.MILLISECONDS}).as_table(View(36, 0)))
+    assert told[:3] == [
+        "           WAS                MINUTE",
+        "NAME       SET                   P50",
+        "tunable_0  on                  1.5ms",
+    ]
+    assert told[-1] == "x          a value longer than all others     2ms"
+
+
+def test_sizes_among_other_numbers_are_said_as_sizes() -> None:
+    told = list(Rows(("what", "value"), (("bytes", Octets(5 << 20)), ("files", 5 << 20)), str).as_table(View(80, 0)))
+    assert [line.split()[1] for line in told[1:]] == ["5m", "5242880"]
+    assert list(Rows(("what", "value"), (("bytes", Octets(5 << 20)),), str).as_json())[1] == '  {"what": "bytes", "value": 5242880}'
 
 
 def test_what_strangers_sent_writes_nothing_else_to_a_terminal() -> None:

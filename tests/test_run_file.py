@@ -57,6 +57,49 @@ def test_a_value_that_names_nothing_gets_a_suggestion(tmp_path: Path) -> None:
     assert mistake.hint == "did you mean 'app'?"
 
 
+def test_what_belongs_to_another_kind_of_object_says_where_it_belongs(tmp_path: Path) -> None:
+    mistakes = run(
+        tmp_path,
+        """
+        CREATE POOL p
+          SET idle_timeout = 3s
+          SET log_level = info
+        CREATE SERVICE a
+          SET role = reverse_proxy
+          SET balance_method = random
+          SET log_level = info
+        SERVER idle_timeout = 3s
+        SERVER balance_method = random
+        DEFAULT balance_method = random
+        """,
+    )
+    assert [mistake.message.partition("; ")[2] for mistake in mistakes] == [
+        "it belongs to services: SET SERVICE.idle_timeout = VALUE",
+        "it belongs to SERVER: SERVER log_level = VALUE",
+        "it belongs to pools: SET POOL.balance_method = VALUE",
+        "it belongs to SERVER: SERVER log_level = VALUE",
+        "it belongs to services: SET SERVICE.idle_timeout = VALUE",
+        "it belongs to pools: SET POOL.balance_method = VALUE",
+        "it belongs to pools: SET POOL.balance_method = VALUE",
+    ]
+    assert not any(mistake.hint for mistake in mistakes)
+
+
+def test_a_file_in_another_language_is_told_what_a_statement_begins_with_once(tmp_path: Path) -> None:
+    mistakes = run(tmp_path, "frontend http\nlisten 80;\nlog_level = info\nbalance_method random\nbind *:80\nLOAD nothing\n= x\nfrob")
+    assert [mistake.line for mistake in mistakes] == [1, 2, 3, 4, 5, 6, 7], "frob may be a statement of the plugin that is not there"
+    assert mistakes[0].hint == (
+        "a statement begins with one of CREATE, DEFAULT, DISABLE, DROP, ENABLE, HEADER, INCLUDE, LOAD, POOL, SERVER, SET,"
+        " UNLOAD, UNSET, USE"
+    )
+    assert [mistake.hint for mistake in mistakes[1:5]] == [
+        "did you mean 'SET listen = VALUE'?",
+        "did you mean 'SERVER log_level = VALUE'?",
+        "did you mean 'SET balance_method = VALUE'?",
+        "",
+    ]
+
+
 def test_a_mistake_says_file_line_and_column_and_underlines(tmp_path: Path) -> None:
     (mistake,) = run(tmp_path, "CREATE SERVICE a\nSET role = reverse_prox")
     headline, source, underline, *_ = mistake.render().splitlines()

@@ -127,6 +127,7 @@ class FileRun:
         self._enabled: dict[str, Statement] = {}
         """The ENABLE of each service that was enabled; what is said of it afterwards is checked at the end."""
         self._said_since: set[str] = set()
+        self._told_statements = False
         self._roleless: set[str] = set()
         """Services whose SET role was refused; that others of their settings need one is not held against them."""
 
@@ -198,7 +199,7 @@ class FileRun:
         """Carry out one line."""
         interpreter = self._interpreter
         try:
-            statement = interpreter.language.parse_line(text, file=self._reading.name, line=number, folder=interpreter.folder)
+            statement = interpreter.parse(text, self._reading.name, number)
             if statement is None or self._depends_on_mistake(statement):
                 return
             if "${file:" in text and self._reading.folder != self._stack[0].folder:
@@ -378,11 +379,14 @@ class FileRun:
             self._not_loaded.add(words[1])
         elif self._is_of_refused_plugin(words) or self._is_statement_of_missing_plugin(mistake):
             return
+        if mistake.kind is Kind.UNKNOWN_STATEMENT and not mistake.hint and not self._told_statements:
+            self._told_statements = True  # once: whoever reads it knows
+            mistake.hint = f"a statement begins with one of {self._interpreter.statements}"
         self._report(mistake)
 
     def _is_statement_of_missing_plugin(self, mistake: Mistake) -> bool:
         """Whether a plugin whose LOAD was refused may have brought the statement."""
-        if not self._not_loaded or mistake.kind is not Kind.UNKNOWN_STATEMENT:
+        if not self._not_loaded or mistake.kind is not Kind.UNKNOWN_STATEMENT or not mistake.subject.isidentifier():
             return False
         return not (mistake.near or self._would_be_added(mistake))
 

@@ -37,6 +37,7 @@ from pbal.model.snapshot import in_pieces
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CORE_COMMANDS, OK, CommandError, Registry, Reply, Text
 from pbal.schema.kinds import Key, Kind
+from pbal.schema.tunables import POOL
 from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ NO_CHANGE = frozenset({"verbose", "terminal", "help", "quit", "login", "mark", "
 """Statements of the core that change nothing but their own connection."""
 AT_ONCE = NO_CHANGE | {"prof", "shutdown", "shutdown_graceful", "crash"}
 """Statements of the core that are no change of the configuration."""
+
+_NOT_FOR_NEWCOMERS = {"CONFIG", "RELOAD", "XS"}
+"""Statements that no file needs."""
 
 CONVERTERS: dict[str, Callable[[Any, str], object]] = {
     "service_name": lambda session, text: session.world.service(text),
@@ -96,12 +100,34 @@ class Interpreter:
 
     # -- one statement -------------------------------------------------------------------------------------------
 
+    def parse(self, text: str, file: str = "", line: int = 0) -> Statement | None:
+        """One line as a statement; None where there is none. Raises: Mistake, with advice that the grammar alone cannot give."""
+        try:
+            return self.language.parse_line(text, file=file, line=line, folder=self.folder)
+        except Mistake as mistake:
+            if mistake.kind is Kind.UNKNOWN_STATEMENT and not mistake.hint:
+                mistake.hint = self._setting(mistake.subject.lower())
+            raise
+
+    def _setting(self, word: str) -> str:
+        """A hint where a line begins with a tunable, as it does in the files of others."""
+        if word in self.world.tunables or any(word == each.name for each in POOL):
+            return f"did you mean 'SET {word} = VALUE'?"
+        return f"did you mean 'SERVER {word} = VALUE'?" if word in self.world.server_tunables else ""
+
+    @property
+    def statements(self) -> str:
+        """The words with which the statements of a file begin."""
+        rules = self.language.rules - self.language.queries - AT_ONCE
+        usages = (usage for rule in rules for usage in self.language.syntax(rule).split(" | "))
+        return ", ".join(sorted({usage.split()[0] for usage in usages} - _NOT_FOR_NEWCOMERS))
+
     async def execute(self, session: Session, text: str) -> tuple[Reply | None, bool]:
         """Carry out one line; its reply (None for an empty line) and whether JSON was asked for. Raises: Mistake."""
         try:
             if session.only_looks:
                 _refuse_variables(session, text)
-            statement = self.language.parse_line(text, folder=self.folder)
+            statement = self.parse(text)
             if statement is None:
                 return None, False
             return await self._execute(session, statement), statement.json
@@ -160,7 +186,7 @@ class Interpreter:
 
     def say(self, session: Session, text: str) -> None:
         """Carry out a statement that waits for nothing, as part of another. Raises: Mistake, ConfigError."""
-        statement = self.language.parse_line(text, folder=self.folder)
+        statement = self.parse(text)
         if statement is not None:
             result = self.call(session, statement)
             if inspect.iscoroutine(result):

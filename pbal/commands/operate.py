@@ -28,7 +28,7 @@ from pbal.observe.log import LogWriter
 from pbal.observe.memory import memory_limit, resident_bytes
 from pbal.observe.recent import Failure
 from pbal.schema.commands import CommandError, Reply, command
-from pbal.schema.people import Unit
+from pbal.schema.people import Octets, Unit
 
 SHARES = (0.5, 0.9, 0.99)
 FEW = 20
@@ -60,7 +60,8 @@ async def show_latency(session: Session, whom: str | None = None) -> Reply:
     columns = "kind pool name count p50 p90 p99 minute_count minute_p50 minute_p90 minute_p99"
     titles = ("count", "p50", "p90", "p99 ms", "minute", "p50", "p90", "p99 ms")
     head = f"{'kind':8}{'name':<32}" + "".join(f"{title:>9}" for title in titles)
-    return table(columns, rows, _latency_line, header=(head,))
+    units = dict.fromkeys(columns.split()[4:7] + columns.split()[8:], Unit.MILLISECONDS)
+    return table(columns, rows, _latency_line, header=(head,), units=units)
 
 
 def _histograms(world: World) -> Iterator[tuple[str, str, str, Histogram]]:
@@ -166,10 +167,17 @@ def _failure_line(row: Row) -> str:
 async def show_limits(session: Session) -> Reply:
     """Show what may fill up: how much there is, the limit, per cent, and what happens at the limit."""
     rows = [
-        (each.what, each.where, each.value, each.limit, None if not each.limit else round(100 * each.value / each.limit, 1), each.then)
+        (each.what, each.where, *_sizes(each), None if not each.limit else round(100 * each.value / each.limit, 1), each.then)
         for each in [*await _of_process(session.world), *_of_services(session.world)]
     ]
     return table("what where value limit percent then", rows, _limit_line)
+
+
+def _sizes(each: Limit) -> tuple[int, int | None]:
+    """How much there is, and the limit."""
+    if "bytes" not in each.what.split():
+        return each.value, each.limit
+    return Octets(each.value), None if each.limit is None else Octets(each.limit)
 
 
 def _limit_line(row: Row) -> str:

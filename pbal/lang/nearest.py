@@ -7,6 +7,8 @@ counters        SHOW COUNTERS       and the other way round
 
 from collections.abc import Iterable, Sequence
 
+from pbal.schema.types import either
+
 MOST = 4
 """Words that are offered at a time; where there are more, none was meant."""
 
@@ -34,5 +36,4 @@ def elsewhere(words: Sequence[str], usages: Iterable[str]) -> str:
 def _did_you_mean(found: Sequence[str]) -> str:
     if not found:
         return ""
-    quoted = [f"'{each}'" for each in found]
-    return f"did you mean {', '.join(quoted[:-1])}{' or ' if len(quoted) > 1 else ''}{quoted[-1]}?"
+    return f"did you mean {either([repr(each) for each in found])}?"

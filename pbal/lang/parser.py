@@ -33,6 +33,7 @@ from pbal.lang.shapes import Shapes
 from pbal.schema import perlbal
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.said import Said
+from pbal.schema.types import either
 
 # A key word wins over every name, those with a priority of their own (1) included.
 _KEY_WORD_PRIORITY = 2
@@ -425,7 +426,7 @@ class Language:
         named += [_with_article(kind) for kind in kinds]
         if "$END" in accepted:
             named.append("the end of the line")
-        return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} or {named[-1]}"
+        return either(named)
 
     def _misunderstood(self, message: str, kind: Kind, text: str, word: str, accepted: set[str], place: tuple[int, int]) -> Mistake:
         """A mistake with what would help: the plugin that has the statement, the key word that was meant, or the usage."""
@@ -441,7 +442,11 @@ class Language:
         meant = () if hint else near(word, key_words)
         if not hint and not meant:
             usages = self._usages(words)
-            hint = elsewhere(words, every) or (f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 3 else "")
+            if word.endswith(";"):
+                hint = "one statement a line, without ';'"
+            elif word and "NEW_NAME" in accepted:
+                hint = "a name is made of letters, digits, '_' and '-'"
+            hint = hint or elsewhere(words, every) or (f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 3 else "")
         return Mistake(message, kind=kind, subject=word, candidates=meant, hint=hint, column=column, end=end)
 
     def _plugin_with(self, words: list[str]) -> str:
@@ -557,6 +562,8 @@ def _reason(error: Exception) -> str:
 
 def _with_article(kind: str) -> str:
     noun = kind.lower().replace("_", " ")
+    if noun.endswith("s"):  # files, words
+        return noun
     return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
 

@@ -14,7 +14,8 @@ from pbal.model.errors import NotBuilt, UnknownName, bad_value
 from pbal.observe.histogram import Histogram
 from pbal.schema import perlbal
 from pbal.schema.kinds import Kind
-from pbal.schema.tunables import POOL, Tunable
+from pbal.schema.roles import CORE
+from pbal.schema.tunables import POOL, Tunable, owner
 from pbal.schema.types import Endpoint
 
 NODE_PENALTY = 1.0
@@ -202,7 +203,9 @@ class Pool:
         if tunable is None:
             if name.lower() in perlbal.POOL:
                 raise NotBuilt(perlbal.POOL[name.lower()].message, about=name)
-            raise UnknownName(f"'{name}' is not a tunable of a pool", name, _PARAMETERS, kind=Kind.UNKNOWN_TUNABLE)
+            elsewhere = owner(name, [each.name for each in CORE])
+            message = f"'{name}' is not a tunable of a pool{elsewhere}"
+            raise UnknownName(message, name, () if elsewhere else _PARAMETERS, kind=Kind.UNKNOWN_TUNABLE)
         return tunable
 
     def member(self, endpoint: Endpoint) -> Node:

@@ -31,6 +31,7 @@ from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import ROLES, SENDING_ON
 from pbal.schema.said import Said
 from pbal.schema.tunables import LOGGING, Tunable
+from pbal.schema.types import either
 
 if TYPE_CHECKING:
     from pbal.model.world import World
@@ -180,7 +181,7 @@ class Service:
     def _refuse_rules(self, role: str) -> None:
         if role and not ROLES[role].sends_on:
             raise ConfigError(
-                f"HEADER has no effect on a {role}: it changes requests that a {' or '.join(SENDING_ON)} sends on", about=self.name
+                f"HEADER has no effect on a {role}: it changes requests that a {either(SENDING_ON)} sends on", about=self.name
             )
 
     def ruled(self, dropped: frozenset[bytes]) -> frozenset[bytes]:
@@ -222,7 +223,7 @@ class Service:
         tunable = self.world.tunable(name, self)
         name = tunable.name
         if tunable.roles and self.role not in tunable.roles:
-            roles = " or ".join(sorted(tunable.roles))
+            roles = either(sorted(tunable.roles))
             if not self.role:
                 message = f"'{name}' can only be set on a {roles} service: SET role first"
                 raise ConfigError(message, about=name, kind=Kind.NEEDS_OTHER_FIRST, needs=_ROLE_FIRST)
@@ -400,7 +401,7 @@ class Service:
         roles = loaded.plugin_class.roles
         if roles and self.role not in roles:
             raise ConfigError(
-                f"plugin '{name}' works on {' or '.join(sorted(roles))} services, and '{self.name}' is a {self.role}",
+                f"plugin '{name}' works on {either(sorted(roles))} services, and '{self.name}' is a {self.role}",
                 about=name,
                 kind=Kind.CONFLICT,
                 against=("set", self.name.lower(), "role"),

@@ -33,7 +33,7 @@ from pbal.observe.writer import Writer
 from pbal.schema import perlbal
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import CORE
-from pbal.schema.tunables import SERVER, Applies, Tunable
+from pbal.schema.tunables import SERVER, Applies, Tunable, owner
 from pbal.schema.types import Endpoint
 
 log = logging.getLogger("pbal")
@@ -299,7 +299,9 @@ class World:
         except KeyError:
             of_role = f" of role {service.role}" if service.role else ""
             legal = [t.name for t in self.tunables.values() if not t.roles or not service.role or service.role in t.roles]
-            raise UnknownName(f"'{name}' is not a tunable{of_role}", name, legal, kind=Kind.UNKNOWN_TUNABLE) from None
+            elsewhere = owner(name)
+            message = f"'{name}' is not a tunable{of_role}{elsewhere}"
+            raise UnknownName(message, name, () if elsewhere else legal, kind=Kind.UNKNOWN_TUNABLE) from None
 
     def loaded_plugin(self, name: str) -> LoadedPlugin:
         """Raises: UnknownName."""
@@ -424,14 +426,17 @@ class World:
     def _default_tunable(self, name: str) -> Tunable:
         tunable = self.tunables.get(name.lower())
         if tunable is None:
-            raise UnknownName(f"'{name}' is not a tunable", name, self.tunables, kind=Kind.UNKNOWN_TUNABLE)
+            elsewhere = owner(name)
+            raise UnknownName(f"'{name}' is not a tunable of services{elsewhere}", name, self.tunables, kind=Kind.UNKNOWN_TUNABLE)
         return tunable
 
     def _server_tunable(self, name: str) -> Tunable:
         tunable = self.server_tunables.get(name.lower())
         if tunable is None:
             candidates = (*self.server_tunables, *perlbal.MEANINGLESS)
-            raise UnknownName(f"'{name}' is not a tunable of SERVER", name, candidates, kind=Kind.UNKNOWN_TUNABLE)
+            elsewhere = owner(name, self.tunables)
+            message = f"'{name}' is not a tunable of SERVER{elsewhere}"
+            raise UnknownName(message, name, () if elsewhere else candidates, kind=Kind.UNKNOWN_TUNABLE)
         return tunable
 
     def set_server(self, name: str, text: str) -> None:

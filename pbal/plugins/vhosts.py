@@ -59,7 +59,8 @@ def vhost(session: Any, pattern: str, target: str, selector: Service | None = No
     Source: Perlbal manual, VHOST. differs: a service that is never made is an error.
     """
     if not _PATTERN.fullmatch(pattern.lower()):
-        raise CommandError(f"invalid host pattern: '{pattern}'", "pattern", kind=Kind.BAD_VALUE)
+        message = f"invalid host pattern: expected a host without port such as www.example.com, *.example.com or *, found '{pattern}'"
+        raise CommandError(message, "pattern", kind=Kind.BAD_VALUE)
     instance = _instance(session, selector)
     instance.table[pattern.lower()] = target
     instance.check()

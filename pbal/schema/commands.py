@@ -18,6 +18,7 @@ grammar.
 
 import inspect
 import json
+import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -365,9 +366,18 @@ class Registry:
         return sorted(self.handlers)
 
     def help_for(self, rule: str) -> tuple[str, str]:
-        """Summary line and whole docstring of a command. Raises: CommandError if there is no such command."""
-        text = inspect.getdoc(self.handler(rule)) or ""
+        """Summary line and what the docstring of a command tells operators: all but `Raises:`.
+
+        Raises: CommandError if there is no such command.
+        """
+        paragraphs = re.split(r"\n\s*\n", inspect.getdoc(self.handler(rule)) or "")
+        text = "\n\n".join(filter(None, map(_for_operators, paragraphs)))
         return text.partition("\n")[0], text
+
+
+def _for_operators(paragraph: str) -> str:
+    """A paragraph without what it says of exceptions."""
+    return re.sub(r"(?:^|\n)Raises:.*?(?=\nSource:|\Z)", "", paragraph, flags=re.DOTALL).strip("\n")
 
 
 _TAKEN: WeakKeyDictionary[Handler, tuple[tuple[str, str, object], ...]] = WeakKeyDictionary()

@@ -2,10 +2,12 @@
 
 Scripts never see any of this: they have Perlbal's lines, or JSON. A table is made a piece at a time. The first PIECE rows decide how wide
 its columns are, and a longer value pushes its own line only: a list of fifteen thousand is never whole in memory.
-A table that is too wide for the terminal wraps the text of its last column.
+A table that is too wide for the terminal says its titles in several lines, makes those columns narrower whose values need it least, and
+wraps the text of its last column.
 """
 
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +20,8 @@ PIECE: Final = 200
 """Rows that decide how wide the columns are."""
 NARROWEST: Final = 24
 """Columns that the last column of a table has at least, however narrow the terminal is."""
+SLIMMEST: Final = 8
+"""Columns that any other has at least where its values are wider."""
 WIDEST: Final = 32
 """Columns that a column of a table has at most; a longer value pushes what is to the right of it, in its own line."""
 GAP: Final = "  "
@@ -28,8 +32,13 @@ class Unit(Enum):
     """What a number counts, where that changes how people say it."""
 
     SECONDS = "seconds"
+    MILLISECONDS = "milliseconds"
     MOMENT = "seconds since 1970"
     OCTETS = "octets"
+
+
+class Octets(int):
+    """A size among numbers of other things, where a column has no unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +95,9 @@ def cell(value: object, unit: Unit | None, view: View) -> str:
     if isinstance(value, (int, float)):
         if unit is Unit.SECONDS:
             return duration(value)
-        if unit is Unit.OCTETS:
+        if unit is Unit.MILLISECONDS:
+            return duration(value / 1000)
+        if unit is Unit.OCTETS or isinstance(value, Octets):
             return octets(value)
         if unit is Unit.MOMENT:
             return moment(value, view.now)
@@ -119,13 +130,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], units: Mappi
         return
     kinds = [units.get(column.rpartition(".")[2]) for column in columns]
     titles = [column.replace("_", " ").replace(".", " ").upper() for column in columns]
-    right = [_is_numeric([row[place] for row in first]) for place in range(len(columns))]
+    heads = [titles]
+    right = [kinds[place] is not None or _is_numeric([row[place] for row in first]) for place in range(len(columns))]
     cells = [[cell(value, kind, view) for value, kind in zip(row, kinds, strict=True)] for row in first]
-    widths = [min(WIDEST, max(columns_of(line[place]) for line in (titles, *cells))) for place in range(len(columns))]
+    widths = _widths(titles, cells)
     before = sum(widths[:-1]) + len(GAP) * (len(columns) - 1)
+    if before + min(NARROWEST, widths[-1]) > view.width:
+        heads = _stacked(titles)
+        widths = _widths([max(title.split(), key=len) for title in titles], cells)
+        _slim(widths, cells, view.width - len(GAP) * (len(columns) - 1))
+        before = sum(widths[:-1]) + len(GAP) * (len(columns) - 1)
     room = max(NARROWEST, view.width - before)
     others = ([cell(value, kind, view) for value, kind in zip(row, kinds, strict=True)] for row in rows)
-    for line in chain((titles,), cells, others):
+    for line in chain(heads, cells, others):
         head = "".join(_padded(text, width, aside) + GAP for text, width, aside in zip(line[:-1], widths[:-1], right[:-1], strict=True))
         last = _padded(line[-1], widths[-1], True) if right[-1] else line[-1]
         if columns_of(head) + columns_of(last) <= max(view.width, before + NARROWEST):
@@ -136,6 +153,31 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], units: Mappi
             folded.insert(0, "")
         yield (head + folded[0]).rstrip()
         yield from (" " * before + more for more in folded[1:])
+
+
+def _widths(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+    return [min(WIDEST, max(columns_of(line[place]) for line in (titles, *cells))) for place in range(len(titles))]
+
+
+def _stacked(titles: Sequence[str]) -> list[list[str]]:
+    """Titles with a word a line, the last words in the last line."""
+    words = [title.split() for title in titles]
+    lines = max(map(len, words))
+    filled = [[""] * (lines - len(each)) + each for each in words]
+    return [[each[line] for each in filled] for line in range(lines)]
+
+
+def _slim(widths: list[int], cells: Sequence[Sequence[str]], room: int) -> None:
+    """Take columns from where the fewest values become too wide, until the last one has its room too."""
+    lengths = [sorted(columns_of(line[place]) for line in cells) for place in range(len(widths) - 1)]
+    least = [min(width, SLIMMEST) for width in widths]
+    excess = sum(widths[:-1]) + min(NARROWEST, widths[-1]) - room
+    for _ in range(excess):
+        able = [place for place in range(len(lengths)) if widths[place] > least[place]]
+        if not able:
+            return
+        place = min(able, key=lambda each: (len(cells) - bisect_right(lengths[each], widths[each] - 1), -widths[each]))
+        widths[place] -= 1
 
 
 def _is_number(value: object) -> bool:

@@ -83,6 +83,7 @@ _UPLOADS = "pbal sends every body on while it comes"
 _NO_PUT = "web_server answers GET and HEAD only"
 _NO_REPROXY = "pbal passes X-REPROXY fields of a response on"
 _NO_PROBE = "pbal sends the request itself, and tries another node if the connection fails"
+_NO_RETRY = "pbal passes a 500 on, and tries another node only if a connection fails"
 _ONE_QUEUE = "every request waits in one queue"
 
 SERVICE: dict[str, Unbuilt] = _by_name(
@@ -106,8 +107,8 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("enable_reproxy", _NO_REPROXY, types.BOOL, "off"),
         Unbuilt("reproxy_cache_maxsize", _NO_REPROXY, types.INT, "0"),
         Unbuilt("blind_proxy", "trusted_upstream_proxies says whose X-Forwarded fields are kept", types.BOOL, "off"),
-        Unbuilt("enable_error_retries", "pbal passes a 500 on, and tries another node only if a connection fails", types.BOOL, "off"),
-        Unbuilt("error_retry_schedule", "see enable_error_retries", types.TEXT, "0,.25,.50,1,1,1,1,1"),
+        Unbuilt("enable_error_retries", _NO_RETRY, types.BOOL, "off"),
+        Unbuilt("error_retry_schedule", _NO_RETRY, types.TEXT, "0,.25,.50,1,1,1,1,1"),
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
         Unbuilt("dirindexing", "a directory without one of index_files is answered 403", types.BOOL, "off"),
         Unbuilt("enable_concatenate_get", "ask for the files one by one", types.BOOL, "off"),
@@ -153,7 +154,7 @@ MEANINGLESS: dict[str, Meaningless] = {
         Meaningless("aio_threads", types.INT, "pbal has no threads for files"),
         Meaningless("track_obj", types.BOOL, "Python has its own tools for that"),
         Meaningless("crash_backtrace", types.BOOL, "pbal logs every fault with its place"),
-        Meaningless("nice_level", _SIGNED, "who starts pbal says it: nice -n 5 pbal, or Nice= in a systemd unit"),
+        Meaningless("nice_level", _SIGNED, "who starts pbal says it: nice -n VALUE pbal, or Nice=VALUE in a systemd unit"),
     )
 }
 """Parameters of SERVER without meaning here."""
@@ -180,7 +181,7 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
         Unbuilt("Redirect", "https_redirect sends clients to https; for other hosts write a pbal plugin: pbal plugin new NAME"),
         Unbuilt("Stats", "the console shows the same: show counters"),
         Unbuilt("Throttle", "limits of the poll plugin bound how often a client may poll"),
-        Unbuilt("XFFExtras", "send_backend_proto is in the core: leave LOAD and the plugin's name out"),
+        Unbuilt("XFFExtras", "its send_backend_proto is in the core: leave LOAD and the plugin's name out"),
     )
 )
 """Plugins that come with Perlbal."""

@@ -9,6 +9,7 @@ where the name is Perlbal's but the meaning or the default is not, "pbal" where 
 kind.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -435,3 +436,16 @@ SERVER: tuple[Tunable, ...] = (
         source="differs: if the system refuses the limit, the answer is an error and not also OK",
     ),
 )
+
+
+def owner(name: str, services: Iterable[str] = ()) -> str:
+    """Whose tunable a name is and how it is said, for who said it of something else: '' or '; it belongs to ...'.
+
+    `services` are the names of the tunables that services have.
+    """
+    folded = name.lower()
+    if any(tunable.name == folded for tunable in SERVER):
+        return f"; it belongs to SERVER: SERVER {folded} = VALUE"
+    if any(tunable.name == folded for tunable in POOL):
+        return f"; it belongs to pools: SET POOL.{folded} = VALUE"
+    return f"; it belongs to services: SET SERVICE.{folded} = VALUE" if folded in services else ""

@@ -17,7 +17,7 @@ import os
 import pwd
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -443,6 +443,11 @@ def _render_networks(value: tuple[Network, ...]) -> str:
 # --- the types ---------------------------------------------------------------------------------------------
 
 
+def either(names: Sequence[str]) -> str:
+    """'a', 'a or b', 'a, b or c'."""
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names)
+
+
 def enum(*choices: str) -> Type[str]:
     """One of a few words, any case typed; the value is the word as declared."""
 
@@ -450,8 +455,7 @@ def enum(*choices: str) -> Type[str]:
         for choice in choices:
             if text.lower() == choice.lower():
                 return choice
-        expected = choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
-        _refuse(expected, text)
+        _refuse(either(choices), text)
 
     return Type("|".join(choices), reader, choices=choices)
 
