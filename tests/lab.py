@@ -29,6 +29,7 @@ from pbal.model.world import World
 from pbal.server import Server
 
 DEADLINE = 10.0
+_TOLD: set[int] = set()
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -43,10 +44,14 @@ async def until(predicate: Callable[[], Any], what: str = "a condition", deadlin
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that was free a moment ago, and that nobody was told before."""
+    while True:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = int(sock.getsockname()[1])
+        if port not in _TOLD:
+            _TOLD.add(port)
+            return port
 
 
 class Pbal:

@@ -99,9 +99,9 @@ def service(name: str, role: str, said: dict[str, str], more: list[str]) -> list
 
 
 @st.composite
-def configurations(draw: st.DrawFn) -> list[str]:
+def configurations(draw: st.DrawFn, names: st.SearchStrategy[list[str]] = NAMES) -> list[str]:
     """A pool, a proxy that polls, a web server, a selector; some of them enabled."""
-    pool, proxy, site, front, *_ = draw(NAMES)
+    pool, proxy, site, front, *_ = draw(names)
     lines = ["LOAD vpaths", "LOAD poll", "LOAD vhosts"]
     lines += draw(st.sampled_from([[], ["DEFAULT idle_timeout = 7s"], ["DEFAULT poll_timeout = 9s", "SERVER graceful_timeout = 1m"]]))
     lines += [f"CREATE POOL {pool}", *(f"POOL ADD {pool} {node}" for node in draw(NODES))]

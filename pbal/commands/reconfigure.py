@@ -109,14 +109,16 @@ async def config_save(session: Session) -> Reply:
         message = f"{interpreter.path} was changed since it was read"
         raise CommandError(message, hint="RELOAD CONFIG DRY RUN lists the differences", kind=kinds.Kind.CONFLICT)
     now = await in_slices(in_pieces(interpreter.world))
-    texts = saving.edited(interpreter.path, draft.run.record, steps)
-    written = await drafts.read(interpreter, interpreter.path, instead=texts)
-    await written.close()
-    left = [mistake.headline for mistake in written.mistakes]
-    left += [step.statement for step in difference(written.config, now, _fits(interpreter.world, written.world))]
-    if left:
-        what = left[0]
-        message = f"pbal does not know how to write this into the file: {what}"
+    ways = saving.edited(interpreter.path, draft.run.record, steps), saving.appended(interpreter.path, steps)
+    for texts in ways:
+        written = await drafts.read(interpreter, interpreter.path, instead=texts)
+        await written.close()
+        left = [mistake.headline for mistake in written.mistakes]
+        left += [step.statement for step in difference(written.config, now, _fits(interpreter.world, written.world))]
+        if not left:
+            break
+    else:
+        message = f"pbal does not know how to write this into the file: {left[0]}"
         raise CommandError(message, hint="CONFIG DRIFT lists what is to be added by hand", kind=kinds.Kind.CONFLICT)
     saving.write(texts)
     interpreter.filed = now

@@ -1,16 +1,17 @@
 """CONFIG SAVE: steps written into the files that were read, line by line, so that comments and order stay.
 
 Every good statement of the files is known with its place. What a step changes is changed where it was said; what it takes back is taken out
-there; what it adds comes after the last line about the same object, or at the end of the main file. Whether the result means what it has
-to is not judged here: it is read before it is written.
+there; what it adds comes after the last line about the same object, or at the end of the main file; a new pool comes before the services.
+Whether the result means what it has to is not judged here: it is read before it is written. Where it does not, as when names are exchanged,
+the steps stand at the end as they are: the file makes what it made, and they make the rest.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pbal.commands.files import Record, divided
-from pbal.config.diff import Kind, Step
+from pbal.config.diff import Kind, Step, listing
 from pbal.model.errors import ConfigError
 from pbal.schema import kinds
 
@@ -20,12 +21,37 @@ _ABOUT = ("service_name", "object_name", "owner_name", "selector_name", "pool_na
 def edited(main: Path, records: list[Record], steps: list[Step]) -> dict[Path, bytes]:
     """The files that change, whole. Raises: ConfigError if one cannot be read."""
     editor = _Editor(main, records)
-    made = {step.object.lower() for step in steps if step.kind in (Kind.POOL, Kind.SERVICE) and step.said}
+    pools = _new_pools(steps)
+    made = {step.object.lower() for step in steps if step.kind is Kind.SERVICE and step.said}
     for step in steps:
+        if step in pools:
+            continue
         if step.object.lower() in made:
             editor.append(step)
         else:
             editor.apply(step)
+    editor.add_pools(pools)
+    return editor.texts()
+
+
+def _new_pools(steps: list[Step]) -> list[Step]:
+    """The steps that make pools and fill them."""
+    found: list[Step] = []
+    name = None
+    for step in steps:
+        if step.kind is Kind.POOL and step.said:
+            name = step.object
+        elif step.object != name or step.kind not in (Kind.SETTING, Kind.NODE):
+            name = None
+        if name is not None:
+            found.append(step)
+    return found
+
+
+def appended(main: Path, steps: list[Step]) -> dict[Path, bytes]:
+    """The main file with the steps at its end. Raises: ConfigError if it cannot be read."""
+    editor = _Editor(main, [])
+    editor.add(listing(steps))
     return editor.texts()
 
 
@@ -72,12 +98,16 @@ class _Editor:
         self._records = records
         self._files: dict[Path, list[list[str]]] = {}
         self._touched: set[Path] = set()
+        self._start: list[str] = []
         self._end: list[str] = []
         self._appended = ""
         """The object that is current at the end of what was appended."""
 
     def texts(self) -> dict[Path, bytes]:
         """The files that have changed."""
+        if self._start:
+            self._lines(self._main)[:0] = [self._start]
+            self._touched.add(self._main)
         if self._end:
             lines = self._lines(self._main)
             last = lines[-1]
@@ -88,6 +118,25 @@ class _Editor:
             path: "\n".join(line for lines in self._files[path] for line in lines).encode("utf-8", "surrogateescape")
             for path in self._touched
         }
+
+    def add(self, lines: Iterable[str]) -> None:
+        """Write lines at the end of the main file."""
+        self._end += ["", *lines]
+
+    def add_pools(self, steps: list[Step]) -> None:
+        """Write what makes new pools before the first service: those that are there may have come to use them."""
+        lines: list[str] = []
+        for step in steps:
+            lines += ["", step.statement] if step.kind is Kind.POOL else ["  " + _of_current(step)]
+        at = next((at for at, record in enumerate(self._records) if record.statement.rule == "create_service"), None)
+        if at:
+            before = self._records[at - 1]
+            self._at(before).extend(lines)
+            self._touched.add(before.path)
+        elif at is None:
+            self.add(lines)
+        else:
+            self._start += lines
 
     def apply(self, step: Step) -> None:
         """Write one step where it belongs."""
@@ -102,10 +151,21 @@ class _Editor:
                     self._replace(record)
         elif found is not None and step.kind is Kind.STANDING:
             self._replace(found, step.statement)
-        elif (beside := self._last(lambda record: _is_beside(record, step))) is not None:
+        elif (beside := self._last(lambda record: _is_beside(record, step), self._until(step))) is not None:
             self._insert(beside, step)
+        elif step.kind in (Kind.SERVER, Kind.LOAD) and step.said:
+            self._prepend(step)
         else:
             self.append(step)
+
+    def _prepend(self, step: Step) -> None:
+        """Write one step before the first statement of the main file: what follows may need it."""
+        first = min((record.statement.line for record in self._records if record.path == self._main), default=1)
+        if first == 1:
+            self._start.append(step.statement)
+        else:
+            self._lines(self._main)[first - 2].append(step.statement)
+            self._touched.add(self._main)
 
     def append(self, step: Step) -> None:
         """Write one step at the end of the main file; those of an object that is made there as its block."""
@@ -148,8 +208,14 @@ class _Editor:
                 raise ConfigError(f"cannot read {path}: {error.strerror}", kind=kinds.Kind.SYSTEM) from None
         return self._files[path]
 
-    def _last(self, matches: Callable[[Record], bool]) -> Record | None:
-        return next((record for record in reversed(self._records) if matches(record)), None)
+    def _last(self, matches: Callable[[Record], bool], until: int | None = None) -> Record | None:
+        return next((record for record in reversed(self._records[:until]) if matches(record)), None)
+
+    def _until(self, step: Step) -> int | None:
+        """Before which record a step has to stand: SERVER before any LOAD, which looks for the plugin where it says."""
+        if step.kind is not Kind.SERVER:
+            return None
+        return next((at for at, record in enumerate(self._records) if record.statement.rule == "load"), None)
 
 
 def _value(step: Step) -> str:

@@ -1,7 +1,8 @@
 """What makes one Config of another: statements, in an order in which they can be carried out.
 
+    SERVER                    it says where plugins are
     LOAD                      new plugins bring what may be said
-    SERVER, UNSET SERVER
+    UNSET SERVER
     pools                     made, SET, nodes that come
     services                  those that are made anew in their place; then what is SET and UNSET, and the rules that go
     what names services       default_service, rules that come
@@ -17,7 +18,7 @@ is to be from then on.
 """
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from pbal.config.render import Fits, change_defaults, concerns, header_rules, in_order, pool_statement
@@ -60,8 +61,7 @@ class Step:
 
 def difference(old: Config, new: Config, fits: Fits) -> Iterator[Step]:
     """The steps from `old` to `new`. `fits` knows the tunables of both."""
-    yield from _plugins(old, new)
-    yield from _server(old, new)
+    yield from _beginning(old, new)
     before = {pool.name.lower(): pool for pool in old.pools}
     for pool in new.pools:
         yield from _pool(before.get(pool.name.lower()), pool)
@@ -83,20 +83,31 @@ def listing(steps: list[Step]) -> Iterator[str]:
         yield step.statement
 
 
-def _plugins(old: Config, new: Config) -> Iterator[Step]:
-    known = {plugin.name for plugin in old.plugins}
-    for plugin in new.plugins:
-        if plugin.name not in known:
-            yield Step(Kind.LOAD, f"LOAD {plugin.name}", plugin.name)
-
-
-def _server(old: Config, new: Config) -> Iterator[Step]:
+def _beginning(old: Config, new: Config) -> Iterator[Step]:
+    """SERVER and LOAD. A plugin may come from a folder that is not plugin_path at the end, see render.py."""
     before, after = dict(old.server), dict(new.server)
     for name, text in new.server:
         if before.get(name) != text:
-            yield Step(Kind.SERVER, f"SERVER {name} = {written(text)}", key=name)
-    for name in before.keys() - after.keys():
+            yield _server(name, text)
+    known = {plugin.name for plugin in old.plugins}
+    final = path = after.get("plugin_path", before.get("plugin_path", ""))
+    for plugin in new.plugins:
+        if plugin.name not in known:
+            if plugin.folder and plugin.folder != path:
+                path = plugin.folder
+                yield _server("plugin_path", path)
+            yield Step(Kind.LOAD, f"LOAD {plugin.name}", plugin.name)
+    gone = before.keys() - after.keys()
+    if path != final and final and "plugin_path" not in gone:
+        yield _server("plugin_path", final)
+    elif path != final:
+        gone |= {"plugin_path"}
+    for name in sorted(gone):
         yield Step(Kind.SERVER, f"UNSET SERVER {name}", key=name, said=False)
+
+
+def _server(name: str, text: str) -> Step:
+    return Step(Kind.SERVER, f"SERVER {name} = {written(text)}", key=name)
 
 
 def _pool(old: PoolSpec | None, new: PoolSpec) -> Iterator[Step]:
@@ -123,6 +134,7 @@ def is_replaced(old: ServiceSpec, new: ServiceSpec) -> bool:
 
 def _services(old: Config, new: Config, fits: Fits) -> Iterator[Step]:
     now = dict(old.defaults)
+    old = yield from _let_go(old, new)
     pairs = yield from _made(now, old, new, fits)
     for former, service in pairs:
         if former != service:
@@ -138,6 +150,21 @@ def _services(old: Config, new: Config, fits: Fits) -> Iterator[Step]:
         if (former.standing if former is not None else Standing.NEW) is not service.standing:
             verb = "ENABLE" if service.standing is Standing.ENABLED else "DISABLE"
             yield Step(Kind.STANDING, f"{verb} {service.name}", service.name)
+
+
+def _let_go(old: Config, new: Config) -> Generator[Step, None, Config]:
+    """No selector names a service that is made anew, which is dropped first; the old configuration without what named them."""
+    after = {service.name.lower(): service for service in new.services}
+    replaced = {name for each in old.services if (name := each.name.lower()) in after and is_replaced(each, after[name])}
+    services: list[ServiceSpec] = []
+    for service in old.services:
+        said = dict(service.settings)
+        if replaced and said.get("default_service", "").lower() in replaced:
+            yield Step(Kind.SETTING, f"UNSET {service.name}.default_service", service.name, "default_service", said=False)
+            del said["default_service"]
+            service = replace(service, settings=tuple(sorted(said.items())))
+        services.append(service)
+    return replace(old, services=tuple(services))
 
 
 def _made(now: dict[str, str], old: Config, new: Config, fits: Fits) -> Generator[Step, None, list[tuple[ServiceSpec | None, ServiceSpec]]]:
@@ -165,7 +192,10 @@ def _defaults(now: dict[str, str], wanted: dict[str, str], matters: Callable[[st
 
 def _settings(old: ServiceSpec | None, new: ServiceSpec) -> Iterator[Step]:
     before, after = dict(old.settings) if old is not None else {}, dict(new.settings)
-    for name in in_order(after):
+    names = in_order(after)
+    if old is not None and "plugins" in after:  # one at a time, a plugin that comes would ask for what is said below
+        names = [*(name for name in names if name != "plugins"), "plugins"]
+    for name in names:
         if before.get(name) != after[name] and name != "default_service":
             yield Step(Kind.SETTING, f"SET {new.name}.{name} = {written(after[name])}", new.name, name)
 
@@ -230,7 +260,7 @@ def _left(old: Config, new: Config) -> Iterator[Step]:
             if node not in pools.get(pool.name.lower(), pool.nodes):
                 yield Step(Kind.NODE, pool_statement(pool.name, "REMOVE", node), pool.name, node, said=False)
     names = {service.name.lower() for service in new.services}
-    for service in old.services:
+    for service in reversed(old.services):  # who names others comes after them
         if service.name.lower() not in names:
             yield Step(Kind.SERVICE, f"DROP SERVICE {service.name}", service.name, said=False)
     for pool in old.pools:

@@ -7,12 +7,18 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lab import Lab, Pbal, free_port, lab, read_response, until
 from process import Running
+from test_dumpconfig import configurations, world_of
 
 from pbal.config.diff import difference
 from pbal.config.render import render
 from pbal.model.snapshot import snapshot
+
+SOME_NAMES = st.permutations(["add", "web", "json", "Site"])
+"""Few, so that two configurations have some in common."""
 
 BASE = """\
 # The chat, and what is around it.
@@ -362,6 +368,64 @@ async def test_a_secret_is_read_again_whatever_says_it_and_from_its_own_folder(l
     (folder / "key").write_text("third")
     assert f"X-Key: ${{file:{folder}/key}}" in await case.pbal.say("show rules")
     assert await case.reload() == "OK" and not chat.header_rules and not chat.extra
+
+
+ODD = """
+from pbal.api import TEXT, Plugin, Tunable
+
+class Odd(Plugin):
+    \"\"\"Needs what it was not told.\"\"\"
+    tunables = (Tunable("odd_need", TEXT, default="", summary="Has to be said."),)
+
+    def check(self):
+        if not self.service["odd_need"]:
+            raise ValueError("odd_need")
+"""
+
+
+@lab
+async def test_the_difference_can_be_typed_line_by_line_and_saved(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    (laboratory.folder / "plugins").mkdir()
+    (laboratory.folder / "plugins" / "odd.py").write_text(ODD)
+    case.write(
+        ("LOAD poll", "SERVER plugin_path = plugins\nLOAD odd\nLOAD poll"),
+        ("SET plugins = poll", "SET plugins = odd poll\n  SET odd_need = yes"),
+        ("CREATE POOL app", "CREATE POOL more\n  POOL more ADD 10.0.0.9\nCREATE POOL app"),
+        ("SET pool = app", "SET pool = more"),
+        ("SET docroot = .", "SET docroot = .\n  SET persist_client = off"),
+    )
+    for statement in (await case.pbal.say("RELOAD CONFIG DRY RUN")).splitlines()[:-1]:
+        assert await case.pbal.say(statement) == "OK", statement
+    assert await case.pbal.say("RELOAD CONFIG DRY RUN") == "."
+    case.write()
+    assert await case.pbal.say("CONFIG SAVE") == "OK"
+    text = case.path.read_text()
+    assert text.index("SERVER plugin_path") < text.index("LOAD odd") < text.index("CREATE POOL more") < text.index("# Who is asked.")
+    assert await case.pbal.say("RELOAD CONFIG DRY RUN") == "." == await case.pbal.say("CONFIG DRIFT")
+
+
+@given(configurations(SOME_NAMES), configurations(SOME_NAMES))
+@settings(max_examples=4, deadline=None)
+def test_any_configuration_becomes_any_other_and_can_be_saved(one: list[str], other: list[str]) -> None:
+    @lab
+    async def run(laboratory: Lab) -> None:
+        texts = ["\n".join(lines) + "\n" for lines in (one, other)]
+        pbal = await laboratory.pbal(texts[0])
+        wanted = snapshot(world_of(other, str(laboratory.folder)))
+        path = next(laboratory.folder.glob("test*.conf"))
+        path.write_text(texts[1])
+        assert await pbal.say("RELOAD CONFIG") == "OK"
+        assert list(difference(snapshot(pbal.world), wanted, pbal.world.fits)) == []
+        path.write_text(texts[0])
+        for statement in (await pbal.say("RELOAD CONFIG DRY RUN")).splitlines()[:-1]:
+            assert await pbal.say(statement) == "OK", statement
+        assert await pbal.say("RELOAD CONFIG DRY RUN") == "."
+        path.write_text(texts[1])
+        assert await pbal.say("CONFIG SAVE") == "OK"
+        assert await pbal.say("RELOAD CONFIG DRY RUN") == "." == await pbal.say("CONFIG DRIFT")
+
+    run()
 
 
 def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
