@@ -110,9 +110,9 @@ class HttpConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Who sent its end is still answered."""
+        """What was asked before the end is still answered, all of it."""
         self._ended = True
-        return self.state == "working"
+        return self.state in ("working", "full")
 
     def pause_writing(self) -> None:
         self._room.clear()
@@ -245,7 +245,7 @@ class HttpConnection(asyncio.Protocol):
     def _finish(self, head: RequestHead, answer: Answer) -> bool:
         """Send an answer; whether the connection may serve another request."""
         facts = (0 if head.minor else encoder.OLD) | (encoder.HEAD_ONLY if head.method == b"HEAD" else 0)
-        keep = head.keep_alive and not head.framing and not self._ended and head.method in (b"GET", b"HEAD")
+        keep = head.keep_alive and not head.framing and head.method in (b"GET", b"HEAD")
         self._send(answer, facts | (encoder.KEEP if keep else 0))
         if not keep:
             self._part()

@@ -25,7 +25,7 @@ from pbal.console.page import Status
 from pbal.lang.mistakes import Mistake
 from pbal.schema.commands import Reply
 
-PIECE: Final = 100
+PIECE: Final = 50
 """Lines made in one turn of the loop."""
 
 _NAME = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_-]{0,199}")

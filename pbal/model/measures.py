@@ -54,14 +54,15 @@ _SMALLER: Final = {"milliseconds": ("_ms", "_seconds", "seconds", 1000)}
 
 
 def samples(world: "World") -> Iterator[Sample]:
-    """Every number there is, the families in the order of their names. Nothing in it is older than the moment it is taken."""
+    """Every number there is, the families in the order of their names. Nothing in it is older than the moment it is taken.
+
+    Who reads them may wait in between: what is dropped or unloaded meanwhile is left out.
+    """
     counters = world.counters
-    for name in sorted(counters.all):
-        counter = counters.declared.get(name)
-        if counter is not None:
+    for name, counter in sorted(counters.all.items()):
+        if name in counters.declared:
             yield from _rendered(counter, (), counters.counts[name])
             continue
-        counter = counters.collected[name]
         for labels, value in _collected(world, counter):
             yield from _rendered(counter, tuple(zip(counter.labels, labels, strict=True)), value)
 
@@ -129,13 +130,15 @@ def _rendered(counter: Counter, labels: tuple[tuple[str, str], ...], value: floa
 
 
 def shown(world: "World") -> Iterator[tuple[str, float]]:
-    """Every number as the console names it: `requests`, `service_requests{service="web"}`. Of histograms number and sum, no buckets."""
+    """Every number as the console names it: `requests`, `service_requests{service="web"}`. Of histograms number and sum, no buckets.
+
+    Who reads them may wait in between, as with `samples`.
+    """
     counters = world.counters
-    for name in sorted(counters.all):
+    for name, counter in sorted(counters.all.items()):
         if name in counters.declared:
             yield name, counters.counts[name]
             continue
-        counter = counters.collected[name]
         for values, value in _collected(world, counter):
             said = ",".join(f'{label}="{text}"' for label, text in zip(counter.labels, values, strict=True))
             labels = f"{{{said}}}" if said else ""
@@ -149,12 +152,16 @@ def shown(world: "World") -> Iterator[tuple[str, float]]:
 # -- collectors --------------------------------------------------------------------------------------------------------
 
 
+def _answers(service: "Service") -> bool:
+    return service.handler is not None and service.role != "management"
+
+
 def _services(value: "Callable[[Service], float | Histogram]", proxies: bool = False) -> Collector:
     """A number of each service that answers requests; `proxies`: of those with nodes."""
 
     def collect(world: "World") -> Iterator[Measured]:
         for service in list(world.services.values()):
-            if service.handler is not None and service.role != "management" and (service.role == "reverse_proxy" or not proxies):
+            if _answers(service) and (service.role == "reverse_proxy" or not proxies):
                 yield (service.name,), value(service)
 
     return collect
@@ -176,10 +183,11 @@ def _load(service: "Service") -> tuple[int, int, int]:
 
 
 def _service_responses(world: "World") -> Iterator[Measured]:
-    for (service,), _ in _services(lambda _: 0)(world):
-        for place, number in enumerate(world.service(service).traffic.statuses):
-            if number:
-                yield (service, CLASSES[place]), number
+    for service in list(world.services.values()):
+        if _answers(service):
+            for place, number in enumerate(service.traffic.statuses):
+                if number:
+                    yield (service.name, CLASSES[place]), number
 
 
 def _node_responses(world: "World") -> Iterator[Measured]:

@@ -16,7 +16,7 @@ from textwrap import wrap
 from time import localtime, strftime
 from typing import Final
 
-PIECE: Final = 200
+PIECE: Final = 80
 """Rows that decide how wide the columns are."""
 NARROWEST: Final = 24
 """Columns that the last column of a table has at least, however narrow the terminal is."""

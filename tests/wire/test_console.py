@@ -340,7 +340,7 @@ def test_long_lists_are_written_in_pieces(written):
         await crowd(pbal, 450)
         answers = await talk(pbal, b"socks all\n")
         assert len(answers) == 1 + 4 + 450 + 1 + 1
-        assert [len(piece) for piece in written if piece] == [200, 200, 57]
+        assert [len(piece) for piece in written if piece] == [100, 100, 100, 100, 57]
         assert answers[0] == "   fd    age" and answers[-1] == "."
         descriptors = [int(line.split()[0]) for line in answers[1:-1]]
         assert descriptors == sorted(set(descriptors))

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from lab import Lab, Pbal, lab, until
 
-from pbal.model.measures import _COLLECTORS, samples
+from pbal.model.measures import _COLLECTORS, samples, shown
 from pbal.observe.counters import COLLECTED, COUNTER
 
 CONF = """
@@ -196,3 +196,18 @@ async def test_a_plugin_that_cannot_say_hides_no_other_number(lab: Lab) -> None:
     port = pbal.server.address("site")[1]
     assert "plugin 'faulty', explain(): RuntimeError: no idea" in await pbal.say(f"explain GET http://h:{port}/")
     assert pbal.counts["plugin_errors"] == 6
+
+
+@lab
+async def test_what_goes_while_numbers_are_read_is_left_out(lab: Lab) -> None:
+    pbal = await lab.pbal(CONF.format(node="127.0.0.1:1"))
+    assert (await pbal.ask("site", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).status == 502
+    numbers, lines = samples(pbal.world), shown(pbal.world)
+    assert next(each for each in numbers if each.family == "pbal_node_active").labels == (("pool", "app"), ("node", "127.0.0.1:1"))
+    assert next(value for name, value in lines if name == 'node_active{pool="app",node="127.0.0.1:1"}') == 0
+    for statement in ("DISABLE front", "DROP SERVICE front", "DISABLE site", "DROP SERVICE site", "DROP POOL app", "UNLOAD poll"):
+        assert await pbal.say(statement) == "OK"
+    families = {each.family: dict(each.labels) for each in numbers}
+    names = [name for name, _ in lines]
+    assert "pbal_uptime_seconds" in families and "uptime_seconds" in names
+    assert "site" not in {labels.get("service") for labels in families.values()} and not any('"site"' in name for name in names)

@@ -265,6 +265,11 @@ async def test_a_connection_is_kept_and_requests_are_answered_in_their_order(lab
     writer.close()
     await until(lambda: pbal.counts["clients"] == 0, "the end of the connection")
     assert pbal.counts["console_http_requests"] == len(paths) + 1
+    reader, writer = await pbal.connect("mgmt")
+    writer.write(b"".join(ask % path for path in paths))
+    writer.write_eof()
+    assert [(await read_response(reader)).status for _ in paths] == [404 if path == b"/nowhere" else 200 for path in paths]
+    assert await reader.read() == b""
 
 
 @lab

@@ -6,7 +6,7 @@ import resource
 from fnmatch import fnmatchcase
 
 from pbal import __version__, build
-from pbal.commands.looking.tables import open_sockets
+from pbal.commands.looking.tables import PIECE, open_sockets
 from pbal.commands.session import Session
 from pbal.model.measures import shown
 from pbal.observe.memory import resident_bytes
@@ -15,9 +15,15 @@ from pbal.schema.people import Unit
 
 
 @command
-def show_counters(session: Session, glob: str | None = None) -> Reply:
+async def show_counters(session: Session, glob: str | None = None) -> Reply:
     """Show the counters and their values: all, or those LIKE a pattern."""
-    return Facts({name: value for name, value in shown(session.world) if glob is None or fnmatchcase(name, glob)})
+    facts: dict[str, object] = {}
+    for number, (name, value) in enumerate(shown(session.world), 1):
+        if glob is None or fnmatchcase(name, glob):
+            facts[name] = value
+        if number % PIECE == 0:
+            await asyncio.sleep(0)
+    return Facts(facts)
 
 
 @command

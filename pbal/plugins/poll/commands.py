@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import translate
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -42,29 +42,33 @@ def _name(hub: Hub, key: bytes) -> str:
     return key[len(hub.settings.prefix) :].decode("utf-8", "replace")
 
 
-def show_parked(session: Any, service: Service | None = None, glob: str | None = None, count: int | None = None) -> Reply:
+async def show_parked(session: Any, service: Service | None = None, glob: str | None = None, count: int | None = None) -> Reply:
     """List who waits: id, service, queues, client, age and time left (seconds), lookups in the store, transport. LIKE matches queue names.
 
     The client is the peer's address and port. Behind trusted proxies it is the address that they say.
     """
 
-    wanted = None if glob is None else re.compile(translate(glob).encode("utf-8", "surrogatepass"))
-
-    def rows() -> Iterator[tuple[object, ...]]:
-        shown = 0
-        for instance in _polls(session, service):
-            hub = instance.hub
-            for reader in hub.lot:
-                if count is not None and shown >= count:
-                    return
-                if wanted is None or any(wanted.match(key, len(hub.settings.prefix)) for key in reader.all_keys()):
-                    shown += 1
-                    yield _parked_row(session, hub, reader)
-
-    if service is not None:
-        list(_polls(session, service))
+    hubs = [instance.hub for instance in _polls(session, service)]
+    found: Iterable[tuple[Hub, Reader]] = ((hub, reader) for hub in hubs for reader in hub.lot)
+    if glob is not None:
+        found = await _on_queues(glob, found, count)
+    rows = (_parked_row(session, hub, reader) for hub, reader in islice(found, count) if reader.lot is not None)
     columns = ("id", "service", "queues", "client", "age", "left", "looks", "transport")
-    return Rows(columns, rows(), lambda r: f"{r[0]} {r[1]} {','.join(r[2])} {r[3]} {r[4]}s {r[5]}s {r[6]} {r[7]}", units=_TIMES)
+    return Rows(columns, rows, lambda r: f"{r[0]} {r[1]} {','.join(r[2])} {r[3]} {r[4]}s {r[5]}s {r[6]} {r[7]}", units=_TIMES)
+
+
+async def _on_queues(glob: str, readers: Iterable[tuple[Hub, Reader]], count: int | None) -> list[tuple[Hub, Reader]]:
+    """Those that wait for a queue with such a name, `count` at most. Very many are looked at in pieces: none of them may fit."""
+    wanted = re.compile(translate(glob).encode("utf-8", "surrogatepass"))
+    found: list[tuple[Hub, Reader]] = []
+    for number, (hub, reader) in enumerate(readers, 1):
+        if count is not None and len(found) >= count:
+            break
+        if any(wanted.match(key, len(hub.settings.prefix)) for key in reader.all_keys()):
+            found.append((hub, reader))
+        if number % LOOKED_AT == 0:
+            await asyncio.sleep(0)
+    return found
 
 
 def _parked_row(session: Any, hub: Hub, reader: Reader) -> tuple[object, ...]:
