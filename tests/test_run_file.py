@@ -295,6 +295,12 @@ def test_a_secret_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert "${file:key}" in mistake.message or "${env:HUSH}:x" in mistake.message
 
 
+def test_a_default_that_is_refused_is_shown_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PBAL_TEST_ROOT", raising=False)
+    (mistake,) = run(tmp_path, "CREATE SERVICE a\nSET role = web_server\nSET docroot = ${env:PBAL_TEST_ROOT:-/nonexistent/www}")
+    assert mistake.message == "docroot: expected an existing directory, found what ${env:PBAL_TEST_ROOT:-/nonexistent/www} is"
+
+
 def test_a_secret_others_can_read_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("hush\n")
     (tmp_path / "key").chmod(0o644)

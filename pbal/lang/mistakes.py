@@ -255,7 +255,8 @@ def _as_written(text: str, statement: Statement) -> str:
     for arg in statement.args.values():
         if isinstance(arg.text, Said) and arg.text:
             value = "|".join(re.escape(form) for form in (str(arg.text), repr(str(arg.text))[1:-1]))
-            text = arg.text.written.join(re.split(rf"(?<!\w)(?:{value})(?!\w)", text))
+            written = arg.text.written  # may hold the value: a default
+            text = written.join(re.split(rf"{re.escape(written)}|(?<!\w)(?:{value})(?!\w)", text))
     return text
 
 

@@ -194,7 +194,7 @@ class ReverseProxy(HttpRole):
             self.service.world.log_limited(
                 f"connect {node.name}",
                 "cannot connect to %(node)s: %(reason)s",
-                {"event": "connect_failed", "service": self.name, "node": node.name, "reason": str(error) or "too slow"},
+                {"event": "connect_failed", "service": self.name, "node": node.name, "reason": error.strerror or str(error) or "too slow"},
             )
         finally:
             if link is not None and not made:  # also where the service was closed meanwhile
