@@ -1,5 +1,6 @@
 """Shared settings of the tests."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,6 +8,10 @@ import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# Some tests start pbal in a process of its own, a hundred times in all: without byte code each would compile all of it first.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 LONG = frozenset({"test_browser.py", "test_client_js.py", "test_poll_proofs.py", "test_signals.py", "test_client.py", "test_config.py"})
 """Files that take half a minute or more."""
