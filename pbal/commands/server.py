@@ -91,7 +91,7 @@ async def crash(session: Session) -> Reply:
     runtime = session.runtime()
     session.closing = True
     runtime.exit_status = 1
-    log.error("CRASH on a console: ending with status 1", {"event": "crash"})
+    log.error("%(statement)s on a console: ending with status 1", {"event": "crash", "statement": "CRASH"})
     await runtime.shutdown(False, None)
     return OK
 
