@@ -3,8 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Most tests wait for something most of the time: three files at a time.
-SIDE_BY_SIDE := -n 3 --dist loadfile
+# Most tests wait for something most of the time: four files at a time.
+SIDE_BY_SIDE := -n 4 --dist loadfile
 
 .PHONY: chat test check quick lint types manual bench clean
 
