@@ -100,8 +100,9 @@ fast: .venv-fast/done
 	@touch $@
 
 # What these files are about is not compiled, and they wait a long time: signals, the console, the command line, the page, stores of polls.
-NOT_COMPILED := $(foreach name,signals life console completing terminal start browser client client_js listening poll_auth poll_limits poll_memcached \
-	poll_positions poll_presence poll_proofs poll_servers,--ignore=tests/wire/test_$(name).py)
+NOT_COMPILED := $(foreach name,signals console console_access console_people perlbal_check status_page metrics check_pbal completing terminal \
+	start life browser client client_js listening poll_auth poll_limits poll_memcached poll_positions poll_presence poll_proofs \
+	poll_servers,--ignore=tests/wire/test_$(name).py)
 
 test-fast: .venv-fast/done programs
 	PYTHONSAFEPATH=1 PBAL_EXPECT=compiled $(FAST) -m pytest $(SIDE_BY_SIDE) -o pythonpath=tests -m "not slow" $(NOT_COMPILED) tests/test_fast.py tests/wire
