@@ -17,7 +17,7 @@ import itertools
 import logging
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -158,9 +158,9 @@ def _read(folders: list[str], name: str, generation: int) -> LoadedPlugin:
         raise ConfigError(f"plugin '{name}': {_where(error, path)}") from error
 
 
-async def _read_beside(world: World, name: str, generation: int) -> LoadedPlugin:
-    """_read, in a thread when the World is being served. Raises: ConfigError."""
-    folders = _folders(world)
+async def _read_beside(world: World, name: str, generation: int, folders: list[str] | None = None) -> LoadedPlugin:
+    """_read, in a thread when the World is being served. `folders`: not those of its plugin_path. Raises: ConfigError."""
+    folders = _folders(world) if folders is None else folders
     try:
         if world.runtime is None:
             return _read(folders, name, generation)
@@ -231,6 +231,8 @@ async def load(world: World, statements: Statements, name: str) -> LoadedPlugin:
     if name.lower() in world.plugins:
         return world.plugins[name.lower()]
     lent = world.lent.get(name.lower())
+    if isinstance(lent, ConfigError):
+        raise lent
     if lent is not None:
         return await adopt(world, statements, replace(lent))
     loaded = await _read_beside(world, name, 1)
@@ -242,16 +244,12 @@ async def load(world: World, statements: Statements, name: str) -> LoadedPlugin:
         raise
 
 
-async def read_ahead(world: World, names: Iterable[str]) -> dict[str, LoadedPlugin]:
-    """Those of the plugins that come with pbal, imported in a thread for who will LOAD them; what fails is left for LOAD to tell."""
-    found: dict[str, LoadedPlugin] = {}
-    for name in names:
-        try:
-            if find(name, []).is_relative_to(BUNDLED):
-                found[name] = await _read_beside(world, name, 1)
-        except ConfigError as error:
-            log.debug("%(plugin)s: %(reason)s", {"event": "read_ahead", "plugin": name, "reason": error.message})
-    return found
+async def read_ahead(live: World, world: World, name: str) -> LoadedPlugin | ConfigError:
+    """A plugin for the LOAD of a World that does not run, beside one that does: imported in a thread. Or what LOAD is to say."""
+    try:
+        return await _read_beside(live, name, 1, _folders(world))
+    except ConfigError as error:
+        return error
 
 
 async def adopt(world: World, statements: Statements, loaded: LoadedPlugin) -> LoadedPlugin:

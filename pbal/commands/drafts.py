@@ -1,23 +1,26 @@
 """A configuration file read beside the running configuration, a slice a turn of the loop.
 
 A Draft is a World without a server, made by the very code that reads the file at start. Plugins that run already are lent to it, classes,
-grammar and all, so that nothing is imported twice; others are imported in a thread, and belong to the draft until it is put to use.
+grammar and all, so that nothing is imported twice; others are imported in a thread, when their LOAD comes, and belong to the draft until it
+is put to use. A parser that is not there is built in a thread, too.
 Whoever drafts holds the lock of statements, so the running configuration stands still meanwhile.
 """
 
 import asyncio
 from collections.abc import Container, Generator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pbal import loader
-from pbal.commands.files import FileRun, divided, plugins_named
+from pbal.commands.files import FileRun, divided, octets_of
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.slices import in_slices
 from pbal.config.spec import Config
 from pbal.lang.mistakes import Mistake
+from pbal.lang.parser import GrammarMistake
 from pbal.model.errors import ConfigError
 from pbal.model.snapshot import in_pieces
-from pbal.model.world import World
+from pbal.model.world import LoadedPlugin, World
 from pbal.schema.kinds import Kind
 
 
@@ -38,10 +41,9 @@ class Draft:
 
     async def close(self, kept: bool = False) -> None:
         """Take it to pieces, in slices: left to the collector, it would go in one turn of the loop. `kept`: its plugins stay."""
-        if not kept:
-            for name, loaded in self.world.plugins.items():
-                if name not in self._running:
-                    loader.forget(loaded.module)
+        for name, loaded in self.world.lent.items():
+            if isinstance(loaded, LoadedPlugin) and name not in self._running and not (kept and name in self.world.plugins):
+                loader.forget(loaded.module)
         self.run.close()
         await in_slices(self._pieces())
 
@@ -65,21 +67,21 @@ async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | No
     loop = asyncio.get_running_loop()
     instead = instead or {}
     try:
-        data = instead[path] if path in instead else await loop.run_in_executor(None, path.read_bytes)
+        data = instead[path] if path in instead else await loop.run_in_executor(None, octets_of, path)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", about=str(path), kind=Kind.SYSTEM) from None
     lines = divided(data)
     world = World(live.world.clock)
     running = dict(live.world.plugins)
-    named = plugins_named(lines)
-    world.lent = {**await loader.read_ahead(live.world, [name for name in named if name not in running]), **running}
+    world.lent = running
     interpreter = Interpreter(world)
     interpreter.instead = instead
     run = interpreter.begin_file(str(path), lines)
     run.record = [] if record else None
     draft = Draft(interpreter, run, running)
     try:
-        await in_slices(_steps(interpreter, run))
+        while not await in_slices(_steps(interpreter, run)):
+            await _fetch(live, interpreter, run)
         if not run.mistakes:
             draft.config = await in_slices(in_pieces(world))
     except BaseException:
@@ -90,8 +92,26 @@ async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | No
     return draft
 
 
-def _steps(interpreter: Interpreter, run: FileRun) -> Generator[None, None, None]:
-    while run.step():
+def _steps(interpreter: Interpreter, run: FileRun) -> Generator[None, None, bool]:
+    """Carry out the lines up to one that needs what is not there: a plugin, or the parser. False then; True at the end."""
+    while interpreter.language.built and ((name := run.next_plugin()) in interpreter.world.lent or not name):
+        if not run.step():
+            yield
+            run.end()
+            return True
         yield
-    yield
-    run.end()
+    return False
+
+
+async def _fetch(live: Interpreter, interpreter: Interpreter, run: FileRun) -> None:
+    """Have what the next line needs, made in threads."""
+    loop = asyncio.get_running_loop()
+    if not interpreter.language.built:
+        await loop.run_in_executor(None, interpreter.language.build)
+    name, world = run.next_plugin(), interpreter.world
+    if name and name not in world.lent:
+        found = await loader.read_ahead(live.world, world, name)
+        world.lent = {**world.lent, name: found}
+        if isinstance(found, LoadedPlugin):
+            with suppress(GrammarMistake):  # LOAD tells it
+                await loop.run_in_executor(None, interpreter.language_with(found).build)

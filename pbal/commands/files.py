@@ -7,6 +7,7 @@ the same.
 """
 
 import codecs
+import errno
 import glob
 import inspect
 import os
@@ -39,6 +40,13 @@ _LOAD_LINE = re.compile(r"\s*LOAD\s+([\w-]+)\s*(?:#.*)?", re.IGNORECASE)
 def lines_of(path: str) -> list[str]:
     """The lines of a file; octets that are not UTF-8 are refused when their line is read. Raises: OSError."""
     return divided(Path(path).read_bytes())
+
+
+def octets_of(path: Path) -> bytes:
+    """What is in a plain file: a pipe without a writer would hold up whoever opens it. Raises: OSError."""
+    if not path.is_file() and path.exists() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return path.read_bytes()
 
 
 def divided(data: bytes) -> list[str]:
@@ -163,6 +171,14 @@ class FileRun:
         self.line(reading.number, reading.lines[reading.number - 1])
         return True
 
+    def next_plugin(self) -> str:
+        """The plugin that the next line loads; "" if it loads none."""
+        for reading in reversed(self._stack):
+            if reading.number < len(reading.lines):
+                loads = _LOAD_LINE.fullmatch(reading.lines[reading.number].rstrip("\r"))
+                return loads[1].lower() if loads else ""
+        return ""
+
     def include(self, files: str) -> None:
         """INCLUDE: other files come next, those of each pattern in the order of their names. Raises: CommandError; none is read then."""
         parent = self._reading
@@ -190,7 +206,7 @@ class FileRun:
             raise CommandError(f"files include one another more than {_MOST_NESTED} deep", "files", kind=Kind.CONFLICT)
         instead = self._interpreter.instead
         try:
-            lines = divided(instead[place]) if place in instead else lines_of(str(path))
+            lines = divided(instead[place] if place in instead else octets_of(path))
         except OSError as error:
             raise CommandError(f"cannot read {name}: {error.strerror}", "files", kind=Kind.SYSTEM) from None
         return _Reading(name, lines, self._new_session(name), parent)

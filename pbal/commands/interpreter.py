@@ -276,15 +276,8 @@ class Interpreter:
 
     async def prepare(self, loaded: LoadedPlugin) -> tuple[Language, Registry]:
         """Language and registry with a plugin's statements, for `install`. Raises: ConfigError."""
-        fragments = {name: plugin.grammar for name, plugin in self.world.plugins.items() if plugin.grammar}
-        fragments.pop(loaded.name, None)
-        if loaded.grammar:
-            fragments[loaded.name] = loaded.grammar
-        language = self.language
-        if self._in_file:  # the fragments of bundled plugins were collected before the first line
-            fragments = {**fragments, **self._prebuilt}
-        if fragments != dict(self.language.fragments):
-            language = language_of(fragments)
+        language = self.language_with(loaded)
+        if language is not self.language:
             await self._build(language)
         registry = self.registry.copy()
         registry.unregister(loaded.name)
@@ -299,6 +292,16 @@ class Interpreter:
             odd = ", ".join(sorted(own ^ names))
             raise ConfigError(f"plugin '{loaded.name}': statements and handlers do not match: {odd}")
         return language, registry
+
+    def language_with(self, loaded: LoadedPlugin) -> Language:
+        """The language with a plugin's statements; its parser may not be built yet."""
+        fragments = {name: plugin.grammar for name, plugin in self.world.plugins.items() if plugin.grammar}
+        fragments.pop(loaded.name, None)
+        if loaded.grammar:
+            fragments[loaded.name] = loaded.grammar
+        if self._in_file:  # the fragments of bundled plugins were collected before the first line
+            fragments = {**fragments, **self._prebuilt}
+        return self.language if fragments == dict(self.language.fragments) else language_of(fragments)
 
     async def _build(self, language: Language) -> None:
         try:

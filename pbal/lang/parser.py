@@ -250,6 +250,11 @@ class Language:
     def _quotable(self) -> frozenset[str]:
         return frozenset(t.name for t in self._parser.terminals if t.pattern.value == _TO_THE_END)
 
+    @property
+    def built(self) -> bool:
+        """Whether the parser is there; else the first line waits for it."""
+        return "_parser" in self.__dict__
+
     def build(self) -> "Language":
         """Build the parser now, in whatever thread this is. Raises: GrammarMistake."""
         _ = self._parser
@@ -520,7 +525,7 @@ class Language:
 
 def language_of(fragments: Mapping[str, str]) -> Language:
     """The Language of these fragments by plugin. One that was asked for lately is the same again, with its parser."""
-    return _shared(tuple(fragments.items()))
+    return _shared(tuple(sorted(fragments.items())))
 
 
 @lru_cache(maxsize=4)

@@ -132,8 +132,8 @@ class World:
         self.services: dict[str, Service] = {}
         self.pools: dict[str, Pool] = {}
         self.plugins: dict[str, LoadedPlugin] = {}
-        self.lent: Mapping[str, LoadedPlugin] = {}
-        """Plugins of another World, which LOAD takes from there."""
+        self.lent: Mapping[str, LoadedPlugin | ConfigError] = {}
+        """Plugins of another World, which LOAD takes from there, and why others cannot be had."""
         self.tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in CORE}
         self.addressed: dict[Endpoint, set[str]] = {}
         """Services that have had an address as `listen`, in lower case: who else to look at where one is enabled, of a thousand."""

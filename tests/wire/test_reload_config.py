@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -426,6 +427,42 @@ def test_any_configuration_becomes_any_other_and_can_be_saved(one: list[str], ot
         assert await pbal.say("RELOAD CONFIG DRY RUN") == "." == await pbal.say("CONFIG DRIFT")
 
     run()
+
+
+OFF_LOOP = """
+import threading
+assert threading.current_thread() is not threading.main_thread(), "imported on the loop"
+from pbal.api import Plugin
+
+class Own(Plugin):
+    \"\"\"Nothing.\"\"\"
+"""
+
+
+@lab
+async def test_plugins_are_imported_off_the_loop_and_once(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    (laboratory.folder / "plugins").mkdir()
+    for name in ("own", "other"):
+        (laboratory.folder / "plugins" / f"{name}.py").write_text(OFF_LOOP)
+    (laboratory.folder / "part.inc").write_text("SERVER plugin_path = plugins\nLOAD own\n")
+    case.write(("LOAD poll", "INCLUDE = part.inc\nLOAD other\nLOAD poll"))
+    before = set(sys.modules)
+    assert (await case.pbal.say("RELOAD CONFIG DRY RUN")).splitlines()[1:3] == ["LOAD own", "LOAD other"]
+    assert set(sys.modules) == before, "nothing is left of a dry run"
+    assert await case.pbal.say("RELOAD CONFIG") == "OK" and {"own", "other"} < case.pbal.world.plugins.keys()
+    assert len(set(sys.modules) - before) == 2
+    (laboratory.folder / "plugins" / "bad.py").write_text("1 / 0\n")
+    answer = await case.reload(("LOAD poll", "INCLUDE = part.inc\nLOAD bad\nLOAD poll"))
+    assert "bad.py does not import: ZeroDivisionError" in answer and len(set(sys.modules) - before) == 2
+
+
+@lab
+async def test_what_is_no_plain_file_holds_nobody_up(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    os.mkfifo(laboratory.folder / "pipe")
+    assert "cannot read" in await case.pbal.say("RELOAD CONFIG pipe")
+    assert "cannot read" in await case.reload(("LOAD poll", "INCLUDE = pipe\nLOAD poll"))
 
 
 def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
