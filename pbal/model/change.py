@@ -39,6 +39,8 @@ class Change:
         self._undo: list[Callable[[], object]] = []
         self._later: dict[tuple[object, ...], tuple[Phase, Callable[[], object]]] = {}
         self._then: list[Callable[[], object]] = []
+        self.decided = False
+        """Whether it is being committed or rolled back: what somebody changes then is another change."""
 
     def undo(self, step: Callable[..., object], *args: object) -> None:
         """On a failure, do this; what was said last is done first."""
@@ -57,15 +59,21 @@ class Change:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is not None:
-            self._all(reversed(self._undo))
+            self._decide(reversed(self._undo))
             return
         try:
-            for _, step in sorted(self._later.values(), key=lambda each: each[0]):
-                step()
+            while self._later:  # a plugin that is asked or told may change more
+                steps, self._later = list(self._later.values()), {}
+                for _, step in sorted(steps, key=lambda each: each[0]):
+                    step()
         except BaseException:
-            self._all(reversed(self._undo))
+            self._decide(reversed(self._undo))
             raise
-        self._all(self._then)
+        self._decide(self._then)
+
+    def _decide(self, steps: Iterable[Callable[[], object]]) -> None:
+        self.decided = True
+        self._all(steps)
 
     def _all(self, steps: Iterable[Callable[[], object]]) -> None:
         for step in steps:

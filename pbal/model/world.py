@@ -327,15 +327,16 @@ class World:
     @contextmanager
     def changing(self) -> Iterator[Change]:
         """A change, or the one that is under way, which this becomes a part of. What is in the block does not wait."""
-        if self._change is not None:
-            yield self._change
+        before = self._change
+        if before is not None and not before.decided:
+            yield before
             return
         change = self._change = Change()
         try:
             with change:
                 yield change
         finally:
-            self._change = None
+            self._change = before
 
     def create_service(self, name: str) -> Service:
         """Raises: ConfigError if another service has the name; a pool may."""

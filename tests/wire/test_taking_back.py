@@ -155,3 +155,36 @@ async def test_like_copies_all_but_the_address(laboratory: Lab) -> None:
     assert "already exists" in await pbal.say("CREATE SERVICE back LIKE front")
     assert "does not exist" in await pbal.say("CREATE SERVICE more LIKE nobody")
     assert "more" not in pbal.world.services
+
+
+SETTER = """
+from pbal.api import TEXT, Plugin, Tunable
+
+class Setter(Plugin):
+    \"\"\"Sets another tunable when it hears of its own.\"\"\"
+    tunables = (Tunable("setter_log", TEXT, default="off", summary="Where the access log goes."),)
+
+    def changed(self, name):
+        if name == "setter_log":
+            self.service.set("access_log", self.service["setter_log"])
+"""
+
+
+@lab
+async def test_what_a_plugin_sets_when_it_is_told_is_part_of_the_change(laboratory: Lab) -> None:
+    (laboratory.folder / "setter.py").write_text(SETTER)
+    pbal = await laboratory.pbal(f"""
+        SERVER plugin_path = {laboratory.folder}
+        LOAD setter
+        CREATE SERVICE site
+          SET role = web_server
+          SET docroot = .
+          SET plugins = setter
+          SET listen = 127.0.0.1:0
+        ENABLE site
+    """)
+    assert await pbal.say(f"SET site.setter_log = {laboratory.folder}/log") == "OK"
+    assert (laboratory.folder / "log").exists()
+    assert "nowhere" in await pbal.say(f"SET site.setter_log = {laboratory.folder}/nowhere/log")
+    site = pbal.world.service("site")
+    assert site["setter_log"] == site["access_log"] == f"{laboratory.folder}/log"
