@@ -33,7 +33,7 @@ from pbal.model.service import Service
 from pbal.model.snapshot import in_pieces
 from pbal.model.world import World
 from pbal.schema import kinds
-from pbal.schema.commands import OK, CommandError, Reply, Text, command
+from pbal.schema.commands import OK, CommandError, Reply, Text, bad_argument, command
 from pbal.schema.types import PATH
 
 log = logging.getLogger("pbal.config")
@@ -132,7 +132,10 @@ def _meant(interpreter: Interpreter, path: str | None) -> Path:
         if interpreter.path == Path():
             raise ConfigError("pbal was started without a configuration file: name one")
         return interpreter.path
-    return PATH.parse(PATH.place(path, interpreter.folder))
+    try:
+        return PATH.parse(PATH.place(path, interpreter.folder))
+    except ValueError as error:
+        raise bad_argument("path", error) from None
 
 
 async def _drift(interpreter: Interpreter) -> list[Step]:

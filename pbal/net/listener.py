@@ -80,10 +80,13 @@ def _bind_path(path: str) -> socket.socket:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise OSError(errno.EADDRINUSE, "there is a file that is no socket")
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)  # who listens and accepts nothing would hold us up
             try:
                 probe.connect(path)
             except ConnectionRefusedError:
                 os.unlink(path)
+            except BlockingIOError:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
             else:
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     sock = socket.socket(socket.AF_UNIX)
@@ -278,6 +281,8 @@ def listen(
             return Listener(service, sock, protocol, former)
         except OSError:
             sock.close()
+            if endpoint.path and given is None:
+                os.unlink(endpoint.path)  # or it would stay there, with nobody behind it
             raise
     except OSError as error:
         message = f"Can't start service '{service.name}' on {endpoint}: {error.strerror or error}"

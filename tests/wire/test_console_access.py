@@ -1,6 +1,8 @@
 """Who may use a console: its address, a Unix socket, LOGIN, readonly; and what the log says of changes."""
 
 import asyncio
+import errno
+import grp
 import logging
 import os
 import socket
@@ -182,6 +184,13 @@ async def test_a_socket_that_nobody_listens_on_is_replaced_and_any_other_file_is
     assert (await (await unix(path)).ask("show service")).startswith("mgmt unix:")
     other = await lab.pbal(conf())
     assert "Address already in use" in await other.say(f"SET mgmt.listen = unix:{path}")
+    with socket.socket(socket.AF_UNIX) as stuck, socket.socket(socket.AF_UNIX) as waiting:
+        stuck.bind(str(lab.folder / "stuck.sock"))
+        stuck.listen(0)
+        waiting.connect(str(lab.folder / "stuck.sock"))
+        assert "Address already in use" in await other.say("SET mgmt.listen = unix:stuck.sock"), (
+            "its queue is full, and nobody waits for it"
+        )
     (lab.folder / "file").write_text("precious")
     assert "a file that is no socket" in await other.say("SET mgmt.listen = unix:file")
     assert (lab.folder / "file").read_text() == "precious"
@@ -192,6 +201,18 @@ async def test_a_socket_that_nobody_listens_on_is_replaced_and_any_other_file_is
     assert (await (await unix(path)).ask("show service")).startswith("mgmt unix:")
     assert await other.say("SET mgmt.listen = 127.0.0.1:0") == "OK"
     assert not path.exists()
+
+
+@lab
+async def test_a_socket_that_cannot_be_given_to_its_group_does_not_stay(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: str, user: int, group: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    pbal = await lab.pbal(conf("127.0.0.1:0", f"SET socket_group = {grp.getgrgid(os.getgid()).gr_name}"))
+    monkeypatch.setattr(os, "chown", refused)
+    assert "Operation not permitted" in await pbal.say("SET mgmt.listen = unix:mgmt.sock")
+    assert not (lab.folder / "mgmt.sock").exists()
+    assert await pbal.say("show service mgmt") and pbal.server.address("mgmt")[0] == "127.0.0.1"
 
 
 @lab

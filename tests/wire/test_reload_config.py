@@ -293,6 +293,7 @@ async def test_included_files_are_read_and_written_too(laboratory: Lab) -> None:
 async def test_another_file_can_be_named_and_must_be_there(laboratory: Lab) -> None:
     case = await started(laboratory)
     assert "cannot read" in await case.pbal.say("RELOAD CONFIG nowhere.conf")
+    assert (await case.pbal.say('RELOAD CONFIG ""')).startswith("ERROR: expected a path, found ''")
     (laboratory.folder / "other.conf").write_text(case.text.replace("poll_timeout = 40s", "poll_timeout = 11s"))
     assert await case.pbal.say("RELOAD CONFIG other.conf DRY RUN") == "SET chat.poll_timeout = 11s\n."
     assert await case.pbal.say("RELOAD CONFIG other.conf") == "OK"
