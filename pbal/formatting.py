@@ -14,11 +14,8 @@ words. A file with a mistake in its syntax is told of and left alone.
 
 import argparse
 import codecs
-import os
 import sys
-import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +63,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _format_one(name: str, write: bool, check: bool) -> int:
+    from pbal.commands.saving import write as write_files
+    from pbal.model.errors import ConfigError
+
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
@@ -78,34 +78,17 @@ def _format_one(name: str, write: bool, check: bool) -> int:
         if not write or name == "-":
             sys.stdout.write(made)
         elif changed:
-            _replace(Path(name), made)
+            write_files({Path(name): made.encode()})
     except Refused as refused:
         tell(refused.mistakes)
         return 1
     except OSError as error:
         print(f"pbal: {name}: {error.strerror or error}", file=sys.stderr)
         return 2
+    except ConfigError as error:
+        print(f"pbal: {error.message}", file=sys.stderr)
+        return 2
     return 0
-
-
-def _replace(path: Path, text: str) -> None:
-    """Put a text in place of a file's in one step. Rights and owner stay, and a link goes on pointing at it. Raises: OSError."""
-    path = path.resolve()
-    before = path.stat()
-    descriptor, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(descriptor, before.st_mode & 0o7777)
-            if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(descriptor, before.st_uid, before.st_gid)
-            os.fsync(descriptor)
-        os.replace(made, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(made)
-        raise
 
 
 def formatted(text: str, name: str = "") -> str:

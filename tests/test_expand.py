@@ -59,7 +59,8 @@ def test_expansion(text: str, expanded: str) -> None:
     [
         ("a $NONE b", "'NONE' is not in the environment", "", (3, 8)),
         ("${HOME_DIRR}", "'HOME_DIRR' is not in the environment", "did you mean 'HOME_DIR'?", (1, 13)),
-        ("x$1", "'1' is not in the environment", "", (2, 4)),
+        ("x$1", "'1' is not in the environment", "$$1 is the text $1", (2, 4)),
+        ("$client $status", "'client' is not in the environment", "$$client is the text $client", (1, 8)),
         ("${A", "expected a name and '}' after '${'", "", (1, 3)),
         ("${A-b c}", "expected a name and '}' after '${'", "", (1, 3)),
         ("${if:eth0}", "'if' is not a type of variable, expected env, file or ip as in ${ip:eth0}", "", (1, 11)),

@@ -245,6 +245,11 @@ def test_a_mistake_has_a_kind_and_says_what_was_meant(tmp_path: Path, text: str,
     assert (mistake.kind, mistake.near[:1]) == (kind, near)
 
 
+def test_who_ends_a_statement_as_elsewhere_is_told(tmp_path: Path) -> None:
+    (mistake,) = run(tmp_path, "CREATE SERVICE a\nSET role = web_server\nSET idle_timeout = 30s;")
+    assert mistake.message.endswith("found '30s;'; no ';' ends a statement")
+
+
 def test_one_wrong_name_of_a_list_is_underlined_alone(tmp_path: Path) -> None:
     mistakes = run(tmp_path, "LOAD vhosts\nCREATE SERVICE a\nSET role = selector\nSET plugins = vhosts, vpaths")
     assert [(mistake.subject, mistake.column, mistake.end) for mistake in mistakes] == [("vpaths", 23, 29)]

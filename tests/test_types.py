@@ -79,7 +79,7 @@ BAD: list[tuple[Type[Any], str, str]] = [
     (types.SIZE, "2x", "expected a size such as 256k or 2m, found '2x'"),
     (types.SIZE, "2  k", "expected a size such as 256k or 2m, found '2  k'"),
     (types.LOG, "", "expected a path, found ''"),
-    (types.LOG_FORM, "x", "expected common, combined, json, or a text with fields such as '$client $status', found 'x'"),
+    (types.LOG_FORM, "x", "expected common, combined, json, or a text with fields such as '$$client $$status', found 'x'"),
     (types.PATHS, "", "expected one or more paths, found ''"),
     (types.SIZE, "10MBit", "expected a size such as 256k or 2m, found '10MBit'"),
     (

@@ -67,5 +67,7 @@ async def unload(session: Session, plugin: str) -> Reply:
 
     Source: Perlbal manual, UNLOAD. differs: an error while a service uses the plugin.
     """
+    if plugin.lower() not in session.world.plugins:
+        raise UnknownName(f"plugin '{plugin}' is not loaded", plugin, session.world.plugins)
     await loader.unload(session.world, session.interpreter, plugin)
     return OK

@@ -235,7 +235,8 @@ class _Expansion:
     def _variable(self, name: str) -> str:
         environ = self._environ
         if name not in environ:
-            raise Mistake(f"'{name}' is not in the environment", kind=Kind.UNKNOWN_NAME, subject=name, candidates=environ)
+            hint = "" if name.isupper() else f"$${name} is the text ${name}"  # one of the environment is in upper case
+            raise Mistake(f"'{name}' is not in the environment", kind=Kind.UNKNOWN_NAME, subject=name, candidates=environ, hint=hint)
         value = environ[name]
         if CONTROL.search(value):
             raise Mistake(f"'{name}' in the environment holds a line end or another control character", kind=Kind.BAD_VALUE)

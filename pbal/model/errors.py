@@ -45,7 +45,8 @@ class UnknownName(ConfigError):
 def bad_value(name: str, text: str, error: ValueError, candidates: Iterable[str] = ()) -> ConfigError:
     """What the type of the tunable `name` said of `text`, as a refusal."""
     span, instead = (error.span, error.instead) if isinstance(error, BadValue) else (None, ())
-    return ConfigError(f"{name}: {error}", about=text, candidates=instead or candidates, kind=Kind.BAD_VALUE, span=span)
+    ends = "; no ';' ends a statement" if text.endswith(";") else ""
+    return ConfigError(f"{name}: {error}{ends}", about=text, candidates=instead or candidates, kind=Kind.BAD_VALUE, span=span)
 
 
 class NotBuilt(ConfigError):

@@ -277,7 +277,7 @@ def _pieces(form: str) -> list[tuple[str, str]]:
     for match in _VARIABLE.finditer(form):
         name = match[1] or match[2]
         if name not in FIELDS and not _FREE.fullmatch(name):
-            raise ValueError(f"expected a field such as $client, $status, $http_cookie or $note_queue, found '${name}'")
+            raise ValueError(f"expected a field such as $$client, $$status, $$http_cookie or $$note_queue, found '$${name}'")
         found.append((form[place : match.start()], name))
         place = match.end()
     found.append((form[place:], ""))
@@ -290,7 +290,7 @@ def check_form(form: str) -> None:
         return
     pieces = _pieces(form)
     if len(pieces) == 1:
-        raise ValueError(f"expected common, combined, json, or a text with fields such as '$client $status', found {form!r}")
+        raise ValueError(f"expected common, combined, json, or a text with fields such as '$$client $$status', found {form!r}")
     if not all(text.replace("\t", " ").isprintable() for text, _ in pieces):
         raise ValueError("a form of lines cannot hold control characters")
 

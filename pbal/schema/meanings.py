@@ -15,7 +15,7 @@ class Meaning:
 
 TYPES = {
     "bool": Meaning(
-        "`on` or `off`; also yes, no, true, false, 1, 0.",
+        "`on` or `off`; also yes, no, true, false, enabled, disabled, 1, 0.",
         "on",
     ),
     "int": Meaning(
@@ -23,11 +23,12 @@ TYPES = {
         "64",
     ),
     "size": Meaning(
-        "A number of bytes. `k`, `m` and `g` multiply by powers of 1024; `b` is a byte.",
+        "A number of bytes. `k`, `m` and `g` multiply by powers of 1024; `b` is a byte. `10MB` and `10 kb` are taken, too.",
         "256k",
     ),
     "duration": Meaning(
-        "A time: a number with `ms`, `s`, `m` or `h`. A number alone is in seconds. `1.5s` is one and a half seconds.",
+        "A time: a number with `ms`, `s`, `m`, `h` or `d`, or with the word: `30 seconds`. A number alone is in seconds. `1.5s` is one and"
+        " a half seconds.",
         "30s",
     ),
     "regex": Meaning(

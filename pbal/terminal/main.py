@@ -125,7 +125,7 @@ def _interactive(consoles: list[Console]) -> int:
     history = History(default_path())
     reader = prompting(console, history)
     if reader is None:
-        screen.say("prompt_toolkit is not installed, so there is no history and no completion: pip install 'pbal[console]'")
+        screen.say("prompt_toolkit is not installed, so there is no history and no completion: pip install prompt_toolkit")
     status = Shell(console, reader or PlainReader(), screen, _ask_password).run()
     console.close()
     if history.fault:

@@ -108,8 +108,8 @@ async def test_a_form_of_ones_own(lab):
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
-        ("access_log_format = $$clint", "expected a field such as $client, $status, $http_cookie or $note_queue, found '$clint'"),
-        ("access_log_format = jason", "expected common, combined, json, or a text with fields such as '$client $status', found 'jason'"),
+        ("access_log_format = $$clint", "expected a field such as $$client, $$status, $$http_cookie or $$note_queue, found '$$clint'"),
+        ("access_log_format = jason", "expected common, combined, json, or a text with fields such as '$$client $$status', found 'jason'"),
         ("access_log = nowhere/access.log", "/nowhere does not exist)"),
         ("access_log = /", "(it is a folder)"),
         ("access_log = fifo", "(it is no file (for standard output, say stdout))"),

@@ -869,6 +869,7 @@ UNKNOWN = [
     ("LOAD vhost", "did you mean 'vhosts'?"),
     ("RELOAD pol", "did you mean 'poll'?"),
     ("UNLOAD pol", "did you mean 'poll'?"),
+    ("UNLOAD nothing", "plugin 'nothing' is not loaded"),
     ("VHOST front x = fils", "did you mean 'files'?"),
     ("VPATH front ^/ = files", "LOAD vpaths adds this statement"),
     ("help shwo pool", "did you mean 'show pool'?"),

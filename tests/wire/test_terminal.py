@@ -333,7 +333,7 @@ async def test_without_prompt_toolkit_lines_still_work(lab: Lab, tmp_path: Path)
     pbal = await lab.pbal(CONF.format(port=0))
     (tmp_path / "prompt_toolkit.py").write_text("raise ImportError('not here')\n")
     async with terminal(tmp_path, address(pbal), PYTHONPATH=f"{tmp_path}:{ROOT}") as it:
-        await it.shows("pip install 'pbal[console]'")
+        await it.shows("pip install prompt_toolkit")
         it.type("show pool app\n")
         await it.answers("127.0.0.1:1 ")
         it.type("exit\n")
