@@ -60,17 +60,25 @@ async def reload_config(session: Session, path: str | None = None) -> Reply:
             except BaseException:
                 await draft.close()
                 raise
+            _put_in_force(interpreter, draft, len(steps))  # at once: it is, whatever becomes of this task
+            for step in steps:
+                if step.kind is Kind.UNLOAD:
+                    await loader.unload(session.world, interpreter, step.object)
             await asyncio.sleep(0)
             await draft.close(kept=True)
     finally:
         runtime.reloaded()
+    return OK
+
+
+def _put_in_force(interpreter: Interpreter, draft: Draft, changes: int) -> None:
+    """The draft's file is the one that was read last."""
     interpreter.filed = draft.config
     interpreter.path, interpreter.folder, interpreter.places = draft.interpreter.path, draft.interpreter.folder, draft.interpreter.places
-    fields = {"event": "configuration_reloaded", "file": str(interpreter.path), "changes": len(steps)}
+    fields = {"event": "configuration_reloaded", "file": str(interpreter.path), "changes": changes}
     log.info("%(file)s is in force: %(changes)d changes", fields)
     for odd in draft.run.warnings:
         log.warning("%(file)s:%(line)d: %(text)s", {"event": "configuration_odd", "file": odd.file, "line": odd.line, "text": odd.message})
-    return OK
 
 
 @command
@@ -194,9 +202,6 @@ async def _carry_out(session: Session, draft: Draft, steps: list[Step]) -> None:
         for name in new:
             loader.withdraw(world, interpreter, name)
         raise
-    for step in steps:
-        if step.kind is Kind.UNLOAD:
-            await loader.unload(world, interpreter, step.object)
 
 
 async def _look_up(session: Session, draft: Draft, steps: list[Step]) -> None:

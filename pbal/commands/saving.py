@@ -7,7 +7,7 @@ the steps stand at the end as they are: the file makes what it made, and they ma
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pbal.commands.files import Record, divided
@@ -23,7 +23,7 @@ def edited(main: Path, records: list[Record], steps: list[Step]) -> dict[Path, b
     editor = _Editor(main, records)
     pools = _new_pools(steps)
     made = {step.object.lower() for step in steps if step.kind is Kind.SERVICE and step.said}
-    for step in steps:
+    for step in _in_blocks(steps):
         if step in pools:
             continue
         if step.object.lower() in made:
@@ -32,6 +32,19 @@ def edited(main: Path, records: list[Record], steps: list[Step]) -> dict[Path, b
             editor.apply(step)
     editor.add_pools(pools)
     return editor.texts()
+
+
+def _in_blocks(steps: list[Step]) -> Iterator[Step]:
+    """The steps with all that a new service needs no other for behind its CREATE."""
+    blocks: dict[str, list[Step]] = {step.object: [] for step in steps if step.kind is Kind.SERVICE and step.said}
+    others: list[Step] = []
+    for step in steps:
+        early = step.kind is Kind.SETTING and step.said and step.key != "default_service"
+        (blocks[step.object] if early and step.object in blocks else others).append(step)
+    for step in others:
+        yield step
+        if step.kind is Kind.SERVICE and step.said:
+            yield from blocks[step.object]
 
 
 def _new_pools(steps: list[Step]) -> list[Step]:
@@ -58,7 +71,6 @@ def appended(main: Path, steps: list[Step]) -> dict[Path, bytes]:
 def write(texts: Mapping[Path, bytes]) -> None:
     """Put each text in the place of its file, atomically; rights and owner stay. Raises: ConfigError; files before it may be written."""
     made: list[tuple[Path, Path]] = []
-    place = Path()
     try:
         for path, text in texts.items():
             place = path.resolve()
@@ -97,6 +109,8 @@ class _Editor:
         self._main = main.resolve()
         self._records = records
         self._files: dict[Path, list[list[str]]] = {}
+        self._crlf: set[Path] = set()
+        """Files whose lines end in CRLF."""
         self._touched: set[Path] = set()
         self._start: list[str] = []
         self._end: list[str] = []
@@ -114,10 +128,14 @@ class _Editor:
             ending = last == [""]  # the file ends with a line end
             lines[-1:] = [self._end, [""]] if ending else [last, self._end, [""]]
             self._touched.add(self._main)
-        return {
-            path: "\n".join(line for lines in self._files[path] for line in lines).encode("utf-8", "surrogateescape")
-            for path in self._touched
-        }
+        return {path: self._text(path) for path in self._touched}
+
+    def _text(self, path: Path) -> bytes:
+        """A file, whole. Where all of its lines ended in CRLF, all do."""
+        lines = [line for each in self._files[path] for line in each]
+        if path in self._crlf:
+            lines = [line.removesuffix("\r") + "\r" for line in lines[:-1]] + lines[-1:]
+        return "\n".join(lines).encode("utf-8", "surrogateescape")
 
     def add(self, lines: Iterable[str]) -> None:
         """Write lines at the end of the main file."""
@@ -173,7 +191,7 @@ class _Editor:
             self._end += ["", step.statement]
             self._appended = step.object
             return
-        inside = step.object == self._appended and step.kind is not Kind.STANDING
+        inside = step.object == self._appended != "" and step.kind is not Kind.STANDING
         if step.kind is Kind.RULE and step.said and not inside:
             self._end.append(f"USE {step.object}")
             self._appended, inside = step.object, True
@@ -203,7 +221,10 @@ class _Editor:
     def _lines(self, path: Path) -> list[list[str]]:
         if path not in self._files:
             try:
-                self._files[path] = [[line] for line in divided(path.read_bytes())]
+                lines = divided(path.read_bytes())
+                if len(lines) > 1 and all(line.endswith("\r") for line in lines[:-1]):
+                    self._crlf.add(path)
+                self._files[path] = [[line] for line in lines]
             except OSError as error:
                 raise ConfigError(f"cannot read {path}: {error.strerror}", kind=kinds.Kind.SYSTEM) from None
         return self._files[path]
@@ -223,7 +244,9 @@ def _value(step: Step) -> str:
 
 
 def _of_current(step: Step) -> str:
-    """The statement, said of the current object."""
+    """The statement, said of the current object. Of extra.NAME, the first word would be taken for a service."""
+    if "." in step.key and step.kind is Kind.SETTING:
+        return step.statement
     return step.statement.replace(f"SET {step.object}.", "SET ", 1)
 
 

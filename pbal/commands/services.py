@@ -69,7 +69,7 @@ def create_pool(session: Session, new: str, pool: Pool | None = None) -> Reply:
     with session.world.changing():
         made = session.world.create_pool(new)
         if pool is not None:
-            made.values = pool.values
+            made.values, made.written = pool.values, pool.written
             for node in pool.nodes:
                 made.add(node.endpoint)
     session.current = made

@@ -197,6 +197,7 @@ class Pool:
         """A tunable of the pool has its default again. Raises: UnknownName."""
         tunable = self._tunable(name)
         self.values = {**self.values, tunable.name: tunable.default_value()}
+        self.written = {name: text for name, text in self.written.items() if name != tunable.name}
 
     def _tunable(self, name: str) -> Tunable:
         tunable = _PARAMETERS.get(name.lower())

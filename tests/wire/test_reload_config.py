@@ -252,6 +252,28 @@ async def test_save_writes_the_drift_into_the_file_and_keeps_its_comments(labora
 
 
 @lab
+async def test_save_keeps_the_line_ends_and_writes_blocks(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    case.path.write_bytes(case.text.replace("\n", "\r\n").encode())
+    said = [
+        'SET chat.extra.note = "a # b"', "CREATE SERVICE one", "CREATE SERVICE two", "SET one.role = selector", "SET two.role = web_server",
+        "SET two.docroot = .", "SET one.default_service = two", "CREATE POOL a LIKE app", "CREATE POOL b",
+        "SET balance_method = ${env:PBAL_TEST_METHOD:-round_robin}", "CREATE POOL c LIKE b", "UNSET b.balance_method",
+    ]  # fmt: skip
+    for statement in said:
+        assert await case.pbal.say(statement) == "OK", statement
+    assert await case.pbal.say("CONFIG SAVE") == "OK" and await case.pbal.say("RELOAD CONFIG DRY RUN") == "."
+    text = case.path.read_bytes().decode()
+    assert text.count("\r\n") == text.count("\n")
+    for block in (
+        '  SET chat.extra.note = "a # b"\n',
+        "CREATE SERVICE two\n  SET role = web_server\n  SET docroot = ",
+        "CREATE POOL b\n\nCREATE POOL c\n  SET balance_method = ${env:PBAL_TEST_METHOD:-round_robin}\n\n# Who is asked.",
+    ):
+        assert block in text.replace("\r", ""), text
+
+
+@lab
 async def test_save_refuses_a_file_that_somebody_else_changed(laboratory: Lab) -> None:
     case = await started(laboratory)
     assert await case.pbal.say("SET chat.poll_timeout = 7s") == "OK"
