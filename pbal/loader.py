@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from pbal.lang.parser import grammar_directory
 from pbal.model import faults, garbage
-from pbal.model.change import Change
+from pbal.model.change import Change, restore
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.hooks import take_marked
 from pbal.model.plugin import Plugin
@@ -336,10 +336,10 @@ def _swap_tunables(world: World, old: LoadedPlugin, new: LoadedPlugin, change: C
     known = frozenset(tunable.name for tunable in old.plugin_class.tunables)
     world.refuse_known(new.plugin_class.tunables, known)
     for texts in (world.tunables, world.defaults):
-        change.undo(_restore, texts, dict(texts))
+        change.undo(restore, texts, dict(texts))
     for service in world.services.values():
         for texts in (service.values, service.explicit, service.defaults):
-            change.undo(_restore, texts, dict(texts))
+            change.undo(restore, texts, dict(texts))
     for gone in sorted(known - {tunable.name for tunable in new.plugin_class.tunables}):
         services = world.forget_tunable(gone)
         if services:
@@ -353,11 +353,6 @@ def _swap_tunables(world: World, old: LoadedPlugin, new: LoadedPlugin, change: C
         for service in world.services.values():
             if tunable.name in service.explicit:
                 service.values[tunable.name] = tunable.parse(service.explicit[tunable.name])
-
-
-def _restore(texts: dict[str, Any], before: dict[str, Any]) -> None:
-    texts.clear()
-    texts.update(before)
 
 
 def _refuse_what_was_said(world: World, tunable: Tunable) -> None:

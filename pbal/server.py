@@ -311,7 +311,7 @@ class Server:
         self._duty("notify", self._tell)
         if self._certificates.due(world.second):
             spawn(self, self._certificates.look(), "look at certificates")
-        world.log_left_out()
+        world.limited.tell_left_out()
 
     def _turn_histograms(self) -> None:
         """Move their windows on, once in TURN seconds: some at each tick, for there is one for each node."""

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pbal.model.clock import ManualClock
-from pbal.model.world import LOG_KINDS, World
+from pbal.model.limited import LOG_KINDS
+from pbal.model.world import World
 from pbal.observe.log import LONGEST_LINE, LogWriter, escape
 
 
@@ -91,13 +92,13 @@ def test_warnings_of_a_kind_are_limited_and_the_rest_is_said_when_it_falls_silen
     for number in range(5):
         world.log_limited("cold", "too cold: %d", number)
         world.log_limited("warm", "too warm: %d", number)
-    world.log_left_out()
+    world.limited.tell_left_out()
     assert [each.getMessage() for each in caplog.records] == ["too cold: 0", "too warm: 0"]
     assert world.counters.counts["log_lines_limited"] == 8
     caplog.clear()
     clock.advance(10)
     world.log_limited("cold", "too cold: %d", 5)
-    world.log_left_out()
+    world.limited.tell_left_out()
     assert [each.getMessage() for each in caplog.records] == ["too cold: 5 (and 4 more like it)", "warm: 4 more left out in 10 seconds"]
 
 

@@ -361,7 +361,7 @@ def test_compatible_puts_perlbals_defaults_in_force_and_what_is_said_counts_for_
 
 def test_without_compatible_nothing_of_it_is_in_force(tmp_path: Path) -> None:
     world, _, _ = read(tmp_path, "SERVER compatible = perlbal\nSERVER compatible = none\nCREATE SERVICE a\nSET role = reverse_proxy")
-    assert (world.service("a")["persist_client"], world.standards, world.server["graceful_timeout"]) == (True, {}, 30)
+    assert (world.service("a")["persist_client"], world.settings.standards, world.server["graceful_timeout"]) == (True, {}, 30)
 
 
 def test_compatible_stands_before_the_first_service(tmp_path: Path) -> None:

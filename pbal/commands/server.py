@@ -21,9 +21,9 @@ def server_set(session: Session, server_tunable: str, value: str) -> Reply:
     known = session.world.server_tunables.get(name)
     if known is None and name in perlbal.MEANINGLESS:
         return _meaningless(session, perlbal.MEANINGLESS[name], value)
-    session.world.set_server(server_tunable, value if known is None else known.type.place(value, session.interpreter.folder))
+    session.world.process.set(server_tunable, value if known is None else known.type.place(value, session.interpreter.folder))
     if name == "compatible":
-        session.world.place_standards(session.interpreter.folder)
+        session.world.process.place_standards(session.interpreter.folder)
     session.note("server", name)
     return OK
 

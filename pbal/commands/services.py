@@ -181,7 +181,7 @@ def default(session: Session, tunable: str, value: str) -> Reply:
     value = _placed(session, tunable, value)
     with session.world.changing():
         for name in _BOTH if tunable.lower() == "persist_client_timeout" else (tunable,):
-            session.world.set_default(name, value)
+            session.world.settings.set(name, value)
     session.note("default", tunable.lower())
     return _done(session, tunable, value)
 

@@ -44,14 +44,14 @@ def unset(session: Session, tunable: str, owner: Service | Pool | None = None) -
 @command
 def unset_default(session: Session, tunable: str) -> Reply:
     """Take a DEFAULT back: services that you make later have pbal's own."""
-    session.world.unset_default(tunable)
+    session.world.settings.unset(tunable)
     return OK
 
 
 @command
 def unset_server(session: Session, server_tunable: str) -> Reply:
     """Give a tunable of the whole process its default again."""
-    session.world.unset_server(server_tunable)
+    session.world.process.unset(server_tunable)
     return OK
 
 

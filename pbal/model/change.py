@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from functools import partial
 from types import TracebackType
+from typing import Any
 
 log = logging.getLogger("pbal")
 
@@ -82,3 +83,9 @@ class Change:
             except Exception as fault:  # a fault of ours: the other steps are to be done all the same
                 fields = {"event": "step_failed", "step": str(step.func if isinstance(step, partial) else step), "fault": repr(fault)}
                 log.error("%(step)s failed: %(fault)s", fields, exc_info=fault)
+
+
+def restore(names: dict[str, Any], before: dict[str, Any]) -> None:
+    """Make a table again what it was; the table stays the same object."""
+    names.clear()
+    names.update(before)

@@ -21,6 +21,7 @@ from pbal.model.faults import asked, guarded
 from pbal.model.hooks import Bound, HookTable, hooks_of
 from pbal.model.pace import Rate
 from pbal.model.plugin import Plugin
+from pbal.model.settings import asks_for_nothing
 from pbal.model.trust import Trust
 from pbal.observe.access import AccessLog
 from pbal.observe.tracer import Tracer
@@ -106,7 +107,7 @@ class Service:
         self.standing = Standing.NEW
         self.enabled = False
         """Whether `standing` is ENABLED: asked for every request."""
-        self.values: dict[str, Any] = world.fresh_values()
+        self.values: dict[str, Any] = world.settings.fresh_values()
         self.explicit: dict[str, str] = {}
         self.defaults: dict[str, str] = dict(world.defaults)
         """The DEFAULTs that were in force when it was made. Later ones do not reach back."""
@@ -143,8 +144,8 @@ class Service:
     def fill(self, tunable: Tunable) -> None:
         """Give a tunable its default here, unless it was set."""
         if tunable.name not in self.explicit:
-            text = self.defaults.get(tunable.name, self.world.standard(tunable))
-            self.values[tunable.name] = None if text is None else self.world.parsed(tunable, text)
+            text = self.defaults.get(tunable.name, self.world.settings.standard(tunable))
+            self.values[tunable.name] = None if text is None else self.world.settings.parsed(tunable, text)
 
     def said(self, name: str) -> bool:
         """Whether an operator said what a tunable is, by SET or DEFAULT."""
@@ -218,7 +219,7 @@ class Service:
 
         Raises: UnknownName, ConfigError.
         """
-        if name.lower() not in self.world.tunables and self.world.asks_for_nothing(_UNBUILT, name, text):
+        if name.lower() not in self.world.tunables and asks_for_nothing(_UNBUILT, name, text):
             return
         tunable = self.world.tunable(name, self)
         name = tunable.name
@@ -265,7 +266,7 @@ class Service:
         with self.world.changing() as change:
             change.undo(self._use_default, name, self.defaults.get(name))
             self._use_default(name, default)
-            text = self.world.standard(tunable) if default is None else default
+            text = self.world.settings.standard(tunable) if default is None else default
             self._apply(name, None if text is None else tunable.parse(text), None)
 
     def _use_default(self, name: str, text: str | None) -> None:

@@ -11,38 +11,30 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from math import inf
-from pathlib import Path
 from typing import Any, Protocol
 
 from pbal.config.spec import Standing
-from pbal.model.change import Change, Phase
+from pbal.model.change import Change, Phase, restore
 from pbal.model.clock import Clock
 from pbal.model.deliveries import Deliveries
-from pbal.model.errors import ConfigError, NotBuilt, UnknownName, bad_value
+from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
+from pbal.model.limited import LimitedLog
 from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
+from pbal.model.settings import Defaults, ProcessSettings
 from pbal.model.tracing import Numbering
 from pbal.observe.counters import Counters
 from pbal.observe.recent import Recent
 from pbal.observe.tracer import Follower, Tracer
 from pbal.observe.writer import Writer
-from pbal.schema import perlbal
 from pbal.schema.kinds import Kind, Needed
-from pbal.schema.roles import CORE
-from pbal.schema.tunables import SERVER, Applies, Tunable, owner
+from pbal.schema.tunables import Tunable, owner
 from pbal.schema.types import Endpoint
 
 log = logging.getLogger("pbal")
-
-LOG_SECONDS = 10
-"""How often a warning of one kind is logged."""
-
-LOG_KINDS = 256
-"""Kinds told apart at a time; nodes are kinds of their own, and there may be thousands."""
 
 
 class Bound(Protocol):
@@ -134,19 +126,22 @@ class World:
         self.plugins: dict[str, LoadedPlugin] = {}
         self.lent: Mapping[str, LoadedPlugin | ConfigError] = {}
         """Plugins of another World, which LOAD takes from there, and why others cannot be had."""
-        self.tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in CORE}
+        self.settings = Defaults(self.changing)
+        self.tunables = self.settings.tunables
+        self.defaults = self.settings.said
         self.addressed: dict[Endpoint, set[str]] = {}
         """Services that have had an address as `listen`, in lower case: who else to look at where one is enabled, of a thousand."""
-        self._parsed: dict[str, tuple[Tunable, str, Any]] = {}
-        self.server_tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in SERVER}
-        self.defaults: dict[str, str] = {}
-        self.standards: dict[str, str] = {}
-        """Defaults in force in place of the declared ones: with SERVER compatible = perlbal, those of Perlbal."""
+        self.process = ProcessSettings(
+            self.changing, self.settings, lambda: self.runtime is not None, self._use, lambda name: self.server_changed(name)
+        )
+        self.server_tunables = self.process.tunables
+        self.server = self.process.values
+        self.server_explicit = self.process.explicit
         self.awaited: set[str] | None = None
         """While a file is read, the names of services that it has named before it made them. At the console they must be there."""
-        self.server: dict[str, Any] = {t.name: None if t.default is None else t.parse(t.default) for t in SERVER}
-        self.server_explicit: dict[str, str] = {}
         self.counters = Counters()
+        self.limited = LimitedLog(self.clock, self.counters)
+        self.log_limited = self.limited.warn
         self.pace = Pace()
         self.deliveries = Deliveries(self)
         self.clients: set[Any] = set()
@@ -177,41 +172,15 @@ class World:
         """The end was asked for. Requests are still served while `drain_delay` lasts, but no balancer should send more: /readyz fails."""
         self.draining = False
         """Listeners are closed; what is under way finishes."""
-        self._fresh: tuple[object, dict[str, Any]] = (None, {})
         self._change: Change | None = None
         """The change that is under way."""
-        self._logged: dict[str, tuple[float, int]] = {}
-        """Kinds of warnings logged within the last ten seconds: when, and how many more were left out since."""
 
-    def log_limited(self, what: str, message: str, *args: object) -> None:
-        """Log a warning of kind `what` at most once in ten seconds. The next one says how many were left out.
-
-        `args`: what is put into the message; or the one mapping of event and fields, see observe.log.
-        """
-        now = self.clock.now()
-        if what not in self._logged and len(self._logged) >= LOG_KINDS:
-            what = "warnings of many kinds"
-        last, left_out = self._logged.get(what, (-inf, 0))
-        if now - last < LOG_SECONDS:
-            self._logged[what] = (last, left_out + 1)
-            self.counters.counts["log_lines_limited"] += 1
-            return
-        self._logged[what] = (now, 0)
-        if left_out and args and isinstance(args[0], dict):
-            args = ({**args[0], "left_out": left_out},)
-        log.warning(message + (f" (and {left_out} more like it)" if left_out else ""), *args)
-
-    def log_left_out(self) -> None:
-        """Say how many warnings were left out of each kind whose ten seconds are over. The tick calls it."""
-        if not self._logged:
-            return
-        now = self.clock.now()
-        for what, (last, left_out) in list(self._logged.items()):
-            if now - last >= LOG_SECONDS:
-                del self._logged[what]
-                if left_out:
-                    fields = {"event": "left_out", "what": what, "left_out": left_out, "seconds": now - last}
-                    log.warning("%(what)s: %(left_out)d more left out in %(seconds)d seconds", fields)
+    def _use(self, name: str, value: Any) -> None:
+        """A tunable of the process has a value. Raises: ConfigError if it cannot be had."""
+        if name == "compatible" and self.services:
+            raise ConfigError("SERVER compatible has to stand before the first CREATE SERVICE", about=name, kind=Kind.CONFLICT)
+        if self.runtime is not None:
+            self.runtime.server_set(name, value)
 
     def settle_logs(self) -> None:
         """Close the access logs that no service writes to any more."""
@@ -276,21 +245,6 @@ class World:
             return True
         known = self.tunables.get(tunable)
         return known is not None and known.fits(role)
-
-    def parsed(self, tunable: Tunable, text: str) -> Any:
-        """The value of a default; a thousand services have the same. Raises: ValueError for the operator."""
-        known = self._parsed.get(tunable.name)
-        if known is None or known[0] is not tunable or known[1] != text:
-            known = self._parsed[tunable.name] = (tunable, text, tunable.parse(text))
-        return known[2]
-
-    def fresh_values(self) -> dict[str, Any]:
-        """What the tunables of a new service are: a thousand services begin with the same."""
-        key = (tuple(self.tunables.values()), dict(self.defaults), dict(self.standards))
-        if self._fresh[0] != key:
-            texts = ((each, self.defaults.get(each.name, self.standard(each))) for each in self.tunables.values())
-            self._fresh = (key, {each.name: None if text is None else self.parsed(each, text) for each, text in texts})
-        return dict(self._fresh[1])
 
     def tunable(self, name: str, service: Service) -> Tunable:
         """Raises: UnknownName, with the names of the service's own role as candidates."""
@@ -366,7 +320,7 @@ class World:
         Raises: ConfigError while another service names it.
         """
         with self.changing() as change:
-            change.undo(_restore, self.services, dict(self.services))
+            change.undo(restore, self.services, dict(self.services))
             del self.services[service.name.lower()]
             change.later(Phase.CHECK, self._refuse_if_named, service.name)
             change.then(self._dropped, service)
@@ -391,7 +345,7 @@ class World:
     def drop_pool(self, pool: Pool) -> None:
         """A pool goes. Raises: ConfigError while a service uses it."""
         with self.changing() as change:
-            change.undo(_restore, self.pools, dict(self.pools))
+            change.undo(restore, self.pools, dict(self.pools))
             del self.pools[pool.name.lower()]
             change.later(Phase.CHECK, self._refuse_if_used, pool)
 
@@ -399,121 +353,6 @@ class World:
         for service in self.services.values():
             if service["pool"] == pool.name and self.pools.get(pool.name.lower()) is not pool:
                 raise ConfigError(f"pool '{pool.name}' is used by service '{service.name}'", about=pool.name, kind=Kind.CONFLICT)
-
-    def set_default(self, name: str, text: str) -> None:
-        """A default for services made later. Raises: UnknownName, ConfigError."""
-        if name.lower() not in self.tunables and self.asks_for_nothing(perlbal.SERVICE, name, text):
-            return
-        tunable = self._default_tunable(name)
-        if name.lower() in ("role", "listen", "plugins", "pool", "default_service"):
-            raise ConfigError(f"'{name}' can have no default: it belongs to one service", about=name, kind=Kind.CONFLICT)
-        try:
-            tunable.parse(text)
-        except ValueError as error:
-            raise bad_value(name, text, error, tunable.type.choices) from None
-        with self.changing() as change:
-            change.undo(_restore, self.defaults, dict(self.defaults))
-            self.defaults[tunable.name] = text
-
-    def unset_default(self, name: str) -> None:
-        """Services made later have pbal's own default again. Raises: UnknownName, ConfigError if no DEFAULT was said."""
-        tunable = self._default_tunable(name)
-        if tunable.name not in self.defaults:
-            raise ConfigError(f"there is no DEFAULT {tunable.name}", about=name)
-        with self.changing() as change:
-            change.undo(_restore, self.defaults, dict(self.defaults))
-            del self.defaults[tunable.name]
-
-    def _default_tunable(self, name: str) -> Tunable:
-        tunable = self.tunables.get(name.lower())
-        if tunable is None:
-            elsewhere = owner(name)
-            raise UnknownName(f"'{name}' is not a tunable of services{elsewhere}", name, self.tunables, kind=Kind.UNKNOWN_TUNABLE)
-        return tunable
-
-    def _server_tunable(self, name: str) -> Tunable:
-        tunable = self.server_tunables.get(name.lower())
-        if tunable is None:
-            candidates = (*self.server_tunables, *perlbal.MEANINGLESS)
-            elsewhere = owner(name, self.tunables)
-            message = f"'{name}' is not a tunable of SERVER{elsewhere}"
-            raise UnknownName(message, name, () if elsewhere else candidates, kind=Kind.UNKNOWN_TUNABLE)
-        return tunable
-
-    def set_server(self, name: str, text: str) -> None:
-        """Set a tunable of the process. Raises: UnknownName, ConfigError."""
-        if name.lower() not in self.server_tunables and self.asks_for_nothing(perlbal.SERVER, perlbal.of_server(name), text):
-            return
-        tunable = self._server_tunable(name)
-        try:
-            value = tunable.parse(text)
-        except ValueError as error:
-            raise bad_value(name, text, error, tunable.type.choices) from None
-        self._put_server(tunable.name, value, text)
-
-    def unset_server(self, name: str) -> None:
-        """A tunable of the process has its default again. Raises: UnknownName, ConfigError."""
-        tunable = self._server_tunable(name)
-        if tunable.name not in self.server_explicit:
-            raise ConfigError(f"SERVER {tunable.name} was not set", about=name)
-        default = self.standard(tunable)
-        self._put_server(tunable.name, None if default is None else tunable.parse(default), None)
-
-    def _put_server(self, name: str, value: Any, text: str | None) -> None:
-        if name == "compatible" and self.services:
-            raise ConfigError("SERVER compatible has to stand before the first CREATE SERVICE", about=name, kind=Kind.CONFLICT)
-        before = self.server[name]
-        if self.server_tunables[name].applies is Applies.START and self.runtime is not None and value != before:
-            raise ConfigError(f"{name} cannot be changed while pbal runs: change it in the file, and start pbal anew", about=name)
-        with self.changing() as change:
-            if name == "compatible":
-                change.then(self._use_standards, value == "perlbal")
-            change.undo(_restore, self.server_explicit, dict(self.server_explicit))
-            if self.runtime is not None:
-                self.runtime.server_set(name, value)
-                change.undo(self.runtime.server_set, name, before)
-            change.undo(self.server_changed, name)  # when the value is back
-            change.undo(self.server.__setitem__, name, before)
-            self.server[name] = value
-            if text is None:
-                self.server_explicit.pop(name, None)
-            else:
-                self.server_explicit[name] = text
-            self.server_changed(name)
-
-    def _use_standards(self, perlbals: bool) -> None:
-        """Put Perlbal's defaults in force, or the declared ones again."""
-        every = (*self.tunables.values(), *self.server_tunables.values())
-        self.standards = {each.name: each.perlbal for each in every if perlbals and each.perlbal is not None}
-        for each in self.server_tunables.values():
-            if each.name not in self.server_explicit:
-                text = self.standard(each)
-                self.server[each.name] = None if text is None else each.parse(text)
-
-    def place_standards(self, folder: Path) -> None:
-        """Make relative paths among the defaults begin at a folder: that of the file which put them in force."""
-        for name, text in self.standards.items():
-            known = self.tunables.get(name) or self.server_tunables[name]
-            self.standards[name] = known.type.placed(text, folder)
-
-    def standard(self, tunable: Tunable) -> str | None:
-        """The default of a tunable that is in force, unless DEFAULT says another. None: it is unset."""
-        return self.standards.get(tunable.name, tunable.default)
-
-    def asks_for_nothing(self, table: Mapping[str, perlbal.Unbuilt], name: str, text: str) -> bool:
-        """Whether a name is Perlbal's, not built yet, and the text its default there.
-
-        Raises: NotBuilt for another text, ConfigError for one that Perlbal would refuse.
-        """
-        row = table.get(name.lower())
-        if row is None:
-            return False
-        try:
-            if row.asks_for_nothing(text):
-                return True
-        except ValueError as error:
-            raise bad_value(name, text, error, row.type.choices) from None
-        raise NotBuilt(row.message, about=name)
 
     def refuse_known(self, tunables: tuple[Tunable, ...], former: frozenset[str] = frozenset()) -> None:
         """Raises: ConfigError if a tunable of a plugin is known from elsewhere. `former`: those of the plugin's generation before."""
@@ -525,7 +364,7 @@ class World:
         """Make a tunable of a plugin known, with its default on every service."""
         self.tunables[tunable.name] = tunable
         if self.server["compatible"] == "perlbal" and tunable.perlbal is not None:
-            self.standards[tunable.name] = tunable.perlbal
+            self.settings.standards[tunable.name] = tunable.perlbal
         for service in self.services.values():
             service.fill(tunable)
 
@@ -626,8 +465,3 @@ class World:
             if self.runtime is not None:
                 change.then(self.runtime.unlisten, service)
             change.then(service.disabled)
-
-
-def _restore(names: dict[str, Any], before: dict[str, Any]) -> None:
-    names.clear()
-    names.update(before)

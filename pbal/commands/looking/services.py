@@ -174,8 +174,8 @@ def _tunables(session: Session, service: Service | None, changed_only: bool) -> 
         if service is not None and not tunable.fits(service.role):
             continue
         value = None if service is None else service.values[tunable.name]
-        default = session.world.standard(tunable)
-        usual = _text(tunable, None if default is None else session.world.parsed(tunable, default))
+        default = session.world.settings.standard(tunable)
+        usual = _text(tunable, None if default is None else session.world.settings.parsed(tunable, default))
         text = "" if service is None else service.shown(tunable.name) or _text(tunable, None)
         changed = service is not None and text != usual
         if changed_only and not changed:
