@@ -71,6 +71,7 @@ def appended(main: Path, steps: list[Step]) -> dict[Path, bytes]:
 def write(texts: Mapping[Path, bytes]) -> None:
     """Put each text in the place of its file, atomically; rights and owner stay. Raises: ConfigError; files before it may be written."""
     made: list[tuple[Path, Path]] = []
+    place = Path()
     try:
         for path, text in texts.items():
             place = path.resolve()
