@@ -148,7 +148,7 @@ class Interpreter:
                 if self.filed is None:
                     self.filed = await in_slices(in_pieces(self.world))
                 reply = await self._carry_out(session, statement)
-            if rule != "use":
+            if rule not in ("use", "reload_config_dry_run"):
                 self._note(session, statement.source.strip())
             return reply
         if rule in AT_ONCE:  # said before: there may be no after

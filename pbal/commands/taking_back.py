@@ -59,8 +59,11 @@ def unset_server(session: Session, server_tunable: str) -> Reply:
 def drop_service(session: Session, service: Service) -> Reply:
     """Remove a service. Requests in progress finish; parked polls get the empty answer; idle connections close.
 
+    The console that says it cannot be removed: there may be no other.
     Raises: ConfigError while a selector names it as its default_service.
     """
+    if session.console is service:
+        raise ConfigError(f"this is the console '{service.name}': another one can remove it", about=service.name)
     session.world.drop_service(service)
     if session.current is service:
         session.current = None

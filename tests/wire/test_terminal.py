@@ -78,6 +78,9 @@ async def test_statements_of_a_script(lab: Lab) -> None:
     assert (status, pbal.world.service("chat")["max_body"]) == (1, 8)
     assert await script(at, "-e", " # nothing", stdin="SET chat.max_body = 9\n") == (0, "", "")
     assert pbal.world.service("chat")["max_body"] == 8, "standard input is for a console without -e"
+    status, out, err = await script(at, "-k", "-e", "mark x", "-e", "DROP SERVICE console", "-e", "show pool app")
+    assert (status, out) == (1, "127.0.0.1:1 0\n"), "an answer has an end, and the console is still there"
+    assert "pbal console itself uses MARK" in err and "this is the console 'console': another one can remove it" in err
     await _statements_of_standard_input(pbal)
     await _json_for_a_script_is_one_value(at)
 
