@@ -29,10 +29,9 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from pbal.api import ConfigError, Exchange, IllegalField, NoAnswer, NodeAnswer, Service, World
 
-from .grants import Action, Admitted, Decision, Grant, Patterns, Refusal, challenge, decide, unauthorized
+from .grants import Action, Admitted, Decision, Grant, Patterns, Refusal, challenge, decide, patterns_in, unauthorized
 from .names import MOST_QUEUES, BadName, Source, cookie_values, key_for, query_values
 from .settings import Settings
-from .tokens import BadToken, KeyFile, grant_of, patterns_in, read_keys
 
 MOST_REMEMBERED = 10_000
 """Credentials whose decision is remembered; about 5 MB."""
@@ -73,6 +72,8 @@ def check(settings: Settings, service: Service) -> None:
     """Look whether gate_of() could be. Raises: ConfigError."""
     choice = settings.auth
     if choice.kind == "jwt":
+        from .tokens import read_keys  # 60 ms, which a pbal without tokens need not spend
+
         read_keys(Path(choice.argument))
     elif choice.kind == "request" and service.role != "reverse_proxy":
         raise ConfigError(
@@ -121,11 +122,14 @@ class TokenGate(Gate):
     """poll_auth = jwt."""
 
     def __init__(self, settings: Settings, service: Service, world: World) -> None:
+        from . import tokens
+
+        self._tokens = tokens
         self._sources = settings.auth_tokens
         self._audience = settings.auth_audience
         self._world = world
         self._service = service.name
-        self._file = KeyFile(Path(settings.auth.argument), self._broken)
+        self._file = tokens.KeyFile(Path(settings.auth.argument), self._broken)
         self._ledger = Ledger()
 
     def _broken(self, why: str) -> None:
@@ -153,8 +157,8 @@ class TokenGate(Gate):
         if not isinstance(grant, Grant):
             epoch = world.clock.epoch()
             try:
-                grant = grant_of(self._file.keys, token, self._audience, epoch)
-            except BadToken as error:
+                grant = self._tokens.grant_of(self._file.keys, token, self._audience, epoch)
+            except self._tokens.BadToken as error:
                 return unauthorized(str(error))
             lasts = LONGEST_REMEMBERED if grant.expires is None else min(LONGEST_REMEMBERED, grant.expires - epoch)
             self._ledger.put(key, grant, now + lasts, now)

@@ -213,3 +213,13 @@ def _read_by_auth(choice: AuthChoice) -> tuple[Path, ...]:
 # In quotes: typing would remember the classes, and with them each generation of this module.
 AUTH: "Type[AuthChoice]" = Type("auth", _parse_auth, str, ("off", "jwt", "request"), placed=_place_auth, reads=_read_by_auth)
 TOKEN_SOURCES: "Type[tuple[Source, ...]]" = Type("token sources", _parse_tokens, lambda value: " ".join(map(str, value)))
+
+
+def patterns_in(said: object) -> Patterns:
+    """The patterns that JSON lists: None, one, or a list. Raises: ValueError."""
+    listed = [] if said is None else [said] if isinstance(said, str) else said
+    if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+        raise ValueError("no list of queue names")
+    if len(listed) > MOST_PATTERNS:
+        raise ValueError(f"a list of more than {MOST_PATTERNS} queue names")
+    return Patterns(each.encode("utf-8", "surrogatepass") for each in listed)

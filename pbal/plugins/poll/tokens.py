@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key, lo
 
 from pbal.api import ConfigError
 
-from .grants import MOST_PATTERNS, Grant, Patterns
+from .grants import Grant, Patterns, patterns_in
 
 LEEWAY = 5.0
 """Seconds by which clocks may differ: for so long after `exp`, and before `nbf`, a token is good."""
@@ -303,13 +303,3 @@ def _patterns(claims: Claims, name: str) -> Patterns:
         return patterns_in(claims.get(name))
     except ValueError as error:
         raise BadToken(f"its {name} is {error}") from None
-
-
-def patterns_in(said: object) -> Patterns:
-    """The patterns that JSON lists: None, one, or a list. Raises: ValueError."""
-    listed = [] if said is None else [said] if isinstance(said, str) else said
-    if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
-        raise ValueError("no list of queue names")
-    if len(listed) > MOST_PATTERNS:
-        raise ValueError(f"a list of more than {MOST_PATTERNS} queue names")
-    return Patterns(each.encode("utf-8", "surrogatepass") for each in listed)
