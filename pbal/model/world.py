@@ -8,9 +8,9 @@ opens sockets at once.
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from types import TracebackType
 from typing import Any, Protocol
 
 from pbal.config.spec import Standing
@@ -110,6 +110,33 @@ class LoadedPlugin:
     """The name its module was imported under."""
 
 
+class Changing:
+    """The block of one who changes something: of a change of its own, or of a part of the one that is under way."""
+
+    __slots__ = ("_before", "_own", "_world")
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._before: Change | None = None
+        self._own: Change | None = None
+
+    def __enter__(self) -> Change:
+        world = self._world
+        before = world.change
+        if before is not None and not before.decided:
+            return before
+        self._before = before
+        self._own = world.change = Change()
+        return self._own
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._own is not None:
+            try:
+                self._own.__exit__(kind, error, trace)
+            finally:
+                self._world.change = self._before
+
+
 class World:
     """All that was configured."""
 
@@ -172,7 +199,7 @@ class World:
         """The end was asked for. Requests are still served while `drain_delay` lasts, but no balancer should send more: /readyz fails."""
         self.draining = False
         """Listeners are closed; what is under way finishes."""
-        self._change: Change | None = None
+        self.change: Change | None = None
         """The change that is under way."""
 
     def _use(self, name: str, value: Any) -> None:
@@ -278,19 +305,9 @@ class World:
 
     # -- making --------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def changing(self) -> Iterator[Change]:
+    def changing(self) -> "Changing":
         """A change, or the one that is under way, which this becomes a part of. What is in the block does not wait."""
-        before = self._change
-        if before is not None and not before.decided:
-            yield before
-            return
-        change = self._change = Change()
-        try:
-            with change:
-                yield change
-        finally:
-            self._change = before
+        return Changing(self)
 
     def create_service(self, name: str) -> Service:
         """Raises: ConfigError if another service has the name; a pool may."""
