@@ -50,6 +50,9 @@ NO_CHANGE = frozenset({"verbose", "terminal", "help", "quit", "login", "mark", "
 AT_ONCE = NO_CHANGE | {"prof", "shutdown", "shutdown_graceful", "crash"}
 """Statements of the core that are no change of the configuration."""
 
+UNDISTURBED = frozenset({"config_drift", "reload_config_dry_run"})
+"""Queries of the core that go over all of the configuration in slices: nothing may change it meanwhile."""
+
 _NOT_FOR_NEWCOMERS = {"CONFIG", "RELOAD", "XS"}
 """Statements that no file needs."""
 
@@ -139,16 +142,20 @@ class Interpreter:
     async def _execute(self, session: Session, statement: Statement) -> Reply:
         self.world.counters.counts["console_commands"] += 1
         rule = statement.rule
-        if rule in self.language.queries or rule in NO_CHANGE:
+        looks = rule in self.language.queries or rule in NO_CHANGE
+        if looks and rule not in UNDISTURBED:
             return await self._carry_out(session, statement)
-        if session.only_looks:
+        if session.only_looks and rule != "config_drift":  # a dry run imports the plugins that the file names
             raise self.mistake(CommandError(session.only_looks), statement)
+        if looks:
+            async with self._changing:
+                return await self._carry_out(session, statement)
         if self._configures(rule):
             async with self._changing:
                 if self.filed is None:
                     self.filed = await in_slices(in_pieces(self.world))
                 reply = await self._carry_out(session, statement)
-            if rule not in ("use", "reload_config_dry_run"):
+            if rule != "use":
                 self._note(session, statement.source.strip())
             return reply
         if rule in AT_ONCE:  # said before: there may be no after

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 import signal
 import sys
@@ -221,6 +222,25 @@ async def test_drift_is_what_was_changed_since_and_reload_takes_it_back(laborato
     assert sorted((await case.pbal.say("config drift")).splitlines()) == sorted([*said, "."])
     assert await case.pbal.say("RELOAD CONFIG") == "OK"
     assert list(difference(before, snapshot(case.pbal.world), case.pbal.world.fits)) == []
+
+
+@lab
+async def test_nothing_changes_while_the_drift_is_listed(laboratory: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = await started(laboratory)
+    monkeypatch.setattr("pbal.commands.slices.SLICE", 0)
+    assert await case.pbal.say("SET chat.poll_timeout = 7s") == "OK"
+    asked = (
+        "CONFIG DRIFT",
+        "CREATE SERVICE one",
+        "CREATE POOL two",
+        "RELOAD CONFIG DRY RUN AS JSON",
+        "DROP SERVICE one",
+        "CONFIG DRIFT AS JSON",
+    )
+    answers = await asyncio.gather(*map(case.pbal.say, asked))
+    assert answers[0] == "SET chat.poll_timeout = 7s\n."
+    assert json.loads(answers[3]) == ["SET chat.poll_timeout = 40s", "DROP SERVICE one", "DROP POOL two"]
+    assert json.loads(answers[5]) == ["CREATE POOL two", "SET chat.poll_timeout = 7s"]
 
 
 @lab
