@@ -119,7 +119,7 @@ class Server:
         self.interpreter = interpreter
         self._listeners: dict[str, Listener] = {}
         self._found: dict[str, str] = {}
-        """Names that were looked up for the statement that is being carried out, or the last one, and their addresses."""
+        """Names that were looked up for the statement that is being carried out, and their addresses."""
         self._reloading = False
         """Whether all names that will be bound were looked up before."""
         self._ended = asyncio.Event()
@@ -176,7 +176,11 @@ class Server:
         if service.certificates is not None:  # as it was enabled; enable_ssl may have been set since
             protocol = partial(ServerLink, service, handler.protocol)
         handed = self.process.handed.take(service["listen"]) if former is None else None
-        return listen(service, protocol, former, handed, self._found.get(service["listen"].host, ""))
+        return listen(service, protocol, former, handed, self._address_of(service["listen"].host))
+
+    def _address_of(self, name: str) -> str:
+        """What a name was looked up to be; "" if it was not. One statement asks once, a file that is read again perhaps more often."""
+        return self._found.get(name, "") if self._reloading else self._found.pop(name, "")
 
     async def look_up(self, endpoint: Endpoint) -> None:
         """See model.world.Runtime."""
@@ -207,6 +211,7 @@ class Server:
         """See model.world.Runtime."""
         old = self._listeners.get(service.name.lower())
         if old is not None and self._is_wanted(old):
+            self._address_of(service["listen"].host)
             return None
         if self._phase not in (Phase.SERVING, Phase.LEAVING):
             raise ConfigError("pbal is ending: nothing listens any more")
