@@ -323,8 +323,13 @@ class Interpreter:
         """Swap in what `prepare` made."""
         self.language, self.registry = language, registry
 
+    async def built(self) -> None:
+        """Have the parser built, off the loop, before the next line needs it."""
+        if not self.language.built:
+            await self._build(self.language)
+
     def uninstall(self, plugin: str) -> None:
-        """Take a plugin's statements out. The parser is rebuilt at the next line."""
+        """Take a plugin's statements out. The parser is rebuilt at the next line, unless somebody waits for `built` before."""
         self.registry.unregister(plugin)
         if plugin in self.language.fragments:
             self.language = language_of({name: text for name, text in self.language.fragments.items() if name != plugin})

@@ -70,4 +70,6 @@ async def unload(session: Session, plugin: str) -> Reply:
     if plugin.lower() not in session.world.plugins:
         raise UnknownName(f"plugin '{plugin}' is not loaded", plugin, session.world.plugins)
     await loader.unload(session.world, session.interpreter, plugin)
+    if session.live:
+        await session.interpreter.built()
     return OK

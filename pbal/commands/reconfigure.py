@@ -64,6 +64,7 @@ async def reload_config(session: Session, path: str | None = None) -> Reply:
             for step in steps:
                 if step.kind is Kind.UNLOAD:
                     await loader.unload(session.world, interpreter, step.object)
+            await interpreter.built()
             await asyncio.sleep(0)
             await draft.close(kept=True)
     finally:

@@ -496,6 +496,8 @@ async def test_plugins_are_imported_off_the_loop_and_once(laboratory: Lab) -> No
     assert await case.pbal.say("RELOAD CONFIG") == "OK" and {"own", "other"} < case.pbal.world.plugins.keys()
     assert len(set(sys.modules) - before) == 2
     (laboratory.folder / "plugins" / "bad.py").write_text("1 / 0\n")
+    assert await case.pbal.say("LOAD vpaths") == "OK" == await case.pbal.say("UNLOAD vpaths")
+    assert case.pbal.server.interpreter.language.built, "the next line does not wait for a parser"
     answer = await case.reload(("LOAD poll", "INCLUDE = part.inc\nLOAD bad\nLOAD poll"))
     assert "bad.py does not import: ZeroDivisionError" in answer and len(set(sys.modules) - before) == 2
 
@@ -506,6 +508,39 @@ async def test_what_is_no_plain_file_holds_nobody_up(laboratory: Lab) -> None:
     os.mkfifo(laboratory.folder / "pipe")
     assert "cannot read" in await case.pbal.say("RELOAD CONFIG pipe")
     assert "cannot read" in await case.reload(("LOAD poll", "INCLUDE = pipe\nLOAD poll"))
+
+
+@lab
+async def test_reloads_under_load_lose_no_request_and_no_poll(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    reader, writer = await case.pbal.connect("chat")
+    writer.write(b"GET /poll/q HTTP/1.1\r\nHost: c\r\n\r\n")
+    await case.pbal.until("poll_parked", 1)
+    ended, statuses = asyncio.Event(), set()
+
+    async def ask(service: str, host: bytes) -> None:
+        while not ended.is_set():
+            asked, asking = await case.pbal.connect(service)
+            for _ in range(5):
+                asking.write(b"GET /none HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+                statuses.add((host, (await read_response(asked)).status))
+            asking.close()
+
+    clients = [asyncio.create_task(ask(service, host)) for service, host in (("chat", b"c"), ("front", b"a.test"), ("front", b"b.test"))]
+    more = (
+        "ENABLE front\nCREATE SERVICE more\n  SET role = selector\n  SET listen = 127.0.0.1:0\n  SET default_service = site\nENABLE more\n"
+    )
+    changes = [
+        ("poll_timeout = 40s", "poll_timeout = 50s"), ("X-Front: yes", "X-Front: no"), ("ENABLE front\n", more),
+        ("LOAD vhosts", "LOAD vpaths\nLOAD vhosts"), ("POOL app ADD", "POOL app ADD 127.0.0.1:1\n  POOL app ADD"),
+    ]  # fmt: skip
+    for number in range(20):
+        assert await case.reload(changes[number % len(changes)]) == "OK"
+    ended.set()
+    await asyncio.gather(*clients)
+    assert statuses == {(b"c", 200), (b"a.test", 404), (b"b.test", 200)} and case.pbal.counts["poll_parked"] == 1
+    assert (await case.pbal.ask("chat", b"POST /publish/q HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi")).status == 202
+    assert (await read_response(reader)).body == b"hi\n"
 
 
 def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
