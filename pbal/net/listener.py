@@ -200,6 +200,8 @@ class Listener:
             await self._starting
 
     async def _serve(self) -> None:
+        if self._sock.fileno() < 0:  # closed in the turn in which it was started
+            return
         duplicate = self._sock.dup()
         loop = asyncio.get_running_loop()
         server: asyncio.AbstractServer

@@ -125,7 +125,7 @@ def _refuse(expected: str, found: str, span: tuple[int, int] | None = None, inst
 def _unseen(name: str, text: Said, error: ValueError) -> BadValue:
     """A refusal that does not tell the value."""
     expected = error.expected if isinstance(error, BadValue) else ""
-    return BadValue(f"expected {expected or f'what is a {name}'}, found what {text.written} is", expected=expected)
+    return BadValue(f"expected {expected or f'another {name}'}, found what {text.written} is", expected=expected)
 
 
 # --- numbers -----------------------------------------------------------------------------------------------

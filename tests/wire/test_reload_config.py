@@ -543,6 +543,16 @@ async def test_reloads_under_load_lose_no_request_and_no_poll(laboratory: Lab) -
     assert (await read_response(reader)).body == b"hi\n"
 
 
+@lab
+async def test_a_listener_that_is_moved_at_once_again_is_no_fault(laboratory: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    case = await started(laboratory)
+    for port in (free_port(), free_port()):
+        assert await case.pbal.say(f"SET chat.listen = 127.0.0.1:{port}") == "OK"
+    await until(lambda: all(listener.serving for listener in case.pbal.server.listeners()), "listeners")
+    assert (await case.pbal.ask("chat", b"GET / HTTP/1.0\r\n\r\n")).body == b"ok"
+    assert "failed" not in caplog.text
+
+
 def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
     port, other = free_port(), free_port()
     path = tmp_path / "hup.conf"
