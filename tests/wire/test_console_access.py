@@ -496,6 +496,7 @@ async def test_every_change_is_logged_and_nothing_else(lab: Lab, logged: list[st
         "  create   pool  app",
         "POOL app ADD 127.0.0.1:$$1",
         "USE app",
+        "PROF maybe",
         "fd",
     ):
         await there.ask(statement)

@@ -328,8 +328,12 @@ async def test_what_a_console_made_is_the_difference_from_an_empty_file_and_back
     case = await started(laboratory)
     full = list(render(snapshot(case.pbal.world), case.pbal.world.fits))
     (laboratory.folder / "empty.conf").write_text("# nothing\n")
+    assert "nothing is changed: no service of " in await case.pbal.say("RELOAD CONFIG empty.conf"), "as at start"
+    assert list(render(snapshot(case.pbal.world), case.pbal.world.fits)) == full
+    least = "CREATE SERVICE least\n  SET role = management\n  SET listen = 127.0.0.1:0\nENABLE least\n"
+    (laboratory.folder / "empty.conf").write_text(least)
     assert await case.pbal.say("RELOAD CONFIG empty.conf") == "OK"
-    assert not case.pbal.world.services and not case.pbal.world.pools and not case.pbal.world.plugins and not case.pbal.server.listeners()
+    assert list(case.pbal.world.services) == ["least"] and not case.pbal.world.pools and not case.pbal.world.plugins
     (laboratory.folder / "full.conf").write_text("\n".join(full))
     assert await case.pbal.say("RELOAD CONFIG full.conf") == "OK"
     assert list(render(snapshot(case.pbal.world), case.pbal.world.fits)) == full
