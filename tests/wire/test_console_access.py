@@ -396,6 +396,28 @@ async def test_a_file_that_is_written_is_read_and_one_that_is_spoilt_is_not(lab:
 
 
 @lab
+async def test_strangers_are_few_and_who_is_known_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "MOST_STRANGERS", 2)
+    pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
+    known = await console(pbal)
+    assert await known.ask("LOGIN amy secret") == "OK"
+    oldest = await console(pbal)
+    assert (await oldest.ask("uptime")).startswith("ERROR: this console asks who you are")
+    reader, writer = await pbal.connect("mgmt")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await read_response(reader)).status == 200
+    last = await console(pbal)
+    assert (await last.ask("uptime")).startswith("ERROR: this console asks who you are")
+    assert await oldest.line() == "" and pbal.counts["console_strangers_closed"] == 1
+    for _ in range(4):
+        reader, _ = await pbal.connect("mgmt")
+    await pbal.until("console_strangers_closed", 5)
+    assert (await known.ask("show service")).startswith("mgmt ")
+    writer.close()
+    assert len(pbal.world.clients) == 3
+
+
+@lab
 async def test_who_says_nothing_is_closed_after_a_minute_and_keeps_few_lines(lab: Lab) -> None:
     pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
     reader, writer = await pbal.connect("mgmt")
