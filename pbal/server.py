@@ -181,6 +181,8 @@ class Server:
     async def look_up(self, endpoint: Endpoint) -> None:
         """See model.world.Runtime."""
         if endpoint.is_name and not (self._reloading and endpoint.host in self._found):
+            if not self._reloading:
+                self._found.clear()
             try:
                 self._found[endpoint.host] = await asyncio.get_running_loop().run_in_executor(None, look_up, endpoint.host)
             except OSError as error:
