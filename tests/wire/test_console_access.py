@@ -133,8 +133,10 @@ async def test_what_keeps_strangers_out_cannot_be_taken_away_live(lab: Lab) -> N
 
 @lab
 async def test_risks_that_are_taken_are_logged(lab: Lab, logged: list[str]) -> None:
-    await lab.pbal(conf("0.0.0.0:0", "SET open = on"))
+    pbal = await lab.pbal(conf("0.0.0.0:0", "SET open = on"))
     assert any("without a password: whoever reaches it controls this pbal" in message for message in logged)
+    assert await pbal.say("SET mgmt.readonly = on") == "OK"
+    assert any("without a password: whoever reaches it sees all that it tells" in message for message in logged)
     logged.clear()
     await lab.pbal(conf("0.0.0.0:0", passwords(lab, amy="x")))
     assert any("without TLS" in message for message in logged)
