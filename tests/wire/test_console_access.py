@@ -510,6 +510,19 @@ async def test_a_console_that_only_looks(lab: Lab) -> None:
 
 
 @lab
+async def test_what_another_console_dropped_is_current_no_more(lab: Lab) -> None:
+    pbal = await lab.pbal(conf())
+    one, other = await console(pbal), await console(pbal)
+    for made in ("SERVICE site", "POOL site"):
+        assert await one.ask(f"CREATE {made}") == "OK"
+        assert await other.ask(f"DROP {made}") == "OK"
+        assert (await one.ask("SET idle_timeout = 5s")).startswith("ERROR: omitted ")
+        assert await other.ask(f"CREATE {made}") == "OK"
+        assert (await one.ask("SET idle_timeout = 5s")).startswith("ERROR: omitted "), "another of that name"
+        assert await other.ask(f"DROP {made}") == "OK"
+
+
+@lab
 async def test_every_change_is_logged_and_nothing_else(lab: Lab, logged: list[str]) -> None:
     pbal = await lab.pbal(conf())
     there = await console(pbal)
