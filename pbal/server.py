@@ -127,9 +127,9 @@ class Server:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._paused = False
         self._turned = world.second // TURN
+        """Which turn of the histograms was the last."""
         self._turning: Iterator[Histogram] | None = None
         """Those of this turn that are still to be turned."""
-        """Which turn of the histograms was the last."""
         self.descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._kept = DESCRIPTORS_KEPT
         self.exit_status = 0
