@@ -127,9 +127,9 @@ class Server:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._paused = False
         self._turned = world.second // TURN
+        """Which turn of the histograms was the last."""
         self._turning: Iterator[Histogram] | None = None
         """Those of this turn that are still to be turned."""
-        """Which turn of the histograms was the last."""
         self.descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._kept = DESCRIPTORS_KEPT
         self.exit_status = 0
@@ -185,6 +185,8 @@ class Server:
     async def look_up(self, endpoint: Endpoint) -> None:
         """See model.world.Runtime."""
         if endpoint.is_name and not (self._reloading and endpoint.host in self._found):
+            if not self._reloading:
+                self._found.clear()
             try:
                 self._found[endpoint.host] = await asyncio.get_running_loop().run_in_executor(None, look_up, endpoint.host)
             except OSError as error:

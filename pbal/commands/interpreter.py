@@ -158,9 +158,11 @@ class Interpreter:
             if rule != "use":
                 self._note(session, statement.source.strip())
             return reply
-        if rule in AT_ONCE:  # said before: there may be no after
+        if rule in AT_ONCE:
+            reply = await self._carry_out(session, statement)
             self._note(session, statement.source.strip())
-        elif session.who:  # what it is about may be a message of somebody's
+            return reply
+        if session.who:  # what it is about may be a message of somebody's
             log.debug("%(who)s: %(statement)s", {"event": "statement", "who": session.who, "statement": rule.replace("_", " ")})
         return await self._carry_out(session, statement)
 

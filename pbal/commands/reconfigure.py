@@ -159,6 +159,8 @@ async def _compared(interpreter: Interpreter, path: Path) -> tuple[Draft, list[S
     draft = await drafts.read(interpreter, path)
     try:
         _refuse_mistakes(draft)
+        if not any(service.enabled and service["listen"] is not None for service in draft.world.services.values()):
+            raise ConfigError(f"nothing is changed: no service of {path} listens")  # it may be half written
         old = await in_slices(in_pieces(interpreter.world))
         await asyncio.sleep(0)  # what follows is one piece
         return draft, list(difference(old, draft.config, _fits(interpreter.world, draft.world)))

@@ -26,7 +26,7 @@ class Session:
     """Which object is current, whether OK is said, and who speaks."""
 
     __slots__ = (
-        "broken", "closing", "console", "current", "interpreter", "json", "marker", "origin", "reading", "statement", "verbose",
+        "_current", "broken", "closing", "console", "interpreter", "json", "marker", "origin", "reading", "statement", "verbose",
         "view_width", "warnings", "who", "world",
     )  # fmt: skip
 
@@ -40,7 +40,7 @@ class Session:
         """The management service that it came by; None for what comes by none."""
         self.who = ""
         """Who speaks, for the log: an address, and the name that they said."""
-        self.current: Service | Pool | None = None
+        self._current: Service | Pool | None = None
         self.broken = False
         """In a file: the statement that should have made an object current failed, so that none is right now."""
         self.statement: Statement | None = None
@@ -77,6 +77,18 @@ class Session:
             places[key] = Place(said.file, said.line, *said.extent)
         else:
             places.pop(key, None)
+
+    @property
+    def current(self) -> Service | Pool | None:
+        """What was made or named last; None once it is dropped, on whichever console."""
+        current = self._current
+        if current is None or current in (self.world.services.get(current.name.lower()), self.world.pools.get(current.name.lower())):
+            return current
+        return None
+
+    @current.setter
+    def current(self, made: Service | Pool | None) -> None:
+        self._current = made
 
     @property
     def live(self) -> bool:

@@ -65,8 +65,6 @@ def drop_service(session: Session, service: Service) -> Reply:
     if session.console is service:
         raise ConfigError(f"this is the console '{service.name}': another one can remove it", about=service.name)
     session.world.drop_service(service)
-    if session.current is service:
-        session.current = None
     return OK
 
 
@@ -77,8 +75,6 @@ def drop_pool(session: Session, pool: Pool) -> Reply:
     Raises: ConfigError while a service uses it.
     """
     session.world.drop_pool(pool)
-    if session.current is pool:
-        session.current = None
     return OK
 
 

@@ -129,6 +129,7 @@ class ConsoleConnection(asyncio.Protocol):
         self._session.who = self._peer
         if self._gate.closed:
             self.deadline = self.service.world.clock.now() + LOGIN_SECONDS
+            self._gate.came(self.transport)
 
     @property
     def _unknown(self) -> bool:
@@ -141,6 +142,7 @@ class ConsoleConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = "closed"
+        self._gate.settled(self.transport)
         self.service.world.clients.discard(self)
         self.service.world.counters.counts["clients"] -= 1
         self._room.set()
@@ -331,6 +333,7 @@ class ConsoleConnection(asyncio.Protocol):
                 return "error"
             self._user = user
             self._failures = 0
+            self._gate.settled(self.transport)
             self._session.who = f"{user} at {self._peer}"
             self.deadline = inf
             log.info(

@@ -10,6 +10,8 @@ nobody but other guesses. A few may wait for their turn, more are told to come a
                is bounded; the oldest is forgotten, and who can come from thousands of addresses still waits for the one turn.
     known      a right password is known again without the slow check, as long as its line in the file is the same: who scrapes /metrics
                says it every few seconds. What is kept of it is a keyed hash, and the key is the process's.
+    strangers  connections on which no right password was said yet. They are bounded, so that they take no descriptors from those whom pbal
+               serves: the oldest one goes.
 
 The file is read again when it was written. One that cannot be read leaves in force what was read before, and says so.
 """
@@ -34,6 +36,7 @@ FORGOTTEN_AFTER: Final = 600.0
 MOST_ADDRESSES: Final = 1024
 MOST_WAITING: Final = 16
 MOST_KNOWN: Final = 64
+MOST_STRANGERS: Final = 256
 
 
 class Denied(Exception):
@@ -55,6 +58,8 @@ class Gate:
         """By address: failures in a row, and when the last one was (clock time)."""
         self._known: dict[bytes, Hashed] = {}
         self._key = os.urandom(32)
+        self._strangers: dict[asyncio.Transport, None] = {}
+        """The oldest first."""
         self._users: Mapping[str, Hashed] = {}
         self._read: tuple[Path, int, int, int] | None = None
         """Which file the users are from, as it was then."""
@@ -63,6 +68,25 @@ class Gate:
     def closed(self) -> bool:
         """Whether a password is asked for."""
         return self._service["password_file"] is not None
+
+    def came(self, transport: asyncio.Transport) -> None:
+        """A connection was made; nobody knows yet whose. `settled` is to follow."""
+        self._strangers[transport] = None
+        if len(self._strangers) > MOST_STRANGERS:
+            oldest = next(iter(self._strangers))
+            self.settled(oldest)
+            oldest.abort()
+            world = self._service.world
+            world.counters.counts["console_strangers_closed"] += 1
+            world.log_limited(
+                f"strangers {self._service.name}",
+                "console %(service)s: more than %(most)d connections without a password: the oldest is closed",
+                {"event": "console_crowded", "service": self._service.name, "most": MOST_STRANGERS},
+            )
+
+    def settled(self, transport: asyncio.Transport) -> None:
+        """The right password was said on it, or it has ended."""
+        self._strangers.pop(transport, None)
 
     async def check(self, address: str, user: str, password: str) -> None:
         """Raises: Denied unless it is the password of `user`. `address`: who says it, as `address_of` made it."""

@@ -98,6 +98,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = "closed"
+        self._gate.settled(self.transport)
         self.service.world.clients.discard(self)
         self.service.world.counters.counts["clients"] -= 1
         self._room.set()
@@ -238,6 +239,7 @@ class HttpConnection(asyncio.Protocol):
             if denied.wait:
                 return plain(429, denied.reason, (b"Retry-After", b"%d" % denied.wait))
             return plain(401, denied.reason, asking)
+        self._gate.settled(self.transport)
         return None
 
     # -- answers -------------------------------------------------------------------------------------------------
@@ -261,6 +263,7 @@ class HttpConnection(asyncio.Protocol):
         world = self.service.world
         world.clients.discard(self)
         self.state = "closed"
+        self._gate.settled(self.transport)
         world.clients.add(Lingering(self.service, self.transport, self.born, self.requests))
 
     # -- like every connection -----------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ class ManagementRole(RoleHandler):
 
     def changed(self, tunable: Any) -> None:
         """A tunable was set."""
-        if tunable in ("listen", "password_file", "open", "enable_ssl"):
+        if tunable in ("listen", "password_file", "open", "enable_ssl", "readonly"):
             self._warn()
 
     def _warn(self) -> None:

@@ -80,6 +80,7 @@ CORE: tuple[Counter, ...] = (
     Counter("console_http_requests", "Requests for pages, /metrics, /healthz and /readyz on management consoles."),
     Counter("console_login_failures", "Wrong passwords said to consoles, LOGIN and HTTP."),
     Counter("console_logins_busy", "Passwords not looked at because too many waited to be checked."),
+    Counter("console_strangers_closed", "Connections to consoles closed because too many had not said a password yet."),
     Counter("tick_errors", "Connections aborted, and services passed over, because their part of the tick failed."),
     Counter("log_lines_dropped", "Log lines dropped because nobody read standard error, or not fast enough."),
     Counter("access_lines_dropped", "Lines of access logs dropped because they could not be written, or not fast enough."),

@@ -86,6 +86,7 @@ def risks(values: Mapping[str, Any]) -> Iterator[str]:
     if is_local(values["listen"]):
         return
     if values["password_file"] is None:
-        yield f"listens on {values['listen']} without a password: whoever reaches it controls this pbal"
+        may = "sees all that it tells" if values["readonly"] else "controls this pbal"
+        yield f"listens on {values['listen']} without a password: whoever reaches it {may}"
     elif not values["enable_ssl"]:
         yield f"asks for passwords on {values['listen']} without TLS: others on the way can read them (SET enable_ssl)"

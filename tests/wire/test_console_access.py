@@ -133,8 +133,10 @@ async def test_what_keeps_strangers_out_cannot_be_taken_away_live(lab: Lab) -> N
 
 @lab
 async def test_risks_that_are_taken_are_logged(lab: Lab, logged: list[str]) -> None:
-    await lab.pbal(conf("0.0.0.0:0", "SET open = on"))
+    pbal = await lab.pbal(conf("0.0.0.0:0", "SET open = on"))
     assert any("without a password: whoever reaches it controls this pbal" in message for message in logged)
+    assert await pbal.say("SET mgmt.readonly = on") == "OK"
+    assert any("without a password: whoever reaches it sees all that it tells" in message for message in logged)
     logged.clear()
     await lab.pbal(conf("0.0.0.0:0", passwords(lab, amy="x")))
     assert any("without TLS" in message for message in logged)
@@ -396,6 +398,28 @@ async def test_a_file_that_is_written_is_read_and_one_that_is_spoilt_is_not(lab:
 
 
 @lab
+async def test_strangers_are_few_and_who_is_known_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "MOST_STRANGERS", 2)
+    pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
+    known = await console(pbal)
+    assert await known.ask("LOGIN amy secret") == "OK"
+    oldest = await console(pbal)
+    assert (await oldest.ask("uptime")).startswith("ERROR: this console asks who you are")
+    reader, writer = await pbal.connect("mgmt")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await read_response(reader)).status == 200
+    last = await console(pbal)
+    assert (await last.ask("uptime")).startswith("ERROR: this console asks who you are")
+    assert await oldest.line() == "" and pbal.counts["console_strangers_closed"] == 1
+    for _ in range(4):
+        reader, _ = await pbal.connect("mgmt")
+    await pbal.until("console_strangers_closed", 5)
+    assert (await known.ask("show service")).startswith("mgmt ")
+    writer.close()
+    assert len(pbal.world.clients) == 3
+
+
+@lab
 async def test_who_says_nothing_is_closed_after_a_minute_and_keeps_few_lines(lab: Lab) -> None:
     pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
     reader, writer = await pbal.connect("mgmt")
@@ -486,6 +510,19 @@ async def test_a_console_that_only_looks(lab: Lab) -> None:
 
 
 @lab
+async def test_what_another_console_dropped_is_current_no_more(lab: Lab) -> None:
+    pbal = await lab.pbal(conf())
+    one, other = await console(pbal), await console(pbal)
+    for made in ("SERVICE site", "POOL site"):
+        assert await one.ask(f"CREATE {made}") == "OK"
+        assert await other.ask(f"DROP {made}") == "OK"
+        assert (await one.ask("SET idle_timeout = 5s")).startswith("ERROR: omitted ")
+        assert await other.ask(f"CREATE {made}") == "OK"
+        assert (await one.ask("SET idle_timeout = 5s")).startswith("ERROR: omitted "), "another of that name"
+        assert await other.ask(f"DROP {made}") == "OK"
+
+
+@lab
 async def test_every_change_is_logged_and_nothing_else(lab: Lab, logged: list[str]) -> None:
     pbal = await lab.pbal(conf())
     there = await console(pbal)
@@ -496,6 +533,7 @@ async def test_every_change_is_logged_and_nothing_else(lab: Lab, logged: list[st
         "  create   pool  app",
         "POOL app ADD 127.0.0.1:$$1",
         "USE app",
+        "PROF maybe",
         "fd",
     ):
         await there.ask(statement)

@@ -21,6 +21,8 @@ from pbal.model.snapshot import snapshot
 
 SOME_NAMES = st.permutations(["add", "web", "json", "Site"])
 """Few, so that two configurations have some in common."""
+LISTENING = ["CREATE SERVICE least", "SET role = management", "SET listen = 127.0.0.1:0", "ENABLE least"]
+"""Without something that listens no configuration is taken."""
 
 BASE = """\
 # The chat, and what is around it.
@@ -348,8 +350,12 @@ async def test_what_a_console_made_is_the_difference_from_an_empty_file_and_back
     case = await started(laboratory)
     full = list(render(snapshot(case.pbal.world), case.pbal.world.fits))
     (laboratory.folder / "empty.conf").write_text("# nothing\n")
+    assert "nothing is changed: no service of " in await case.pbal.say("RELOAD CONFIG empty.conf"), "as at start"
+    assert list(render(snapshot(case.pbal.world), case.pbal.world.fits)) == full
+    least = "CREATE SERVICE least\n  SET role = management\n  SET listen = 127.0.0.1:0\nENABLE least\n"
+    (laboratory.folder / "empty.conf").write_text(least)
     assert await case.pbal.say("RELOAD CONFIG empty.conf") == "OK"
-    assert not case.pbal.world.services and not case.pbal.world.pools and not case.pbal.world.plugins and not case.pbal.server.listeners()
+    assert list(case.pbal.world.services) == ["least"] and not case.pbal.world.pools and not case.pbal.world.plugins
     (laboratory.folder / "full.conf").write_text("\n".join(full))
     assert await case.pbal.say("RELOAD CONFIG full.conf") == "OK"
     assert list(render(snapshot(case.pbal.world), case.pbal.world.fits)) == full
@@ -452,6 +458,8 @@ async def test_the_difference_can_be_typed_line_by_line_and_saved(laboratory: La
 @given(configurations(SOME_NAMES), configurations(SOME_NAMES))
 @settings(max_examples=4, deadline=None)
 def test_any_configuration_becomes_any_other_and_can_be_saved(one: list[str], other: list[str]) -> None:
+    one, other = one + LISTENING, other + LISTENING
+
     @lab
     async def run(laboratory: Lab) -> None:
         texts = ["\n".join(lines) + "\n" for lines in (one, other)]
