@@ -245,6 +245,7 @@ FOREIGN: tuple[Foreign, ...] = (
              "LOAD vpaths: VPATH ^/path = service chooses the service by the path"),
     _foreign("TLS", r"ssl|tls|https|cert", "enable_ssl, ssl_cert_file, https_redirect and send_backend_proto are in the core"),
     _foreign("log", r"log|track|audit", "SET access_log = FILE writes a line for each request"),
+    _foreign("static files", r"static|docroot|file", "a service of the role web_server answers with files: SET docroot = FOLDER"),
     _foreign("monitoring", r"stat|metric|monitor|status|health|debug", "the console tells it: show counters, nodes, queues"),
     _foreign("application", r"psgi|plack|cgi|app|handler", "run the application as a server of its own, and name it with POOL ADD"),
     _foreign("access rules", r"access|acl|auth|login|deny|block|ban|limit|throttle|flood",
