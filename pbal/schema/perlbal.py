@@ -262,6 +262,15 @@ def replacement(plugin: str) -> str:
     return f"{_OWN} {plugin.lower()}"
 
 
+def told(name: str) -> str:
+    """What there is to say of a name of Perlbal's that pbal has not; '' of any other."""
+    folded = name.lower()
+    found = next((table[folded] for table in (SERVICE, POOL, SERVER, PLUGINS, STATEMENTS, ROLES) if folded in table), None)
+    if found is not None:
+        return found.message
+    return MEANINGLESS[folded].message if folded in MEANINGLESS else ""
+
+
 def plugin_of(tunable: str) -> str:
     """The plugin of Perlbal that brings a tunable which is not built, in lower case; '' if none does."""
     return SERVICE[tunable].plugin if tunable in SERVICE else ""
