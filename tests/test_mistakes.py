@@ -554,6 +554,13 @@ def test_a_tab_is_kept_under_a_tab() -> None:
     assert lines[1:3] == ["    7 | \tSHOW\tSERVCE", "      | \t    \t^^^^^^"]
 
 
+def test_what_is_two_columns_wide_is_underlined_by_two() -> None:
+    mistake = mistake_of("CREATE SERVICE 日本 x", ALL_PLUGINS)
+    assert mistake.render().split("\n")[2] == "      |                ^^^^"
+    mistake = mistake_of('POOL "日本" BAD x', ALL_PLUGINS)
+    assert mistake.render().split("\n")[2] == "      |             ^^^"
+
+
 def test_a_mistake_inside_an_expansion_underlines_the_variable() -> None:
     lines = mistake_of("POOL a ADD n ${USER}", ALL_PLUGINS, "f").render().split("\n")
     assert lines[1:3] == ["    7 | POOL a ADD n ${USER}", "      |              ^^^^^^^"]

@@ -166,6 +166,8 @@ FOREIGN = [
     ("ServerStarter", "hand listening sockets over"),
     ("Comet", "LOAD poll"),
     ("PSGI", "POOL ADD"),
+    ("StaticFiles", "web_server"),
+    ("SiteStats", "LOAD vhosts"),
     ("Zork", "write it as a pbal plugin: pbal plugin new zork"),
 ]
 

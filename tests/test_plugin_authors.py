@@ -87,6 +87,11 @@ def test_a_new_plugin_works_and_passes_its_own_test(tmp_path: Path, capsys: pyte
     assert ran.returncode == 0 and "2 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
+def test_a_name_that_is_taken_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugin", "new", "vhosts", "--folder", str(tmp_path)]) == 1
+    assert "comes with pbal" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["Gate", "2fast", "class", "a-b", "../up", "test_me", ""])
 def test_a_name_that_is_none_writes_nothing(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugin", "new", name, "--folder", str(tmp_path)]) == 1

@@ -140,6 +140,8 @@ def test_a_mistake_says_file_line_and_column_and_underlines(tmp_path: Path) -> N
             "SET docroot = nowhere\nSET persist_client = x\nSET plugins = nope\nSET plugins = nope vhosts\nSET poll_uri = ^/x\nVHOST * = a",
             [1, 4, 5, 6, 7, 8, 9, 11, 12, 13],
         ),
+        # a list of plugins with one that is wrong has the others
+        ("LOAD vhosts\nCREATE SERVICE a\nSET role = selector\nSET plugins = vhosts, foo\nVHOST x = a\nVHOST y = nobody", [4, 6]),
         # RELOAD and SHUTDOWN are for the living
         ("LOAD poll\nRELOAD poll\nSHUTDOWN\nSHUTDOWN GRACEFUL 3s", [2, 3, 4]),
     ],

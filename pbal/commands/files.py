@@ -342,9 +342,9 @@ class FileRun:
             about = statement.get("object_name") or statement.get("selector_name")
             current = (about or (self._session.current.name if self._session.current is not None else "")).lower()
             self._faulty.add(current)
+            if rule == "set" and statement["tunable"].lower() == "plugins":
+                self._set_other_plugins(statement, current)
             if rule == "set" and self._follows(statement, mistake, current):
-                if statement["tunable"].lower() == "plugins":
-                    self._set_other_plugins(statement, current)
                 return
         self._report(mistake)
 
@@ -369,7 +369,7 @@ class FileRun:
         return not self._would_be_added(mistake)
 
     def _set_other_plugins(self, statement: Statement, service: str) -> None:
-        """Carry out a SET plugins without those whose LOAD was refused, so that what is said to the others can be checked."""
+        """Carry out a SET plugins without those that are not loaded, so that what is said to the others can be checked."""
         world = self._interpreter.world
         others = [name for name in _words(statement["value"]) if name in world.plugins]
         with suppress(ConfigError):  # what refuses those is told of the whole statement when the file is mended

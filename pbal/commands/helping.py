@@ -11,7 +11,9 @@ from pbal.commands.session import Session
 from pbal.lang.mistakes import did_you_mean
 from pbal.model.hooks import HOOKS, Hook
 from pbal.observe.counters import COUNTER, GAUGE, HISTOGRAM
+from pbal.schema import perlbal
 from pbal.schema.commands import CommandError, Reply, Text, command
+from pbal.schema.kinds import Kind
 from pbal.schema.meanings import APPLIES, TYPES, default, example, kind
 from pbal.schema.tunables import POOL, Applies, Tunable
 
@@ -35,6 +37,9 @@ def help_(session: Session, words: str | None = None) -> Reply:
     wanted = words.lower().replace("_", " ").split()
     topics = [*_statements(session, wanted), *_named(session, words.lower().strip())]
     if not topics:
+        told = perlbal.told(" ".join(words.split()))
+        if told:
+            raise CommandError(told, "words", kind=Kind.NOT_BUILT_YET)
         raise CommandError(
             f"no statement, tunable, hook or counter is called '{words}'", "words", did_you_mean(words.lower(), _names(session))
         )

@@ -75,7 +75,7 @@ def _cell(column: str, value: object, text: str, numeric: bool) -> str:
 
 def words(value: object, unit: Unit | None, now: float) -> str:
     """A value as people say it."""
-    if unit is None and _is_number(value) and isinstance(value, (int, float)) and not isinstance(value, people.Octets):
+    if unit is None and _is_number(value) and isinstance(value, (int, float)):
         return number(value)
     return people.cell(value, unit, View(0, now))
 

@@ -54,7 +54,7 @@ SECTIONS: Final = (
         ("pool", "node", "state", "since", "active", "requests", "errors", "failures", "last_success", "why", "why_age"),
     ),
     Section(
-        "Latency, in milliseconds", "show_latency", "show latency",
+        "Latency", "show_latency", "show latency",
         ("kind", "pool", "name", "count", "p50", "p90", "p99", "minute_count", "minute_p50", "minute_p90", "minute_p99"),
     ),
     Section(

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from pbal.lang.ast import Statement
 from pbal.schema.commands import CommandError, parameter_name
 from pbal.schema.kinds import Key, Kind, Needed, Severity
+from pbal.schema.people import columns_of
 from pbal.schema.said import Said, shown
 
 # Control characters would move the underline, or write to the operator's terminal. A tab stays: it is
@@ -169,9 +170,10 @@ class Mistake(Exception):
         lines = [f"{number:>5} | {shown}".rstrip()]
         if self.column:
             start = self.column - 1 - first
-            before = "".join("\t" if character == "\t" else " " for character in shown[:start])
-            width = max(1, min(self.end - self.column, len(shown) - start))
-            lines.append(f"{'':5} | {before.ljust(start)}{_tinted('^' * width, tint, bool(tint))}")
+            before = "".join("\t" if character == "\t" else " " * columns_of(character) for character in shown[:start])
+            before += " " * (start - len(shown))
+            width = max(1, columns_of(shown[start : start + self.end - self.column]))
+            lines.append(f"{'':5} | {before}{_tinted('^' * width, tint, bool(tint))}")
         return lines
 
 

@@ -245,6 +245,7 @@ FOREIGN: tuple[Foreign, ...] = (
              "LOAD vpaths: VPATH ^/path = service chooses the service by the path"),
     _foreign("TLS", r"ssl|tls|https|cert", "enable_ssl, ssl_cert_file, https_redirect and send_backend_proto are in the core"),
     _foreign("log", r"log|track|audit", "SET access_log = FILE writes a line for each request"),
+    _foreign("static files", r"static|docroot|file", "a service of the role web_server answers with files: SET docroot = FOLDER"),
     _foreign("monitoring", r"stat|metric|monitor|status|health|debug", "the console tells it: show counters, nodes, queues"),
     _foreign("application", r"psgi|plack|cgi|app|handler", "run the application as a server of its own, and name it with POOL ADD"),
     _foreign("access rules", r"access|acl|auth|login|deny|block|ban|limit|throttle|flood",
@@ -259,6 +260,15 @@ def replacement(plugin: str) -> str:
         if kind.name.search(plugin):
             return kind.instead + (f" {plugin.lower()}" if kind.instead.endswith("pbal plugin new") else "")
     return f"{_OWN} {plugin.lower()}"
+
+
+def told(name: str) -> str:
+    """What there is to say of a name of Perlbal's that pbal has not; '' of any other."""
+    folded = name.lower()
+    found = next((table[folded] for table in (SERVICE, POOL, SERVER, PLUGINS, STATEMENTS, ROLES) if folded in table), None)
+    if found is not None:
+        return found.message
+    return MEANINGLESS[folded].message if folded in MEANINGLESS else ""
 
 
 def plugin_of(tunable: str) -> str:

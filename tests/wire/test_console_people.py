@@ -155,7 +155,8 @@ async def test_help_answers_for_every_tunable_hook_and_counter(lab: Lab) -> None
             "  How long a client may be silent during a request. 0: no limit.",
             "  Default: 30s. Unit: seconds.",
             "  A change takes effect at once.",
-            "  duration: A time: a number with ms, s, m or h. A number alone is in seconds. 1.5s is one and a half seconds.",
+            "  duration: A time: a number with ms, s, m, h or d, or with the word: 30 seconds. A number alone is in seconds."
+            " 1.5s is one and a half seconds.",
             "  Source: differs: exact, not checked every 5 s; the wait for a backend has its own limits",
             "  Example: SET chat.idle_timeout = 30s",
             ".",
