@@ -77,7 +77,7 @@ def _put_in_force(interpreter: Interpreter, draft: Draft, changes: int) -> None:
     interpreter.filed = draft.config
     interpreter.path, interpreter.folder, interpreter.places = draft.interpreter.path, draft.interpreter.folder, draft.interpreter.places
     fields = {"event": "configuration_reloaded", "file": str(interpreter.path), "changes": changes}
-    log.info("%(file)s is in force: %(changes)d changes", fields)
+    log.info("%(file)s is in force; changes: %(changes)d", fields)
     for odd in draft.run.warnings:
         log.warning("%(file)s:%(line)d: %(text)s", {"event": "configuration_odd", "file": odd.file, "line": odd.line, "text": odd.message})
 

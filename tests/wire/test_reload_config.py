@@ -569,7 +569,7 @@ def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
     with Running(path, port) as running:
         path.write_text(text.format(other))
         running.send_signal(signal.SIGHUP)
-        running.says("is in force: 1 change")
+        running.says("is in force; changes: 1")
         running.port = other
         running.send("/").close()
         path.write_text("CREATE SERVCE b\n")

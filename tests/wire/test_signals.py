@@ -39,7 +39,7 @@ def wait(predicate: Callable[[], object], what: str) -> None:
 
 
 SAID = {
-    signal.SIGHUP: "is in force: 0 changes",
+    signal.SIGHUP: "is in force; changes: 0",
     signal.SIGUSR1: " 1 parked, 0 backends; 3 requests; ",
     signal.SIGUSR2: "SIGUSR2: nothing is done on it",
 }
