@@ -373,3 +373,15 @@ def test_a_console_includes_nothing() -> None:
     with pytest.raises(Mistake, match="INCLUDE is for configuration files") as raised:
         asyncio.run(interpreter.execute(session, "INCLUDE x.conf"))
     assert raised.value.hint == "RELOAD CONFIG reads the configuration anew, with what it includes"
+
+
+def test_what_a_variable_hides_is_in_no_message_of_a_later_statement_either(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("hunter2secret\n")
+    path = tmp_path / "test.conf"
+    path.write_text(
+        "LOAD poll\nCREATE SERVICE a\nSET role = web_server\nSET docroot = .\nSET plugins = poll\nSET poll_uri = ^/(?P<queue>.+)$\n"
+        "SET poll_auth = jwt ${file:key}\nENABLE a\n"
+    )
+    mistakes = Interpreter(World()).run_file(str(path))
+    assert [mistake.line for mistake in mistakes] == [8]
+    assert "${file:key}" in mistakes[0].message and "hunter2" not in mistakes[0].render()

@@ -37,6 +37,7 @@ from pbal.model.snapshot import in_pieces
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CORE_COMMANDS, OK, CommandError, Registry, Reply, Text
 from pbal.schema.kinds import Key, Kind
+from pbal.schema.said import Said
 from pbal.schema.tunables import POOL
 from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
@@ -55,6 +56,9 @@ UNDISTURBED = frozenset({"config_drift", "reload_config_dry_run"})
 
 _NOT_FOR_NEWCOMERS = {"CONFIG", "RELOAD", "XS"}
 """Statements that no file needs."""
+
+SHORTEST_SECRET = 4
+"""Characters; a shorter word stands in messages for other reasons."""
 
 CONVERTERS: dict[str, Callable[[Any, str], object]] = {
     "service_name": lambda session, text: session.world.service(text),
@@ -84,6 +88,8 @@ class Interpreter:
         """Where relative paths in the file begin."""
         self.warnings: list[Mistake] = []
         """Of the file that was read last."""
+        self._secrets: dict[str, str] = {}
+        """Words that came from ${env:NAME} or ${file:PATH}, and how they were written: no message shows them."""
         self.places: dict[Key, Place] = {}
         """Where in its file stands what a file said, for as long as it holds."""
         self.proc_before: dict[str, float] = {}
@@ -106,11 +112,23 @@ class Interpreter:
     def parse(self, text: str, file: str = "", line: int = 0) -> Statement | None:
         """One line as a statement; None where there is none. Raises: Mistake, with advice that the grammar alone cannot give."""
         try:
-            return self.language.parse_line(text, file=file, line=line, folder=self.folder)
+            statement = self.language.parse_line(text, file=file, line=line, folder=self.folder)
+            if statement is not None:
+                self._keep_secrets(statement)
+            return statement
         except Mistake as mistake:
             if mistake.kind is Kind.UNKNOWN_STATEMENT and not mistake.hint:
                 mistake.hint = self._setting(mistake.subject.lower())
             raise
+
+    def _keep_secrets(self, statement: Statement) -> None:
+        """Remember the words that a variable hides: what refuses a statement much later may name one of them."""
+        for arg in statement.args.values():
+            if isinstance(arg.text, Said):
+                said, written = arg.text.split(), arg.text.written.split()
+                shown = " ".join(word for word in written if word not in said)
+                hidden = (word for word in said if word not in arg.text.written and len(word) >= SHORTEST_SECRET)
+                self._secrets.update((word, shown) for word in hidden)
 
     def _setting(self, word: str) -> str:
         """A hint where a line begins with a tunable, as it does in the files of others."""
@@ -228,7 +246,10 @@ class Interpreter:
     def mistake(self, error: CommandError | ConfigError, statement: Statement) -> Mistake:
         if isinstance(error, ConfigError):
             error = _as_command_error(error, statement)
-        return positioned(error, statement, self.places)
+        mistake = positioned(error, statement, self.places)
+        for secret, written in self._secrets.items():
+            mistake.message = mistake.message.replace(secret, written)
+        return mistake
 
     # -- a file --------------------------------------------------------------------------------------------------
 
