@@ -5,6 +5,7 @@ called by them exactly; else the answer is what was most likely meant.
 """
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from pbal.commands.session import Session
@@ -61,7 +62,29 @@ def _statements(session: Session, wanted: list[str]) -> Iterator[Topic]:
     for rule in registry.help_topics():
         usages = language.syntax(rule).split(" | ")
         if rule.split("_")[: len(wanted)] == wanted or any(_begins(usage, wanted) for usage in usages):
-            yield [language.syntax(rule), *_indented(registry.help_for(rule)[1].splitlines())]
+            lines = registry.help_for(rule)[1].splitlines()
+            if "<" in usages[0]:  # else the usage is an example itself
+                lines.append(f"Example: {example_of(usages[0])}")
+            yield [language.syntax(rule), *_indented(lines)]
+
+
+_OPTIONAL = re.compile(r"\[[^\[\]]*\]")
+_KIND = re.compile(r"<(\w+)>")
+_SAMPLES = {
+    "new_name": "web", "service_name": "web", "object_name": "web", "owner_name": "web", "target_name": "web", "selector_name": "front",
+    "pool_name": "app", "plugin_name": "poll", "tunable": "idle_timeout", "server_tunable": "graceful_timeout", "value": "30s",
+    "node": "10.0.0.1:8080", "switch": "on", "field_name": "X-Name", "field_value": "some words", "rule": "1", "files": "parts/*.conf",
+    "user": "ann", "password": "secret", "marker": "end", "method": "GET", "url": "http://www.example.com/", "module": "headers",
+    "pattern": "www.example.com", "regex": "^/static/", "queue": "lobby", "target": "lobby", "text": "hello", "whom": "web",
+}  # fmt: skip
+"""What an argument may be, by its kind."""
+
+
+def example_of(usage: str) -> str:
+    """A statement of that form, without what may be left out."""
+    while (shorter := _OPTIONAL.sub("", usage)) != usage:
+        usage = shorter
+    return " ".join(_KIND.sub(lambda match: _SAMPLES.get(match[1], match[1].upper()), usage).split())
 
 
 def _begins(usage: str, wanted: list[str]) -> bool:
