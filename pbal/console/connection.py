@@ -30,19 +30,17 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from math import inf
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.session import Session
 from pbal.console.gate import Denied, Gate, address_of
 from pbal.console.history import History
 from pbal.console.http import HttpConnection
-from pbal.console.peer import identity
+from pbal.console.peer import Manager, identity
 from pbal.lang.mistakes import Mistake
 from pbal.model.service import Service
-from pbal.net.linger import local_port
 from pbal.net.tasks import spawn
-from pbal.observe.sockets import Kind, SocketInfo
 from pbal.schema import kinds
 from pbal.schema.commands import OK, Live, Reply
 from pbal.schema.people import View
@@ -82,23 +80,17 @@ _TELNET_CUT = re.compile(rb"\xff(?:[\xfb-\xfe]?|\xfa.{0,65})\Z", re.DOTALL)
 """The beginning of one, whose rest is in the next packet."""
 
 
-class ConsoleConnection(asyncio.Protocol):
-    """An accepted connection of a management service."""
-
-    management = True
+class ConsoleConnection(Manager):
+    """An accepted connection of a management service, which times out only if it was refused or does not say who it is."""
 
     def __init__(self, service: Service, interpreter: Interpreter, gate: Gate, history: History) -> None:
-        self.service = service
+        super().__init__(service, service.world.second)
         self._history = history
         self._gate = gate
         self._user = ""
         """Who said LOGIN."""
         self._failures = 0
         self._address = ""
-        self._peer = ""
-        self.transport: Any = None
-        self.deadline = inf
-        self.state = "waiting"
         self._session = Session(service.world, interpreter, origin="console")
         self._session.console = service
         self._interpreter = interpreter
@@ -113,10 +105,8 @@ class ConsoleConnection(asyncio.Protocol):
         """What is still said after the last answer."""
         self._first = True
         self._refused = False
-        self.requests = 0
         self._room = asyncio.Event()
         self._room.set()
-        self.born = service.world.second
 
     # -- the socket ----------------------------------------------------------------------------------------------
 
@@ -124,9 +114,9 @@ class ConsoleConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.service.world.clients.add(self)
         self.service.world.counters.counts["clients"] += 1
-        self._peer, address = identity(transport)
+        self.peer_name, address = identity(transport)
         self._address = address_of(address)
-        self._session.who = self._peer
+        self._session.who = self.peer_name
         if self._gate.closed:
             self.deadline = self.service.world.clock.now() + LOGIN_SECONDS
             self._gate.came(self.transport)
@@ -334,7 +324,7 @@ class ConsoleConnection(asyncio.Protocol):
             self._user = user
             self._failures = 0
             self._gate.settled(self.transport)
-            self._session.who = f"{user} at {self._peer}"
+            self._session.who = f"{user} at {self.peer_name}"
             self.deadline = inf
             log.info(
                 "%(who)s: logged in to console %(service)s",
@@ -407,37 +397,9 @@ class ConsoleConnection(asyncio.Protocol):
 
     # -- like every connection -----------------------------------------------------------------------------------
 
-    @property
-    def peer_name(self) -> str:
-        """Address and port."""
-        return self._peer or "unknown"
-
-    def expired(self, now: float) -> None:
-        """A console never times out; one that was refused does, and one that does not say who it is."""
-        self.transport.abort()
-
     def shutdown(self, graceful: bool) -> None:
         """Close, after what was written has gone out if graceful, and after the answer that is being made."""
         if graceful and self._working:
             self._session.closing = True
-        elif graceful:
-            self.transport.close()
         else:
-            self.transport.abort()
-
-    def kind(self) -> Kind:
-        """See observe.sockets."""
-        return "ClientManage", self.state, self.service.name
-
-    def describe(self) -> SocketInfo:
-        """One line for `socks`."""
-        sock = self.transport.get_extra_info("socket")
-        return SocketInfo(
-            fd=sock.fileno(),
-            age=self.service.world.second - self.born,
-            class_name="ClientManage",
-            state=self.state,
-            service=self.service.name,
-            peer=self.peer_name,
-            before={"localport": local_port(self.transport), "reqs": self.requests},
-        )
+            super().shutdown(graceful)

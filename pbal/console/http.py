@@ -22,22 +22,21 @@ import json
 import logging
 from base64 import b64decode
 from math import inf
-from typing import Any, Final
+from typing import Final
 
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.session import Session
 from pbal.console.gate import Denied, Gate, address_of
 from pbal.console.history import History
 from pbal.console.pages import Answer, Pages, plain
-from pbal.console.peer import identity
+from pbal.console.peer import Manager, identity
 from pbal.console.readiness import why_not_ready
 from pbal.http1 import encoder
 from pbal.http1.events import Malformed, RequestHead
 from pbal.http1.reader import Limits, RequestReader
 from pbal.model.service import Service
-from pbal.net.linger import Lingering, local_port
+from pbal.net.linger import Lingering
 from pbal.net.tasks import spawn
-from pbal.observe.sockets import Kind, SocketInfo
 
 log = logging.getLogger("pbal.console")
 
@@ -61,24 +60,16 @@ SAFE: Final = (
 """What every answer says: nothing of elsewhere runs in these pages, and no other page shows or reads them."""
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpConnection(Manager):
     """A console's connection that speaks HTTP."""
 
-    management = True
-
     def __init__(self, service: Service, interpreter: Interpreter, gate: Gate, history: History, born: int) -> None:
-        self.service = service
-        self.transport: Any = None
-        self.deadline = inf
-        self.state = "waiting"
+        super().__init__(service, born)
         self._gate = gate
         session = Session(service.world, interpreter, origin="console")
         session.console = service
         self._pages = Pages(session, history)
         self._reader = RequestReader(LIMITS)
-        self.requests = 0
-        self.born = born
-        self._peer = "unknown"
         self._address = ""
         self._ended = False
         """The client sent its last."""
@@ -90,7 +81,7 @@ class HttpConnection(asyncio.Protocol):
     def take_over(self, transport: asyncio.Transport, data: bytes) -> None:
         """Go on with a connection on which `data` came. It is in World.clients from now on."""
         self.transport = transport
-        self._peer, address = identity(transport)
+        self.peer_name, address = identity(transport)
         self._address = address_of(address)
         self.service.world.clients.add(self)
         transport.set_protocol(self)
@@ -185,7 +176,7 @@ class HttpConnection(asyncio.Protocol):
             world.log_limited(
                 "console host",
                 "%(client)s: answered 421: called by the name %(host)s (SET hosts)",
-                {"event": "console_misdirected", "service": self.service.name, "client": self._peer, "host": _shown(head.host)},
+                {"event": "console_misdirected", "service": self.service.name, "client": self.peer_name, "host": _shown(head.host)},
             )
             return plain(421, "This console is not called by that name: SET hosts on it tells which ones it has.")
         if head.method not in (b"GET", b"HEAD"):
@@ -265,41 +256,6 @@ class HttpConnection(asyncio.Protocol):
         self.state = "closed"
         self._gate.settled(self.transport)
         world.clients.add(Lingering(self.service, self.transport, self.born, self.requests))
-
-    # -- like every connection -----------------------------------------------------------------------------------
-
-    @property
-    def peer_name(self) -> str:
-        """Address and port, or the user of a Unix socket."""
-        return self._peer
-
-    def expired(self, now: float) -> None:
-        """Its time is over."""
-        self.transport.abort()
-
-    def shutdown(self, graceful: bool) -> None:
-        """Close, after what was written has gone out if graceful."""
-        if graceful:
-            self.transport.close()
-        else:
-            self.transport.abort()
-
-    def kind(self) -> Kind:
-        """See observe.sockets."""
-        return "ClientManage", self.state, self.service.name
-
-    def describe(self) -> SocketInfo:
-        """One line for `socks`."""
-        sock = self.transport.get_extra_info("socket")
-        return SocketInfo(
-            fd=sock.fileno() if sock is not None else -1,
-            age=self.service.world.second - self.born,
-            class_name="ClientManage",
-            state=self.state,
-            service=self.service.name,
-            peer=self._peer,
-            before={"localport": local_port(self.transport), "reqs": self.requests},
-        )
 
 
 def _shown(octets: bytes) -> str:

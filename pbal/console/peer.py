@@ -1,11 +1,16 @@
-"""Who is at the other end of a console's connection: an address, or the user of a Unix socket, as the kernel tells."""
+"""Who is at the other end of a console's connection: an address, or the user of a Unix socket, as the kernel tells. And what every
+connection of a console is in lists, and to the tick, whether it speaks lines or HTTP.
+"""
 
 import asyncio
 import socket
 import struct
-from typing import Final
+from math import inf
+from typing import Any, Final
 
-from pbal.net.linger import peer_name
+from pbal.model.service import Service
+from pbal.net.linger import local_port, peer_name
+from pbal.observe.sockets import Kind, SocketInfo
 
 _CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)."""
@@ -22,3 +27,47 @@ def identity(transport: asyncio.BaseTransport) -> tuple[str, str]:
         return peer_name(transport), peer_name(transport)
     pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
     return f"uid {uid}, pid {pid}", f"uid {uid}"
+
+
+class Manager(asyncio.Protocol):
+    """A connection of a management service."""
+
+    management = True
+
+    def __init__(self, service: Service, born: int) -> None:
+        self.service = service
+        self.born = born
+        self.transport: Any = None
+        self.deadline = inf
+        self.state = "waiting"
+        self.requests = 0
+        self.peer_name = "unknown"
+        """Address and port, or the user of a Unix socket."""
+
+    def expired(self, now: float) -> None:
+        """Its time is over."""
+        self.transport.abort()
+
+    def shutdown(self, graceful: bool) -> None:
+        """Close, after what was written has gone out if graceful."""
+        if graceful:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def kind(self) -> Kind:
+        """See observe.sockets."""
+        return "ClientManage", self.state, self.service.name
+
+    def describe(self) -> SocketInfo:
+        """One line for `socks`."""
+        sock = self.transport.get_extra_info("socket")
+        return SocketInfo(
+            fd=sock.fileno() if sock is not None else -1,
+            age=self.service.world.second - self.born,
+            class_name="ClientManage",
+            state=self.state,
+            service=self.service.name,
+            peer=self.peer_name,
+            before={"localport": local_port(self.transport), "reqs": self.requests},
+        )
