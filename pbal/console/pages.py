@@ -10,6 +10,7 @@ which others have a turn. Everything that goes into a page goes through `shown`.
 """
 
 import asyncio
+import importlib
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 from pbal.commands.session import Session
-from pbal.console import metrics
 from pbal.console.history import History
 from pbal.console.markup import shown
 from pbal.console.page import Status
@@ -70,7 +70,7 @@ class Pages:
         if path == b"/status.js":
             return Answer(200, ((b"Content-Type", b"text/javascript; charset=utf-8"),), _file("status.js"))
         if path == b"/metrics":
-            return Answer(200, ((b"Content-Type", metrics.CONTENT_TYPE),), await metrics.exposition(self._session.world))
+            return await self._metrics()
         if path == b"/socks":
             return await self._said("socks summary", "socks")
         if path == b"/obj":
@@ -78,6 +78,13 @@ class Pages:
         if path == b"/service" and _NAME.fullmatch(query):
             return await self._said(f"show service {query.decode()}")
         return Answer(404, (_HTML,), _page("404", b"<h1>404 Not found</h1>\n"))
+
+    async def _metrics(self) -> Answer:
+        """Every number. What writes them is imported when somebody asks, in a thread: a pbal that nobody scrapes need not have it."""
+        await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "pbal.console.metrics")
+        from pbal.console.metrics import CONTENT_TYPE, exposition
+
+        return Answer(200, ((b"Content-Type", CONTENT_TYPE),), await exposition(self._session.world))
 
     async def _reply(self, statement: str) -> Reply | None:
         """What the console answers. Raises: Mistake."""
