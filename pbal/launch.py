@@ -77,6 +77,7 @@ def _open_streams() -> None:
 def load(path: str) -> tuple[object, object] | None:
     """World and interpreter of a file, or None after its mistakes were printed. Raises: OSError if it cannot be read."""
     from pbal.commands.interpreter import Interpreter
+    from pbal.commands.lint import log_odd
     from pbal.model.world import World
 
     world = World()
@@ -87,8 +88,7 @@ def load(path: str) -> tuple[object, object] | None:
         number = len(mistakes)
         print(f"{path}: {number} mistake{'s' if number > 1 else ''}, nothing started", file=sys.stderr)
         return None
-    for odd in interpreter.warnings:
-        log.warning("%(file)s:%(line)d: %(text)s", {"event": "configuration_odd", "file": odd.file, "line": odd.line, "text": odd.message})
+    log_odd(log, interpreter.warnings)
     return world, interpreter
 
 

@@ -39,7 +39,7 @@ from pbal.model.world import World
 from pbal.schema import people
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.people import View
-from pbal.schema.tunables import POOL, Tunable
+from pbal.schema.tunables import OF_POOLS, POOL, Tunable
 
 MOST: Final = 200
 """Candidates in one answer."""
@@ -204,7 +204,7 @@ def _tunable(asked: _Asked) -> Tunable | None:
     if asked.place.argument("server_tunable"):
         return asked.world.server_tunables.get(name)
     if isinstance(asked.subject(), Pool):
-        return next((tunable for tunable in POOL if tunable.name == name), None)
+        return OF_POOLS.get(name)
     return asked.world.tunables.get(name)
 
 

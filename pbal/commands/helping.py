@@ -16,7 +16,7 @@ from pbal.schema import perlbal
 from pbal.schema.commands import CommandError, Reply, Text, command
 from pbal.schema.kinds import Kind
 from pbal.schema.meanings import APPLIES, TYPES, default, example, kind
-from pbal.schema.tunables import POOL, Applies, Tunable
+from pbal.schema.tunables import OF_POOLS, POOL, Applies, Tunable
 
 _FORMS = {COUNTER: "counter: it only rises", GAUGE: "gauge: it can go down", HISTOGRAM: "histogram: it counts durations"}
 
@@ -102,7 +102,7 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 def _tables(session: Session) -> tuple[Mapping[str, object], ...]:
     world = session.world
-    return world.tunables, {tunable.name: tunable for tunable in POOL}, world.server_tunables, HOOKS, world.counters.all
+    return world.tunables, OF_POOLS, world.server_tunables, HOOKS, world.counters.all
 
 
 def _named(session: Session, word: str) -> Iterator[Topic]:

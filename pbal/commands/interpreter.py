@@ -19,6 +19,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from cProfile import Profile
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CORE_COMMANDS, OK, CommandError, Registry, Reply, Text
 from pbal.schema.kinds import Key, Kind
 from pbal.schema.said import Said
-from pbal.schema.tunables import POOL
+from pbal.schema.tunables import OF_POOLS
 from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
 if TYPE_CHECKING:
@@ -74,13 +75,18 @@ CONVERTERS: dict[str, Callable[[Any, str], object]] = {
 }
 
 
+@cache
+def _import_handlers() -> None:
+    """Handlers register themselves when their modules are imported."""
+    for module in pkgutil.iter_modules(commands.__path__):
+        importlib.import_module(f"{commands.__name__}.{module.name}")
+
+
 class Interpreter:
     """The language and the handlers of one World."""
 
     def __init__(self, world: World) -> None:
-        for module in pkgutil.iter_modules(commands.__path__):
-            importlib.import_module(f"{commands.__name__}.{module.name}")  # handlers register themselves
-
+        _import_handlers()
         self.world = world
         self.language = language_of({})
         self.registry = CORE_COMMANDS.copy()
@@ -132,7 +138,7 @@ class Interpreter:
 
     def _setting(self, word: str) -> str:
         """A hint where a line begins with a tunable, as it does in the files of others."""
-        if word in self.world.tunables or any(word == each.name for each in POOL):
+        if word in self.world.tunables or word in OF_POOLS:
             return f"did you mean 'SET {word} = VALUE'?"
         return f"did you mean 'SERVER {word} = VALUE'?" if word in self.world.server_tunables else ""
 

@@ -8,10 +8,11 @@ A check is a function from the Places of a file to Findings, and stands in CHECK
 looks at files and rights only where it has to: what it finds holds for who runs it.
 """
 
+import logging
 import os
 import resource
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +25,12 @@ from pbal.model.world import World
 from pbal.schema.commands import CommandError
 from pbal.schema.kinds import Severity
 from pbal.schema.management import is_local, risks
-from pbal.schema.tunables import POOL
+from pbal.schema.tunables import OF_POOLS
 from pbal.schema.types import ENDPOINT, Endpoint
 
 Object = tuple[str, str]
 """What kind of object, and its name in lower case."""
 
-_OF_POOLS = frozenset(tunable.name for tunable in POOL)
 _COUNTED = frozenset({"connections", "polls"})
 """Units of tunables that limit what takes a descriptor each."""
 _EVERY_PATH = frozenset({"", "/", "^/", ".", "^", ".*", "^.*", "^/.*", ".*$", "^.*$"})
@@ -93,6 +93,12 @@ _AT_FAULT = {
 """The argument of a statement that is underlined."""
 
 
+def log_odd(log: logging.Logger, warnings: Iterable[Mistake]) -> None:
+    """Write warnings of a file to the log, as a start and RELOAD CONFIG do."""
+    for odd in warnings:
+        log.warning("%(file)s:%(line)d: %(text)s", {"event": "configuration_odd", "file": odd.file, "line": odd.line, "text": odd.message})
+
+
 class Lint:
     """The warnings of one file."""
 
@@ -126,7 +132,7 @@ def _of(statement: Statement, current: object, tunable: str) -> tuple[str, str]:
     """Kind and name of the object that a SET is about."""
     name = statement.get("object_name") or _name(current)
     kind = "service" if isinstance(current, Service) else "pool"
-    return ("pool" if tunable in _OF_POOLS else kind), name.lower()
+    return ("pool" if tunable in OF_POOLS else kind), name.lower()
 
 
 def _name(current: object) -> str:

@@ -12,10 +12,7 @@ def pool_add(session: Session, pool: Pool, node: Endpoint) -> Reply:
 
     Source: Perlbal manual, POOL ADD. differs: adding a node again keeps its place and counts; IPv6 addresses and host names work too.
     """
-    if pool.find(node) is None:
-        with session.world.changing() as change:
-            pool.add(node)
-            change.undo(pool.remove, node)
+    pool.add(node)
     return OK
 
 
@@ -26,7 +23,5 @@ def pool_remove(session: Session, pool: Pool, node: Endpoint) -> Reply:
     Raises: UnknownName if the pool has no such node.
     Source: Perlbal manual, POOL REMOVE. differs: its idle connections are not used again; a node that is no member is an error.
     """
-    pool.member(node)
-    with session.world.changing() as change:
-        change.then(pool.remove, node, session.world.clock.now())
+    pool.remove(node, session.world.clock.now())
     return OK

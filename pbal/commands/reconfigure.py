@@ -21,6 +21,7 @@ from pbal import loader
 from pbal.commands import drafts, saving
 from pbal.commands.drafts import Draft
 from pbal.commands.interpreter import Interpreter
+from pbal.commands.lint import log_odd
 from pbal.commands.session import Session
 from pbal.commands.slices import in_slices, uncollected
 from pbal.config.diff import Kind, Step, difference, listing
@@ -78,8 +79,7 @@ def _put_in_force(interpreter: Interpreter, draft: Draft, changes: int) -> None:
     interpreter.path, interpreter.folder, interpreter.places = draft.interpreter.path, draft.interpreter.folder, draft.interpreter.places
     fields = {"event": "configuration_reloaded", "file": str(interpreter.path), "changes": changes}
     log.info("%(file)s is in force; changes: %(changes)d", fields)
-    for odd in draft.run.warnings:
-        log.warning("%(file)s:%(line)d: %(text)s", {"event": "configuration_odd", "file": odd.file, "line": odd.line, "text": odd.message})
+    log_odd(log, draft.run.warnings)
 
 
 @command

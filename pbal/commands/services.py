@@ -14,10 +14,8 @@ from pbal.model.service import HeaderRule, Service
 from pbal.schema import perlbal
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.kinds import Kind, Needed
-from pbal.schema.tunables import POOL
 from pbal.schema.types import LISTEN
 
-_OF_POOLS = frozenset(tunable.name for tunable in POOL)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST = re.compile(r"[A-Za-z0-9._~-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
 _OURS = frozenset(
@@ -69,7 +67,7 @@ def create_pool(session: Session, new: str, pool: Pool | None = None) -> Reply:
     with session.world.changing():
         made = session.world.create_pool(new)
         if pool is not None:
-            made.values, made.written = pool.values, pool.written
+            made.set_like(pool)
             for node in pool.nodes:
                 made.add(node.endpoint)
     session.current = made
@@ -99,12 +97,7 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
     service.extra["x"].
     Source: Perlbal manual, SET. differs: an unknown tunable of a pool is an error.
     """
-    target = object_ or session.current
-    if target is None:
-        message = "omitted service/pool name not implied from context"
-        raise CommandError(message, "tunable", "CREATE or USE one first", kind=Kind.NEEDS_OTHER_FIRST)
-    if isinstance(target, Service) and tunable.lower() in _OF_POOLS:
-        target = session.world.pools.get(target.name.lower(), target)
+    target = session.target(tunable, object_)
     if "." in tunable:
         return _set_in_plugin(session, target, tunable, value)
     value = _placed(session, tunable, value)
@@ -122,10 +115,7 @@ async def _set_listen(session: Session, target: Service, value: str) -> Reply:
 
 def _set(session: Session, target: Service | Pool, tunable: str, value: str) -> Reply:
     try:
-        with session.world.changing() as change:
-            if isinstance(target, Pool):
-                change.undo(setattr, target, "values", target.values)
-                change.undo(setattr, target, "written", target.written)
+        with session.world.changing():
             for name in _BOTH if tunable.lower() == "persist_client_timeout" else (tunable,):
                 target.set(name, value)
     except ConfigError as error:

@@ -10,6 +10,7 @@ from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.schema.commands import CommandError
 from pbal.schema.kinds import Key, Kind, Severity
+from pbal.schema.tunables import OF_POOLS
 
 if TYPE_CHECKING:
     from pbal.commands.interpreter import Interpreter
@@ -94,6 +95,29 @@ class Session:
     def live(self) -> bool:
         """Whether the World is being served."""
         return self.world.runtime is not None
+
+    def target(self, tunable: str, named: Service | Pool | None) -> Service | Pool:
+        """What a tunable is set on: what was named, or the current object; the pool of two with one name, if a pool has it.
+
+        Raises: CommandError if nothing is current.
+        """
+        target = named or self.current
+        if target is None:
+            message = "omitted service/pool name not implied from context"
+            raise CommandError(message, "tunable", "CREATE or USE one first", kind=Kind.NEEDS_OTHER_FIRST)
+        if isinstance(target, Service) and tunable.lower() in OF_POOLS:
+            return self.world.pools.get(target.name.lower(), target)
+        return target
+
+    def on_selector(self, plugin: str, selector: Service | None) -> Any:
+        """The plugin of a selector: of the one that was named, or of the current object. Raises: ConfigError if it has none."""
+        service = selector or self.service()
+        if service.role != "selector":
+            raise ConfigError(f"service '{service.name}' is not a selector service", about=service.name)
+        instance = service.plugin(plugin)
+        if instance is None:
+            raise ConfigError(f"service '{service.name}' does not have the plugin {plugin}: SET plugins = {plugin}", about=service.name)
+        return instance
 
     def service(self) -> Service:
         """The current object, if it is a service. Raises: ConfigError."""

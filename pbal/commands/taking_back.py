@@ -14,9 +14,6 @@ from pbal.model.service import HeaderRule, Service
 from pbal.model.snapshot import header_specs
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.said import shown
-from pbal.schema.tunables import POOL
-
-_OF_POOLS = frozenset(tunable.name for tunable in POOL)
 
 
 @command
@@ -25,19 +22,11 @@ def unset(session: Session, tunable: str, owner: Service | Pool | None = None) -
 
     Raises: UnknownName; ConfigError if it was not set, or if the service needs it.
     """
-    target = owner or session.current
-    if target is None:
-        raise CommandError("omitted service/pool name not implied from context", "tunable", "CREATE or USE one first")
-    if isinstance(target, Service) and tunable.lower() in _OF_POOLS:
-        target = session.world.pools.get(target.name.lower(), target)
+    target = session.target(tunable, owner)
     if isinstance(target, Service) and tunable.lower().startswith("extra."):
         target.set_extra(tunable.lower().removeprefix("extra."), None)
         return OK
-    with session.world.changing() as change:
-        if isinstance(target, Pool):
-            change.undo(setattr, target, "values", target.values)
-            change.undo(setattr, target, "written", target.written)
-        target.unset(tunable)
+    target.unset(tunable)
     return OK
 
 

@@ -14,6 +14,7 @@ is under way at a time (commands/interpreter.py sees to it), so nobody sees half
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from enum import IntEnum
 from functools import partial
 from types import TracebackType
@@ -83,6 +84,10 @@ class Change:
             except Exception as fault:  # a fault of ours: the other steps are to be done all the same
                 fields = {"event": "step_failed", "step": str(step.func if isinstance(step, partial) else step), "fault": repr(fault)}
                 log.error("%(step)s failed: %(fault)s", fields, exc_info=fault)
+
+
+BeginChange = Callable[[], AbstractContextManager[Change]]
+"""A change for a `with` block, or the one that is under way."""
 
 
 def restore(names: dict[str, Any], before: dict[str, Any]) -> None:

@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
+from pbal.model.change import BeginChange
 from pbal.model.errors import NotBuilt, UnknownName, bad_value
 from pbal.observe.histogram import Histogram
 from pbal.schema import perlbal
 from pbal.schema.kinds import Kind
 from pbal.schema.roles import CORE
-from pbal.schema.tunables import POOL, Tunable, owner
+from pbal.schema.tunables import OF_POOLS, Tunable, owner
 from pbal.schema.types import Endpoint
 
 NODE_PENALTY = 1.0
@@ -116,8 +117,9 @@ class Node:
 class Pool:
     """A named set of nodes and the way one is chosen."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, changing: BeginChange) -> None:
         self.name = name
+        self._changing = changing
         self.nodes: list[Node] = []
         self.draining: list[Node] = []
         self.values: dict[str, object] = {"balance_method": "random"}
@@ -134,12 +136,19 @@ class Pool:
     def add(self, endpoint: Endpoint) -> None:
         """Add a node. Adding one twice changes nothing."""
         if self.find(endpoint) is None:
-            self.nodes.append(Node(endpoint, self))
-            for tell in list(self.added_listeners):
-                tell()
+            with self._changing() as change:
+                change.undo(self._take_out, endpoint, -inf)
+                self.nodes.append(Node(endpoint, self))
+                for tell in list(self.added_listeners):
+                    tell()
 
-    def remove(self, endpoint: Endpoint, now: float = -inf) -> None:
+    def remove(self, endpoint: Endpoint, now: float) -> None:
         """Take a node out at `now` (clock time); what runs on it finishes. Raises: UnknownName if it is no member."""
+        self.member(endpoint)
+        with self._changing() as change:
+            change.then(self._take_out, endpoint, now)
+
+    def _take_out(self, endpoint: Endpoint, now: float) -> None:
         node = self.member(endpoint)
         node.removed = True
         self.nodes.remove(node)
@@ -188,25 +197,37 @@ class Pool:
             return
         tunable = self._tunable(name)
         try:
-            self.values = {**self.values, tunable.name: tunable.parse(text)}
-            self.written = {**self.written, tunable.name: text}
+            value = tunable.parse(text)
         except ValueError as error:
             raise bad_value(tunable.name, text, error, tunable.type.choices) from None
+        self._put({**self.values, tunable.name: value}, {**self.written, tunable.name: text})
 
     def unset(self, name: str) -> None:
         """A tunable of the pool has its default again. Raises: UnknownName."""
         tunable = self._tunable(name)
-        self.values = {**self.values, tunable.name: tunable.default_value()}
-        self.written = {name: text for name, text in self.written.items() if name != tunable.name}
+        written = {name: text for name, text in self.written.items() if name != tunable.name}
+        self._put({**self.values, tunable.name: tunable.default_value()}, written)
+
+    def set_like(self, other: "Pool") -> None:
+        """Have the tunables of another pool."""
+        self._put(other.values, other.written)
+
+    def _put(self, values: dict[str, object], written: dict[str, str]) -> None:
+        with self._changing() as change:
+            change.undo(self._put_back, self.values, self.written)
+            self._put_back(values, written)
+
+    def _put_back(self, values: dict[str, object], written: dict[str, str]) -> None:
+        self.values, self.written = values, written
 
     def _tunable(self, name: str) -> Tunable:
-        tunable = _PARAMETERS.get(name.lower())
+        tunable = OF_POOLS.get(name.lower())
         if tunable is None:
             if name.lower() in perlbal.POOL:
                 raise NotBuilt(perlbal.POOL[name.lower()].message, about=name)
             elsewhere = owner(name, [each.name for each in CORE])
             message = f"'{name}' is not a tunable of a pool{elsewhere}"
-            raise UnknownName(message, name, () if elsewhere else _PARAMETERS, kind=Kind.UNKNOWN_TUNABLE)
+            raise UnknownName(message, name, () if elsewhere else OF_POOLS, kind=Kind.UNKNOWN_TUNABLE)
         return tunable
 
     def member(self, endpoint: Endpoint) -> Node:
@@ -215,6 +236,3 @@ class Pool:
         if node is None:
             raise UnknownName(f"pool '{self.name}' has no node {endpoint}", str(endpoint), [each.name for each in self.nodes])
         return node
-
-
-_PARAMETERS = {tunable.name: tunable for tunable in POOL}

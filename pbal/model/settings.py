@@ -5,19 +5,15 @@ declaration says.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from pbal.model.change import Change, restore
+from pbal.model.change import BeginChange, restore
 from pbal.model.errors import ConfigError, NotBuilt, UnknownName, bad_value
 from pbal.schema import perlbal
 from pbal.schema.kinds import Kind
 from pbal.schema.roles import CORE
 from pbal.schema.tunables import SERVER, Applies, Tunable, owner
-
-Changing = Callable[[], AbstractContextManager[Change]]
-"""A change, or the one that is under way."""
 
 _OF_ONE = frozenset({"role", "listen", "plugins", "pool", "default_service"})
 """Tunables that have no default, since they belong to one service."""
@@ -42,7 +38,7 @@ def asks_for_nothing(table: Mapping[str, perlbal.Unbuilt], name: str, text: str)
 class Defaults:
     """Tunables of services, and what they are where nothing is SET."""
 
-    def __init__(self, changing: Changing) -> None:
+    def __init__(self, changing: BeginChange) -> None:
         self._changing = changing
         self.tunables: dict[str, Tunable] = {tunable.name: tunable for tunable in CORE}
         self.said: dict[str, str] = {}
@@ -108,7 +104,7 @@ class ProcessSettings:
 
     def __init__(
         self,
-        changing: Changing,
+        changing: BeginChange,
         defaults: Defaults,
         live: Callable[[], bool],
         use: Callable[[str, Any], None],

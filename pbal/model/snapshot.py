@@ -14,9 +14,7 @@ from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.schema.said import hidden
-from pbal.schema.tunables import POOL, Tunable
-
-_OF_POOLS = {tunable.name: tunable for tunable in POOL}
+from pbal.schema.tunables import OF_POOLS, Tunable
 
 
 def snapshot(world: World) -> Config:
@@ -54,9 +52,9 @@ def _canonical(tunables: Mapping[str, Tunable], said: Mapping[str, str]) -> Pair
 
 
 def _pool(pool: Pool) -> PoolSpec:
-    said = {name: _OF_POOLS[name].type.render(value) for name, value in pool.values.items()}
+    said = {name: OF_POOLS[name].type.render(value) for name, value in pool.values.items()}
     settings = tuple(
-        (name, hidden(pool.written.get(name, text), text)) for name, text in sorted(said.items()) if text != _OF_POOLS[name].default
+        (name, hidden(pool.written.get(name, text), text)) for name, text in sorted(said.items()) if text != OF_POOLS[name].default
     )
     return PoolSpec(pool.name, settings, tuple(node.name for node in pool.nodes))
 

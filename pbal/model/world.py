@@ -325,7 +325,7 @@ class World:
         if name.lower() in self.pools:
             against = ("pool", name.lower())
             raise ConfigError(f"pool '{name}' already exists", about=name, kind=Kind.EXISTS_ALREADY, against=against)
-        pool = Pool(name)
+        pool = Pool(name, self.changing)
         with self.changing() as change:
             self.pools[name.lower()] = pool
             change.undo(self.pools.pop, name.lower())

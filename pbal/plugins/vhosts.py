@@ -42,16 +42,6 @@ def candidates(host: str) -> Iterator[str]:
     yield "*"
 
 
-def _instance(session: Any, selector: Service | None) -> "Vhosts":
-    service = selector or session.service()
-    if service.role != "selector":
-        raise ConfigError(f"service '{service.name}' is not a selector service", about=service.name)
-    instance: Any = service.plugin("vhosts")
-    if instance is None:
-        raise ConfigError(f"service '{service.name}' does not have the plugin vhosts: SET plugins = vhosts", about=service.name)
-    return instance  # type: ignore[no-any-return]  # a reload makes it another class of the same name
-
-
 def vhost(session: Any, pattern: str, target: str, selector: Service | None = None) -> Reply:
     """Send requests for a host (or *.host, or *) to a service. A later statement with the same pattern replaces it.
 
@@ -61,7 +51,7 @@ def vhost(session: Any, pattern: str, target: str, selector: Service | None = No
     if not _PATTERN.fullmatch(pattern.lower()):
         message = f"invalid host pattern: expected a host without port such as www.example.com, *.example.com or *, found '{pattern}'"
         raise CommandError(message, "pattern", kind=Kind.BAD_VALUE)
-    instance = _instance(session, selector)
+    instance = session.on_selector("vhosts", selector)
     instance.table[pattern.lower()] = target
     instance.check()
     return OK

@@ -34,12 +34,7 @@ def vpath(session: Any, regex: str, target: str, selector: Service | None = None
 
     Source: Perlbal manual, VPATH. differs: the pattern keeps its case; a service that is never made is an error.
     """
-    service = selector or session.service()
-    if service.role != "selector":
-        raise ConfigError(f"service '{service.name}' is not a selector service", about=service.name)
-    instance: Any = service.plugin("vpaths")
-    if instance is None:
-        raise ConfigError(f"service '{service.name}' does not have the plugin vpaths: SET plugins = vpaths", about=service.name)
+    instance = session.on_selector("vpaths", selector)
     try:
         compiled = REGEX.parse(regex)
     except ValueError as error:

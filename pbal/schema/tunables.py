@@ -351,6 +351,9 @@ POOL: tuple[Tunable, ...] = (
     ),
 )
 
+OF_POOLS: dict[str, Tunable] = {tunable.name: tunable for tunable in POOL}
+"""Tunables of pools, by name."""
+
 SERVER: tuple[Tunable, ...] = (
     Tunable(
         "compatible",
@@ -446,6 +449,6 @@ def owner(name: str, services: Iterable[str] = ()) -> str:
     folded = name.lower()
     if any(tunable.name == folded for tunable in SERVER):
         return f"; it belongs to SERVER: SERVER {folded} = VALUE"
-    if any(tunable.name == folded for tunable in POOL):
+    if folded in OF_POOLS:
         return f"; it belongs to pools: SET POOL.{folded} = VALUE"
     return f"; it belongs to services: SET SERVICE.{folded} = VALUE" if folded in services else ""
