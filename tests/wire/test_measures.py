@@ -5,28 +5,12 @@ import re
 from itertools import groupby
 
 from lab import Lab, Pbal, lab, until
+from sites import FRONT, POLLS
 
 from pbal.model.measures import _COLLECTORS, samples, shown
 from pbal.observe.counters import COLLECTED, COUNTER
 
-CONF = """
-    LOAD poll
-    CREATE POOL app
-      POOL app ADD {node}
-    CREATE SERVICE site
-      SET role             = reverse_proxy
-      SET listen           = 127.0.0.1:0
-      SET pool             = app
-      SET plugins          = poll
-      SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
-      SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
-    ENABLE site
-    CREATE SERVICE front
-      SET role            = selector
-      SET listen          = 127.0.0.1:0
-      SET default_service = site
-    ENABLE front
-"""
+CONF = POLLS + "\n    ENABLE site\n" + FRONT
 
 
 async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,21 +7,9 @@ import socket
 from typing import Any
 
 from lab import Lab, Pbal, free_port, lab, until
+from sites import POLLS
 
-CONF = """
-    LOAD poll
-    CREATE POOL app
-      POOL app ADD {node}
-    CREATE SERVICE site
-      SET role             = reverse_proxy
-      SET listen           = 127.0.0.1:0
-      SET pool             = app
-      SET plugins          = poll
-      SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
-      SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
-      SET poll_max_parked  = 10
-    ENABLE site
-"""
+CONF = POLLS + "\n      SET poll_max_parked  = 10\n    ENABLE site\n"
 
 
 async def node(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -6,31 +6,11 @@ from typing import Any
 
 import pytest
 from lab import Lab, Pbal, free_port, lab, until
+from sites import CONSOLE, FRONT, POLLS
 
 from pbal.observe.tracer import CLIENT, MOST, SERVICE, Event, Follower, Tracer
 
-CONF = """
-    LOAD poll
-    CREATE POOL app
-      POOL app ADD {node}
-    CREATE SERVICE site
-      SET role             = reverse_proxy
-      SET listen           = 127.0.0.1:0
-      SET pool             = app
-      SET plugins          = poll
-      SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
-      SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
-    ENABLE site
-    CREATE SERVICE front
-      SET role            = selector
-      SET listen          = 127.0.0.1:0
-      SET default_service = site
-    ENABLE front
-    CREATE SERVICE console
-      SET role   = management
-      SET listen = 127.0.0.1:0
-    ENABLE console
-"""
+CONF = POLLS + "\n    ENABLE site\n" + FRONT + CONSOLE
 
 
 async def node(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

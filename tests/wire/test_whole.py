@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from lab import DEADLINE, Lab, Pbal, free_port, lab, until
 from polls import conf
+from sites import CONSOLE
 
 from pbal.api import ManualClock
 from pbal.commands.interpreter import Interpreter
@@ -19,13 +20,6 @@ from pbal.console import connection
 from pbal.model.errors import ConfigError
 from pbal.model.snapshot import snapshot
 from pbal.model.world import World
-
-CONSOLE = """
-    CREATE SERVICE console
-      SET role   = management
-      SET listen = 127.0.0.1:0
-    ENABLE console
-"""
 
 
 class Console:
