@@ -8,13 +8,14 @@ import asyncio
 import functools
 import inspect
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +30,6 @@ from pbal.model.world import World
 from pbal.server import Server
 
 DEADLINE = 10.0
-_TOLD: set[int] = set()
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -43,15 +43,35 @@ async def until(predicate: Callable[[], Any], what: str = "a condition", deadlin
     return value
 
 
+def _ports() -> Iterator[int]:
+    """Ports of this process of the tests, each once: below those that the kernel gives to whoever asks for any.
+
+    A test that ends a server and starts it again at its port would find it taken now and then, were it one of the kernel's:
+    other processes of the tests ask for some hundreds a minute, and each connection that is made takes one.
+    """
+    above = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = range(10240 + worker, above, workers)
+    begin = random.randrange(len(mine))  # two runs at once, or one after another, would else begin with the same
+    yield from mine[begin:]
+    yield from mine[:begin]
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    """A port that was free a moment ago, and that nobody was told before."""
-    while True:
+    """A port that was free a moment ago, that nobody was told before, and that nobody gets who asks the kernel for any."""
+    for port in _PORTS:
         with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = int(sock.getsockname()[1])
-        if port not in _TOLD:
-            _TOLD.add(port)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
             return port
+    raise AssertionError("every port was told")
 
 
 class Pbal:

@@ -6,7 +6,7 @@ import socket
 import struct
 
 import pytest
-from lab import Handler, Lab, lab, read_response, until
+from lab import Handler, Lab, free_port, lab, read_response, until
 
 
 def conf(*nodes: str, more: str = "", pool: str = "") -> str:
@@ -280,9 +280,7 @@ async def test_slow_heads_and_bodies_are_answered_408_and_idle_connections_close
 
 
 def refusing_address() -> str:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{sock.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @lab
