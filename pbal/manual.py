@@ -49,8 +49,9 @@ from pbal.schema import perlbal
 from pbal.schema import tunables as tunables_module
 from pbal.schema.commands import Registry
 from pbal.schema.meanings import APPLIES, TYPES, default, kind
+from pbal.schema.pools import POOL
 from pbal.schema.roles import CORE
-from pbal.schema.tunables import POOL, SERVER, Tunable
+from pbal.schema.tunables import SERVER, Tunable
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "man"
 

@@ -18,8 +18,9 @@ from pbal.observe.counters import CORE as CORE_COUNTERS
 from pbal.plugins.poll.settings import COUNTERS, TUNABLES
 from pbal.schema import perlbal
 from pbal.schema.meanings import TYPES
+from pbal.schema.pools import POOL
 from pbal.schema.roles import CORE
-from pbal.schema.tunables import POOL, SERVER
+from pbal.schema.tunables import SERVER
 
 PAGES = manual.pages()
 LANGUAGE = Language(bundled_fragments())

@@ -12,8 +12,9 @@ from pbal.lang.mistakes import Mistake, did_you_mean, suggest
 from pbal.lang.parser import Language, bundled_fragments
 from pbal.model.world import World
 from pbal.schema.kinds import Kind
+from pbal.schema.pools import POOL
 from pbal.schema.roles import ROLES
-from pbal.schema.tunables import POOL, SERVER, Tunable
+from pbal.schema.tunables import SERVER, Tunable
 
 # Each block: the line, what is underlined, the message, and the hint where there is one. All bundled plugins loaded.
 BROKEN = r"""

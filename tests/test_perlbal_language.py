@@ -15,8 +15,9 @@ from pbal.model.snapshot import snapshot
 from pbal.model.world import World
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.schema import perlbal
+from pbal.schema.pools import POOL
 from pbal.schema.roles import CORE
-from pbal.schema.tunables import POOL, SERVER
+from pbal.schema.tunables import SERVER
 
 TUNABLES = """
     role listen always_trusted trusted_upstream_proxies client_sndbuf_size enable_ssl ssl_key_file ssl_cert_file ssl_cipher_list

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbal.schema import types
+from pbal.schema.pools import POOL
 from pbal.schema.roles import CORE, ROLES
-from pbal.schema.tunables import POOL, SERVER, Tunable
+from pbal.schema.tunables import SERVER, Tunable
 from pbal.schema.types import Endpoint, Type
 
 COLOUR = types.enum("red", "green", "blue")

@@ -39,7 +39,8 @@ from pbal.model.world import World
 from pbal.schema import people
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.people import View
-from pbal.schema.tunables import OF_POOLS, POOL, Tunable
+from pbal.schema.pools import OF_POOLS, POOL
+from pbal.schema.tunables import Tunable
 
 MOST: Final = 200
 """Candidates in one answer."""

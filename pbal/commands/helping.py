@@ -16,7 +16,8 @@ from pbal.schema import perlbal
 from pbal.schema.commands import CommandError, Reply, Text, command
 from pbal.schema.kinds import Kind
 from pbal.schema.meanings import APPLIES, TYPES, default, example, kind
-from pbal.schema.tunables import OF_POOLS, POOL, Applies, Tunable
+from pbal.schema.pools import OF_POOLS, POOL
+from pbal.schema.tunables import Applies, Tunable
 
 _FORMS = {COUNTER: "counter: it only rises", GAUGE: "gauge: it can go down", HISTOGRAM: "histogram: it counts durations"}
 

@@ -38,8 +38,8 @@ from pbal.model.snapshot import in_pieces
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CORE_COMMANDS, OK, CommandError, Registry, Reply, Text
 from pbal.schema.kinds import Key, Kind
+from pbal.schema.pools import OF_POOLS
 from pbal.schema.said import Said
-from pbal.schema.tunables import OF_POOLS
 from pbal.schema.types import BOOL, DURATION, ENDPOINT, INT
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from pbal.model.world import World
 from pbal.schema.commands import CommandError
 from pbal.schema.kinds import Severity
 from pbal.schema.management import is_local, risks
-from pbal.schema.tunables import OF_POOLS
+from pbal.schema.pools import OF_POOLS
 from pbal.schema.types import ENDPOINT, Endpoint
 
 Object = tuple[str, str]

@@ -10,7 +10,7 @@ from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.schema.commands import CommandError
 from pbal.schema.kinds import Key, Kind, Severity
-from pbal.schema.tunables import OF_POOLS
+from pbal.schema.pools import OF_POOLS
 
 if TYPE_CHECKING:
     from pbal.commands.interpreter import Interpreter

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pbal import loader
 from pbal.commands.interpreter import Interpreter
 from pbal.model.world import World
-from pbal.schema.tunables import POOL
+from pbal.schema.pools import POOL
 
 _KEY_WORD = re.compile(r"[A-Z][A-Z_]*")
 

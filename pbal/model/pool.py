@@ -15,8 +15,9 @@ from pbal.model.errors import NotBuilt, UnknownName, bad_value
 from pbal.observe.histogram import Histogram
 from pbal.schema import perlbal
 from pbal.schema.kinds import Kind
+from pbal.schema.pools import OF_POOLS, owner
 from pbal.schema.roles import CORE
-from pbal.schema.tunables import OF_POOLS, Tunable, owner
+from pbal.schema.tunables import Tunable
 from pbal.schema.types import Endpoint
 
 NODE_PENALTY = 1.0

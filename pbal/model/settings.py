@@ -12,8 +12,9 @@ from pbal.model.change import BeginChange, restore
 from pbal.model.errors import ConfigError, NotBuilt, UnknownName, bad_value
 from pbal.schema import perlbal
 from pbal.schema.kinds import Kind
+from pbal.schema.pools import owner
 from pbal.schema.roles import CORE
-from pbal.schema.tunables import SERVER, Applies, Tunable, owner
+from pbal.schema.tunables import SERVER, Applies, Tunable
 
 _OF_ONE = frozenset({"role", "listen", "plugins", "pool", "default_service"})
 """Tunables that have no default, since they belong to one service."""

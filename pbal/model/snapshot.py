@@ -13,8 +13,9 @@ from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.world import World
+from pbal.schema.pools import OF_POOLS
 from pbal.schema.said import hidden
-from pbal.schema.tunables import OF_POOLS, Tunable
+from pbal.schema.tunables import Tunable
 
 
 def snapshot(world: World) -> Config:

@@ -31,7 +31,8 @@ from pbal.observe.recent import Recent
 from pbal.observe.tracer import Follower, Tracer
 from pbal.observe.writer import Writer
 from pbal.schema.kinds import Kind, Needed
-from pbal.schema.tunables import Tunable, owner
+from pbal.schema.pools import owner
+from pbal.schema.tunables import Tunable
 from pbal.schema.types import Endpoint
 
 log = logging.getLogger("pbal")

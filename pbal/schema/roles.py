@@ -9,8 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pbal.schema import management, types
+from pbal.schema.backends import BACKENDS
+from pbal.schema.coding import CODING
+from pbal.schema.forwarding import FORWARDING
+from pbal.schema.limits import LIMITS
+from pbal.schema.names import ACCEPTING
+from pbal.schema.reproxy import REPROXY
 from pbal.schema.tls import TLS, TLS_HTTP, TLS_NODES
 from pbal.schema.tunables import COMMON, HTTP, Applies, Tunable
+from pbal.schema.uploads import UPLOADS
 
 _PERLBAL = "Perlbal service parameters"
 
@@ -139,6 +146,10 @@ REVERSE_PROXY = Role(
             summary="How long an upgraded connection may be silent. 0: no limit.",
             source="pbal",
         ),
+        *BACKENDS,
+        *FORWARDING,
+        *UPLOADS,
+        *REPROXY,
         *TLS_NODES,
     ),
     sends_on=True,
@@ -195,7 +206,7 @@ CORE: tuple[Tunable, ...] = (
     ),
     *COMMON,
     *TLS,
-    *(replace(tunable, roles=_ANSWERING) for tunable in (*HTTP, *TLS_HTTP)),
+    *(replace(tunable, roles=_ANSWERING) for tunable in (*HTTP, *ACCEPTING, *LIMITS, *CODING, *TLS_HTTP)),
     *(replace(tunable, roles=frozenset({role.name})) for role in ROLES.values() for tunable in role.tunables),
 )
 """Every tunable of services that pbal itself declares, with the roles that have it."""

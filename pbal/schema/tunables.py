@@ -9,7 +9,6 @@ where the name is Perlbal's but the meaning or the default is not, "pbal" where 
 kind.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -341,19 +340,6 @@ HTTP: tuple[Tunable, ...] = (
 )
 """Of every service that answers HTTP."""
 
-POOL: tuple[Tunable, ...] = (
-    Tunable(
-        "balance_method",
-        types.enum("random", "round_robin", "least_connections"),
-        default="random",
-        summary="How pbal chooses the next node of the pool.",
-        source="differs: Perlbal has random only",
-    ),
-)
-
-OF_POOLS: dict[str, Tunable] = {tunable.name: tunable for tunable in POOL}
-"""Tunables of pools, by name."""
-
 SERVER: tuple[Tunable, ...] = (
     Tunable(
         "compatible",
@@ -439,16 +425,3 @@ SERVER: tuple[Tunable, ...] = (
         source="differs: if the system refuses the limit, the answer is an error and not also OK",
     ),
 )
-
-
-def owner(name: str, services: Iterable[str] = ()) -> str:
-    """Whose tunable a name is and how it is said, for who said it of something else: '' or '; it belongs to ...'.
-
-    `services` are the names of the tunables that services have.
-    """
-    folded = name.lower()
-    if any(tunable.name == folded for tunable in SERVER):
-        return f"; it belongs to SERVER: SERVER {folded} = VALUE"
-    if folded in OF_POOLS:
-        return f"; it belongs to pools: SET POOL.{folded} = VALUE"
-    return f"; it belongs to services: SET SERVICE.{folded} = VALUE" if folded in services else ""

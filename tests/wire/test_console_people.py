@@ -11,8 +11,9 @@ from pbal import __version__
 from pbal.model.hooks import HOOKS
 from pbal.plugins.poll.settings import TUNABLES as POLL_TUNABLES
 from pbal.schema.meanings import example
+from pbal.schema.pools import POOL
 from pbal.schema.roles import CORE
-from pbal.schema.tunables import POOL, SERVER
+from pbal.schema.tunables import SERVER
 
 CONF = """
     LOAD poll
