@@ -399,10 +399,10 @@ async def test_as_perlbal_a_connection_serves_one_request_and_waits_go_by_idle_t
     assert b"connection: close\r\n" in asked[0].lower()
     handler = pbal.world.service("web").handler
     assert isinstance(handler, ReverseProxy)
-    assert (handler.queue_timeout, handler.response_timeout) == (40, 40)
+    assert (handler.terms.queue_timeout, handler.terms.response_timeout) == (40, 40)
     await pbal.say("SET web.queue_timeout = 3")
     await pbal.say("SET web.response_timeout = 4")
-    assert (handler.queue_timeout, handler.response_timeout) == (3, 4)
+    assert (handler.terms.queue_timeout, handler.terms.response_timeout) == (3, 4)
     assert "queue_timeout 3s 0 " in await pbal.say("show tunables web")
 
 

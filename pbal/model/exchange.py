@@ -567,6 +567,11 @@ class Exchange(Account):
             self.service.world.taken.pop(self, None)
         self.stage = stage
 
+    def let_go(self) -> None:
+        """The role that serves it dropped the node's response: whoever did so has it now, as if it were new."""
+        assert self.stage is SERVED
+        self.stage = NEW
+
     def _refused(self, why: str) -> AnswerRefused:
         """The exception to raise. Who answers late does so where nobody catches it: the log names the plugin."""
         world = self.service.world

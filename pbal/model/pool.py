@@ -9,7 +9,9 @@ import random
 from collections import deque
 from collections.abc import Callable
 from math import inf
+from typing import Protocol
 
+from pbal.http1.events import RequestHead
 from pbal.model.change import BeginChange
 from pbal.model.errors import NotBuilt, UnknownName, bad_value
 from pbal.observe.histogram import Histogram
@@ -26,6 +28,15 @@ WINDOW = 500
 """Responses whose codes are remembered; Perlbal's."""
 A_MOMENT = 5.0
 """Seconds after its last node went in which a pool is expected to get another: nodes are being exchanged."""
+
+
+class Asking(Protocol):
+    """What the choice of a node may look at: the request that it is for."""
+
+    request: RequestHead
+
+    @property
+    def client_address(self) -> bytes: ...
 
 
 class Node:
@@ -173,8 +184,8 @@ class Pool:
                 return node
         return None
 
-    def pick(self, now: float, tried: tuple[Node, ...] = ()) -> Node | None:
-        """Choose a node that was not tried yet, by balance_method; None when none is left."""
+    def pick(self, now: float, tried: tuple[Node, ...] = (), asking: Asking | None = None) -> Node | None:
+        """Choose a node that was not tried yet, by balance_method; None when none is left. `asking` is the request it is for."""
         nodes = self.nodes
         if len(nodes) == 1 and not tried:
             return nodes[0]

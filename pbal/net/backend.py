@@ -16,9 +16,9 @@ import asyncio
 import fcntl
 import ssl
 import termios
-from abc import abstractmethod
+from abc import ABCMeta, abstractmethod
 from math import inf
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from pbal.http1.reader import Limits, ResponseReader
 from pbal.model.exchange import Sink
@@ -72,17 +72,36 @@ class Attendant(Sink):
         return -1
 
 
-class Owner(Protocol):
-    """The role that opened the connection."""
+class Owner(metaclass=ABCMeta):
+    """Who opened the connection, and hears of it."""
 
     name: str
-    response_limits: Limits
+    """The service."""
 
-    def backend_surprised(self, backend: "BackendConnection") -> None: ...
-    def backend_made(self, backend: "BackendConnection") -> None: ...
-    def backend_closed(self, backend: "BackendConnection") -> None: ...
-    def backend_second(self) -> int: ...
-    def buffer_size(self) -> int: ...
+    @property
+    @abstractmethod
+    def response_limits(self) -> Limits:
+        """What a response may be."""
+
+    @abstractmethod
+    def buffer_size(self) -> int:
+        """Octets unsent at which a sender is stopped."""
+
+    @abstractmethod
+    def backend_second(self) -> int:
+        """The shared clock of ages."""
+
+    @abstractmethod
+    def backend_made(self, backend: "BackendConnection") -> None:
+        """Connected."""
+
+    @abstractmethod
+    def backend_closed(self, backend: "BackendConnection") -> None:
+        """The socket is gone."""
+
+    @abstractmethod
+    def backend_surprised(self, backend: "BackendConnection") -> None:
+        """Octets came that nobody asked for."""
 
 
 class BackendConnection:

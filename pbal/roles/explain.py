@@ -129,7 +129,7 @@ def _file(service: Service, exchange: Exchange) -> str:
 
 def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterator[Step]:
     request = exchange.request
-    if b"via" in request.fields and role.via in request.fields[b"via"]:
+    if b"via" in request.fields and role.terms.via in request.fields[b"via"]:
         yield Step("answer", service.name, "508: it came back to the service that sent it")
         return
     if request.method in (b"CONNECT", b"TRACE"):
@@ -146,8 +146,8 @@ def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterat
     )
     for node in pool.nodes:
         passed_over = "" if node in healthy else ", passed over for a moment" if healthy else ", tried all the same"
-        kept = len(role.bored.get(node, ()))
+        kept = len(role.groups.main.bored.get(node, ()))
         yield Step("node", service.name, f"{node.name} {node.state}, {node.active} active, {kept} kept connections{passed_over}")
-    octets = request_octets(exchange, service, (healthy or pool.nodes)[0].name, None, role.via)
+    octets = request_octets(exchange, service, (healthy or pool.nodes)[0].name, None, role.terms.via)
     for line in octets.removesuffix(b"\r\n\r\n").split(b"\r\n"):
         yield Step("head", service.name, line.decode("latin-1"))

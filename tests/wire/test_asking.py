@@ -35,7 +35,7 @@ async def failed(got: Got) -> str:
 def idle(pbal: Pbal) -> bool:
     """Nothing is left of any question."""
     handler = pbal.world.service("web").handler
-    return not handler.waiting and all(node.active == 0 for node in pbal.world.pool("app").nodes)  # type: ignore[union-attr]
+    return not handler.load()[0] and all(node.active == 0 for node in pbal.world.pool("app").nodes)  # type: ignore[union-attr]
 
 
 @lab

@@ -818,7 +818,7 @@ async def test_who_waits_for_a_node_is_in_the_queue(lab: Lab) -> None:
         _, writer = await pbal.connect("chat")
         writer.write(b"GET /x HTTP/1.1\r\nHost: c\r\n\r\n")
         handler: Any = pbal.world.service("chat").handler
-        await until(lambda: handler.waiting, "it to wait")
+        await until(lambda: handler.load()[0], "it to wait")
         pbal.world.clock = ManualClock(pbal.world.clock.now() + 7, pbal.world.clock.epoch())
         assert await here.ask("queues") == [
             "chat-normal.age 7",

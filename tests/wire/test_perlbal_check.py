@@ -199,7 +199,7 @@ async def test_the_monitor_reads_who_waits_and_on_what(lab: Lab) -> None:
         parked = await ask(pbal, "chat", "/poll/alice")
         selected = await ask(pbal, "front", "/hold2")
         handler = pbal.world.service("late").handler
-        await until(lambda: len(handler.waiting) == 3 and len(pbal.world.backends) == 2, "all to be there")  # type: ignore[union-attr]
+        await until(lambda: handler.load()[0] == 3 and len(pbal.world.backends) == 2, "all to be there")  # type: ignore[union-attr]
         await pbal.until("poll_parked", 1)
 
         queues = read_queues(await here.lines("queues"))
@@ -224,7 +224,7 @@ async def test_the_monitor_reads_who_waits_and_on_what(lab: Lab) -> None:
 
         states = read_states(await here.lines("states"))
         told = Counter((one.kind, one.words[0]) for one in read_socks(await here.lines("socks")) if "TCPListener" not in one.kind)
-        opening = Counter({("Perlbal::BackendHTTP", "connecting"): len(handler.opening)})  # type: ignore[union-attr]
+        opening = Counter({("Perlbal::BackendHTTP", "connecting"): handler.load()[1]})  # type: ignore[union-attr]
         assert states - Counter({("Perlbal::TCPListener", "listening"): 4}) == told + opening
         assert read_states(await here.lines("states late"))["Perlbal::ClientProxy", "wait_backend"] == 3
 

@@ -1,7 +1,6 @@
 """What Perlbal's console had for its own developers. Scripts may ask it: each has Perlbal's shape, and says what is true of pbal."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from pbal.commands.looking.tables import opening, table
 from pbal.commands.session import Session
@@ -91,8 +90,8 @@ def _sizes(session: Session) -> Iterator[tuple[str, str, int]]:
     yield "clients", "{}", len(world.clients)
     yield "backends", "{}", len(world.backends)
     for service in world.services.values():
-        handler: Any = service.handler
+        handler = service.handler
         if service.role == "reverse_proxy" and handler is not None:
-            yield f"svc-{service.name}-bored_backends", "[]", sum(map(len, handler.bored.values()))
+            yield f"svc-{service.name}-bored_backends", "[]", handler.load()[2]
             yield f"svc-{service.name}-pending_connects", "{}", sum(name == service.name for name, _ in opening(session))
-            yield f"svc-{service.name}-waiting_clients", "[]", len(handler.waiting)
+            yield f"svc-{service.name}-waiting_clients", "[]", handler.load()[0]

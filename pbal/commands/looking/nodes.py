@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pbal.commands.looking.tables import opening, table
 from pbal.commands.session import Session
 from pbal.model.pool import Node
+from pbal.roles.proxy.role import ReverseProxy
 from pbal.schema.commands import Item, Objects, Reply, command
 from pbal.schema.people import Unit
 from pbal.schema.types import Endpoint
@@ -95,9 +96,9 @@ def _queues(session: Session) -> Iterator[Item]:
     for service in session.world.services.values():
         if service.role != "reverse_proxy":
             continue
-        waiting = getattr(service.handler, "waiting", None) or {}
-        first = next(iter(waiting), None)
-        normal = {"age": 0 if first is None else int(now - first.started), "count": len(waiting)}
+        groups = service.handler.groups.all() if isinstance(service.handler, ReverseProxy) else []
+        waiting = [seeker.started for group in groups for seeker in group.waiting]
+        normal = {"age": int(now - min(waiting, default=now)), "count": len(waiting)}
         known = {"normal": normal, "highpri": {"age": 0, "count": 0}, "lowpri": {"age": 0, "count": 0}}
         lines = [f"{service.name}-{queue}.{key} {number}" for queue, facts in known.items() for key, number in facts.items()]
         yield Item({"service": service.name, **known}, tuple(lines))

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import dropwhile
-from typing import Any
 
 from pbal.commands.looking.tables import Row, label, opening, table
 from pbal.commands.session import Session
@@ -48,17 +47,17 @@ def _described(session: Session, service: Service) -> Reply:
     }  # fmt: skip
     lines = [f"SERVICE {service.name}", label("listening", facts["listen"] or "--"), label("role", service.role or "--")]
     proxying = service.role == "reverse_proxy"
-    handler: Any = service.handler if proxying else None
+    handler = service.handler if proxying else None
     if proxying or service.role == "web_server":
         pending = [(backend.node.name, backend) for name, backend in opening(session) if name == service.name]
         now = session.world.second
-        facts["pending_clients"] = 0 if handler is None else len(handler.waiting)
+        waiting, _, bored = (0, 0, 0) if handler is None else handler.load()
+        facts["pending_clients"] = waiting
         facts["pending_backends"] = [{"node": name, "state": each.state, "age": now - each.born} for name, each in pending]
         lines += [label("pend clients", facts["pending_clients"]), label("pend backend", len(pending))]
         lines += [f"   {name} - {each.state} - {now - each.born}s" for name, each in pending]
     more: list[str] = []
     if proxying:
-        bored = 0 if handler is None else sum(map(len, handler.bored.values()))
         facts["bored"], facts["connect_ahead"] = bored, service.values.get("connect_ahead") or 0
         lines.append(label("connect-ahead", f"{bored}/{facts['connect_ahead']}"))
         more.append(label("bored", bored))

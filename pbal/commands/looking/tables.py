@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from pbal.commands.session import Session
+from pbal.net.backend import BackendConnection
+from pbal.roles.proxy.role import ReverseProxy
 from pbal.schema.commands import Rows
 
 Row = tuple[Any, ...]
@@ -37,7 +39,8 @@ async def open_sockets(session: Session) -> AsyncIterator[Any]:
             await asyncio.sleep(0)
 
 
-def opening(session: Session) -> list[tuple[str, Any]]:
+def opening(session: Session) -> list[tuple[str, BackendConnection]]:
     """Connections to nodes that are being made, each with its service's name. They have no descriptor that pbal knows."""
-    handlers = [(service.name, getattr(service.handler, "opening", ())) for service in session.world.services.values()]
-    return [(name, backend) for name, backends in handlers for backend in backends if backend.state == "connecting"]
+    handlers = [(service.name, service.handler) for service in session.world.services.values()]
+    groups = [(name, group) for name, handler in handlers if isinstance(handler, ReverseProxy) for group in handler.groups.all()]
+    return [(name, backend) for name, group in groups for backend in group.opening if backend.state == "connecting"]

@@ -10,7 +10,7 @@ a turn of the loop reads, ends with its connection. One timer bounds all of it, 
 import asyncio
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pbal.http1.encoder import render_fields
 from pbal.http1.events import END, BadResponse, ResponseHead
@@ -19,10 +19,8 @@ from pbal.model.asking import MOST, NoAnswer, NodeAnswer, Question
 from pbal.model.pool import Node
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
+from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS, Seeker
-
-if TYPE_CHECKING:
-    from pbal.roles.proxy.role import ReverseProxy
 
 _GET: Final = b"GET"
 
@@ -31,14 +29,16 @@ class Errand(Seeker):
     """One question on its way."""
 
     __slots__ = (
-        "asked_at", "attempts", "backend", "body", "done", "fresh", "head", "heard", "node", "question", "reason", "role", "size",
-        "started", "timer", "tried",
+        "asked_at", "attempts", "backend", "body", "done", "fresh", "group", "groups", "head", "heard", "node", "question", "reason",
+        "size", "started", "terms", "timer", "tried",
     )  # fmt: skip
 
-    def __init__(self, role: "ReverseProxy", question: Question) -> None:
-        self.role = role
+    def __init__(self, groups: Groups, question: Question) -> None:
+        self.groups = groups
+        self.terms = groups.terms
+        self.group = groups.main
         self.question = question
-        self.started = role.clock.now()
+        self.started = self.terms.clock.now()
         self.tried: tuple[Node, ...] = ()
         self.backend: BackendConnection | None = None
         self.node: Node | None = None
@@ -61,17 +61,17 @@ class Errand(Seeker):
         """See Seeker."""
         if self.done:
             return
-        role = self.role
-        node = role.pick(self.tried)
+        self.group = group = self.groups.main
+        node = group.pick(self.tried, None)
         if node is None:
-            if self.tried or not role.may_get_nodes():
+            if self.tried or not group.may_get_nodes():
                 self._fail(self.reason)
             else:
-                role.waiting[self] = None
+                group.waiting[self] = None
             return
-        backend = None if self.fresh else role.bored_on(node)
+        backend = None if self.fresh else group.bored_on(node)
         if backend is None:
-            role.connect_for(self, node)
+            group.connect_for(self, node)
         else:
             self.assigned(backend)
 
@@ -87,11 +87,10 @@ class Errand(Seeker):
 
     def assigned(self, backend: BackendConnection) -> None:
         """See Seeker."""
-        role = self.role
         self.backend = backend
-        self.node = node = role.lend(backend, self)
+        self.node = node = self.group.lend(backend, self)
         backend.deadline = inf  # the timer's business
-        self.asked_at = role.clock.now()
+        self.asked_at = self.terms.clock.now()
         self.attempts += 1
         self.heard = False
         backend.reader.expect(_GET)
@@ -99,8 +98,8 @@ class Errand(Seeker):
 
     def _octets(self, node: Node) -> bytes:
         """The request: the question's fields, and what HEADER statements say of all requests that go to nodes."""
-        role, question = self.role, self.question
-        service = role.service
+        terms, question = self.terms, self.question
+        service = terms.service
         rules = service.header_rules
         fields = question.fields
         if rules:
@@ -109,7 +108,7 @@ class Errand(Seeker):
         more = b"" if any(name.lower() == b"host" for name, _ in fields) else b"Host: %b\r\n" % node.authority.encode()
         if not service.values["persist_backend"]:
             more += b"Connection: close\r\n"
-        return b"GET %b HTTP/1.1\r\n%b%bVia: 1.1 %b\r\n\r\n" % (question.target, render_fields(fields), more, role.via)
+        return b"GET %b HTTP/1.1\r\n%b%bVia: 1.1 %b\r\n\r\n" % (question.target, render_fields(fields), more, terms.via)
 
     def backend_now(self) -> BackendConnection | None:
         """See Attendant."""
@@ -127,7 +126,7 @@ class Errand(Seeker):
         try:
             self._read(backend)
         except BadResponse as error:
-            backend.node.broke(self.role.clock.now(), error.reason)
+            backend.node.broke(self.terms.clock.now(), error.reason)
             self._fail(f"{backend.node.name}: {error.reason}")
 
     def _read(self, backend: BackendConnection) -> None:
@@ -161,7 +160,7 @@ class Errand(Seeker):
         """The head of the answer is there. True when there is nothing more to read. Raises: BadResponse."""
         backend.state = link.XFER_RES
         node = backend.node
-        node.last_response = now = self.role.clock.now()
+        node.last_response = now = self.terms.clock.now()
         if head.status < 500:
             node.last_success = now
         else:
@@ -226,8 +225,8 @@ class Errand(Seeker):
         head = self.head
         assert backend is not None and head is not None
         backend.relay = None
-        backend.node.latency.add(self.role.clock.now() - self.asked_at)
-        self.role.release(backend, True)
+        backend.node.latency.add(self.terms.clock.now() - self.asked_at)
+        self.group.release(backend, True)
         self._tell(NodeAnswer(head.status, head.fields, b"".join(self.body)))
 
     def _lost(self, reason: str) -> None:
@@ -238,26 +237,26 @@ class Errand(Seeker):
         self.reason = f"{node.name}: {reason}"
         self._drop_backend()
         if self.heard or self.attempts >= MOST_ATTEMPTS:
-            node.broke(self.role.clock.now(), f"no response: {reason}")
+            node.broke(self.terms.clock.now(), f"no response: {reason}")
             self._fail(self.reason)
             return
         if stale:  # says nothing of the node
             self.fresh = True
         else:
-            node.broke(self.role.clock.now(), f"no response: {reason}")
+            node.broke(self.terms.clock.now(), f"no response: {reason}")
             self.tried = (*self.tried, node)
-        self.role.counts["backend_retries"] += 1
+        self.terms.counts["backend_retries"] += 1
         self.seek()
 
     def _too_late(self) -> None:
         if self.node is not None and self.backend is not None:
-            now = self.role.clock.now()
+            now = self.terms.clock.now()
             self.node.latency.add(now - self.asked_at)
             self.node.broke(now, "silent for too long")
         self._fail(f"no answer in {self.question.timeout:g} s")
 
     def _fail(self, reason: str) -> None:
-        self.role.forget(self)
+        self.group.forget(self)
         self._drop_backend()
         self._tell(NoAnswer(reason))
 
@@ -272,4 +271,4 @@ class Errand(Seeker):
             return
         self.done = True
         self.timer.cancel()
-        faults.call_back(self.role.service.world, partial(self.question.tell, answer))
+        faults.call_back(self.terms.service.world, partial(self.question.tell, answer))

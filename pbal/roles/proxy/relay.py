@@ -22,24 +22,24 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pbal.http1.encoder import LAST_CHUNK, chunk, http_date, render_fields
 from pbal.http1.events import CHUNKED, END, BadResponse, ResponseHead
 from pbal.http1.headers import forwardable_block, upgrade_offer
 from pbal.model.exchange import SERVED, Exchange
 from pbal.model.hooks import Bound
-from pbal.model.pool import Node
+from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
-from pbal.net.backend import BackendConnection
+from pbal.net.backend import Attendant, BackendConnection
 from pbal.observe.access import NO_NODE, NODE_BROKE, NODE_SLOW
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
+from pbal.roles.proxy.backends import Backends
+from pbal.roles.proxy.decide import Undecided
+from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.request import request_octets
-from pbal.roles.proxy.seeker import MOST_ATTEMPTS, Seeker
-
-if TYPE_CHECKING:
-    from pbal.roles.proxy.role import ReverseProxy
+from pbal.roles.proxy.seeker import MOST_ATTEMPTS
 
 log = logging.getLogger("pbal.proxy")
 
@@ -53,27 +53,37 @@ ANSWERING: Final = "answering"
 TUNNEL: Final = "tunnel"
 DONE: Final = "done"
 
+DRAINED: Final = 65536
+"""Octets of an unwanted response that are read for the sake of the connection; making another costs less than reading more."""
+DRAIN_TIME: Final = 5.0
+"""Seconds for that."""
+
 NOBODY, CLIENT, NODE = 0, 1, 2
 """Which side of a tunnel has ended."""
 
 
-class Relay(Seeker):
+class Relay(Undecided):
     """The state of one exchange in a reverse_proxy service."""
 
     __slots__ = (
         "backend", "body_sent", "chunked_up", "collected", "ended", "exchange", "failure", "fresh", "heard", "node", "phase",
-        "pieces", "resting", "role", "started", "stream", "tried",
+        "group", "groups", "pieces", "pool", "resting", "started", "stream", "terms", "tried",
     )  # fmt: skip
 
-    def __init__(self, role: "ReverseProxy", exchange: Exchange) -> None:
-        self.role = role
+    def __init__(self, groups: Groups, exchange: Exchange, pool: Pool | None) -> None:
+        """`pool` is the one that a rule sends it to; None: that of SET pool, whichever that is when it seeks."""
+        self.groups = groups
+        self.terms = groups.terms
+        self.pool = pool
+        self.group = groups.main
+        """Where it seeks, or where its connection comes from."""
         self.exchange = exchange
         self.stream = exchange.stream
         self.backend: BackendConnection | None = None
         self.node: Node | None = None
         self.collected = exchange.collected_body()
         self.pieces: Iterator[bytes] | None = None
-        self.started = exchange.started if self.collected is None else role.clock.now()
+        self.started = exchange.started if self.collected is None else self.terms.clock.now()
         self.phase: str = WAITING
         self.tried: tuple[Node, ...] = ()
         self.failure = 503
@@ -93,23 +103,23 @@ class Relay(Seeker):
 
     def seek(self) -> None:
         """Ask for a backend on a node not tried yet, or give up with the status of the last failure."""
-        role = self.role
-        node = role.pick(self.tried)
+        self.group = group = self.groups.of(self.pool)
+        node = group.pick(self.tried, self.exchange)
         if node is None:
-            if not self.tried and role.may_get_nodes():
+            if not self.tried and group.may_get_nodes():
                 self._wait()
-                role.waiting[self] = None
+                group.waiting[self] = None
                 return
             self.give_up(self.failure)
             return
-        backend = None if self.fresh else role.bored_on(node)
+        backend = None if self.fresh else group.bored_on(node)
         if backend is not None:
             self.assigned(backend)
             return
         self._wait()
-        if role.service.tracer is not None:
-            self.exchange.trace(role.service.tracer, "connecting", f"to {node.name}")
-        role.connect_for(self, node)
+        if group.service.tracer is not None:
+            self.exchange.trace(group.service.tracer, "connecting", f"to {node.name}")
+        group.connect_for(self, node)
 
     def _wait(self) -> None:
         self.phase = WAITING
@@ -122,19 +132,19 @@ class Relay(Seeker):
         self.tried = (*self.tried, node)
         self.exchange.node = node.name
         self.exchange.trouble = Trouble(node.error)
-        if self.role.service.tracer is not None:
-            self.exchange.trace(self.role.service.tracer, "connect failed", f"{node.name}: {node.error}")
+        if self.terms.service.tracer is not None:
+            self.exchange.trace(self.terms.service.tracer, "connect failed", f"{node.name}: {node.error}")
         self.seek()
 
     def assigned(self, backend: BackendConnection) -> None:
         """`backend` is ours: send the request."""
-        role, exchange = self.role, self.exchange
+        terms, exchange = self.terms, self.exchange
         self.backend = backend
-        self.node = exchange.asked = node = role.lend(backend, self)
+        self.node = exchange.asked = node = self.group.lend(backend, self)
         exchange.attempts += 1
         exchange.node = node.name
-        exchange.asked_at = now = role.clock.now()
-        tracer = role.service.tracer
+        exchange.asked_at = now = terms.clock.now()
+        tracer = terms.service.tracer
         if tracer is not None:
             kept = "a kept connection" if backend.uses > 1 else "a new connection"
             exchange.trace(tracer, "asked", f"{node.name} on {kept}, attempt {exchange.attempts}, {(now - exchange.started) * 1000:.2f} ms")
@@ -143,11 +153,11 @@ class Relay(Seeker):
         request = exchange.request
         backend.reader.expect(request.method)
         collected = self.collected
-        backend.write(request_octets(exchange, role.service, node.authority, None if collected is None else collected.size, role.via))
+        backend.write(request_octets(exchange, terms.service, node.authority, None if collected is None else collected.size, terms.via))
         if request.framing and collected is None and not exchange.body_complete:
             backend.deadline = inf  # the node waits for us; its time begins with the end of the body
         else:
-            backend.deadline = inf if self.stream.full else now + role.response_timeout
+            backend.deadline = inf if self.stream.full else now + terms.response_timeout
         if request.framing:
             self._send_body()
 
@@ -170,7 +180,7 @@ class Relay(Seeker):
         backend = self.backend
         if backend is None or self.pieces is None:
             return
-        limit = self.role.buffer_size()
+        limit = self.terms.buffer_size()
         for piece in self.pieces:
             self.body_sent = True
             backend.write(piece)
@@ -224,7 +234,7 @@ class Relay(Seeker):
     def client_gone(self) -> None:
         """Nobody waits for the answer any more: the backend is told by closing."""
         if self.phase is WAITING:
-            self.role.forget(self)
+            self.group.forget(self)
         self.phase = DONE
         self._drop_backend()
 
@@ -251,11 +261,11 @@ class Relay(Seeker):
 
     def _extend(self, backend: BackendConnection) -> None:
         """The backend showed life, or has to wait for us: its time starts anew."""
-        role = self.role
+        terms = self.terms
         if self.phase is TUNNEL:
-            backend.deadline = role.clock.now() + (role.service.values["tunnel_timeout"] or inf)
+            backend.deadline = terms.clock.now() + (terms.service.values["tunnel_timeout"] or inf)
         else:
-            backend.deadline = inf if self.stream.full else role.clock.now() + role.response_timeout
+            backend.deadline = inf if self.stream.full else terms.clock.now() + terms.response_timeout
 
     def backend_readable(self) -> None:
         """Octets of the response arrived: relay what is complete, in one write."""
@@ -285,14 +295,14 @@ class Relay(Seeker):
                 ended = self._head(event)
                 if ended:
                     self._complete(out)
-                if ended or self.phase is DONE or self.phase is TUNNEL:
+                if ended or self.phase is DONE or self.phase is TUNNEL or not self._has(backend):
                     return
         except BadResponse as error:
             self._blame(backend.node, error.reason, error.place, error.octet)
-            self.role.service.world.log_limited(
+            self.terms.service.world.log_limited(
                 f"bad response {backend.node.name}",
                 "%(node)s: %(reason)s",
-                {"event": "bad_response", "service": self.role.name, "node": backend.node.name, "reason": error.reason},
+                {"event": "bad_response", "service": self.terms.name, "node": backend.node.name, "reason": error.reason},
             )
             self._pass_on(out)
             self._failed(502)
@@ -337,17 +347,20 @@ class Relay(Seeker):
             return False
         backend.state = link.XFER_RES
         node = backend.node
-        node.last_response = exchange.answered_at = now = self.role.clock.now()
+        node.last_response = exchange.answered_at = now = self.terms.clock.now()
         if status < 500:
             node.last_success = now
         else:
             node.failed(now, f"answered {status}")
             exchange.trouble = Trouble(f"the node answered {status}")
-        tracer = self.role.service.tracer
+        tracer = self.terms.service.tracer
         if tracer is not None:
             exchange.trace(tracer, "node answered", f"{node.name}: status {status}, {(now - exchange.asked_at) * 1000:.2f} ms")
         node.responses[status] = node.responses.get(status, 0) + 1
         node.window.append(status)
+        for decider in self.terms.deciders:
+            if decider.decide(self, head):
+                return False
         hooks = exchange.service.hooks.modify_response_headers
         if hooks:
             modified = self._modify(hooks, head)
@@ -359,13 +372,59 @@ class Relay(Seeker):
             block = forwardable_block(head) if status != 204 else forwardable_block(head, _NO_LENGTH)  # RFC 9110 section 8.6
         more = b""
         if b"date" not in head.fields:
-            more = b"Date: %b\r\n" % http_date(self.role.clock.epoch())
+            more = b"Date: %b\r\n" % http_date(self.terms.clock.epoch())
         offer = upgrade_offer(head)
         if offer:
             more += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % offer
         self.phase = ANSWERING
         self.stream.start(exchange, head, block, more)
         return head.framing == 0
+
+    # Undecided: what a decider does with a response.
+
+    @property
+    def again_is_safe(self) -> bool:
+        """See Undecided."""
+        return self.exchange.request.method in IDEMPOTENT and (not self.body_sent or self.collected is not None)
+
+    def part(self, head: ResponseHead) -> None:
+        """See Undecided."""
+        self._finish()
+        self._drop_response(head)
+        self.exchange.let_go()
+
+    def again(self, head: ResponseHead, delay: float, pool: Pool | None) -> None:
+        """See Undecided."""
+        self._drop_response(head)
+        self.phase = WAITING
+        self.exchange.asked = None
+        self.body_sent = False
+        self.pieces = None
+        self.terms.counts["backend_retries"] += 1
+        if pool is not None:
+            self.pool = pool
+            self.tried = ()
+        if delay:
+            asyncio.get_running_loop().call_later(delay, self._seek_again)
+        else:
+            asyncio.get_running_loop().call_soon(self._seek_again)
+
+    def _seek_again(self) -> None:
+        """Unless the client has gone meanwhile."""
+        if self.phase is WAITING and not self.exchange.answered:
+            self.started = self.terms.clock.now()
+            self.seek()
+
+    def _drop_response(self, head: ResponseHead) -> None:
+        """Nothing of the response goes out: read a short rest of it and keep the connection, or close it."""
+        backend, self.backend = self.backend, None
+        if backend is None:
+            return
+        backend.relay = None
+        if head.framing == 0 or not self.exchange.body_complete or self.pieces is not None:
+            self.group.release(backend, self.exchange.body_complete and self.pieces is None)
+        else:
+            Drain(self.group, backend).backend_readable()
 
     def _modify(self, hooks: tuple[Bound, ...], head: ResponseHead) -> ResponseHead | None:
         """Run modify_response_headers on a head of our own; None when a plugin failed and the client has its 500.
@@ -398,7 +457,7 @@ class Relay(Seeker):
         protocol = head.fields.get(b"upgrade", exchange.request.upgrade)
         self.phase = TUNNEL
         backend.state = link.TUNNEL
-        self.role.counts["tunnels"] += 1
+        self.terms.counts["tunnels"] += 1
         early = self.stream.tunnel(exchange, head, forwardable_block(head), protocol, backend.reader.take_rest())
         if early:
             backend.write(early)
@@ -443,7 +502,7 @@ class Relay(Seeker):
         self._finish()
         data = out[0] if len(out) == 1 else b"".join(out)
         sent_whole = self.exchange.body_complete and self.pieces is None
-        self.role.release(backend, sent_whole)
+        self.group.release(backend, sent_whole)
         self.stream.end(self.exchange, data)
 
     def backend_eof(self) -> None:
@@ -476,20 +535,18 @@ class Relay(Seeker):
         """The backend went before the response was whole."""
         backend, node = self.backend, self.node
         assert backend is not None and node is not None
-        world = self.role.service.world
+        world = self.terms.service.world
         if self.phase is ANSWERING:
             self._blame(node, f"response cut off: {reason}")
             world.log_limited(
                 f"cut off {node.name}",
                 "%(node)s: response cut off: %(reason)s",
-                {"event": "cut_off", "service": self.role.name, "node": node.name, "reason": reason},
+                {"event": "cut_off", "service": self.terms.name, "node": node.name, "reason": reason},
             )
             self._failed(502)
             return
         reused = backend.uses > 1
-        replayable = not self.body_sent or self.collected is not None
-        safe = self.exchange.request.method in IDEMPOTENT and replayable and not self.heard
-        if safe and self.exchange.attempts < MOST_ATTEMPTS:
+        if self.again_is_safe and not self.heard and self.exchange.attempts < MOST_ATTEMPTS:
             self._drop_backend()
             if reused:  # a stale connection says nothing of the node; but the others may be stale as well
                 self.fresh = True
@@ -500,7 +557,7 @@ class Relay(Seeker):
             self.failure = 502
             self.exchange.asked = None
             self.body_sent = False
-            self.role.counts["backend_retries"] += 1
+            self.terms.counts["backend_retries"] += 1
             self.seek()
             return
         self._blame(node, f"no response: {reason}")
@@ -509,7 +566,7 @@ class Relay(Seeker):
 
     def _no_response(self, node: Node, reason: str) -> tuple[str, str, dict[str, str]]:
         """What is logged of it."""
-        fields = {"event": "no_response", "service": self.role.name, "node": node.name, "reason": reason}
+        fields = {"event": "no_response", "service": self.terms.name, "node": node.name, "reason": reason}
         return f"no response {node.name}", "%(node)s: no response: %(reason)s", fields
 
     def backend_expired(self) -> None:
@@ -521,20 +578,20 @@ class Relay(Seeker):
             self.stream.close(self.exchange)
             return
         if self.node is not None:
-            self._blame(self.node, f"silent for {self.role.response_timeout:g} s")
-            self.role.service.world.log_limited(
+            self._blame(self.node, f"silent for {self.terms.response_timeout:g} s")
+            self.terms.service.world.log_limited(
                 f"silent {self.node.name}",
                 "%(node)s: silent for too long",
-                {"event": "node_silent", "service": self.role.name, "node": self.node.name},
+                {"event": "node_silent", "service": self.terms.name, "node": self.node.name},
             )
         self._failed(504)
 
     def _blame(self, node: Node, why: str, place: int = -1, octet: int = -1) -> None:
         """`node` gave no usable answer: remember why, of the node and of the request."""
-        node.broke(self.role.clock.now(), why)
+        node.broke(self.terms.clock.now(), why)
         self.exchange.trouble = Trouble(why, place, octet)
-        if self.role.service.tracer is not None:
-            self.exchange.trace(self.role.service.tracer, "node failed", f"{node.name}: {why}")
+        if self.terms.service.tracer is not None:
+            self.exchange.trace(self.terms.service.tracer, "node failed", f"{node.name}: {why}")
 
     # -- endings -------------------------------------------------------------------------------------------------
 
@@ -546,18 +603,18 @@ class Relay(Seeker):
             return
         self._finish()
         self.exchange.cause = _OWN_ERRORS[status][2]
-        self.role.counts["truncated_responses"] += 1
+        self.terms.counts["truncated_responses"] += 1
         self.stream.cut(self.exchange)
 
     def give_up(self, status: int) -> None:
         """Answer with the proxy's own error."""
         self._finish()
-        self.role.forget(self)
+        self.group.forget(self)
         self._drop_backend()
         counter, text, self.exchange.cause = _OWN_ERRORS[status]
         if self.exchange.trouble is None:
-            self.exchange.trouble = Trouble(self.role.why_no_node())
-        self.role.counts[counter] += 1
+            self.exchange.trouble = Trouble(self.group.why_no_node())
+        self.terms.counts[counter] += 1
         fields = [(b"Retry-After", b"1")] if status == 503 else []
         self.stream.resume_body()
         if not self.exchange.answered:  # reading on may have found that the body is no body
@@ -574,6 +631,73 @@ class Relay(Seeker):
         self._release_lost()
         if backend is not None:
             backend.abort()
+
+
+class Drain(Attendant):
+    """Reads the rest of a response that nobody wants, so that its connection serves others; closes the connection of a long one."""
+
+    __slots__ = ("backend", "group", "size")
+
+    def __init__(self, group: Backends, backend: BackendConnection) -> None:
+        self.group = group
+        self.backend = backend
+        self.size = 0
+        backend.relay = self
+        backend.deadline = group.clock.now() + DRAIN_TIME
+
+    def backend_readable(self) -> None:
+        """See Attendant."""
+        backend = self.backend
+        backend.reader.begin_turn()
+        try:
+            while self.size <= DRAINED:
+                event = backend.reader.next()
+                if event is None and not backend.reader.tired:
+                    return
+                if event is END:
+                    backend.relay = None
+                    self.group.release(backend, True)
+                    return
+                if not isinstance(event, bytes):
+                    break
+                self.size += len(event)
+        except BadResponse as error:
+            backend.node.failed(self.group.clock.now(), error.reason)
+        self.backend_expired()
+
+    def backend_eof(self) -> None:
+        """See Attendant."""
+        self.backend_expired()
+
+    def backend_lost(self, exc: Exception | None) -> None:
+        """See Attendant."""
+        self.backend.node.pool.released(self.backend.node)
+
+    def backend_expired(self) -> None:
+        """See Attendant."""
+        self.backend.node.pool.released(self.backend.node)
+        self.backend.abort()
+
+    def backend_full(self) -> None:
+        """See Attendant. Nothing is sent to it."""
+
+    def backend_drained(self) -> None:
+        """See Attendant."""
+
+    def body_data(self, data: bytes) -> None:
+        """See Sink. No client is behind this."""
+
+    def body_end(self) -> None:
+        """See Sink."""
+
+    def client_gone(self) -> None:
+        """See Sink."""
+
+    def client_drained(self) -> None:
+        """See Sink."""
+
+    def client_full(self) -> None:
+        """See Sink."""
 
 
 _HIDDEN: Final = frozenset({b"content-length"})

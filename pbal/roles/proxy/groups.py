@@ -1,0 +1,74 @@
+"""The connections of one service to its pools: a Backends for each pool that it uses.
+
+`main` is that of SET pool. A rule or a fallback may send a request to another pool: `of` has, or makes, its Backends. When SET pool names
+another one, the former Backends retires: who waits there seeks again and finds the new one, bored connections close, and the
+requests that run finish where they are.
+"""
+
+from pbal.model.pool import Pool
+from pbal.roles.proxy.backends import Backends
+from pbal.roles.proxy.terms import Terms
+
+
+class Groups:
+    """See above."""
+
+    __slots__ = ("_by_pool", "main", "terms")
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.main = Backends(terms, None)
+        self._by_pool: dict[Pool, Backends] = {}
+
+    def of(self, pool: Pool | None) -> Backends:
+        """The connections to a pool; those of SET pool where it is None."""
+        if pool is None or pool is self.main.pool:
+            return self.main
+        found = self._by_pool.get(pool)
+        if found is None:
+            found = self._by_pool[pool] = Backends(self.terms, pool)
+        return found
+
+    def all(self) -> list[Backends]:
+        """Every one, the main one first."""
+        return [self.main, *self._by_pool.values()]
+
+    def use(self, pool: Pool | None) -> None:
+        """SET pool names another one."""
+        former = self.main
+        if pool is former.pool:
+            return
+        kept = self._by_pool.pop(pool, None) if pool is not None else None
+        self.main = Backends(self.terms, pool) if kept is None else kept
+        former.retire()
+
+    def close_bored(self) -> None:
+        """Connections that wait for a request are of no use any more."""
+        for backends in self.all():
+            backends.close_bored()
+
+    def tick(self, now: float) -> None:
+        """Once a second."""
+        for backends in self.all():
+            backends.tick(now)
+        kept = int(self.terms.service.values["backend_persist_cache"])
+        surplus = sum(backends.idle for backends in self.all()) - kept
+        if surplus > 0:
+            every = sorted((backend for backends in self.all() for backend in backends.resting()), key=lambda backend: backend.bored_since)
+            for backend in every[:surplus]:
+                if backend.bored_since + 1 < now:
+                    backend.abort()
+
+    def close(self) -> None:
+        """The service is going."""
+        for backends in self.all():
+            backends.close()
+
+    def load(self) -> tuple[int, int, int]:
+        """Clients that wait; connections that are being opened; those kept for the next request."""
+        every = self.all()
+        return (
+            sum(len(backends.waiting) for backends in every),
+            sum(len(backends.opening) for backends in every),
+            sum(backends.idle for backends in every),
+        )

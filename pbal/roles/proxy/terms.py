@@ -1,0 +1,76 @@
+"""What a reverse_proxy service says about how it relays: read by its relays and by its connections to nodes.
+
+The role makes one of these, and brings it up to date when a tunable is set; everybody else reads. It knows the service, and neither
+connections nor requests.
+"""
+
+import hashlib
+import ssl
+from math import inf
+
+from pbal.http1.reader import Limits
+from pbal.model.certificates import backend_context
+from pbal.model.service import Service
+from pbal.roles.proxy.decider import Decider
+
+
+class Terms:
+    """The terms of one service."""
+
+    __slots__ = (
+        "clock",
+        "closed",
+        "counts",
+        "deciders",
+        "name",
+        "queue_timeout",
+        "response_limits",
+        "response_timeout",
+        "service",
+        "tls",
+        "via",
+    )
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.name = service.name
+        self.clock = service.world.clock
+        self.counts = service.world.counters.counts
+        self.closed = False
+        """Whether the service is going: no connection is kept any more."""
+        self.deciders: tuple[Decider, ...] = ()
+        """Who looks at a response before its head goes to the client, in this order. Empty where no tunable asks for it."""
+        self.response_limits = Limits()
+        self.response_timeout = self.queue_timeout = inf
+        """Seconds."""
+        self.tls: ssl.SSLContext | None = None
+        """What connections to nodes are made with; None in clear text."""
+        identity = hashlib.blake2s(self.name.lower().encode(), key=service.world.identity, digest_size=4).hexdigest()
+        self.via = f"pbal-{identity}".encode()
+        """This process and service in a Via field: who sees it come back has sent the request to itself."""
+
+    def buffer_size(self) -> int:
+        """Octets unsent, in either direction, at which a sender is stopped."""
+        return int(self.service.values["buffer_size"])
+
+    def read_limits(self) -> None:
+        """What a response may be."""
+        values = self.service.values
+        self.response_limits = Limits(
+            max_head=values["max_response_head"], max_fields=values["max_response_fields"], max_target=values["max_response_head"]
+        )
+
+    def read_timeouts(self) -> None:
+        """How long a node may be silent, and a request may wait for one."""
+        service, values = self.service, self.service.values
+        limit, idle = values["response_timeout"], values["idle_timeout"]
+        if not service.said("response_timeout"):
+            limit = max(limit, idle) if idle else 0
+        self.response_timeout = limit or inf
+        as_perlbal = service.world.server["compatible"] == "perlbal" and not service.said("queue_timeout")
+        self.queue_timeout = (idle if as_perlbal else values["queue_timeout"]) or inf
+
+    def read_tls(self) -> None:
+        """How nodes are spoken to."""
+        values = self.service.values
+        self.tls = backend_context(values["ssl_backend_ca"], values["ssl_backend_verify"]) if values["ssl_backend"] else None
