@@ -195,7 +195,7 @@ async def test_a_query_that_no_log_has_is_on_no_console(lab: Lab) -> None:
             assert await pbal.say(f"SET site.access_log_query = {choice}") == "OK"
             _, writer = await pbal.connect("site")
             writer.write(b"GET /%b?secret=x HTTP/1.1\r\nHost: a\r\n\r\n" % (b"one" if choice == "on" else b"two"))
-            await pbal.until("requests", number)
+            await pbal.until("backend_connects", number)
             assert f"; {shown}" in await pbal.say("socks")
 
 
