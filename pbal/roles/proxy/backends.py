@@ -315,8 +315,9 @@ class Backends(Owner):
         self._leave_pool()
 
     def _leave_pool(self) -> None:
-        self.retired = True
+        """Hear of its nodes no longer. Twice is once."""
         self.close_bored()
-        if self.pool is not None:
+        if self.pool is not None and not self.retired:
             self.pool.removed_listeners.remove(self._node_removed)
             self.pool.added_listeners.remove(self._node_added)
+        self.retired = True
