@@ -18,6 +18,7 @@ from bench.acknowledged import acknowledged
 from bench.configuration import configuration
 from bench.distant import busy
 from bench.distant import distant as distant_of
+from bench.proxying import bodies, idle, tail
 from bench.room import room, streams
 from bench.secure import tls
 from bench.status import status
@@ -363,6 +364,9 @@ def start() -> Iterator[Row]:
 FIGURES = {
     "proxied": proxied,
     "access": access,
+    "bodies": bodies,
+    "idle": idle,
+    "tail": tail,
     "parked": parked,
     "latency": latency,
     "stored": stored,

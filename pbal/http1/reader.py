@@ -73,10 +73,12 @@ def is_host(value: bytes) -> bool:
 class RequestReader(Reader):
     """Reads requests. Raises BadRequest."""
 
-    __slots__ = ("_host",)
+    __slots__ = ("_host", "_mark")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
+        self._mark = 0
+        """The hash of the last head. One that comes twice in a row is remembered; of the others it would be memory for nothing."""
         self._host = b"."
         """The last Host that was looked at and found good: it is mostly the same."""
 
@@ -122,7 +124,10 @@ class RequestReader(Reader):
             self._look_for_octet(refusal, block)
             raise
         if end <= REMEMBERED:
-            self._last_octets, self._last = block, head
+            mark = hash(block)
+            if mark == self._mark:
+                self._last_octets, self._last = block, head
+            self._mark = mark
         return head
 
     def _refusal(self, reason: str, status: int | None) -> Malformed:

@@ -184,7 +184,7 @@ class Answering(Wire):
         home = self.home
         self.service = home
         self.state = PERSIST_WAIT
-        self.deadline = home.world.clock.now() + (home.values["persist_client_idle_timeout"] or inf)
+        self.deadline = self._until_rested()
         paused = self.flags & BODY_PAUSED
         self.flags &= ~OF_ONE_ANSWER
         if self.flags & ADVANCING:  # which goes on by itself

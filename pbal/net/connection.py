@@ -39,6 +39,7 @@ from pbal.net.wire import (
     PERSIST_WAIT,
     READING_BODY,
     READING_HEADERS,
+    RESTED,
     TUNNEL,
     UPGRADED,
     WAIT_RES,
@@ -222,7 +223,7 @@ class ClientConnection(Answering):
         elif self.state in (XFER_RES, WAIT_RES, TUNNEL, PARKED_STATE):
             self.deadline = inf
         elif self.state is PERSIST_WAIT:
-            self.deadline = self.home.world.clock.now() + (self.home.values["persist_client_idle_timeout"] or inf)
+            self.deadline = self._until_rested()
         self.flags &= ~FULL
         exchange = self.exchange
         if exchange is None:
@@ -505,6 +506,8 @@ class ClientConnection(Answering):
             counts["request_timeouts"] += 1
             self._refuse(BadRequest("the request did not arrive in time", 408))
         elif self.state is PERSIST_WAIT:
+            if self.reader is not None and self.requests and self._rest(now):
+                return
             counts["idle_closed"] += 1
             self._close()
         elif self.state is TUNNEL:
@@ -514,6 +517,13 @@ class ClientConnection(Answering):
             self.deadline = inf
             if transport.is_closing():
                 self.abort()
+
+    def _rest(self, now: float) -> bool:
+        """A client has asked nothing more for RESTED seconds: what was remembered of it goes. False: it may not wait any longer."""
+        if self.reader is not None and not self.reader.buffered:
+            self.reader = None
+        self.deadline += (self.home.values["persist_client_idle_timeout"] or inf) - RESTED
+        return self.deadline > now
 
     def shutdown(self, graceful: bool) -> None:
         """The server ends: idle connections close now, others after their answer."""
