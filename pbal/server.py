@@ -44,6 +44,7 @@ from pbal.model.measures import histograms
 from pbal.model.renewal import Watch
 from pbal.model.service import Service
 from pbal.model.world import World
+from pbal.net.announced import accepted
 from pbal.net.listener import Listener, listen, look_up
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ServerLink
@@ -175,6 +176,8 @@ class Server:
         protocol = handler.protocol
         if service.certificates is not None:  # as it was enabled; enable_ssl may have been set since
             protocol = partial(ServerLink, service, handler.protocol)
+        if service.role != "management":
+            protocol = partial(accepted, service, protocol)
         handed = self.process.handed.take(service["listen"]) if former is None else None
         return listen(service, protocol, former, handed, self._address_of(service["listen"].host))
 

@@ -74,6 +74,12 @@ CORE: tuple[Counter, ...] = (
     Counter("tls_clear_text", "Connections to a port of TLS that spoke HTTP in clear text, and were told so."),
     Counter("tls_truncations", "Connections broken off because the client's end came without close_notify."),
     Counter("tls_certificate_days", "Days until the first certificate in use expires.", gauge=True, unit="days"),
+    Counter("proxy_headers", "PROXY headers that peers sent whom accept_proxy_protocol names."),
+    Counter(
+        "proxy_headers_missing",
+        "Connections of peers whom accept_proxy_protocol names, closed because they began with no PROXY header, or with a malformed one.",
+    ),
+    Counter("proxy_headers_refused", "PROXY headers that came from others, or where none may be. The connection was closed."),
     Counter("misdirected_requests", "Requests answered 421: for a host that the connection's certificate is not for (ssl_host_check)."),
     Counter("failures", "Requests that were refused, failed, or were answered 5xx. `show errors` has the last ones."),
     Counter("console_commands", "Statements executed on management consoles."),
