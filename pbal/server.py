@@ -46,6 +46,7 @@ from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.net.announced import accepted
 from pbal.net.listener import Listener, listen, look_up
+from pbal.net.reaching import leave
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ServerLink
 from pbal.observe.histogram import TURN, Histogram
@@ -147,6 +148,7 @@ class Server:
         self.process.claim(world)
         self._limit_descriptors(world.server["max_connections"])
         world.runtime = self
+        world.names.moved = partial(leave, world.backends)
         enabled = [service for service in world.services.values() if service.enabled]
         try:
             for service in enabled:
@@ -315,6 +317,7 @@ class Server:
                 self._duty(f"tick of {service.name}", tick, now)
         for listener in self._listeners.values():
             self._duty(f"keep-alive of {listener.service.name}", listener.refresh)
+        self._duty("names", world.names.tick, now)
         self._duty("descriptors", self._watch_descriptors)
         self._duty("access logs", self._watch_access_logs)
         self._duty("histograms", self._turn_histograms)

@@ -74,6 +74,9 @@ CORE: tuple[Counter, ...] = (
     Counter("tls_clear_text", "Connections to a port of TLS that spoke HTTP in clear text, and were told so."),
     Counter("tls_truncations", "Connections broken off because the client's end came without close_notify."),
     Counter("tls_certificate_days", "Days until the first certificate in use expires.", gauge=True, unit="days"),
+    Counter("name_lookups", "Lookups of nodes that are known by name, those that failed included."),
+    Counter("name_lookup_failures", "Lookups of nodes' names that failed. The addresses found before stay in use."),
+    Counter("name_changes", "Times that a node's name was found to have other addresses than before."),
     Counter("proxy_headers", "PROXY headers that peers sent whom accept_proxy_protocol names."),
     Counter(
         "proxy_headers_missing",

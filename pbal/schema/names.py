@@ -49,7 +49,17 @@ def _odd_peers(text: str) -> str:
 PEERS: types.Type[Peers] = types.Type("peers", _parse_peers, _render_peers, ("off",), odd=_odd_peers)
 """Networks, and `unix:`; or `off`."""
 
-NAMES: tuple[Tunable, ...] = ()
+NAMES: tuple[Tunable, ...] = (
+    Tunable(
+        "resolve_interval",
+        types.DURATION,
+        default="30s",
+        unit="seconds",
+        summary="How long pbal uses the addresses of nodes that are known by name before it looks the names up again. If that fails, it"
+        " goes on with those it has. 0: it looks up each name once.",
+        source="pbal",
+    ),
+)
 
 ACCEPTING: tuple[Tunable, ...] = (
     Tunable(
