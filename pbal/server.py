@@ -44,7 +44,9 @@ from pbal.model.measures import histograms
 from pbal.model.renewal import Watch
 from pbal.model.service import Service
 from pbal.model.world import World
+from pbal.net.announced import accepted
 from pbal.net.listener import Listener, listen, look_up
+from pbal.net.reaching import leave
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ServerLink
 from pbal.observe.histogram import TURN, Histogram
@@ -146,6 +148,7 @@ class Server:
         self.process.claim(world)
         self._limit_descriptors(world.server["max_connections"])
         world.runtime = self
+        world.names.moved = partial(leave, world.backends)
         enabled = [service for service in world.services.values() if service.enabled]
         try:
             for service in enabled:
@@ -175,6 +178,8 @@ class Server:
         protocol = handler.protocol
         if service.certificates is not None:  # as it was enabled; enable_ssl may have been set since
             protocol = partial(ServerLink, service, handler.protocol)
+        if service.role != "management":
+            protocol = partial(accepted, service, protocol)
         handed = self.process.handed.take(service["listen"]) if former is None else None
         return listen(service, protocol, former, handed, self._address_of(service["listen"].host))
 
@@ -312,6 +317,7 @@ class Server:
                 self._duty(f"tick of {service.name}", tick, now)
         for listener in self._listeners.values():
             self._duty(f"keep-alive of {listener.service.name}", listener.refresh)
+        self._duty("names", world.names.tick, now)
         self._duty("descriptors", self._watch_descriptors)
         self._duty("access logs", self._watch_access_logs)
         self._duty("histograms", self._turn_histograms)

@@ -60,6 +60,8 @@ _CODINGS: Final = re.compile(
     rb"[\t ]*+,[\t ]*+chunked",
     re.IGNORECASE,
 )
+PROXY_HEADER: Final = "a PROXY header"
+"""Why a request is refused that begins with one of version 2. Those of version 1 are a bad start line, and begin with PROXY."""
 _EMPTY_LINE: Final = re.compile(rb"\n\r?\n")
 """Where a head ends whose lines end with CRLF or LF: from the LF of its last line."""
 _FORBIDDEN_BUT_LF: Final = re.compile(rb"\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -92,7 +94,7 @@ class RequestReader(Reader):
         if buffer[0] == 13 and self._seen == 0 and buffer[:2] == b"\r\n":
             # One empty line before a request is let pass (RFC 9112 section 2.2); `_left` remembers it.
             if self._left:
-                raise self._refused("empty lines before the request")
+                raise self._refused(PROXY_HEADER if buffer[:10] == b"\r\n\0\r\nQUIT\n" else "empty lines before the request")
             self._left = 1
             self._drop(2)
             return self.next()

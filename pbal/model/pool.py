@@ -133,8 +133,10 @@ class Pool:
         self.name = name
         self._changing = changing
         self.nodes: list[Node] = []
+        self.named: list[Node] = []
+        """Those of them that are known by name."""
         self.draining: list[Node] = []
-        self.values: dict[str, object] = {"balance_method": "random"}
+        self.values: dict[str, object] = {tunable.name: tunable.default_value() for tunable in OF_POOLS.values()}
         self.written: dict[str, str] = {}
         """Tunables that were set, in the words in which they were."""
         self._turn = 0
@@ -150,7 +152,10 @@ class Pool:
         if self.find(endpoint) is None:
             with self._changing() as change:
                 change.undo(self._take_out, endpoint, -inf)
-                self.nodes.append(Node(endpoint, self))
+                node = Node(endpoint, self)
+                self.nodes.append(node)
+                if endpoint.is_name:
+                    self.named.append(node)
                 for tell in list(self.added_listeners):
                     tell()
 
@@ -164,6 +169,8 @@ class Pool:
         node = self.member(endpoint)
         node.removed = True
         self.nodes.remove(node)
+        if node in self.named:
+            self.named.remove(node)
         if not self.nodes:
             self.emptied_at = now
         if node.active:

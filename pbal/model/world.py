@@ -23,6 +23,7 @@ from pbal.model.limited import LimitedLog
 from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
+from pbal.model.resolving import Names
 from pbal.model.service import Service
 from pbal.model.settings import Defaults, ProcessSettings
 from pbal.model.tracing import Numbering
@@ -170,6 +171,7 @@ class World:
         self.counters = Counters()
         self.limited = LimitedLog(self.clock, self.counters)
         self.log_limited = self.limited.warn
+        self.names = Names(self.clock, self.counters.counts, self.limited, self.pools)
         self.pace = Pace()
         self.deliveries = Deliveries(self)
         self.clients: set[Any] = set()

@@ -21,11 +21,12 @@ from typing import Final, cast
 from pbal.http1 import encoder
 from pbal.http1.encoder import KEEP
 from pbal.http1.events import END, BadRequest, RequestHead
-from pbal.http1.reader import RequestReader
+from pbal.http1.reader import PROXY_HEADER, RequestReader
 from pbal.model.exchange import ANSWERING, Exchange
 from pbal.model.faults import call_back
 from pbal.model.pace import SLICE
 from pbal.model.tracing import showing
+from pbal.net.announced import header_refused
 from pbal.net.answering import Answering
 from pbal.net.resets import was_reset
 from pbal.net.wire import (
@@ -375,6 +376,8 @@ class ClientConnection(Answering):
         self.home.world.log_limited("bad request", "%(client)s: %(status)d %(reason)s", {
             "event": "bad_request", "service": self.home.name, "client": self.peer_name, "status": error.status, "reason": error.reason,
         })  # fmt: skip
+        if self.exchange is None and (error.reason == PROXY_HEADER or error.said.startswith(b"PROXY ")):
+            header_refused(self.home, self.peer_name)
         exchange, self.exchange = self.exchange, None
         begun = self.state is XFER_RES or self.state is TUNNEL
         cause = CLIENT_SLOW if error.status == 408 else BAD_REQUEST

@@ -29,7 +29,9 @@ from pbal.http1 import encoder
 from pbal.model.certificates import Certificates
 from pbal.model.secured import Secured
 from pbal.model.service import Service
+from pbal.net.announced import header_refused
 from pbal.net.linger import Lingering, class_of, local_port, peer_name
+from pbal.net.proxy_protocol import begins
 from pbal.observe.sockets import Kind, SocketInfo
 
 GREETING: Final = "greeting"
@@ -382,6 +384,8 @@ class ServerLink(Link):
     def _greeted(self, data: bytes) -> bool:
         """The first octets: False where they are HTTP in clear text, which is told so."""
         self.phase = SHAKING
+        if begins(data):
+            header_refused(self._service, self.peer_name)
         if _CLEAR.match(data) is None:
             return True
         self._service.world.counters.counts["tls_clear_text"] += 1
@@ -482,6 +486,11 @@ class ServerLink(Link):
     def requests(self) -> int:
         """None yet."""
         return 0
+
+    @property
+    def state(self) -> str:
+        """While it is in World.clients."""
+        return SHAKING
 
     def expired(self, now: float) -> None:
         """The handshake takes too long."""

@@ -65,6 +65,10 @@ TYPES = {
         "Networks such as `10.0.0.0/8` or `::1`, separated by spaces or commas.",
         "10.0.0.0/8",
     ),
+    "peers": Meaning(
+        "Networks such as `10.0.0.0/8` or `::1`, and `unix:` for every peer on a Unix socket, separated by spaces or commas; or `off`.",
+        "10.0.0.0/8",
+    ),
     "words": Meaning(
         "Words, separated by spaces or commas.",
         "GET HEAD",

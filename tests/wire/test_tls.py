@@ -18,6 +18,16 @@ def certified(writer: asyncio.StreamWriter) -> list[str]:
     return [name for _, name in found]
 
 
+@lab
+async def test_a_handshake_that_is_under_way_is_seen_by_who_asks_for_clients(lab: Lab) -> None:
+    pbal = await site(lab, Authority(lab.folder).certify("a.test"))
+    _, writer = await pbal.connect("site")
+    await until(lambda: len(pbal.world.clients) == 1, "it to be accepted")
+    assert await pbal.say("show clients") == "127.0.0.1 connections 1 parked 0 requests 0 oldest 0s\n."
+    writer.close()
+    await until(lambda: not pbal.world.clients, "it to go")
+
+
 # --- a request ------------------------------------------------------------------------------------------------------
 
 

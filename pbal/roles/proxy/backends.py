@@ -23,6 +23,7 @@ from pbal.http1.reader import Limits
 from pbal.model.pool import A_MOMENT, Asking, Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection, Owner
+from pbal.net.reaching import reach
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ClientLink
 from pbal.roles.proxy.seeker import Seeker
@@ -132,18 +133,15 @@ class Backends(Owner):
     async def _connect(self, relay: Seeker, backend: BackendConnection) -> None:
         node = backend.node
         node.last_attempt = self.clock.now()
-        loop = asyncio.get_running_loop()
         endpoint = node.endpoint
+        seconds: float = self.service.values["connect_timeout"]
         failed = 0
         made = False
         link = None if self.terms.tls is None else self._link(backend, "localhost" if endpoint.path else endpoint.host)
         try:
-            async with asyncio.timeout(self.service.values["connect_timeout"]):
+            async with asyncio.timeout(seconds):
                 protocol = cast(asyncio.Protocol, link or backend)  # not by base class: compiled classes have no foreign bases
-                if endpoint.path:
-                    await loop.create_unix_connection(lambda: protocol, endpoint.path)
-                else:
-                    await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
+                await reach(self.service.world.names, self.clock.now(), node, protocol, seconds)
                 if link is not None:
                     await link.ready
                 made = True

@@ -1,0 +1,53 @@
+"""Connections to nodes: to a Unix socket, to an address, or to one of the addresses of a name.
+
+A name's addresses are taken in turn. Where one cannot be reached the next is tried, in the same attempt: the node failed when none of
+them answers. While several are left each has its share of the time, so one that is silent does not use up all of it, and it comes
+after the others for a while.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from pbal.model.pool import Node
+from pbal.model.resolving import ADDRESS_PENALTY, Name, Names
+from pbal.net.backend import BORED, BackendConnection
+
+
+async def reach(names: Names, now: float, node: Node, protocol: asyncio.BaseProtocol, seconds: float) -> None:
+    """Connect `protocol` to a node. `now` is clock time; `seconds` is what the caller bounds it to.
+
+    Raises: OSError, with the reason for the operator in strerror; TimeoutError where the last address took too long.
+    """
+    loop = asyncio.get_running_loop()
+    endpoint = node.endpoint
+    if endpoint.path:
+        await loop.create_unix_connection(lambda: protocol, endpoint.path)
+        return
+    if not endpoint.is_name:
+        await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
+        return
+    name = await names.addresses(node)
+    addresses = name.in_turn(now)
+    while addresses:
+        address = addresses.pop(0)
+        try:
+            async with asyncio.timeout(seconds / (len(addresses) + 1) if addresses else None):
+                await loop.create_connection(lambda: protocol, address, endpoint.port)
+        except (OSError, TimeoutError):
+            name.unreachable[address] = now + ADDRESS_PENALTY
+            if not addresses:
+                raise
+        else:
+            name.unreachable.pop(address, None)
+            return
+
+
+def leave(backends: Iterable[BackendConnection], name: Name) -> None:
+    """The addresses of a name changed: connections to those that went rest no longer, and those at work end with their answer."""
+    for backend in list(backends):
+        if backend.node.endpoint.host == name.host and backend.transport is not None:
+            peer = backend.transport.get_extra_info("peername")
+            if peer and peer[0] not in name.addresses:
+                backend.suspect = True
+                if backend.state == BORED:
+                    backend.abort()
