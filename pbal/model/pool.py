@@ -142,6 +142,8 @@ class Pool:
         """Whether no node has options."""
         self.starting = False
         """Whether a node may take less than its weight for a while (Member.share)."""
+        self.retrying = 0
+        """Requests in progress that were sent again: what retry_budget bounds."""
         self.sticky: Sticky | None = None
         self._bound: dict[bytes, Node] = {}
         """The node that a sticky cookie names."""

@@ -21,6 +21,8 @@ _NAMED = ("header", "cookie", "query")
 _PLAIN = ("uri", "path", "client")
 _EXPECTED = f"{', '.join(_PLAIN)}, {', '.join(f'{each}:NAME' for each in _NAMED[:-1])} or {_NAMED[-1]}:NAME"
 _SHORTEST_KEY = 16
+_MOST_PAUSES = 20
+_LONGEST_PAUSE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,22 @@ def _parse_key(text: str) -> bytes:
 HASH = Type("part of a request", _parse_hash, _render_hash, (*_PLAIN, *(f"{each}:" for each in _NAMED)))
 STICKY = Type("cookie's name", _parse_sticky, lambda value: value.decode() or "off", ("off",))
 KEY = Type("secret", _parse_key, bytes.decode)
+
+
+def _parse_schedule(text: str) -> tuple[float, ...]:
+    pauses: list[float] = []
+    for word in re.split(r"[,\s]+", text.strip()):
+        said = f"0{word}" if word.startswith(".") else word  # as Perlbal's own default has it
+        try:
+            pauses.append(types.DURATION.parse(said))
+        except ValueError:
+            raise _refusal("seconds between attempts such as 0,.25,1", text) from None
+    if len(pauses) > _MOST_PAUSES or max(pauses) > _LONGEST_PAUSE:
+        raise _refusal(f"at most {_MOST_PAUSES} pauses of at most {_LONGEST_PAUSE} seconds", text)
+    return tuple(pauses)
+
+
+SCHEDULE = Type("pauses", _parse_schedule, lambda pauses: ",".join(f"{pause:.6f}".rstrip("0").rstrip(".") for pause in pauses))
 
 
 def _number(least: int, most: int, what: str) -> Type[int]:
@@ -138,3 +156,24 @@ BALANCING: tuple[Tunable, ...] = (
         source="pbal",
     ),
 )
+"""Of pools."""
+
+RETRIES: tuple[Tunable, ...] = (
+    Tunable(
+        "enable_error_retries",
+        types.BOOL,
+        default="off",
+        summary="Send a GET or HEAD that a node answers with 500 again, at the times that error_retry_schedule says. retry_budget of the"
+        " pool bounds how many.",
+        source="Perlbal service parameters",
+    ),
+    Tunable(
+        "error_retry_schedule",
+        SCHEDULE,
+        default="0,.25,.50,1,1,1,1,1",
+        unit="seconds",
+        summary="The pauses before the second attempt, the third and so on. After the last one the client gets the 500.",
+        source="differs: each request begins with the first pause; Perlbal counts on from the last request of the connection",
+    ),
+)
+"""Of a reverse_proxy."""
