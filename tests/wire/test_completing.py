@@ -93,7 +93,7 @@ CASES = [
     ("load v", "v", ["vpaths"]),
     ("unload v", "v", ["vhosts"]),
     ("vhost front *.example = c", "c", ["chat", "console"]),
-    ("show counters like backend_r", "backend_r", ["backend_retries", "backend_reuses"]),
+    ("show counters like backend_r", "backend_r", ["backend_retries", "backend_retries_denied", "backend_reuses"]),
     ("help pool a", "pool a", ["pool add"]),
     ("help idle_t", "idle_t", ["idle_timeout"]),
     ("uptime as ", "", ["JSON"]),
