@@ -112,8 +112,8 @@ inside quotes write \" for a quote
 
 POOL p ADD "a"b
               ^
-expected the end of the line, found 'b'
-usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+expected BACKUP, MAX, WEIGHT or the end of the line, found 'b'
+did you mean 'BACKUP'?
 
 SET "idle timeout" = 3s
     ^^^^^^^^^^^^^^
@@ -249,7 +249,7 @@ expected ADD, REMOVE or a pool name, found the end of the line
 POOL a
       ^
 expected ADD or REMOVE, found the end of the line
-usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
 
 POOL a AD n
        ^^
@@ -259,37 +259,52 @@ did you mean 'ADD'?
 POOL ADD
         ^
 expected a pool name, found the end of the line
-usage: POOL <pool_name> ADD <node> | POOL ADD <pool_name> <node> | POOL <pool_name> REMOVE <node>
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL ADD <pool_name> <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
 
 POOL ADD a
           ^
 expected a node, found the end of the line
-usage: POOL <pool_name> ADD <node> | POOL ADD <pool_name> <node> | POOL <pool_name> REMOVE <node>
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL ADD <pool_name> <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
 
 POOL a ADD
           ^
 expected a node, found the end of the line
-usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
 
 POOL a ADD n m
              ^
-expected the end of the line, found 'm'
-usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+expected BACKUP, MAX, WEIGHT or the end of the line, found 'm'
+did you mean 'MAX'?
 
 POOL a ADD REMOVE n
                   ^
-expected the end of the line, found 'n'
-usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+expected BACKUP, MAX, WEIGHT or the end of the line, found 'n'
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
 
 POOL my.pool ADD n
      ^^^^^^^
 expected ADD, REMOVE or a pool name, found 'my.pool'
-usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
+
+POOL a ADD n WIEGHT 2
+             ^^^^^^
+expected BACKUP, MAX, WEIGHT or the end of the line, found 'WIEGHT'
+did you mean 'WEIGHT'?
+
+POOL a ADD n WEIGHT
+                   ^
+expected a node weight, found the end of the line
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
+
+POOL a ADD n BACKUP WEIGHT 2
+                    ^^^^^^
+expected MAX or the end of the line, found 'WEIGHT'
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
 
 POOL a ADD x=y
             ^
-expected the end of the line, found '='
-usage: POOL <pool_name> ADD <node> | POOL <pool_name> REMOVE <node>
+expected BACKUP, MAX, WEIGHT or the end of the line, found '='
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
 
 HEADER
       ^

@@ -33,6 +33,12 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("POOL a ADD 10.0.0.1:80", "pool_add", {"pool_name": "a", "node": "10.0.0.1:80"}),
     ("pool add a [::1]:80", "pool_add", {"pool_name": "a", "node": "[::1]:80"}),
     ("POOL addx ADD n", "pool_add", {"pool_name": "addx", "node": "n"}),
+    ("POOL a ADD n WEIGHT 2", "pool_add", {"pool_name": "a", "node": "n", "node_weight": "2"}),
+    (
+        "pool add a n weight 0 backup max 9",
+        "pool_add",
+        {"pool_name": "a", "node": "n", "node_weight": "0", "backup": "backup", "node_max": "9"},
+    ),
     ("POOL a REMOVE n", "pool_remove", {"pool_name": "a", "node": "n"}),
     ("POOL REMOVE a n", "pool_remove", {"pool_name": "a", "node": "n"}),
     (
@@ -399,7 +405,10 @@ def test_an_empty_line_completes_to_every_verb() -> None:
 @pytest.mark.parametrize(
     ("rule", "usage"),
     [
-        ("pool_add", "POOL <pool_name> ADD <node> | POOL ADD <pool_name> <node>"),
+        (
+            "pool_add",
+            "POOL <pool_name> ADD <node>%s | POOL ADD <pool_name> <node>%s" % ((" [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>]",) * 2),
+        ),
         ("set", "SET <tunable> = <value> | SET <object_name> [.] <tunable> = <value>"),
         ("show_parked", "SHOW PARKED [<service_name>] [LIKE <glob>] [LIMIT <count>]"),
         ("header_insert", "HEADER <service_name> INSERT <field_name> : <field_value>"),

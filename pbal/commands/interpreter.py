@@ -36,6 +36,7 @@ from pbal.model.errors import ConfigError
 from pbal.model.plugin import Plugin
 from pbal.model.snapshot import in_pieces
 from pbal.model.world import LoadedPlugin, World
+from pbal.schema.balancing import MOST, WEIGHT
 from pbal.schema.commands import CORE_COMMANDS, OK, CommandError, Registry, Reply, Text
 from pbal.schema.kinds import Key, Kind
 from pbal.schema.pools import OF_POOLS
@@ -69,6 +70,9 @@ CONVERTERS: dict[str, Callable[[Any, str], object]] = {
     "selector_name": lambda session, text: session.world.service(text),
     "target_name": lambda session, text: session.world.target(text),
     "node": lambda session, text: ENDPOINT.parse(ENDPOINT.placed(text, session.interpreter.folder)),
+    "node_weight": lambda session, text: WEIGHT.parse(text),
+    "node_max": lambda session, text: MOST.parse(text),
+    "backup": lambda session, text: True,
     "seconds": lambda session, text: DURATION.parse(text),
     "switch": lambda session, text: BOOL.parse(text),
     "count": lambda session, text: INT.parse(text),

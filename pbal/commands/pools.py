@@ -7,12 +7,19 @@ from pbal.schema.types import Endpoint
 
 
 @command
-def pool_add(session: Session, pool: Pool, node: Endpoint) -> Reply:
-    """Add a node to a pool. Adding it again changes nothing.
+def pool_add(
+    session: Session, pool: Pool, node: Endpoint, node_weight: int = 1, backup: bool = False, node_max: int = 0
+) -> Reply:  # fmt: skip
+    """Add a node to a pool, or change the options of one that is there: it keeps its place and its counts.
 
-    Source: Perlbal manual, POOL ADD. differs: adding a node again keeps its place and counts; IPv6 addresses and host names work too.
+    WEIGHT (0 to 1000; 1 if it is not said) is the node's share of new requests, measured against those of the others. A node of weight 0
+    gets no new requests, but keeps the sessions that it holds (see sticky). A BACKUP node gets requests only while no other node of the
+    pool is usable. MAX is the number of connections to the node that may be in use at once; without it there is no limit.
+    An option that is not said again is as if it had never been said.
+    Source: Perlbal manual, POOL ADD. differs: adding a node again keeps its place and counts; the options; IPv6 addresses and host names
+    work too.
     """
-    pool.add(node)
+    pool.add(node, node_weight, backup, node_max)
     return OK
 
 

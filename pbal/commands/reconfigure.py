@@ -270,7 +270,7 @@ def _sort(world: World, wanted: Config) -> None:
     _sort_names(world.services, [service.name for service in wanted.services])
     _sort_names(world.pools, [pool.name for pool in wanted.pools])
     for spec in wanted.pools:
-        at = {name: number for number, name in enumerate(spec.nodes)}
+        at = {node.name: number for number, node in enumerate(spec.nodes)}
         world.pools[spec.name.lower()].nodes.sort(key=lambda node: at.get(node.name, len(at)))
 
 

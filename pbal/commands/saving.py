@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pbal.commands.files import Record, divided
 from pbal.config.diff import Kind, Step, listing
+from pbal.lang.lexical import comment_start
 from pbal.model.errors import ConfigError
 from pbal.schema import kinds
 
@@ -170,6 +171,12 @@ class _Editor:
                     self._replace(record)
         elif found is not None and step.kind is Kind.STANDING:
             self._replace(found, step.statement)
+        elif found is not None and step.kind is Kind.NODE:
+            source = found.statement.source
+            node = found.statement.args["node"]
+            options = step.statement.partition(step.key)[2]
+            comment = source[len(source[: comment_start(source)].rstrip(" \t")) :]
+            self._replace(found, source[: node.end - 1] + options + comment)
         elif (beside := self._last(lambda record: _is_beside(record, step), self._until(step))) is not None:
             self._insert(beside, step)
         elif step.kind in (Kind.SERVER, Kind.LOAD) and step.said:
@@ -274,10 +281,10 @@ def _says(record: Record, step: Step) -> bool:
         return rule in ("enable", "disable") and _about(record) == about
     if step.kind is Kind.UNLOAD:
         return rule == "load" and args["plugin_name"].text.lower() == about
-    if step.said:
-        return False
     if step.kind is Kind.NODE:
         return rule == "pool_add" and _about(record) == about and _same_node(args["node"].text, step.key)
+    if step.said:
+        return False
     if step.kind is Kind.RULE:
         return _about(record) == about and _words(statement.source, about) == _words(step.key, about)
     return _about(record) == about and (rule.startswith("pool_") or rule == "create_pool") == (step.kind is Kind.POOL)

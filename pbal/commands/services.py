@@ -69,7 +69,7 @@ def create_pool(session: Session, new: str, pool: Pool | None = None) -> Reply:
         if pool is not None:
             made.set_like(pool)
             for node in pool.nodes:
-                made.add(node.endpoint)
+                made.add(node.endpoint, node.weight, node.backup, node.most)
     session.current = made
     session.note("pool", new.lower())
     return OK

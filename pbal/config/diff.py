@@ -121,8 +121,8 @@ def _pool(old: PoolSpec | None, new: PoolSpec) -> Iterator[Step]:
         yield Step(Kind.SETTING, f"UNSET {new.name}.{name}", new.name, name, said=False)
     members = frozenset(old.nodes) if old is not None else frozenset()
     for node in new.nodes:
-        if node not in members:
-            yield Step(Kind.NODE, pool_statement(new.name, "ADD", node), new.name, node)
+        if node not in members:  # one that has other options is added again
+            yield Step(Kind.NODE, pool_statement(new.name, "ADD", node.name, node.options), new.name, node.name)
 
 
 def is_replaced(old: ServiceSpec, new: ServiceSpec) -> bool:
@@ -254,11 +254,12 @@ def _late(old: ServiceSpec | None, new: ServiceSpec) -> Iterator[Step]:
 
 def _left(old: Config, new: Config) -> Iterator[Step]:
     """What goes, when nothing names it any more."""
-    pools = {pool.name.lower(): frozenset(pool.nodes) for pool in new.pools}
+    pools = {pool.name.lower(): frozenset(node.name for node in pool.nodes) for pool in new.pools}
     for pool in old.pools:
+        staying = pools.get(pool.name.lower())
         for node in pool.nodes:
-            if node not in pools.get(pool.name.lower(), pool.nodes):
-                yield Step(Kind.NODE, pool_statement(pool.name, "REMOVE", node), pool.name, node, said=False)
+            if staying is not None and node.name not in staying:
+                yield Step(Kind.NODE, pool_statement(pool.name, "REMOVE", node.name), pool.name, node.name, said=False)
     names = {service.name.lower() for service in new.services}
     for service in reversed(old.services):  # who names others comes after them
         if service.name.lower() not in names:

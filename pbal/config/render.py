@@ -78,12 +78,13 @@ def _pool(pool: PoolSpec) -> Iterator[str]:
     yield ""
     yield f"CREATE POOL {pool.name}"
     yield from (f"  SET {name} = {written(text)}" for name, text in pool.settings)
-    yield from (f"  {pool_statement(pool.name, 'ADD', node)}" for node in pool.nodes)
+    yield from (f"  {pool_statement(pool.name, 'ADD', node.name, node.options)}" for node in pool.nodes)
 
 
-def pool_statement(pool: str, verb: str, node: str) -> str:
+def pool_statement(pool: str, verb: str, node: str, options: str = "") -> str:
     """POOL ADD or REMOVE. A pool called 'add' or 'remove' has to be named second."""
-    return f"POOL {verb} {pool} {node}" if pool.lower() in ("add", "remove") else f"POOL {pool} {verb} {node}"
+    statement = f"POOL {verb} {pool} {node}" if pool.lower() in ("add", "remove") else f"POOL {pool} {verb} {node}"
+    return f"{statement} {options}" if options else statement
 
 
 def _service(service: ServiceSpec) -> Iterator[str]:

@@ -35,12 +35,31 @@ class PluginSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """A node of a pool, and the options with which it was added."""
+
+    name: str
+    weight: int = 1
+    """Its share of new requests, measured against those of the others; 0: only sessions that it holds already."""
+    backup: bool = False
+    """Whether it gets requests only while none of the others is usable."""
+    most: int = 0
+    """Connections that may be in use at once; 0: no limit."""
+
+    @property
+    def options(self) -> str:
+        """As POOL ADD says them; '' where there are none."""
+        weight = "" if self.weight == 1 else f" WEIGHT {self.weight}"
+        return f"{weight}{' BACKUP' if self.backup else ''}{f' MAX {self.most}' if self.most else ''}".lstrip()
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSpec:
     """A pool: its tunables that were set, and its nodes in their order."""
 
     name: str
     settings: Pairs
-    nodes: tuple[str, ...]
+    nodes: tuple[NodeSpec, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ _ROOTS = frozenset({"statement", "query"})
 _DEFINITION = re.compile(r"^(%extend\s+)?[?!]*([a-z_][a-z0-9_]*)(?:\.\d+)?\s*:(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 _SYMBOL = re.compile(r'"((?:[^"\\]|\\.)*)"i?(\?)?|([A-Z][A-Z0-9_]*)|([a-z_][a-z0-9_]*)|([\[\]|()?*+])')
 _TERMINAL = re.compile(r"^([A-Z][A-Z0-9_]*)(?:\.\d+)?\s*:", re.MULTILINE)
+# A terminal that is a key word of its own name: a handler is told whether it was said.
+_FLAG = re.compile(r'^([A-Z]+): "\1"i$', re.MULTILINE)
 # What holds no name of a terminal, or one such name: strings, comments and patterns are passed over.
 _NO_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/(?:[^/\\\n]|\\.)+/|(?<![A-Za-z0-9_])[A-Z][A-Z0-9_]*')
 _OWNER = "__OF_"
@@ -85,6 +87,12 @@ def grammar_directory() -> Path:
 def core_grammar() -> str:
     """The text of pbal.lark."""
     return (grammar_directory() / "pbal.lark").read_text(encoding="utf-8")
+
+
+@cache
+def _flags() -> frozenset[str]:
+    """Terminals of the core that are key words."""
+    return frozenset(_FLAG.findall(core_grammar()))
 
 
 @cache
@@ -142,7 +150,7 @@ def _usage(body: str) -> Iterator[str]:
         elif literal:
             words.append(f"[{literal}]" if optional else literal)
         elif terminal or mark:
-            words.append(mark or f"<{terminal.lower()}>")
+            words.append(mark or (terminal if terminal in _flags() else f"<{terminal.lower()}>"))
             depth += {"[": 1, "(": 1, "]": -1, ")": -1}.get(mark, 0)
     yield _spaced(words)
 

@@ -3,19 +3,23 @@
 A node that refused a connection is passed over for NODE_PENALTY seconds, unless every other one is penalised as well:
 an answer from a node just restarted beats a 503. A removed node is marked, never reused by a later ADD of the same
 address: connections that still drain know their own node and see `removed`.
+
+Who may get a request is said here (see pick); which of those gets it, in balance.py.
 """
 
-import random
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from typing import Protocol
+from typing import Final
 
 from pbal.http1.events import RequestHead
+from pbal.model.balance import CODES, HASH, Asking, Member, choose, key_octets, key_of, weights_of
 from pbal.model.change import BeginChange
 from pbal.model.errors import NotBuilt, UnknownName, bad_value
+from pbal.model.sticky import Sticky
 from pbal.observe.histogram import Histogram
 from pbal.schema import perlbal
+from pbal.schema.balancing import HashOf
 from pbal.schema.kinds import Kind
 from pbal.schema.pools import OF_POOLS, owner
 from pbal.schema.roles import CORE
@@ -30,32 +34,24 @@ A_MOMENT = 5.0
 """Seconds after its last node went in which a pool is expected to get another: nodes are being exchanged."""
 
 
-class Asking(Protocol):
-    """What the choice of a node may look at: the request that it is for."""
-
-    request: RequestHead
-
-    @property
-    def client_address(self) -> bytes: ...
-
-
-class Node:
+class Node(Member):
     """One address in a pool and what was seen of it."""
 
     __slots__ = (
-        "active", "authority", "connecting", "connects", "down_until", "endpoint", "error", "error_at", "errors", "failed_at", "failures",
+        "authority", "connects", "cookie", "down_until", "endpoint", "error", "error_at", "errors", "failed_at", "failures",
         "last_attempt", "last_connect", "last_response", "last_success", "latency", "name", "pool", "removed", "requests",
         "responses", "since", "window",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:
+        super().__init__(str(endpoint))
         self.endpoint = endpoint
         self.name = str(endpoint)
         self.authority = endpoint.authority
         """What Host says to it, where a client said nothing."""
         self.pool = pool
-        self.active = 0
-        self.connecting = 0
+        self.cookie = b""
+        """The value of the cookie that binds a client to it; b"" where the pool has none."""
         self.requests = 0
         self.connects = 0
         self.failures = 0
@@ -126,6 +122,9 @@ class Node:
         return f"<Node {self.name} active={self.active}{' removed' if self.removed else ''}>"
 
 
+_DEFAULTS: Final = {name: tunable.default_value() for name, tunable in OF_POOLS.items()}
+
+
 class Pool:
     """A named set of nodes and the way one is chosen."""
 
@@ -136,10 +135,20 @@ class Pool:
         self.named: list[Node] = []
         """Those of them that are known by name."""
         self.draining: list[Node] = []
-        self.values: dict[str, object] = {tunable.name: tunable.default_value() for tunable in OF_POOLS.values()}
+        self.values: dict[str, object] = dict(_DEFAULTS)
         self.written: dict[str, str] = {}
         """Tunables that were set, in the words in which they were."""
-        self._turn = 0
+        self._method = 0
+        """balance_method, as balance.py has it."""
+        self._plain = True
+        """Whether no node has options."""
+        self.starting = False
+        """Whether a node may take less than its weight for a while (Member.share)."""
+        self.retrying = 0
+        """Requests in progress that were sent again: what retry_budget bounds."""
+        self.sticky: Sticky | None = None
+        self._bound: dict[bytes, Node] = {}
+        """The node that a sticky cookie names."""
         self.emptied_at = -inf
         """When its last node was taken out (clock time): another may come in a moment."""
         self.added_listeners: list[Callable[[], None]] = []
@@ -147,17 +156,37 @@ class Pool:
         self.removed_listeners: list[Callable[[Node], None]] = []
         """Told of each removed node, so that idle connections to it are closed at once."""
 
-    def add(self, endpoint: Endpoint) -> None:
-        """Add a node. Adding one twice changes nothing."""
-        if self.find(endpoint) is None:
-            with self._changing() as change:
-                change.undo(self._take_out, endpoint, -inf)
-                node = Node(endpoint, self)
-                self.nodes.append(node)
-                if endpoint.is_name:
-                    self.named.append(node)
-                for tell in list(self.added_listeners):
-                    tell()
+    def add(self, endpoint: Endpoint, weight: int = 1, backup: bool = False, most: int = 0) -> None:
+        """Add a node with the options of POOL ADD, or change those of one that is there."""
+        node = self.find(endpoint)
+        with self._changing() as change:
+            if node is not None:
+                change.undo(self._set_options, node, node.weight, node.backup, node.most)
+                self._set_options(node, weight, backup, most)
+                return
+            change.undo(self._take_out, endpoint, -inf)
+            node = Node(endpoint, self)
+            self.nodes.append(node)
+            if endpoint.is_name:
+                self.named.append(node)
+            self._set_options(node, weight, backup, most)
+            for tell in list(self.added_listeners):
+                tell()
+
+    def _set_options(self, node: Node, weight: int, backup: bool, most: int) -> None:
+        node.weight, node.backup, node.most = weight, backup, most
+        self._reckon()
+
+    def _reckon(self) -> None:
+        """Nodes, their options or tunables have changed."""
+        self._plain = all(node.weight == 1 and not node.backup and not node.most for node in self.nodes)
+        self._method = CODES[str(self.values["balance_method"])]
+        name, key = self.values["sticky"], self.values["sticky_key"]
+        assert isinstance(name, bytes) and (key is None or isinstance(key, bytes))
+        self.sticky = Sticky(name, key) if name else None
+        for node in self.nodes:
+            node.cookie = b"" if self.sticky is None else self.sticky.value(node.name)
+        self._bound = {node.cookie: node for node in self.nodes if node.cookie}
 
     def remove(self, endpoint: Endpoint, now: float) -> None:
         """Take a node out at `now` (clock time); what runs on it finishes. Raises: UnknownName if it is no member."""
@@ -171,6 +200,7 @@ class Pool:
         self.nodes.remove(node)
         if node in self.named:
             self.named.remove(node)
+        self._reckon()
         if not self.nodes:
             self.emptied_at = now
         if node.active:
@@ -191,24 +221,57 @@ class Pool:
                 return node
         return None
 
-    def pick(self, now: float, tried: tuple[Node, ...] = (), asking: Asking | None = None) -> Node | None:
-        """Choose a node that was not tried yet, by balance_method; None when none is left. `asking` is the request it is for."""
+    @property
+    def choosy(self) -> bool:
+        """Whether it matters on which node a request that was given one ends: no other's connection will do that becomes free first."""
+        return not self._plain or self.sticky is not None or self._method == HASH
+
+    def pick(self, now: float, tried: tuple[Node, ...] = (), asking: Asking | None = None, method: int = -1) -> Node | None:
+        """Choose a node that was not tried yet; None when none is left.
+
+        `asking` is the request it is for: what hash and sticky cookies look at. `method` is one of balance.py's in place of the pool's own.
+        """
         nodes = self.nodes
-        if len(nodes) == 1 and not tried:
+        if self._plain and len(nodes) == 1 and not tried:
             return nodes[0]
-        candidates = [node for node in nodes if node not in tried] if tried else nodes
-        healthy = [node for node in candidates if node.down_until <= now]
-        candidates = healthy or candidates
+        if self._bound and asking is not None:
+            held = self.holder(asking.request)
+            if held is not None and held not in tried and held.down_until <= now and not held.full:
+                return held
+        candidates = self._candidates(now, tried)
         if not candidates:
             return None
-        method = self.values["balance_method"]
-        if method == "round_robin":
-            self._turn += 1
-            return candidates[self._turn % len(candidates)]
-        if method == "least_connections":
-            least = min(node.active + node.connecting for node in candidates)
-            candidates = [node for node in candidates if node.active + node.connecting == least]
-        return candidates[int(random.random() * len(candidates))]
+        if method < 0:
+            method = self._method
+        key = self.hash_key(asking) if method == HASH and asking is not None else None
+        weights = None if self._plain and not self.starting else weights_of(candidates, now)
+        return candidates[choose(method, candidates, weights, key)]
+
+    def _candidates(self, now: float, tried: tuple[Node, ...]) -> list[Node]:
+        """Who may have a request. Backup nodes may while no other could: that the others are full is no reason."""
+        candidates = [node for node in self.nodes if node not in tried] if tried else self.nodes
+        if self._plain:
+            return [node for node in candidates if node.down_until <= now] or candidates
+        candidates = [node for node in candidates if node.weight]
+        healthy = [node for node in candidates if node.down_until <= now]
+        return [node for node in _first_tier(healthy or candidates) if not node.full]
+
+    def holder(self, request: RequestHead) -> Node | None:
+        """The node that a request's sticky cookie names, if it is in the pool."""
+        header = request.fields.get(b"cookie")
+        if header is None or self.sticky is None:
+            return None
+        for value in self.sticky.found(header):
+            node = self._bound.get(value)
+            if node is not None:
+                return node
+        return None
+
+    def hash_key(self, asking: Asking) -> int:
+        """What balance_hash makes of a request."""
+        of = self.values["balance_hash"]
+        assert isinstance(of, HashOf)
+        return key_of(key_octets(of.what, of.name, asking))
 
     def set(self, name: str, text: str) -> None:
         """Set a tunable of the pool from its text. Raises: UnknownName, ConfigError."""
@@ -238,6 +301,7 @@ class Pool:
 
     def _put_back(self, values: dict[str, object], written: dict[str, str]) -> None:
         self.values, self.written = values, written
+        self._reckon()
 
     def _tunable(self, name: str) -> Tunable:
         tunable = OF_POOLS.get(name.lower())
@@ -255,3 +319,7 @@ class Pool:
         if node is None:
             raise UnknownName(f"pool '{self.name}' has no node {endpoint}", str(endpoint), [each.name for each in self.nodes])
         return node
+
+
+def _first_tier(nodes: list[Node]) -> list[Node]:
+    return [node for node in nodes if not node.backup] or nodes

@@ -7,7 +7,7 @@ who waits, whether a node answers.
 from collections.abc import Generator, Mapping
 from functools import partial
 
-from pbal.config.spec import Config, HeaderSpec, Pairs, PluginSpec, PoolSpec, RuleSpec, ServiceSpec
+from pbal.config.spec import Config, HeaderSpec, NodeSpec, Pairs, PluginSpec, PoolSpec, RuleSpec, ServiceSpec
 from pbal.model import faults
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
@@ -53,11 +53,11 @@ def _canonical(tunables: Mapping[str, Tunable], said: Mapping[str, str]) -> Pair
 
 
 def _pool(pool: Pool) -> PoolSpec:
-    said = {name: OF_POOLS[name].type.render(value) for name, value in pool.values.items()}
+    said = {name: OF_POOLS[name].type.render(value) for name, value in pool.values.items() if value is not None}
     settings = tuple(
         (name, hidden(pool.written.get(name, text), text)) for name, text in sorted(said.items()) if text != OF_POOLS[name].default
     )
-    return PoolSpec(pool.name, settings, tuple(node.name for node in pool.nodes))
+    return PoolSpec(pool.name, settings, tuple(NodeSpec(node.name, node.weight, node.backup, node.most) for node in pool.nodes))
 
 
 def _service(service: Service) -> ServiceSpec:

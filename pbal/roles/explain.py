@@ -148,6 +148,6 @@ def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterat
         passed_over = "" if node in healthy else ", passed over for a moment" if healthy else ", tried all the same"
         kept = len(role.groups.main.bored.get(node, ()))
         yield Step("node", service.name, f"{node.name} {node.state}, {node.active} active, {kept} kept connections{passed_over}")
-    octets = request_octets(exchange, service, (healthy or pool.nodes)[0].name, None, role.terms.via)
+    octets = request_octets(exchange, exchange.request, service, (healthy or pool.nodes)[0].name, None, role.terms.via)
     for line in octets.removesuffix(b"\r\n\r\n").split(b"\r\n"):
         yield Step("head", service.name, line.decode("latin-1"))

@@ -53,6 +53,13 @@ TYPES = {
         " A name is looked up when the service begins to listen. A relative path starts from the folder of the configuration file.",
         "127.0.0.1:8080",
     ),
+    "part of a request": Meaning(
+        "`uri` (path and query), `path`, `client` (the client's address), `header:NAME`, `cookie:NAME` or `query:NAME`.",
+        "cookie:session",
+    ),
+    "pauses": Meaning("Times, separated by commas. A number alone is in seconds; `.25` is a quarter of one.", "0,.25,1"),
+    "cookie's name": Meaning("`off`, or the name of a cookie.", "node"),
+    "secret": Meaning("A text that nobody should see. Best write `${file:PATH}`.", "${file:/etc/pbal/key}"),
     "mode": Meaning("Permissions of a file in octal digits, such as `0660`.", "0660"),
     "group": Meaning("The name of a group of the system.", "adm"),
     "user": Meaning("The name of a user of the system.", "nobody"),

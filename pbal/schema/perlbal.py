@@ -83,7 +83,6 @@ _UPLOADS = "pbal sends every body on while it comes"
 _NO_PUT = "web_server answers GET and HEAD only"
 _NO_REPROXY = "pbal passes X-REPROXY fields of a response on"
 _NO_PROBE = "pbal sends the request itself, and tries another node if the connection fails"
-_NO_RETRY = "pbal passes a 500 on, and tries another node only if a connection fails"
 _ONE_QUEUE = "every request waits in one queue"
 
 SERVICE: dict[str, Unbuilt] = _by_name(
@@ -107,8 +106,6 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("enable_reproxy", _NO_REPROXY, types.BOOL, "off"),
         Unbuilt("reproxy_cache_maxsize", _NO_REPROXY, types.INT, "0"),
         Unbuilt("blind_proxy", "trusted_upstream_proxies says whose X-Forwarded fields are kept", types.BOOL, "off"),
-        Unbuilt("enable_error_retries", _NO_RETRY, types.BOOL, "off"),
-        Unbuilt("error_retry_schedule", _NO_RETRY, types.TEXT, "0,.25,.50,1,1,1,1,1"),
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
         Unbuilt("dirindexing", "a directory without one of index_files is answered 403", types.BOOL, "off"),
         Unbuilt("enable_concatenate_get", "ask for the files one by one", types.BOOL, "off"),

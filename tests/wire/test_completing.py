@@ -9,6 +9,7 @@ import pytest
 from lab import Lab, Pbal, lab
 
 from pbal.commands import completing
+from pbal.schema.pools import OF_POOLS
 
 CONF = """
     LOAD poll
@@ -76,7 +77,7 @@ CASES = [
     ("set front.poll_u", "poll_u", []),
     ("set chat.poll_u", "poll_u", ["poll_uri"]),
     ("set chat poll_u", "poll_u", ["poll_uri"]),
-    ("set app.", "", ["balance_method"]),
+    ("set app.", "", sorted(OF_POOLS)),
     ("set app.balance_method = r", "r", ["random", "round_robin"]),
     ("set front.role = m", "m", ["management"]),
     ("set front.default_service = ", "", ["chat", "front", "console"]),
@@ -92,7 +93,7 @@ CASES = [
     ("load v", "v", ["vpaths"]),
     ("unload v", "v", ["vhosts"]),
     ("vhost front *.example = c", "c", ["chat", "console"]),
-    ("show counters like backend_r", "backend_r", ["backend_retries", "backend_reuses"]),
+    ("show counters like backend_r", "backend_r", ["backend_retries", "backend_retries_denied", "backend_reuses"]),
     ("help pool a", "pool a", ["pool add"]),
     ("help idle_t", "idle_t", ["idle_timeout"]),
     ("uptime as ", "", ["JSON"]),
@@ -124,7 +125,7 @@ async def _the_current_object_is_what_a_set_is_about(pbal: Pbal) -> None:
     await pbal.say("USE front")
     assert (await completed(pbal, "set backend_p"))[1] == []
     await pbal.say("USE app")
-    assert (await completed(pbal, "set "))[1] == ["chat.", "front.", "console.", "app.", "spare.", "balance_method"]
+    assert (await completed(pbal, "set "))[1] == ["chat.", "front.", "console.", "app.", "spare.", *sorted(OF_POOLS)]
 
 
 async def _candidates_say_what_they_are(pbal: Pbal) -> None:

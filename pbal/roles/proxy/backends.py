@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from typing import cast
 
 from pbal.http1.reader import Limits
-from pbal.model.pool import A_MOMENT, Asking, Node, Pool
+from pbal.model.balance import Asking
+from pbal.model.pool import A_MOMENT, Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection, Owner
 from pbal.net.reaching import reach

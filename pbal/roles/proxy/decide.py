@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 from pbal.http1.events import ResponseHead
 from pbal.model.exchange import Exchange
-from pbal.model.pool import Pool
+from pbal.model.pool import Node, Pool
 from pbal.roles.proxy.seeker import Seeker
 
 
@@ -12,6 +12,8 @@ class Undecided(Seeker):
     """A request whose response is being decided on."""
 
     exchange: Exchange
+    node: Node | None
+    """Whose response it is."""
 
     @property
     @abstractmethod

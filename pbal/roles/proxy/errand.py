@@ -16,10 +16,11 @@ from pbal.http1.encoder import render_fields
 from pbal.http1.events import END, BadResponse, ResponseHead
 from pbal.model import faults
 from pbal.model.asking import MOST, NoAnswer, NodeAnswer, Question
-from pbal.model.pool import Node
+from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
 from pbal.roles.proxy.groups import Groups
+from pbal.roles.proxy.retry import enter, leave
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS, Seeker
 
 _GET: Final = b"GET"
@@ -29,8 +30,8 @@ class Errand(Seeker):
     """One question on its way."""
 
     __slots__ = (
-        "asked_at", "attempts", "backend", "body", "done", "fresh", "group", "groups", "head", "heard", "node", "question", "reason",
-        "size", "started", "terms", "timer", "tried",
+        "again_in", "asked_at", "attempts", "backend", "body", "done", "fresh", "group", "groups", "head", "heard", "node", "question",
+        "reason", "size", "started", "terms", "timer", "tried",
     )  # fmt: skip
 
     def __init__(self, groups: Groups, question: Question) -> None:
@@ -40,6 +41,7 @@ class Errand(Seeker):
         self.question = question
         self.started = self.terms.clock.now()
         self.tried: tuple[Node, ...] = ()
+        self.again_in: Pool | None = None
         self.backend: BackendConnection | None = None
         self.node: Node | None = None
         self.attempts = 0
@@ -235,8 +237,9 @@ class Errand(Seeker):
         assert backend is not None
         stale, node = backend.uses > 1, backend.node
         self.reason = f"{node.name}: {reason}"
+        safe = not self.heard and self.attempts < MOST_ATTEMPTS and enter(self, node.pool, self.terms)
         self._drop_backend()
-        if self.heard or self.attempts >= MOST_ATTEMPTS:
+        if not safe:
             node.broke(self.terms.clock.now(), f"no response: {reason}")
             self._fail(self.reason)
             return
@@ -270,5 +273,6 @@ class Errand(Seeker):
         if self.done:
             return
         self.done = True
+        leave(self)
         self.timer.cancel()
         faults.call_back(self.terms.service.world, partial(self.question.tell, answer))

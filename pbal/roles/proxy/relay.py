@@ -36,9 +36,11 @@ from pbal.observe.access import NO_NODE, NODE_BROKE, NODE_SLOW
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
 from pbal.roles.proxy.backends import Backends
+from pbal.roles.proxy.binding import binding, unbound
 from pbal.roles.proxy.decide import Undecided
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.request import request_octets
+from pbal.roles.proxy.retry import enter, leave
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS
 
 log = logging.getLogger("pbal.proxy")
@@ -66,7 +68,7 @@ class Relay(Undecided):
     """The state of one exchange in a reverse_proxy service."""
 
     __slots__ = (
-        "backend", "body_sent", "chunked_up", "collected", "ended", "exchange", "failure", "fresh", "heard", "node", "phase",
+        "again_in", "backend", "body_sent", "chunked_up", "collected", "ended", "exchange", "failure", "fresh", "heard", "node", "phase",
         "group", "groups", "pieces", "pool", "resting", "started", "stream", "terms", "tried",
     )  # fmt: skip
 
@@ -86,6 +88,7 @@ class Relay(Undecided):
         self.started = exchange.started if self.collected is None else self.terms.clock.now()
         self.phase: str = WAITING
         self.tried: tuple[Node, ...] = ()
+        self.again_in: Pool | None = None
         self.failure = 503
         self.body_sent = False
         self.chunked_up = False
@@ -153,7 +156,10 @@ class Relay(Undecided):
         request = exchange.request
         backend.reader.expect(request.method)
         collected = self.collected
-        backend.write(request_octets(exchange, terms.service, node.authority, None if collected is None else collected.size, terms.via))
+        if node.pool.sticky is not None:
+            request = unbound(request, node.pool.sticky)
+        size = None if collected is None else collected.size
+        backend.write(request_octets(exchange, request, terms.service, node.authority, size, terms.via))
         if request.framing and collected is None and not exchange.body_complete:
             backend.deadline = inf  # the node waits for us; its time begins with the end of the body
         else:
@@ -235,7 +241,7 @@ class Relay(Undecided):
         """Nobody waits for the answer any more: the backend is told by closing."""
         if self.phase is WAITING:
             self.group.forget(self)
-        self.phase = DONE
+        self._done()
         self._drop_backend()
 
     # -- the backend's side --------------------------------------------------------------------------------------
@@ -376,6 +382,8 @@ class Relay(Undecided):
         offer = upgrade_offer(head)
         if offer:
             more += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % offer
+        if node.pool.sticky is not None:
+            more += binding(exchange, status, node, node.pool.sticky, self.terms.counts)
         self.phase = ANSWERING
         self.stream.start(exchange, head, block, more)
         return head.framing == 0
@@ -434,8 +442,7 @@ class Relay(Undecided):
         exchange = self.exchange
         own = ResponseHead.made(head.status, forwardable_fields(head))
         if not chain.run_all(hooks, exchange, own):
-            exchange.sink = None
-            self.phase = DONE
+            self._finish()
             self._drop_backend()
             return None
         block = render_fields(own.headers)
@@ -456,9 +463,14 @@ class Relay(Undecided):
             return
         protocol = head.fields.get(b"upgrade", exchange.request.upgrade)
         self.phase = TUNNEL
+        leave(self)
         backend.state = link.TUNNEL
         self.terms.counts["tunnels"] += 1
-        early = self.stream.tunnel(exchange, head, forwardable_block(head), protocol, backend.reader.take_rest())
+        block = forwardable_block(head)
+        node = backend.node
+        if node.pool.sticky is not None:
+            block += binding(exchange, 101, node, node.pool.sticky, self.terms.counts)
+        early = self.stream.tunnel(exchange, head, block, protocol, backend.reader.take_rest())
         if early:
             backend.write(early)
         self._extend(backend)
@@ -491,8 +503,13 @@ class Relay(Undecided):
 
     def _finish(self) -> None:
         """The exchange is nobody's from here, and its end is told to nobody."""
-        self.phase = DONE
+        self._done()
         self.exchange.sink = None
+
+    def _done(self) -> None:
+        self.phase = DONE
+        if self.again_in is not None:
+            leave(self)
 
     def _complete(self, out: list[bytes]) -> None:
         """The response is relayed whole."""
@@ -546,7 +563,8 @@ class Relay(Undecided):
             self._failed(502)
             return
         reused = backend.uses > 1
-        if self.again_is_safe and not self.heard and self.exchange.attempts < MOST_ATTEMPTS:
+        safe = self.again_is_safe and not self.heard and self.exchange.attempts < MOST_ATTEMPTS
+        if safe and enter(self, node.pool, self.terms):
             self._drop_backend()
             if reused:  # a stale connection says nothing of the node; but the others may be stale as well
                 self.fresh = True

@@ -27,13 +27,14 @@ _TRACE: Final = frozenset({b"traceparent", b"tracestate"})
 
 
 def request_octets(  # noqa: C901 - the hot path: a call costs more than a branch
-    exchange: Exchange, service: Service, node: str, size: int | None, via: bytes
+    exchange: Exchange, request: RequestHead, service: Service, node: str, size: int | None, via: bytes
 ) -> bytes:
-    """The head to send. `size`: octets of a body that was collected whole; `node` is the Host for who sent none.
+    """The head to send. `request` is the exchange's own, or what a node sees in its place. `size`: octets of a body that was collected
+    whole; `node` is the Host for who sent none.
 
     Source: RFC 9110 section 7.6, RFC 9112 section 3.2; Perlbal manual, header management.
     """
-    request, peer = exchange.request, exchange.stream.peer
+    peer = exchange.stream.peer
     target, forwarded_for = request.target, peer
     dropped = _UNTRUSTED
     if exchange.believed:

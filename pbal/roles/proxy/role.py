@@ -14,6 +14,7 @@ from pbal.roles.http import HttpRole
 from pbal.roles.proxy.errand import Errand
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.relay import Relay
+from pbal.roles.proxy.retry import error_retries
 from pbal.roles.proxy.terms import Terms
 
 
@@ -24,7 +25,7 @@ class ReverseProxy(HttpRole):
         self.terms = Terms(service)
         self.groups = Groups(self.terms)
         super().__init__(service)
-        for tunable in ("pool", "response_timeout", "max_response_head", "ssl_backend"):
+        for tunable in ("pool", "response_timeout", "max_response_head", "ssl_backend", "enable_error_retries"):
             self.changed(tunable)
 
     # -- what arrives --------------------------------------------------------------------------------------------
@@ -86,8 +87,14 @@ class ReverseProxy(HttpRole):
         elif tunable.startswith("ssl_backend"):
             terms.read_tls()
             self.groups.close_bored()
+        elif tunable in ("enable_error_retries", "error_retry_schedule"):
+            self._choose_deciders()
         elif tunable == "pool":
             self.groups.use(self.service.world.pool(values["pool"]) if values["pool"] else None)
+
+    def _choose_deciders(self) -> None:
+        """Who looks at responses, by what the service says."""
+        self.terms.deciders = error_retries(self.terms)
 
     def tick(self, now: float) -> None:
         """Once a second: clients that waited too long, bored backends that are too many."""

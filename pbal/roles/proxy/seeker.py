@@ -8,7 +8,7 @@ seek -> assigned           a bored backend, or one that was connected meanwhile
 from abc import abstractmethod
 from typing import Final
 
-from pbal.model.pool import Node
+from pbal.model.pool import Node, Pool
 from pbal.net.backend import Attendant, BackendConnection
 
 MOST_ATTEMPTS: Final = 4
@@ -22,6 +22,8 @@ class Seeker(Attendant):
     """Since when it waits (clock time)."""
     tried: tuple[Node, ...]
     """Nodes that could not be reached, or broke."""
+    again_in: Pool | None
+    """The pool whose budget it takes room of, because it was sent again (retry.py)."""
 
     @abstractmethod
     def seek(self) -> None:
