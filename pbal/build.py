@@ -46,6 +46,8 @@ COMPILED: Final = (
     "pbal.roles.entrance",
     "pbal.roles.http",
     "pbal.roles.collect",
+    "pbal.roles.files.ranges",
+    "pbal.roles.files.sending",
     "pbal.roles.proxy.backends",
     "pbal.roles.proxy.decide",
     "pbal.roles.proxy.binding",

@@ -47,23 +47,41 @@ def _named(value: bytes, etag: bytes, *, weakly: bool) -> bool:
     """Whether a list of entity tags names `etag`, by weak or strong comparison (section 8.8.3.2)."""
     if value.strip(b" \t") == b"*":
         return True
-    return any(tag == etag and (weakly or not weak) for weak, tag in _ETAG.findall(value))
+    own = etag.removeprefix(b"W/")
+    if not own or (own is not etag and not weakly):
+        return False
+    return any(tag == own and (weakly or not weak) for weak, tag in _ETAG.findall(value))
 
 
-def evaluate(method: bytes, fields: dict[bytes, bytes], etag: bytes, mtime: int) -> int:
-    """200, 304 or 412, in the order of section 13.2.2. A date that cannot be read is ignored."""
+def evaluate(method: bytes, fields: dict[bytes, bytes], etag: bytes, mtime: int | None) -> int:
+    """200, 304 or 412, in the order of section 13.2.2. A date that cannot be read is ignored.
+
+    `etag` is as in ETag, b"" where there is none; `mtime` is None where it is not known.
+    """
     if b"if-match" in fields:
         if not _named(fields[b"if-match"], etag, weakly=False):
             return 412
-    elif b"if-unmodified-since" in fields:
+    elif b"if-unmodified-since" in fields and mtime is not None:
         since = parse_http_date(fields[b"if-unmodified-since"])
         if since is not None and mtime > since:
             return 412
     if b"if-none-match" in fields:
         if _named(fields[b"if-none-match"], etag, weakly=True):
             return 304 if method in (b"GET", b"HEAD") else 412
-    elif b"if-modified-since" in fields and method in (b"GET", b"HEAD"):
+    elif b"if-modified-since" in fields and method in (b"GET", b"HEAD") and mtime is not None:
         since = parse_http_date(fields[b"if-modified-since"])
         if since is not None and mtime <= since:
             return 304
     return 200
+
+
+def range_holds(value: bytes, etag: bytes, mtime: int | None, now: float) -> bool:
+    """Whether If-Range lets a range be sent: by a strong comparison, of the tag or of the date (sections 13.1.5 and 8.8.2.2).
+
+    A file that changed less than a second ago may have changed again in that second, so its date is a weak one.
+    """
+    match = _ETAG.fullmatch(value)
+    if match is not None:
+        return match[1] is None and value == etag
+    since = parse_http_date(value)
+    return since is not None and since == mtime and now - mtime >= 1

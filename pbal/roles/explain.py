@@ -4,6 +4,7 @@ No hook runs. What a plugin would do it tells itself (Plugin.explain); one that 
 hooks are named. The head that a node would be sent is made by the code that makes it for a relay (proxy/request.py).
 """
 
+import os
 from collections.abc import Iterator
 
 from pbal.config.spec import Standing
@@ -14,10 +15,11 @@ from pbal.model.hooks import HOOKS
 from pbal.model.service import Service
 from pbal.observe.access import quoted_text
 from pbal.roles import entrance
+from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with_index
+from pbal.roles.files.media import content_type
 from pbal.roles.proxy.request import request_octets
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.roles.selector import DEEPEST
-from pbal.roles.web.files import IsDirectory, NotServed, open_file
 
 
 def explain(exchange: Exchange) -> Iterator[Step]:
@@ -118,13 +120,14 @@ def _file(service: Service, exchange: Exchange) -> str:
         return "404: no docroot"
     path = quoted_text(exchange.path).decode("ascii")
     try:
-        found = open_file(str(docroot), exchange.path, service.values["index_files"])
+        found = with_index(find, os.fsencode(docroot), decoded(exchange.path), service.values["index_files"])
     except NotServed as refusal:
         return f"{refusal.status}: {path} in {docroot}"
     except IsDirectory:
         return f"301: {path} is a folder, to {path}/"
-    with open(found.fd, "rb"):  # which closes it
-        return f"200: {path} in {docroot}, {found.size} bytes, {found.content_type.decode()}"
+    os.close(found.fd)
+    kind = content_type(found.name.rpartition(b"/")[2]).decode()
+    return f"200: {path} in {docroot}, {found.size} bytes, {kind}"
 
 
 def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterator[Step]:

@@ -147,8 +147,10 @@ SERVER: dict[str, Unbuilt] = _by_name(
 MEANINGLESS: dict[str, Meaningless] = {
     row.name: row
     for row in (
-        Meaningless("aio_mode", types.enum("none", "ioaio", "linux"), "files are read in the loop, or by sendfile"),
-        Meaningless("aio_threads", types.INT, "pbal has no threads for files"),
+        Meaningless(
+            "aio_mode", types.enum("none", "ioaio", "linux"), "what the kernel has in memory is read in the loop, the rest in threads"
+        ),
+        Meaningless("aio_threads", types.INT, "pbal has 8 threads for files, all of which it uses when the disk is slow"),
         Meaningless("track_obj", types.BOOL, "Python has its own tools for that"),
         Meaningless("crash_backtrace", types.BOOL, "pbal logs every fault with its place"),
         Meaningless("nice_level", _SIGNED, "who starts pbal says it: nice -n VALUE pbal, or Nice=VALUE in a systemd unit"),

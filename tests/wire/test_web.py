@@ -432,19 +432,6 @@ async def test_dates(lab: Lab) -> None:
         assert (await pbal.ask("site", get("/", f"If-Unmodified-Since: {date}"))).status == status
 
 
-@lab
-async def test_ranges_are_neither_served_nor_promised(lab: Lab) -> None:
-    _, pbal = await site(lab)
-    etag = (await pbal.ask("site", get("/"))).fields["etag"]
-    for fields in (
-        ["Range: bytes=0-1"], ["Range: bytes=-1"], ["Range: bytes=99-"], ["Range: bytes=0-0,2-3"], ["Range: lines=1-2"], ["Range: x"],
-        ["Range: bytes=0-1", f"If-Range: {etag}"], ["Range: bytes=0-1", 'If-Range: "x"'],
-    ):  # fmt: skip
-        answer = await pbal.ask("site", get("/", *fields))
-        assert (answer.status, answer.body, answer.fields["content-length"]) == (200, b"<p>index", "8")
-        assert "content-range" not in answer.fields and answer.fields.get("accept-ranges", "none") == "none"
-
-
 # -- connections -----------------------------------------------------------------------------------------------------
 
 

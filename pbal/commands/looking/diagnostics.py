@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pbal.commands.looking.tables import opening, table
 from pbal.commands.session import Session
-from pbal.roles.web.files import media_types
+from pbal.roles.files.media import media_types
 from pbal.schema.commands import CommandError, Facts, Reply, command
 
 _NO_XS = (
