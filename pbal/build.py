@@ -20,6 +20,7 @@ COMPILED: Final = (
     "pbal.http1.octets",
     "pbal.http1.encoder",
     "pbal.model.clock",
+    "pbal.model.conditions",
     "pbal.model.deliveries",
     "pbal.model.exchange",
     "pbal.model.imagined",
