@@ -21,6 +21,7 @@ COMPILED: Final = (
     "pbal.http1.encoder",
     "pbal.model.balance",
     "pbal.model.clock",
+    "pbal.model.conditions",
     "pbal.model.deliveries",
     "pbal.model.exchange",
     "pbal.model.imagined",

@@ -73,11 +73,7 @@ def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
         return head.block
     named = fields.get(b"connection")
     if named is not None and named != b"keep-alive":
-        options = {option.strip(b" \t") for option in named.lower().split(b",")}
-        if not options <= _COMMON_OPTIONS:
-            dropped = dropped | {
-                name for name in options - END_TO_END if not name.startswith(b"x-forwarded-") and canonical(name) not in ours
-            }
+        dropped = dropped | stripped(head)
     lines = head.block.splitlines(keepends=True)
     if len(lines) == len(fields) == len(head.headers):  # no name comes twice, so names and lines go side by side
         names = list(fields)
@@ -85,6 +81,17 @@ def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
             lines[names.index(name)] = b""
         return b"".join(lines)
     return b"".join([b"%b: %b\r\n" % field for field in head.headers if field[0].lower() not in dropped])
+
+
+def stripped(head: Head) -> frozenset[bytes]:
+    """The names that a Connection field says are of this hop alone, without those that it cannot take away."""
+    named = head.fields.get(b"connection")
+    if named is None:
+        return _NOTHING
+    options = frozenset([option.strip(b" \t") for option in named.lower().split(b",")])
+    if options <= _COMMON_OPTIONS:
+        return _NOTHING
+    return frozenset([name for name in options - END_TO_END if not name.startswith(b"x-forwarded-") and canonical(name) not in head.ours])
 
 
 def _spelt_otherwise(fields: dict[bytes, bytes], dropped: frozenset[bytes]) -> frozenset[bytes]:
