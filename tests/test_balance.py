@@ -102,7 +102,9 @@ def test_turns_are_smooth(weights: list[int]) -> None:
 
 
 @pytest.mark.parametrize("method", sorted(CODES))
-@given(weights=WEIGHTS, loads=st.lists(st.integers(0, 50), min_size=6, max_size=6), data=st.data())
+@given(
+    weights=st.lists(st.integers(1, 10), min_size=2, max_size=6), loads=st.lists(st.integers(0, 9), min_size=6, max_size=6), data=st.data()
+)
 @settings(max_examples=12, deadline=None)
 def test_nobody_starves_and_nobody_tried_or_resting_is_picked(
     method: str, weights: list[int], loads: list[int], data: st.DataObject

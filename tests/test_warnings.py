@@ -321,8 +321,8 @@ def test_check_warns_of(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_each_check_has_a_case() -> None:
     assert {check.__name__ for check in lint.CHECKS} == {
-        "pools", "balancing", "proxies", "docroots", "unreachable", "rules", "circles", "consoles", "certificates", "circular_nodes", "ports",
-        "limits",
+        "pools", "balancing", "proxies", "docroots", "unreachable", "rules", "circles", "consoles", "certificates", "circular_nodes",
+        "ports", "limits",
     }  # fmt: skip
 
 
