@@ -16,10 +16,20 @@ from pbal.model.balance import CODES, HASH, P2C, ROUND_ROBIN, choose, key_octets
 from pbal.model.pool import Node, Pool
 from pbal.model.sticky import Sticky
 from pbal.model.world import World
+from pbal.roles.proxy.errand import Errand
+from pbal.roles.proxy.retry import enter, leave
+from pbal.roles.proxy.terms import Terms
 from pbal.schema.types import ENDPOINT
 
 WEIGHTS = st.lists(st.integers(1, 20), min_size=2, max_size=6)
 DRAWS = 1000
+
+
+class Asker(Errand):
+    """Somebody who would send a request again."""
+
+    def __init__(self) -> None:
+        self.again_in = None
 
 
 class Asked:
@@ -92,7 +102,9 @@ def test_turns_are_smooth(weights: list[int]) -> None:
 
 
 @pytest.mark.parametrize("method", sorted(CODES))
-@given(weights=WEIGHTS, loads=st.lists(st.integers(0, 50), min_size=6, max_size=6), data=st.data())
+@given(
+    weights=st.lists(st.integers(1, 10), min_size=2, max_size=6), loads=st.lists(st.integers(0, 9), min_size=6, max_size=6), data=st.data()
+)
 @settings(max_examples=12, deadline=None)
 def test_nobody_starves_and_nobody_tried_or_resting_is_picked(
     method: str, weights: list[int], loads: list[int], data: st.DataObject
@@ -226,3 +238,29 @@ def test_sticky_cookies_tell_nothing_and_only_the_key_makes_them() -> None:
     assert sticky.without(b"a=1; node=x;node=y ;nodes=z") == b"a=1; nodes=z"
     assert sticky.without(b"node=x") is None
     assert Sticky(b"node", None).value("n") == Sticky(b"node", None).value("n") != sticky.value("n")
+
+
+@given(percent=st.integers(0, 100), least=st.integers(0, 4), steps=st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=80))
+def test_what_is_sent_again_is_never_more_than_its_share(percent: int, least: int, steps: list[tuple[int, bool]]) -> None:
+    pool = pool_of([1, 1], retry_budget=str(percent), retry_budget_least=str(least))
+    terms = Terms(World().create_service("web"))
+    requests: dict[int, Asker] = {}
+    for number, fails in steps:
+        request = requests.get(number)
+        if request is None:
+            requests[number] = Asker()
+            pool.nodes[number % 2].active += 1
+            continue
+        live, before, had = len(requests), pool.retrying, request.again_in is pool
+        if fails and enter(request, pool, terms):
+            assert had or before + 1 <= max(least, live * percent // 100)
+            assert pool.retrying == before + (not had)
+        else:
+            assert not fails or before >= max(least, live * percent // 100)
+            leave(request)
+            leave(request)
+            del requests[number]
+            pool.nodes[number % 2].active -= 1
+    for request in requests.values():
+        leave(request)
+    assert pool.retrying == 0

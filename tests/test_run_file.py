@@ -66,21 +66,21 @@ def test_what_belongs_to_another_kind_of_object_says_where_it_belongs(tmp_path: 
           SET log_level = info
         CREATE SERVICE a
           SET role = reverse_proxy
-          SET balance_method = random
+          SET balance_hash = uri
           SET log_level = info
         SERVER idle_timeout = 3s
-        SERVER balance_method = random
-        DEFAULT balance_method = random
+        SERVER balance_hash = uri
+        DEFAULT balance_hash = uri
         """,
     )
     assert [mistake.message.partition("; ")[2] for mistake in mistakes] == [
         "it belongs to services: SET SERVICE.idle_timeout = VALUE",
         "it belongs to SERVER: SERVER log_level = VALUE",
-        "it belongs to pools: SET POOL.balance_method = VALUE",
+        "it belongs to pools: SET POOL.balance_hash = VALUE",
         "it belongs to SERVER: SERVER log_level = VALUE",
         "it belongs to services: SET SERVICE.idle_timeout = VALUE",
-        "it belongs to pools: SET POOL.balance_method = VALUE",
-        "it belongs to pools: SET POOL.balance_method = VALUE",
+        "it belongs to pools: SET POOL.balance_hash = VALUE",
+        "it belongs to pools: SET POOL.balance_hash = VALUE",
     ]
     assert not any(mistake.hint for mistake in mistakes)
 

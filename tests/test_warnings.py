@@ -236,6 +236,36 @@ CASES: dict[str, tuple[str, list[str]]] = {
             "3: node 10.0.0.1:8082 is where service 'b' listens (said here: 13)",
         ],
     ),
+    "what a pool says of balancing without effect": (
+        """
+        CREATE POOL a
+          SET balance_hash = path
+          SET sticky_key = ${env:KEY:-sixteen-letters-or-more}
+          POOL a ADD 10.0.0.1 WEIGHT 0
+        CREATE POOL b
+          SET balance_hash = path
+          SET sticky = node
+          SET sticky_key = ${env:KEY:-sixteen-letters-or-more}
+          POOL b ADD 10.0.0.1 WEIGHT 0
+          POOL b ADD 10.0.0.2 BACKUP
+        CREATE SERVICE one
+          SET role = reverse_proxy
+          SET pool = a
+          SET listen = 8081
+        ENABLE one
+        CREATE SERVICE two
+          SET role = reverse_proxy
+          SET pool = b
+          SET balance_method = hash
+          SET listen = 8082
+        ENABLE two
+        """,
+        [
+            "1: every node of pool 'a' has weight 0: new requests for it are answered 503",
+            "2: balance_hash has no effect: balance_method is not hash",
+            "3: sticky_key has no effect: sticky is off",
+        ],
+    ),
     "a tunable set twice": (
         FILES
         + """      SET web.idle_timeout = 3s
@@ -291,7 +321,8 @@ def test_check_warns_of(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_each_check_has_a_case() -> None:
     assert {check.__name__ for check in lint.CHECKS} == {
-        "pools", "proxies", "docroots", "unreachable", "rules", "circles", "consoles", "certificates", "circular_nodes", "ports", "limits",
+        "pools", "balancing", "proxies", "docroots", "unreachable", "rules", "circles", "consoles", "certificates", "circular_nodes",
+        "ports", "limits",
     }  # fmt: skip
 
 

@@ -259,6 +259,21 @@ def pools(places: Places) -> Found:
             yield from _placed(places.made.get(("pool", name)), f"pool '{pool.name}' has no nodes: requests for it are answered 503")
 
 
+def balancing(places: Places) -> Found:
+    """What is said of hashes and sticky cookies that has no effect; a pool whose nodes get nothing."""
+    world = places.world
+    hashing = {service["pool"].lower() for service in world.services.values() if service["pool"] and service["balance_method"] == "hash"}
+    for name, pool in world.pools.items():
+        if "balance_hash" in pool.written and pool.values["balance_method"] != "hash" and name not in hashing:
+            at = places.set.get(("pool", name, "balance_hash"))
+            yield from _placed(at, "balance_hash has no effect: balance_method is not hash")
+        if "sticky_key" in pool.written and not pool.values["sticky"]:
+            yield from _placed(places.set.get(("pool", name, "sticky_key")), "sticky_key has no effect: sticky is off")
+        if pool.nodes and not any(node.weight for node in pool.nodes):
+            message = f"every node of pool '{pool.name}' has weight 0: new requests for it are answered 503"
+            yield from _placed(places.made.get(("pool", name)), message)
+
+
 def proxies(places: Places) -> Found:
     """A reverse_proxy without a pool, unless a plugin may answer."""
     for service in places.world.services.values():
@@ -427,6 +442,6 @@ def limits(places: Places) -> Found:
 
 
 CHECKS: tuple[Callable[[Places], Found], ...] = (
-    pools, proxies, docroots, unreachable, rules, circles, consoles, certificates, circular_nodes, ports, limits,
+    pools, balancing, proxies, docroots, unreachable, rules, circles, consoles, certificates, circular_nodes, ports, limits,
 )  # fmt: skip
 """All of what only the whole shows."""

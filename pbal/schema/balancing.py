@@ -158,7 +158,14 @@ BALANCING: tuple[Tunable, ...] = (
 )
 """Of pools."""
 
-RETRIES: tuple[Tunable, ...] = (
+OF_PROXIES: tuple[Tunable, ...] = (
+    Tunable(
+        "balance_method",
+        types.enum(*METHODS),
+        summary="Choose the nodes for this service's requests so, whatever balance_method of its pool says for others. Unset: as the pool"
+        " says. SET of a service and a pool with the same name means the pool.",
+        source="differs: Perlbal has random only, and SET on a service changes the pool",
+    ),
     Tunable(
         "enable_error_retries",
         types.BOOL,

@@ -10,7 +10,7 @@ from typing import Any
 
 from pbal.schema import management, types
 from pbal.schema.backends import BACKENDS
-from pbal.schema.balancing import RETRIES
+from pbal.schema.balancing import OF_PROXIES
 from pbal.schema.coding import CODING
 from pbal.schema.forwarding import FORWARDING
 from pbal.schema.limits import LIMITS
@@ -147,7 +147,7 @@ REVERSE_PROXY = Role(
             summary="How long an upgraded connection may be silent. 0: no limit.",
             source="pbal",
         ),
-        *RETRIES,
+        *OF_PROXIES,
         *BACKENDS,
         *FORWARDING,
         *UPLOADS,

@@ -248,3 +248,16 @@ async def test_a_client_that_leaves_before_the_next_attempt_leaves_nothing_behin
     client.reset()
     await until(lambda: pbal.world.pool("app").retrying == 0, "its room")
     assert Counter(node.active for node in pbal.world.pool("app").nodes) == {0: 1}
+
+
+@lab
+async def test_a_service_chooses_otherwise_than_its_pool_says(lab: Lab) -> None:
+    nodes = [await named(lab, name) for name in "abc"]
+    text = proxy(*(node.address for node in nodes), more="SET balance_method = hash", pool="SET balance_method = round_robin")
+    other = "CREATE SERVICE two\nSET role = reverse_proxy\nSET listen = 127.0.0.1:0\nSET pool = app\nENABLE two"
+    pbal = await lab.pbal(f"{text}\n{other}")
+    assert len(set(await bodies(pbal, 4))) == 1
+    client = await Client.of(pbal, service="two")
+    assert [(await asked(client)).body for _ in range(3)] == [b"a", b"b", b"c"]
+    assert await pbal.say("UNSET web.balance_method") == "OK"
+    assert len(set(await bodies(pbal, 3))) == 3

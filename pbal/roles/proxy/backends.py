@@ -69,7 +69,7 @@ class Backends(Owner):
 
     def pick(self, tried: tuple[Node, ...], asking: Asking | None) -> Node | None:
         """A node for a new attempt."""
-        return None if self.pool is None else self.pool.pick(self.clock.now(), tried, asking)
+        return None if self.pool is None else self.pool.pick(self.clock.now(), tried, asking, self.terms.method)
 
     def bored_on(self, node: Node) -> BackendConnection | None:
         """A bored backend to `node`, taken out of the list."""

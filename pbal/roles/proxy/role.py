@@ -25,7 +25,7 @@ class ReverseProxy(HttpRole):
         self.terms = Terms(service)
         self.groups = Groups(self.terms)
         super().__init__(service)
-        for tunable in ("pool", "response_timeout", "max_response_head", "ssl_backend", "enable_error_retries"):
+        for tunable in ("pool", "response_timeout", "max_response_head", "ssl_backend", "enable_error_retries", "balance_method"):
             self.changed(tunable)
 
     # -- what arrives --------------------------------------------------------------------------------------------
@@ -87,6 +87,8 @@ class ReverseProxy(HttpRole):
         elif tunable.startswith("ssl_backend"):
             terms.read_tls()
             self.groups.close_bored()
+        elif tunable == "balance_method":
+            terms.read_method()
         elif tunable in ("enable_error_retries", "error_retry_schedule"):
             self._choose_deciders()
         elif tunable == "pool":

@@ -9,6 +9,7 @@ import ssl
 from math import inf
 
 from pbal.http1.reader import Limits
+from pbal.model.balance import CODES
 from pbal.model.certificates import backend_context
 from pbal.model.service import Service
 from pbal.roles.proxy.decider import Decider
@@ -22,6 +23,7 @@ class Terms:
         "closed",
         "counts",
         "deciders",
+        "method",
         "name",
         "queue_timeout",
         "response_limits",
@@ -40,6 +42,8 @@ class Terms:
         """Whether the service is going: no connection is kept any more."""
         self.deciders: tuple[Decider, ...] = ()
         """Who looks at a response before its head goes to the client, in this order. Empty where no tunable asks for it."""
+        self.method = -1
+        """How nodes are chosen, as model/balance.py has it; -1: as their pool says."""
         self.response_limits = Limits()
         self.response_timeout = self.queue_timeout = inf
         """Seconds."""
@@ -52,6 +56,10 @@ class Terms:
     def buffer_size(self) -> int:
         """Octets unsent, in either direction, at which a sender is stopped."""
         return int(self.service.values["buffer_size"])
+
+    def read_method(self) -> None:
+        """How nodes are chosen."""
+        self.method = CODES.get(self.service.values["balance_method"], -1)
 
     def read_limits(self) -> None:
         """What a response may be."""
