@@ -203,6 +203,7 @@ async def test_a_spooled_upload_holds_no_node_until_it_is_whole_and_the_log_says
         (spool,) = files_in(lab.folder / "spools")
         assert spool.endswith("(deleted)")
         (file,) = [each._file for each in pbal.world.bodies.spools]
+        assert file is not None
         assert os.fstat(file.fileno()).st_mode & 0o777 == 0o600 and os.fstat(file.fileno()).st_nlink == 0
     else:
         await pbal.until("backend_connects", 1)
@@ -606,7 +607,6 @@ class Ways:
     async def nodes(self) -> None:
         """Nodes break, this one and those that are tried next."""
         await self.pbal.say("SET web.response_timeout = 1h")
-        self.origin.refuse = True
         for node in self.origin.connections:
             transport_of(node.writer).abort()
         await self.client.reader.read(1)
