@@ -536,13 +536,7 @@ class ClientConnection(Answering):
         elif self._goes_unseen:
             self._look(transport, now)
         elif self.state is READING_BODY or self.state is READING_HEADERS:
-            counts["request_timeouts"] += 1
-            exchange = self.exchange
-            if exchange is not None and exchange.body_clock and self._body_deadline(exchange, now) <= now:
-                counts["slow_bodies"] += 1
-                self._refuse(BadRequest("the request's body came too slowly", 408))
-            else:
-                self._refuse(BadRequest("the request did not arrive in time", 408))
+            self._refuse(self._late(now))
         elif self.state is PERSIST_WAIT:
             if self.reader is not None and self.requests and self._rest(now):
                 return
@@ -562,6 +556,16 @@ class ClientConnection(Answering):
             self.reader = None
         self.deadline += (self.home.values["persist_client_idle_timeout"] or inf) - RESTED
         return self.deadline > now
+
+    def _late(self, now: float) -> BadRequest:
+        """Why a request that has not come whole gets no more time."""
+        counts = self.home.world.counters.counts
+        counts["request_timeouts"] += 1
+        exchange = self.exchange
+        if exchange is not None and exchange.body_clock and self._body_deadline(exchange, now) <= now:
+            counts["slow_bodies"] += 1
+            return BadRequest("the request's body came too slowly", 408)
+        return BadRequest("the request did not arrive in time", 408)
 
     def shutdown(self, graceful: bool) -> None:
         """The server ends: idle connections close now, others after their answer."""
