@@ -320,6 +320,7 @@ class Server:
         self._duty("names", world.names.tick, now)
         self._duty("descriptors", self._watch_descriptors)
         self._duty("access logs", self._watch_access_logs)
+        self._duty("spools", world.bodies.tick, now)
         self._duty("histograms", self._turn_histograms)
         self._duty("notify", self._tell)
         if self._certificates.due(world.second):
@@ -405,7 +406,7 @@ class Server:
     def _watch_descriptors(self) -> None:
         """Stop accepting when descriptors run short; go on when there is room again."""
         world = self.world
-        used = len(world.clients) + len(world.backends)
+        used = len(world.clients) + len(world.backends) + len(world.bodies.spools)
         if not self._paused and used > world.room - 4 * self._kept and _open_descriptors() > world.room + self._kept // 2:
             self.out_of_room()  # something else holds many: files, a plugin's sockets
         elif self._paused and used < world.room - self._kept // 2 and self._phase in (Phase.SERVING, Phase.LEAVING):
@@ -570,6 +571,7 @@ class Server:
         await asyncio.sleep(0)  # transports report their end in the next turn
         await asyncio.sleep(0)
         self._watch_access_logs()
+        self.world.bodies.close()
         self.world.access.close()
         self.process.close()
 

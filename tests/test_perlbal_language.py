@@ -85,7 +85,7 @@ def test_who_asks_for_the_default_of_what_is_not_built_asks_for_nothing(tmp_path
     assert said(mistakes) == []
     assert world.service("a").explicit.keys() == {"role"}
     assert said(read(tmp_path, "CREATE POOL p\nSET nodefile = none")[1]) == []
-    assert len(rows) > 25
+    assert rows
 
 
 def test_a_value_that_perlbal_would_refuse_is_refused_for_that(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ refused, and a reader that refused once stays dead: whatever follows a malformed
 somebody else may find its borders elsewhere. That is all there is to request smuggling.
 
 Strict means here, beyond the grammar: no bare CR or LF, no folded lines, one Host, one Content-Length of plain digits,
-`chunked` as the only transfer coding and never beside a Content-Length or in HTTP/1.0, and no leniency from Python:
-int() sees only digits, strip() only what a regex has passed.
+`chunked` as the only transfer coding and never beside a Content-Length or (unless the operator says so) in HTTP/1.0, and no
+leniency from Python: int() sees only digits, strip() only what a regex has passed.
 
 There is one leniency, for backends alone: a lone LF ends a line of a response's head (RFC 9112 section 2.2; old CGI
 programs write it). What comes out has CRLF, so nobody behind us has to guess. A client gets no such favour, and no chunk.
@@ -179,6 +179,9 @@ class RequestReader(Reader):
         head.framing = self._framing(fields, one) if b"content-length" in fields or b"transfer-encoding" in fields else 0
         connection = fields.get(b"connection")
         head.keep_alive = one == 1 or connection == b"keep-alive"
+        if head.framing == CHUNKED and not one:
+            head.keep_alive = False  # RFC 9112 section 6.1
+            connection = None
         head.upgrade = b""
         if connection is not None and connection != b"keep-alive":  # which is what most say
             self._connection(head, tokens(connection))
@@ -238,7 +241,7 @@ class RequestReader(Reader):
             return length
         if length is not None:
             raise self._refused("Content-Length beside Transfer-Encoding")
-        if not minor:
+        if not minor and not self._limits.chunked_http10:
             raise self._refused("Transfer-Encoding in HTTP/1.0")
         if coding.lower() == b"chunked":
             return CHUNKED

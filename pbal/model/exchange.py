@@ -19,7 +19,7 @@ The stream is an abstract base class and not a Protocol: a compiled call through
 
 from abc import ABCMeta, abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pbal.config.spec import Standing
@@ -106,17 +106,33 @@ class Upgraded(Parked, Protocol):
 
 
 class CollectedBody(metaclass=ABCMeta):
-    """A request body that was collected whole."""
+    """A request body that is held: whole, or the beginning of one whose rest goes to a node as it comes."""
 
     size: int
+    """Octets that are held."""
+    whole: bool
+
+    @property
+    @abstractmethod
+    def spooled(self) -> bool:
+        """Whether it is in a file."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> list[bytes]:
+        """Its octets in pieces, where it is in memory."""
 
     @abstractmethod
     def read(self) -> bytes:
         """All of it."""
 
     @abstractmethod
-    def pieces(self) -> Iterator[bytes]:
-        """All of it, a piece at a time."""
+    def read_now(self, place: int, octets: int) -> bytes | None:
+        """Of one in a file: octets from `place` on that the system has at hand; None where it would wait for the disk."""
+
+    @abstractmethod
+    def read_soon(self, place: int, octets: int, done: Callable[[bytes | None, Exception | None], None]) -> None:
+        """Of one in a file: so many octets from `place` on, off the loop; or why they cannot be had. Nobody is told after close()."""
 
     @abstractmethod
     def close(self) -> None:
@@ -296,8 +312,8 @@ class Exchange(Account):
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_complete", "client_end", "home", "hops", "owner", "record",
-        "request", "service", "sink", "stage", "stream", "trouble",
+        "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_clock", "body_complete", "client_end", "home", "hops",
+        "owner", "record", "request", "service", "sink", "stage", "stream", "trouble",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -310,6 +326,8 @@ class Exchange(Account):
         self.sink: Sink | None = None
         self.body_complete = request.framing == 0
         self._body_limit: int | None = None
+        self.body_clock = 0.0
+        """Since when its body comes (clock time); while it is paused, how long it came; 0 before its first octet."""
         self.asked: Node | None = None
         """The node that has it, or had it last; None while another one is sought."""
         self.trouble: Trouble | None = None
@@ -438,20 +456,24 @@ class Exchange(Account):
         self.request = self.request.altered(name, value)
 
     def read_body(self) -> bytes:
-        """The whole body, in proxy_read_request and after it; b"" if there is none."""
-        return b"" if self._body is None else self._body.read()
+        """The whole body, in proxy_read_request and after it; b"" if there is none.
+
+        In the hook it is in memory. Later, one that is longer than buffer_backend_connect is read from disk: every client waits for it.
+        """
+        body = self._body
+        return b"" if body is None or not body.whole else body.read()
 
     @property
     def body_size(self) -> int:
-        """Bytes of body collected so far."""
+        """Bytes of body that are held: all of them in proxy_read_request and after it."""
         return 0 if self._body is None else self._body.size
 
     def collected(self, body: CollectedBody) -> None:
-        """The role hands in what it collected."""
+        """The role holds the body here. It is closed when the exchange ends."""
         self._body = body
 
     def collected_body(self) -> CollectedBody | None:
-        """What collected() was given, or None."""
+        """What collected() was given, or None. It may be whole, or the beginning."""
         return self._body
 
     # -- the access log -----------------------------------------------------------------------------------------
@@ -638,7 +660,7 @@ class Exchange(Account):
         handler = service.handler
         if handler is None or not service.opened:
             handler = service.selected()
-        if self.request.framing and self._body is None and (self.received or self.body_complete):
+        if self.request.framing and (self._body is None or not self._body.whole) and (self.received or self.body_complete):
             raise self._refused("the body of the request is not there any more")
         self.enter(NEW)
         self.turn_to(service)
@@ -714,7 +736,7 @@ class Exchange(Account):
         sink, self.sink = self.sink, None
         if sink is not None:
             sink.client_gone()
-        elif self._body is not None:
+        if self._body is not None:
             self._body.close()
 
 

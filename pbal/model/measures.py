@@ -218,7 +218,7 @@ def _one(value: "Callable[[World], float]") -> Collector:
 
 def _open(world: "World") -> int:
     listeners = world.runtime.listeners() if world.runtime is not None else ()
-    return len(world.clients) + len(world.backends) + len(listeners)
+    return len(world.clients) + len(world.backends) + len(world.bodies.spools) + len(listeners)
 
 
 def _build(world: "World") -> Iterator[Measured]:
@@ -245,6 +245,9 @@ _COLLECTORS: Final[dict[str, Collector]] = {
     "node_up": _nodes(lambda node: 0 if node.down else 1),
     "plugin_faults": _plugin_faults,
     "access_log_waiting_bytes": _access_logs,
+    "body_memory_bytes": _one(lambda world: world.bodies.memory),
+    "spool_bytes": _one(lambda world: world.bodies.spooled),
+    "spools": _one(lambda world: len(world.bodies.spools)),
     "resident_bytes": _one(lambda world: resident_bytes()),
     "descriptors": _one(_open),
     "descriptors_limit": _one(lambda world: 0 if world.runtime is None else world.runtime.descriptor_limit),

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from pbal.config.spec import Standing
+from pbal.model.bodies import Bodies
 from pbal.model.change import Change, Phase, restore
 from pbal.model.clock import Clock
 from pbal.model.deliveries import Deliveries
@@ -173,6 +174,7 @@ class World:
         self.log_limited = self.limited.warn
         self.names = Names(self.clock, self.counters.counts, self.limited, self.pools)
         self.pace = Pace()
+        self.bodies = Bodies(self.server, self.clock.now)
         self.deliveries = Deliveries(self)
         self.clients: set[Any] = set()
         """Every open client connection, consoles included.

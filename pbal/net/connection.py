@@ -20,7 +20,7 @@ from typing import Final, cast
 
 from pbal.http1 import encoder
 from pbal.http1.encoder import KEEP
-from pbal.http1.events import END, BadRequest, RequestHead
+from pbal.http1.events import CHUNKED, END, BadRequest, RequestHead
 from pbal.http1.reader import PROXY_HEADER, RequestReader
 from pbal.model.exchange import ANSWERING, Exchange
 from pbal.model.faults import call_back
@@ -358,17 +358,39 @@ class ClientConnection(Answering):
             return True
         assert isinstance(event, bytes)
         exchange.received += len(event)
-        limit = exchange.body_limit
-        if limit is None:
-            limit = exchange.service.values["max_body"]
+        limit = self._body_limit(exchange)
         if limit and exchange.received > limit:
             self._refuse(BadRequest(f"the body is larger than {limit} octets", 413))
             return False
         if self.state is READING_BODY:
-            self.deadline = self.home.world.clock.now() + (exchange.service.values["idle_timeout"] or inf)
+            now = self.home.world.clock.now()
+            if not exchange.body_clock:
+                exchange.body_clock = now
+            self.deadline = self._body_deadline(exchange, now)
         if sink is not None:
             sink.body_data(event)
         return True
+
+    def _body_limit(self, exchange: Exchange) -> int:
+        """Most octets of its body; 0: no limit."""
+        limit = exchange.body_limit
+        if limit is not None:
+            return limit
+        values = exchange.service.values
+        limit = int(values["max_body"])
+        if exchange.request.framing == CHUNKED:
+            chunked: int = values["max_chunked_request_size"]
+            return min(limit, chunked) if limit and chunked else limit or chunked
+        return limit
+
+    def _body_deadline(self, exchange: Exchange, now: float) -> float:
+        """When the body of a request is late, if nothing more comes: idle_timeout and min_body_rate."""
+        values = exchange.service.values
+        deadline = now + (values["idle_timeout"] or inf)
+        since, rate = exchange.body_clock, values["min_body_rate"]
+        if rate and since:
+            return float(min(deadline, since + values["min_body_grace"] + exchange.received / rate))
+        return deadline
 
     def _refuse(self, error: BadRequest) -> None:
         """Answer a malformed or oversized message and close: what follows it cannot be trusted."""
@@ -447,7 +469,10 @@ class ClientConnection(Answering):
             self.transport.pause_reading()
         elif not self.flags & BODY_PAUSED and self.exchange is not None and not self.exchange.body_complete:
             self.flags |= BODY_PAUSED
-            self.deadline = self.home.world.clock.now() + LOOK
+            now = self.home.world.clock.now()
+            self.deadline = now + LOOK
+            if self.exchange.body_clock:
+                self.exchange.body_clock = now - self.exchange.body_clock
             self.transport.pause_reading()
 
     def resume_body(self) -> None:
@@ -460,8 +485,13 @@ class ClientConnection(Answering):
         if not self.flags & BODY_PAUSED:
             return
         self.flags &= ~BODY_PAUSED
-        if self.state is READING_BODY:
-            self.deadline = self.home.world.clock.now() + (self.service.values["idle_timeout"] or inf)
+        exchange = self.exchange
+        if exchange is not None:
+            now = self.home.world.clock.now()
+            if exchange.body_clock:
+                exchange.body_clock = now - exchange.body_clock
+            if self.state is READING_BODY:
+                self.deadline = self._body_deadline(exchange, now)
         if self.flags & WAITS_FOR_TURN:
             return
         self.transport.resume_reading()
@@ -506,8 +536,7 @@ class ClientConnection(Answering):
         elif self._goes_unseen:
             self._look(transport, now)
         elif self.state is READING_BODY or self.state is READING_HEADERS:
-            counts["request_timeouts"] += 1
-            self._refuse(BadRequest("the request did not arrive in time", 408))
+            self._refuse(self._late(now))
         elif self.state is PERSIST_WAIT:
             if self.reader is not None and self.requests and self._rest(now):
                 return
@@ -527,6 +556,16 @@ class ClientConnection(Answering):
             self.reader = None
         self.deadline += (self.home.values["persist_client_idle_timeout"] or inf) - RESTED
         return self.deadline > now
+
+    def _late(self, now: float) -> BadRequest:
+        """Why a request that has not come whole gets no more time."""
+        counts = self.home.world.counters.counts
+        counts["request_timeouts"] += 1
+        exchange = self.exchange
+        if exchange is not None and exchange.body_clock and self._body_deadline(exchange, now) <= now:
+            counts["slow_bodies"] += 1
+            return BadRequest("the request's body came too slowly", 408)
+        return BadRequest("the request did not arrive in time", 408)
 
     def shutdown(self, graceful: bool) -> None:
         """The server ends: idle connections close now, others after their answer."""

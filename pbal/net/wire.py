@@ -5,7 +5,7 @@ stand here, by Perlbal's names:
 
     persist_wait      between requests; a pipelined one is taken up at once    -> rests after RESTED, closed after the idle timeout
     reading_headers   part of a head is there           -> 408 when header_timeout passes
-    reading_body      an exchange's body is coming      -> 408 when nothing came for idle_timeout
+    reading_body      an exchange's body is coming      -> 408 when nothing came for idle_timeout, or it came too slowly (min_body_rate)
     wait_res          a role or plugin has the exchange -> its own deadlines; half_close_timeout once the client sent its end
     parked            a long poll: no exchange, no head, perhaps no reader; only `record` knows why -> its lot's deadline
                       STREAMS: a response to it has begun; UPGRADED: it speaks another protocol

@@ -30,6 +30,7 @@ PLUGIN: Final = b"plugin"
 SHUTDOWN: Final = b"shutdown"
 KICKED: Final = b"kicked"
 BROKE: Final = b"pbal_broke"
+NO_ROOM: Final = b"no_room"
 
 ENDS: Final[dict[bytes, str]] = {
     DONE: "answered whole",
@@ -43,6 +44,7 @@ ENDS: Final[dict[bytes, str]] = {
     SHUTDOWN: "pbal ended, or closed the connection for its own reasons",
     KICKED: "a plugin closed the connection, or the operator did",
     BROKE: "pbal could not send the rest of an answer that it had begun",
+    NO_ROOM: "pbal could not keep the request's body: the disk failed, or max_spool was reached",
 }
 """Who ended a request, and how: the field `end`."""
 

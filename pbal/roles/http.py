@@ -57,7 +57,7 @@ class HttpRole(RoleHandler):
                 return
             reading = wanting
             if reading:
-                Collector(exchange, reading, self.collected)
+                Collector(exchange, reading, self.collected).begin()
                 return
         self.body_read(exchange, reading)
 
@@ -109,11 +109,12 @@ class HttpRole(RoleHandler):
         values = self.service.values
         if tunable in ("https_redirect", "acme_challenges"):
             self.guarded = entrance.guards(self.service)
-        if tunable.startswith("max_request"):
+        if tunable.startswith("max_request") or tunable == "accept_chunked_http10":
             self.limits = Limits(
                 max_head=values["max_request_head"],
                 max_fields=values["max_request_fields"],
                 max_target=values["max_request_line"],
+                chunked_http10=values["accept_chunked_http10"],
             )
 
     def buffer_size(self) -> int:

@@ -88,16 +88,10 @@ _ONE_QUEUE = "every request waits in one queue"
 SERVICE: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("client_sndbuf_size", "the kernel chooses the size", types.SIZE, "0"),
-        Unbuilt("max_chunked_request_size", "max_body limits every body, chunked or not", types.SIZE, "200m"),
         Unbuilt("connect_ahead", "backend_persist_cache keeps idle connections for later requests", types.INT, "0"),
         Unbuilt("verify_backend", _NO_PROBE, types.BOOL, "off"),
         Unbuilt("verify_backend_path", _NO_PROBE, types.TEXT, "*"),
         Unbuilt("buffer_size_reproxy_url", _NO_REPROXY, types.SIZE, "50k"),
-        Unbuilt("buffer_uploads", _UPLOADS, types.BOOL, "off"),
-        Unbuilt("buffer_uploads_path", _UPLOADS),
-        Unbuilt("buffer_upload_threshold_time", _UPLOADS, types.INT, "5"),
-        Unbuilt("buffer_upload_threshold_size", _UPLOADS, types.SIZE, "250k"),
-        Unbuilt("buffer_upload_threshold_rate", _UPLOADS, types.INT, "0"),
         Unbuilt("upload_status_listeners"),
         Unbuilt("queue_relief_size", _ONE_QUEUE, types.INT, "0"),
         Unbuilt("queue_relief_chance", _ONE_QUEUE, types.INT, "0"),

@@ -18,7 +18,7 @@ from pbal.schema.names import ACCEPTING
 from pbal.schema.reproxy import REPROXY
 from pbal.schema.tls import TLS, TLS_HTTP, TLS_NODES
 from pbal.schema.tunables import COMMON, HTTP, Applies, Tunable
-from pbal.schema.uploads import UPLOADS
+from pbal.schema.uploads import BODIES, UPLOADS, unwritable
 
 _PERLBAL = "Perlbal service parameters"
 
@@ -132,14 +132,6 @@ REVERSE_PROXY = Role(
             source="pbal (Perlbal: idle_timeout, then a close without a response)",
         ),
         Tunable(
-            "buffer_backend_connect",
-            types.SIZE,
-            default="100k",
-            unit="bytes",
-            summary="If a plugin wants the whole body, pbal keeps this many bytes of it in memory and the rest in a file.",
-            source="differs: pbal collects a body only if a plugin wants it; the file has no name",
-        ),
-        Tunable(
             "tunnel_timeout",
             types.DURATION,
             default="1h",
@@ -155,6 +147,7 @@ REVERSE_PROXY = Role(
         *TLS_NODES,
     ),
     sends_on=True,
+    refuses=unwritable,
 )
 
 WEB_SERVER = Role(
@@ -208,7 +201,7 @@ CORE: tuple[Tunable, ...] = (
     ),
     *COMMON,
     *TLS,
-    *(replace(tunable, roles=_ANSWERING) for tunable in (*HTTP, *ACCEPTING, *LIMITS, *CODING, *TLS_HTTP)),
+    *(replace(tunable, roles=_ANSWERING) for tunable in (*HTTP, *BODIES, *ACCEPTING, *LIMITS, *CODING, *TLS_HTTP)),
     *(replace(tunable, roles=frozenset({role.name})) for role in ROLES.values() for tunable in role.tunables),
 )
 """Every tunable of services that pbal itself declares, with the roles that have it."""

@@ -417,6 +417,26 @@ SERVER: tuple[Tunable, ...] = (
         source="pbal",
     ),
     Tunable(
+        "max_spool",
+        types.SIZE,
+        default="1g",
+        perlbal="0",
+        unit="bytes",
+        summary="Most disk that the request bodies of all services together may take (see buffer_uploads). If a body has no room, its"
+        " request is answered 503. 0: no limit.",
+        source="pbal",
+    ),
+    Tunable(
+        "max_body_memory",
+        types.SIZE,
+        default="64m",
+        perlbal="0",
+        unit="bytes",
+        summary="Most memory that the request bodies of all services together may take while they are held (see buffer_backend_connect)."
+        " When it is full, bodies go to a node as they come, or to disk if a plugin wants them. 0: no limit.",
+        source="pbal",
+    ),
+    Tunable(
         "max_connections",
         types.INT,
         unit="descriptors",

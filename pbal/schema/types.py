@@ -296,6 +296,11 @@ def _parse_directory(text: str) -> Path:
     return path if os.path.isdir(path) else _refuse("an existing directory", text)
 
 
+def _parse_spool(text: str) -> Path:
+    path = _parse_directory(text)
+    return path if os.access(path, os.W_OK | os.X_OK) else _refuse("a directory that pbal can write to", text)
+
+
 def _parse_file(text: str) -> Path:
     path = _parse_path(text)
     return path if os.path.isfile(path) else _refuse("an existing file", text)
@@ -477,6 +482,7 @@ DURATION: Type[float] = Type("duration", _parse_duration, _render_duration)  # s
 REGEX: Type[re.Pattern[bytes]] = Type("regex", _parse_regex, _render_regex, odd=_odd_regex)
 PATH: Type[Path] = Type("path", _parse_path, placed=_place_path)
 DIRECTORY: Type[Path] = Type("directory", _parse_directory, placed=_place_path)
+SPOOL: Type[Path] = Type("directory", _parse_spool, placed=_place_path)
 FILE: Type[Path] = Type("file", _parse_file, placed=_place_path)
 LOG: Type[str] = Type("file|stdout|syslog|off", _parse_log, choices=_NO_FILES, placed=_place_log)
 LOG_FORM: Type[str] = Type("format", _parse_log_form, choices=("common", "combined", "json"))

@@ -186,7 +186,7 @@ async def test_an_empty_chunked_body_is_whole_again_when_it_is_sent_again(lab: L
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     origin = await lab.origin(app)
-    pbal = await lab.pbal(proxy(origin.address))
+    pbal = await lab.pbal(proxy(origin.address, more="SET buffer_backend_connect = 0"))
     reader, writer = await pbal.connect("web")
     for request in (get("/first"), get("/again", "Transfer-Encoding: chunked") + b"0\r\n\r\n", get("/last")):
         writer.write(request)
@@ -201,7 +201,7 @@ async def test_the_time_of_a_node_begins_when_it_has_the_whole_request(lab: Lab)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + await reader.readexactly(4))
 
     origin = await lab.origin(app)
-    pbal = await lab.pbal(proxy(origin.address))
+    pbal = await lab.pbal(proxy(origin.address, more="SET buffer_backend_connect = 0"))
     reader, writer = await pbal.connect("web")
     writer.write(get("/", "Content-Length: 4", method="POST") + b"ab")
     await until(lambda: [backend for backend in pbal.world.backends if backend.state == "wait_res"], "the node to be asked")

@@ -144,8 +144,10 @@ async def mirror(taken: Taken) -> None:
 
 
 async def mixed(lab: Lab, more: str = "", behaviour: Callable[[Taken], Awaitable[None]] | None = mirror) -> tuple[Pbal, Scripted]:
+    """`web` asks its node at once, so that what there is of an upload is on its way."""
     origin = await Scripted.start(lab, behaviour)
     (lab.folder / "file").write_bytes(b"f" * 100)
+    more += ";SET buffer_backend_connect = 0"
     return await lab.pbal(proxy(origin.address, more=more) + "\n" + FILES.format(folder=lab.folder)), origin
 
 

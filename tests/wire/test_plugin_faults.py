@@ -250,6 +250,7 @@ async def test_an_upload_is_read_whole_for_those_who_want_it_and_streams_past_th
           SET listen  = 127.0.0.1:0
           SET pool    = app
           SET plugins = rule
+          SET buffer_backend_connect = 0
         ENABLE site
     """)
     for path in ("/whole", "/streamed"):
@@ -406,6 +407,7 @@ async def test_an_upload_streams_past_poll_where_it_is_neither_poll_nor_publish(
           SET listen           = 127.0.0.1:0
           SET pool             = app
           SET plugins          = poll
+          SET buffer_backend_connect = 0
           SET poll_uri         = ^/poll/(?P<queue>[^/]+)$
           SET poll_publish_uri = ^/publish/(?P<queue>[^/]+)$
         ENABLE site

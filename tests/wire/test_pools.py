@@ -83,7 +83,7 @@ def test_what_is_not_safe_is_asked_once(method: str, body: bytes) -> None:
     @lab
     async def run(lab: Lab) -> None:
         origin = await Scripted.start(lab)
-        pbal = await lab.pbal(proxy(origin.address))
+        pbal = await lab.pbal(proxy(origin.address, more="SET buffer_backend_connect = 0"))
         client = await Client.of(pbal, request=get("/once", f"Content-Length: {len(body)}", method=method) + body)
         node = await origin.connection()
         await node.request()

@@ -537,7 +537,7 @@ async def test_a_slow_backend_stops_an_uploading_client(lab: Lab) -> None:
 @lab
 async def test_an_answer_before_the_upload_is_complete(lab: Lab) -> None:
     origin = await lab.origin(says(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", close=False))
-    pbal = await lab.pbal(conf(origin.address))
+    pbal = await lab.pbal(conf(origin.address, more="SET buffer_backend_connect = 0"))
     reader, writer = await pbal.connect("web")
     writer.write(get("/", "Content-Length: 1000000", method="POST") + b"x" * 1000)
     response = await read_response(reader)

@@ -71,7 +71,7 @@ class Counting:
 @lab
 async def test_an_upload_in_very_small_chunks_holds_nobody_up(lab: Lab) -> None:
     counting = Counting()
-    pbal = await served(lab, await Scripted.start(lab, counting))
+    pbal = await served(lab, await Scripted.start(lab, counting), "SET buffer_backend_connect = 0")
     other = await another(pbal)
     client = await Client.of(pbal, request=get("/", "Transfer-Encoding: chunked", method="POST") + IN_CHUNKS)
     seen = await progress(other, lambda: counting.received, CHUNKS)

@@ -20,7 +20,6 @@ buffer_size and goes on when it has drained. What a node sends in very many piec
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from math import inf
 from typing import Final
 
@@ -32,13 +31,14 @@ from pbal.model.hooks import Bound
 from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import Attendant, BackendConnection
-from pbal.observe.access import NO_NODE, NODE_BROKE, NODE_SLOW
+from pbal.observe.access import NO_NODE, NO_ROOM, NODE_BROKE, NODE_SLOW
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
 from pbal.roles.proxy.backends import Backends
 from pbal.roles.proxy.binding import binding, unbound
 from pbal.roles.proxy.decide import Undecided
 from pbal.roles.proxy.groups import Groups
+from pbal.roles.proxy.pump import Pump
 from pbal.roles.proxy.request import request_octets
 from pbal.roles.proxy.retry import enter, leave
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS
@@ -55,6 +55,8 @@ ANSWERING: Final = "answering"
 TUNNEL: Final = "tunnel"
 DONE: Final = "done"
 
+JOINED: Final = 65536
+"""Octets of a body that go out in one write with the head: to copy more costs more than another write."""
 DRAINED: Final = 65536
 """Octets of an unwanted response that are read for the sake of the connection; making another costs less than reading more."""
 DRAIN_TIME: Final = 5.0
@@ -68,8 +70,8 @@ class Relay(Undecided):
     """The state of one exchange in a reverse_proxy service."""
 
     __slots__ = (
-        "again_in", "backend", "body_sent", "chunked_up", "collected", "ended", "exchange", "failure", "fresh", "heard", "node", "phase",
-        "group", "groups", "pieces", "pool", "resting", "started", "stream", "terms", "tried",
+        "again_in", "backend", "body_sent", "chunked_up", "ended", "exchange", "failure", "fresh", "heard", "held", "node", "phase",
+        "group", "groups", "pool", "pump", "resting", "started", "stream", "terms", "tried",
     )  # fmt: skip
 
     def __init__(self, groups: Groups, exchange: Exchange, pool: Pool | None) -> None:
@@ -83,14 +85,17 @@ class Relay(Undecided):
         self.stream = exchange.stream
         self.backend: BackendConnection | None = None
         self.node: Node | None = None
-        self.collected = exchange.collected_body()
-        self.pieces: Iterator[bytes] | None = None
-        self.started = exchange.started if self.collected is None else self.terms.clock.now()
+        self.held = exchange.collected_body()
+        """The request's body, whole, or what came of it before a node was sought."""
+        self.pump: Pump | None = None
+        """Brings a held body from the disk, while it does."""
+        self.started = exchange.started if self.held is None else self.terms.clock.now()
         self.phase: str = WAITING
         self.tried: tuple[Node, ...] = ()
         self.again_in: Pool | None = None
         self.failure = 503
         self.body_sent = False
+        """Whether octets of the body went out; of one that is held in part, octets that are not held."""
         self.chunked_up = False
         self.fresh = False
         self.heard = False
@@ -155,44 +160,73 @@ class Relay(Undecided):
         self.heard = False
         request = exchange.request
         backend.reader.expect(request.method)
-        collected = self.collected
+        held = self.held
         if node.pool.sticky is not None:
             request = unbound(request, node.pool.sticky)
-        size = None if collected is None else collected.size
-        backend.write(request_octets(exchange, request, terms.service, node.authority, size, terms.via))
-        if request.framing and collected is None and not exchange.body_complete:
+        size = held.size if held is not None and held.whole else None
+        head = request_octets(exchange, request, terms.service, node.authority, size, terms.via)
+        if not exchange.body_complete:
             backend.deadline = inf  # the node waits for us; its time begins with the end of the body
         else:
             backend.deadline = inf if self.stream.full else now + terms.response_timeout
         if request.framing:
-            self._send_body()
+            self._send_body(backend, head)
+        else:
+            backend.write(head)
 
     # -- the request's body, out ---------------------------------------------------------------------------------
 
-    def _send_body(self) -> None:
-        """Start sending the body: what was collected, or what the client goes on sending."""
-        if self.collected is not None:
-            self.pieces = self.collected.pieces()
-            self._send_pieces()
+    def _send_body(self, backend: BackendConnection, head: bytes) -> None:
+        """Send the head, what is held of the body, and then what the client goes on sending."""
+        held = self.held
+        self.chunked_up = self.exchange.request.framing == CHUNKED and (held is None or not held.whole)
+        if held is None:
+            backend.write(head)
+        elif held.spooled:
+            backend.write(head)
+            self.body_sent = True
+            self.pump = Pump(held, backend, self._pumped, self._unreadable)
+            self.pump.go_on()
             return
-        self.chunked_up = self.exchange.request.framing == CHUNKED
-        if self.chunked_up and self.exchange.body_complete:  # sent again: it was empty, or it could not be
+        else:
+            octets = b"".join(held.parts)
+            if self.chunked_up and octets:
+                octets = chunk(octets)
+            if len(octets) <= JOINED:
+                backend.write(head + octets)
+            else:
+                backend.write(head)
+                backend.write(octets)
+            if held.whole:
+                self.body_sent = True
+                return
+        if self.chunked_up and self.exchange.body_complete:  # sent again: nothing of it came, but for what is held
             self.body_end()
         else:
             self.stream.resume_body()
 
-    def _send_pieces(self) -> None:
-        """Send collected pieces until the backend is full or all are out."""
-        backend = self.backend
-        if backend is None or self.pieces is None:
-            return
-        limit = self.terms.buffer_size()
-        for piece in self.pieces:
-            self.body_sent = True
-            backend.write(piece)
-            if backend.unsent > limit:
-                return
-        self.pieces = None
+    def _pumped(self, all_out: bool) -> None:
+        """A piece of a body from the disk went out."""
+        if all_out:
+            self.pump = None
+        if self.backend is not None:
+            self._extend(self.backend)
+
+    def _unreadable(self, error: Exception) -> None:
+        """The disk does not give the body back."""
+        reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        self.terms.service.world.log_limited(
+            f"spool {self.terms.name}",
+            "service %(service)s: cannot read a request body from disk: %(reason)s",
+            {"event": "spool_failed", "service": self.terms.name, "reason": reason},
+        )
+        self.exchange.trouble = Trouble(f"cannot read its body from disk: {reason}")
+        self._failed(500)
+
+    def _stop_pump(self) -> None:
+        if self.pump is not None:
+            self.pump.stop()
+            self.pump = None
 
     # Sink: the client's body comes in.
 
@@ -203,7 +237,10 @@ class Relay(Undecided):
             return  # answered already: the rest is read and dropped
         if backend is None:
             raise RuntimeError("body octets while no backend is assigned: pause_body was not honoured")
-        self.body_sent = True
+        if not self.body_sent:
+            self.body_sent = True
+            if self.held is not None:  # what was held went out before, and cannot be sent again without the rest
+                self.held.close()
         if self.phase is TUNNEL:
             self._extend(backend)
             backend.write(data)
@@ -250,18 +287,18 @@ class Relay(Undecided):
         """The backend takes slower than the client sends."""
         if self.backend is not None and self.phase is not TUNNEL:
             self._extend(self.backend)
-        if self.pieces is None:
+        if self.pump is None:
             self.stream.pause_body()
 
     def backend_drained(self) -> None:
         """The backend took what was waiting."""
         if self.backend is not None and self.phase is not TUNNEL:
-            if self.pieces is not None or self.exchange.body_complete:
+            if self.exchange.body_complete:
                 self._extend(self.backend)
             else:
                 self.backend.deadline = inf
-        if self.pieces is not None:
-            self._send_pieces()
+        if self.pump is not None:
+            self.pump.go_on()
         else:
             self.stream.resume_body()
 
@@ -393,7 +430,7 @@ class Relay(Undecided):
     @property
     def again_is_safe(self) -> bool:
         """See Undecided."""
-        return self.exchange.request.method in IDEMPOTENT and (not self.body_sent or self.collected is not None)
+        return self.exchange.request.method in IDEMPOTENT and (not self.body_sent or (self.held is not None and self.held.whole))
 
     def part(self, head: ResponseHead) -> None:
         """See Undecided."""
@@ -407,7 +444,6 @@ class Relay(Undecided):
         self.phase = WAITING
         self.exchange.asked = None
         self.body_sent = False
-        self.pieces = None
         self.terms.counts["backend_retries"] += 1
         if pool is not None:
             self.pool = pool
@@ -429,8 +465,10 @@ class Relay(Undecided):
         if backend is None:
             return
         backend.relay = None
-        if head.framing == 0 or not self.exchange.body_complete or self.pieces is not None:
-            self.group.release(backend, self.exchange.body_complete and self.pieces is None)
+        sent_whole = self.exchange.body_complete and self.pump is None
+        self._stop_pump()
+        if head.framing == 0 or not sent_whole:
+            self.group.release(backend, sent_whole)
         else:
             Drain(self.group, backend).backend_readable()
 
@@ -457,7 +495,7 @@ class Relay(Undecided):
         """101: relay it, then octets both ways (RFC 9110 section 7.8)."""
         backend, exchange = self.backend, self.exchange
         assert backend is not None
-        if not exchange.request.upgrade or not exchange.body_complete or self.pieces is not None:
+        if not exchange.request.upgrade or not exchange.body_complete or self.pump is not None:
             # Nobody asked; or the rest of the request's body would be taken for the new protocol (RFC 9110 section 7.8).
             self._failed(502)
             return
@@ -518,7 +556,8 @@ class Relay(Undecided):
         backend.relay = None
         self._finish()
         data = out[0] if len(out) == 1 else b"".join(out)
-        sent_whole = self.exchange.body_complete and self.pieces is None
+        sent_whole = self.exchange.body_complete and self.pump is None
+        self._stop_pump()
         self.group.release(backend, sent_whole)
         self.stream.end(self.exchange, data)
 
@@ -645,6 +684,7 @@ class Relay(Undecided):
 
     def _drop_backend(self) -> None:
         """Part with the backend and close it."""
+        self._stop_pump()
         backend = self.backend
         self._release_lost()
         if backend is not None:
@@ -729,6 +769,7 @@ def forwardable_fields(head: ResponseHead) -> list[tuple[bytes, bytes]]:
 
 
 _OWN_ERRORS: Final = {
+    500: ("spool_failures", b"The request's body was lost.\n", NO_ROOM),
     502: ("backend_errors", b"No node gave a usable answer.\n", NODE_BROKE),
     503: ("backend_unavailable", b"No node is there to answer.\n", NO_NODE),
     504: ("backend_timeouts", b"No node answered in time.\n", NODE_SLOW),

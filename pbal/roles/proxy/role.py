@@ -6,11 +6,15 @@ which seeks a connection (groups.py, backends.py), sends the request and brings 
 """
 
 import asyncio
+from functools import partial
 
 from pbal.model.asking import Question
 from pbal.model.exchange import Exchange
+from pbal.model.hooks import Bound
+from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.roles.http import HttpRole
+from pbal.roles.proxy import uploads
 from pbal.roles.proxy.errand import Errand
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.relay import Relay
@@ -48,7 +52,16 @@ class ReverseProxy(HttpRole):
         limited = request.method == b"TRACE" or (request.method == b"OPTIONS" and b"max-forwards" in request.fields)
         if limited and self._final_recipient(exchange):
             return
-        Relay(self.groups, exchange, None).seek()
+        self.relay(exchange, None)
+
+    def relay(self, exchange: Exchange, pool: Pool | None) -> None:
+        """Send it to `pool`, None: that of SET pool, when as much of its body is here as has to be."""
+        if exchange.body_complete or not uploads.held(exchange, partial(self._send_on, pool)):
+            Relay(self.groups, exchange, pool).seek()
+
+    def _send_on(self, pool: Pool | None, exchange: Exchange, reading: tuple[Bound, ...]) -> None:
+        """What was held of its body is enough."""
+        Relay(self.groups, exchange, pool).seek()
 
     def load(self) -> tuple[int, int, int]:
         """See model.service.RoleHandler."""

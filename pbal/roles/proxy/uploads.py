@@ -1,0 +1,81 @@
+"""Uploads of a reverse_proxy: which are held before a node is asked, which go to disk, and how a body comes back from there.
+
+    begun     Content-Length of buffer_upload_threshold_size or more, with buffer_uploads                 -> spooled (size)
+              Expect: 100-continue, or buffer_backend_connect = 0                                         -> a Relay at once, streamed
+    memory    up to buffer_backend_connect; its end comes first                                           -> a Relay, the body held whole
+              more comes, with buffer_uploads: chunked, or at a rate that is too small, or for too long   -> spooled (chunked, rate, time)
+              more comes, else                                                                            -> a Relay, streamed from here
+    spooled   see roles/collect.py                                                                        -> a Relay, the body held whole
+
+So a small upload that comes slowly holds no connection to a node, and a body that was held whole goes out with a Content-Length, and
+can be sent again to another node. An expectation is the client's wish to hear from whoever decides about its body: that is the node,
+unless pbal has to have the body first (RFC 9110 section 10.1.1), and then pbal says 100 itself.
+
+Why a body is spooled is Perlbal's rule: the rate is that of the octets in memory, the time what the rest would take at that rate.
+"""
+
+from typing import Final
+
+from pbal.http1.events import CHUNKED
+from pbal.model.exchange import Exchange
+from pbal.roles.collect import Collector, Done
+
+REASONS: Final = {
+    "size": "Content-Length is buffer_upload_threshold_size or more",
+    "rate": "it came at less than buffer_upload_threshold_rate",
+    "time": "the rest would have taken longer than buffer_upload_threshold_time",
+    "chunked": "it is chunked, and longer than buffer_backend_connect",
+    "plugin": "a plugin wanted all of it, and it is longer than buffer_backend_connect",
+}
+"""Why a body was spooled: the note `spooled` of the access log."""
+
+
+class Upload(Collector):
+    """The sink of an exchange of a reverse_proxy whose body is held. `done` is called when it is whole, or when it is to be streamed."""
+
+    __slots__ = ()
+
+    def _overflow(self) -> None:
+        why = self._why_to_disk()
+        if why:
+            self.to_disk(why)
+            return
+        exchange = self._exchange
+        exchange.sink = None
+        self._done(exchange, ())
+
+    def _why_to_disk(self) -> str:
+        """One of REASONS, or "": it is streamed."""
+        exchange, values = self._exchange, self._exchange.service.values
+        if not values["buffer_uploads"]:
+            return ""
+        size = exchange.request.framing
+        if size == CHUNKED:
+            return "chunked"
+        elapsed = exchange.service.world.clock.now() - exchange.started
+        rate = self._body.size / elapsed if elapsed > 0 else float("inf")
+        longest = values["buffer_upload_threshold_time"]
+        if longest and (size - self._body.size) / rate > longest:
+            return "time"
+        return "rate" if rate < values["buffer_upload_threshold_rate"] else ""
+
+
+def held(exchange: Exchange, done: Done) -> bool:
+    """Hold the body of an exchange as its service says, and call `done` then; False: it is streamed from the beginning.
+
+    Called while no octet of the body has been taken. The exchange may have been answered when this returns.
+    """
+    request, values = exchange.request, exchange.service.values
+    size, to_disk = request.framing, False
+    if values["buffer_uploads"]:
+        least = values["buffer_upload_threshold_size"]
+        to_disk = 0 < least <= size
+    if not to_disk:
+        if not values["buffer_backend_connect"]:
+            return False
+        if request.expect_continue and not (size == CHUNKED and values["buffer_uploads"]):
+            return False
+    upload = Upload(exchange, (), done)
+    if not to_disk or upload.to_disk("size"):
+        upload.begin()
+    return True
