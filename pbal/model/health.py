@@ -25,6 +25,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple, cast
 
+from pbal.model.balance import Member
+
 log = logging.getLogger("pbal.health")
 
 READY: Final = "READY"
@@ -51,7 +53,18 @@ WINDOW: Final = 500
 class Policy:
     """What the tunables of a pool say about the health of its nodes."""
 
-    __slots__ = ("eject_after", "eject_most", "eject_status", "eject_time", "eject_time_most", "fall", "panic", "rise", "slow_start", "stall_after")
+    __slots__ = (
+        "eject_after",
+        "eject_most",
+        "eject_status",
+        "eject_time",
+        "eject_time_most",
+        "fall",
+        "panic",
+        "rise",
+        "slow_start",
+        "stall_after",
+    )
 
     def __init__(self, values: Mapping[str, object]) -> None:
         self.eject_after = cast(int, values["eject_after"]) or 1 << 62
@@ -77,6 +90,13 @@ class Verdict(NamedTuple):
     """For the operator; "" for UP."""
     by: str
     """Who ordered it, "" if nobody did."""
+
+
+def described(verdict: Verdict, now: float) -> str:
+    """`DOWN for 3s (connection refused)`."""
+    told = verdict.word + (f" for {int(now - verdict.since)}s" if verdict.since else "")
+    why = f"{verdict.by}: {verdict.why}" if verdict.by and verdict.why else verdict.by or verdict.why
+    return f"{told} ({why})" if why else told
 
 
 class Order(NamedTuple):
@@ -105,18 +125,19 @@ class Group:
         """Whether the pool can do without this node, too."""
 
 
-class Health:
+class Health(Member):
     """That of one node, and what is counted of it."""
 
     __slots__ = (
-        "active", "check", "check_at", "check_error", "check_failures", "check_since", "checks", "connecting", "connects", "ejected",
-        "ejected_at", "ejected_until", "ejections", "error", "error_at", "errors", "failed_at", "failures", "group",
-        "hits", "last_attempt", "last_connect", "last_response", "last_success", "misses", "name", "order", "quiet_since", "removed",
-        "quiet_heard", "reached_for", "reached_heard", "requests", "responses", "rests_until", "returned_at", "since", "stalls", "strikes", "times", "told_at", "trial",
-        "unanswered", "unmade", "window",
+        "check", "check_at", "check_error", "check_failures", "check_since", "checks", "connects", "ejected",
+        "ejected_at", "ejected_until", "ejections", "error", "error_at", "errors", "failed_at", "failures", "group", "hits",
+        "last_attempt", "last_connect", "last_response", "last_success", "misses", "name", "order", "quiet_heard", "quiet_since",
+        "reached_for", "reached_heard", "removed", "requests", "responses", "rests_until", "returned_at", "since", "stalls", "strikes",
+        "times", "told_at", "trial", "unanswered", "unmade", "window",
     )  # fmt: skip
 
     def __init__(self, name: str, group: Group) -> None:
+        super().__init__(name)
         self.name = name
         self.group = group
         self.removed = False
@@ -152,9 +173,6 @@ class Health:
         """When it came back (clock time); slow_start counts from there."""
         self.told_at = 0.0
 
-        self.active = 0
-        """Requests under way at it."""
-        self.connecting = 0
         self.unanswered = 0
         """Requests sent to it since its last answer began."""
         self.quiet_since = 0.0
@@ -227,7 +245,7 @@ class Health:
         return self.trial and self.active + self.connecting > 0
 
     def share(self, now: float) -> float:
-        """What it is to get of its share of the requests, above 0 and at most 1: less than all of it in slow_start."""
+        """See Member: less than all of it in slow_start."""
         slow = self.group.policy.slow_start
         if not slow or now - self.returned_at >= slow or not self.returned_at:
             return 1.0
@@ -253,7 +271,7 @@ class Health:
             return Verdict(DOWN, self.since, self.error, "")
         if self.check is UP:
             return Verdict(UP, max(self.check_since, self.returned_at), "", "")
-        if not self.last_connect:
+        if not (self.last_connect or self.last_response):
             return Verdict(UNTRIED, self.returned_at, "", "")
         return Verdict(UP, max(self.since, self.returned_at), "", "")
 
@@ -277,7 +295,14 @@ class Health:
         elif order.word is MAINT:
             self.unchecked()
         self.group.flip()
-        fields = {"event": "node_ordered", "pool": self.group.name, "node": self.name, "state": order.word, "by": order.by, "why": order.why}
+        fields = {
+            "event": "node_ordered",
+            "pool": self.group.name,
+            "node": self.name,
+            "state": order.word,
+            "by": order.by,
+            "why": order.why,
+        }
         because = f" because {order.why}" if order.why else ""
         log.warning("pool %(pool)s: node %(node)s is %(state)s" + because + ", says %(by)s", fields)
         self.rested()
@@ -420,7 +445,13 @@ class Health:
             return
         if not self.group.may_eject(self, now):
             if self._may_tell(now):
-                fields = {"event": "node_not_ejected", "pool": self.group.name, "node": self.name, "failures": self.strikes, "why": self.error}
+                fields = {
+                    "event": "node_not_ejected",
+                    "pool": self.group.name,
+                    "node": self.name,
+                    "failures": self.strikes,
+                    "why": self.error,
+                }
                 log.warning(
                     "pool %(pool)s: node %(node)s failed %(failures)d times in a row, and is used all the same, since too few others are"
                     " left; the last time: %(why)s",
@@ -436,10 +467,15 @@ class Health:
         self.ejections += 1
         self.trial = False
         self.group.flip()
-        fields = {"event": "node_ejected", "pool": self.group.name, "node": self.name, "seconds": seconds, "failures": self.strikes, "why": self.error}
-        log.warning(
-            "pool %(pool)s: node %(node)s is ejected for %(seconds)g s: %(failures)d failures in a row, the last: %(why)s", fields
-        )
+        fields = {
+            "event": "node_ejected",
+            "pool": self.group.name,
+            "node": self.name,
+            "seconds": seconds,
+            "failures": self.strikes,
+            "why": self.error,
+        }
+        log.warning("pool %(pool)s: node %(node)s is ejected for %(seconds)g s: %(failures)d failures in a row, the last: %(why)s", fields)
 
     def _look_at_stall(self, now: float, number: int, heard: int) -> None:
         """`number` requests wait for a sign of it; the others had answered `heard` times when they began to."""
@@ -450,7 +486,13 @@ class Health:
         self.stalls += 1
         self.group.flip()
         if self._may_tell(now):
-            fields = {"event": "node_stalls", "pool": self.group.name, "node": self.name, "requests": number, "seconds": now - self._silent_since()}
+            fields = {
+                "event": "node_stalls",
+                "pool": self.group.name,
+                "node": self.name,
+                "requests": number,
+                "seconds": now - self._silent_since(),
+            }
             log.warning("pool %(pool)s: node %(node)s does not answer: %(requests)d requests wait, the first for %(seconds).2g s", fields)
 
     def _back(self, now: float) -> None:

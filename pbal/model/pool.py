@@ -222,8 +222,9 @@ class Pool(Group):
         healthy = [node for node in first if node.healthy(now)]
         usable = [node for node in healthy if not node.at_rest(now)]
         few = len(healthy) < len(first) and (not healthy or len(healthy) < self.policy.panic * len(first))
-        if not usable and spare:
-            usable, few = [node for node in spare if not node.at_rest(now)] or spare, False
+        awake = [] if usable else [node for node in spare if not node.at_rest(now)]
+        if awake:
+            usable, few = awake, False
         elif few or not first:
             healthy = first or ready
             usable = [node for node in healthy if not node.at_rest(now)]
@@ -287,7 +288,7 @@ class Pool(Group):
             return usable[0]
         if self._bound and asking is not None:
             held = self.holder(asking.request)
-            if held is not None and held not in tried and held.takes_sessions and not held.full:
+            if held is not None and held not in tried and held.takes_sessions and not held.at_rest(now) and not held.full:
                 return held
         candidates = usable if self._plain and not tried else self._candidates(usable, tried)
         if not candidates:

@@ -61,7 +61,7 @@ PERCENT: types.Type[float] = types.Type("percent", _parse_percent, _render_perce
 STATUSES: types.Type[tuple[range, ...]] = types.Type("statuses", _parse_some, _render_statuses)
 NO_OR_STATUSES: types.Type[tuple[range, ...]] = types.Type("statuses", _parse_statuses, _render_statuses)
 TARGET: types.Type[str] = types.Type("target", _parse_path)
-HOST: types.Type[str] = types.Type("text", _parse_host)
+HOST: types.Type[str] = types.Type("host", _parse_host)
 
 HEALTH: tuple[Tunable, ...] = (
     Tunable(
@@ -91,6 +91,7 @@ HEALTH: tuple[Tunable, ...] = (
         "check_port",
         types.INT,
         default="0",
+        unit="port",
         maximum="65535",
         summary="The port that checks connect to. 0: that of the node.",
         source="pbal",

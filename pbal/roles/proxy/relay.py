@@ -349,6 +349,7 @@ class Relay(Undecided):
             self._switch(head)
             return False
         if status < 200:
+            backend.node.unanswered = 0
             self.stream.interim(head, forwardable_block(head, _NO_LENGTH))
             return False
         backend.state = link.XFER_RES
@@ -461,6 +462,7 @@ class Relay(Undecided):
         self.phase = TUNNEL
         leave(self)
         backend.state = link.TUNNEL
+        backend.node.answered(self.terms.clock.now(), 101)
         self.terms.counts["tunnels"] += 1
         block = forwardable_block(head)
         node = backend.node
