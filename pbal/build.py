@@ -25,6 +25,7 @@ COMPILED: Final = (
     "pbal.model.conditions",
     "pbal.model.deliveries",
     "pbal.model.exchange",
+    "pbal.model.health",
     "pbal.model.imagined",
     "pbal.model.pace",
     "pbal.model.pool",

@@ -23,7 +23,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -41,6 +41,7 @@ from pbal.model.errors import ConfigError
 from pbal.model.faults import report
 from pbal.model.hooks import Bound
 from pbal.model.measures import histograms
+from pbal.model.pool import Node, Pool
 from pbal.model.renewal import Watch
 from pbal.model.service import Service
 from pbal.model.world import World
@@ -54,6 +55,7 @@ from pbal.observe.loop import LoopLag
 from pbal.observe.memory import resident_bytes
 from pbal.observe.stuck import ENDING, Signals, Watchdog
 from pbal.roles import chain
+from pbal.roles.proxy.checker import Checker
 from pbal.roles.registry import HANDLERS
 from pbal.schema.types import Endpoint
 
@@ -127,6 +129,7 @@ class Server:
         self._ended = asyncio.Event()
         self._phase = Phase.SERVING
         self._tick_handle: asyncio.TimerHandle | None = None
+        self._checker = Checker(world)
         self._paused = False
         self._turned = world.second // TURN
         """Which turn of the histograms was the last."""
@@ -196,6 +199,10 @@ class Server:
                 self._found[endpoint.host] = await asyncio.get_running_loop().run_in_executor(None, look_up, endpoint.host)
             except OSError as error:
                 raise ConfigError(f"cannot find the address of {endpoint.host}: {error.strerror or error}", about=str(endpoint)) from None
+
+    async def check_nodes(self, pool: Pool, nodes: Sequence[Node]) -> None:
+        """See model.world.Runtime."""
+        await self._checker.check_now(pool, nodes)
 
     async def accepting(self) -> None:
         """Wait until every listener accepts connections. Raises: ConfigError if one cannot."""
@@ -318,6 +325,7 @@ class Server:
         for listener in self._listeners.values():
             self._duty(f"keep-alive of {listener.service.name}", listener.refresh)
         self._duty("names", world.names.tick, now)
+        self._duty("checks of nodes", self._checker.tick, now)
         self._duty("descriptors", self._watch_descriptors)
         self._duty("access logs", self._watch_access_logs)
         self._duty("spools", world.bodies.tick, now)
@@ -534,6 +542,7 @@ class Server:
             backend.abort()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
+        self._checker.close()
         self.lag.close()
         self.world.deliveries.close()
         self.world.runtime = None

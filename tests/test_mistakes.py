@@ -248,43 +248,62 @@ expected ADD, REMOVE or a pool name, found the end of the line
 
 POOL a
       ^
-expected ADD or REMOVE, found the end of the line
-usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
+expected ADD, DRAIN, MAINT, READY or REMOVE, found the end of the line
 
 POOL a AD n
        ^^
-expected ADD or REMOVE, found 'AD'
+expected ADD, DRAIN, MAINT, READY or REMOVE, found 'AD'
 did you mean 'ADD'?
 
 POOL ADD
         ^
 expected a pool name, found the end of the line
-usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL ADD <pool_name> <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
+usage: POOL ADD <pool_name> <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>]
 
 POOL ADD a
           ^
 expected a node, found the end of the line
-usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL ADD <pool_name> <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
+usage: POOL ADD <pool_name> <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>]
 
 POOL a ADD
           ^
 expected a node, found the end of the line
-usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>]
 
 POOL a ADD n m
              ^
 expected BACKUP, MAX, WEIGHT or the end of the line, found 'm'
 did you mean 'MAX'?
 
+POOL a DRAIN
+            ^
+expected a node, found the end of the line
+usage: POOL <pool_name> DRAIN <node> [BECAUSE <reason>]
+
+POOL a MAINT n the disk
+               ^^^
+expected BECAUSE or the end of the line, found 'the'
+usage: POOL <pool_name> MAINT <node> [BECAUSE <reason>]
+
+POOL a READY n BECAUSE
+               ^^^^^^^
+expected the end of the line, found 'BECAUSE'
+usage: POOL <pool_name> READY <node>
+
+CHECK
+     ^
+expected a pool name, found the end of the line
+usage: CHECK <pool_name> [<node>]
+
 POOL a ADD REMOVE n
                   ^
 expected BACKUP, MAX, WEIGHT or the end of the line, found 'n'
-usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>]
 
 POOL my.pool ADD n
      ^^^^^^^
 expected ADD, REMOVE or a pool name, found 'my.pool'
-usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>]
 
 POOL a ADD n WIEGHT 2
              ^^^^^^
@@ -294,17 +313,17 @@ did you mean 'WEIGHT'?
 POOL a ADD n WEIGHT
                    ^
 expected a node weight, found the end of the line
-usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>]
 
 POOL a ADD n BACKUP WEIGHT 2
                     ^^^^^^
 expected MAX or the end of the line, found 'WEIGHT'
-usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>]
 
 POOL a ADD x=y
             ^
 expected BACKUP, MAX, WEIGHT or the end of the line, found '='
-usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>] | POOL <pool_name> REMOVE <node>
+usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>]
 
 HEADER
       ^

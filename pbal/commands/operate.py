@@ -18,6 +18,7 @@ from pbal.commands.looking.tables import PIECE, Row, table
 from pbal.commands.session import Session
 from pbal.lang.mistakes import did_you_mean
 from pbal.model.faults import guarded
+from pbal.model.health import UNTRIED, UP
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Node, Pool
 from pbal.model.world import World
@@ -90,33 +91,71 @@ def _latency_line(row: Row) -> str:
 
 @command
 def show_health(session: Session, pool: Pool | None = None) -> Reply:
-    """Show the state of each node, since when (seconds), what went wrong last and how long ago, its last success, and requests in progress.
+    """Show the state of each node, since when (seconds), why and by whom, and whether it gets new requests; what went wrong last and how
+    long ago, its last success, requests in progress, and what was counted.
 
-    A node is down when the last attempt to connect to it failed, and untried when there was none. It may be up and useless: the last
-    error says so. A success is an answer that is not 5xx.
+    UP: requests are sent to it. UNTRIED: as UP, but nothing was sent yet. DOWN: its checks fail, or it is ejected, on trial or silent, or
+    the last attempt to connect failed. DRAIN and MAINT: an operator said so. REMOVED: it is in the pool no more, and requests run on it. A
+    node that is DOWN gets requests all the same (`used` is yes) where too few others are left. `check` is what active checks found. A
+    success is an answer that is not 5xx.
     """
     world = session.world
     now = world.clock.now()
     pools = [pool] if pool is not None else sorted(world.pools.values(), key=lambda each: each.name)
     rows = (_health(each, node, now) for each in pools for node in (*each.nodes, *each.draining))
-    columns = "pool node state since why why_age last_success active requests errors failures"
-    return table(columns, rows, _health_line, units=dict.fromkeys(("since", "why_age", "last_success"), Unit.SECONDS))
+    columns = (
+        "pool node state since why by used check error error_age last_success active requests errors failures checks check_failures"
+        " ejections stalls"
+    )
+    units = dict.fromkeys(("since", "error_age", "last_success"), Unit.SECONDS)
+    seen = ("pool", "node", "state", "since", "why", "by", "used", "check", "error", "error_age", "last_success", "active")
+    return table(columns, rows, _health_line, units=units, seen=seen)
 
 
 def _health(pool: Pool, node: Node, now: float) -> Row:
-    since = int(now - node.since) if node.since else None
+    used = "yes" if node in pool.usable(now) else "no"
+    word, since, why, by = node.verdict(now)
     return (
-        pool.name, node.name, node.state, since, node.error or None, int(now - node.error_at) if node.error else None,
+        pool.name, node.name, word, int(now - since) if since else None, why or None, by or None, used,
+        node.check if node.checks else None, node.error or None, int(now - node.error_at) if node.error else None,
         int(now - node.last_success) if node.last_success else None, node.active, node.requests, node.errors, node.failures,
+        node.checks, node.check_failures, node.ejections, node.stalls,
     )  # fmt: skip
 
 
 def _health_line(row: Row) -> str:
-    pool, node, state, since, why, age, success, active, requests, errors, failures = row
+    (
+        pool,
+        node,
+        state,
+        since,
+        why,
+        by,
+        used,
+        check,
+        error,
+        age,
+        success,
+        active,
+        requests,
+        errors,
+        failures,
+        checks,
+        bad,
+        ejections,
+        stalls,
+    ) = row
     line = f"{pool} {node} {state}" + (f" for {since}s" if since is not None else "")
+    because = f"{by}: {why}" if by and why else by or why
+    line += f" ({because})" if because else ""
+    if (used == "yes") != (state in (UP, UNTRIED)):
+        line += ", used all the same" if used == "yes" else ", not used for a moment"
     line += f", {active} active, {requests} requests, {errors} errors, {failures} connects failed"
+    line += f", check {check}: {bad} of {checks} failed" if check else ""
+    line += f", ejected {ejections} times" if ejections else ""
+    line += f", stalled {stalls} times" if stalls else ""
     line += f", last success {success}s ago" if success is not None else ", no success yet"
-    return line + (f", last error {age}s ago: {why}" if why else "")
+    return line + (f", last error {age}s ago: {error}" if error else "")
 
 
 # -- why did this get 502 ----------------------------------------------------------------------------------------------

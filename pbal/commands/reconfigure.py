@@ -271,7 +271,9 @@ def _sort(world: World, wanted: Config) -> None:
     _sort_names(world.pools, [pool.name for pool in wanted.pools])
     for spec in wanted.pools:
         at = {node.name: number for number, node in enumerate(spec.nodes)}
-        world.pools[spec.name.lower()].nodes.sort(key=lambda node: at.get(node.name, len(at)))
+        pool = world.pools[spec.name.lower()]
+        pool.nodes.sort(key=lambda node: at.get(node.name, len(at)))
+        pool.flip()
 
 
 def _sort_names(objects: dict[str, T], order: list[str]) -> None:

@@ -13,11 +13,11 @@ LONGEST: Final = 300
 LONG: Final = 30
 """Characters from which on a cell needs room of its own."""
 
-_GOOD: Final = frozenset({"up", "enabled", "ok", "ready"})
+_GOOD: Final = frozenset({"up", "enabled", "ok", "ready", "yes"})
 _BAD: Final = frozenset({"down", "disabled", "full"})
-_UNSURE: Final = frozenset({"draining", "untried", "paused"})
+_UNSURE: Final = frozenset({"drain", "maint", "removed", "untried", "paused"})
 _TITLES: Final = {
-    "at": "when", "lag_ms": "lag, ms", "sweep_ms": "sweep, ms", "why_age": "ago", "minute_count": "last minute",
+    "at": "when", "lag_ms": "lag, ms", "sweep_ms": "sweep, ms", "error_age": "ago", "minute_count": "last minute",
     "minute_p50": "p50", "minute_p90": "p90", "minute_p99": "p99", "percent": "%",
 }  # fmt: skip
 """Of columns whose names do not tell enough, or too much."""

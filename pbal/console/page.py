@@ -51,7 +51,10 @@ SECTIONS: Final = (
     Section("Parked polls", "show_parked_summary", "show parked summary", ("service", "parked", "queues", "oldest", "bytes"), half=True),
     Section(
         "Nodes", "show_health", "show health",
-        ("pool", "node", "state", "since", "active", "requests", "errors", "failures", "last_success", "why", "why_age"),
+        (
+            "pool", "node", "state", "since", "why", "by", "used", "check", "active", "requests", "errors", "failures", "ejections",
+            "last_success", "error", "error_age",
+        ),
     ),
     Section(
         "Latency", "show_latency", "show latency",

@@ -38,6 +38,9 @@ from pbal.schema.types import either
 # A key word wins over every name, those with a priority of their own (1) included.
 _KEY_WORD_PRIORITY = 2
 
+MOST_USAGES = 3
+"""Usages that a hint has at most: of more, nobody finds his own."""
+
 # What stands between words. It is no argument.
 _BETWEEN = frozenset({"__IGNORE_0"})
 
@@ -459,7 +462,7 @@ class Language:
                 hint = "one statement a line, without ';'"
             elif word and "NEW_NAME" in accepted:
                 hint = "a name is made of letters, digits, '_' and '-'"
-            hint = hint or elsewhere(words, every) or (f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 3 else "")
+            hint = hint or elsewhere(words, every) or (f"usage: {' | '.join(usages)}" if 0 < len(usages) <= MOST_USAGES else "")
         return Mistake(message, kind=kind, subject=word, candidates=meant, hint=hint, column=column, end=end)
 
     def _plugin_with(self, words: list[str]) -> str:
@@ -475,7 +478,12 @@ class Language:
 
     def _usages(self, words: list[str]) -> list[str]:
         same_verb = [usage for usage in self._every_usage if _begins(usage, words[:1])]
-        return [usage for usage in same_verb if len(words) > 1 and _begins(usage, words[:2])] or same_verb
+        found = [usage for usage in same_verb if len(words) > 1 and _begins(usage, words[:2])] or same_verb
+        if len(found) > MOST_USAGES:  # those with most of the words as key words
+            begun = words[:3]
+            said = [sum(one == word for one, word in zip(usage.split(), begun, strict=False)) for usage in found]
+            found = [usage for usage, number in zip(found, said, strict=True) if number == max(said)]
+        return found
 
     # completion
 

@@ -13,7 +13,7 @@ node that comes and goes disturbs nobody's turn but its own.
     hash                  rendezvous: each member draws a number from the key, and the largest has it. When a member goes, its keys alone
                           move, each to the member that had drawn the next largest; no key moves from one that stays to another.
 
-Numbers for the rendezvous come from a field of prime order: (a * key + b) mod (2^61 - 1), with a and b from a digest of the member's name
+Numbers for the rendezvous come from a field of prime order: (a * key + b) mod (2^31 - 1), with a and b from a digest of the member's name
 (Carter and Wegman, "Universal classes of hash functions"). That is a fifth of the price of a digest for each member, and the same in every
 process: nothing random is in it. A member of weight w wins w times as often if -ln(u) / w is least, u being its number between 0 and 1
 (Schindelhauer and Schomaker, "Weighted distributed hash tables").
@@ -34,7 +34,8 @@ RANDOM, ROUND_ROBIN, LEAST_CONNECTIONS, P2C, HASH = 0, 1, 2, 3, 4
 CODES: Final = {"random": RANDOM, "round_robin": ROUND_ROBIN, "least_connections": LEAST_CONNECTIONS, "p2c": P2C, "hash": HASH}
 """By the name that balance_method has for it."""
 
-_PRIME: Final = (1 << 61) - 1
+_PRIME: Final = (1 << 31) - 1
+"""Of 31 bits, so that a product fits a machine's word: compiled, a number costs a few nanoseconds."""
 
 
 class Asking(Protocol):
@@ -52,9 +53,9 @@ class Member:
     __slots__ = ("_add", "_multiply", "active", "backup", "connecting", "most", "turn", "weight")
 
     def __init__(self, name: str) -> None:
-        digest = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=32, person=b"pbal.balance").digest()
-        self._multiply = int.from_bytes(digest[:16], "big") % (_PRIME - 1) + 1
-        self._add = int.from_bytes(digest[16:], "big") % _PRIME
+        digest = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16, person=b"pbal.balance").digest()
+        self._multiply = int.from_bytes(digest[:8], "big") % (_PRIME - 1) + 1
+        self._add = int.from_bytes(digest[8:], "big") % _PRIME
         self.active = 0
         """Requests in progress."""
         self.connecting = 0
@@ -82,7 +83,7 @@ class Member:
 
 def key_of(octets: bytes) -> int:
     """What octets are to a rendezvous."""
-    return int.from_bytes(blake2b(octets, digest_size=16, person=b"pbal.balance").digest(), "big") % _PRIME
+    return int.from_bytes(blake2b(octets, digest_size=8, person=b"pbal.balance").digest(), "big") % _PRIME
 
 
 def key_octets(what: str, name: bytes, asking: Asking) -> bytes:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pbal import __version__, build
 from pbal.model.faults import guarded
+from pbal.model.health import UNTRIED, UP
 from pbal.model.plugin import Plugin
-from pbal.model.pool import Node
+from pbal.model.pool import Node, Pool
 from pbal.observe.counters import COUNTER, GAUGE, Counter
 from pbal.observe.histogram import SHOWN, Histogram
 from pbal.observe.memory import resident_bytes
@@ -178,6 +179,33 @@ def _nodes(value: Callable[[Node], float | Histogram]) -> Collector:
     return collect
 
 
+def _node_states(world: "World") -> Iterator[tuple[Pool, Node, str]]:
+    now = world.clock.now()
+    for pool in list(world.pools.values()):
+        for node in list(pool.nodes):
+            yield pool, node, node.verdict(now).word
+
+
+def _node_up(world: "World") -> Iterator[Measured]:
+    for pool, node, word in _node_states(world):
+        yield (pool.name, node.name), 1 if word in (UP, UNTRIED) else 0
+
+
+def _node_state(world: "World") -> Iterator[Measured]:
+    for pool, node, word in _node_states(world):
+        yield (pool.name, node.name, word), 1
+
+
+def _pools(value: Callable[[Pool, float], float]) -> Collector:
+    """A number of each pool, at a clock time."""
+
+    def collect(world: "World") -> Iterator[Measured]:
+        for pool in list(world.pools.values()):
+            yield (pool.name,), value(pool, world.clock.now())
+
+    return collect
+
+
 def _load(service: "Service") -> tuple[int, int, int]:
     return (0, 0, 0) if service.handler is None else service.handler.load()
 
@@ -242,7 +270,15 @@ _COLLECTORS: Final[dict[str, Collector]] = {
     "node_connect_failures": _nodes(lambda node: node.failures),
     "node_errors": _nodes(lambda node: node.errors),
     "node_active": _nodes(lambda node: node.active),
-    "node_up": _nodes(lambda node: 0 if node.down else 1),
+    "node_up": _node_up,
+    "node_state": _node_state,
+    "node_ejections": _nodes(lambda node: node.ejections),
+    "node_stalls": _nodes(lambda node: node.stalls),
+    "node_checks": _nodes(lambda node: node.checks),
+    "node_check_failures": _nodes(lambda node: node.check_failures),
+    "pool_usable": _pools(lambda pool, now: len(pool.usable(now))),
+    "pool_open": _pools(lambda pool, now: 1 if pool.usable(now) and pool.open else 0),
+    "pool_opened": _pools(lambda pool, now: pool.opened),
     "plugin_faults": _plugin_faults,
     "access_log_waiting_bytes": _access_logs,
     "body_memory_bytes": _one(lambda world: world.bodies.memory),

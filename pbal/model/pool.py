@@ -1,21 +1,29 @@
 """Pools and nodes: who could answer, who should next.
 
-A node that refused a connection is passed over for NODE_PENALTY seconds, unless every other one is penalised as well:
-an answer from a node just restarted beats a 503. A removed node is marked, never reused by a later ADD of the same
-address: connections that still drain know their own node and see `removed`.
+A node's health is model/health.py's; here is what it means among the others. A pool keeps the list of those that get requests, and finds
+it anew when one of them flips, or when a time is over that was known then: a pool in which all is well never looks. Of the nodes that no
+operator took out,
+
+    the healthy ones get requests: not down by their checks, not ejected
+    all of them do if none of these is left, or less than panic_share: an answer from a node just restarted beats a 503
+    of those, who refused a connection within the last second, or has to answer first, only if all the others were tried
+
+A removed node is marked, never reused by a later ADD of the same address: connections that still drain know their own node and see
+`removed`. What an operator ordered holds for the address in this pool, also for a node that comes again.
 
 Who may get a request is said here (see pick); which of those gets it, in balance.py.
 """
 
-from collections import deque
+import logging
 from collections.abc import Callable
 from math import inf
 from typing import Final
 
 from pbal.http1.events import RequestHead
-from pbal.model.balance import CODES, HASH, Asking, Member, choose, key_octets, key_of, weights_of
+from pbal.model.balance import CODES, HASH, Asking, choose, key_octets, key_of, weights_of
 from pbal.model.change import BeginChange
 from pbal.model.errors import NotBuilt, UnknownName, bad_value
+from pbal.model.health import LOG_SECONDS, MAINT, READY, Group, Health, Order, Policy
 from pbal.model.sticky import Sticky
 from pbal.observe.histogram import Histogram
 from pbal.schema import perlbal
@@ -26,97 +34,31 @@ from pbal.schema.roles import CORE
 from pbal.schema.tunables import Tunable
 from pbal.schema.types import Endpoint
 
-NODE_PENALTY = 1.0
-"""Seconds; Perlbal's."""
-WINDOW = 500
-"""Responses whose codes are remembered; Perlbal's."""
 A_MOMENT = 5.0
 """Seconds after its last node went in which a pool is expected to get another: nodes are being exchanged."""
+MOST_LEFT = 1000
+"""Nodes that went while they were drained or in maintenance, of which that is remembered."""
+
+log = logging.getLogger("pbal.health")
 
 
-class Node(Member):
+class Node(Health):
     """One address in a pool and what was seen of it."""
 
-    __slots__ = (
-        "authority", "connects", "cookie", "down_until", "endpoint", "error", "error_at", "errors", "failed_at", "failures",
-        "last_attempt", "last_connect", "last_response", "last_success", "latency", "name", "pool", "removed", "requests",
-        "responses", "since", "window",
-    )  # fmt: skip
+    __slots__ = ("authority", "check_due", "cookie", "endpoint", "latency", "pool")
 
     def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:
-        super().__init__(str(endpoint))
+        super().__init__(str(endpoint), pool)
         self.endpoint = endpoint
-        self.name = str(endpoint)
         self.authority = endpoint.authority
         """What Host says to it, where a client said nothing."""
         self.pool = pool
         self.cookie = b""
         """The value of the cookie that binds a client to it; b"" where the pool has none."""
-        self.requests = 0
-        self.connects = 0
-        self.failures = 0
-        self.down_until = 0.0
-        self.failed_at = 0.0
-        """When a connection to it could not be made, the last time (clock time)."""
-        self.last_attempt = 0.0
-        self.last_connect = 0.0
-        self.last_response = 0.0
-        self.last_success = 0.0
-        """When the head of an answer came whose status is not 5xx (clock time)."""
-        self.responses: dict[int, int] = {}
         self.latency = Histogram()
         """How long requests took, from being sent to the end of the answer, or of the attempt."""
-        self.errors = 0
-        """Requests that it gave no usable answer to."""
-        self.error = ""
-        """What went wrong the last time: no connection, no usable answer, or one that is 5xx."""
-        self.error_at = 0.0
-        """When (clock time)."""
-        self.since = 0.0
-        """Since when it is up or down (clock time); 0 if it was never tried."""
-        self.window: deque[int] = deque(maxlen=WINDOW)
-        """The status codes of its last responses."""
-        self.removed = False
-
-    @property
-    def down(self) -> bool:
-        """Whether the last attempt to connect failed."""
-        return self.failed_at > self.last_connect
-
-    @property
-    def state(self) -> str:
-        """untried, up, down; draining when it was removed and requests run on it."""
-        if self.removed:
-            return "draining"
-        if not self.last_connect and not self.failed_at:
-            return "untried"
-        return "down" if self.down else "up"
-
-    def reached(self, now: float) -> None:
-        """A connection to it was made."""
-        if self.down or not self.last_connect:
-            self.since = now
-        self.connects += 1
-        self.last_connect = now
-        self.down_until = 0.0
-
-    def unreachable(self, now: float, why: str) -> None:
-        """A connection to it could not be made."""
-        if not self.down:
-            self.since = now
-        self.failures += 1
-        self.failed_at = self.error_at = now
-        self.down_until = now + NODE_PENALTY
-        self.error = why
-
-    def broke(self, now: float, why: str) -> None:
-        """It gave no usable answer to a request."""
-        self.errors += 1
-        self.failed(now, why)
-
-    def failed(self, now: float, why: str) -> None:
-        """Something went wrong with it: what an operator should hear."""
-        self.error, self.error_at = why, now
+        self.check_due = 0.0
+        """When it is to be checked next (clock time)."""
 
     def __repr__(self) -> str:
         return f"<Node {self.name} active={self.active}{' removed' if self.removed else ''}>"
@@ -125,11 +67,12 @@ class Node(Member):
 _DEFAULTS: Final = {name: tunable.default_value() for name, tunable in OF_POOLS.items()}
 
 
-class Pool:
+class Pool(Group):
     """A named set of nodes and the way one is chosen."""
 
     def __init__(self, name: str, changing: BeginChange) -> None:
         self.name = name
+        self.answers = 0
         self._changing = changing
         self.nodes: list[Node] = []
         self.named: list[Node] = []
@@ -149,12 +92,27 @@ class Pool:
         self.sticky: Sticky | None = None
         self._bound: dict[bytes, Node] = {}
         """The node that a sticky cookie names."""
+        self.policy = Policy(self.values)
+        self._usable: list[Node] = []
+        """Whom new requests go to, until `_until`."""
+        self._reserve: list[Node] = []
+        """Whom they go to when all of those were tried."""
+        self._until = -inf
+        """When it is to be looked anew who gets requests (clock time)."""
+        self.open = False
+        """Whether so few nodes are well that all get requests."""
+        self.opened = 0
+        """How often that was so."""
+        self.open_since = 0.0
+        self._told_at = -inf
+        self._left: dict[Endpoint, Order] = {}
+        """What holds for nodes that went, should they come again: the last MOST_LEFT of them."""
         self.emptied_at = -inf
         """When its last node was taken out (clock time): another may come in a moment."""
         self.added_listeners: list[Callable[[], None]] = []
         """Told when a node comes."""
         self.removed_listeners: list[Callable[[Node], None]] = []
-        """Told of each removed node, so that idle connections to it are closed at once."""
+        """Told of each node that was removed or put into maintenance, so that idle connections to it are closed at once."""
 
     def add(self, endpoint: Endpoint, weight: int = 1, backup: bool = False, most: int = 0) -> None:
         """Add a node with the options of POOL ADD, or change those of one that is there."""
@@ -170,6 +128,9 @@ class Pool:
             if endpoint.is_name:
                 self.named.append(node)
             self._set_options(node, weight, backup, most)
+            order = self._left.pop(endpoint, None)
+            if order is not None:
+                change.then(node.ordered, order)
             for tell in list(self.added_listeners):
                 tell()
 
@@ -187,6 +148,7 @@ class Pool:
         for node in self.nodes:
             node.cookie = b"" if self.sticky is None else self.sticky.value(node.name)
         self._bound = {node.cookie: node for node in self.nodes if node.cookie}
+        self.flip()
 
     def remove(self, endpoint: Endpoint, now: float) -> None:
         """Take a node out at `now` (clock time); what runs on it finishes. Raises: UnknownName if it is no member."""
@@ -201,6 +163,10 @@ class Pool:
         if node in self.named:
             self.named.remove(node)
         self._reckon()
+        if not node.ready:
+            self._left[endpoint] = node.order
+            while len(self._left) > MOST_LEFT:
+                self._left.pop(next(iter(self._left)))
         if not self.nodes:
             self.emptied_at = now
         if node.active:
@@ -209,10 +175,96 @@ class Pool:
             tell(node)
 
     def released(self, node: Node) -> None:
-        """A request on `node` ended; a drained node is forgotten."""
+        """A request on `node` ended; a removed node is forgotten with its last one."""
         node.active -= 1
-        if node.removed and node.active <= 0 and node in self.draining:
-            self.draining.remove(node)
+        if not node.active and (node.removed or node.trial or not node.ready):
+            if node in self.draining:
+                self.draining.remove(node)
+            node.rested()
+            self.flip()
+
+    def order(self, endpoint: Endpoint, order: Order) -> None:
+        """An operator says what is to become of a node. Raises: UnknownName if it is no member."""
+        node = self.member(endpoint)
+        with self._changing() as change:
+            change.then(self._ordered, node, order)
+
+    def _ordered(self, node: Node, order: Order) -> None:
+        node.ordered(order)
+        if order.word is MAINT:
+            for tell in list(self.removed_listeners):
+                tell(node)
+        elif order.word is READY:
+            for come in list(self.added_listeners):
+                come()
+
+    # -- who gets requests ---------------------------------------------------------------------------------------
+
+    def flip(self) -> None:
+        """See Group."""
+        self._until = -inf
+
+    def may_eject(self, node: Health, now: float) -> bool:
+        """See Group."""
+        ready = [each for each in self.nodes if each.ready]
+        out = sum(1 for each in ready if each is node or not each.healthy(now))
+        return out <= self.policy.eject_most * len(ready)
+
+    def usable(self, now: float) -> list[Node]:
+        """The nodes that new requests go to; not to be changed."""
+        return self._usable if now < self._until else self._look(now)
+
+    def _look(self, now: float) -> list[Node]:
+        """Find the nodes that get requests, and until when."""
+        ready = [node for node in self.nodes if node.ready and node.weight]
+        first = [node for node in ready if not node.backup]
+        spare = [node for node in ready if node.backup and node.healthy(now)]
+        healthy = [node for node in first if node.healthy(now)]
+        usable = [node for node in healthy if not node.at_rest(now)]
+        few = len(healthy) < len(first) and (not healthy or len(healthy) < self.policy.panic * len(first))
+        awake = [] if usable else [node for node in spare if not node.at_rest(now)]
+        if awake:
+            usable, few = awake, False
+        elif few or not first:
+            healthy = first or ready
+            usable = [node for node in healthy if not node.at_rest(now)]
+        self._usable = usable or healthy
+        self._reserve = healthy + spare
+        if few is not self.open:
+            self._opened(few, sum(node.healthy(now) for node in first), len(first), now)
+        self.starting = False
+        self._until = inf
+        slow = self.policy.slow_start
+        for node in ready:
+            if node.ejected:
+                self._until = min(self._until, node.ejected_until)
+            if node.rests_until > now:
+                self._until = min(self._until, node.rests_until)
+            if slow and node.share(now) < 1:
+                self.starting = True
+                self._until = min(self._until, node.returned_at + slow)
+        return self._usable
+
+    def _opened(self, few: bool, healthy: int, ready: int, now: float) -> None:
+        self.open, self.open_since = few, now
+        if few:
+            self.opened += 1
+        if now - self._told_at < LOG_SECONDS:
+            return
+        self._told_at = now
+        fields = {"event": "pool_open" if few else "pool_closed", "pool": self.name, "healthy": healthy, "nodes": ready}
+        if few:
+            log.warning("pool %(pool)s: %(healthy)d of %(nodes)d nodes are well: all of them get requests", fields)
+        else:
+            log.info("pool %(pool)s: %(healthy)d of %(nodes)d nodes are well: the others get no requests any more", fields)
+
+    def why_none(self) -> str:
+        """Why `pick` found no node."""
+        if not self.nodes:
+            return f"pool {self.name} has no node"
+        if not any(node.ready for node in self.nodes):
+            return f"every node of pool {self.name} is drained or in maintenance"
+        return ""
 
     def find(self, endpoint: Endpoint) -> Node | None:
         """The node of that address, if it is in the pool."""
@@ -231,14 +283,14 @@ class Pool:
 
         `asking` is the request it is for: what hash and sticky cookies look at. `method` is one of balance.py's in place of the pool's own.
         """
-        nodes = self.nodes
-        if self._plain and len(nodes) == 1 and not tried:
-            return nodes[0]
+        usable = self._usable if now < self._until else self._look(now)
+        if self._plain and len(usable) == 1 and not tried and not self._bound:
+            return usable[0]
         if self._bound and asking is not None:
             held = self.holder(asking.request)
-            if held is not None and held not in tried and held.down_until <= now and not held.full:
+            if held is not None and held not in tried and held.takes_sessions and not held.at_rest(now) and not held.full:
                 return held
-        candidates = self._candidates(now, tried)
+        candidates = usable if self._plain and not tried else self._candidates(usable, tried)
         if not candidates:
             return None
         if method < 0:
@@ -247,14 +299,14 @@ class Pool:
         weights = None if self._plain and not self.starting else weights_of(candidates, now)
         return candidates[choose(method, candidates, weights, key)]
 
-    def _candidates(self, now: float, tried: tuple[Node, ...]) -> list[Node]:
+    def _candidates(self, usable: list[Node], tried: tuple[Node, ...]) -> list[Node]:
         """Who may have a request. Backup nodes may while no other could: that the others are full is no reason."""
-        candidates = [node for node in self.nodes if node not in tried] if tried else self.nodes
-        if self._plain:
-            return [node for node in candidates if node.down_until <= now] or candidates
-        candidates = [node for node in candidates if node.weight]
-        healthy = [node for node in candidates if node.down_until <= now]
-        return [node for node in _first_tier(healthy or candidates) if not node.full]
+        if tried:
+            usable = [node for node in usable if node not in tried]
+            if not usable:
+                reserve = [node for node in self._reserve if node not in tried and not node.occupied]
+                usable = [node for node in reserve if not node.backup] or reserve
+        return usable if self._plain else [node for node in usable if not node.full]
 
     def holder(self, request: RequestHead) -> Node | None:
         """The node that a request's sticky cookie names, if it is in the pool."""
@@ -301,6 +353,7 @@ class Pool:
 
     def _put_back(self, values: dict[str, object], written: dict[str, str]) -> None:
         self.values, self.written = values, written
+        self.policy = Policy(values)
         self._reckon()
 
     def _tunable(self, name: str) -> Tunable:
@@ -319,7 +372,3 @@ class Pool:
         if node is None:
             raise UnknownName(f"pool '{self.name}' has no node {endpoint}", str(endpoint), [each.name for each in self.nodes])
         return node
-
-
-def _first_tier(nodes: list[Node]) -> list[Node]:
-    return [node for node in nodes if not node.backup] or nodes

@@ -7,7 +7,7 @@ opens sockets at once.
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from types import TracebackType
@@ -23,7 +23,7 @@ from pbal.model.exchange import Exchange
 from pbal.model.limited import LimitedLog
 from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
-from pbal.model.pool import Pool
+from pbal.model.pool import Node, Pool
 from pbal.model.resolving import Names
 from pbal.model.service import Service
 from pbal.model.settings import Defaults, ProcessSettings
@@ -64,6 +64,9 @@ class Runtime(Protocol):
 
     def serve(self, bound: Any) -> None:
         """Accept connections on what `bind` gave, and no longer where the service listened before."""
+
+    async def check_nodes(self, pool: Pool, nodes: Sequence[Node]) -> None:
+        """Check nodes of a pool now, and wait for what comes of it. Raises: ConfigError if there is nothing to check by."""
 
     descriptor_limit: int
     """Most files that the system lets the process open."""

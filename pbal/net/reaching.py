@@ -13,18 +13,19 @@ from pbal.model.resolving import ADDRESS_PENALTY, Name, Names
 from pbal.net.backend import BORED, BackendConnection
 
 
-async def reach(names: Names, now: float, node: Node, protocol: asyncio.BaseProtocol, seconds: float) -> None:
-    """Connect `protocol` to a node. `now` is clock time; `seconds` is what the caller bounds it to.
+async def reach(names: Names, now: float, node: Node, protocol: asyncio.BaseProtocol, seconds: float, port: int = 0) -> None:
+    """Connect `protocol` to a node, or to another port there. `now` is clock time; `seconds` is what the caller bounds it to.
 
     Raises: OSError, with the reason for the operator in strerror; TimeoutError where the last address took too long.
     """
     loop = asyncio.get_running_loop()
     endpoint = node.endpoint
+    port = port or endpoint.port
     if endpoint.path:
         await loop.create_unix_connection(lambda: protocol, endpoint.path)
         return
     if not endpoint.is_name:
-        await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
+        await loop.create_connection(lambda: protocol, endpoint.host, port)
         return
     name = await names.addresses(node)
     addresses = name.in_turn(now)
@@ -32,7 +33,7 @@ async def reach(names: Names, now: float, node: Node, protocol: asyncio.BaseProt
         address = addresses.pop(0)
         try:
             async with asyncio.timeout(seconds / (len(addresses) + 1) if addresses else None):
-                await loop.create_connection(lambda: protocol, address, endpoint.port)
+                await loop.create_connection(lambda: protocol, address, port)
         except (OSError, TimeoutError):
             name.unreachable[address] = now + ADDRESS_PENALTY
             if not addresses:

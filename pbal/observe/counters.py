@@ -150,7 +150,22 @@ COLLECTED: tuple[Counter, ...] = (
     Counter("node_connect_failures", "Connections to a node that failed or timed out.", labels=_NODE),
     Counter("node_errors", "Requests for which a node gave no usable answer: silent, broken off, malformed.", labels=_NODE),
     Counter("node_active", "Requests that a node is working on.", gauge=True, labels=_NODE),
-    Counter("node_up", "1 while the last attempt to connect to a node succeeded, else 0.", gauge=True, labels=_NODE),
+    Counter(
+        "node_up", "1 while a node is UP, or nothing was sent to it yet, else 0. See HEALTH in pbal.conf(5).", gauge=True, labels=_NODE
+    ),
+    Counter("node_state", "1 for the state of a node: UP, UNTRIED, DOWN, DRAIN, MAINT.", gauge=True, labels=(*_NODE, "state")),
+    Counter("node_ejections", "Times a node was ejected after eject_after failures in a row.", labels=_NODE),
+    Counter("node_stalls", "Times a node was passed over because it did not answer while others did (stall_after).", labels=_NODE),
+    Counter("node_checks", "Active checks of a node.", labels=_NODE),
+    Counter("node_check_failures", "Those of them that were bad.", labels=_NODE),
+    Counter("pool_usable", "Nodes of a pool that get requests.", gauge=True, labels=("pool",)),
+    Counter(
+        "pool_open",
+        "1 while so few nodes of a pool are well that all of them get requests (panic_share), else 0.",
+        gauge=True,
+        labels=("pool",),
+    ),
+    Counter("pool_opened", "Times that began.", labels=("pool",)),
     Counter("plugin_faults", "Faults of a plugin, of all its generations.", labels=("plugin",)),
     Counter("access_log_waiting_bytes", "Bytes of lines that wait to be written to a log.", gauge=True, unit="bytes", labels=("log",)),
     Counter("resident_bytes", "Memory of the process.", gauge=True, unit="bytes"),

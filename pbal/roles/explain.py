@@ -11,6 +11,7 @@ from pbal.config.spec import Standing
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation, Step
 from pbal.model.faults import asked
+from pbal.model.health import described
 from pbal.model.hooks import HOOKS
 from pbal.model.service import Service
 from pbal.observe.access import quoted_text
@@ -143,14 +144,21 @@ def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterat
         yield Step("answer", service.name, "503: no pool" if pool is None else f"503: pool {pool.name} has no node")
         return
     now = service.world.clock.now()
-    healthy = [node for node in pool.nodes if node.down_until <= now]
+    usable = pool.usable(now)
+    well = ", too few are well: all get requests" if pool.open else ""
     yield Step(
-        "pool", service.name, f"{pool.name}: balance_method {pool.values['balance_method']}, {len(healthy)} of {len(pool.nodes)} nodes"
+        "pool",
+        service.name,
+        f"{pool.name}: balance_method {pool.values['balance_method']}, {len(usable)} of {len(pool.nodes)} nodes get requests{well}",
     )
     for node in pool.nodes:
-        passed_over = "" if node in healthy else ", passed over for a moment" if healthy else ", tried all the same"
+        passed_over = "" if node in usable else ", passed over"
         kept = len(role.groups.main.bored.get(node, ()))
-        yield Step("node", service.name, f"{node.name} {node.state}, {node.active} active, {kept} kept connections{passed_over}")
-    octets = request_octets(exchange, exchange.request, service, (healthy or pool.nodes)[0].name, None, role.terms.via)
+        told = described(node.verdict(now), now)
+        yield Step("node", service.name, f"{node.name} {told}, {node.active} active, {kept} kept connections{passed_over}")
+    if not usable:
+        yield Step("answer", service.name, f"503: {pool.why_none()}")
+        return
+    octets = request_octets(exchange, exchange.request, service, usable[0].name, None, role.terms.via)
     for line in octets.removesuffix(b"\r\n\r\n").split(b"\r\n"):
         yield Step("head", service.name, line.decode("latin-1"))

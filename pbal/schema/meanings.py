@@ -88,6 +88,10 @@ TYPES = {
         "The name of a pool.",
         "app",
     ),
+    "percent": Meaning("A share from `0%` to `100%`.", "50%"),
+    "statuses": Meaning("Statuses and ranges of them, such as `200-399` or `200,204`.", "200-399"),
+    "target": Meaning("The path of a request, with or without a query.", "/healthz"),
+    "host": Meaning("The value of a Host field.", "app.example"),
     "service": Meaning(
         "The name of a service.",
         "web",

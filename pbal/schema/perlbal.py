@@ -222,8 +222,7 @@ FOREIGN: tuple[Foreign, ...] = (
     _foreign("socket hand-over", r"starter|socket|hand_?over|hand_?off|restart|takeover|passfd|sendfd",
              "systemd can hand listening sockets over, and the poll plugin holds waiting clients by itself (LOAD poll)"),
     _foreign("sticky sessions", r"sticky|affinit|session|persist",
-             "sticky sessions are not built yet: keep what a session needs where every node finds it, or give each node a"
-             " service of its own and write a pbal plugin with select_service: pbal plugin new"),
+             "SET sticky = NAME of a pool binds each client to a node with a cookie; balance_method = hash brings like to like"),
     _foreign("trusted headers", r"trust|forwardedfor|xff|realip|real_?ip|remote_?ip|remote_?addr|upstream",
              "SET trusted_upstream_proxies says whose X-Forwarded fields are believed; HEADER name REMOVE takes others away"),
     _foreign("fallback on 404", r"fallback|fail_?over|404|not_?found|missing|lazy|backup|retry",

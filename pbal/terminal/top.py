@@ -180,11 +180,11 @@ def _nodes(now: Sample, before: Sample | None, paint: Paint) -> list[str]:
         was = earlier.get((node.get("pool"), node.get("node")), {})
         pace = _pace(node, was, "requests", seconds)
         failing = _pace(node, was, "errors", seconds) + _pace(node, was, "failures", seconds)
-        down = node.get("state") == "down"
+        down = node.get("state") not in ("UP", "UNTRIED")
         text = f"{printable(str(node.get('node'))):<28}{printable(str(node.get('state'))):<12}{number(pace):>10}"
         text += f"{number(node.get('active') or 0):>10}{number((node.get('errors') or 0) + (node.get('failures') or 0)):>10}"
         if down or failing:
-            text += "  " + printable(str(node.get("why") or ""))
+            text += "  " + printable(str(node.get("why") or node.get("error") or ""))
         rows.append((not down, -failing, -pace, paint(text, _RED if down or failing else "")))
     if not rows:
         return []

@@ -151,6 +151,22 @@ async def test_a_stale_connection_is_not_the_nodes_last_word(lab: Lab) -> None:
 
 
 @lab
+async def test_a_question_is_not_asked_again_where_the_budget_is_used_up(lab: Lab) -> None:
+    async def never(taken: Taken) -> None:
+        await taken.request()
+        taken.writer.close()
+
+    node, other = await Scripted.start(lab, never), await Scripted.start(lab, _yes)
+    pool = "SET retry_budget = 0;SET retry_budget_least = 1"
+    pbal = await lab.pbal(proxy(node.address, f"{other.address} BACKUP", pool=pool))
+    assert (await answered(ask(pbal))).body == b"yes"
+    assert (pbal.counts["backend_retries"], pbal.world.pool("app").retrying) == (1, 0)
+    await pbal.say("SET app.retry_budget_least = 0")
+    await failed(ask(pbal))
+    assert (pbal.counts["backend_retries"], pbal.counts["backend_retries_denied"]) == (1, 1) and idle(pbal)
+
+
+@lab
 async def test_what_cannot_be_asked_is_refused_at_once(lab: Lab) -> None:
     node = await Scripted.start(lab, _yes)
     pbal = await lab.pbal(proxy(node.address) + "\nCREATE SERVICE files\nSET role = web_server\nSET listen = 127.0.0.1:0\nENABLE files")

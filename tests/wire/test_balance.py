@@ -261,3 +261,20 @@ async def test_a_service_chooses_otherwise_than_its_pool_says(lab: Lab) -> None:
     assert [(await asked(client)).body for _ in range(3)] == [b"a", b"b", b"c"]
     assert await pbal.say("UNSET web.balance_method") == "OK"
     assert len(set(await bodies(pbal, 3))) == 3
+
+
+@lab
+async def test_a_sticky_cookie_is_secure_where_the_client_is_and_a_tunnel_binds_as_well(lab: Lab) -> None:
+    switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+    node, other = await named(lab, "a", answer(b"a"), switching), await named(lab, "b", answer(b"b"), switching)
+    pool = "SET sticky = node;SET balance_method = round_robin"
+    pbal = await lab.pbal(proxy(node.address, other.address, pool=pool, more="SET always_trusted = on"))
+    client = await Client.of(pbal)
+    assert "Secure" not in (await asked(client)).fields["set-cookie"].split("; ")
+    secure = (await asked(client, "/", "X-Forwarded-Proto: https")).fields["set-cookie"].split("; ")
+    assert secure[-1] == "Secure"
+    upgrade = "Connection: Upgrade", "Upgrade: echo"
+    assert "Set-Cookie: node=" in (await asked(client, "/", *upgrade)).head.decode()
+    bound = await Client.of(pbal)
+    assert "Set-Cookie" not in (await asked(bound, "/", *upgrade, f"Cookie: {secure[0]}")).head.decode()
+    assert (pbal.counts["sticky_bound"], pbal.counts["sticky_kept"]) == (3, 1)

@@ -89,8 +89,8 @@ async def test_the_way_to_a_node_and_the_head_that_it_is_really_sent(lab: Lab) -
         "site poll: start_http_request proxy_read_request",
     ]
     assert found.said("rule") == ["front HEADER INSERT X-Front: yes", "site HEADER INSERT X-From: pbal"]
-    assert found.said("pool") == ["site app: balance_method random, 1 of 1 nodes"]
-    assert found.said("node") == [f"site {node_name} untried, 0 active, 0 kept connections"]
+    assert found.said("pool") == ["site app: balance_method random, 1 of 1 nodes get requests"]
+    assert found.said("node") == [f"site {node_name} UNTRIED, 0 active, 0 kept connections"]
     assert found.said("answer") == []
     changed = {name for name, value in pbal.counts.items() if counts[name] != value and not name.startswith("loop_")}
     assert changed == {"console_commands"}, "nothing was sent"
@@ -98,7 +98,7 @@ async def test_the_way_to_a_node_and_the_head_that_it_is_really_sent(lab: Lab) -
     really = (await pbal.ask("front", request.encode())).body.decode().removesuffix("\r\n\r\n").split("\r\n")
     assert [line.removeprefix("site ") for line in found.said("head")] == really
     again = await explain(pbal, "GET /app")
-    assert again.said("node") == [f"site {node_name} up, 0 active, 1 kept connections"]
+    assert again.said("node") == [f"site {node_name} UP for 0s, 0 active, 1 kept connections"]
 
 
 @lab

@@ -73,25 +73,26 @@ async def test_which_node_is_down_and_why(lab: Lab) -> None:
     origin = await lab.origin(node)
     pbal = await lab.pbal(CONF.format(node=origin.address))
     found = (await rows(pbal, "show health"))[0]
-    assert (found["state"], found["since"], found["why"], found["last_success"]) == ("untried", None, None, None)
+    assert (found["state"], found["since"], found["error"], found["last_success"]) == ("UNTRIED", None, None, None)
     await get(pbal, "/")
     found = (await rows(pbal, "show health app"))[0]
-    assert (found["pool"], found["node"], found["state"], found["since"], found["last_success"]) == ("app", origin.address, "up", 0, 0)
+    assert (found["pool"], found["node"], found["state"], found["since"], found["last_success"]) == ("app", origin.address, "UP", 0, 0)
     await get(pbal, "/rubbish")
     found = (await rows(pbal, "show health"))[0]
-    assert (found["state"], found["why"], found["errors"]) == ("up", "a malformed header field", 1)
+    assert (found["state"], found["error"], found["errors"]) == ("UP", "a malformed header field", 1)
     await get(pbal, "/500")
     found = (await rows(pbal, "show health"))[0]
-    assert (found["state"], found["why"], found["errors"]) == ("up", "answered 500", 1)
+    assert (found["state"], found["error"], found["errors"]) == ("UP", "answered 500", 1)
     origin.close()
     refused = free_port()
     assert await pbal.say(f"POOL app ADD 127.0.0.1:{refused}") == "OK"
     assert await pbal.say(f"POOL app REMOVE {origin.address}") == "OK"
     assert await get(pbal, "/") == 502
     found = (await rows(pbal, "show nodes"))[0]
-    assert (found["state"], found["why"], found["failures"], found["last_success"]) == ("down", "connection refused", 1, None)
+    assert (found["state"], found["why"], found["failures"], found["last_success"]) == ("DOWN", "connection refused", 1, None)
     line = (await pbal.say("show health")).split("\n")[0]
-    assert line.startswith(f"app 127.0.0.1:{refused} down for 0s, 0 active, 0 requests, 0 errors, 1 connects failed, no success yet, ")
+    told = "DOWN for 0s (connection refused), used all the same, 0 active, 0 requests, 0 errors, 1 connects failed, no success yet, "
+    assert line.startswith(f"app 127.0.0.1:{refused} {told}")
     assert line.endswith("ago: connection refused")
 
 

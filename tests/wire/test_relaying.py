@@ -405,7 +405,7 @@ async def test_pool_remove_drains_and_add_takes_up(lab: Lab) -> None:
     head = await reader.readuntil(b"sl")
     await pbal.say(f"POOL app REMOVE {first.address}")
     await pbal.say(f"POOL app ADD {second.address}")
-    assert "draining 1" in await pbal.say("show pool app")
+    assert "REMOVED 1" in await pbal.say("show pool app")
     assert (await pbal.ask("web", get())).body == b"second"
     release.set()
     assert (head + await reader.readexactly(2)).endswith(b"slow")

@@ -293,7 +293,7 @@ async def test_views_that_go_on(lab: Lab, tmp_path: Path) -> None:
         it.type("top 0.1\r")
         await it.shows("loop lag")
         await it.shows("parked                 1")
-        assert re.search(r"127\.0\.0\.1:1 +untried", it.since()) and re.search(r"SERVICE +A SECOND +P50", it.since())
+        assert re.search(r"127\.0\.0\.1:1 +UNTRIED", it.since()) and re.search(r"SERVICE +A SECOND +P50", it.since())
         it.type("\x03")
         await it.shows("pbal>")
         it.type("watch show parked limit 1\r")
@@ -478,18 +478,18 @@ def test_a_line_is_cut_at_the_width_and_its_attributes_take_no_room() -> None:
 
 def _sample(at: float, requests: int, failures: int) -> Sample:
     nodes = [
-        {"pool": "app", "node": "10.0.0.1:80", "state": "up", "requests": requests, "active": 3, "errors": 0, "failures": 0, "why": None},
+        {"pool": "app", "node": "10.0.0.1:80", "state": "UP", "requests": requests, "active": 3, "errors": 0, "failures": 0, "why": None},
         {
             "pool": "app",
             "node": "10.0.0.2:80",
-            "state": "up",
+            "state": "UP",
             "requests": 1,
             "active": 0,
             "errors": 1,
             "failures": failures,
             "why": "reset",
         },
-        {"pool": "app", "node": "10.0.0.3:80", "state": "down", "requests": 0, "active": 0, "errors": 0, "failures": 1, "why": "refused"},
+        {"pool": "app", "node": "10.0.0.3:80", "state": "DOWN", "requests": 0, "active": 0, "errors": 0, "failures": 1, "why": "refused"},
     ]
     counters = {"requests": requests, "poll_parked": 15002, "backend_errors": failures, "loop_lag_ms": 2, "bad_requests": 0}
     latency = [
@@ -528,9 +528,9 @@ def test_top_shows_rates_levels_and_what_fails_first() -> None:
     assert re.search(r"<31>backend errors +2\.0 +4\n", text) and "bad requests" not in text
     nodes = [line.split() for line in lines if "10.0.0." in line]
     assert nodes == [
-        ["<31>10.0.0.3:80", "down", "0.0", "0", "1", "refused"],
-        ["<31>10.0.0.2:80", "up", "0.0", "0", "5", "reset"],
-        ["10.0.0.1:80", "up", "25.0", "3", "0"],
+        ["<31>10.0.0.3:80", "DOWN", "0.0", "0", "1", "refused"],
+        ["<31>10.0.0.2:80", "UP", "0.0", "0", "5", "reset"],
+        ["10.0.0.1:80", "UP", "25.0", "3", "0"],
     ]
     assert ["chat", "25.0", "1.5", "ms", "20", "ms", "-"] in [line.split() for line in lines]
     assert [line for line in lines if "nothing can be opened" in line] == [

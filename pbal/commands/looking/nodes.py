@@ -18,7 +18,8 @@ MOMENTS = ("lastattempt", "lastconnect", "lastresponse")
 def nodes(session: Session, node: Endpoint | None = None) -> Reply:
     """Show what pbal knows of each node. Times are in seconds since 1970, the response codes those of its last 500 responses.
 
-    Source: Perlbal manual, nodes. differs: connects counts only those that succeeded; the rows failures and active.
+    The state is UP, DOWN, DRAIN or MAINT, in each of its pools; UNTRIED where nothing was sent yet. `show health` says why.
+    Source: Perlbal manual, nodes. differs: connects counts only those that succeeded; the rows failures, active and state.
     """
     found: dict[str, list[tuple[str, Node]]] = {}
     for pool in session.world.pools.values():
@@ -26,14 +27,15 @@ def nodes(session: Session, node: Endpoint | None = None) -> Reply:
             if node is None or each.endpoint == node:
                 found.setdefault(each.name, []).append((pool.name, each))
     began = session.world.clock.epoch() - session.world.clock.now()
-    items = (_known(name, of, began) for name, of in found.items())
+    now = session.world.clock.now()
+    items = (_known(name, of, began, now) for name, of in found.items())
     return Objects(items, seen=_SEEN, units=dict.fromkeys(MOMENTS, Unit.MOMENT))
 
 
-_SEEN = ("node", "pools", "requests", "active", "connects", "failures", "lastresponse", "responsecodes")
+_SEEN = ("node", "pools", "state", "requests", "active", "connects", "failures", "lastresponse", "responsecodes")
 
 
-def _known(name: str, of: list[tuple[str, Node]], began: float) -> Item:
+def _known(name: str, of: list[tuple[str, Node]], began: float, now: float) -> Item:
     """One address, whichever pools it is in. `began`: the epoch at the clock's zero."""
     each = [node for _, node in of]
     last = (max(node.last_attempt for node in each), max(node.last_connect for node in each), max(node.last_response for node in each))
@@ -44,6 +46,7 @@ def _known(name: str, of: list[tuple[str, Node]], began: float) -> Item:
     facts: dict[str, object] = {key: int(began + at) if at else None for key, at in zip(MOMENTS, last, strict=True)}
     facts |= {"attempts": connects + failures, "connects": connects, "failures": failures, "verifies": 0}
     facts |= {"active": sum(node.active for node in each), "requests": sum(node.requests for node in each)}
+    facts["state"] = "/".join(dict.fromkeys(node.verdict(now).word for node in each))
     lines = [f"{name} {key} {value}" for key, value in facts.items() if value is not None]
     lines += [f"{name} responsecodes {code} {number}" for code, number in sorted(codes.items())]
     counted = {str(code): number for code, number in sorted(codes.items())}

@@ -7,6 +7,7 @@ from itertools import dropwhile
 from pbal.commands.looking.tables import Row, label, opening, table
 from pbal.commands.session import Session
 from pbal.config.render import render
+from pbal.model.health import UNTRIED, UP
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.snapshot import snapshot
@@ -63,9 +64,10 @@ def _described(session: Session, service: Service) -> Reply:
         more.append(label("bored", bored))
         if service["pool"]:
             pool = service.world.pool(service["pool"])
-            facts["pool"], facts["nodes"] = pool.name, [_node(row) for row in _nodes(pool)]
+            members = [_node(row) for row in _nodes(pool, service.world.clock.now())]
+            facts["pool"], facts["nodes"] = pool.name, members
             lines += [label("pool", pool.name), f"{'nodes':>14}:"]
-            lines += [f"{'':16}{node.name:<21} {node.requests:>7}" for node in pool.nodes]
+            lines += [f"{'':16}{each['node']:<21} {each['requests']:>7}{_unwell(each['state'])}" for each in members]
     if service.role == "web_server":
         facts["docroot"] = service.shown("docroot") or None
         lines.append(f"{'docroot':>15}: {facts['docroot'] or '--'}")  # one wider than the others, in Perlbal too
@@ -76,18 +78,19 @@ def _described(session: Session, service: Service) -> Reply:
     said = {name: service.shown(name) for name in sorted(service.explicit.keys() - _SHOWN)}
     facts["set"] = said
     more += [label("set", f"{name} = {text}") for name, text in said.items()]
-    return Facts(facts, [*lines, *more], {"age": Unit.SECONDS})
+    return Facts(facts, [*lines, *more], {"age": Unit.SECONDS, **_AGES})
 
 
 @command
 def show_pool(session: Session, pool: Pool | None = None) -> Reply:
     """List the pools, or the nodes of one pool with the number of requests that each got.
 
-    After the number stands `down` if the last attempt to connect failed, `draining` if the node was removed; and the requests in progress.
+    After the number stands the state of a node that is not well, DOWN, DRAIN, MAINT or REMOVED, and the requests in progress. More is in
+    `show health`.
     Source: Perlbal manual, show pool. differs: the state.
     """
     if pool is not None:
-        return table("node requests active state", list(_nodes(pool)), _node_line)
+        return table("node requests active state since why", list(_nodes(pool, session.world.clock.now())), _node_line, units=_AGES)
     items = []
     for each in sorted(session.world.pools.values(), key=lambda one: one.name):
         users = sum(1 for s in session.world.services.values() if s["pool"] == each.name)
@@ -96,19 +99,29 @@ def show_pool(session: Session, pool: Pool | None = None) -> Reply:
     return Objects(items)
 
 
-def _nodes(pool: Pool) -> Iterator[Row]:
-    yield from ((n.name, n.requests, n.active, "down" if n.down else "up") for n in pool.nodes)
-    yield from ((n.name, n.requests, n.active, "draining") for n in pool.draining)
+_AGES = {"since": Unit.SECONDS}
+
+
+def _nodes(pool: Pool, now: float) -> Iterator[Row]:
+    for node in (*pool.nodes, *pool.draining):
+        word, since, why, _ = node.verdict(now)
+        yield node.name, node.requests, node.active, word, int(now - since) if since else None, why or None
 
 
 def _node(row: Row) -> dict[str, object]:
-    return dict(zip(("node", "requests", "active", "state"), row, strict=True))
+    return dict(zip(("node", "requests", "active", "state", "since", "why"), row, strict=True))
 
 
 def _node_line(row: Row) -> str:
     """Perlbal's two columns, and for a node that is not well or was removed its state, and how many requests run there."""
-    name, requests, active, state = row
-    return f"{name} {requests}" + (f" {state} {active}" if state != "up" else "")
+    name, requests, active, state, _, _ = row
+    unwell = _unwell(state)
+    return f"{name} {requests}{unwell}" + (f" {active}" if unwell else "")
+
+
+def _unwell(state: object) -> str:
+    """The state of a node that scripts, which know two columns, should hear of."""
+    return "" if state in (UP, UNTRIED) else f" {state}"
 
 
 @command

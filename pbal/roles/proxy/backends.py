@@ -21,6 +21,7 @@ from typing import cast
 
 from pbal.http1.reader import Limits
 from pbal.model.balance import Asking
+from pbal.model.health import MAINT
 from pbal.model.pool import A_MOMENT, Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection, Owner
@@ -108,8 +109,9 @@ class Backends(Owner):
         """Why a request got none, for the operator."""
         if self.pool is None:
             return "the service has no pool"
-        if not self.pool.nodes:
-            return f"pool {self.pool.name} has no node"
+        why = self.pool.why_none()
+        if why:
+            return why
         return f"no connection to a node was free within queue_timeout ({self.service.values['queue_timeout']:g} s)"
 
     def may_get_nodes(self) -> bool:
@@ -126,14 +128,13 @@ class Backends(Owner):
     def connect_for(self, relay: Seeker, node: Node) -> None:
         """Queue `relay` and open a connection to `node`."""
         self.waiting[relay] = None
-        node.connecting += 1
+        node.begin_connect(self.clock.now())
         backend = BackendConnection(self, node)
         self.opening[backend] = None
         spawn(self, self._connect(relay, backend), f"connect {self.name} {node.name}")
 
     async def _connect(self, relay: Seeker, backend: BackendConnection) -> None:
         node = backend.node
-        node.last_attempt = self.clock.now()
         endpoint = node.endpoint
         seconds: float = self.service.values["connect_timeout"]
         failed = 0
@@ -159,7 +160,7 @@ class Backends(Owner):
             if link is not None and not made:  # also where the service was closed meanwhile
                 link.abort()
             del self.opening[backend]
-            node.connecting -= 1
+            node.end_connect()
         if failed and relay in self.waiting:
             del self.waiting[relay]
             relay.connect_failed(node, failed)
@@ -221,8 +222,7 @@ class Backends(Owner):
     def lend(self, backend: BackendConnection, seeker: Seeker) -> Node:
         """A connection is a seeker's, for one request; release() takes it back. Its node."""
         node = backend.node
-        node.active += 1
-        node.requests += 1
+        node.lent(self.clock.now())
         if backend.uses:
             self.counts["backend_reuses"] += 1
         backend.uses += 1
@@ -259,11 +259,11 @@ class Backends(Owner):
     def _offer(self, backend: BackendConnection) -> None:
         """A connection is free: to the longest waiting client, else to the bored ones."""
         node = backend.node
-        if node.removed or self.retired or self.terms.closed or backend.tls is not self.terms.tls:
+        if node.removed or node.order.word is MAINT or self.retired or self.terms.closed or backend.tls is not self.terms.tls:
             backend.abort()
             return
         for relay in self.waiting:
-            if node not in relay.tried:
+            if node not in relay.tried and node.ready:
                 if backend.uses and backend.unread:  # a reuse like any other
                     self._unread(backend)
                     return
@@ -276,7 +276,7 @@ class Backends(Owner):
         self.bored.setdefault(node, deque()).append(backend)
 
     def _node_removed(self, node: Node) -> None:
-        """POOL REMOVE: its bored connections close at once, the others when their response ends."""
+        """POOL REMOVE or MAINT: its bored connections close at once, the others when their response ends."""
         self._sessions.pop(node, None)
         for backend in self.bored.pop(node, ()):
             backend.abort()

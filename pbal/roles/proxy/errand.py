@@ -162,12 +162,7 @@ class Errand(Seeker):
         """The head of the answer is there. True when there is nothing more to read. Raises: BadResponse."""
         backend.state = link.XFER_RES
         node = backend.node
-        node.last_response = now = self.terms.clock.now()
-        if head.status < 500:
-            node.last_success = now
-        else:
-            node.failed(now, f"answered {head.status}")
-        node.responses[head.status] = node.responses.get(head.status, 0) + 1
+        node.answered(self.terms.clock.now(), head.status)
         self.head = head
         self._look_at_size(head.framing)
         if head.framing == 0:
@@ -227,6 +222,8 @@ class Errand(Seeker):
         head = self.head
         assert backend is not None and head is not None
         backend.relay = None
+        if backend.node.strikes:
+            backend.node.whole(head.status)
         backend.node.latency.add(self.terms.clock.now() - self.asked_at)
         self.group.release(backend, True)
         self._tell(NodeAnswer(head.status, head.fields, b"".join(self.body)))

@@ -386,21 +386,18 @@ class Relay(Undecided):
             self._switch(head)
             return False
         if status < 200:
+            backend.node.unanswered = 0
             self.stream.interim(head, forwardable_block(head, _NO_LENGTH))
             return False
         backend.state = link.XFER_RES
         node = backend.node
-        node.last_response = exchange.answered_at = now = self.terms.clock.now()
-        if status < 500:
-            node.last_success = now
-        else:
-            node.failed(now, f"answered {status}")
+        exchange.answered_at = now = self.terms.clock.now()
+        node.answered(now, status)
+        if status >= 500:
             exchange.trouble = Trouble(f"the node answered {status}")
         tracer = self.terms.service.tracer
         if tracer is not None:
             exchange.trace(tracer, "node answered", f"{node.name}: status {status}, {(now - exchange.asked_at) * 1000:.2f} ms")
-        node.responses[status] = node.responses.get(status, 0) + 1
-        node.window.append(status)
         for decider in self.terms.deciders:
             if decider.decide(self, head):
                 return False
@@ -503,6 +500,7 @@ class Relay(Undecided):
         self.phase = TUNNEL
         leave(self)
         backend.state = link.TUNNEL
+        backend.node.answered(self.terms.clock.now(), 101)
         self.terms.counts["tunnels"] += 1
         block = forwardable_block(head)
         node = backend.node
@@ -555,6 +553,8 @@ class Relay(Undecided):
         assert backend is not None
         backend.relay = None
         self._finish()
+        if backend.node.strikes:
+            backend.node.whole(self.exchange.status)
         data = out[0] if len(out) == 1 else b"".join(out)
         sent_whole = self.exchange.body_complete and self.pump is None
         self._stop_pump()

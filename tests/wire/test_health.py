@@ -1,0 +1,348 @@
+"""Nodes that are up, down, drained and in maintenance: what clients get, what nodes see, what operators are told."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import Lab, Pbal, free_port, lab, read_response, until
+from scripted import OK, Client, Scripted, Taken, get, proxy
+
+from pbal.commands.interpreter import Interpreter
+from pbal.model.world import World
+
+CHECKED = "SET check = http;SET check_path = /healthz;SET check_interval = 50ms;SET check_timeout = 200ms"
+
+
+class App:
+    """A node that answers every request at once with its `status`; `silent`: not at all, `cut`: it closes instead."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.silent = self.cut = False
+        self.heads: list[bytes] = []
+        self.address = ""
+        self.scripted = Scripted()
+
+    @classmethod
+    async def start(cls, lab: Lab) -> "App":
+        app = cls()
+        app.scripted = await Scripted.start(lab, app.serve)
+        app.address = app.scripted.address
+        return app
+
+    async def serve(self, taken: Taken) -> None:
+        while True:
+            self.heads.append(await taken.reader.readuntil(b"\r\n\r\n"))
+            if self.cut:
+                taken.writer.transport.abort()
+                return
+            if not self.silent:
+                taken.say(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\nok" % self.status)
+
+    def got(self, path: bytes) -> int:
+        return len([head for head in self.heads if head.split(b" ")[1] == path])
+
+
+async def health(pbal: Pbal, node: str) -> dict[str, Any]:
+    """The row of a node in `show health`."""
+    rows = json.loads(await pbal.say("show health AS JSON"))
+    return next(row for row in rows if row["node"] == node)
+
+
+async def asked(pbal: Pbal, times: int) -> list[int]:
+    """The statuses of so many requests, one after the other on one connection."""
+    reader, writer = await pbal.connect("web")
+    found = []
+    for _ in range(times):
+        writer.write(get("/x"))
+        found.append((await read_response(reader)).status)
+    return found
+
+
+# -- what requests met ---------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_a_node_that_breaks_every_request_is_ejected_and_comes_back_by_one_that_it_answers(lab: Lab) -> None:
+    apps = [await App.start(lab) for _ in range(3)]
+    apps[0].cut = True
+    pbal = await lab.pbal(proxy(*(app.address for app in apps), pool="SET eject_time = 150ms"))
+    assert await asked(pbal, 40) == [200] * 40, "who is safe to ask again is asked elsewhere"
+    await until(lambda: pbal.world.pool("app").nodes[0].ejections, "it to be ejected")
+    found = await health(pbal, apps[0].address)
+    assert (found["state"], found["used"], found["by"]) == ("DOWN", "no", None)
+    assert "failures in a row, the last: no response" in found["why"]
+    assert "ejected 1 times" in await pbal.say("show health")
+    broken = len(apps[0].heads)
+    assert 5 <= broken <= 6
+    apps[0].cut = False
+    node = pbal.world.pool("app").nodes[0]
+    while node.trial or node.ejected:
+        assert await asked(pbal, 5) == [200] * 5
+    assert (await health(pbal, apps[0].address))["state"] == "UP"
+    await asked(pbal, 30)
+    assert len(apps[0].heads) > broken + 1
+
+
+@pytest.mark.parametrize("method", ["random", "least_connections", "round_robin"])
+def test_of_a_node_that_hangs_few_requests_wait_and_none_when_it_is_ejected(method: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        apps = [await App.start(lab) for _ in range(3)]
+        apps[1].silent = True
+        pool = f"SET balance_method = {method}"
+        pbal = await lab.pbal(proxy(*(app.address for app in apps), pool=pool))
+        node = pbal.world.pool("app").nodes[1]
+
+        async def ask_on() -> None:
+            reader, writer = await pbal.connect("web")
+            for _ in range(20):
+                writer.write(get("/x"))
+                assert (await read_response(reader)).status == 200
+
+        clients = [asyncio.ensure_future(ask_on()) for _ in range(80)]
+
+        def others_are_done() -> bool:
+            return sum(client.done() for client in clients) + node.active == len(clients)
+
+        await until(others_are_done, "the others to get all their answers")
+        waiting = len(apps[1].heads)
+        assert waiting == node.active < 60
+        while not node.stalls:
+            clients.extend(asyncio.ensure_future(ask_on()) for _ in range(3))
+            await until(others_are_done, "the others to get theirs")
+        waiting = node.active
+        found = await health(pbal, apps[1].address)
+        assert (found["state"], found["stalls"], found["used"]) == ("DOWN", 1, "no")
+        assert found["why"] == f"no answer to the last {waiting} requests"
+        assert await asked(pbal, 50) == [200] * 50
+        assert len(apps[1].heads) == waiting
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+
+    run()
+
+
+@lab
+async def test_silence_of_response_timeout_is_a_failure(lab: Lab) -> None:
+    apps = [await App.start(lab) for _ in range(2)]
+    apps[0].silent = True
+    pool = "SET eject_after = 2;SET stall_after = 0;SET balance_method = round_robin"
+    pbal = await lab.pbal(proxy(*(app.address for app in apps), pool=pool, more="SET response_timeout = 100ms"))
+    node = pbal.world.pool("app").nodes[0]
+    clients = [await Client.of(pbal, request=get()) for _ in range(12)]
+    statuses = [(await read_response(client.reader)).status for client in clients]
+    assert statuses.count(504) >= 2
+    assert node.ejected
+    assert await asked(pbal, 20) == [200] * 20
+
+
+@lab
+async def test_the_only_node_is_asked_whatever_it_did(lab: Lab) -> None:
+    app = await App.start(lab)
+    app.cut = True
+    pbal = await lab.pbal(proxy(app.address))
+    assert await asked(pbal, 10) == [502] * 10
+    app.cut = False
+    assert await asked(pbal, 1) == [200]
+    pool = pbal.world.pool("app")
+    assert (pool.nodes[0].ejections, pool.open) == (0, False)
+
+
+# -- checks ------------------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_checks_take_a_node_down_and_bring_it_up(lab: Lab) -> None:
+    apps = [await App.start(lab) for _ in range(2)]
+    apps[0].status = 503
+    pbal = await lab.pbal(proxy(*(app.address for app in apps), pool=CHECKED + ";SET check_host = app.example;SET check_rise = 3"))
+    node, other = pbal.world.pool("app").nodes
+    await until(lambda: other.check == "UP" and node.check == "DOWN", "the first check to count")
+    head = apps[0].heads[0]
+    assert head.startswith(b"GET /healthz HTTP/1.1\r\nHost: app.example\r\n")
+    assert b"\r\nConnection: close\r\n" in head
+    assert await asked(pbal, 20) == [200] * 20
+    assert apps[0].got(b"/x") == 0
+    found = await health(pbal, apps[0].address)
+    assert (found["state"], found["why"], found["check"]) == ("DOWN", "check: status 503", "DOWN")
+    bad = node.checks
+    apps[0].status = 201
+    await until(lambda: node.check == "UP", "it to be up")
+    assert node.checks >= bad + 3
+    await asked(pbal, 40)
+    assert apps[0].got(b"/x") > 0
+    assert (await health(pbal, apps[0].address))["state"] == "UP"
+    assert (await pbal.say("SET app.check = off")) == "OK"
+    await until(lambda: node.check == "UNKNOWN", "what checks found to be forgotten")
+
+    def open_ones() -> int:
+        return sum(not taken.is_gone for app in apps for taken in app.scripted.connections)
+
+    await until(lambda: open_ones() == len(pbal.world.backends), "the connections of checks to close")
+
+
+@lab
+async def test_what_is_wrong_is_said(lab: Lab) -> None:
+    async def close(taken: Taken) -> None:
+        await taken.reader.readuntil(b"\r\n\r\n")
+        taken.writer.close()
+
+    async def rubbish(taken: Taken) -> None:
+        taken.say(b"SSH-2.0-x\r\n\r\n")
+
+    async def endless(taken: Taken) -> None:
+        while True:
+            taken.say(b"HTTP/1.1 103 X\r\nLink: </a>\r\n\r\n" * 100)
+            await taken.writer.drain()
+
+    silent, closing = await Scripted.start(lab), await Scripted.start(lab, close)
+    bad, never = await Scripted.start(lab, rubbish), await Scripted.start(lab, endless)
+    refusing = f"127.0.0.1:{free_port()}"
+    nodes = (silent.address, closing.address, bad.address, never.address, refusing)
+    pbal = await lab.pbal(proxy(*nodes, pool=CHECKED + ";SET check_timeout = 100ms;SET check_fall = 1000"))
+    pool = pbal.world.pool("app")
+    await until(lambda: all(node.checks for node in pool.nodes), "every node to be checked")
+    assert [node.check_error for node in pool.nodes] == [
+        "no answer within 0.1 s", "it closed the connection without an answer", "the status line is malformed",
+        "more octets than an answer's head has", "connection refused",
+    ]  # fmt: skip
+    assert "used all the same" in await pbal.say("show health"), "none is well, and all are asked"
+    assert 'pool_open{pool="app"} 1' in await pbal.say("show counters LIKE pool_open*")
+
+
+@lab
+async def test_tcp_checks_say_nothing_and_a_port_of_its_own_is_asked(lab: Lab) -> None:
+    app, beside = await App.start(lab), await Scripted.start(lab)
+    port = beside.address.rpartition(":")[2]
+    pbal = await lab.pbal(proxy(app.address, pool=f"SET check = tcp;SET check_interval = 50ms;SET check_port = {port}"))
+    node = pbal.world.pool("app").nodes[0]
+    await until(lambda: node.checks > 2, "checks")
+    assert node.check == "UP"
+    assert (app.scripted.connections, app.heads) == ([], [])
+    assert await (await beside.connection()).gone() == b""
+
+
+@lab
+async def test_nodes_at_unix_sockets_are_checked(lab: Lab) -> None:
+    path = str(lab.folder / "app.sock")
+    app = App()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await app.serve(Taken(reader, writer))
+        except EOFError:
+            writer.close()
+
+    lab.keep(await asyncio.start_unix_server(serve, path))
+    pbal = await lab.pbal(proxy(f"unix:{path}", pool=CHECKED))
+    await until(lambda: pbal.world.pool("app").nodes[0].check == "UP", "it to be up")
+    assert b"\r\nHost: localhost\r\n" in app.heads[0]
+
+
+@lab
+async def test_check_now(lab: Lab) -> None:
+    app = await App.start(lab)
+    pbal = await lab.pbal(proxy(app.address, pool="SET check_interval = 1h"))
+    assert "pool 'app' has no checks: SET app.check = http" in await pbal.say("CHECK app")
+    assert await pbal.say("SET app.check = http") == "OK"
+    assert await pbal.say(f"CHECK app {app.address}") == f"{app.address} UP, check UP\n."
+    app.status = 404
+    assert json.loads(await pbal.say("CHECK app AS JSON")) == [{"node": app.address, "state": "UP", "check": "UP", "error": "status 404"}]
+    await pbal.say("CHECK app")
+    assert await pbal.say("CHECK app") == f"{app.address} DOWN, check DOWN: status 404\n."
+    assert "has no node 127.0.0.1:1" in await pbal.say("CHECK app 127.0.0.1:1")
+    assert await pbal.say("CREATE POOL alone") == "OK"
+    assert await pbal.say("SET alone.check = tcp") == "OK"
+    assert await pbal.say(f"POOL alone ADD {app.address}") == "OK"
+    assert "no enabled service uses pool 'alone'" in await pbal.say("CHECK alone")
+    assert pbal.world.pool("alone").nodes[0].checks == 0, "a pool that nobody uses is not checked"
+
+
+# -- orders ------------------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_drain_and_maintenance(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first, second = await Scripted.start(lab), await App.start(lab)
+    text = proxy(first.address, second.address, pool=CHECKED.replace("= http", "= tcp") + ";SET balance_method = round_robin")
+    pbal = await lab.pbal(text)
+    node, other = pbal.world.pool("app").nodes
+    await until(lambda: node.check == other.check == "UP", "both to be up")
+    assert await pbal.say(f"POOL app MAINT {second.address}") == "OK"
+    one, two = await Client.of(pbal, request=get()), await Client.of(pbal, request=get())
+    await until(lambda: node.active == 2, "two requests to run")
+    assert await pbal.say(f"POOL app READY {second.address}") == "OK"
+    assert await pbal.say(f"POOL app DRAIN {first.address} BECAUSE its disk is full") == "OK"
+    found = await health(pbal, first.address)
+    assert (found["state"], found["why"], found["by"], found["used"], found["active"]) == ("DRAIN", "its disk is full", "test", "no", 2)
+    assert (await pbal.say("show health")).startswith(f"app {first.address} DRAIN for 0s (test: its disk is full), 2 active")
+    assert f"{first.address} 2 DRAIN 2" in await pbal.say("show pool app")
+    assert f"{first.address} state DRAIN" in await pbal.say("nodes")
+    assert await asked(pbal, 10) == [200] * 10
+    served = [taken for taken in first.connections if not taken.is_gone]
+    for taken in served[:2]:
+        await taken.request()
+        taken.say(OK)
+    assert [(await read_response(client.reader)).status for client in (one, two)] == [200, 200]
+    assert "(DRAIN): no request is under way at it" in caplog.text
+    assert node.active == 0
+    idle = [backend for backend in pbal.world.backends if backend.node is node]
+    assert idle, "drained, its connections may serve those that belong to it"
+    assert await pbal.say(f"POOL app MAINT {first.address}") == "OK"
+    await until(lambda: not [backend for backend in pbal.world.backends if backend.node is node], "its idle connections to close")
+    await until(lambda: not node.active and node.check == "UNKNOWN", "its checks to be forgotten")
+    checks = node.checks
+    await until(lambda: other.checks > 5, "checks of the other")
+    assert node.checks <= checks + 1, "one may have been under way"
+    assert await pbal.say(f"POOL app DRAIN {second.address}") == "OK"
+    response = await pbal.ask("web", get())
+    assert (response.status, response.fields["retry-after"]) == (503, "1")
+    assert "every node of pool app is drained or in maintenance" in await pbal.say("show errors 1")
+
+
+@lab
+async def test_orders_are_no_configuration_and_survive_its_reload(lab: Lab) -> None:
+    apps = [await App.start(lab) for _ in range(3)]
+    pbal = await lab.pbal(proxy(*(app.address for app in apps)))
+    assert await pbal.say(f"POOL app MAINT {apps[0].address} BECAUSE of fire") == "OK"
+    assert "MAINT" not in await pbal.say("dumpconfig")
+    assert await pbal.say("CONFIG DRIFT") == "."
+    assert await pbal.say(f"POOL app REMOVE {apps[1].address}") == "OK"
+    assert await pbal.say("SET app.balance_method = round_robin") == "OK"
+    assert await pbal.say("RELOAD CONFIG") == "OK"
+    found = await health(pbal, apps[0].address)
+    assert (found["state"], found["why"], found["by"]) == ("MAINT", "of fire", "test")
+    assert await asked(pbal, 20) == [200] * 20
+    assert (apps[0].heads, len(apps[1].heads) > 0) == ([], True)
+    assert await pbal.say(f"POOL app REMOVE {apps[0].address}") == "OK"
+    assert await pbal.say(f"POOL app ADD {apps[0].address}") == "OK"
+    assert (await health(pbal, apps[0].address))["state"] == "MAINT"
+    assert "has no node" in await pbal.say("POOL app READY 127.0.0.1:1")
+
+
+def test_in_a_file_an_order_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "test.conf"
+    path.write_text("CREATE POOL p\nPOOL p ADD 127.0.0.1:1\nPOOL p DRAIN 127.0.0.1:1\n")
+    assert [mistake.message for mistake in Interpreter(World()).run_file(str(path))] == ["only on the console of a running pbal"]
+
+
+@lab
+async def test_explain_and_metrics_know_the_states(lab: Lab) -> None:
+    apps = [await App.start(lab) for _ in range(2)]
+    pbal = await lab.pbal(proxy(*(app.address for app in apps)))
+    assert await pbal.say(f"POOL app DRAIN {apps[0].address} BECAUSE of rain") == "OK"
+    port = pbal.server.address("web")[1]
+    told = await pbal.say(f"EXPLAIN GET http://h:{port}/")
+    assert "app: balance_method random, 1 of 2 nodes get requests" in told
+    assert f"{apps[0].address} DRAIN for 0s (test: of rain), 0 active, 0 kept connections, passed over" in told
+    assert f"{apps[1].address} UNTRIED, 0 active" in told
+    shown = await pbal.say("show counters")
+    assert f'node_state{{pool="app",node="{apps[0].address}",state="DRAIN"}} 1' in shown
+    assert f'node_up{{pool="app",node="{apps[0].address}"}} 0' in shown
+    assert f'node_up{{pool="app",node="{apps[1].address}"}} 1' in shown
+    assert 'pool_usable{pool="app"} 1' in shown
