@@ -44,6 +44,9 @@ _BETWEEN = frozenset({"__IGNORE_0"})
 # A terminal with this pattern runs to the end of the line, and may be quoted.
 _TO_THE_END = r"\S.*"
 
+# In a hint.
+MOST_USAGES = 3
+
 _ROOTS = frozenset({"statement", "query"})
 _DEFINITION = re.compile(r"^(%extend\s+)?[?!]*([a-z_][a-z0-9_]*)(?:\.\d+)?\s*:(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 _SYMBOL = re.compile(r'"((?:[^"\\]|\\.)*)"i?(\?)?|([A-Z][A-Z0-9_]*)|([a-z_][a-z0-9_]*)|([\[\]|()?*+])')
@@ -459,7 +462,7 @@ class Language:
                 hint = "one statement a line, without ';'"
             elif word and "NEW_NAME" in accepted:
                 hint = "a name is made of letters, digits, '_' and '-'"
-            hint = hint or elsewhere(words, every) or (f"usage: {' | '.join(usages)}" if 0 < len(usages) <= 3 else "")
+            hint = hint or elsewhere(words, every) or (f"usage: {' | '.join(usages)}" if 0 < len(usages) <= MOST_USAGES else "")
         return Mistake(message, kind=kind, subject=word, candidates=meant, hint=hint, column=column, end=end)
 
     def _plugin_with(self, words: list[str]) -> str:
@@ -475,7 +478,11 @@ class Language:
 
     def _usages(self, words: list[str]) -> list[str]:
         same_verb = [usage for usage in self._every_usage if _begins(usage, words[:1])]
-        return [usage for usage in same_verb if len(words) > 1 and _begins(usage, words[:2])] or same_verb
+        found = [usage for usage in same_verb if len(words) > 1 and _begins(usage, words[:2])] or same_verb
+        if len(found) <= MOST_USAGES:
+            return found
+        most = max(_key_words(usage, words) for usage in found)
+        return [usage for usage in found if _key_words(usage, words) == most]
 
     # completion
 
@@ -578,6 +585,17 @@ def _with_article(kind: str) -> str:
     if noun.endswith("s"):  # files, words
         return noun
     return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
+
+
+def _key_words(usage: str, words: list[str]) -> int:
+    """How many key words a usage text and these upper-case words have in common, up to where they differ or something may be left out."""
+    count = 0
+    for said, word in zip(usage.split(), words, strict=False):
+        if said == word:
+            count += 1
+        elif not said.startswith("<"):
+            break
+    return count
 
 
 def _begins(usage: str, words: list[str]) -> bool:

@@ -9,7 +9,11 @@ import asyncio
 
 from pbal.model.asking import Question
 from pbal.model.exchange import Exchange
+from pbal.model.pool import Pool
+from pbal.model.rules import UnsafePath
 from pbal.model.service import Service
+from pbal.observe.access import BAD_REQUEST, quoted_text
+from pbal.observe.recent import Trouble
 from pbal.roles.http import HttpRole
 from pbal.roles.proxy.errand import Errand
 from pbal.roles.proxy.groups import Groups
@@ -48,7 +52,30 @@ class ReverseProxy(HttpRole):
         limited = request.method == b"TRACE" or (request.method == b"OPTIONS" and b"max-forwards" in request.fields)
         if limited and self._final_recipient(exchange):
             return
-        Relay(self.groups, exchange, None).seek()
+        rules = self.service.rules
+        pool: Pool | None = None
+        if rules.steers:
+            try:
+                exchange.rewritten = rules.target(exchange)
+            except UnsafePath as refusal:
+                self._unsafe(exchange, refusal)
+                return
+            route = rules.route(exchange)
+            if route is not None:
+                pool = route.pool
+        Relay(self.groups, exchange, pool).seek()
+
+    def _unsafe(self, exchange: Exchange, refusal: UnsafePath) -> None:
+        """What REWRITE makes of its path leads elsewhere."""
+        self.counts["rewrites_refused"] += 1
+        exchange.cause = BAD_REQUEST
+        exchange.trouble = Trouble("what REWRITE makes of its path has dot segments or new escapes")
+        self.service.world.log_limited(
+            f"rewrite {self.name}",
+            "service %(service)s: REWRITE makes %(path)s of a path: refused",
+            {"event": "rewrite_refused", "service": self.name, "path": quoted_text(refusal.path[:200]).decode("ascii")},
+        )
+        exchange.error(400, b"The path leads elsewhere.\n")
 
     def load(self) -> tuple[int, int, int]:
         """See model.service.RoleHandler."""
@@ -93,6 +120,8 @@ class ReverseProxy(HttpRole):
             self._choose_deciders()
         elif tunable == "pool":
             self.groups.use(self.service.world.pool(values["pool"]) if values["pool"] else None)
+        elif tunable == "rules":
+            self.groups.keep(self.service.pools())
 
     def _choose_deciders(self) -> None:
         """Who looks at responses, by what the service says."""
