@@ -14,6 +14,7 @@ from typing import Final
 
 COMPILED: Final = (
     "pbal.console.management",
+    "pbal.http1.changes",
     "pbal.http1.events",
     "pbal.http1.headers",
     "pbal.http1.reader",
@@ -29,6 +30,7 @@ COMPILED: Final = (
     "pbal.model.imagined",
     "pbal.model.pace",
     "pbal.model.pool",
+    "pbal.model.rules",
     "pbal.model.secured",
     "pbal.model.service",
     "pbal.model.sticky",

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 _BELONGING = frozenset({"set", "unset", "vhost", "vpath"})
 """Statements that mean the current object where they name none."""
 _NAMES = ("object_name", "owner_name", "selector_name")
-_OF_AN_OBJECT = {"pool_add": "pool_name", "pool_remove": "pool_name", "header_insert": "service_name", "header_remove": "service_name"}
+_OF_AN_OBJECT = {
+    "pool_add": "pool_name", "pool_remove": "pool_name", "header_insert": "service_name", "header_remove": "service_name",
+    "header_set": "service_name", "header_add": "service_name", "header_drop": "service_name", "route": "service_name",
+    "rewrite": "service_name",
+}  # fmt: skip
 
 
 class Refused(Exception):

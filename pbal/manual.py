@@ -31,6 +31,7 @@ from pbal.model import explaining as explaining_module
 from pbal.model.exchange import Exchange, Waiting
 from pbal.model.hooks import HOOKS
 from pbal.model.plugin import Plugin
+from pbal.model.rules import VARIABLES
 from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.observe import access
@@ -390,6 +391,7 @@ def pages() -> dict[str, str]:
             for name, words in (("kind", access.KINDS), ("end", access.ENDS), ("phase", access.PHASES))
             for word, said in words.items()
         ),
+        "variables": lambda: _terms((f"$${name}", summary) for name, (summary, _) in VARIABLES.items()),
         "hooks": lambda: _hooks(examples=False),
     }
     plugins: dict[str, Table] = {

@@ -41,6 +41,10 @@ def read(lines: list[str], folder: Path) -> Config:
 
 NAME = st.sampled_from(["a", "b", "add", "Remove"])
 TEXT = st.sampled_from(["x", "$$HOME", "$$", '"$${a} # b"', "^/a$$b$", "5", '""', "soon", "a\\b"])
+SIDE = st.sampled_from(["REQUEST", "response"])
+WHEN = st.sampled_from(
+    ["", " WHEN Host A", ' WHEN NOT header X-A ~ "a b$$x\\" and path ^/$$a$', ' WHEN cookie a = "and" AND from 10.1.2.3/8']
+)
 STATEMENT = st.one_of(
     st.builds("CREATE SERVICE {}".format, NAME),
     st.builds("CREATE POOL {}".format, NAME),
@@ -60,6 +64,12 @@ STATEMENT = st.one_of(
     st.builds("version {}".format, st.integers(0, len(VERSIONS) - 1)),
     st.builds("HEADER {} INSERT X$${}: {}".format, NAME, st.sampled_from("ab"), TEXT),
     st.builds("HEADER {} REMOVE X-{}".format, NAME, st.sampled_from("ab")),
+    st.builds("HEADER {} {} SET X-{}: {}{}".format, NAME, SIDE, st.sampled_from("ab"), TEXT, WHEN),
+    st.builds("HEADER {} {} ADD X-{}: $$host $$$$5{}".format, NAME, SIDE, st.sampled_from("ab"), WHEN),
+    st.builds("HEADER {} {} REMOVE X-{}{}".format, NAME, SIDE, st.sampled_from("ab"), WHEN),
+    st.builds("ROUTE {} TO {} WHEN path ^/{}$$x".format, NAME, NAME, NAME),
+    st.builds('REWRITE {} "^/({}) x" = /b$$1{}'.format, NAME, NAME, WHEN),
+    st.builds("DROP RULE {} {}".format, NAME, st.integers(1, 4)),
     st.builds("VHOST {} *.{}.test = {}".format, NAME, NAME, NAME),
     st.builds("VPATH {} ^/{}$$x$ = {}".format, NAME, NAME, NAME),
     st.builds("{} {}".format, st.sampled_from(["ENABLE", "DISABLE"]), NAME),

@@ -45,7 +45,7 @@ def facts(world: World) -> dict[str, Any]:
         "pools": {p.name: ([node.name for node in p.nodes], p.values) for p in world.pools.values()},
         "services": {
             s.name: (
-                s.role, s.enabled, rendered(world, s), [(rule.name, rule.value) for rule in s.header_rules.values()],
+                s.role, s.enabled, rendered(world, s), [(rule.name, rule.said) for rule in s.rules.headers],
                 [(name, tuple(plugin.dumpconfig())) for name, plugin in s.plugins],
             )
             for s in world.services.values()
@@ -98,6 +98,18 @@ def service(name: str, role: str, said: dict[str, str], more: list[str]) -> list
     return [f"CREATE SERVICE {name}", f"SET role = {role}", *more, *(f"SET {key} = {value}" for key, value in said.items())]
 
 
+RULES = (
+    "HEADER PROXY RESPONSE SET X-Name: $$client when path ^/a$$b",
+    "HEADER PROXY RESPONSE ADD X-Name: b",
+    "HEADER PROXY RESPONSE REMOVE X-Name WHEN NOT host a.test",
+    'HEADER PROXY REQUEST SET X-Name: "a when b"',
+    "ROUTE PROXY TO POOL WHEN method GET",
+    "ROUTE PROXY TO POOL WHEN header X ~ a",
+    "REWRITE PROXY ^/(a) = /b$$1",
+    'REWRITE PROXY "^/a b" = "" WHEN scheme http',
+)
+
+
 @st.composite
 def configurations(draw: st.DrawFn, names: st.SearchStrategy[list[str]] = NAMES) -> list[str]:
     """A pool, a proxy that polls, a web server, a selector; some of them enabled."""
@@ -109,6 +121,7 @@ def configurations(draw: st.DrawFn, names: st.SearchStrategy[list[str]] = NAMES)
     lines += service(proxy, "reverse_proxy", draw(SETTINGS) | draw(POLL), [f"SET pool = {pool}", "SET plugins = poll"])
     lines += [f"HEADER {proxy} INSERT X-Name: {escaped(quoted(text))}" for text in draw(st.lists(TEXTS, max_size=2))]
     lines += [f"HEADER {proxy} REMOVE X-Gone"] if draw(st.booleans()) else []
+    lines += [rule.replace("PROXY", proxy).replace("POOL", pool) for rule in draw(st.lists(st.sampled_from(RULES), max_size=5))]
     lines += service(site, "web_server", {"docroot": ".", "index_files": "a.html, b.html"}, [])
     lines += service(front, "selector", {}, [f"SET plugins = {draw(st.permutations(['vhosts', 'vpaths']).map(' '.join))}"])
     lines += [f"SET default_service = {site}"] if draw(st.booleans()) else []
@@ -168,7 +181,7 @@ def test_what_came_from_a_secret_is_dumped_as_it_was_written(tmp_path: Path) -> 
     site = first.service("site")
     assert site["idle_timeout"] == 17.0 and site["access_log_format"] == 'x "y" # $client'
     assert first.pool("app").values["balance_method"] == "round_robin"
-    assert [rule.value for rule in site.header_rules.values()] == [b'Bearer hush "1"', b"$one"]
+    assert [rule.said for rule in site.rules.headers] == ['Bearer hush "1"', "$one"]
     assert site.shown("access_log_format") == '"${file:form}"' and site.shown("idle_timeout") == "${file:time}"
     dumped = dump(first)
     text = "\n".join(dumped)

@@ -328,37 +328,35 @@ usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_ma
 HEADER
       ^
 expected a service name, found the end of the line
-usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
 
 HEADER s
         ^
-expected INSERT or REMOVE, found the end of the line
-usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+expected INSERT, REMOVE or a request or response, found the end of the line
 
 HEADER s INSRET X: y
          ^^^^^^
-expected INSERT or REMOVE, found 'INSRET'
+expected INSERT, REMOVE or a request or response, found 'INSRET'
 did you mean 'INSERT'?
 
 HEADER s INSERT
                ^
 expected a field name, found the end of the line
-usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+usage: HEADER <service_name> INSERT <field_name> : <field_value>
 
 HEADER s INSERT X-A
                    ^
 expected ':', found the end of the line
-usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+usage: HEADER <service_name> INSERT <field_name> : <field_value>
 
 HEADER s INSERT X-A:
                     ^
 expected a field value, found the end of the line
-usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+usage: HEADER <service_name> INSERT <field_name> : <field_value>
 
 HEADER s INSERT X(A): y
                  ^^^^
 expected ':', found '(A):'
-usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+usage: HEADER <service_name> INSERT <field_name> : <field_value>
 
 HEADER s INSERT X-A: "y
                      ^^
@@ -368,7 +366,31 @@ inside quotes write \" for a quote
 HEADER s REMOVE X-A: y
                    ^
 expected the end of the line, found ':'
-usage: HEADER <service_name> INSERT <field_name> : <field_value> | HEADER <service_name> REMOVE <field_name>
+usage: HEADER <service_name> REMOVE <field_name>
+
+HEADER s RESPONSE INSERT X-A: y
+                  ^^^^^^
+expected ADD, REMOVE or SET, found 'INSERT'
+
+HEADER s RESPONSE ADD X-A y
+                          ^
+expected ':', found 'y'
+usage: HEADER <service_name> <request_or_response> ADD <field_name> : <rule_value> [WHEN <conditions>]
+
+HEADER s REQUEST REMOVE X-A: y
+                           ^
+expected WHEN or the end of the line, found ':'
+usage: HEADER <service_name> <request_or_response> REMOVE <field_name> [WHEN <conditions>]
+
+ROUTE s TO p
+            ^
+expected WHEN, found the end of the line
+usage: ROUTE <service_name> TO <pool_name> WHEN <conditions>
+
+REWRITE s ^/a
+             ^
+expected '=', found the end of the line
+usage: REWRITE <service_name> <pattern> = <replacement> [WHEN <conditions>]
 
 LOAD
     ^
@@ -657,7 +679,7 @@ def misused(usage: str) -> str:
     words = re.sub(r"\[[^\]]*\]", "", usage).split()
     said = " ".join("1" if word == "<number>" else "x" if word.startswith("<") else word for word in words)
     last = re.findall(r"<(\w+)>", usage)[-1:]
-    to_the_end = last and last[0] in {"value", "field_value", "rule", "text", "password", "fields", "files"}
+    to_the_end = last and last[0] in {"value", "field_value", "rule", "text", "password", "fields", "files", "conditions"}
     return said.rpartition(" ")[0] if to_the_end else f"{said} x x x x"
 
 

@@ -47,6 +47,48 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
         {"service_name": "s", "field_name": "X-Foo", "field_value": "Bar  Baz"},
     ),
     ("HEADER s REMOVE X-Foo", "header_remove", {"service_name": "s", "field_name": "X-Foo"}),
+    (
+        "HEADER s REQUEST SET X-Foo: Bar  Baz",
+        "header_set",
+        {"service_name": "s", "request_or_response": "REQUEST", "field_name": "X-Foo", "rule_value": "Bar  Baz"},
+    ),
+    (
+        'header s response set X-Foo: "a when b" when host a.com AND path ^/x$',
+        "header_set",
+        {
+            "service_name": "s",
+            "request_or_response": "response",
+            "field_name": "X-Foo",
+            "rule_value": "a when b",
+            "conditions": "host a.com AND path ^/x$",
+        },
+    ),
+    (
+        "HEADER s RESPONSE ADD X-Foo: a WHEN b",
+        "header_add",
+        {"service_name": "s", "request_or_response": "RESPONSE", "field_name": "X-Foo", "rule_value": "a", "conditions": "b"},
+    ),
+    (
+        "HEADER s RESPONSE REMOVE X-Foo",
+        "header_drop",
+        {"service_name": "s", "request_or_response": "RESPONSE", "field_name": "X-Foo"},
+    ),
+    (
+        "HEADER s REQUEST REMOVE X-Foo WHEN method GET",
+        "header_drop",
+        {"service_name": "s", "request_or_response": "REQUEST", "field_name": "X-Foo", "conditions": "method GET"},
+    ),
+    (
+        'ROUTE s TO p WHEN header A ~ "a b"',
+        "route",
+        {"service_name": "s", "pool_name": "p", "conditions": 'header A ~ "a b"'},
+    ),
+    (
+        "REWRITE s ^/a=(.*)$ = /b$$1 WHEN host a",
+        "rewrite",
+        {"service_name": "s", "pattern": "^/a=(.*)$", "replacement": "/b$1", "conditions": "host a"},
+    ),
+    ('REWRITE s ^/a = ""', "rewrite", {"service_name": "s", "pattern": "^/a", "replacement": ""}),
     ("LOAD poll", "load", {"plugin_name": "poll"}),
     ("UNLOAD poll", "unload", {"plugin_name": "poll"}),
     ("RELOAD poll", "reload", {"plugin_name": "poll"}),

@@ -268,7 +268,7 @@ def test_the_habits_of_perlbals_language_are_kept(tmp_path: Path) -> None:
     assert (web["idle_timeout"], web["persist_client_idle_timeout"], web["buffer_size"]) == (40, 40, 4096)
     assert web.extra == {"colour": "Dark Blue"}
     assert [node.name for node in world.pool("web").nodes] == ["10.0.0.1:8080", "10.0.0.2:80"]
-    assert [rule.value for rule in web.header_rules.values()] == [b"Yes"]
+    assert [rule.said for rule in web.rules.headers] == ["Yes"]
     path = tmp_path / "dumped.conf"
     path.write_text("\n".join(render(snapshot(world))) + "\n", encoding="utf-8")
     again = World()

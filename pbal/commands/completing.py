@@ -30,6 +30,7 @@ from pbal.lang.lexical import written
 from pbal.lang.parser import Language
 from pbal.lang.parser import Place as InLine
 from pbal.model import faults
+from pbal.model.conditions import KINDS
 from pbal.model.errors import ConfigError
 from pbal.model.hooks import HOOKS
 from pbal.model.plugin import Plugin
@@ -236,6 +237,15 @@ def _switch(asked: _Asked) -> Iterator[Candidate]:
     return (Candidate(text, "value") for text in ("on", "off"))
 
 
+def _messages(asked: _Asked) -> Iterator[Candidate]:
+    return (Candidate(text, "word") for text in ("request", "response"))
+
+
+def _conditions(asked: _Asked) -> Iterator[Candidate]:
+    """What a condition begins with."""
+    return (Candidate(kind, "condition") for kind in KINDS)
+
+
 def _counters(asked: _Asked) -> Iterator[Candidate]:
     """LIKE matches other things in other statements; what a plugin's are called, it says itself."""
     if ("", "COUNTERS") in asked.place.said:
@@ -266,6 +276,8 @@ SOURCES: dict[str, Source] = {
     "server_tunable": _server_tunables,
     "value": _values,
     "switch": _switch,
+    "request_or_response": _messages,
+    "conditions": _conditions,
     "glob": _counters,
     "rule": _rules,
     "whom": _whom,

@@ -251,7 +251,7 @@ def selected(world: World) -> frozenset[str] | None:
 def pools(places: Places) -> Found:
     """A pool nobody uses; one without nodes."""
     world = places.world
-    used = {service["pool"].lower() for service in world.services.values() if service["pool"]}
+    used = {name.lower() for service in world.services.values() for name in service.pools()}
     for name, pool in world.pools.items():
         if name not in used:
             yield from _placed(places.made.get(("pool", name)), f"no service uses the pool '{pool.name}'")

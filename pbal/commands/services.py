@@ -1,6 +1,5 @@
-"""CREATE, USE, SET, DEFAULT, ENABLE, DISABLE, HEADER."""
+"""CREATE, USE, SET, DEFAULT, ENABLE, DISABLE."""
 
-import re
 from collections.abc import Awaitable
 from contextlib import suppress
 
@@ -10,18 +9,11 @@ from pbal.lang.lexical import escaped
 from pbal.lang.parser import bundled_fragments
 from pbal.model.errors import ConfigError, NotBuilt
 from pbal.model.pool import Pool
-from pbal.model.service import HeaderRule, Service
+from pbal.model.service import Service
 from pbal.schema import perlbal
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.types import LISTEN
-
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HOST = re.compile(r"[A-Za-z0-9._~-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
-_OURS = frozenset(
-    {"connection", "content-length", "transfer-encoding", "keep-alive", "te", "trailer", "upgrade", "via", "proxy-connection"}
-)
-"""Fields that frame messages or are this hop's: a rule about them would break the protocol."""
 
 
 @command
@@ -50,8 +42,7 @@ def _copy(session: Session, service: Service, made: Service) -> None:
     for name in in_order(service.explicit.keys() - {"listen"}):
         made.set(name, service.explicit[name])
     made.extra = dict(service.extra)
-    for rule in service.header_rules.values():
-        made.add_header_rule(rule)
+    made.use_rules(service.rules)
     for _, plugin in service.plugins:
         for statement in plugin.dumpconfig():
             session.interpreter.say(session, escaped(statement))
@@ -202,40 +193,4 @@ def disable(session: Session, service: Service) -> Reply:
     Source: Perlbal manual, DISABLE.
     """
     session.world.disable(service)
-    return OK
-
-
-def _name(field: str) -> bytes:
-    if not _TOKEN.fullmatch(field) or field.lower().replace("_", "-") in _OURS:
-        raise CommandError(f"'{field}' cannot be set or removed by a rule", "field_name", kind=Kind.BAD_VALUE)
-    return field.encode()
-
-
-@command
-def header_insert(session: Session, service: Service, field: str, field_value: str) -> Reply:
-    """Put a field into every request that the service sends on. It replaces the fields of the same name.
-
-    The last HEADER statement about a name counts. On a selector it applies to every request that the selector hands on.
-    Source: Perlbal manual, HEADER. differs: the name keeps its case; HEADER is an error where it would have no effect.
-    """
-    name = _name(field)
-    if any((ord(character) < 32 and character != "\t") or character == "\x7f" for character in field_value):
-        raise CommandError("a field value cannot hold control characters", "field_value", kind=Kind.BAD_VALUE)
-    if name.lower() == b"expect":
-        raise CommandError("only a client can say that it waits for 100 (RFC 9110 section 10.1.1)", "field_name", kind=Kind.BAD_VALUE)
-    if name.lower() == b"host" and not _HOST.fullmatch(field_value):
-        raise CommandError(f"not a host: '{field_value}'", "field_value", kind=Kind.BAD_VALUE)
-    service.add_header_rule(HeaderRule(name, field_value.encode(), field_value))
-    return OK
-
-
-@command
-def header_remove(session: Session, service: Service, field: str) -> Reply:
-    """Remove a field from every request that the service sends on. `_` in the name counts as `-`.
-
-    Source: Perlbal manual, HEADER. differs: as for INSERT.
-    """
-    if field.lower() == "host":
-        raise CommandError("every request needs a Host (RFC 9112 section 3.2): INSERT replaces it", "field_name", kind=Kind.BAD_VALUE)
-    service.add_header_rule(HeaderRule(_name(field), None))
     return OK

@@ -1,17 +1,17 @@
 """UNSET, DROP, and the rules one by one: what takes a statement back.
 
-A rule is a statement of which a service may have many: HEADER, and those of plugins (VHOST, VPATH). `show rules` prints them as they were
-said; DROP RULE takes one back, named by its number or by its words.
+A rule is a statement of which a service may have many: HEADER, ROUTE, REWRITE, and those of plugins (VHOST, VPATH). `show rules` prints
+them as they were said; DROP RULE takes one back, named by its number or by its words.
 """
 
 from pbal.commands.looking.tables import table
 from pbal.commands.session import Session
-from pbal.config.render import header_rules
-from pbal.lang.lexical import escaped, quoted
+from pbal.config.render import own_rules
+from pbal.lang.lexical import escaped
 from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
-from pbal.model.service import HeaderRule, Service
-from pbal.model.snapshot import header_specs
+from pbal.model.service import Service
+from pbal.model.snapshot import own_specs
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.said import shown
 
@@ -69,23 +69,25 @@ def drop_pool(session: Session, pool: Pool) -> Reply:
 
 @command
 def show_rules(session: Session, service: Service | None = None) -> Reply:
-    """List the rules of each service, or of one: HEADER, and the statements of its plugins. DROP RULE takes them, number or words."""
+    """List the rules of each service, or of one: HEADER, ROUTE, REWRITE, and the statements of its plugins.
+
+    DROP RULE takes one back by its number or by its words. Rules of ROUTE and REWRITE are tried in this order.
+    """
     services = [service] if service is not None else sorted(session.world.services.values(), key=lambda each: each.name)
     rows = ((each.name, number, rule) for each in services for number, rule in enumerate(rules_of(each), 1))
     return table("service number rule", rows)
 
 
 def rules_of(service: Service) -> list[str]:
-    """The rules of a service as statements, those of HEADER first, as they have to be written."""
-    own = list(header_rules(service.name, header_specs(service)))
+    """The rules of a service as statements, its own first, as they have to be written."""
+    own = list(own_rules(service.name, own_specs(service)))
     return own + [escaped(line) for _, plugin in service.plugins for line in plugin.dumpconfig()]
 
 
 def _meant(service: Service) -> list[str]:
     """The same, with the values of variables in place of them: what a statement's argument is when it is carried out."""
-    rules = ((rule.name.decode(), None if rule.value is None else rule.value.decode()) for rule in service.header_rules.values())
-    own = [f"HEADER {service.name} " + (f"REMOVE {name}" if value is None else f"INSERT {name}: {quoted(value)}") for name, value in rules]
-    return own + [line for _, plugin in service.plugins for line in plugin.dumpconfig()]
+    own = own_rules(service.name, own_specs(service, lambda said, text: text), str)
+    return [*own, *(line for _, plugin in service.plugins for line in plugin.dumpconfig())]
 
 
 @command
@@ -104,15 +106,11 @@ def drop_rule(session: Session, service: Service, rule: str) -> Reply:
     else:
         raise CommandError(f"service '{service.name}' has no rule {shown(rule)}", "rule", f"show rules {service.name} lists them")
     with session.world.changing():
-        if place < len(service.header_rules):
-            service.drop_header_rule(_header_rule(service, place))
+        if place < len(service.rules):
+            service.use_rules(service.rules.without(place))
         else:
-            _drop_of_plugin(service, place - len(service.header_rules))
+            _drop_of_plugin(service, place - len(service.rules))
     return OK
-
-
-def _header_rule(service: Service, place: int) -> HeaderRule:
-    return list(service.header_rules.values())[place]
 
 
 def _drop_of_plugin(service: Service, place: int) -> None:

@@ -17,13 +17,16 @@ UNSET gives a tunable what DEFAULT says at that moment. So where a service's def
 is to be from then on.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import TypeVar
 
-from pbal.config.render import Fits, change_defaults, concerns, header_rules, in_order, pool_statement
-from pbal.config.spec import Config, PoolSpec, RuleSpec, ServiceSpec, Standing
+from pbal.config.render import Fits, OwnRule, change_defaults, concerns, in_order, own_rules, pool_statement
+from pbal.config.spec import Config, HeaderSpec, PoolSpec, RuleSpec, ServiceSpec, Standing
 from pbal.lang.lexical import escaped, written
+
+T = TypeVar("T")
 
 
 class Kind(Enum):
@@ -41,7 +44,7 @@ class Kind(Enum):
     """A tunable of a pool or a service, SET or UNSET."""
     NODE = auto()
     RULE = auto()
-    """HEADER, or a statement of a plugin."""
+    """HEADER, ROUTE, REWRITE, or a statement of a plugin."""
     STANDING = auto()
 
 
@@ -216,8 +219,7 @@ def _unset(now: dict[str, str], old: ServiceSpec, new: ServiceSpec, fits: Fits) 
 
 def _rules_going(old: ServiceSpec, new: ServiceSpec) -> Iterator[Step]:
     """Those of a plugin that leaves the chain go with it."""
-    gone = [spec for spec in old.headers if spec not in new.headers]  # specs, not words: these may be the same, and the secret another
-    for rule in header_rules(new.name, gone):
+    for rule in own_rules(new.name, _own_beyond(old, new)):
         yield Step(Kind.RULE, f"DROP RULE {new.name} {rule}", new.name, rule, said=False)
     staying = dict(new.settings).get("plugins", "").split()
     wanted = {rules.plugin: rules for rules in new.rules}
@@ -225,6 +227,35 @@ def _rules_going(old: ServiceSpec, new: ServiceSpec) -> Iterator[Step]:
         if rules.plugin in staying:
             for rule in map(escaped, _beyond(rules, wanted.get(rules.plugin))):
                 yield Step(Kind.RULE, f"DROP RULE {new.name} {rule}", new.name, rule, said=False)
+
+
+def _own_beyond(one: ServiceSpec, other: ServiceSpec | None) -> list[OwnRule]:
+    """The rules that are a service's own which one has and the other has not, or has in another order, from the first on that differs.
+
+    Of HEADER, only the order of those about the same field counts. What is compared are specs, and not words: these may be the same,
+    and the secret another.
+    """
+    found: list[OwnRule] = []
+    there = _by_subject(other.headers) if other is not None else {}
+    for subject, headers in _by_subject(one.headers).items():
+        found += _past_common(headers, there.get(subject, []))
+    found += _past_common(one.routes, other.routes if other is not None else ())
+    found += _past_common(one.rewrites, other.rewrites if other is not None else ())
+    return found
+
+
+def _by_subject(headers: tuple[HeaderSpec, ...]) -> dict[tuple[str, str], list[HeaderSpec]]:
+    """HEADER rules by the field they are about."""
+    found: dict[tuple[str, str], list[HeaderSpec]] = {}
+    for spec in headers:
+        found.setdefault((spec.side, spec.name.lower().replace("_", "-")), []).append(spec)
+    return found
+
+
+def _past_common(rules: Sequence[T], others: Sequence[T]) -> Sequence[T]:
+    """Without what both begin with."""
+    same = next((at for at, pair in enumerate(zip(rules, others, strict=False)) if pair[0] != pair[1]), min(len(rules), len(others)))
+    return rules[same:]
 
 
 def _beyond(rules: RuleSpec, other: RuleSpec | None) -> Iterator[str]:
@@ -243,8 +274,7 @@ def _late(old: ServiceSpec | None, new: ServiceSpec) -> Iterator[Step]:
     after = dict(new.settings).get("default_service")
     if after is not None and after != before:
         yield Step(Kind.SETTING, f"SET {new.name}.default_service = {written(after)}", new.name, "default_service")
-    headers = old.headers if old is not None else ()
-    for rule in header_rules(new.name, [spec for spec in new.headers if spec not in headers]):
+    for rule in own_rules(new.name, _own_beyond(new, old)):
         yield Step(Kind.RULE, rule, new.name, rule)
     there = {rules.plugin: rules for rules in old.rules} if old is not None else {}
     for rules in new.rules:

@@ -9,11 +9,14 @@
 A `$` that would begin a variable is written twice. What came from variables that hide their values is printed as it was written.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from pbal.config.spec import Config, HeaderSpec, PoolSpec, ServiceSpec, Standing
-from pbal.lang.lexical import escaped, written
+from pbal.config.spec import Config, HeaderSpec, PoolSpec, RewriteSpec, RouteSpec, ServiceSpec, Standing
+from pbal.lang.lexical import escaped, quoted, quoted_word, written
+from pbal.schema.said import Hidden
 
+_WHEN = re.compile(r"[ \t]when[ \t]", re.IGNORECASE)
 _FIRST = ("role", "listen", "pool", "plugins")
 """Tunables that a reader looks for, and that others depend on."""
 
@@ -93,7 +96,7 @@ def _service(service: ServiceSpec) -> Iterator[str]:
         if name != "default_service":  # it may name a service that comes later
             of = f"{service.name}." if "." in name else ""  # of extra.NAME, the first word would be taken for a service
             yield f"SET {of}{name} = {written(said[name])}"
-    yield from header_rules(service.name, service.headers)
+    yield from own_rules(service.name, (*service.headers, *service.routes, *service.rewrites))
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -101,11 +104,36 @@ def in_order(names: Iterable[str]) -> list[str]:
     return [*(name for name in _FIRST if name in names), *sorted(set(names) - set(_FIRST))]
 
 
-def header_rules(service: str, rules: Iterable[HeaderSpec]) -> Iterator[str]:
-    """HEADER statements."""
+OwnRule = HeaderSpec | RouteSpec | RewriteSpec
+
+
+def own_rules(service: str, rules: Iterable[OwnRule], end: Callable[[str], str] = escaped) -> Iterator[str]:
+    """The statements of rules that are a service's own, and no plugin's. `end` is what is done to each argument last."""
+
+    def word(text: str) -> str:
+        return str(text) if isinstance(text, Hidden) else end(quoted_word(text))
+
     for rule in rules:
-        name = escaped(rule.name)
-        yield f"HEADER {service} " + (f"REMOVE {name}" if rule.value is None else f"INSERT {name}: {written(rule.value)}")
+        # Conditions quote their own words.
+        when = f" WHEN {rule.when if isinstance(rule.when, Hidden) else end(rule.when)}" if rule.when else ""
+        if isinstance(rule, RouteSpec):
+            yield f"ROUTE {service} TO {rule.pool}{when}"
+        elif isinstance(rule, RewriteSpec):
+            yield f"REWRITE {service} {word(rule.pattern)} = {word(rule.to)}{when}"
+        else:
+            perlbal = rule.side == "REQUEST" and rule.verb in ("INSERT", "REMOVE") and not when
+            value = "" if rule.value is None else f": {_value(rule.value, end)}"
+            yield f"HEADER {service} {'' if perlbal else rule.side + ' '}{rule.verb} {end(rule.name)}{value}{when}"
+
+
+def _value(text: str, end: Callable[[str], str]) -> str:
+    """The value of a field: in quotes also where a `when` in it would end it."""
+    if isinstance(text, Hidden):
+        return str(text)
+    said = quoted(text)
+    if said is text and _WHEN.search(text):
+        said = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return end(said)
 
 
 def _late(service: ServiceSpec) -> Iterator[str]:

@@ -64,10 +64,30 @@ class PoolSpec:
 
 @dataclass(frozen=True, slots=True)
 class HeaderSpec:
-    """A HEADER rule: INSERT with a value, REMOVE with None."""
+    """A HEADER rule. REMOVE has no value. `side` is REQUEST or RESPONSE."""
 
     name: str
     value: str | None
+    verb: str = "INSERT"
+    side: str = "REQUEST"
+    when: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSpec:
+    """A ROUTE: requests for which `when` holds go to a pool."""
+
+    pool: str
+    when: str
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteSpec:
+    """A REWRITE of the path that nodes see."""
+
+    pattern: str
+    to: str
+    when: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +111,8 @@ class ServiceSpec:
     headers: tuple[HeaderSpec, ...]
     rules: tuple[RuleSpec, ...]
     """Of its plugins that have any, in the order of the chain."""
+    routes: tuple[RouteSpec, ...] = ()
+    rewrites: tuple[RewriteSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,24 @@ class RequestHead(Head):
             other.underscores = other.underscores or b"_" in name
         return other
 
+    def changed(self, removed: frozenset[bytes], added: list[tuple[bytes, bytes]]) -> "RequestHead":
+        """A copy without the fields of some canonical names, and with others. What replaces is set here; what stands beside is not."""
+        other = self._copy([*(field for field in self.headers if canonical(field[0]) not in removed), *added])
+        fields = {key: text for key, text in self.fields.items() if canonical(key) not in removed}
+        ours = set(self.ours - removed)
+        for name, value in added:
+            key, wanted = name.lower(), canonical(name)
+            if wanted in removed or not any(canonical(said) == wanted for said in fields):
+                ours.add(wanted)
+            between = b"; " if key == b"cookie" else b", "
+            fields[key] = fields[key] + between + value if key in fields else value
+            if wanted == b"host":
+                other.host = value
+        other.fields = fields
+        other.ours = frozenset(ours)
+        other.underscores = b"_" in b"".join(fields)
+        return other
+
     def _copy(self, headers: list[tuple[bytes, bytes]]) -> "RequestHead":
         """The same request with other fields; `fields` is left to be filled."""
         other = RequestHead()

@@ -479,11 +479,10 @@ class Language:
     def _usages(self, words: list[str]) -> list[str]:
         same_verb = [usage for usage in self._every_usage if _begins(usage, words[:1])]
         found = [usage for usage in same_verb if len(words) > 1 and _begins(usage, words[:2])] or same_verb
-        if len(found) > MOST_USAGES:  # those with most of the words as key words
-            begun = words[:3]
-            said = [sum(one == word for one, word in zip(usage.split(), begun, strict=False)) for usage in found]
-            found = [usage for usage, number in zip(found, said, strict=True) if number == max(said)]
-        return found
+        if len(found) <= MOST_USAGES:
+            return found
+        most = max(_key_words(usage, words) for usage in found)
+        return [usage for usage in found if _key_words(usage, words) == most]
 
     # completion
 
@@ -586,6 +585,17 @@ def _with_article(kind: str) -> str:
     if noun.endswith("s"):  # files, words
         return noun
     return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
+
+
+def _key_words(usage: str, words: list[str]) -> int:
+    """How many key words a usage text and these upper-case words have in common, up to where they differ or something may be left out."""
+    count = 0
+    for said, word in zip(usage.split(), words, strict=False):
+        if said == word:
+            count += 1
+        elif not said.startswith("<"):
+            break
+    return count
 
 
 def _begins(usage: str, words: list[str]) -> bool:

@@ -38,6 +38,9 @@ _COOKIE: Final = re.compile(rb"[ \t]*([^=;]*?)[ \t]*=[ \t]*([^;]*?)[ \t]*(?:;|\Z
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"})
 
 
+KINDS: Final = ("host", "path", "method", "header", "cookie", "scheme", "from")
+
+
 class Condition(metaclass=ABCMeta):
     """One of them."""
 
@@ -279,11 +282,11 @@ class _Parser:
         while word is not None and word.plain == "not":
             wanted = not wanted
             word = self._next()
-        reader = _KINDS.get(word.plain) if word is not None else None
+        reader = _READERS.get(word.plain) if word is not None else None
         if word is None or reader is None:
             found, span = (word.text, word.span) if word is not None else ("", (self._end, self._end + 1))
-            near = tuple(kind for kind in _KINDS if word is not None and kind[:2] == word.plain[:2])
-            _refuse(f"a condition ({either(tuple(_KINDS))})", found, span, near)
+            near = tuple(kind for kind in KINDS if word is not None and kind[:2] == word.plain[:2])
+            _refuse(f"a condition ({either(KINDS)})", found, span, near)
         return reader(self), wanted
 
     def _operand(self, what: str) -> _Word:
@@ -390,7 +393,7 @@ def _placed(error: BadValue, word: _Word) -> BadValue:
     return BadValue(str(error), expected=error.expected, span=(word.start + start, word.start + end))
 
 
-_KINDS: Final[dict[str, Callable[[_Parser], Condition]]] = {
+_READERS: Final[dict[str, Callable[[_Parser], Condition]]] = {
     "host": _Parser.host,
     "path": _Parser.path,
     "method": _Parser.method,

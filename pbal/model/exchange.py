@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pbal.config.spec import Standing
+from pbal.http1.changes import Changes
 from pbal.http1.encoder import FRAMING_FIELDS, IllegalField, render_fields
 from pbal.http1.events import RequestHead, ResponseHead, canonical
 from pbal.http1.paths import plain
@@ -313,7 +314,7 @@ class Exchange(Account):
 
     __slots__ = (
         "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_clock", "body_complete", "client_end", "home", "hops",
-        "owner", "record", "request", "service", "sink", "stage", "stream", "trouble",
+        "outer", "owner", "record", "request", "rewritten", "service", "sink", "stage", "stream", "trouble",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -336,6 +337,10 @@ class Exchange(Account):
         """When its client had sent its end, while nothing was answered yet (clock time); 0 before."""
         self.hops = 0
         """Selectors passed through."""
+        self.rewritten = b""
+        """The target that nodes are sent in place of the request's (REWRITE); b"" where it is the same."""
+        self.outer: Changes | None = None
+        """What services that handed it on make of the fields of its answer (HEADER RESPONSE)."""
         self.stage: str = NEW
         self.owner = ""
         """The plugin that took it."""
@@ -670,10 +675,23 @@ class Exchange(Account):
 
     def turn_to(self, service: "Service") -> None:
         """Be another service's from here on, with what the former one's HEADER statements say."""
-        for rule in self.service.header_rules.values():
-            self.request = self.request.altered(rule.name, rule.value)
+        rules = self.service.rules
+        if rules.request is not None:
+            changes = rules.request.changes(self)
+            self.request = self.request.changed(changes.removed, changes.added)
+        if rules.response is not None:
+            self.outer = self.ruled()
         self.service = service
+        self.rewritten = b""
         self._address = b""
+
+    def ruled(self) -> Changes | None:
+        """What the RESPONSE rules of its service, and of those that handed it on, make of the fields of its answer."""
+        rules, outer = self.service.rules.response, self.outer
+        if rules is None:
+            return outer
+        changes = rules.changes(self)
+        return changes if outer is None else changes.then(outer)
 
     # -- for roles and the connection ----------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from pbal.model.faults import asked, guarded
 from pbal.model.hooks import Bound, HookTable, hooks_of
 from pbal.model.pace import Rate
 from pbal.model.plugin import Plugin
+from pbal.model.rules import NO_RULES, Rules
 from pbal.model.settings import asks_for_nothing
 from pbal.model.trust import Trust
 from pbal.observe.access import AccessLog
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pbal")
 
 _ROLE_FIRST = Needed("set", "role")
+_POOLS = frozenset({"pool", "fallback_pool"})
 _UNBUILT = {**perlbal.SERVICE, **perlbal.POOL}
 """What SET on a service could be in Perlbal; the parameters of its pool were among it."""
 
@@ -79,17 +81,6 @@ class RoleHandler(metaclass=ABCMeta):
         """The service is going: give back what the role holds."""
 
 
-class HeaderRule:
-    """One HEADER statement: insert (with value) or remove (value None) on requests that go on."""
-
-    __slots__ = ("name", "said", "value")
-
-    def __init__(self, name: bytes, value: bytes | None, said: str = "") -> None:
-        self.name, self.value = name, value
-        self.said = said
-        """The value, in the words in which it was said."""
-
-
 class _Told:
     """Which plugins have heard of a value."""
 
@@ -115,15 +106,14 @@ class Service:
         self.extra: dict[str, str] = {}
         """What SET service.extra.NAME said, for plugins to read."""
         self.hooks = HookTable()
-        self.header_rules: dict[bytes, HeaderRule] = {}
-        """By name in lower case with `_` read as `-`. The last statement about a name counts."""
-        self._ruled: dict[frozenset[bytes], frozenset[bytes]] = {}
+        self.rules = NO_RULES
+        """What HEADER, ROUTE and REWRITE say."""
         self.handler: RoleHandler | None = None
         self.opened = False
         self.certificates: Certificates | None = None
         """With enable_ssl, from ENABLE on. Replaced whole when they are read again."""
         self.handshakes = Rate(world.clock.now)
-        self.label = name.encode()
+        self.label: bytes = name.encode()
         self.traffic: Traffic = Traffic()
         self.tracer: Tracer | None = world.tracer
         """Whom events are told; None while nobody follows anything."""
@@ -159,40 +149,35 @@ class Service:
         value = self.values[name]
         return "" if value is None else self.world.tunables[name].type.render(value)
 
-    def add_header_rule(self, rule: HeaderRule) -> None:
-        """A HEADER statement. Raises: ConfigError where it would have no effect."""
-        self._refuse_rules(self.role)
-        name = rule.name.lower().replace(b"_", b"-")
-        rules = {other: said for other, said in self.header_rules.items() if other != name}
-        self._use_rules({**rules, name: rule})
-
-    def drop_header_rule(self, rule: HeaderRule) -> None:
-        """The rule holds no longer."""
-        self._use_rules({name: said for name, said in self.header_rules.items() if said is not rule})
-
-    def _use_rules(self, rules: dict[bytes, HeaderRule]) -> None:
+    def use_rules(self, rules: Rules) -> None:
+        """Go by these from now on. Raises: ConfigError where one would have no effect."""
+        self._refuse_rules(rules, self.role)
         with self.world.changing() as change:
-            change.undo(self._put_rules, self.header_rules)
-            self._put_rules(rules)
+            change.undo(setattr, self, "rules", self.rules)
+            self.rules = rules
+            change.then(self._settle, "rules")
 
-    def _put_rules(self, rules: dict[bytes, HeaderRule]) -> None:
-        self.header_rules = rules
-        self._ruled = {}
+    def pools(self) -> set[str]:
+        """The names of the pools that it may send requests to."""
+        named = {self.values[name] for name in _POOLS if self.values.get(name) is not None}
+        return named | {route.pool.name for route in self.rules.routes}
 
-    def _refuse_rules(self, role: str) -> None:
-        if role and not ROLES[role].sends_on:
-            raise ConfigError(
-                f"HEADER has no effect on a {role}: it changes requests that a {either(SENDING_ON)} sends on", about=self.name
-            )
-
-    def ruled(self, dropped: frozenset[bytes]) -> frozenset[bytes]:
-        """`dropped` and the names that rules are about; the same object each time, for who remembers by it."""
-        found = self._ruled.get(dropped)
-        if found is None:
-            found = dropped.union(self.header_rules)
-            if len(self._ruled) < 64:
-                self._ruled[dropped] = found
-        return found
+    def _refuse_rules(self, rules: Rules, role: str) -> None:
+        """Refuse what a role does not do. What has none yet may get it."""
+        if not role:
+            return
+        message = ""
+        if (rules.routes or rules.rewrites) and role != "reverse_proxy":
+            name = "ROUTE" if rules.routes else "REWRITE"
+            message = f"{name} has no effect on a {role}: it is about requests that a reverse_proxy sends to nodes"
+        elif rules.request is not None and not ROLES[role].sends_on:
+            message = f"HEADER has no effect on a {role}: it changes requests that a {either(SENDING_ON)} sends on"
+            if ROLES[role].http:
+                message += "; HEADER RESPONSE changes answers"
+        elif rules.response is not None and not ROLES[role].http:
+            message = f"HEADER RESPONSE has no effect on a {role}, which answers no HTTP"
+        if message:
+            raise ConfigError(message, about=self.name)
 
     def begin(self, exchange: Exchange) -> None:
         """Hand an exchange to the role.
@@ -236,7 +221,7 @@ class Service:
             if name == "role" and text.lower() in perlbal.ROLES:
                 raise NotBuilt(perlbal.ROLES[text.lower()].message, about=text) from None
             raise bad_value(name, text, error, tunable.type.choices) from None
-        if name == "pool" and value is not None:
+        if name in _POOLS and value is not None:
             value = self.world.pool(value).name
         if name == "default_service" and value is not None:
             value = self.world.target(value)
@@ -349,8 +334,7 @@ class Service:
         if self.role and self.role != role:
             message = f"service '{self.name}' has role {self.role} already"
             raise ConfigError(message, about=role, kind=Kind.EXISTS_ALREADY, against=("set", self.name.lower(), "role"))
-        if self.header_rules:
-            self._refuse_rules(role)
+        self._refuse_rules(self.rules, role)
         self.role = role
 
     def _set_plugins(self, names: tuple[str, ...], change: Change) -> None:
@@ -538,4 +522,4 @@ class Service:
             self.handler.close()
 
 
-__all__ = ["HeaderRule", "RequestHead", "RoleHandler", "Service", "UnknownName"]
+__all__ = ["RequestHead", "RoleHandler", "Service", "UnknownName"]

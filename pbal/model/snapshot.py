@@ -4,11 +4,13 @@ It is taken in one go, between two statements, so whatever is made of it afterwa
 who waits, whether a node answers.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 
-from pbal.config.spec import Config, HeaderSpec, NodeSpec, Pairs, PluginSpec, PoolSpec, RuleSpec, ServiceSpec
+from pbal.config.render import OwnRule
+from pbal.config.spec import Config, HeaderSpec, NodeSpec, Pairs, PluginSpec, PoolSpec, RewriteSpec, RouteSpec, RuleSpec, ServiceSpec
 from pbal.model import faults
+from pbal.model.conditions import Conditions
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
@@ -16,6 +18,9 @@ from pbal.model.world import World
 from pbal.schema.pools import OF_POOLS
 from pbal.schema.said import hidden
 from pbal.schema.tunables import Tunable
+
+Show = Callable[[str, str], str]
+"""What stands in a Config for a text that was said, and its canonical form."""
 
 
 def snapshot(world: World) -> Config:
@@ -69,8 +74,10 @@ def _service(service: Service) -> ServiceSpec:
         standing=service.standing,
         settings=tuple(sorted(said.items())),
         defaults=_canonical(tunables, _counting(service)),
-        headers=header_specs(service),
+        headers=tuple(_headers(service, hidden)),
         rules=tuple(rules for rules in map(partial(_rules, service), service.plugins) if rules.statements),
+        routes=tuple(_routes(service, hidden)),
+        rewrites=tuple(_rewrites(service, hidden)),
     )
 
 
@@ -80,10 +87,31 @@ def _counting(service: Service) -> dict[str, str]:
     return {name: text for name, text in service.defaults.items() if name not in said and tunables[name].fits(service.role)}
 
 
-def header_specs(service: Service) -> tuple[HeaderSpec, ...]:
-    """The HEADER rules of a service, in the order in which they were said."""
-    rules = service.header_rules.values()
-    return tuple(HeaderSpec(rule.name.decode(), None if rule.value is None else hidden(rule.said, rule.value.decode())) for rule in rules)
+def own_specs(service: Service, show: Show = hidden) -> list[OwnRule]:
+    """The rules that are a service's own, in the order in which Rules.without counts them. `show`: what stands for what was said."""
+    return [*_headers(service, show), *_routes(service, show), *_rewrites(service, show)]
+
+
+def _headers(service: Service, show: Show) -> Iterator[HeaderSpec]:
+    for rule in service.rules.headers:
+        value = None if rule.said is None else show(rule.said, str(rule.said))
+        side = "RESPONSE" if rule.response else "REQUEST"
+        yield HeaderSpec(rule.name.decode(), value, rule.verb, side, _when(rule.when, rule.when_said, show))
+
+
+def _routes(service: Service, show: Show) -> Iterator[RouteSpec]:
+    for route in service.rules.routes:
+        yield RouteSpec(route.pool.name, _when(route.when, route.when_said, show))
+
+
+def _rewrites(service: Service, show: Show) -> Iterator[RewriteSpec]:
+    for rule in service.rules.rewrites:
+        pattern, to = show(rule.pattern, str(rule.pattern)), show(rule.to, str(rule.to))
+        yield RewriteSpec(pattern, to, _when(rule.when, rule.when_said, show))
+
+
+def _when(when: Conditions | None, said: str, show: Show) -> str:
+    return "" if when is None else show(said, when.text)
 
 
 def _rules(service: Service, pair: tuple[str, Plugin]) -> RuleSpec:

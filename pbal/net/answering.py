@@ -22,6 +22,7 @@ from math import inf
 from typing import cast
 
 from pbal.http1 import encoder
+from pbal.http1.changes import Changes
 from pbal.http1.encoder import HEAD_ONLY, KEEP, OLD
 from pbal.http1.events import UNTIL_CLOSE, ResponseHead
 from pbal.model.deliveries import PATIENCE, OnLost
@@ -65,7 +66,11 @@ class Answering(Wire):
             return False
         self.service = exchange.service
         facts = self._facts(exchange)
-        data = encoder.whole(status, fields, body, facts, self._own_lines(), self._epoch())
+        lines = self._own_lines()
+        changes = exchange.ruled()
+        if changes is not None:
+            fields, lines = self._changed(changes, fields, lines)
+        data = encoder.whole(status, fields, body, facts, lines, self._epoch())
         exchange.status = status
         if not facts & HEAD_ONLY and encoder.has_body(status):
             exchange.sent = len(body)
@@ -79,7 +84,10 @@ class Answering(Wire):
             return False
         facts = self._facts_of_parked()
         try:
-            data = encoder.whole(status, fields, body, facts, self._own_lines(), self._epoch())
+            lines = self._own_lines()
+            if self.changes is not None:
+                fields, lines = self._changed(self.changes, fields, lines)
+            data = encoder.whole(status, fields, body, facts, lines, self._epoch())
         except BaseException:
             self.answer(record, 500, (), UNSENDABLE, None)
             raise
@@ -94,6 +102,12 @@ class Answering(Wire):
         self._next(facts, not self.flags & BODY_COMES)
         return True
 
+    def _changed(self, changes: Changes, fields: Fields, lines: bytes) -> tuple[Fields, bytes]:
+        """Fields of an answer, and pbal's own lines, after RESPONSE rules. Raises: IllegalField for fields that are none."""
+        pairs = list(fields)
+        encoder.render_fields(pairs)
+        return changes.fields(pairs), changes.cut(lines)
+
     def interim(self, head: ResponseHead, block: bytes) -> None:
         """See Stream."""
         exchange = self.exchange
@@ -107,6 +121,9 @@ class Answering(Wire):
         self.service = exchange.service
         if self.tls is not None and b"strict-transport-security" not in head.fields:
             more += self._strict()
+        changes = exchange.ruled()
+        if changes is not None:
+            block, more = changes.block(block + more), b""
         facts = self._facts(exchange)
         framing = encoder.framing_of(head.framing, facts)
         if framing == UNTIL_CLOSE:
@@ -237,6 +254,7 @@ class Answering(Wire):
             self.service.traffic.parked += 1
             self.service.traffic.received += exchange.received
             self.account = exchange.kept()
+            self.changes = exchange.ruled()
             tracer = self.service.tracer
             if tracer is not None:
                 self._trace(tracer, "parked")
@@ -319,7 +337,10 @@ class Answering(Wire):
         if facts & OLD:
             facts &= ~KEEP
         try:
-            head = encoder.opening(status, fields, facts, self._own_lines(), self._epoch())
+            lines = self._own_lines()
+            if self.changes is not None:
+                fields, lines = self._changed(self.changes, fields, lines)
+            head = encoder.opening(status, fields, facts, lines, self._epoch())
             body = b"" if facts & HEAD_ONLY else data if facts & OLD else encoder.chunk(data)
             octets = head + body
         except BaseException:

@@ -425,7 +425,12 @@ class ClientConnection(Answering):
         if number:
             fields, text = showing(number, fields, text)
         facts = 0 if exchange is None else self._facts(exchange) & ~KEEP
-        self._send(encoder.whole(error.status, fields, text, facts, self._own_lines(), self._epoch()))
+        lines = self._own_lines()
+        rules = home.rules.response
+        changes = exchange.ruled() if exchange is not None else None if rules is None else rules.always
+        if changes is not None:
+            fields, lines = changes.fields(fields), changes.cut(lines)
+        self._send(encoder.whole(error.status, fields, text, facts, lines, self._epoch()))
         if exchange is not None:
             exchange.status = error.status
             exchange.sent = len(text)

@@ -26,6 +26,7 @@ from abc import abstractmethod
 from math import inf
 from typing import Final
 
+from pbal.http1.changes import Changes
 from pbal.http1.encoder import HEAD_ONLY, KEEP, OLD
 from pbal.http1.reader import RequestReader
 from pbal.model.deliveries import OnLost
@@ -72,7 +73,7 @@ class Wire(Stream):
     """A connection of an HTTP service."""
 
     __slots__ = (
-        "account", "born", "deadline", "exchange", "flags", "head", "home", "peer", "reader", "record", "requests", "service",
+        "account", "born", "changes", "deadline", "exchange", "flags", "head", "home", "peer", "reader", "record", "requests", "service",
         "state", "tls", "transport", "unmoved",
     )  # fmt: skip
 
@@ -82,6 +83,8 @@ class Wire(Stream):
         self.transport: asyncio.Transport | None = None
         self.reader: RequestReader | None = None
         self.exchange: Exchange | None = None
+        self.changes: Changes | None = None
+        """Of what is parked: what RESPONSE rules make of its answer."""
         self.record: Parked | None = None
         self.account: Account | None = None
         """For the access log: of a parked client, or since when a head comes in pieces. None where no log is."""

@@ -57,6 +57,7 @@ CORE: tuple[Counter, ...] = (
     Counter("backend_timeouts", "Requests answered 504 because a node did not connect or answer in time."),
     Counter("truncated_responses", "Responses that a node cut off. pbal closed the client connection."),
     Counter("files_cut_off", "Answers cut off because their file became shorter, or could not be read any more."),
+    Counter("rewrites_refused", "Requests answered 400 because REWRITE made a path with dot segments or new escapes of theirs."),
     Counter("tunnels", "Connections that were upgraded to another protocol."),
     Counter("plugin_errors", "Faults of plugins. A fault in a hook is answered 500."),
     Counter(

@@ -13,6 +13,7 @@ from pbal.model.explaining import Explanation, Step
 from pbal.model.faults import asked
 from pbal.model.health import described
 from pbal.model.hooks import HOOKS
+from pbal.model.rules import ADD, SET, UnsafePath, shown_when
 from pbal.model.service import Service
 from pbal.observe.access import quoted_text
 from pbal.roles import entrance
@@ -32,8 +33,7 @@ def explain(exchange: Exchange) -> Iterator[Step]:
         if refusal:
             yield Step("answer", service.name, refusal)
             return
-        for name, value in ((rule.name, rule.value) for rule in service.header_rules.values()):
-            yield Step("rule", service.name, _rule(name, value))
+        yield from _headers(service, exchange)
         explained, steps = _plugins(service, exchange)
         yield from steps
         if service.role != "selector":
@@ -54,8 +54,15 @@ def explain(exchange: Exchange) -> Iterator[Step]:
         yield from _served(service, exchange)
 
 
-def _rule(name: bytes, value: bytes | None) -> str:
-    return f"HEADER INSERT {name.decode()}: {value.decode('latin-1')}" if value is not None else f"HEADER REMOVE {name.decode()}"
+def _headers(service: Service, exchange: Exchange) -> Iterator[Step]:
+    """The HEADER rules that hold."""
+    for rule in service.rules.headers:
+        if rule.when is not None and not rule.when.hold(exchange):
+            continue
+        side = "RESPONSE " if rule.response else "REQUEST " if rule.when is not None or rule.verb in (SET, ADD) else ""
+        value = "" if rule.value is None else f": {rule.value.fill(exchange).decode('latin-1')}"
+        when = "" if rule.when is None else f" WHEN {shown_when(rule.when, rule.when_said)}"
+        yield Step("rule", service.name, f"HEADER {side}{rule.verb} {rule.name.decode()}{value}{when}")
 
 
 def _refusal(service: Service, exchange: Exchange) -> str:
@@ -139,7 +146,18 @@ def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterat
     if request.method in (b"CONNECT", b"TRACE"):
         yield Step("answer", service.name, f"501: {request.method.decode()} is not offered")
         return
+    try:
+        exchange.rewritten = service.rules.target(exchange)
+    except UnsafePath as refusal:
+        yield Step("answer", service.name, f"400: REWRITE makes {quoted_text(refusal.path).decode('ascii')} of its path")
+        return
+    if exchange.rewritten:
+        yield Step("rule", service.name, f"REWRITE makes the target {quoted_text(exchange.rewritten).decode('ascii')}")
     pool = service.world.pool(service.values["pool"]) if service.values["pool"] else None
+    route = service.rules.route(exchange)
+    if route is not None:
+        yield Step("rule", service.name, f"ROUTE TO {route.pool.name} WHEN {shown_when(route.when, route.when_said)}")
+        pool = route.pool
     if pool is None or not pool.nodes:
         yield Step("answer", service.name, "503: no pool" if pool is None else f"503: pool {pool.name} has no node")
         return

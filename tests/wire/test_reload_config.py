@@ -414,10 +414,10 @@ async def test_a_secret_is_read_again_whatever_says_it_and_from_its_own_folder(l
         case.write(("ENABLE chat", "ENABLE chat\nINCLUDE = sub/part.inc"))
         shown = [await case.pbal.say(statement) for statement in ("RELOAD CONFIG DRY RUN", "RELOAD CONFIG", "CONFIG DRIFT", "show rules")]
         assert shown[1] == "OK" and not any(secret in text for text in shown)
-        assert [rule.value for rule in chat.header_rules.values()] == [secret.encode()] and chat.extra == {"key": secret}
+        assert [rule.said for rule in chat.rules.headers] == [secret] and chat.extra == {"key": secret}
     (folder / "key").write_text("third")
     assert f"X-Key: ${{file:{folder}/key}}" in await case.pbal.say("show rules")
-    assert await case.reload() == "OK" and not chat.header_rules and not chat.extra
+    assert await case.reload() == "OK" and not chat.rules.headers and not chat.extra
 
 
 ODD = """

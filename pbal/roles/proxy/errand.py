@@ -102,11 +102,10 @@ class Errand(Seeker):
         """The request: the question's fields, and what HEADER statements say of all requests that go to nodes."""
         terms, question = self.terms, self.question
         service = terms.service
-        rules = service.header_rules
+        rules = service.rules.request
         fields = question.fields
-        if rules:
-            fields = [field for field in fields if field[0].lower() not in rules]
-            fields += [(rule.name, rule.value) for rule in rules.values() if rule.value is not None]
+        if rules is not None:
+            fields = rules.always.fields(fields)
         more = b"" if any(name.lower() == b"host" for name, _ in fields) else b"Host: %b\r\n" % node.authority.encode()
         if not service.values["persist_backend"]:
             more += b"Connection: close\r\n"

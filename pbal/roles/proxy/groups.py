@@ -42,6 +42,11 @@ class Groups:
         self.main = Backends(self.terms, pool) if kept is None else kept
         former.retire()
 
+    def keep(self, names: set[str]) -> None:
+        """The pools that the service has to do with. Connections to others close when they are bored, as those of a former SET pool do."""
+        for pool in [pool for pool in self._by_pool if pool.name not in names]:
+            self._by_pool.pop(pool).retire()
+
     def close_bored(self) -> None:
         """Connections that wait for a request are of no use any more."""
         for backends in self.all():

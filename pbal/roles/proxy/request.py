@@ -64,8 +64,10 @@ def request_octets(  # noqa: C901 - the hot path: a call costs more than a branc
     if request.method == b"OPTIONS" and b"max-forwards" in request.fields:
         dropped |= {b"max-forwards"}
         own.append((b"Max-Forwards", b"%d" % (int(request.fields[b"max-forwards"]) - 1)))
-    rules = service.header_rules
-    if not own and not rules:  # nearly all
+    rules = service.rules.request
+    if exchange.rewritten:
+        target = exchange.rewritten
+    if not own and rules is None:  # nearly all
         if number:
             forwarded_for = b"%b\r\nX-Request-Id: %b" % (forwarded_for, number)
         return b"%b %b HTTP/1.1\r\n%bX-Forwarded-For: %b\r\nVia: 1.%d %b\r\n\r\n" % (
@@ -74,10 +76,10 @@ def request_octets(  # noqa: C901 - the hot path: a call costs more than a branc
     if number:
         own.append((b"X-Request-Id", number))
     own.append((b"X-Forwarded-For", forwarded_for))
-    if rules:
-        dropped = service.ruled(dropped)
-        own = [field for field in own if field[0].lower() not in rules]
-        own += [(rule.name, rule.value) for rule in rules.values() if rule.value is not None]
+    if rules is not None:
+        changes = rules.changes(exchange)
+        dropped = changes.union(dropped)
+        own = changes.fields(own)
     block = forwardable_block(request, dropped)
     more = b"".join([b"%b: %b\r\n" % field for field in own])
     return b"%b %b HTTP/1.1\r\n%b%bVia: 1.%d %b\r\n\r\n" % (request.method, target, block, more, request.minor, via)

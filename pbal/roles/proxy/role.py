@@ -12,7 +12,10 @@ from pbal.model.asking import Question
 from pbal.model.exchange import Exchange
 from pbal.model.hooks import Bound
 from pbal.model.pool import Pool
+from pbal.model.rules import UnsafePath
 from pbal.model.service import Service
+from pbal.observe.access import BAD_REQUEST, quoted_text
+from pbal.observe.recent import Trouble
 from pbal.roles.http import HttpRole
 from pbal.roles.proxy import uploads
 from pbal.roles.proxy.errand import Errand
@@ -52,7 +55,18 @@ class ReverseProxy(HttpRole):
         limited = request.method == b"TRACE" or (request.method == b"OPTIONS" and b"max-forwards" in request.fields)
         if limited and self._final_recipient(exchange):
             return
-        self.relay(exchange, None)
+        rules = self.service.rules
+        pool: Pool | None = None
+        if rules.steers:
+            try:
+                exchange.rewritten = rules.target(exchange)
+            except UnsafePath as refusal:
+                self._unsafe(exchange, refusal)
+                return
+            route = rules.route(exchange)
+            if route is not None:
+                pool = route.pool
+        self.relay(exchange, pool)
 
     def relay(self, exchange: Exchange, pool: Pool | None) -> None:
         """Send it to `pool`, None: that of SET pool, when as much of its body is here as has to be."""
@@ -62,6 +76,18 @@ class ReverseProxy(HttpRole):
     def _send_on(self, pool: Pool | None, exchange: Exchange, reading: tuple[Bound, ...]) -> None:
         """What was held of its body is enough."""
         Relay(self.groups, exchange, pool).seek()
+
+    def _unsafe(self, exchange: Exchange, refusal: UnsafePath) -> None:
+        """What REWRITE makes of its path leads elsewhere."""
+        self.counts["rewrites_refused"] += 1
+        exchange.cause = BAD_REQUEST
+        exchange.trouble = Trouble("what REWRITE makes of its path has dot segments or new escapes")
+        self.service.world.log_limited(
+            f"rewrite {self.name}",
+            "service %(service)s: REWRITE makes %(path)s of a path: refused",
+            {"event": "rewrite_refused", "service": self.name, "path": quoted_text(refusal.path[:200]).decode("ascii")},
+        )
+        exchange.error(400, b"The path leads elsewhere.\n")
 
     def load(self) -> tuple[int, int, int]:
         """See model.service.RoleHandler."""
@@ -106,6 +132,8 @@ class ReverseProxy(HttpRole):
             self._choose_deciders()
         elif tunable == "pool":
             self.groups.use(self.service.world.pool(values["pool"]) if values["pool"] else None)
+        elif tunable == "rules":
+            self.groups.keep(self.service.pools())
 
     def _choose_deciders(self) -> None:
         """Who looks at responses, by what the service says."""

@@ -1,0 +1,196 @@
+"""ROUTE and REWRITE: which pool a request goes to, and as what, however it is spelt."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from lab import Lab, Pbal, lab
+from test_conditions import spelt
+
+from pbal.http1.paths import plain
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def node(name: str) -> Handler:
+    """Answers with its name and the request line that it got."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            body = name.encode() + b" " + head.split(b" HTTP/")[0]
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), b"" if head.startswith(b"HEAD") else body))
+
+    return serve
+
+
+async def start(lab: Lab, *statements: str) -> Pbal:
+    """A service `web` on the pool `app`, with the pools `api` and `beta` beside; the statements stand before ENABLE."""
+    pools = "\n".join([f"CREATE POOL {name}\nPOOL {name} ADD {(await lab.origin(node(name))).address}" for name in ("app", "api", "beta")])
+    lines = "\n".join(
+        ["CREATE SERVICE web", "SET role = reverse_proxy", "SET listen = 127.0.0.1:0", "SET pool = app", *statements, "ENABLE web"]
+    )
+    return await lab.pbal(f"{pools}\n{lines}")
+
+
+async def got(pbal: Pbal, target: str = "/", *fields: str, method: str = "GET", host: str = "www.example.com") -> str:
+    """Who answered, and the request line that it had."""
+    request = "\r\n".join([f"{method} {target} HTTP/1.1", f"Host: {host}", *fields, "", ""])
+    response = await pbal.ask("web", request.encode("latin-1"))
+    return response.body.decode("latin-1") if response.status == 200 else str(response.status)
+
+
+async def pool_of(pbal: Pbal, target: str = "/", *fields: str, method: str = "GET", host: str = "www.example.com") -> str:
+    """Who answered."""
+    return (await got(pbal, target, *fields, method=method, host=host)).split(" ")[0]
+
+
+@lab
+async def test_the_first_route_whose_conditions_hold_counts(lab: Lab) -> None:
+    pbal = await start(
+        lab,
+        "ROUTE web TO beta WHEN host beta.example.com,*.beta.example.com",
+        "ROUTE web TO app  WHEN path ^/api/old",
+        "ROUTE web TO api  WHEN path ^/api/ AND NOT method DELETE",
+        "ROUTE web TO beta WHEN header X-Beta ~ ^(1|on)$",
+    )
+    assert await pool_of(pbal) == "app"
+    assert await pool_of(pbal, "/api/x") == "api"
+    assert await pool_of(pbal, "/api/old/x") == "app"
+    assert await pool_of(pbal, "/api/x", method="DELETE") == "app"
+    assert await pool_of(pbal, "/", "X-Beta: 2", "X_Beta: on") == "beta"
+    for host in ("BETA.example.com.:80", "a.Beta.example.com"):
+        assert await pool_of(pbal, "/api/x", host=host) == "beta"
+    assert await pool_of(pbal, "http://beta.example.com/api/x", host="www.example.com") == "beta"
+
+
+@lab
+async def test_however_a_path_is_spelt_it_goes_where_its_plain_path_goes(lab: Lab) -> None:
+    pbal = await start(lab, "ROUTE web TO api WHEN path ^/admin(/|$)")
+    chance = random.Random(9)
+    for path in (b"/admin", b"/admin/users", b"/administrator", b"/x/admin"):
+        wanted = "api" if path.startswith(b"/admin") and path != b"/administrator" else "app"
+        for _ in range(25):
+            target = spelt(path, chance)
+            assert plain(target) == path
+            assert await pool_of(pbal, target.decode("latin-1")) == wanted, target
+
+
+@lab
+async def test_routes_come_and_go_while_it_runs(lab: Lab) -> None:
+    pbal = await start(lab)
+    assert await pool_of(pbal, "/api/x") == "app"
+    assert await pbal.say("ROUTE web TO api WHEN path ^/api/") == "OK"
+    assert await pbal.say("ROUTE web TO beta WHEN path ^/api/ AND method GET") == "OK"
+    assert await pool_of(pbal, "/api/x") == "api"
+    assert "1 ROUTE web TO api WHEN path ^/api/\n" in await pbal.say("show rules web")
+    assert "is used by service 'web'" in await pbal.say("DROP POOL beta")
+    assert await pbal.say("ROUTE web TO api WHEN path ^/api/") == "OK", "said twice, it stays where it is"
+    assert await pbal.say("DROP RULE web 1") == "OK"
+    assert await pool_of(pbal, "/api/x") == "beta"
+    kept = [backend for backend in pbal.world.backends if backend.node.pool.name == "api"]
+    assert not any(not backend.closing for backend in kept), "the pool is nobody's any more"
+    assert await pbal.say("DROP POOL api") == "OK"
+    assert "pool 'nowhere' does not exist" in await pbal.say("ROUTE web TO nowhere WHEN path ^/")
+
+
+@lab
+async def test_what_nodes_see_of_a_rewritten_path(lab: Lab) -> None:
+    pbal = await start(
+        lab,
+        "REWRITE web ^/old(/.*)?$ = /new$$1",
+        "REWRITE web ^/app/       = /",
+        "REWRITE web ^/(?P<user>[^/]+)/(\\d+)$ = /users/$${user}/items/$$2 WHEN method GET",
+        'REWRITE web \\.php$      = ""',
+        "REWRITE web ^/img-(.*)$  = /img/$$1",
+        "REWRITE web ^/to(.*)$    = $$1",
+        "ROUTE web TO api WHEN path ^/old",
+    )
+    for target, line in (
+        ("/old/x?a=%2F&b", "api GET /new/x?a=%2F&b"),
+        ("/old", "api GET /new"),
+        ("//%6Fld/./x", "api GET /new/x"),
+        ("http://other/old/x?y", "api GET /new/x?y"),
+        ("/app/%2Fx%20y%22", "app GET /x%20y%22"),
+        ("/ann/12", "app GET /users/ann/items/12"),
+        ("/index.php?x.php", "app GET /index?x.php"),
+        ("/img-a/b", "app GET /img/a/b"),
+        ("/tohttp://other/x", "app GET /http:/other/x"),
+        ("/%7Eother//x%2fy", "app GET /%7Eother//x%2fy"),
+    ):
+        assert await got(pbal, target) == line
+    assert await got(pbal, "/ann/12", method="PUT") == "app PUT /ann/12"
+    assert await got(pbal, "/img-../secret") == "400"
+    assert await got(pbal, "/img-%2e%2e/secret") == "400"
+    assert pbal.counts["rewrites_refused"] == 2
+
+
+@lab
+async def test_whatever_is_rewritten_stays_a_path_below_its_replacement(lab: Lab) -> None:
+    pbal = await start(lab, "REWRITE web ^/f(.*)$ = /files/$$1")
+    chance = random.Random(3)
+    pieces = ["..", "/", "%2e", "%2F", "a", "%25", "2e", "%5C", "\\", ";", "http://x", "%20", "?q=/../", "%", "//", "."]
+    for _ in range(150):
+        target = "/f" + "".join(chance.choices(pieces, k=5))
+        line = await got(pbal, target)
+        if line not in ("400", "app GET " + target):  # refused, or the plain path was another one
+            path = line.removeprefix("app GET ").partition("?")[0].encode("latin-1")
+            assert path.startswith(b"/files/") and plain(path).startswith(b"/files/"), (target, line)
+
+
+@lab
+async def test_what_is_refused(lab: Lab) -> None:
+    pbal = await start(lab)
+    before = await pbal.say("dumpconfig")
+    for statement, why in (
+        ("REWRITE web ^/( = /x", "expected a regular expression"),
+        ("REWRITE web ^/a = /x?y=1", "the query of a request stays as it is"),
+        ("REWRITE web ^/a = /x%2", "% begins an escape"),
+        ("REWRITE web ^/a = /%61", "an escape in '/%61' of what needs none"),
+        ("REWRITE web ^/a = /../x", "without the segments . and .."),
+        ("REWRITE web ^/(a) = /$$2", "'$$2' is no group of '^/(a)', which has one group"),
+        ('REWRITE web ^/a = "/b c"', "other characters are escaped, as %20"),
+        ("ROUTE web TO api WHEN host a OR host b", "says OR"),
+    ):
+        said = await pbal.say(statement)
+        assert said.startswith("ERROR") and why in said, (statement, said)
+    assert await pbal.say("dumpconfig") == before
+    assert "repeats what is repeated itself" in await pbal.say("ROUTE web TO api WHEN path (a+)+$")
+
+
+@lab
+async def test_explain_tells_the_route_and_the_path(lab: Lab) -> None:
+    pbal = await start(
+        lab,
+        "HEADER web RESPONSE SET X-A: $$client WHEN path ^/api",
+        "REWRITE web ^/img-(.*)$ = /img/$$1",
+        "REWRITE web ^/api/(.*)$ = /$$1",
+        "ROUTE web TO api WHEN path ^/api/ AND scheme http",
+    )
+    port = pbal.server.address("web")[1]
+    said = await pbal.say(f"explain GET http://127.0.0.1:{port}/api/x?y")
+    for part in (
+        "HEADER RESPONSE SET X-A: 127.0.0.1 WHEN path ^/api", "REWRITE makes the target /x?y",
+        "ROUTE TO api WHEN path ^/api/ AND scheme http", "api: balance_method", "GET /x?y HTTP/1.1",
+    ):  # fmt: skip
+        assert part in said
+    said = await pbal.say(f"explain GET http://127.0.0.1:{port}/img-../x")
+    assert "400: REWRITE makes /img/../x of its path" in said and "HEADER RESPONSE" not in said
+
+
+@lab
+async def test_reloading_brings_the_rules_into_the_order_of_the_file(lab: Lab) -> None:
+    routes = ["ROUTE web TO api WHEN path ^/a", "ROUTE web TO beta WHEN path ^/ab", 'REWRITE web ^/x = "/y z"'.replace(" z", "z")]
+    headers = ["HEADER web RESPONSE SET X-A: 1", "HEADER web RESPONSE SET X-A: 2 WHEN path ^/abc", "HEADER web INSERT X-B: $$b"]
+    pbal = await start(lab, *routes, *headers)
+    path = lab.folder / "test1.conf"
+    text = path.read_text()
+    swapped = text.replace(f"{routes[0]}\n{routes[1]}", f"{routes[1]}\n{routes[0]}").replace(f"{headers[0]}\n{headers[1]}", f"{headers[1]}")
+    path.write_text(swapped)
+    assert await pool_of(pbal, "/abc") == "api"
+    plan = await pbal.say("RELOAD CONFIG DRY RUN")
+    assert "DROP RULE web HEADER web RESPONSE SET X-A: 1" in plan and "INSERT" not in plan and "REWRITE" not in plan
+    assert await pbal.say("RELOAD CONFIG") == "OK"
+    assert await pool_of(pbal, "/abc") == "beta"
+    rules = [line.split(" ", 2)[2] for line in (await pbal.say("show rules web")).splitlines() if line.startswith("web ")]
+    assert rules == [headers[2], headers[1], routes[1], routes[0], routes[2].replace('"', "")]
+    assert await pbal.say("CONFIG DRIFT") == "."
