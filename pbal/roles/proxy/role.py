@@ -6,6 +6,7 @@ which seeks a connection (groups.py, backends.py), sends the request and brings 
 """
 
 import asyncio
+from functools import partial
 
 from pbal.model.asking import Question
 from pbal.model.exchange import Exchange
@@ -14,6 +15,8 @@ from pbal.roles.http import HttpRole
 from pbal.roles.proxy.errand import Errand
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.relay import Relay
+from pbal.roles.proxy.reproxy.reproxy import Reproxy
+from pbal.roles.proxy.reproxy.targets import Targets
 from pbal.roles.proxy.retry import error_retries
 from pbal.roles.proxy.terms import Terms
 
@@ -24,8 +27,18 @@ class ReverseProxy(HttpRole):
     def __init__(self, service: Service) -> None:
         self.terms = Terms(service)
         self.groups = Groups(self.terms)
+        self.reproxy: Reproxy | None = None
+        """None while enable_reproxy is off."""
         super().__init__(service)
-        for tunable in ("pool", "response_timeout", "max_response_head", "ssl_backend", "enable_error_retries", "balance_method"):
+        for tunable in (
+            "enable_reproxy",
+            "pool",
+            "response_timeout",
+            "max_response_head",
+            "ssl_backend",
+            "enable_error_retries",
+            "balance_method",
+        ):
             self.changed(tunable)
 
     # -- what arrives --------------------------------------------------------------------------------------------
@@ -48,6 +61,13 @@ class ReverseProxy(HttpRole):
         limited = request.method == b"TRACE" or (request.method == b"OPTIONS" and b"max-forwards" in request.fields)
         if limited and self._final_recipient(exchange):
             return
+        reproxy = self.reproxy
+        if reproxy is not None and reproxy.cache is not None and reproxy.from_cache(exchange, partial(self._relay, exchange)):
+            return
+        self._relay(exchange)
+
+    def _relay(self, exchange: Exchange) -> None:
+        """Bring it to a node."""
         Relay(self.groups, exchange, None).seek()
 
     def load(self) -> tuple[int, int, int]:
@@ -89,22 +109,35 @@ class ReverseProxy(HttpRole):
             self.groups.close_bored()
         elif tunable == "balance_method":
             terms.read_method()
-        elif tunable in ("enable_error_retries", "error_retry_schedule"):
+        elif tunable in ("enable_reproxy", "enable_error_retries", "error_retry_schedule"):
             self._choose_deciders()
+        elif tunable == "reproxy_cache_maxsize" and self.reproxy is not None:
+            self.reproxy.read_cache_size()
         elif tunable == "pool":
             self.groups.use(self.service.world.pool(values["pool"]) if values["pool"] else None)
 
     def _choose_deciders(self) -> None:
-        """Who looks at responses, by what the service says."""
-        self.terms.deciders = error_retries(self.terms)
+        """Who looks at responses, by what the service says. What was ordered already is carried out."""
+        if not self.service.values["enable_reproxy"]:
+            self.reproxy = None
+        elif self.reproxy is None:
+            self.reproxy = Reproxy(self.terms)
+        retries = error_retries(self.terms)
+        self.terms.deciders = retries if self.reproxy is None else (self.reproxy, *retries)
 
     def tick(self, now: float) -> None:
         """Once a second: clients that waited too long, bored backends that are too many."""
         super().tick(now)
         self.groups.tick(now)
+        if self.service.world.targets is not None:
+            Targets.of(self.service.world).tick(now)
+        if self.reproxy is not None:
+            self.reproxy.tick(now)
 
     def close(self) -> None:
         """Close what is idle; exchanges end by their own."""
         super().close()
         self.terms.closed = True
         self.groups.close()
+        if self.service.world.targets is not None:
+            Targets.of(self.service.world).leave(self.name)
