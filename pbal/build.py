@@ -61,6 +61,8 @@ COMPILED: Final = (
     "pbal.roles.proxy.pump",
     "pbal.roles.proxy.relay",
     "pbal.roles.proxy.request",
+    "pbal.roles.proxy.reproxy.targets",
+    "pbal.roles.proxy.reproxy.url",
     "pbal.roles.proxy.retry",
     "pbal.roles.proxy.role",
     "pbal.roles.proxy.seeker",

@@ -267,7 +267,7 @@ class FromPerlbal:
     def server(self) -> Iterator[str]:
         """Of SERVER."""
         without = {row.name: f"No meaning: {row.why}." for row in perlbal.MEANINGLESS.values()}
-        return self._names([tunable for tunable in SERVER if not tunable.source.startswith("pbal")], perlbal.SERVER, without)
+        return self._names([tunable for tunable in SERVER if not tunable.source.startswith("pbal")], {}, without)
 
     def _names(self, built: Iterable[Tunable], unbuilt: Mapping[str, perlbal.Unbuilt], others: Mapping[str, str]) -> Iterator[str]:
         rows = {tunable.name: self._difference(tunable) for tunable in built}

@@ -61,7 +61,7 @@ def test_each_of_the_55_tunables_is_built_or_told_to_be_not_built_yet_and_never_
     assert names <= built | perlbal.SERVICE.keys()
     assert not built & perlbal.SERVICE.keys()
     assert not {tunable.name for tunable in POOL} & perlbal.POOL.keys()
-    assert not {tunable.name for tunable in SERVER} & (perlbal.SERVER.keys() | perlbal.MEANINGLESS.keys())
+    assert not {tunable.name for tunable in SERVER} & perlbal.MEANINGLESS.keys()
 
 
 def test_a_tunable_that_is_not_built_says_so(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_tunable_that_is_not_built_says_so(tmp_path: Path) -> None:
 def test_who_asks_for_the_default_of_what_is_not_built_asks_for_nothing(tmp_path: Path) -> None:
     rows = [row for row in perlbal.SERVICE.values() if row.default is not None]
     lines = "\n".join(f"SET {row.name} = {row.default}" for row in rows)
-    world, mistakes, _ = read(tmp_path, f"CREATE SERVICE a\nSET role = reverse_proxy\n{lines}\nSERVER max_reproxy_connections = 0")
+    world, mistakes, _ = read(tmp_path, f"CREATE SERVICE a\nSET role = reverse_proxy\n{lines}")
     assert said(mistakes) == []
     assert world.service("a").explicit.keys() == {"role"}
     assert said(read(tmp_path, "CREATE POOL p\nSET nodefile = none")[1]) == []
@@ -113,8 +113,6 @@ ELSE = [
     ("STATS", "STATS"),
     ("RECENT", "RECENT"),
     ("PATTERNS", "PATTERNS"),
-    ("SERVER max_reproxy_connections = 5", "max_reproxy_connections"),
-    ("SERVER max_reproxy_connections(10.0.0.1:80) = 5", "max_reproxy_connections"),
     ("CREATE POOL p\nSET nodefile = /etc/nodes", "nodefile"),
     ("CREATE SERVICE p\nSET nodefile = /etc/nodes", "nodefile"),
     ("CREATE SERVICE s\nSET role = upload_tracker", "upload_tracker"),

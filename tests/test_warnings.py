@@ -266,6 +266,31 @@ CASES: dict[str, tuple[str, list[str]]] = {
             "3: sticky_key has no effect: sticky is off",
         ],
     ),
+    "nodes that may order what nobody may have": (
+        """
+        CREATE POOL p
+          POOL p ADD 10.0.0.1
+        CREATE SERVICE a
+          SET role = reverse_proxy
+          SET listen = 8081
+          SET pool = p
+          SET enable_reproxy = on
+        ENABLE a
+        CREATE SERVICE b
+          SET role = reverse_proxy
+          SET listen = 8082
+          SET pool = p
+          SET enable_reproxy = on
+          SET reproxy_root = FOLDER
+          SET reproxy_allow = 0.0.0.0/0:80
+        ENABLE b
+        """,
+        [
+            "7: enable_reproxy is on, and 'a' refuses every file and URL: add SET reproxy_root = FOLDER for X-REPROXY-FILE,"
+            " SET reproxy_allow = HOST:PORT for X-REPROXY-URL",
+            "15: reproxy_allow: 0.0.0.0/0:80 lets nodes reach every host there is",
+        ],
+    ),
     "a tunable set twice": (
         FILES
         + """      SET web.idle_timeout = 3s
@@ -321,8 +346,8 @@ def test_check_warns_of(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_each_check_has_a_case() -> None:
     assert {check.__name__ for check in lint.CHECKS} == {
-        "pools", "balancing", "proxies", "docroots", "unreachable", "rules", "circles", "consoles", "certificates", "circular_nodes",
-        "ports", "limits",
+        "pools", "balancing", "proxies", "reproxying", "docroots", "unreachable", "rules", "circles", "consoles", "certificates",
+        "circular_nodes", "ports", "limits",
     }  # fmt: skip
 
 

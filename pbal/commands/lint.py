@@ -281,6 +281,17 @@ def proxies(places: Places) -> Found:
             yield from _placed(places.service(service), f"reverse_proxy '{service.name}' has no pool: every request is answered 503")
 
 
+def reproxying(places: Places) -> Found:
+    """Nodes may order, and there is nothing that they may have."""
+    for service in places.world.services.values():
+        if service.role == "reverse_proxy" and service["enable_reproxy"] and not service["reproxy_root"] and not service["reproxy_allow"]:
+            message = (
+                f"enable_reproxy is on, and '{service.name}' refuses every file and URL: add SET reproxy_root = FOLDER for X-REPROXY-FILE,"
+                " SET reproxy_allow = HOST:PORT for X-REPROXY-URL"
+            )
+            yield from _placed(places.tunable(service, "enable_reproxy"), message)
+
+
 def docroots(places: Places) -> Found:
     """A web_server without a docroot, or with one that cannot be read."""
     for service in places.world.services.values():
@@ -442,6 +453,6 @@ def limits(places: Places) -> Found:
 
 
 CHECKS: tuple[Callable[[Places], Found], ...] = (
-    pools, balancing, proxies, docroots, unreachable, rules, circles, consoles, certificates, circular_nodes, ports, limits,
+    pools, balancing, proxies, reproxying, docroots, unreachable, rules, circles, consoles, certificates, circular_nodes, ports, limits,
 )  # fmt: skip
 """All of what only the whole shows."""

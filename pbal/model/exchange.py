@@ -249,6 +249,9 @@ class Stream(Waiting):
     def full(self) -> bool:
         """Whether the peer takes slower than we write: client_drained() will follow."""
 
+    def hold(self, octets: int) -> None:
+        """Call client_full() when so many octets wait for the peer; 0: as the service says. One without a buffer has nothing to hold."""
+
     @abstractmethod
     def respond(self, exchange: "Exchange", status: int, fields: Fields, body: bytes, on_lost: OnLost | None, patience: float) -> bool:
         """Answer whole and end the exchange. False: the peer has gone, nothing was sent. Raises: IllegalField, nothing was sent.

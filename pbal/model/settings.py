@@ -5,6 +5,7 @@ declaration says.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,6 @@ class ProcessSettings:
 
     def set(self, name: str, text: str) -> None:
         """SERVER. Raises: UnknownName, ConfigError."""
-        if name.lower() not in self.tunables and asks_for_nothing(perlbal.SERVER, perlbal.of_server(name), text):
-            return
         tunable = self._tunable(name)
         try:
             value = tunable.parse(text)
@@ -142,13 +141,27 @@ class ProcessSettings:
         self._put(tunable, None if default is None else tunable.parse(default), None)
 
     def _tunable(self, name: str) -> Tunable:
-        tunable = self.tunables.get(name.lower())
+        tunable = self.tunables.get(name.lower()) or self._of_one(name.lower())
         if tunable is None:
             candidates = (*self.tunables, *perlbal.MEANINGLESS)
             elsewhere = owner(name, self._defaults.tunables)
             message = f"'{name}' is not a tunable of SERVER{elsewhere}"
             raise UnknownName(message, name, () if elsewhere else candidates, kind=Kind.UNKNOWN_TUNABLE)
         return tunable
+
+    def _of_one(self, name: str) -> Tunable | None:
+        """The tunable of one thing alone, as in max_reproxy_connections(HOST:PORT). Raises: ConfigError if that is no such thing."""
+        base, _, about = name.partition("(")
+        tunable = self.tunables.get(base)
+        if tunable is None or tunable.each is None or not about.endswith(")"):
+            return None
+        try:
+            about = tunable.each.render(tunable.each.parse(about[:-1]))
+        except ValueError as error:
+            raise bad_value(name, about[:-1], error, ()) from None
+        made = replace(tunable, name=f"{base}({about})", each=None)
+        self.values.setdefault(made.name, None if made.default is None else made.parse(made.default))
+        return self.tunables.setdefault(made.name, made)
 
     def _put(self, tunable: Tunable, value: Any, text: str | None) -> None:
         name = tunable.name

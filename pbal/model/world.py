@@ -188,6 +188,8 @@ class World:
         """Every open or opening backend connection."""
         self.room = 1 << 30
         """Connections, clients and backends together, after which accepting pauses."""
+        self.targets: object | None = None
+        """Connections to servers that X-REPROXY-URL names (roles/proxy/reproxy/targets.py); None before the first one is wanted."""
         self.taken: dict[Exchange, float] = {}
         """Exchanges that a plugin took and has not answered, and since when (clock time)."""
         self.identity = os.urandom(8)

@@ -169,6 +169,11 @@ class Answering(Wire):
             facts &= self._facts(exchange) | ~KEEP
         self._end(exchange, facts)
 
+    def hold(self, octets: int) -> None:
+        """See Stream."""
+        if not self._gone() and self.transport is not None:
+            self.transport.set_write_buffer_limits(high=octets or self.home.values["buffer_size"])
+
     def cut(self, exchange: Exchange) -> None:
         """See Stream."""
         if self.exchange is not exchange:

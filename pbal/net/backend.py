@@ -33,6 +33,9 @@ XFER_RES: Final = "xfer_res"
 TUNNEL: Final = "tunnel"
 CLOSED: Final = "closed"
 
+REPROXY: Final = "reproxy"
+"""The owner of connections that no service has alone: to servers that X-REPROXY-URL names."""
+
 _ZERO: Final = bytes(4)
 
 

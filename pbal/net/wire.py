@@ -34,7 +34,7 @@ from pbal.model.exchange import Exchange, Parked, Stream
 from pbal.model.faults import call_back
 from pbal.model.secured import Secured
 from pbal.model.service import Service
-from pbal.net.backend import Attendant
+from pbal.net.backend import REPROXY, Attendant
 from pbal.net.linger import Lingering, class_of, local_port, peer_name
 from pbal.observe.access import ANSWER, CLIENT_LEFT, DONE, PARKED, Account
 from pbal.observe.recent import BADLY
@@ -317,6 +317,8 @@ class Wire(Stream):
             backend = sink.backend_now() if isinstance(sink, Attendant) else None
             if backend is not None:
                 after["backend"] = backend.node.name
+                if backend.owner.name == REPROXY:
+                    after["reproxying"] = True
         before["reqs"] = self.requests
         class_name, state, service = self.kind()
         if backend is None and unsent and class_name == "ClientProxy":

@@ -35,6 +35,16 @@ TYPES = {
         "A regular expression of Python's `re`, for bytes. It distinguishes upper and lower case.",
         "^/poll/(?P<queue>[^/]+)$",
     ),
+    "directories": Meaning(
+        "Existing directories, separated by spaces or commas. Write `\\ ` for a space in a path. Relative paths start from the folder"
+        " of the configuration file.",
+        "/srv /var",
+    ),
+    "destinations": Meaning(
+        "Where to, separated by spaces or commas: `ADDRESS:PORT`, `NETWORK:PORT`, `[IPV6]:PORT`, `[IPV6NETWORK]:PORT`, `NAME:PORT`, or"
+        " `*.NAME:PORT` for every name below. Without a port it is 80; with `*` as the port every port.",
+        "10.0.0.0/8:7500 *.images.example.com:80",
+    ),
     "directory": Meaning(
         "An existing directory. A relative path starts from the folder of the configuration file.",
         "/srv/www",

@@ -79,9 +79,7 @@ def _integer(text: str) -> int:
 
 _SIGNED: Type[int] = Type("integer", _integer)
 
-_UPLOADS = "pbal sends every body on while it comes"
 _NO_PUT = "web_server answers GET and HEAD only"
-_NO_REPROXY = "pbal passes X-REPROXY fields of a response on"
 _NO_PROBE = "pbal sends the request itself, and tries another node if the connection fails"
 _ONE_QUEUE = "every request waits in one queue"
 
@@ -91,14 +89,11 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("connect_ahead", "backend_persist_cache keeps idle connections for later requests", types.INT, "0"),
         Unbuilt("verify_backend", _NO_PROBE, types.BOOL, "off"),
         Unbuilt("verify_backend_path", _NO_PROBE, types.TEXT, "*"),
-        Unbuilt("buffer_size_reproxy_url", _NO_REPROXY, types.SIZE, "50k"),
         Unbuilt("upload_status_listeners"),
         Unbuilt("queue_relief_size", _ONE_QUEUE, types.INT, "0"),
         Unbuilt("queue_relief_chance", _ONE_QUEUE, types.INT, "0"),
         Unbuilt("high_priority_cookie", _ONE_QUEUE),
         Unbuilt("high_priority_cookie_contents", _ONE_QUEUE),
-        Unbuilt("enable_reproxy", _NO_REPROXY, types.BOOL, "off"),
-        Unbuilt("reproxy_cache_maxsize", _NO_REPROXY, types.INT, "0"),
         Unbuilt("blind_proxy", "trusted_upstream_proxies says whose X-Forwarded fields are kept", types.BOOL, "off"),
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
         Unbuilt("dirindexing", "a directory without one of index_files is answered 403", types.BOOL, "off"),
@@ -132,11 +127,6 @@ POOL: dict[str, Unbuilt] = _by_name(
     (Unbuilt("nodefile", "name the nodes with POOL ADD, in the file or at the console", types.TEXT, "none"),),
 )
 """Parameters of pools. `SET service.nodefile` is the same thing."""
-
-SERVER: dict[str, Unbuilt] = _by_name(
-    (Unbuilt("max_reproxy_connections", _NO_REPROXY, _SIGNED, "0"),),
-)
-"""Parameters of SERVER. One in parentheses behind the name, as in max_reproxy_connections(HOST:PORT), belongs to it."""
 
 MEANINGLESS: dict[str, Meaningless] = {
     row.name: row
@@ -257,7 +247,7 @@ def replacement(plugin: str) -> str:
 def told(name: str) -> str:
     """What there is to say of a name of Perlbal's that pbal has not; '' of any other."""
     folded = name.lower()
-    found = next((table[folded] for table in (SERVICE, POOL, SERVER, PLUGINS, STATEMENTS, ROLES) if folded in table), None)
+    found = next((table[folded] for table in (SERVICE, POOL, PLUGINS, STATEMENTS, ROLES) if folded in table), None)
     if found is not None:
         return found.message
     return MEANINGLESS[folded].message if folded in MEANINGLESS else ""
@@ -266,8 +256,3 @@ def told(name: str) -> str:
 def plugin_of(tunable: str) -> str:
     """The plugin of Perlbal that brings a tunable which is not built, in lower case; '' if none does."""
     return SERVICE[tunable].plugin if tunable in SERVICE else ""
-
-
-def of_server(name: str) -> str:
-    """The parameter of SERVER that a name is about: it may have a HOST:PORT in parentheses behind it."""
-    return name.lower().partition("(")[0]

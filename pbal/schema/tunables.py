@@ -44,6 +44,8 @@ class Tunable:
     """Perlbal's default, or what comes nearest to how it behaves. `SERVER compatible = perlbal` puts it in force."""
     floor: str | None = None
     """A smaller value is raised to this one; `remark` says so."""
+    each: types.Type[Any] | None = None
+    """Of a tunable of the process that may also be said of one thing alone, in parentheses behind its name: the type of that."""
 
     def parse(self, text: str) -> Any:
         """The value of `text`, checked against type and bounds. Raises: ValueError for the operator."""
@@ -443,5 +445,16 @@ SERVER: tuple[Tunable, ...] = (
         minimum="128",
         summary="Most descriptors that the process may have open. pbal keeps 64 of them for nodes, files and the console.",
         source="differs: if the system refuses the limit, the answer is an error and not also OK",
+    ),
+    Tunable(
+        "max_reproxy_connections",
+        types.INT,
+        default="0",
+        unit="connections",
+        maximum="100000",
+        summary="Most connections to one server that X-REPROXY-URL names; further requests wait. 0: no limit."
+        " `SERVER max_reproxy_connections(HOST:PORT) = NUMBER` says it of one server, as the URLs name it.",
+        source="differs: it has no sign",
+        each=types.ENDPOINT,
     ),
 )

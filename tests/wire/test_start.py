@@ -47,8 +47,8 @@ def test_check_says_good_or_reports_every_mistake(tmp_path):
 
 
 def test_a_tunable_that_is_not_built_is_an_error(tmp_path):
-    path = conf(tmp_path, 8080, "SET chat enable_reproxy = on")
-    assert "'enable_reproxy' is not built yet" in pbal("check", str(path)).stderr
+    path = conf(tmp_path, 8080, "SET chat enable_put = on")
+    assert "'enable_put' is not built yet" in pbal("check", str(path)).stderr
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.conf")), ids=lambda path: path.name)

@@ -105,12 +105,3 @@ def _queues(session: Session) -> Iterator[Item]:
         known = {"normal": normal, "highpri": {"age": 0, "count": 0}, "lowpri": {"age": 0, "count": 0}}
         lines = [f"{service.name}-{queue}.{key} {number}" for queue, facts in known.items() for key, number in facts.items()]
         yield Item({"service": service.name, **known}, tuple(lines))
-
-
-@command
-def reproxy_state(session: Session) -> Reply:
-    """Show the connections to other servers that X-REPROXY-URL asked for. pbal makes none.
-
-    Source: Perlbal manual, reproxy_state.
-    """
-    return Objects((), head=("SERVER max_reproxy_connections = 0",))

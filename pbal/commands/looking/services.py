@@ -11,6 +11,7 @@ from pbal.model.health import UNTRIED, UP
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.snapshot import snapshot
+from pbal.roles.proxy.role import ReverseProxy
 from pbal.schema.commands import Facts, Item, Objects, Reply, Text, command
 from pbal.schema.people import Unit
 from pbal.schema.said import Said
@@ -59,6 +60,7 @@ def _described(session: Session, service: Service) -> Reply:
         lines += [f"   {name} - {each.state} - {now - each.born}s" for name, each in pending]
     more: list[str] = []
     if proxying:
+        lines += _cached(service, facts)
         facts["bored"], facts["connect_ahead"] = bored, service.values.get("connect_ahead") or 0
         lines.append(label("connect-ahead", f"{bored}/{facts['connect_ahead']}"))
         more.append(label("bored", bored))
@@ -79,6 +81,20 @@ def _described(session: Session, service: Service) -> Reply:
     facts["set"] = said
     more += [label("set", f"{name} = {text}") for name, text in said.items()]
     return Facts(facts, [*lines, *more], {"age": Unit.SECONDS, **_AGES})
+
+
+def _cached(service: Service, facts: dict[str, object]) -> list[str]:
+    """The lines of the cache of X-REPROXY-CACHE-FOR, where there is one."""
+    handler = service.handler
+    cache = handler.reproxy.cache if isinstance(handler, ReverseProxy) and handler.reproxy is not None else None
+    if cache is None:
+        return []
+    facts["cache"] = {"size": len(cache), "most": cache.most, "hits": cache.hits, "lookups": cache.lookups}
+    return [
+        label("cache size", f"{len(cache)}/{cache.most} ({len(cache) / cache.most:.2%})"),
+        label("cache hits", cache.hits),
+        label("cache hit rate", f"{cache.hits / max(1, cache.lookups):.2%}"),
+    ]
 
 
 @command

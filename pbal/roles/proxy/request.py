@@ -18,7 +18,9 @@ this field, so it goes no further, whoever sends it."""
 _FORWARDED_FOR: Final = frozenset({b"x-forwarded-for"})
 _TRUSTED: Final = _FORWARDED_FOR | {_PROXY}
 _OF_CLIENT: Final = frozenset(name.lower() for name in CLIENT_FIELDS)
-_UNTRUSTED: Final = KNOWN_FORWARDING | {_PROXY}
+_CAPABILITIES: Final = b"x-proxy-capabilities"
+"""What a node may order (roles/proxy/reproxy). A client has no say in it: a node that believed it would tell it of files."""
+_UNTRUSTED: Final = KNOWN_FORWARDING | {_PROXY, _CAPABILITIES}
 _REQUEST_ID: Final = b"x-request-id"
 _UNTRUSTED_NUMBERED: Final = _UNTRUSTED | {_REQUEST_ID}
 _TRUSTED_NUMBERED: Final = _TRUSTED | {_REQUEST_ID}
@@ -61,6 +63,9 @@ def request_octets(  # noqa: C901 - the hot path: a call costs more than a branc
         own += ((b"Connection", b"Upgrade"), (b"Upgrade", request.upgrade))
     elif not service.values["persist_backend"]:
         own.append((b"Connection", b"close"))
+    if service.values["enable_reproxy"]:
+        dropped |= {_CAPABILITIES}
+        own.append((b"X-Proxy-Capabilities", b"reproxy-file"))
     if request.method == b"OPTIONS" and b"max-forwards" in request.fields:
         dropped |= {b"max-forwards"}
         own.append((b"Max-Forwards", b"%d" % (int(request.fields[b"max-forwards"]) - 1)))

@@ -21,6 +21,8 @@ from pbal.roles.proxy import uploads
 from pbal.roles.proxy.errand import Errand
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.relay import Relay
+from pbal.roles.proxy.reproxy.reproxy import Reproxy
+from pbal.roles.proxy.reproxy.targets import Targets
 from pbal.roles.proxy.retry import error_retries
 from pbal.roles.proxy.terms import Terms
 
@@ -31,8 +33,18 @@ class ReverseProxy(HttpRole):
     def __init__(self, service: Service) -> None:
         self.terms = Terms(service)
         self.groups = Groups(self.terms)
+        self.reproxy: Reproxy | None = None
+        """None while enable_reproxy is off."""
         super().__init__(service)
-        for tunable in ("pool", "response_timeout", "max_response_head", "ssl_backend", "enable_error_retries", "balance_method"):
+        for tunable in (
+            "enable_reproxy",
+            "pool",
+            "response_timeout",
+            "max_response_head",
+            "ssl_backend",
+            "enable_error_retries",
+            "balance_method",
+        ):
             self.changed(tunable)
 
     # -- what arrives --------------------------------------------------------------------------------------------
@@ -66,6 +78,9 @@ class ReverseProxy(HttpRole):
             route = rules.route(exchange)
             if route is not None:
                 pool = route.pool
+        reproxy = self.reproxy
+        if reproxy is not None and reproxy.cache is not None and reproxy.from_cache(exchange, partial(self.relay, exchange, pool)):
+            return
         self.relay(exchange, pool)
 
     def relay(self, exchange: Exchange, pool: Pool | None) -> None:
@@ -128,24 +143,37 @@ class ReverseProxy(HttpRole):
             self.groups.close_bored()
         elif tunable == "balance_method":
             terms.read_method()
-        elif tunable in ("enable_error_retries", "error_retry_schedule"):
+        elif tunable in ("enable_reproxy", "enable_error_retries", "error_retry_schedule"):
             self._choose_deciders()
+        elif tunable == "reproxy_cache_maxsize" and self.reproxy is not None:
+            self.reproxy.read_cache_size()
         elif tunable == "pool":
             self.groups.use(self.service.world.pool(values["pool"]) if values["pool"] else None)
         elif tunable == "rules":
             self.groups.keep(self.service.pools())
 
     def _choose_deciders(self) -> None:
-        """Who looks at responses, by what the service says."""
-        self.terms.deciders = error_retries(self.terms)
+        """Who looks at responses, by what the service says. What was ordered already is carried out."""
+        if not self.service.values["enable_reproxy"]:
+            self.reproxy = None
+        elif self.reproxy is None:
+            self.reproxy = Reproxy(self.terms)
+        retries = error_retries(self.terms)
+        self.terms.deciders = retries if self.reproxy is None else (self.reproxy, *retries)
 
     def tick(self, now: float) -> None:
         """Once a second: clients that waited too long, bored backends that are too many."""
         super().tick(now)
         self.groups.tick(now)
+        if self.service.world.targets is not None:
+            Targets.of(self.service.world).tick(now)
+        if self.reproxy is not None:
+            self.reproxy.tick(now)
 
     def close(self) -> None:
         """Close what is idle; exchanges end by their own."""
         super().close()
         self.terms.closed = True
         self.groups.close()
+        if self.service.world.targets is not None:
+            Targets.of(self.service.world).leave(self.name)
