@@ -17,6 +17,7 @@ from pbal.model.service import Service
 from pbal.observe.access import BAD_REQUEST, quoted_text
 from pbal.observe.recent import Trouble
 from pbal.roles.http import HttpRole
+from pbal.roles.pages import Intercept
 from pbal.roles.proxy import uploads
 from pbal.roles.proxy.errand import Errand
 from pbal.roles.proxy.groups import Groups
@@ -128,7 +129,7 @@ class ReverseProxy(HttpRole):
             self.groups.close_bored()
         elif tunable == "balance_method":
             terms.read_method()
-        elif tunable in ("enable_error_retries", "error_retry_schedule"):
+        elif tunable in ("enable_error_retries", "error_retry_schedule", "error_page_intercept"):
             self._choose_deciders()
         elif tunable == "pool":
             self.groups.use(self.service.world.pool(values["pool"]) if values["pool"] else None)
@@ -136,8 +137,9 @@ class ReverseProxy(HttpRole):
             self.groups.keep(self.service.pools())
 
     def _choose_deciders(self) -> None:
-        """Who looks at responses, by what the service says."""
-        self.terms.deciders = error_retries(self.terms)
+        """Who looks at responses, by what the service says; a page of an error stands for what is left of them."""
+        statuses = self.service.values["error_page_intercept"]
+        self.terms.deciders = (*error_retries(self.terms), *((Intercept(statuses),) if statuses else ()))
 
     def tick(self, now: float) -> None:
         """Once a second: clients that waited too long, bored backends that are too many."""
