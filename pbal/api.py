@@ -5,6 +5,7 @@ from pbal.http1.events import RequestHead, ResponseHead
 from pbal.lang.lexical import quoted, quoted_word
 from pbal.lang.mistakes import did_you_mean
 from pbal.model.asking import NoAnswer, NodeAnswer
+from pbal.model.buckets import Buckets, holder
 from pbal.model.clock import Clock, ManualClock
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError, UnknownName
@@ -41,9 +42,9 @@ from pbal.schema.types import (
 )
 
 __all__ = [
-    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS",
-    "AnswerRefused", "Applies", "BadValue", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Explanation",
-    "Fields", "Histogram", "IllegalField", "Kind", "Limit", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked",
-    "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "Unit", "UnknownName", "Upgraded",
-    "Verdict", "Waiting", "World", "bad_argument", "did_you_mean", "enum", "hook", "quoted", "quoted_word", "resident_bytes", "spawn",
+    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS", "AnswerRefused",
+    "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Explanation", "Fields",
+    "Histogram", "IllegalField", "Kind", "Limit", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked", "Plugin",
+    "Reply", "RequestHead", "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "Unit", "UnknownName", "Upgraded", "Verdict",
+    "Waiting", "World", "bad_argument", "did_you_mean", "enum", "holder", "hook", "quoted", "quoted_word", "resident_bytes", "spawn",
 ]  # fmt: skip

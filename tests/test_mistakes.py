@@ -325,6 +325,19 @@ POOL a ADD x=y
 expected BACKUP, MAX, WEIGHT or the end of the line, found '='
 usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>]
 
+LIMIT s
+       ^
+expected a number at once or a rate, found the end of the line
+
+LIMIT s 5
+         ^
+expected CONCURRENT, found the end of the line
+
+LIMIT s 10/s BRUST 3
+             ^^^^^
+expected BURST, BY, DRY or the end of the line, found 'BRUST'
+did you mean 'BURST'?
+
 HEADER
       ^
 expected a service name, found the end of the line

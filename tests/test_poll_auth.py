@@ -20,10 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbal.api import ConfigError, ManualClock
-from pbal.plugins.poll import limits
+from pbal.api import Buckets, ConfigError, ManualClock, holder
 from pbal.plugins.poll.grants import AUTH, TOKEN_SOURCES, Action, Admitted, Grant, Patterns, Refusal, decide
-from pbal.plugins.poll.limits import Buckets, holder
 from pbal.plugins.poll.settings import TUNABLES
 from pbal.plugins.poll.tokens import LEEWAY, BadKey, BadToken, KeyFile, grant_of, keys_in, read_keys
 
@@ -447,7 +445,7 @@ def test_a_bucket_is_a_bucket(moves: list[tuple[bytes, float]]) -> None:
         assert (buckets.take(who) == 0) == allowed
 
 
-def test_buckets_that_are_full_again_are_dropped_and_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buckets_that_are_full_again_are_dropped_and_the_table_is_bounded() -> None:
     clock = ManualClock()
     buckets = Buckets(clock.now, 1, 1)
     for number in range(1000):
@@ -458,7 +456,7 @@ def test_buckets_that_are_full_again_are_dropped_and_the_table_is_bounded(monkey
         buckets.take(b"%d" % number)
         clock.advance(0.01)
     assert len(buckets) <= 102
-    monkeypatch.setattr(limits, "MOST_WATCHED", 50)
+    buckets.most = 50
     forgotten = list[int]()
     buckets.forgotten = lambda: forgotten.append(1)
     for number in range(200):

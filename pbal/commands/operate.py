@@ -263,6 +263,11 @@ def _of_services(world: World) -> Iterator[Limit]:
             waiting, _, bored = service.handler.load()
             yield Limit("clients waiting", service.name, waiting, None, "503 after queue_timeout")
             yield Limit("bored connections", service.name, bored, service["backend_persist_cache"], "those that rested longest are closed")
+        for limit in service.limiting:
+            then = (
+                f"{limit.refusals} requests were {'over it' if limit.dry else 'refused'}; at the limit, who came longest ago is forgotten"
+            )
+            yield Limit(f"clients of limit {limit.said},", service.name, limit.clients, limit.most, then)
         if service.opened:
             for name, plugin in service.plugins:
                 yield from _told(world, name, plugin)

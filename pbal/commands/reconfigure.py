@@ -76,6 +76,10 @@ async def reload_config(session: Session, path: str | None = None) -> Reply:
 def _put_in_force(interpreter: Interpreter, draft: Draft, changes: int) -> None:
     """The draft's file is the one that was read last."""
     interpreter.filed = draft.config
+    for name, service in draft.world.services.items():
+        running, pages = interpreter.world.services.get(name), service.values["error_pages"]
+        if running is not None and pages is not None:
+            running.values["error_pages"] = pages  # the folder is the same; what is in it was read anew
     interpreter.path, interpreter.folder, interpreter.places = draft.interpreter.path, draft.interpreter.folder, draft.interpreter.places
     fields = {"event": "configuration_reloaded", "file": str(interpreter.path), "changes": changes}
     log.info("%(file)s is in force; changes: %(changes)d", fields)

@@ -13,7 +13,7 @@ from pbal.schema.types import REGEX, Type
 _CONDITIONS: Type[Conditions] = Type("condition", conditions.parse, lambda value: value.text)
 
 
-def _when(session: Session, text: str | None) -> Conditions | None:
+def when_said(session: Session, text: str | None) -> Conditions | None:
     """What WHEN says. Raises: CommandError."""
     if text is None:
         return None
@@ -47,7 +47,7 @@ def _header(session: Session, service: Service, response: bool, verb: str, field
     """A HEADER statement, whatever it says."""
     argument = "field_value" if verb == INSERT else "rule_value"
     try:
-        rule = HeaderRule(response, verb, field, value, _when(session, when), when or "")
+        rule = HeaderRule(response, verb, field, value, when_said(session, when), when or "")
     except ValueError as error:
         raise _refusal(argument, value or "", error) from None
     if why := rule.refused():
@@ -114,7 +114,7 @@ def route(session: Session, service: Service, pool: Pool, conditions: str) -> Re
 
     `show rules` numbers them in their order. A rule sees the request as it came, before REWRITE.
     """
-    when = _when(session, conditions)
+    when = when_said(session, conditions)
     assert when is not None
     service.use_rules(service.rules.with_route(Route(pool, when, conditions)))
     return OK
@@ -132,7 +132,7 @@ def rewrite(session: Session, service: Service, pattern: str, replacement: str, 
         REGEX.parse(pattern)
     except ValueError as error:
         raise bad_argument("pattern", error) from None
-    when = _when(session, conditions)
+    when = when_said(session, conditions)
     try:
         rule = Rewrite(pattern, replacement, when, conditions or "")
     except ValueError as error:

@@ -1,5 +1,6 @@
 """CREATE, USE, SET, DEFAULT, ENABLE, DISABLE."""
 
+import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
 
@@ -13,6 +14,7 @@ from pbal.model.service import Service
 from pbal.schema import perlbal
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.kinds import Kind, Needed
+from pbal.schema.limits import ERROR_PAGES
 from pbal.schema.types import LISTEN
 
 
@@ -43,6 +45,8 @@ def _copy(session: Session, service: Service, made: Service) -> None:
         made.set(name, service.explicit[name])
     made.extra = dict(service.extra)
     made.use_rules(service.rules)
+    for limit in service.limiting:
+        made.add_limit(limit.fresh())
     for _, plugin in service.plugins:
         for statement in plugin.dumpconfig():
             session.interpreter.say(session, escaped(statement))
@@ -94,6 +98,8 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
     value = _placed(session, tunable, value)
     if session.live and tunable.lower() == "listen" and isinstance(target, Service) and target.enabled:
         return _set_listen(session, target, value)
+    if session.live and tunable.lower() == "error_pages":
+        return _set_pages(session, target, value)
     return _set(session, target, tunable, value)
 
 
@@ -102,6 +108,13 @@ async def _set_listen(session: Session, target: Service, value: str) -> Reply:
     with suppress(ValueError):  # which is told below
         await session.runtime().look_up(LISTEN.parse(value))
     return _set(session, target, "listen", value)
+
+
+async def _set_pages(session: Session, target: Service | Pool, value: str) -> Reply:
+    """Set a folder of pages; it is read off the loop first, so that what SET reads does not wait for a disk."""
+    with suppress(ValueError):  # which is told below
+        await asyncio.get_running_loop().run_in_executor(None, ERROR_PAGES.parse, value)
+    return _set(session, target, "error_pages", value)
 
 
 def _set(session: Session, target: Service | Pool, tunable: str, value: str) -> Reply:

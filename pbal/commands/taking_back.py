@@ -1,7 +1,7 @@
 """UNSET, DROP, and the rules one by one: what takes a statement back.
 
-A rule is a statement of which a service may have many: HEADER, ROUTE, REWRITE, and those of plugins (VHOST, VPATH). `show rules` prints
-them as they were said; DROP RULE takes one back, named by its number or by its words.
+A rule is a statement of which a service may have many: HEADER, ROUTE, REWRITE, LIMIT, and those of plugins (VHOST, VPATH). `show rules`
+prints them as they were said; DROP RULE takes one back, named by its number or by its words.
 """
 
 from pbal.commands.looking.tables import table
@@ -69,7 +69,7 @@ def drop_pool(session: Session, pool: Pool) -> Reply:
 
 @command
 def show_rules(session: Session, service: Service | None = None) -> Reply:
-    """List the rules of each service, or of one: HEADER, ROUTE, REWRITE, and the statements of its plugins.
+    """List the rules of each service, or of one: HEADER, ROUTE, REWRITE, LIMIT, and the statements of its plugins.
 
     DROP RULE takes one back by its number or by its words. Rules of ROUTE and REWRITE are tried in this order.
     """
@@ -106,10 +106,14 @@ def drop_rule(session: Session, service: Service, rule: str) -> Reply:
     else:
         raise CommandError(f"service '{service.name}' has no rule {shown(rule)}", "rule", f"show rules {service.name} lists them")
     with session.world.changing():
-        if place < len(service.rules):
+        limits_from = len(service.rules)
+        plugins_from = limits_from + len(service.limiting)
+        if place < limits_from:
             service.use_rules(service.rules.without(place))
+        elif place < plugins_from:
+            service.drop_limit(service.limiting[place - limits_from])
         else:
-            _drop_of_plugin(service, place - len(service.rules))
+            _drop_of_plugin(service, place - plugins_from)
     return OK
 
 

@@ -44,7 +44,7 @@ class Kind(Enum):
     """A tunable of a pool or a service, SET or UNSET."""
     NODE = auto()
     RULE = auto()
-    """HEADER, ROUTE, REWRITE, or a statement of a plugin."""
+    """HEADER, ROUTE, REWRITE, LIMIT, or a statement of a plugin."""
     STANDING = auto()
 
 
@@ -232,7 +232,7 @@ def _rules_going(old: ServiceSpec, new: ServiceSpec) -> Iterator[Step]:
 def _own_beyond(one: ServiceSpec, other: ServiceSpec | None) -> list[OwnRule]:
     """The rules that are a service's own which one has and the other has not, or has in another order, from the first on that differs.
 
-    Of HEADER, only the order of those about the same field counts. What is compared are specs, and not words: these may be the same,
+    Of HEADER, only the order of those about the same field counts; of LIMIT, no order does. What is compared are specs, and not words: these may be the same,
     and the secret another.
     """
     found: list[OwnRule] = []
@@ -241,6 +241,7 @@ def _own_beyond(one: ServiceSpec, other: ServiceSpec | None) -> list[OwnRule]:
         found += _past_common(headers, there.get(subject, []))
     found += _past_common(one.routes, other.routes if other is not None else ())
     found += _past_common(one.rewrites, other.rewrites if other is not None else ())
+    found += [spec for spec in one.limits if other is None or spec not in other.limits]
     return found
 
 

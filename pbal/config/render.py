@@ -12,7 +12,7 @@ A `$` that would begin a variable is written twice. What came from variables tha
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from pbal.config.spec import Config, HeaderSpec, PoolSpec, RewriteSpec, RouteSpec, ServiceSpec, Standing
+from pbal.config.spec import Config, HeaderSpec, LimitSpec, PoolSpec, RewriteSpec, RouteSpec, ServiceSpec, Standing
 from pbal.lang.lexical import escaped, quoted, quoted_word, written
 from pbal.schema.said import Hidden
 
@@ -96,7 +96,7 @@ def _service(service: ServiceSpec) -> Iterator[str]:
         if name != "default_service":  # it may name a service that comes later
             of = f"{service.name}." if "." in name else ""  # of extra.NAME, the first word would be taken for a service
             yield f"SET {of}{name} = {written(said[name])}"
-    yield from own_rules(service.name, (*service.headers, *service.routes, *service.rewrites))
+    yield from own_rules(service.name, (*service.headers, *service.routes, *service.rewrites, *service.limits))
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -104,7 +104,7 @@ def in_order(names: Iterable[str]) -> list[str]:
     return [*(name for name in _FIRST if name in names), *sorted(set(names) - set(_FIRST))]
 
 
-OwnRule = HeaderSpec | RouteSpec | RewriteSpec
+OwnRule = HeaderSpec | RouteSpec | RewriteSpec | LimitSpec
 
 
 def own_rules(service: str, rules: Iterable[OwnRule], end: Callable[[str], str] = escaped) -> Iterator[str]:
@@ -120,6 +120,8 @@ def own_rules(service: str, rules: Iterable[OwnRule], end: Callable[[str], str] 
             yield f"ROUTE {service} TO {rule.pool}{when}"
         elif isinstance(rule, RewriteSpec):
             yield f"REWRITE {service} {word(rule.pattern)} = {word(rule.to)}{when}"
+        elif isinstance(rule, LimitSpec):
+            yield f"LIMIT {service} {end(rule.words)}{when}"
         else:
             perlbal = rule.side == "REQUEST" and rule.verb in ("INSERT", "REMOVE") and not when
             value = "" if rule.value is None else f": {_value(rule.value, end)}"

@@ -91,6 +91,14 @@ class RewriteSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """A LIMIT: what is said behind the service's name, and the conditions, "" for none."""
+
+    words: str
+    when: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RuleSpec:
     """The statements of one plugin of a service (VHOST, VPATH), in the words of the plugin."""
 
@@ -113,6 +121,7 @@ class ServiceSpec:
     """Of its plugins that have any, in the order of the chain."""
     routes: tuple[RouteSpec, ...] = ()
     rewrites: tuple[RewriteSpec, ...] = ()
+    limits: tuple[LimitSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,11 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
+def last_chunk(trailer: bytes) -> bytes:
+    """The end of a body in chunks, with a trailer section of whole lines (RFC 9112 section 7.1.2)."""
+    return b"0\r\n%b\r\n" % trailer if trailer else LAST_CHUNK
+
+
 def shared_chunk(data: bytes) -> bytes:
     """As chunk(), of octets that go to many one after another: the same object is framed once."""
     global _shared
@@ -133,11 +138,25 @@ def whole(status: int, fields: Fields, body: bytes, facts: int, server: bytes, e
 
     Raises: IllegalField.
     """
+    return whole_of(status, checked(status, fields, body), body, facts, server, epoch)
+
+
+def checked(status: int, fields: Fields, body: bytes) -> bytes:
+    """The header lines of an answer of pbal's own. Raises: IllegalField, also for a status or a body that is none."""
     if not isinstance(status, int) or not 200 <= status <= 999:
         raise IllegalField(f"not the status of an answer: {status!r}")
     if not isinstance(body, bytes):
         raise IllegalField(f"a body is bytes, not {type(body).__name__}")
-    block = render_fields(fields)
+    return render_fields(fields)
+
+
+def typed(block: bytes) -> bytes:
+    """Header lines that say what a body is: plain text, if whoever made them did not say."""
+    return block if _says(block.lower(), b"content-type:") else block + b"Content-Type: text/plain; charset=utf-8\r\n"
+
+
+def whole_of(status: int, block: bytes, body: bytes, facts: int, server: bytes, epoch: float) -> bytes:
+    """As whole(), of header lines that were checked."""
     lower = block.lower() if block else b""
     if has_body(status):
         length = b"Content-Length: %d\r\n" % len(body)
@@ -158,7 +177,11 @@ def opening(status: int, fields: Fields, facts: int, server: bytes, epoch: float
     """
     if not isinstance(status, int) or not 200 <= status <= 999 or not has_body(status):
         raise IllegalField(f"not the status of an answer whose body follows: {status!r}")
-    block = render_fields(fields)
+    return opening_of(status, render_fields(fields), facts, server, epoch)
+
+
+def opening_of(status: int, block: bytes, facts: int, server: bytes, epoch: float) -> bytes:
+    """As opening(), of header lines that were checked."""
     lower = block.lower()
     more = _date_line(lower, epoch) + (b"" if _says(lower, b"server:") else server)
     return head(status, None, block, more, framing_of(UNTIL_CLOSE, facts), facts)

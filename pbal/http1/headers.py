@@ -36,6 +36,20 @@ END_TO_END: Final = KNOWN_FORWARDING | {
 """What a Connection field cannot strip, nor any X-Forwarded-*: naming them there is an attack on whoever relies on them."""
 
 _FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
+
+NOT_IN_TRAILERS: Final = (
+    HOP_BY_HOP
+    | END_TO_END
+    | {
+        b"content-range", b"www-authenticate", b"authentication-info", b"proxy-authentication-info", b"cookie2", b"set-cookie2",
+        b"range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"pragma", b"age", b"expires",
+        b"retry-after", b"vary", b"warning", b"accept-ranges", b"content-location", b"refresh", b"proxy", b"x-request-id", b"traceparent",
+        b"tracestate", b"clear-site-data", b"strict-transport-security", b"content-security-policy",
+    }
+)  # fmt: skip
+"""What does not travel on in a trailer section: it frames or routes a message, changes a request, says who somebody is, or tells how the
+answer is to be kept and shown (RFC 9110 section 6.5.1). Who reads trailers as headers, as some do, is then told nothing by them.
+"""
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _COMMON_OPTIONS: Final = frozenset({b"keep-alive", b"close", b"upgrade"})
 _unions: dict[frozenset[bytes], frozenset[bytes]] = {_NOTHING: HOP_BY_HOP}
@@ -92,6 +106,25 @@ def stripped(head: Head) -> frozenset[bytes]:
     if options <= _COMMON_OPTIONS:
         return _NOTHING
     return frozenset([name for name in options - END_TO_END if not name.startswith(b"x-forwarded-") and canonical(name) not in head.ours])
+
+
+def trailer_block(fields: list[tuple[bytes, bytes]]) -> bytes:
+    """The lines of a trailer section to forward: without NOT_IN_TRAILERS, also where `_` stands for `-`."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields if _in_trailers(field[0])])
+
+
+def _in_trailers(name: bytes) -> bool:
+    known = canonical(name)
+    return known not in NOT_IN_TRAILERS and not known.startswith((b"x-forwarded-", b"x-ssl-", b"access-control-"))
+
+
+def announced(said: bytes) -> bytes:
+    """What the Trailer field of a message in chunks says to the other side: the names that may come; b"" if there are none.
+
+    Source: RFC 9110 section 6.6.2.
+    """
+    names = [name for each in said.split(b",") if (name := each.strip(b" \t")) and _in_trailers(name)]
+    return b", ".join(names)
 
 
 def _spelt_otherwise(fields: dict[bytes, bytes], dropped: frozenset[bytes]) -> frozenset[bytes]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pbal.http1.events import CHUNKED, END, UNTIL_CLOSE, EndOfBody, Head, Malformed
+from pbal.http1.headers import trailer_block
 from pbal.http1.whereabouts import TOKEN, VALUE, first_wrong
 
 STEPS: Final = 2048
@@ -60,6 +61,9 @@ class Limits:
     max_trailer: int = 8192
     chunked_http10: bool = False
     """Whether a request of HTTP/1.0 may be chunked."""
+    """Octets of a trailer section: 431."""
+    max_trailer_fields: int = 64
+    """Lines of it: 431."""
     max_chunk_line: int = 256
     """Octets of a chunk's size line: extensions have no honest use (nginx reads any, h11 20k)."""
 
@@ -71,7 +75,7 @@ SHOWN: Final = 1024
 class Reader:
     """The buffer, the budget, header lines and bodies. RequestReader and ResponseReader add their heads."""
 
-    __slots__ = ("_buffer", "_last", "_last_octets", "_left", "_limits", "_mode", "_seen", "steps", "tired")
+    __slots__ = ("_buffer", "_last", "_last_octets", "_left", "_limits", "_mode", "_seen", "steps", "tired", "trailer")
 
     _of_responses: ClassVar[bool] = False
 
@@ -85,6 +89,8 @@ class Reader:
         self._last: Head | None = None
         self.steps: int = _UNBUDGETED
         """What is left of the budget of this turn."""
+        self.trailer = b""
+        """After the END of a body: the trailer fields that may travel on, as lines. They never become header fields."""
         self.tired = False
         """next() gave None because the budget is used up: more can be read in another turn, after begin_turn()."""
 
@@ -216,6 +222,7 @@ class Reader:
         return int(value)
 
     def _begin_body(self, framing: int) -> None:
+        self.trailer = b""
         if framing > 0:
             self._mode, self._left = LENGTH_BODY, framing
         elif framing == CHUNKED:
@@ -314,7 +321,7 @@ class Reader:
             raise self._refused("a chunk size is not a plain hexadecimal number ended by CRLF")
 
     def _end_of_trailer(self) -> EndOfBody | None:
-        """Read and drop the trailer section. Trailers are not merged into headers (RFC 9110 section 6.5.1)."""
+        """Read the trailer section into `trailer`, without the fields that may not stand there."""
         buffer = self._buffer
         self.tired = False
         if buffer[:2] == b"\r\n":
@@ -333,8 +340,12 @@ class Reader:
                 self.tired = True
                 return None
             self._spend_on(end)
-            if _BLOCK.fullmatch(bytes(buffer[: end + 2])) is None:
+            fields = split_fields(bytes(buffer[: end + 2]))
+            if fields is None:
                 raise self._refused("a trailer field is malformed")
+            if len(fields) > self._limits.max_trailer_fields:
+                raise self._refused("too many trailer fields", self._too_large())
+            self.trailer = trailer_block(fields)
             self._drop(end + 4)
         self._mode = HEAD
         self._seen = 0

@@ -34,7 +34,8 @@ _WORD: Final = re.compile(rf"{STRING}|[^\s\"=]+={STRING}|[^\s\"]\S*|\"")
 _EQUAL: Final = re.compile(r"[^\s\"=]+=")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST: Final = re.compile(r"\*|(?:\*\.)?[\w-]+(?:\.[\w-]+)*\.?|\[[0-9a-f:.]+\]", re.ASCII)
-_COOKIE: Final = re.compile(rb"[ \t]*([^=;]*?)[ \t]*=[ \t]*([^;]*?)[ \t]*(?:;|\Z)")
+COOKIES: Final = re.compile(rb"[ \t]*([^=;]*?)[ \t]*=[ \t]*([^;]*?)[ \t]*(?:;|\Z)")
+"""Names and values in a Cookie field."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"})
 
 
@@ -170,7 +171,7 @@ class _Cookie(Condition):
         cookies = exchange.request.fields.get(b"cookie")
         if cookies is None or self._name not in cookies:
             return False
-        for name, value in _COOKIE.findall(cookies):
+        for name, value in COOKIES.findall(cookies):
             if name == self._name:
                 bare = value[1:-1] if len(value) > 1 and value.startswith(b'"') and value.endswith(b'"') else value
                 if self._said.fits(value) or self._said.fits(bare):

@@ -19,11 +19,13 @@ The stream is an abstract base class and not a Protocol: a compiled call through
 
 from abc import ABCMeta, abstractmethod
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pbal.config.spec import Standing
 from pbal.http1.changes import Changes
+from pbal.http1.coding import Coder
 from pbal.http1.encoder import FRAMING_FIELDS, IllegalField, render_fields
 from pbal.http1.events import RequestHead, ResponseHead, canonical
 from pbal.http1.paths import plain
@@ -31,9 +33,11 @@ from pbal.http1.reader import is_host
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused
 from pbal.model.faults import guarded
+from pbal.model.pages import error_page
 from pbal.model.pool import Node
 from pbal.model.secured import Secured
-from pbal.model.tracing import begun, is_id, showing, trace_of
+from pbal.model.slots import Slot
+from pbal.model.tracing import begun, is_id, trace_of
 from pbal.observe.access import (
     ANSWER,
     BODY,
@@ -272,8 +276,8 @@ class Stream(Waiting):
         """Octets of the body that start() began, or of a tunnel."""
 
     @abstractmethod
-    def end(self, exchange: "Exchange", data: bytes) -> None:
-        """The last octets of the body: the exchange ends."""
+    def end(self, exchange: "Exchange", data: bytes, trailer: bytes = b"") -> None:
+        """The last octets of the body: the exchange ends. `trailer`: lines of a trailer section, for who gets chunks."""
 
     @abstractmethod
     def cut(self, exchange: "Exchange") -> None:
@@ -312,12 +316,27 @@ class Stream(Waiting):
         """Take a park() back: respond() to `exchange` is possible again. False: `record` is not parked any more."""
 
 
+class Pieces:
+    """A body that is compressed piece by piece."""
+
+    __slots__ = ("coder", "ends", "flushes", "trailer", "waiting")
+
+    def __init__(self, coder: Coder, flushes: bool) -> None:
+        self.coder = coder
+        self.flushes = flushes
+        """Whether its length was not known: what comes of it may be waited for, and goes out at once."""
+        self.waiting: deque[memoryview] = deque()
+        """What is to be compressed in other turns of the loop."""
+        self.ends = False
+        self.trailer = b""
+
+
 class Exchange(Account):
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_clock", "body_complete", "client_end", "home", "hops",
-        "outer", "owner", "record", "request", "rewritten", "service", "sink", "stage", "stream", "trouble",
+        "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_clock", "body_complete", "client_end", "coded", "home",
+        "hops", "outer", "owner", "record", "request", "rewritten", "service", "sink", "slot", "stage", "stream", "trailer", "trouble",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -329,6 +348,12 @@ class Exchange(Account):
         self.request = request
         self.sink: Sink | None = None
         self.body_complete = request.framing == 0
+        self.slot: Slot | None = None
+        """Places that it holds of limits on how many there may be at once. Given back when it ends or is parked."""
+        self.coded: Pieces | None = None
+        """Its answer is compressed as it goes out: see net/answering.py."""
+        self.trailer = b""
+        """The trailer section of a body that came in chunks, as lines: see http1/headers.py, trailer_block."""
         self._body_limit: int | None = None
         self.body_clock = 0.0
         """Since when its body comes (clock time); while it is paused, how long it came; 0 before its first octet."""
@@ -638,10 +663,10 @@ class Exchange(Account):
             raise
 
     def error(self, status: int, text: bytes, fields: Fields = ()) -> bool:
-        """Answer with an error page of pbal's own: respond(), and the request's id where it has one."""
-        if self.numbered:
-            fields, text = showing(self.request_id, fields, text)
-        return self.respond(status, fields, text)
+        """Answer with an error of pbal's own: a page, JSON or text, as the client prefers (model/pages.py). `text` is a line of text."""
+        number = self.request_id if self.numbered else b""
+        more, body = error_page(self.service.values["error_pages"], status, text, number, self.request.fields.get(b"accept"))
+        return self.respond(status, [*fields, *more], body)
 
     def park(self, record: Parked) -> Waiting:
         """Let the client wait under `record`. Returns the object to answer it on. Do not use the exchange after this.
@@ -654,6 +679,8 @@ class Exchange(Account):
         self.record = record
         if self._body is not None:
             self._body.close()
+        if self.slot is not None:
+            self._give_back(self.slot)
         return self.stream.park(self, record)
 
     def hand_to(self, service: "Service") -> None:
@@ -719,6 +746,10 @@ class Exchange(Account):
         elif self.stage is not ENDED:
             self.error(status, body)
 
+    def _give_back(self, slot: Slot) -> None:
+        self.slot = None
+        slot.give_back()
+
     def ended(self, whole: bool) -> None:  # noqa: C901 - the hot path: a call costs more than a branch
         """Nothing more comes of it. Called once, by the stream, whatever happened. `whole`: the answer was written to its end."""
         if self.stage is TAKEN:
@@ -726,6 +757,8 @@ class Exchange(Account):
         if not whole:
             self.service.world.counters.counts["aborted_clients"] += 1
         self.stage = ENDED
+        if self.slot is not None:
+            self._give_back(self.slot)
         service = self.service
         traffic = service.traffic
         now = service.world.clock.now()

@@ -131,7 +131,7 @@ class Imagined(Stream):
         """Refused."""
         raise AnswerRefused(_NOTHING)
 
-    def end(self, exchange: Exchange, data: bytes) -> None:
+    def end(self, exchange: Exchange, data: bytes, trailer: bytes = b"") -> None:
         """Refused."""
         raise AnswerRefused(_NOTHING)
 

@@ -24,6 +24,7 @@ from pbal.observe.memory import resident_bytes
 from pbal.observe.traffic import CLASSES
 
 if TYPE_CHECKING:
+    from pbal.model.limiting import Limit
     from pbal.model.service import Service
     from pbal.model.world import World
 
@@ -229,6 +230,17 @@ def _node_responses(world: "World") -> Iterator[Measured]:
                     yield (pool.name, node.name, CLASSES[place]), number
 
 
+def _limits(value: "Callable[[Limit], float]") -> Collector:
+    """A number of each limit of each service."""
+
+    def collect(world: "World") -> Iterator[Measured]:
+        for service in list(world.services.values()):
+            for limit in service.limiting:
+                yield (service.name, limit.said), value(limit)
+
+    return collect
+
+
 def _plugin_faults(world: "World") -> Iterator[Measured]:
     for loaded in list(world.plugins.values()):
         yield (loaded.name,), loaded.errors
@@ -279,6 +291,9 @@ _COLLECTORS: Final[dict[str, Collector]] = {
     "pool_usable": _pools(lambda pool, now: len(pool.usable(now))),
     "pool_open": _pools(lambda pool, now: 1 if pool.usable(now) and pool.open else 0),
     "pool_opened": _pools(lambda pool, now: pool.opened),
+    "limit_refusals": _limits(lambda limit: limit.refusals),
+    "limit_forgotten": _limits(lambda limit: limit.forgotten),
+    "limit_clients": _limits(lambda limit: limit.clients),
     "plugin_faults": _plugin_faults,
     "access_log_waiting_bytes": _access_logs,
     "body_memory_bytes": _one(lambda world: world.bodies.memory),

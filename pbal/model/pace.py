@@ -21,6 +21,9 @@ NEWCOMERS: Final = 8
 HANDSHAKES: Final = 4
 """Steps of handshakes of TLS in one turn: one that signs costs half a millisecond."""
 
+PRESSED: Final = 131072
+"""Octets compressed in one turn, of all clients together: 2 to 5 ms."""
+
 Call = Callable[[], None]
 
 
@@ -32,6 +35,9 @@ class Pace:
         self._new: deque[Call] = deque()
         self._leaving: deque[Call] = deque()
         self._shaking: deque[Call] = deque()
+        self._pressing: deque[Call] = deque()
+        self.pressed = 0
+        """Octets compressed since a turn was last asked for. Above PRESSED: wait."""
         self._scheduled = False
         self._shaken = 0
         """Steps of handshakes since a turn was last asked for. Above HANDSHAKES: wait."""
@@ -57,6 +63,11 @@ class Pace:
         self._shaking.append(step)
         self._schedule()
 
+    def press(self, step: Call) -> None:
+        """Go on with compressing when its turn comes."""
+        self._pressing.append(step)
+        self._schedule()
+
     def decrypt(self, step: Call) -> None:
         """Go on with what a client under TLS sent, when its turn comes: it had one in this turn of the loop."""
         self._shaking.append(step)
@@ -69,7 +80,7 @@ class Pace:
 
     def _turn(self) -> None:
         self._scheduled = False
-        known, new, leaving, shaking = self._known, self._new, self._leaving, self._shaking
+        known, new, leaving, shaking, pressing = self._known, self._new, self._leaving, self._shaking, self._pressing
         self.begun = SLICE  # who is begun in the middle of this stands behind
         try:
             if known or new:
@@ -77,12 +88,17 @@ class Pace:
                 _some(new, left)
             _some(leaving, SLICE)
             _some(shaking, HANDSHAKES)
+            self.pressed = 0
+            for _ in range(len(pressing)):
+                if self.pressed >= PRESSED:
+                    break
+                pressing.popleft()()
         finally:  # one that fails ends no other's turn
             if not known and not new:
                 self.begun = 0
             if not shaking:
                 self._shaken = 0
-            if known or new or leaving or shaking:
+            if known or new or leaving or shaking or pressing:
                 self._schedule()
 
 

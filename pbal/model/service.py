@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pbal.config.spec import Standing
+from pbal.http1.coding import Coding
 from pbal.http1.events import RequestHead
 from pbal.http1.reader import Limits
 from pbal.model.asking import OnAnswer, Question
@@ -19,6 +20,7 @@ from pbal.model.errors import ConfigError, NotBuilt, UnknownName, bad_value
 from pbal.model.exchange import Exchange
 from pbal.model.faults import asked, guarded
 from pbal.model.hooks import Bound, HookTable, hooks_of
+from pbal.model.limiting import Limit
 from pbal.model.pace import Rate
 from pbal.model.plugin import Plugin
 from pbal.model.rules import NO_RULES, Rules
@@ -119,6 +121,10 @@ class Service:
         """Whom events are told; None while nobody follows anything."""
         self.access: AccessLog | None = None
         """Where lines of its requests go; None where no log is, and before pbal runs."""
+        self.limiting: tuple[Limit, ...] = ()
+        """What LIMIT says, in that order."""
+        self.coding: Coding | None = None
+        """How responses are compressed; None where they are not."""
         self.numbered = self.traces = False
         """Whether requests have ids for others to see (request_id), and traces begin here (traceparent)."""
         self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
@@ -178,6 +184,24 @@ class Service:
             message = f"HEADER RESPONSE has no effect on a {role}, which answers no HTTP"
         if message:
             raise ConfigError(message, about=self.name)
+
+    def add_limit(self, limit: Limit) -> None:
+        """A LIMIT statement; the same twice is one. Raises: ConfigError where the service answers no requests."""
+        if not self.role:
+            raise ConfigError("SET role before LIMIT", about=self.name, kind=Kind.NEEDS_OTHER_FIRST, needs=_ROLE_FIRST)
+        if not ROLES[self.role].http:
+            raise ConfigError(f"LIMIT has no effect on a {self.role}, which answers no HTTP", about=self.name, kind=Kind.CONFLICT)
+        if not any(limit.same(other) for other in self.limiting):
+            self._use_limits((*self.limiting, limit))
+
+    def drop_limit(self, limit: Limit) -> None:
+        """The limit holds no longer."""
+        self._use_limits(tuple(other for other in self.limiting if other is not limit))
+
+    def _use_limits(self, limits: tuple[Limit, ...]) -> None:
+        with self.world.changing() as change:
+            change.undo(setattr, self, "limiting", self.limiting)
+            self.limiting = limits
 
     def begin(self, exchange: Exchange) -> None:
         """Hand an exchange to the role.

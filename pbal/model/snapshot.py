@@ -8,7 +8,19 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 
 from pbal.config.render import OwnRule
-from pbal.config.spec import Config, HeaderSpec, NodeSpec, Pairs, PluginSpec, PoolSpec, RewriteSpec, RouteSpec, RuleSpec, ServiceSpec
+from pbal.config.spec import (
+    Config,
+    HeaderSpec,
+    LimitSpec,
+    NodeSpec,
+    Pairs,
+    PluginSpec,
+    PoolSpec,
+    RewriteSpec,
+    RouteSpec,
+    RuleSpec,
+    ServiceSpec,
+)
 from pbal.model import faults
 from pbal.model.conditions import Conditions
 from pbal.model.plugin import Plugin
@@ -78,6 +90,7 @@ def _service(service: Service) -> ServiceSpec:
         rules=tuple(rules for rules in map(partial(_rules, service), service.plugins) if rules.statements),
         routes=tuple(_routes(service, hidden)),
         rewrites=tuple(_rewrites(service, hidden)),
+        limits=tuple(_limits(service, hidden)),
     )
 
 
@@ -88,8 +101,8 @@ def _counting(service: Service) -> dict[str, str]:
 
 
 def own_specs(service: Service, show: Show = hidden) -> list[OwnRule]:
-    """The rules that are a service's own, in the order in which Rules.without counts them. `show`: what stands for what was said."""
-    return [*_headers(service, show), *_routes(service, show), *_rewrites(service, show)]
+    """The rules that are a service's own, in the order in which Rules.without counts them, then LIMITs. `show`: what stands for what was said."""
+    return [*_headers(service, show), *_routes(service, show), *_rewrites(service, show), *_limits(service, show)]
 
 
 def _headers(service: Service, show: Show) -> Iterator[HeaderSpec]:
@@ -112,6 +125,11 @@ def _rewrites(service: Service, show: Show) -> Iterator[RewriteSpec]:
 
 def _when(when: Conditions | None, said: str, show: Show) -> str:
     return "" if when is None else show(said, when.text)
+
+
+def _limits(service: Service, show: Show) -> Iterator[LimitSpec]:
+    for limit in service.limiting:
+        yield LimitSpec(limit.words, _when(limit.when, limit.when_said, show))
 
 
 def _rules(service: Service, pair: tuple[str, Plugin]) -> RuleSpec:

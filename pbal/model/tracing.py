@@ -7,7 +7,6 @@ request's. A trace is passed on as it came, whoever sent it, as the standard has
 
 import os
 import re
-from collections.abc import Iterable
 from typing import Final
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -48,8 +47,3 @@ def begun() -> bytes:
     """A traceparent of a new trace, to be recorded. Source: W3C Trace Context, section 3.2.2."""
     octets = os.urandom(24)
     return b"00-%b-%b-01" % (octets[:16].hex().encode(), octets[16:].hex().encode())
-
-
-def showing(number: bytes, fields: Iterable[tuple[bytes, bytes]], text: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """The fields and the text of an error page of pbal's own, with the request's id in both."""
-    return [*fields, (b"X-Request-Id", number)], text + b"Request id: %b\n" % number

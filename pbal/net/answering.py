@@ -21,14 +21,16 @@ import asyncio
 from math import inf
 from typing import cast
 
-from pbal.http1 import encoder
+from pbal.http1 import coding, encoder
 from pbal.http1.changes import Changes
+from pbal.http1.coding import ACCEPTED, LITTLE, ONCE
 from pbal.http1.encoder import HEAD_ONLY, KEEP, OLD
 from pbal.http1.events import UNTIL_CLOSE, ResponseHead
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused
-from pbal.model.exchange import ANSWERING, UNSENDABLE, Exchange, Fields, Parked, Upgraded
+from pbal.model.exchange import ANSWERING, UNSENDABLE, Exchange, Fields, Parked, Pieces, Upgraded
 from pbal.model.faults import call_back
+from pbal.model.pace import PRESSED
 from pbal.net.wire import (
     ADVANCING,
     BODY_COMES,
@@ -43,6 +45,7 @@ from pbal.net.wire import (
     OWED,
     PARKED_STATE,
     PERSIST_WAIT,
+    PRESSING,
     STREAMS,
     TUNNEL,
     UPGRADED,
@@ -70,7 +73,15 @@ class Answering(Wire):
         changes = exchange.ruled()
         if changes is not None:
             fields, lines = self._changed(changes, fields, lines)
-        data = encoder.whole(status, fields, body, facts, lines, self._epoch())
+        if self.service.coding is None:
+            data = encoder.whole(status, fields, body, facts, lines, self._epoch())
+        else:
+            block = encoder.checked(status, fields, body)
+            if facts & ACCEPTED and on_lost is None and self._takes_turns(body) and self._suits(status, block, body, facts):
+                self._respond_in_pieces(exchange, status, block, body, facts, lines)
+                return True
+            block, body = self._coded(status, block, body, facts)
+            data = encoder.whole_of(status, block, body, facts, lines, self._epoch())
         exchange.status = status
         if not facts & HEAD_ONLY and encoder.has_body(status):
             exchange.sent = len(body)
@@ -87,7 +98,11 @@ class Answering(Wire):
             lines = self._own_lines()
             if self.changes is not None:
                 fields, lines = self._changed(self.changes, fields, lines)
-            data = encoder.whole(status, fields, body, facts, lines, self._epoch())
+            if self.service.coding is None:
+                data = encoder.whole(status, fields, body, facts, lines, self._epoch())
+            else:
+                block, body = self._coded(status, encoder.checked(status, fields, body), body, facts)
+                data = encoder.whole_of(status, block, body, facts, lines, self._epoch())
         except BaseException:
             self.answer(record, 500, (), UNSENDABLE, None)
             raise
@@ -125,7 +140,10 @@ class Answering(Wire):
         if changes is not None:
             block, more = changes.block(block + more), b""
         facts = self._facts(exchange)
-        framing = encoder.framing_of(head.framing, facts)
+        if exchange.service.coding is None:
+            framing = encoder.framing_of(head.framing, facts)
+        else:
+            framing, block, more = self._start_coded(exchange, head, block, more, facts)
         if framing == UNTIL_CLOSE:
             facts &= ~KEEP
         self.head = encoder.head(head.status, head.reason, block, more, framing, facts)
@@ -142,21 +160,33 @@ class Answering(Wire):
 
     def write(self, data: bytes) -> None:
         """See Stream."""
-        if self.exchange is not None:
-            self.exchange.sent += len(data)
+        exchange = self.exchange
+        if exchange is not None:
+            if exchange.coded is not None:
+                self._code(exchange, exchange.coded, data)
+                return
+            exchange.sent += len(data)
         if self.flags & CHUNKS and self.state is XFER_RES:
             data = encoder.chunk(data)
         if self.head:
             data, self.head = self.head + data, b""
         self._send(data)
 
-    def end(self, exchange: Exchange, data: bytes) -> None:
+    def end(self, exchange: Exchange, data: bytes, trailer: bytes = b"") -> None:
         """See Stream."""
         if self.exchange is not exchange:
             return
+        pieces = exchange.coded
+        if pieces is not None:
+            pieces.ends, pieces.trailer = True, trailer
+            self._code(exchange, pieces, data)
+            return
+        self._end_with(exchange, data, trailer)
+
+    def _end_with(self, exchange: Exchange, data: bytes, trailer: bytes) -> None:
         exchange.sent += len(data)
         if self.flags & CHUNKS:
-            data = encoder.chunk(data) + encoder.LAST_CHUNK
+            data = encoder.chunk(data) + encoder.last_chunk(trailer)
         if self.head:
             data, self.head = self.head + data, b""
         if data:
@@ -187,6 +217,140 @@ class Answering(Wire):
         else:
             self._close()
         exchange.ended(True)
+
+    # -- compression ---------------------------------------------------------------------------------------------
+
+    def _suits(self, status: int, block: bytes, body: bytes, facts: int) -> bool:
+        """Whether an answer of pbal's own may be compressed."""
+        setting = self.service.coding
+        return setting is not None and setting.suits(status, encoder.typed(block), len(body), facts)
+
+    def _takes_turns(self, body: bytes) -> bool:
+        """Whether it would take too long to compress this now."""
+        size = len(body)
+        return size > ONCE or (size > LITTLE and self.home.world.pace.pressed >= PRESSED)
+
+    def _coded(self, status: int, block: bytes, body: bytes, facts: int) -> tuple[bytes, bytes]:
+        """Header lines and body of a short answer as they go out. A longer one goes out plain: what follows its delivery has one piece."""
+        setting = self.service.coding
+        if setting is None or not self._suits(status, block, body, facts):
+            return block, body
+        block = coding.varied(block)
+        accepted = setting.still(facts)
+        if not accepted:
+            return block, body
+        if status == 304:
+            return coding.weakened(block), body
+        if len(body) > ONCE:
+            return block, body
+        world = self.home.world
+        world.pace.pressed += len(body)
+        made = setting.whole(accepted, body)
+        self._count_coded(len(body), len(made))
+        return coding.coded(encoder.typed(block), accepted), made
+
+    def _count_coded(self, before: int, after: int) -> None:
+        counts = self.home.world.counters.counts
+        counts["compressed_responses"] += 1
+        counts["compression_in_bytes"] += before
+        counts["compression_out_bytes"] += after
+
+    def _respond_in_pieces(self, exchange: Exchange, status: int, block: bytes, body: bytes, facts: int, lines: bytes) -> None:
+        """A long answer of pbal's own, compressed in several turns of the loop."""
+        setting = self.service.coding
+        assert setting is not None
+        block = coding.coded(coding.varied(encoder.typed(block)), facts)
+        self.head = encoder.opening_of(status, block, facts, lines, self._epoch())
+        exchange.status = status
+        if facts & HEAD_ONLY:
+            head, self.head = self.head, b""
+            self._send(head)
+            self._end(exchange, facts)
+            return
+        exchange.coded = pieces = Pieces(setting.coder(facts), False)
+        pieces.ends = True
+        self.flags = self.flags & ~(FACTS | CHUNKS | ENDS_WITH_CLOSE) | facts | CHUNKS
+        self.state = XFER_RES
+        if not self.flags & FULL:
+            self.deadline = inf
+        self._count_coded(0, 0)
+        self._code(exchange, pieces, body)
+
+    def _start_coded(self, exchange: Exchange, head: ResponseHead, block: bytes, more: bytes, facts: int) -> tuple[int, bytes, bytes]:
+        """Framing and header lines of a response whose body follows, where the service compresses."""
+        setting, framing = exchange.service.coding, head.framing
+        assert setting is not None
+        plain = encoder.framing_of(framing, facts)
+        if not framing and not facts & HEAD_ONLY and head.status != 304:
+            return plain, block, more
+        if not setting.suits(head.status, block + more, framing if framing > 0 else -1, facts):
+            return plain, block, more
+        accepted = facts & ACCEPTED
+        if not accepted or head.status == 304:
+            return plain, coding.varied(block + more) if not accepted else coding.weakened(coding.varied(block + more)), b""
+        lines = coding.coded(coding.varied(block + more), accepted)
+        if facts & HEAD_ONLY:
+            return plain, lines, b""
+        exchange.coded = Pieces(setting.coder(accepted), framing < 0)
+        self._count_coded(0, 0)
+        return encoder.CODED, lines, b""
+
+    def _code(self, exchange: Exchange, pieces: Pieces, data: bytes) -> None:
+        """Octets of a body that is compressed: as many as this turn of the loop allows; the others wait."""
+        if data:
+            pieces.waiting.append(memoryview(data))
+        if not self.flags & PRESSING:
+            self._press(exchange, pieces)
+
+    def _press_on(self) -> None:
+        """Its turn has come, or the client has taken what was waiting."""
+        exchange = self.exchange
+        if exchange is not None and exchange.coded is not None and not self._gone():
+            self._press(exchange, exchange.coded)
+
+    def _press(self, exchange: Exchange, pieces: Pieces) -> None:
+        pace, waiting, coder = self.home.world.pace, pieces.waiting, pieces.coder
+        while waiting:
+            if self.flags & FULL or pace.pressed >= PRESSED:
+                self._wait_to_press(exchange)
+                return
+            piece = waiting[0]
+            if len(piece) > ONCE:
+                waiting[0], piece = piece[ONCE:], piece[:ONCE]
+            else:
+                waiting.popleft()
+            pace.pressed += len(piece)
+            self.home.world.counters.counts["compression_in_bytes"] += len(piece)
+            self._send_coded(exchange, coder.code(piece))
+        rested = self.flags & PRESSING
+        self.flags &= ~PRESSING
+        if pieces.ends:
+            exchange.coded = None
+            made = coder.finish()
+            self.home.world.counters.counts["compression_out_bytes"] += len(made)
+            self._end_with(exchange, made, pieces.trailer)
+            return
+        if pieces.flushes:
+            self._send_coded(exchange, coder.flush())
+        if rested and not self.flags & FULL and exchange.sink is not None:
+            exchange.sink.client_drained()
+
+    def _wait_to_press(self, exchange: Exchange) -> None:
+        """Wait: until the client has taken some, which resume_writing() tells, or for a turn."""
+        full = self.flags & FULL
+        if not self.flags & PRESSING:
+            self.flags |= PRESSING
+            if not full and exchange.sink is not None:
+                exchange.sink.client_full()
+        if not full:
+            self.home.world.pace.press(self._press_on)
+
+    def _send_coded(self, exchange: Exchange, data: bytes) -> None:
+        if data or self.head:
+            exchange.sent += len(data)
+            self.home.world.counters.counts["compression_out_bytes"] += len(data)
+            head, self.head = self.head, b""
+            self._send(head + encoder.chunk(data))
 
     def _end(self, exchange: Exchange, facts: int) -> None:
         """The answer is written whole: the exchange ends, and the next request or the end of the connection comes."""

@@ -25,7 +25,7 @@ from pbal.http1.reader import PROXY_HEADER, RequestReader
 from pbal.model.exchange import ANSWERING, Exchange
 from pbal.model.faults import call_back
 from pbal.model.pace import SLICE
-from pbal.model.tracing import showing
+from pbal.model.pages import error_page
 from pbal.net.announced import header_refused
 from pbal.net.answering import Answering
 from pbal.net.resets import was_reset
@@ -38,6 +38,7 @@ from pbal.net.wire import (
     OWED,
     PARKED_STATE,
     PERSIST_WAIT,
+    PRESSING,
     READING_BODY,
     READING_HEADERS,
     RESTED,
@@ -227,7 +228,9 @@ class ClientConnection(Answering):
             self.deadline = self._until_rested()
         self.flags &= ~FULL
         exchange = self.exchange
-        if exchange is None:
+        if self.flags & PRESSING:
+            self._press_on()
+        elif exchange is None:
             self._read_on()
         elif exchange.sink is not None:
             exchange.sink.client_drained()
@@ -350,6 +353,7 @@ class ClientConnection(Answering):
         sink = exchange.sink
         if event is END:
             exchange.body_complete = True
+            exchange.trailer = reader.trailer
             exchange.body_at = self.home.world.clock.now()
             if self.state is READING_BODY:
                 self.state, self.deadline = WAIT_RES, inf
@@ -416,14 +420,12 @@ class ClientConnection(Answering):
 
     def _say_refused(self, exchange: Exchange | None, error: BadRequest, cause: bytes) -> None:
         """Send the answer of a request that is refused. One without a whole head has its line in the access log here."""
-        text = (error.reason + "\n").encode()
-        fields: list[tuple[bytes, bytes]] = []
         home = self.home
         number = home.world.numbering.next() if exchange is None and home.numbered else b""
         if exchange is not None and exchange.numbered:
             number = exchange.request_id
-        if number:
-            fields, text = showing(number, fields, text)
+        service, accept = (home, None) if exchange is None else (exchange.service, exchange.request.fields.get(b"accept"))
+        fields, text = error_page(service.values["error_pages"], error.status, (error.reason + "\n").encode(), number, accept)
         facts = 0 if exchange is None else self._facts(exchange) & ~KEEP
         lines = self._own_lines()
         rules = home.rules.response

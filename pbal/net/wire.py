@@ -27,6 +27,7 @@ from math import inf
 from typing import Final
 
 from pbal.http1.changes import Changes
+from pbal.http1.coding import ACCEPTED
 from pbal.http1.encoder import HEAD_ONLY, KEEP, OLD
 from pbal.http1.reader import RequestReader
 from pbal.model.deliveries import OnLost
@@ -56,8 +57,9 @@ RESTED: Final = 1.0
 """Seconds between two requests after which the reader is dropped, and what it remembers of the last head with it: two thirds of what an
 idle connection costs. Who asks once more gets another."""
 
-# Flags. The first three are the encoder's facts of a request: what a parked connection remembers of it.
-FACTS: Final = OLD | HEAD_ONLY | KEEP
+# Flags. The first three are the encoder's facts of a request, ACCEPTED is what its answer may be compressed with: that is what a parked
+# connection remembers of it.
+FACTS: Final = OLD | HEAD_ONLY | KEEP | ACCEPTED
 HALF_CLOSED, BODY_PAUSED, FULL, OWED, CHUNKS, ENDS_WITH_CLOSE, ADVANCING, WAITS_FOR_TURN = 8, 16, 32, 64, 128, 256, 512, 1024
 """OWED: an answer that may not be lost was sent. Whether it still may be, World.deliveries knows."""
 BODY_COMES: Final = 2048
@@ -66,6 +68,8 @@ STREAMS: Final = 4096
 """Of a parked request: its response has begun, and goes on until finish()."""
 UPGRADED: Final = 8192
 """Of a parked client: what it sends goes to record.received()."""
+PRESSING: Final = 1 << 17
+"""Octets of the answer wait to be compressed, in another turn of the loop or when the client has taken some."""
 OF_ONE_ANSWER: Final = FACTS | BODY_PAUSED | CHUNKS | ENDS_WITH_CLOSE | STREAMS
 
 
@@ -165,6 +169,9 @@ class Wire(Stream):
             and (not self.flags & HALF_CLOSED or (self.reader is not None and self.reader.buffered > 0))
         ):
             facts |= KEEP
+        coding = exchange.service.coding
+        if coding is not None and request.minor:
+            facts |= coding.accepted(request.fields.get(b"accept-encoding"))
         return facts
 
     # -- the access log ------------------------------------------------------------------------------------------
@@ -266,7 +273,7 @@ class Wire(Stream):
     @property
     def full(self) -> bool:
         """See Stream."""
-        return bool(self.flags & FULL)
+        return bool(self.flags & (FULL | PRESSING))
 
     @property
     def half_closed(self) -> bool:

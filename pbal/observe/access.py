@@ -31,6 +31,7 @@ SHUTDOWN: Final = b"shutdown"
 KICKED: Final = b"kicked"
 BROKE: Final = b"pbal_broke"
 NO_ROOM: Final = b"no_room"
+LIMITED: Final = b"limited"
 
 ENDS: Final[dict[bytes, str]] = {
     DONE: "answered whole",
@@ -43,6 +44,7 @@ ENDS: Final[dict[bytes, str]] = {
     PLUGIN: "a plugin failed, or did not answer in time",
     SHUTDOWN: "pbal ended, or closed the connection for its own reasons",
     KICKED: "a plugin closed the connection, or the operator did",
+    LIMITED: "a LIMIT of the service refused the request",
     BROKE: "pbal could not send the rest of an answer that it had begun",
     NO_ROOM: "pbal could not keep the request's body: the disk failed, or max_spool was reached",
 }

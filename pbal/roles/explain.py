@@ -5,7 +5,7 @@ hooks are named. The head that a node would be sent is made by the code that mak
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from pbal.config.spec import Standing
 from pbal.model.exchange import Exchange
@@ -13,6 +13,7 @@ from pbal.model.explaining import Explanation, Step
 from pbal.model.faults import asked
 from pbal.model.health import described
 from pbal.model.hooks import HOOKS
+from pbal.model.limiting import excess, seconds
 from pbal.model.rules import ADD, SET, UnsafePath, shown_when
 from pbal.model.service import Service
 from pbal.observe.access import quoted_text
@@ -32,6 +33,10 @@ def explain(exchange: Exchange) -> Iterator[Step]:
         refusal = _refusal(service, exchange)
         if refusal:
             yield Step("answer", service.name, refusal)
+            return
+        over = yield from _limits(service, exchange)
+        if over:
+            yield Step("answer", service.name, over)
             return
         yield from _headers(service, exchange)
         explained, steps = _plugins(service, exchange)
@@ -63,6 +68,17 @@ def _headers(service: Service, exchange: Exchange) -> Iterator[Step]:
         value = "" if rule.value is None else f": {rule.value.fill(exchange).decode('latin-1')}"
         when = "" if rule.when is None else f" WHEN {shown_when(rule.when, rule.when_said)}"
         yield Step("rule", service.name, f"HEADER {side}{rule.verb} {rule.name.decode()}{value}{when}")
+
+
+def _limits(service: Service, exchange: Exchange) -> Generator[Step, None, str]:
+    """What each limit says of the request; the answer if one refuses it."""
+    within, over = excess(service.limiting, exchange)
+    for limit, _ in within:
+        yield Step("limit", service.name, f"{limit.said}: within it")
+    for limit, _, _ in over:
+        yield Step("limit", service.name, f"{limit.said}: over it{', which is only counted' if limit.dry else ''}")
+    longest = max((wait for limit, _, wait in over if not limit.dry), default=0.0)
+    return f"429: over a limit, Retry-After {seconds(longest)}" if longest else ""
 
 
 def _refusal(service: Service, exchange: Exchange) -> str:

@@ -5,6 +5,7 @@
 A role says what `serve` does. Plugins can take the exchange at either hook.
 """
 
+from pbal.http1.coding import Coding
 from pbal.http1.reader import Limits
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
@@ -13,7 +14,7 @@ from pbal.model.service import RoleHandler, Service
 from pbal.net.connection import ClientConnection
 from pbal.observe.access import BAD_REQUEST
 from pbal.observe.recent import Trouble
-from pbal.roles import chain, entrance
+from pbal.roles import chain, entrance, limits
 from pbal.roles.collect import Collector
 
 
@@ -29,6 +30,7 @@ class HttpRole(RoleHandler):
         self.limits = Limits()
         self.guarded = entrance.guards(service)
         self.changed("max_request_head")
+        self._use_coding()
 
     # -- one exchange --------------------------------------------------------------------------------------------
 
@@ -42,6 +44,8 @@ class HttpRole(RoleHandler):
         service = self.service
         hooks = service.hooks
         if self.guarded and not entrance.admit(self.service, exchange):
+            return
+        if self.service.limiting and not limits.admitted(self.service, exchange):
             return
         if exchange.request.underscores and not self.names_allowed(exchange):
             return
@@ -109,6 +113,8 @@ class HttpRole(RoleHandler):
         values = self.service.values
         if tunable in ("https_redirect", "acme_challenges"):
             self.guarded = entrance.guards(self.service)
+        if tunable.startswith("compress"):
+            self._use_coding()
         if tunable.startswith("max_request") or tunable == "accept_chunked_http10":
             self.limits = Limits(
                 max_head=values["max_request_head"],
@@ -116,6 +122,13 @@ class HttpRole(RoleHandler):
                 max_target=values["max_request_line"],
                 chunked_http10=values["accept_chunked_http10"],
             )
+
+    def _use_coding(self) -> None:
+        values = self.service.values
+        names = values["compress"]
+        self.service.coding = (
+            Coding(names, values["compress_types"], values["compress_min_length"], values["compress_level"]) if names else None
+        )
 
     def buffer_size(self) -> int:
         """Octets unsent, in either direction, at which a sender is stopped."""

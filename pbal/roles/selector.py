@@ -7,7 +7,7 @@ for the connection; what the target says holds for the answer. 404 when nothing 
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
 from pbal.model.service import Service
-from pbal.roles import chain, entrance
+from pbal.roles import chain, entrance, limits
 from pbal.roles.http import HttpRole
 
 DEEPEST = 8
@@ -20,6 +20,8 @@ class Selector(HttpRole):
     def begin(self, exchange: Exchange) -> None:
         """See model.service.RoleHandler."""
         if self.guarded and not entrance.admit(self.service, exchange):
+            return
+        if self.service.limiting and not limits.admitted(self.service, exchange):
             return
         if exchange.request.underscores and not self.names_allowed(exchange):
             return

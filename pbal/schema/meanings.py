@@ -131,6 +131,22 @@ TYPES = {
         "Places of a credential, `header:NAME`, `query:NAME` or `cookie:NAME`, separated by spaces.",
         "header:Authorization",
     ),
+    "codings": Meaning(
+        "`off`, or one or more of `gzip`, `zstd` and `br`, separated by spaces, the preferred one first.",
+        "zstd br gzip",
+    ),
+    "media types": Meaning(
+        "Media types such as `text/html`, or `text/*` for all of a kind, separated by spaces or commas.",
+        "text/* application/json",
+    ),
+    "error pages": Meaning(
+        "A folder with pages of errors. A relative path starts from the folder of the configuration file.",
+        "/srv/errors",
+    ),
+    "error statuses": Meaning(
+        "`none`, or statuses from 400 to 599 separated by spaces: `404`, `502-504`, or `5xx` for all of a class.",
+        "404 502-504",
+    ),
     "origins or off": Meaning(
         "Origins such as `https://chat.example`, separated by spaces; `*` for all; or `off`.",
         "https://chat.example",

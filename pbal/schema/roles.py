@@ -13,7 +13,7 @@ from pbal.schema.backends import BACKENDS
 from pbal.schema.balancing import OF_PROXIES
 from pbal.schema.coding import CODING
 from pbal.schema.forwarding import FORWARDING
-from pbal.schema.limits import LIMITS
+from pbal.schema.limits import INTERCEPT, LIMITS
 from pbal.schema.names import ACCEPTING
 from pbal.schema.reproxy import REPROXY
 from pbal.schema.tls import TLS, TLS_HTTP, TLS_NODES
@@ -144,6 +144,7 @@ REVERSE_PROXY = Role(
         *FORWARDING,
         *UPLOADS,
         *REPROXY,
+        *INTERCEPT,
         *TLS_NODES,
     ),
     sends_on=True,

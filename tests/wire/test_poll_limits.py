@@ -1,9 +1,7 @@
 """Limits by address and by queue, over the wire: 429 for one too many, and room again when somebody goes."""
 
 import asyncio
-import sys
 
-import pytest
 from lab import Lab, Pbal, Response, lab, read_response
 from polls import say
 
@@ -149,9 +147,9 @@ async def test_parks_a_second(lab: Lab) -> None:
 
 
 @lab
-async def test_addresses_that_are_too_many_are_forgotten_and_counted(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_addresses_that_are_too_many_are_forgotten_and_counted(lab: Lab) -> None:
     pbal = await lab.pbal(conf("SET poll_park_rate = 1"))
-    monkeypatch.setattr(sys.modules[type(pbal.plugin("chat").hub.limits).__module__], "MOST_WATCHED", 2)  # the plugin as it was loaded
+    pbal.plugin("chat").hub.limits.buckets.most = 2
     for number in range(4):
         await park(pbal, "a", f"10.0.0.{number}")
     assert pbal.counts["poll_limits_forgotten"] == 2

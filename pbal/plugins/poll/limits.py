@@ -3,86 +3,25 @@
 An address is the client's after trust; of IPv6 its /64, since whoever has one address has as a rule all of those. Behind a proxy
 that the service does not trust, all clients have one address, and these limits are those of all of them together.
 
-**Rate.** A token bucket for each address, kept as one number (GCRA, as ATM switches did it): the moment at which its bucket is full
-again. A poll moves it on by 1/rate; one that would move it further than `burst` polls into the future is refused. A bucket whose
-moment has come is full, and so is one that is not there, so those are dropped: each park looks at the few that were touched
-longest ago. No timer, no task. With MOST_WATCHED addresses at a time, the one touched longest ago is forgotten, and counted.
+**Rate.** A token bucket for each address (model/buckets.py). Of too many addresses, the one that was touched longest ago is forgotten, and
+counted.
 
 **At once.** By queue the lot knows. By address a number is kept for each that has somebody parked, and only while the limit is set;
 poll_max_by_address set while polls are parked counts them first.
 """
 
 import math
-import socket
 from collections.abc import Callable, Iterable
+
+from pbal.api import Buckets, holder
 
 from .grants import Refusal
 from .lot import Lot, Reader
-
-MOST_WATCHED = 50_000
-"""Addresses whose rate is watched; 8 MB."""
-LOOKS = 4
-"""Buckets that a park looks at to drop those that are full: more than it can add."""
-
-
-def holder(address: bytes) -> bytes:
-    """Who an address stands for: itself, or the /64 of an IPv6 address."""
-    if b":" not in address:
-        return address
-    try:
-        return socket.inet_pton(socket.AF_INET6, address.partition(b"%")[0].decode("ascii"))[:8]
-    except (OSError, ValueError):
-        return address
 
 
 def address_of(poll: Reader) -> bytes:
     """The client's address of a parked poll."""
     return poll.address or (b"" if poll.client is None else poll.client.peer)
-
-
-class Buckets:
-    """The rate of each address."""
-
-    __slots__ = ("_full_at", "_now", "burst", "forgotten", "rate")
-
-    def __init__(self, now: Callable[[], float], rate: float, burst: int) -> None:
-        self._now = now
-        self.rate = rate
-        self.burst = burst
-        self.forgotten: Callable[[], None] = _nothing
-        """Called for each address that had to be forgotten before its bucket was full."""
-        self._full_at: dict[bytes, float] = {}
-
-    def take(self, who: bytes) -> float:
-        """Take one from somebody's bucket. 0, or, where nothing is left, the seconds until there will be."""
-        now, full_at = self._now(), self._full_at
-        step = 1 / self.rate
-        full = max(full_at.pop(who, now), now) + step
-        wait = full - now - self.burst * step
-        if wait > 1e-9:
-            full_at[who] = full - step
-            return wait
-        full_at[who] = full
-        self._tidy(now)
-        return 0.0
-
-    def _tidy(self, now: float) -> None:
-        full_at = self._full_at
-        for _ in range(LOOKS):
-            oldest = next(iter(full_at))
-            if full_at[oldest] > now:
-                break
-            del full_at[oldest]
-        if len(full_at) > MOST_WATCHED:
-            del full_at[next(iter(full_at))]
-            self.forgotten()
-
-    def __len__(self) -> int:
-        return len(self._full_at)
-
-
-def _nothing() -> None:
-    pass
 
 
 class Limits:

@@ -22,7 +22,6 @@ from .cached import MemcachedStore, take_over
 from .delivery import DISABLED
 from .grants import Grant
 from .hub import Hub
-from .limits import MOST_WATCHED
 from .memcached import Server
 from .memory import MemoryStore
 from .names import first_of, key_for, queues_of
@@ -191,7 +190,7 @@ class Poll(Plugin):
             found.append(Limit("poll memory bytes", service, hub.store.octets, settings.memory_limit, then))
         if hub.limits.buckets.rate:
             then = "addresses are forgotten, counted in poll_limits_forgotten"
-            found.append(Limit("addresses with a rate", service, len(hub.limits.buckets), MOST_WATCHED, then))
+            found.append(Limit("addresses with a rate", service, len(hub.limits.buckets), hub.limits.buckets.most, then))
         return found
 
     def complete(self, kind: str, word: str) -> Iterator[str]:

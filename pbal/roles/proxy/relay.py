@@ -23,9 +23,9 @@ import logging
 from math import inf
 from typing import Final
 
-from pbal.http1.encoder import LAST_CHUNK, chunk, http_date, render_fields
+from pbal.http1.encoder import chunk, http_date, last_chunk, render_fields
 from pbal.http1.events import CHUNKED, END, BadResponse, ResponseHead
-from pbal.http1.headers import forwardable_block, upgrade_offer
+from pbal.http1.headers import announced, forwardable_block, upgrade_offer
 from pbal.model.exchange import SERVED, Exchange
 from pbal.model.hooks import Bound
 from pbal.model.pool import Node, Pool
@@ -256,7 +256,7 @@ class Relay(Undecided):
             self._tunnel_end(CLIENT)
             return
         if self.chunked_up:
-            backend.write(LAST_CHUNK)
+            backend.write(last_chunk(self.exchange.trailer))
         self._extend(backend)
 
     def client_full(self) -> None:
@@ -401,6 +401,7 @@ class Relay(Undecided):
         for decider in self.terms.deciders:
             if decider.decide(self, head):
                 return False
+        trailer = head.fields.get(b"trailer") if head.framing == CHUNKED else None
         hooks = exchange.service.hooks.modify_response_headers
         if hooks:
             modified = self._modify(hooks, head)
@@ -418,6 +419,8 @@ class Relay(Undecided):
             more += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % offer
         if node.pool.sticky is not None:
             more += binding(exchange, status, node, node.pool.sticky, self.terms.counts)
+        if trailer is not None and (names := announced(trailer)):
+            more += b"Trailer: %b\r\n" % names
         self.phase = ANSWERING
         self.stream.start(exchange, head, block, more)
         return head.framing == 0
@@ -556,10 +559,11 @@ class Relay(Undecided):
         if backend.node.strikes:
             backend.node.whole(self.exchange.status)
         data = out[0] if len(out) == 1 else b"".join(out)
+        trailer = backend.reader.trailer
         sent_whole = self.exchange.body_complete and self.pump is None
         self._stop_pump()
         self.group.release(backend, sent_whole)
-        self.stream.end(self.exchange, data)
+        self.stream.end(self.exchange, data, trailer)
 
     def backend_eof(self) -> None:
         """The backend will send no more."""

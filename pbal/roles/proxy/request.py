@@ -7,7 +7,8 @@ and a client's `X-Forwarded_For` must not reach an application as X-Forwarded-Fo
 from typing import Final
 
 from pbal.http1.events import CHUNKED, RequestHead, canonical
-from pbal.http1.headers import KNOWN_FORWARDING, forwardable_block
+from pbal.http1.headers import KNOWN_FORWARDING, announced, forwardable_block
+from pbal.http1.octets import tokens
 from pbal.model.exchange import Exchange
 from pbal.model.secured import CLIENT_FIELDS
 from pbal.model.service import Service
@@ -66,6 +67,8 @@ def request_octets(  # noqa: C901 - the hot path: a call costs more than a branc
     if service.values["enable_reproxy"]:
         dropped |= {_CAPABILITIES}
         own.append((b"X-Proxy-Capabilities", b"reproxy-file"))
+    if b"te" in request.fields and _wants_trailers(request):
+        own += ((b"Connection", b"TE"), (b"TE", b"trailers"))
     if request.method == b"OPTIONS" and b"max-forwards" in request.fields:
         dropped |= {b"max-forwards"}
         own.append((b"Max-Forwards", b"%d" % (int(request.fields[b"max-forwards"]) - 1)))
@@ -88,6 +91,12 @@ def request_octets(  # noqa: C901 - the hot path: a call costs more than a branc
     block = forwardable_block(request, dropped)
     more = b"".join([b"%b: %b\r\n" % field for field in own])
     return b"%b %b HTTP/1.1\r\n%b%bVia: 1.%d %b\r\n\r\n" % (request.method, target, block, more, request.minor, via)
+
+
+def _wants_trailers(request: RequestHead) -> bool:
+    """Whether the client says, as the one at the other end of this hop, that it reads trailers (RFC 9110 section 10.1.4)."""
+    fields = request.fields
+    return request.minor == 1 and b"trailers" in tokens(fields[b"te"]) and b"te" in tokens(fields.get(b"connection", b""))
 
 
 def _set_or_misspelt(request: RequestHead, dropped: frozenset[bytes], forwarded_for: bytes) -> tuple[frozenset[bytes], bytes]:
@@ -142,4 +151,6 @@ def _unusual(
         own.append((b"Content-Length", b"%d" % size))
     elif request.framing == CHUNKED:
         own.append((b"Transfer-Encoding", b"chunked"))
+        if b"trailer" in request.fields and (names := announced(request.fields[b"trailer"])):
+            own.append((b"Trailer", names))
     return target, dropped

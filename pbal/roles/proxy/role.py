@@ -17,6 +17,7 @@ from pbal.model.service import Service
 from pbal.observe.access import BAD_REQUEST, quoted_text
 from pbal.observe.recent import Trouble
 from pbal.roles.http import HttpRole
+from pbal.roles.pages import Intercept
 from pbal.roles.proxy import uploads
 from pbal.roles.proxy.errand import Errand
 from pbal.roles.proxy.groups import Groups
@@ -143,7 +144,7 @@ class ReverseProxy(HttpRole):
             self.groups.close_bored()
         elif tunable == "balance_method":
             terms.read_method()
-        elif tunable in ("enable_reproxy", "enable_error_retries", "error_retry_schedule"):
+        elif tunable in ("enable_reproxy", "enable_error_retries", "error_retry_schedule", "error_page_intercept"):
             self._choose_deciders()
         elif tunable == "reproxy_cache_maxsize" and self.reproxy is not None:
             self.reproxy.read_cache_size()
@@ -153,13 +154,17 @@ class ReverseProxy(HttpRole):
             self.groups.keep(self.service.pools())
 
     def _choose_deciders(self) -> None:
-        """Who looks at responses, by what the service says. What was ordered already is carried out."""
+        """Who looks at responses, by what the service says; a page of an error stands for what is left of them.
+
+        What a node ordered already is carried out.
+        """
         if not self.service.values["enable_reproxy"]:
             self.reproxy = None
         elif self.reproxy is None:
             self.reproxy = Reproxy(self.terms)
-        retries = error_retries(self.terms)
-        self.terms.deciders = retries if self.reproxy is None else (self.reproxy, *retries)
+        statuses = self.service.values["error_page_intercept"]
+        reproxy = () if self.reproxy is None else (self.reproxy,)
+        self.terms.deciders = (*reproxy, *error_retries(self.terms), *((Intercept(statuses),) if statuses else ()))
 
     def tick(self, now: float) -> None:
         """Once a second: clients that waited too long, bored backends that are too many."""
