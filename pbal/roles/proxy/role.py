@@ -25,7 +25,7 @@ from pbal.roles.proxy.relay import Relay
 from pbal.roles.proxy.reproxy.reproxy import Reproxy
 from pbal.roles.proxy.reproxy.targets import Targets
 from pbal.roles.proxy.retry import error_retries
-from pbal.roles.proxy.terms import Terms
+from pbal.roles.proxy.terms import WAITING, Terms
 
 
 class ReverseProxy(HttpRole):
@@ -45,6 +45,7 @@ class ReverseProxy(HttpRole):
             "ssl_backend",
             "enable_error_retries",
             "balance_method",
+            "queue_size",
         ):
             self.changed(tunable)
 
@@ -139,6 +140,8 @@ class ReverseProxy(HttpRole):
             terms.read_timeouts()
         elif tunable == "persist_backend" and not values["persist_backend"]:
             self.groups.close_bored()
+        elif tunable in WAITING:
+            terms.read_waiting()
         elif tunable.startswith("ssl_backend"):
             terms.read_tls()
             self.groups.close_bored()
