@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pbal.model.balance import Asking
+from pbal.model.clock import ManualClock
 from pbal.model.pool import Node
 from pbal.model.world import World
 from pbal.net.backend import BackendConnection
@@ -88,7 +89,7 @@ class Client(Seeker):
 
     def __init__(self, backends: Backends, priority: int) -> None:
         self.backends = backends
-        self.started = 0.0
+        self.started = backends.clock.now()
         self.tried: tuple[Node, ...] = ()
         self.fresh = self.waited = False
         self.priority = priority
@@ -174,6 +175,7 @@ class Waiting(RuleBasedStateMachine):
     def build(self, limit: int, nodes: int) -> None:
         """Two services on one pool."""
         self.world = World()
+        self.world.clock = ManualClock()
         self.pool = self.world.create_pool("app")
         self.roles = []
         with self.running():
@@ -271,6 +273,15 @@ class Waiting(RuleBasedStateMachine):
             else:
                 self.pool.remove(endpoint, self.world.clock.now())
 
+    @rule()
+    def a_second_passes(self) -> None:
+        """Nodes that refused may be asked again; who waits too long is told so."""
+        assert isinstance(self.world.clock, ManualClock)
+        self.world.clock.advance(1.5)
+        with self.running():
+            for role in self.roles:
+                role.tick(self.world.clock.now())
+
     @rule(limit=st.integers(0, 3))
     def limit(self, limit: int) -> None:
         """SET app.node_max_connections."""
@@ -286,8 +297,8 @@ class Waiting(RuleBasedStateMachine):
             queue = client.backends.queue
             assert queue.has(client)
             if client.coming is None:
-                assert all(node.full for node in self.pool.nodes if node not in client.tried)
-                assert all(node in client.tried for node in self.pool.nodes if not node.full)
+                usable = self.pool.usable(self.world.clock.now())
+                assert all(node.full or node in client.tried for node in usable)
 
     @invariant()
     def what_is_counted_is_there(self) -> None:
