@@ -15,7 +15,7 @@ from pbal.model.certificates import backend_context
 from pbal.model.service import Service
 from pbal.roles.proxy.decider import Decider
 
-WAITING: Final = frozenset(
+_WAITING: Final = frozenset(
     {
         "queue_size",
         "queue_relief_size",
@@ -88,6 +88,19 @@ class Terms:
     def read_method(self) -> None:
         """How nodes are chosen."""
         self.method = CODES.get(self.service.values["balance_method"], -1)
+
+    def read(self, tunable: str) -> None:
+        """Bring up to date what a tunable is about."""
+        if tunable.startswith("max_response"):
+            self.read_limits()
+        elif tunable in ("response_timeout", "queue_timeout", "idle_timeout"):
+            self.read_timeouts()
+        elif tunable.startswith("ssl_backend"):
+            self.read_tls()
+        elif tunable == "balance_method":
+            self.read_method()
+        elif tunable in _WAITING:
+            self.read_waiting()
 
     def read_limits(self) -> None:
         """What a response may be."""
