@@ -3,7 +3,7 @@
 import re
 
 from pbal.schema.tunables import Applies, Tunable
-from pbal.schema.types import BOOL, DURATION, INT, TEXT, Type
+from pbal.schema.types import BOOL, DURATION, INT, TEXT, Type, enum
 
 _PERLBAL = "Perlbal service parameters"
 
@@ -100,6 +100,15 @@ BACKENDS: tuple[Tunable, ...] = (
         TEXT,
         summary="What the value of that cookie has to contain. If you do not set it, having the cookie is enough.",
         source="differs: in Perlbal every request is high if you do not set it",
+    ),
+    Tunable(
+        "send_proxy",
+        enum("off", "v1", "v2"),
+        default="off",
+        applies=Applies.NEXT_CONNECTION,
+        summary="Begin each connection to a node with a PROXY header of this version: it names the client, and where the client connected"
+        " to. Each client connection has connections of its own to nodes then, so nodes see far more of them; connect_ahead opens none.",
+        source="pbal",
     ),
 )
 

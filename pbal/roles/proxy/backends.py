@@ -425,12 +425,12 @@ class Backends(Owner):
         """TLS to a node. It goes on from the node's last session where that is known."""
         assert self.terms.tls is not None
         name = self.service.values["ssl_backend_name"] or host
-        return ClientLink(backend, self.terms.tls, name, self._sessions.get(backend.node))
+        return ClientLink(backend, self.terms.tls, name, self._sessions.get(backend.node), backend.said)
 
     def open_ahead(self) -> None:
         """Have connect_ahead connections at rest: open what is missing."""
         pool, terms = self.pool, self.terms
-        if pool is None or self.retired or terms.closed or self.queue.lacking:
+        if pool is None or self.retired or terms.closed or self.queue.lacking or terms.send_proxy:
             return
         coming = sum(seeker is None for seeker in self.opening.values())
         missing = min(terms.ahead - self.idle - coming, AHEAD_AT_ONCE - coming)

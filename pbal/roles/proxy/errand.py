@@ -20,6 +20,7 @@ from pbal.model.balance import Asking
 from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
+from pbal.net.proxy_protocol import encode_local
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.retry import enter, leave
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS, NORMAL, Seeker
@@ -54,7 +55,7 @@ class Errand(Seeker):
         self.waited = False
         self.coming: BackendConnection | None = None
         self.bound: Node | None = None
-        self.said = b""
+        self.said = b"" if not self.terms.send_proxy else encode_local(self.terms.send_proxy)
         self.heard = False
         self.done = False
         self.reason = "no node is in the pool"

@@ -32,6 +32,7 @@ from pbal.model.hooks import Bound
 from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import Attendant, BackendConnection
+from pbal.net.proxy_protocol import encode
 from pbal.observe.access import NO_NODE, NO_ROOM, NODE_BROKE, NODE_SLOW
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
@@ -104,7 +105,7 @@ class Relay(Undecided):
         self.waited = False
         self.coming: BackendConnection | None = None
         self.bound: Node | None = None
-        self.said = b""
+        self.said = b"" if not self.terms.send_proxy else encode(self.terms.send_proxy, *exchange.stream.ends())
         self.heard = False
         """Whether an octet of an answer came."""
         self.resting = False

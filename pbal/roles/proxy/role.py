@@ -135,7 +135,7 @@ class ReverseProxy(HttpRole):
         super().changed(tunable)
         values = self.service.values
         self.terms.read(tunable)
-        if tunable.startswith("ssl_backend") or (tunable == "persist_backend" and not values["persist_backend"]):
+        if tunable == "send_proxy" or tunable.startswith("ssl_backend") or (tunable == "persist_backend" and not values["persist_backend"]):
             self.groups.close_bored()
         elif tunable in ("enable_reproxy", "enable_error_retries", "error_retry_schedule", "error_page_intercept"):
             self._choose_deciders()

@@ -24,6 +24,7 @@ _WAITING: Final = frozenset(
         "high_priority_cookie_contents",
         "verify_backend",
         "connect_ahead",
+        "send_proxy",
     }
 )
 """Tunables that read_waiting() reads."""
@@ -48,6 +49,7 @@ class Terms:
         "relief_size",
         "response_limits",
         "response_timeout",
+        "send_proxy",
         "service",
         "tls",
         "verify",
@@ -75,6 +77,8 @@ class Terms:
         """Whether a new connection is asked whether anybody is there, before a request is sent on it."""
         self.ahead = 0
         """Connections to have at rest before anybody wants them."""
+        self.send_proxy = 0
+        """The version of the PROXY header that connections to nodes begin with; 0: none."""
         self.tls: ssl.SSLContext | None = None
         """What connections to nodes are made with; None in clear text."""
         identity = hashlib.blake2s(self.name.lower().encode(), key=service.world.identity, digest_size=4).hexdigest()
@@ -132,3 +136,4 @@ class Terms:
         self.high_cookie = (values["high_priority_cookie"] or "").encode()
         self.high_contents = (values["high_priority_cookie_contents"] or "").encode()
         self.verify, self.ahead = bool(values["verify_backend"]), int(values["connect_ahead"])
+        self.send_proxy = {"off": 0, "v1": 1, "v2": 2}[values["send_proxy"]]
