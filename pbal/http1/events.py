@@ -164,12 +164,14 @@ class RequestHead(Head):
 class ResponseHead(Head):
     """A status line and its header fields."""
 
-    __slots__ = ("reason", "status", "upgrade")
+    __slots__ = ("kept_for", "reason", "status", "upgrade")
 
     status: int
     reason: bytes
     upgrade: bool
     """Status 101: what follows is another protocol."""
+    kept_for: int
+    """Seconds after which the node closes the connection if nothing more comes (Keep-Alive: timeout=N); 0: it did not say."""
 
     @classmethod
     def made(cls, status: int, headers: list[tuple[bytes, bytes]]) -> "ResponseHead":
@@ -177,7 +179,7 @@ class ResponseHead(Head):
         head = cls()
         head.status, head.reason, head.minor, head.headers = status, b"", 1, headers
         head.fields = {name.lower(): value for name, value in headers}
-        head.block, head.framing, head.keep_alive, head.upgrade = b"", 0, True, False
+        head.block, head.framing, head.keep_alive, head.upgrade, head.kept_for = b"", 0, True, False, 0
         head.underscores = b"_" in b"".join(head.fields)
         return head
 

@@ -253,7 +253,7 @@ class RequestReader(Reader):
 class ResponseReader(Reader):
     """Reads responses. Raises BadResponse."""
 
-    __slots__ = ("_last_method", "_method", "keep_alive", "must_close")
+    __slots__ = ("_last_method", "_method", "keep_alive", "kept_for", "must_close")
     _of_responses: ClassVar[bool] = True
 
     def __init__(self, limits: Limits) -> None:
@@ -261,6 +261,8 @@ class ResponseReader(Reader):
         self._method = self._last_method = b"GET"
         self.keep_alive = True
         """Whether the connection may serve another request after this response."""
+        self.kept_for = 0
+        """Seconds for which the peer keeps it open then; 0: it did not say."""
         self.must_close = False
         """A 1xx or 204 announced a body it cannot have: it may come all the same, and is not to meet the next request.
 
@@ -296,6 +298,7 @@ class ResponseReader(Reader):
             else:
                 self._drop(end + 4)
             self.keep_alive = known.keep_alive and not self.must_close
+            self.kept_for = known.kept_for
             if known.framing:
                 self._begin_body(known.framing)
             return known
@@ -376,6 +379,8 @@ class ResponseReader(Reader):
             keep = b"close" not in options and (one == 1 or b"keep-alive" in options)
         head.keep_alive = keep = keep and framing != UNTIL_CLOSE
         self.keep_alive = keep and not self.must_close
+        said = fields.get(b"keep-alive")
+        self.kept_for = head.kept_for = 0 if said is None else _seconds(said)
         if status >= 200:
             self._begin_body(framing)
         else:
@@ -402,3 +407,12 @@ class ResponseReader(Reader):
         if coding is not None:
             return CHUNKED
         return UNTIL_CLOSE if length is None else length
+
+
+_TIMEOUT: Final = re.compile(rb"(?:^|[,;])[ \t]*timeout[ \t]*=[ \t]*([0-9]{1,9})", re.IGNORECASE)
+
+
+def _seconds(keep_alive: bytes) -> int:
+    """The timeout of a Keep-Alive field; 0 where it has none (RFC 2068 section 19.7.1.1 has the field, later RFCs only mention it)."""
+    found = _TIMEOUT.search(keep_alive)
+    return 0 if found is None else int(found[1])

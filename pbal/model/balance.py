@@ -50,7 +50,7 @@ class Asking(Protocol):
 class Member:
     """One of those that may be chosen, as far as the choice looks at it."""
 
-    __slots__ = ("_add", "_multiply", "active", "backup", "connecting", "most", "turn", "weight")
+    __slots__ = ("_add", "_multiply", "active", "backup", "connecting", "limit", "most", "turn", "weight")
 
     def __init__(self, name: str) -> None:
         digest = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16, person=b"pbal.balance").digest()
@@ -63,7 +63,9 @@ class Member:
         self.weight = 1
         self.backup = False
         self.most = 0
-        """Connections that may be in use at once; 0: no limit."""
+        """Connections that may be in use at once, as POOL ADD said; 0: it said nothing."""
+        self.limit = 0
+        """The same, or what the pool says of all its nodes; 0: no limit."""
         self.turn = 0.0
         """What round_robin owes it."""
 
@@ -73,8 +75,8 @@ class Member:
 
     @property
     def full(self) -> bool:
-        """Whether as many requests are with it as may be."""
-        return self.most != 0 and self.active + self.connecting >= self.most
+        """Whether as many connections are in use as may be."""
+        return self.limit != 0 and self.active + self.connecting >= self.limit
 
     def drawn(self, key: int) -> int:
         """Its number for a key. The largest of several has the key."""

@@ -248,6 +248,10 @@ class Stream(Waiting):
         """The descriptor of the client's connection, for who looks; -1 where there is none of its own."""
         return -1
 
+    def ends(self) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
+        """Address and port of the peer, and those that it connected to; None for what is not known, or has none."""
+        return None, None
+
     @property
     @abstractmethod
     def full(self) -> bool:

@@ -17,13 +17,14 @@ Who may get a request is said here (see pick); which of those gets it, in balanc
 import logging
 from collections.abc import Callable
 from math import inf
-from typing import Final
+from typing import Final, cast
 
 from pbal.http1.events import RequestHead
 from pbal.model.balance import CODES, HASH, Asking, choose, key_octets, key_of, weights_of
 from pbal.model.change import BeginChange
 from pbal.model.errors import NotBuilt, UnknownName, bad_value
 from pbal.model.health import LOG_SECONDS, MAINT, READY, Group, Health, Order, Policy
+from pbal.model.sharing import Sharing
 from pbal.model.sticky import Sticky
 from pbal.observe.histogram import Histogram
 from pbal.schema import perlbal
@@ -45,7 +46,7 @@ log = logging.getLogger("pbal.health")
 class Node(Health):
     """One address in a pool and what was seen of it."""
 
-    __slots__ = ("authority", "check_due", "cookie", "endpoint", "latency", "pool")
+    __slots__ = ("authority", "check_due", "cookie", "endpoint", "latency", "pool", "verifies")
 
     def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:
         super().__init__(str(endpoint), pool)
@@ -57,6 +58,8 @@ class Node(Health):
         """The value of the cookie that binds a client to it; b"" where the pool has none."""
         self.latency = Histogram()
         """How long requests took, from being sent to the end of the answer, or of the attempt."""
+        self.verifies = 0
+        """Connections on which it answered OPTIONS (verify_backend)."""
         self.check_due = 0.0
         """When it is to be checked next (clock time)."""
 
@@ -107,6 +110,10 @@ class Pool(Group):
         self._told_at = -inf
         self._left: dict[Endpoint, Order] = {}
         """What holds for nodes that went, should they come again: the last MOST_LEFT of them."""
+        self._weighed = False
+        """Whether a node has a weight of its own, or is of the backup tier."""
+        self.sharing = Sharing()
+        """The services that have connections to its nodes, and who of them gets a place that becomes free."""
         self.emptied_at = -inf
         """When its last node was taken out (clock time): another may come in a moment."""
         self.added_listeners: list[Callable[[], None]] = []
@@ -140,13 +147,18 @@ class Pool(Group):
 
     def _reckon(self) -> None:
         """Nodes, their options or tunables have changed."""
-        self._plain = all(node.weight == 1 and not node.backup and not node.most for node in self.nodes)
+        every = cast(int, self.values["node_max_connections"])
+        for node in self.nodes:
+            node.limit = node.most or every
+        self._weighed = any(node.weight != 1 or node.backup for node in self.nodes)
+        self._plain = not self._weighed and not any(node.limit for node in self.nodes)
         self._method = CODES[str(self.values["balance_method"])]
         name, key = self.values["sticky"], self.values["sticky_key"]
         assert isinstance(name, bytes) and (key is None or isinstance(key, bytes))
         self.sticky = Sticky(name, key) if name else None
         for node in self.nodes:
             node.cookie = b"" if self.sticky is None else self.sticky.value(node.name)
+        self.sharing.wake()
         self._bound = {node.cookie: node for node in self.nodes if node.cookie}
         self.flip()
 
@@ -177,6 +189,7 @@ class Pool(Group):
     def released(self, node: Node) -> None:
         """A request on `node` ended; a removed node is forgotten with its last one."""
         node.active -= 1
+        self.sharing.wake()
         if not node.active and (node.removed or node.trial or not node.ready):
             if node in self.draining:
                 self.draining.remove(node)
@@ -203,6 +216,7 @@ class Pool(Group):
     def flip(self) -> None:
         """See Group."""
         self._until = -inf
+        self.sharing.wake()
 
     def may_eject(self, node: Health, now: float) -> bool:
         """See Group."""
@@ -276,7 +290,7 @@ class Pool(Group):
     @property
     def choosy(self) -> bool:
         """Whether it matters on which node a request that was given one ends: no other's connection will do that becomes free first."""
-        return not self._plain or self.sticky is not None or self._method == HASH
+        return self._weighed or self.sticky is not None or self._method == HASH
 
     def pick(self, now: float, tried: tuple[Node, ...] = (), asking: Asking | None = None, method: int = -1) -> Node | None:
         """Choose a node that was not tried yet; None when none is left.

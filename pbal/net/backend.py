@@ -1,7 +1,7 @@
 """One connection to a node.
 
-    connecting -> bored -> wait_res -> xfer_res -> bored ...        closed from anywhere
-                             `-> tunnel
+    connecting -> [verifying_backend ->] bored -> wait_res -> xfer_res -> bored ...        closed from anywhere
+                                                    `-> tunnel
 
 A *bored* backend is connected and has no client; anything that arrives on it, data or end, closes it. While it has
 one, `relay` receives what arrives. This file frames octets and keeps the deadline; what an answer or a loss means is
@@ -27,6 +27,7 @@ from pbal.net.linger import local_port
 from pbal.observe.sockets import Kind, SocketInfo
 
 CONNECTING: Final = "connecting"
+VERIFYING: Final = "verifying_backend"
 BORED: Final = "bored"
 WAIT_RES: Final = "wait_res"
 XFER_RES: Final = "xfer_res"
@@ -111,8 +112,8 @@ class BackendConnection:
     """A TCP connection to `node`."""
 
     __slots__ = (
-        "born", "bored_since", "deadline", "fd", "node", "owner", "reader", "relay", "state", "suspect", "tls",
-        "transport", "uses",
+        "born", "bored_since", "deadline", "due", "fd", "kept", "node", "owner", "reader", "relay", "said", "state", "suspect", "tls",
+        "transport", "uses", "verified",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, node: Node) -> None:
@@ -127,6 +128,14 @@ class BackendConnection:
         self.relay: Attendant | None = None
         self.state: str = CONNECTING
         self.deadline = inf
+        self.due = inf
+        """When a request may be sent on it no more, since its node is about to close it (clock time)."""
+        self.said = b""
+        """What it begins with: a PROXY header that names a client."""
+        self.verified = False
+        """Whether the node answered on it before its first request."""
+        self.kept = False
+        """Whether it was kept open for the request that it has: a loss then says nothing of the node."""
         self.uses = 0
         self.bored_since = 0.0
         self.born = owner.backend_second()
@@ -138,6 +147,8 @@ class BackendConnection:
         if sock is not None:
             self.fd = sock.fileno()
         self.tls = transport.get_extra_info("tls")
+        if self.said and self.tls is None:  # under TLS it went before the handshake
+            self.transport.write(self.said)
         self.owner.backend_made(self)
 
     def data_received(self, data: bytes) -> None:
@@ -163,6 +174,11 @@ class BackendConnection:
         self.owner.backend_closed(self)
         if relay is not None:
             relay.backend_lost(exc)
+
+    @property
+    def attention(self) -> bool:
+        """Whether a worker of the node has it, and not only the node's kernel."""
+        return self.verified or self.uses > 0
 
     @property
     def closing(self) -> bool:

@@ -42,6 +42,18 @@ def peer_name(transport: asyncio.BaseTransport | None) -> str:
     return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else UNIX_PEER
 
 
+def address(transport: asyncio.BaseTransport | None, which: str) -> tuple[str, int] | None:
+    """Address and port of an end of a connection, "peername" or "sockname"; None for a Unix socket.
+
+    IPv4 on a socket for both is IPv4 (RFC 4291 section 2.5.5.2), and an IPv6 address goes without its zone.
+    """
+    name = transport.get_extra_info(which) if transport is not None else None
+    if not isinstance(name, tuple):
+        return None
+    host = str(name[0]).partition("%")[0]
+    return (host.removeprefix("::ffff:") if "." in host else host), int(name[1])
+
+
 def local_port(transport: asyncio.BaseTransport | None) -> int:
     """The port that a connection came to or goes from; 0 for a Unix socket."""
     name = transport.get_extra_info("sockname") if transport is not None else None

@@ -530,10 +530,12 @@ class ServerLink(Link):
 class ClientLink(Link):
     """Our connection to a node with ssl_backend: the handshake is the connecting, `ready` tells of its end."""
 
-    __slots__ = ("_context", "_host", "_session", "ready")
+    __slots__ = ("_context", "_first", "_host", "_session", "ready")
 
-    def __init__(self, inner: Inner, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None) -> None:
+    def __init__(self, inner: Inner, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None, first: bytes = b"") -> None:
+        """`first` goes out in clear, before the handshake."""
         super().__init__()
+        self._first = first
         self._inner = inner
         self._context = context
         self._host = host
@@ -543,6 +545,8 @@ class ClientLink(Link):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        if self._first:
+            self.transport.write(self._first)
         self.phase = SHAKING
         self._ssl = self._context.wrap_bio(self._in, _said, server_side=False, server_hostname=self._host, session=self._session)
         self._step()

@@ -36,7 +36,7 @@ from pbal.model.faults import call_back
 from pbal.model.secured import Secured
 from pbal.model.service import Service
 from pbal.net.backend import REPROXY, Attendant
-from pbal.net.linger import Lingering, class_of, local_port, peer_name
+from pbal.net.linger import Lingering, address, class_of, local_port, peer_name
 from pbal.observe.access import ANSWER, CLIENT_LEFT, DONE, PARKED, Account
 from pbal.observe.recent import BADLY
 from pbal.observe.sockets import Kind, SocketInfo
@@ -269,6 +269,10 @@ class Wire(Stream):
             call_back(world, record.gone)
 
     # -- being looked at -----------------------------------------------------------------------------------------
+
+    def ends(self) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
+        """See Stream."""
+        return address(self.transport, "peername"), address(self.transport, "sockname")
 
     @property
     def full(self) -> bool:

@@ -58,6 +58,11 @@ TYPES = {
         " of the configuration file.",
         "/etc/pbal/site.pem",
     ),
+    "path|*": Meaning(
+        "A path, without scheme and host, or `*` for the node itself (RFC 9110 section 9.3.7).",
+        "/alive",
+    ),
+    "cookie": Meaning("The name of a cookie. It distinguishes upper and lower case.", "session"),
     "listen": Meaning(
         "`PORT` (on every address), `ADDRESS:PORT`, `[IPV6]:PORT`, `NAME:PORT` or `unix:PATH`. With port 0 the system chooses a port."
         " A name is looked up when the service begins to listen. A relative path starts from the folder of the configuration file.",

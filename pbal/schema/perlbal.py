@@ -80,20 +80,12 @@ def _integer(text: str) -> int:
 _SIGNED: Type[int] = Type("integer", _integer)
 
 _NO_PUT = "web_server answers GET and HEAD only"
-_NO_PROBE = "pbal sends the request itself, and tries another node if the connection fails"
 _ONE_QUEUE = "every request waits in one queue"
 
 SERVICE: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("client_sndbuf_size", "the kernel chooses the size", types.SIZE, "0"),
-        Unbuilt("connect_ahead", "backend_persist_cache keeps idle connections for later requests", types.INT, "0"),
-        Unbuilt("verify_backend", _NO_PROBE, types.BOOL, "off"),
-        Unbuilt("verify_backend_path", _NO_PROBE, types.TEXT, "*"),
         Unbuilt("upload_status_listeners"),
-        Unbuilt("queue_relief_size", _ONE_QUEUE, types.INT, "0"),
-        Unbuilt("queue_relief_chance", _ONE_QUEUE, types.INT, "0"),
-        Unbuilt("high_priority_cookie", _ONE_QUEUE),
-        Unbuilt("high_priority_cookie_contents", _ONE_QUEUE),
         Unbuilt("blind_proxy", "trusted_upstream_proxies says whose X-Forwarded fields are kept", types.BOOL, "off"),
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
         Unbuilt("dirindexing", "a directory without one of index_files is answered 403", types.BOOL, "off"),

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 
+from pbal.schema.backends import OF_NODES
 from pbal.schema.balancing import BALANCING
 from pbal.schema.health import HEALTH
 from pbal.schema.names import NAMES
 from pbal.schema.tunables import SERVER, Tunable
 
-POOL: tuple[Tunable, ...] = (*BALANCING, *HEALTH, *NAMES)
+POOL: tuple[Tunable, ...] = (*BALANCING, *HEALTH, *NAMES, *OF_NODES)
 
 OF_POOLS: dict[str, Tunable] = {tunable.name: tunable for tunable in POOL}
 """By name."""

@@ -2,10 +2,12 @@
 
 from collections import Counter as Tally
 from collections.abc import Iterator
+from math import ceil
 
-from pbal.commands.looking.tables import opening, table
+from pbal.commands.looking.tables import groups, opening, table
 from pbal.commands.session import Session
 from pbal.model.pool import Node
+from pbal.roles.proxy.queue import CLASSES
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.schema.commands import Item, Objects, Reply, command
 from pbal.schema.people import Unit
@@ -44,7 +46,7 @@ def _known(name: str, of: list[tuple[str, Node]], began: float, now: float) -> I
         codes.update(node.window)
     connects, failures = sum(node.connects for node in each), sum(node.failures for node in each)
     facts: dict[str, object] = {key: int(began + at) if at else None for key, at in zip(MOMENTS, last, strict=True)}
-    facts |= {"attempts": connects + failures, "connects": connects, "failures": failures, "verifies": 0}
+    facts |= {"attempts": connects + failures, "connects": connects, "failures": failures, "verifies": sum(node.verifies for node in each)}
     facts |= {"active": sum(node.active for node in each), "requests": sum(node.requests for node in each)}
     facts["state"] = "/".join(dict.fromkeys(node.verdict(now).word for node in each))
     lines = [f"{name} {key} {value}" for key, value in facts.items() if value is not None]
@@ -60,13 +62,13 @@ def backends(session: Session) -> Reply:
     Source: Perlbal manual, backends.
     """
     tally = Tally(backend.node.name for backend in session.world.backends)
-    tally.update(backend.node.name for _, backend in opening(session))
+    tally.update(backend.node.name for _, backend in opening(session) if backend.state == "connecting")
     return table("node connections", sorted(tally.items()))
 
 
 @command
 def pending(session: Session) -> Reply:
-    """List the connections to nodes that are being made: service, node, age in seconds.
+    """List the connections to nodes that are being made or verified: service, node, age in seconds.
 
     Source: Perlbal manual, pending.
     """
@@ -77,18 +79,26 @@ def pending(session: Session) -> Reply:
 
 @command
 def noverify(session: Session) -> Reply:
-    """List the nodes whose new connections are not verified for a while: node, seconds left. pbal verifies none, and the list is empty.
+    """List the nodes whose new connections verify_backend does not ask for a while: node, seconds left.
+
+    A node gets here by not keeping a connection open after OPTIONS.
 
     Source: Perlbal manual, noverify.
     """
-    return table("node left", (), units={"left": Unit.SECONDS})
+    now = session.world.clock.now()
+    left: dict[str, int] = {}
+    for _, group in groups(session):
+        for node, until in group.unasked.items():
+            if until > now:
+                left[node.name] = max(left.get(node.name, 0), ceil(until - now))
+    return table("node left", sorted(left.items()), units={"left": Unit.SECONDS})
 
 
 @command
 def queues(session: Session) -> Reply:
-    """Show how many clients wait for a backend of each reverse_proxy, and how many seconds the first has waited.
+    """Show how many clients wait for a backend of each reverse_proxy, by class, and how many seconds the first of each has waited.
 
-    Source: Perlbal manual, queues. highpri and lowpri are always empty.
+    Source: Perlbal manual, queues. differs: clients that have left are not counted.
     """
     columns = tuple(f"{queue}.{key}" for queue in ("normal", "highpri", "lowpri") for key in ("count", "age"))
     return Objects(_queues(session), seen=("service", *columns), units={"age": Unit.SECONDS})
@@ -99,9 +109,10 @@ def _queues(session: Session) -> Iterator[Item]:
     for service in session.world.services.values():
         if service.role != "reverse_proxy":
             continue
-        groups = service.handler.groups.all() if isinstance(service.handler, ReverseProxy) else []
-        waiting = [seeker.started for group in groups for seeker in group.waiting]
-        normal = {"age": int(now - min(waiting, default=now)), "count": len(waiting)}
-        known = {"normal": normal, "highpri": {"age": 0, "count": 0}, "lowpri": {"age": 0, "count": 0}}
+        of = service.handler.groups.all() if isinstance(service.handler, ReverseProxy) else []
+        known = {}
+        for name, priority in CLASSES:
+            first = [seeker.started for group in of if (seeker := group.queue.first(priority)) is not None]
+            known[name] = {"age": int(now - min(first, default=now)), "count": sum(group.queue.number(priority) for group in of)}
         lines = [f"{service.name}-{queue}.{key} {number}" for queue, facts in known.items() for key, number in facts.items()]
         yield Item({"service": service.name, **known}, tuple(lines))

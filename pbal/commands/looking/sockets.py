@@ -25,7 +25,8 @@ async def states(session: Session, service: Service | None = None) -> Reply:
         name, state, of = thing.kind()
         if service is None or of == service.name:
             tally[name, state] += 1
-    tally.update(backend.kind()[:2] for name, backend in opening(session) if service is None or name == service.name)
+    waited = [backend for name, backend in opening(session) if service is None or name == service.name]
+    tally.update(backend.kind()[:2] for backend in waited if backend.state == "connecting")
     return table("class state count", [(class_shown(name), state, number) for (name, state), number in sorted(tally.items())])
 
 

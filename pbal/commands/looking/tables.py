@@ -6,6 +6,7 @@ from typing import Any
 
 from pbal.commands.session import Session
 from pbal.net.backend import BackendConnection
+from pbal.roles.proxy.backends import Backends
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.schema.commands import Rows
 
@@ -40,7 +41,14 @@ async def open_sockets(session: Session) -> AsyncIterator[Any]:
 
 
 def opening(session: Session) -> list[tuple[str, BackendConnection]]:
-    """Connections to nodes that are being made, each with its service's name. They have no descriptor that pbal knows."""
+    """Connections to nodes that are being made or verified, each with its service's name.
+
+    Those that are being made (state "connecting") have no descriptor that pbal knows, and are not among the open sockets.
+    """
+    return [(name, backend) for name, group in groups(session) for backend in group.opening]
+
+
+def groups(session: Session) -> list[tuple[str, Backends]]:
+    """The connections of each service to each of its pools, with the service's name."""
     handlers = [(service.name, service.handler) for service in session.world.services.values()]
-    groups = [(name, group) for name, handler in handlers if isinstance(handler, ReverseProxy) for group in handler.groups.all()]
-    return [(name, backend) for name, group in groups for backend in group.opening if backend.state == "connecting"]
+    return [(name, group) for name, handler in handlers if isinstance(handler, ReverseProxy) for group in handler.groups.all()]

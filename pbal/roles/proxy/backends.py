@@ -1,12 +1,26 @@
-"""The connections of one service to one pool: bored backends and waiting clients, and who gets what.
+"""The connections of one service to one pool: bored backends, those that are being opened, and who of those who wait gets what.
 
-A relay (or an errand) asks `pick` for a node and takes a bored backend to it, or waits while one is connected. A backend that becomes
-free serves the longest waiting client first, whichever connection that had asked for; the connection that then arrives in vain stays
-as a bored one.
+    seek -> a bored backend to the node that the pool picks
+            or a wait (queue.py), while a connection to that node is opened: connecting -> [verifying] -> offered
+            or a wait with nothing coming, while every node is full, or is being verified
+            or nothing: no node is left that was not tried
 
-Bored backends are kept per node, the longest rested first out. More than backend_persist_cache of them are closed by the
-tick a second after they became bored, and not at once: under load thirty are bored for a millisecond between two turns
-of the loop, and closing them would mean connecting thirty again.
+A connection that arrives, or becomes free, goes to the first in the queue who can use it, whichever connection that had asked for;
+with nobody there it is bored. Where the pool chooses by what a request says, only the node that was chosen will do, and so for a
+connection that names its client (send_proxy).
+
+Who lacks a connection is served when anything may have become free: the end of a request or of a connection on a limited node, a
+verification, a node that is added. Whoever frees something says so to the pool (model/sharing.py), since other services may lack
+it, too: they are served in turn. Nobody waits while a node is free for it.
+
+Bored backends are kept per node: those that had a worker's attention first, and of them the longest rested. More than
+backend_persist_cache of them are closed by the tick a second after they became bored, and not at once: under load thirty are bored
+for a millisecond between two turns of the loop, and closing them would mean connecting thirty again.
+
+Connections ahead (connect_ahead) are opened for nobody: a few at a time, at most one to a node, and none to a node that refused in
+the last second.
+
+A connection that is slow to open keeps nobody from the other nodes: after a second another is opened for who waits for it.
 
 A Backends that was retired (its service has another pool now) gives out nothing more: what runs on its connections finishes, and each
 closes when it is released.
@@ -14,28 +28,48 @@ closes when it is released.
 
 import asyncio
 import contextlib
+import random
 import ssl
 from collections import deque
 from collections.abc import Iterator
-from typing import cast
+from math import inf
+from typing import Final, cast
 
 from pbal.http1.reader import Limits
-from pbal.model.balance import Asking
 from pbal.model.health import MAINT
 from pbal.model.pool import A_MOMENT, Node, Pool
+from pbal.model.sharing import Sharer
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection, Owner
 from pbal.net.reaching import reach
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ClientLink
+from pbal.roles.proxy.queue import Queue
 from pbal.roles.proxy.seeker import Seeker
 from pbal.roles.proxy.terms import Terms
+from pbal.roles.proxy.verify import NotKept, Verification
+
+UNASKED: Final = 60.0
+"""Seconds for which a node that does not keep connections open is not asked to verify one; Perlbal's."""
+AHEAD_AT_ONCE: Final = 10
+"""Connections that are opened ahead at the same time; Perlbal's."""
+SLOW: Final = 2
+"""Ticks after which a connection that is being opened counts as slow: more than a second."""
+NOT_IN_TIME: Final = 2.0
+"""Seconds before a node closes a kept connection (Keep-Alive: timeout) in which it gets no request any more; Perlbal's."""
+OF_A_CLIENT: Final = 5.0
+"""Seconds for which a connection that names its client is kept for the next request of that client."""
+LOOKED_AT: Final = 500
+"""Of those who wait, so many are looked at for one place that is free, where what each can use differs."""
 
 
 class Backends(Owner):
     """See above."""
 
-    __slots__ = ("_sessions", "bored", "clock", "counts", "name", "opening", "pool", "retired", "service", "terms", "waiting")
+    __slots__ = (
+        "_sessions", "_share", "_verifying", "bored", "clock", "counts", "name", "opening", "pool", "queue", "retired", "service", "terms",
+        "unasked",
+    )  # fmt: skip
 
     def __init__(self, terms: Terms, pool: Pool | None) -> None:
         self.terms = terms
@@ -46,15 +80,20 @@ class Backends(Owner):
         self.counts = terms.counts
         self.retired = False
         self.bored: dict[Node, deque[BackendConnection]] = {}
-        """The one that rested longest first: what a node sends too much has most time to show."""
-        self.waiting: dict[Seeker, None] = {}
-        """Relays and errands without a backend, in order of arrival."""
-        self.opening: dict[BackendConnection, None] = {}
-        """Connections being opened; never fewer than relays wait, or one would wait in vain."""
+        """The one that rested longest first: what a node sends too much has most time to show. Those without attention are last."""
+        self.queue = Queue()
+        """Relays and errands without a backend."""
+        self.opening: dict[BackendConnection, Seeker | None] = {}
+        """Connections that are being opened, or verified, and who waits for each."""
+        self.unasked: dict[Node, float] = {}
+        """Nodes whose connections are not verified, and until when (clock time)."""
+        self._verifying: dict[BackendConnection, Verification] = {}
         self._sessions: dict[Node, ssl.SSLSession] = {}
+        self._share = Share(self)
         if pool is not None:
             pool.removed_listeners.append(self._node_removed)
             pool.added_listeners.append(self._node_added)
+            pool.sharing.sharers.append(self._share)
 
     @property
     def idle(self) -> int:
@@ -68,18 +107,173 @@ class Backends(Owner):
 
     # -- who seeks -----------------------------------------------------------------------------------------------
 
-    def pick(self, tried: tuple[Node, ...], asking: Asking | None) -> Node | None:
-        """A node for a new attempt."""
-        return None if self.pool is None else self.pool.pick(self.clock.now(), tried, asking, self.terms.method)
+    def seek(self, seeker: Seeker) -> bool:
+        """Give it a connection, now or when there is one. False: no node is left for it."""
+        node = self._choose(seeker)
+        queue = self.queue
+        if node is None:
+            if not self._may_come(seeker):
+                return False
+        elif not queue.lacking and not seeker.fresh:  # nobody waits in vain before it
+            backend = self._bored_on(node, seeker.said)
+            if backend is not None:
+                seeker.assigned(backend)
+                return True
+        self._wait(seeker, node)
+        return True
 
-    def bored_on(self, node: Node) -> BackendConnection | None:
-        """A bored backend to `node`, taken out of the list."""
+    def _choose(self, seeker: Seeker) -> Node | None:
+        """A node for a new attempt; None: none is free for it now."""
+        pool = self.pool
+        if pool is None:
+            return None
+        now = self.clock.now()
+        if not self.terms.verify or pool.choosy:
+            return pool.pick(now, seeker.tried, seeker.asking, self.terms.method)
+        # A connection that has a worker's attention is worth more than one that is yet to get it; then, one is enough at a time.
+        usable = [node for node in pool.usable(now) if node not in seeker.tried]
+        passed_over = tuple(node for node in pool.nodes if node not in self.bored or node not in usable)
+        if seeker.fresh or len(passed_over) == len(pool.nodes):
+            passed_over = self._pending()
+            if usable and all(node in passed_over for node in usable):
+                return None
+        return pool.pick(now, seeker.tried + passed_over, seeker.asking, self.terms.method)
+
+    def _pending(self) -> tuple[Node, ...]:
+        """Nodes to which connections are being opened."""
+        return tuple({backend.node: None for backend in self.opening})
+
+    def _may_come(self, seeker: Seeker) -> bool:
+        """Whether one that finds no node may find one later."""
+        pool = self.pool
+        if pool is None:
+            return False
+        if not pool.nodes:
+            return not seeker.tried and self.may_get_nodes()
+        pending = self._pending() if self.terms.verify else ()
+        return any(node not in seeker.tried and node.ready and (node.full or node in pending) for node in pool.nodes)
+
+    def _wait(self, seeker: Seeker, node: Node | None) -> None:
+        """Have it wait: for a connection to `node`, which is opened, or for what becomes free."""
+        queue, terms = self.queue, self.terms
+        if terms.queue_size and not seeker.waited and len(queue) >= terms.queue_size:
+            self._refuse(seeker)
+            return
+        seeker.waits(node)
+        seeker.bound = node if self.pool is not None and self.pool.choosy else None
+        alone = not queue.lacking
+        queue.join(seeker)
+        if node is not None and alone and not (terms.verify and node in self._pending()):
+            self._open(node, seeker)
+        else:
+            self._lack()
+            if node is not None and self.pool is not None:  # it was not for those who wait before
+                self.pool.sharing.wake()
+
+    def _refuse(self, seeker: Seeker) -> None:
+        """The queue is full."""
+        self.counts["queue_refusals"] += 1
+        self.service.world.log_limited(
+            f"queue {self.name}",
+            "service %(service)s: %(waiting)d requests wait for a node already: 503 (queue_size)",
+            {"event": "queue_full", "service": self.name, "waiting": len(self.queue)},
+        )
+        seeker.give_up(503, f"{self.terms.queue_size} requests waited for a node already (queue_size)")
+
+    def _lack(self) -> None:
+        """Somebody lacks a connection: the pool tells when there may be one."""
+        if self.pool is not None and not self.retired:
+            self.pool.sharing.lack(self._share)
+
+    def forget(self, seeker: Seeker) -> None:
+        """`seeker` waits no longer."""
+        coming = self.queue.leave(seeker)
+        if coming is not None:
+            self.opening[coming] = None
+            self._adopt(coming, None)
+
+    def _adopt(self, backend: BackendConnection, first: Seeker | None) -> None:
+        """`backend` is being opened for nobody: let it be for one who lacks one, `first` before the others."""
+        queue = self.queue
+        if not queue.lacking or backend.said:
+            return
+        if first is None or not (queue.has(first) and first.coming is None and _fits(first, backend)):
+            first = next((each for each in queue.in_order() if each.coming is None and _fits(each, backend)), None)
+        if first is not None:
+            self.opening[backend] = first
+            queue.expect(first, backend)
+
+    def serve_one(self) -> bool:
+        """Find a connection for the first who lacks one. False: there is none for anybody."""
+        queue = self.queue
+        hopeless: set[tuple[Node, ...]] = set()
+        looked = 0
+        for seeker in queue.in_order(self._relieved()):
+            if seeker.coming is not None or seeker.tried in hopeless:
+                continue
+            looked += 1
+            if looked > LOOKED_AT:
+                break
+            node = self._choose(seeker)
+            if node is None and not self._may_come(seeker):
+                queue.leave(seeker)
+                seeker.seek()  # which says why it got none
+                return True
+            if node is None or (self.terms.verify and not self.bored.get(node) and node in self._pending()):
+                if node is None and not seeker.tried:  # nor is there one for anybody else
+                    return False
+                if node is None:
+                    hopeless.add(seeker.tried)
+                continue
+            backend = None if seeker.fresh else self._bored_on(node, seeker.said)
+            if backend is not None:
+                queue.leave(seeker)
+                seeker.assigned(backend)
+            else:
+                self._open(node, seeker)
+            return True
+        return False
+
+    def _relieved(self) -> bool:
+        """Whether the normal class goes before the high one this time."""
+        terms = self.terms
+        if not terms.relief_size or self.queue.normal < terms.relief_size:
+            return False
+        return random.random() * 100 < terms.relief_chance
+
+    def why_no_node(self) -> str:
+        """Why a request got none, for the operator."""
+        if self.pool is None:
+            return "the service has no pool"
+        why = self.pool.why_none()
+        if why:
+            return why
+        return f"no connection to a node was free within queue_timeout ({self.service.values['queue_timeout']:g} s)"
+
+    def may_get_nodes(self) -> bool:
+        """Whether the pool lost its last node a moment ago: who waits may get another."""
+        pool = self.pool
+        return pool is not None and not pool.nodes and pool.emptied_at + A_MOMENT > self.clock.now()
+
+    # -- connections that rest -----------------------------------------------------------------------------------
+
+    def _bored_on(self, node: Node, said: bytes) -> BackendConnection | None:
+        """A bored backend to `node`, taken out of the list; `said` is what it has to have begun with."""
         stack = self.bored.get(node)
+        if stack and said:
+            stack = deque(backend for backend in stack if backend.said == said)
         while stack:
             backend = stack.popleft()
+            if said:
+                self.bored[node].remove(backend)
             if backend.state is not link.BORED or backend.closing:
                 continue
+            if backend.due != inf and backend.due <= self.clock.now():
+                backend.abort()
+                continue
             if not backend.unread:
+                if self.terms.ahead:
+                    self.open_ahead()
                 return backend
             self._unread(backend)
         return None
@@ -105,74 +299,124 @@ class Backends(Owner):
             self.backend_surprised(backend)
         backend.abort()
 
-    def why_no_node(self) -> str:
-        """Why a request got none, for the operator."""
-        if self.pool is None:
-            return "the service has no pool"
-        why = self.pool.why_none()
-        if why:
-            return why
-        return f"no connection to a node was free within queue_timeout ({self.service.values['queue_timeout']:g} s)"
+    def _rest(self, backend: BackendConnection) -> None:
+        """Nobody wants it now."""
+        backend.state = link.BORED
+        backend.deadline = inf
+        backend.bored_since = self.clock.now()
+        stack = self.bored.setdefault(backend.node, deque())
+        place = len(stack)
+        if backend.attention:
+            while place and not stack[place - 1].attention:
+                place -= 1
+        stack.insert(place, backend)
 
-    def may_get_nodes(self) -> bool:
-        """Whether the pool lost its last node a moment ago: who waits may get another."""
-        pool = self.pool
-        return pool is not None and not pool.nodes and pool.emptied_at + A_MOMENT > self.clock.now()
+    # -- connections that are opened -----------------------------------------------------------------------------
 
-    def _node_added(self) -> None:
-        """POOL ADD, or another pool: who waits while no connection is being made asks again."""
-        for relay in list(self.waiting)[: max(0, len(self.waiting) - len(self.opening))]:
-            del self.waiting[relay]
-            relay.seek()
-
-    def connect_for(self, relay: Seeker, node: Node) -> None:
-        """Queue `relay` and open a connection to `node`."""
-        self.waiting[relay] = None
+    def _open(self, node: Node, seeker: Seeker | None) -> None:
+        """Open a connection to `node`, for one who lacks one or for nobody."""
         node.begin_connect(self.clock.now())
         backend = BackendConnection(self, node)
-        self.opening[backend] = None
-        spawn(self, self._connect(relay, backend), f"connect {self.name} {node.name}")
+        self.opening[backend] = seeker
+        if seeker is not None:
+            backend.said = seeker.said
+            seeker.bound = node if self.pool is not None and self.pool.choosy else None
+            self.queue.expect(seeker, backend)
+        if node.limit:  # connections that rest are not in use; but what the node takes at most are all of them
+            node.pool.sharing.close_idle(node, node.active + node.connecting - node.limit)
+        spawn(self, self._connect(backend), f"connect {self.name} {node.name}")
 
-    async def _connect(self, relay: Seeker, backend: BackendConnection) -> None:
+    async def _connect(self, backend: BackendConnection) -> None:
+        """Open a connection, have it verified, and offer it."""
         node = backend.node
-        endpoint = node.endpoint
-        seconds: float = self.service.values["connect_timeout"]
+        values = self.service.values
         failed = 0
-        made = False
-        link = None if self.terms.tls is None else self._link(backend, "localhost" if endpoint.path else endpoint.host)
         try:
-            async with asyncio.timeout(seconds):
-                protocol = cast(asyncio.Protocol, link or backend)  # not by base class: compiled classes have no foreign bases
-                await reach(self.service.world.names, self.clock.now(), node, protocol, seconds)
-                if link is not None:
-                    await link.ready
-                made = True
+            async with asyncio.timeout(values["connect_timeout"]):
+                await self._dial(backend)
+            verification = self._verifying.get(backend)
+            if verification is not None:
+                async with asyncio.timeout(values["verify_timeout"]):
+                    await verification.ready
+                if backend.closing:
+                    raise ConnectionError("it answered OPTIONS, and closed the connection")
+                backend.verified = True
+                node.verifies += 1
+                self._arrived(backend)
+        except NotKept:
+            self._not_kept(backend)
         except (OSError, TimeoutError) as error:
             self.counts["backend_connect_failures"] += 1
             failed = 504 if isinstance(error, TimeoutError) else 502
-            node.unreachable(self.clock.now(), self._why(error))
+            node.unreachable(self.clock.now(), self._why(error, backend))
             self.service.world.log_limited(
                 f"connect {node.name}",
                 "cannot connect to %(node)s: %(reason)s",
                 {"event": "connect_failed", "service": self.name, "node": node.name, "reason": error.strerror or str(error) or "too slow"},
             )
         finally:
+            self._verifying.pop(backend, None)
+            seeker = self._settle(backend)
+        if failed and seeker is not None:
+            self.queue.leave(seeker)
+            seeker.connect_failed(node, failed)
+
+    async def _dial(self, backend: BackendConnection) -> None:
+        """Connect, TLS included. Raises: OSError."""
+        node = backend.node
+        endpoint = node.endpoint
+        link = None if self.terms.tls is None else self._link(backend, "localhost" if endpoint.path else endpoint.host)
+        made = False
+        try:
+            protocol = cast(asyncio.Protocol, link or backend)  # not by base class: compiled classes have no foreign bases
+            await reach(self.service.world.names, self.clock.now(), node, protocol, self.service.values["connect_timeout"])
+            if link is not None:
+                await link.ready
+            made = True
+        finally:
             if link is not None and not made:  # also where the service was closed meanwhile
                 link.abort()
-            del self.opening[backend]
-            node.end_connect()
-        if failed and relay in self.waiting:
-            del self.waiting[relay]
-            relay.connect_failed(node, failed)
-        # This connection, had it come or had it been of use, might have been for one whose own one went to another relay.
-        for other in list(self.waiting)[: max(0, len(self.waiting) - len(self.opening))]:
-            del self.waiting[other]
-            other.seek()
 
-    def _why(self, error: OSError | TimeoutError) -> str:
+    def _settle(self, backend: BackendConnection) -> Seeker | None:
+        """A connection is being opened no longer, whatever became of it. Who waited for it; it lacks one now."""
+        if backend not in self.opening:
+            return None
+        seeker = self.opening.pop(backend)
+        node = backend.node
+        node.end_connect()
+        if backend.state in (link.CONNECTING, link.VERIFYING):  # it was not offered to anybody, and will not be
+            backend.abort()
+        if seeker is not None:
+            self.queue.disappoint(seeker)
+            self._lack()
+        node.pool.sharing.wake()
+        return seeker
+
+    def _arrived(self, backend: BackendConnection) -> None:
+        """A connection is there, and verified where that is asked for."""
+        state, backend.state = backend.state, link.BORED
+        if state is link.CLOSED:
+            backend.state = state
+        self._offer(backend, self._settle(backend))
+
+    def _not_kept(self, backend: BackendConnection) -> None:
+        """A node answered OPTIONS, and does not keep connections open: its next ones are used as they come."""
+        node = backend.node
+        self.unasked[node] = self.clock.now() + UNASKED
+        self.service.world.log_limited(
+            f"noverify {node.name}",
+            "%(node)s: does not keep a connection open after OPTIONS: its connections are not verified for a minute",
+            {"event": "not_verified", "service": self.name, "node": node.name},
+        )
+
+    def _why(self, error: OSError | TimeoutError, backend: BackendConnection) -> str:
         """Words for a connection that could not be made."""
         if isinstance(error, ConnectionRefusedError):
             return "connection refused"
+        if backend in self._verifying:
+            if isinstance(error, TimeoutError):
+                return f"no answer to OPTIONS within {self.service.values['verify_timeout']:g} s"
+            return str(error)
         if isinstance(error, TimeoutError) and not error.errno:
             return f"no connection within {self.service.values['connect_timeout']:g} s"
         return f"cannot connect: {error.strerror or error}"
@@ -181,11 +425,38 @@ class Backends(Owner):
         """TLS to a node. It goes on from the node's last session where that is known."""
         assert self.terms.tls is not None
         name = self.service.values["ssl_backend_name"] or host
-        return ClientLink(backend, self.terms.tls, name, self._sessions.get(backend.node))
+        return ClientLink(backend, self.terms.tls, name, self._sessions.get(backend.node), backend.said)
 
-    def forget(self, relay: Seeker) -> None:
-        """`relay` waits no longer."""
-        self.waiting.pop(relay, None)
+    def open_ahead(self) -> None:
+        """Have connect_ahead connections at rest: open what is missing."""
+        pool, terms = self.pool, self.terms
+        if pool is None or self.retired or terms.closed or self.queue.lacking or terms.send_proxy:
+            return
+        coming = sum(seeker is None for seeker in self.opening.values())
+        missing = min(terms.ahead - self.idle - coming, AHEAD_AT_ONCE - coming)
+        now = self.clock.now()
+        while missing > 0:
+            passed_over = tuple(node for node in pool.nodes if node.at_rest(now) or node.full) + self._pending()
+            node = pool.pick(now, passed_over)
+            if node is None or node in passed_over:
+                return
+            self._open(node, None)
+            missing -= 1
+
+    def _hurry(self) -> None:
+        """For who waits for a connection that is slow to open, open another, to a node that is not slow."""
+        assert self.pool is not None
+        second, now = self.service.world.second, self.clock.now()
+        slow = [(each, seeker) for each, seeker in self.opening.items() if seeker is not None and second - each.born >= SLOW]
+        pending = self._pending() if slow else ()
+        for backend, seeker in slow:
+            node = self.pool.pick(now, (*seeker.tried, *pending), seeker.asking)
+            if node is None:
+                return
+            self.counts["backend_slow_connects"] += 1
+            self.opening[backend] = None
+            self.queue.disappoint(seeker)
+            self._open(node, seeker)
 
     # -- Owner: what backends report -----------------------------------------------------------------------------
 
@@ -202,8 +473,12 @@ class Backends(Owner):
         """Connected."""
         self.service.world.backends.add(backend)
         self.counts["backend_connects"] += 1
-        backend.node.reached(self.clock.now())
-        self._offer(backend)
+        node, now = backend.node, self.clock.now()
+        node.reached(now)
+        if self.terms.verify and self.unasked.get(node, 0.0) <= now:
+            self._verifying[backend] = Verification(backend, self.terms)
+        else:
+            self._arrived(backend)
 
     def backend_closed(self, backend: BackendConnection) -> None:
         """The socket is gone."""
@@ -225,6 +500,7 @@ class Backends(Owner):
         node.lent(self.clock.now())
         if backend.uses:
             self.counts["backend_reuses"] += 1
+        backend.kept = backend.uses > 0 or backend.bored_since > 0.0 or backend.verified
         backend.uses += 1
         backend.relay = seeker
         backend.state = link.WAIT_RES
@@ -236,87 +512,181 @@ class Backends(Owner):
         node.pool.released(node)
         values = self.service.values
         most = values["max_backend_uses"]
+        reader = backend.reader
         if self.terms.tls is not None and backend.tls is self.terms.tls and backend.uses == 1 and backend.transport is not None:
             session = backend.transport.get_extra_info("session")
             if session is not None:
                 self._sessions[node] = session
-        if backend.reader.leftover:
+        if reader.leftover:
             self.backend_surprised(backend)
         if (
             not request_sent_whole
             or not values["persist_backend"]
-            or not backend.reader.keep_alive
-            or backend.reader.must_close
+            or not reader.keep_alive
+            or reader.must_close
             or backend.suspect
             or (most and backend.uses >= most)
             or backend.closing
             or self.terms.closed
+            or (node.limit and self._others_first(node))
         ):
             backend.abort()
         else:
-            self._offer(backend)
+            if reader.kept_for:
+                backend.due = self.clock.now() + reader.kept_for - NOT_IN_TIME
+            self._offer(backend, None)
 
-    def _offer(self, backend: BackendConnection) -> None:
-        """A connection is free: to the longest waiting client, else to the bored ones."""
+    def _offer(self, backend: BackendConnection, owner: Seeker | None) -> None:
+        """A connection is free: to the first who waits and can use it, else to the bored ones. `owner`: who waited for it."""
         node = backend.node
-        if node.removed or node.order.word is MAINT or self.retired or self.terms.closed or backend.tls is not self.terms.tls:
+        terms = self.terms
+        if node.removed or node.order.word is MAINT or self.retired or terms.closed or backend.tls is not terms.tls or backend.closing:
             backend.abort()
             return
-        for relay in self.waiting:
-            if node not in relay.tried and node.ready:
+        queue = self.queue
+        if len(queue) and node.ready:
+            taker = self._first_for(backend, owner)
+            if taker is not None:
                 if backend.uses and backend.unread:  # a reuse like any other
                     self._unread(backend)
                     return
-                del self.waiting[relay]
-                relay.assigned(backend)
+                coming = queue.leave(taker)
+                if coming is not None:
+                    self.opening[coming] = None
+                    self._adopt(coming, owner)
+                node.pool.sharing.took(self._share)
+                taker.assigned(backend)
                 return
-        backend.state = link.BORED
-        backend.deadline = float("inf")
-        backend.bored_since = self.clock.now()
-        self.bored.setdefault(node, deque()).append(backend)
+        self._rest(backend)
+        if self.terms.ahead:
+            self.open_ahead()
+
+    def _first_for(self, backend: BackendConnection, owner: Seeker | None) -> Seeker | None:
+        """Who is next to be served, of those who can use this connection."""
+        if backend.said:
+            return owner if owner is not None and self.queue.has(owner) and owner.said == backend.said else None
+        for seeker in self.queue.in_order(self._relieved()):
+            if _fits(seeker, backend):
+                return seeker
+        return None
+
+    def _others_first(self, node: Node) -> bool:
+        """Whether it is another service's turn to have the place on a limited node."""
+        first = node.pool.sharing.next_starved()
+        return first is not None and first is not self._share
 
     def _node_removed(self, node: Node) -> None:
         """POOL REMOVE or MAINT: its bored connections close at once, the others when their response ends."""
         self._sessions.pop(node, None)
+        self.unasked.pop(node, None)
         for backend in self.bored.pop(node, ()):
             backend.abort()
+        for backend, seeker in list(self.opening.items()):
+            if backend.node is node and seeker is not None:
+                self.opening[backend] = None
+                self.queue.disappoint(seeker)
+                self._lack()
+        node.pool.sharing.wake()
+
+    def _node_added(self) -> None:
+        """POOL ADD: who lacks a connection may get one."""
+        if self.pool is not None:
+            self.pool.sharing.wake()
 
     # -- time and endings ----------------------------------------------------------------------------------------
 
     def close_bored(self) -> None:
         """Close what waits for a request, and forget sessions."""
         self._sessions.clear()
-        for node in list(self.bored):
-            self._node_removed(node)
+        for stack in list(self.bored.values()):
+            for backend in list(stack):
+                backend.abort()
+        self.bored.clear()
 
     def tick(self, now: float) -> None:
-        """Once a second: clients that waited too long."""
-        for seeker in [seeker for seeker in self.waiting if seeker.started + self.terms.queue_timeout < now]:
+        """Once a second: clients that waited too long, connections whose time is over, and those that are to be there ahead."""
+        queue = self.queue
+        if len(queue):
+            self._tick_queue(now)
+        for node in [node for node, until in self.unasked.items() if until <= now]:
+            del self.unasked[node]
+        for backend in [each for each in self.resting() if each.due <= now or (each.said and each.bored_since + OF_A_CLIENT < now)]:
+            backend.abort()
+        if self.terms.ahead:
+            self.open_ahead()
+
+    def _tick_queue(self, now: float) -> None:
+        pool, queue = self.pool, self.queue
+        late = [seeker for seeker in queue.in_order() if seeker.started + self.terms.queue_timeout < now]
+        for seeker in late:
+            self.counts["queue_timeouts"] += 1
             seeker.give_up(503)
-        pool = self.pool
-        if self.waiting and not self.opening and pool is not None and not pool.nodes and not self.may_get_nodes():
-            for seeker in list(self.waiting):
+        if pool is None:
+            return
+        if not self.opening and not pool.nodes and not self.may_get_nodes():
+            for seeker in list(queue.in_order()):
                 seeker.give_up(503)
+        if self.opening and len(queue):
+            self._hurry()
+        pool.sharing.wake()  # a node may have come back by the clock alone
 
     def retire(self) -> None:
         """The service has another pool: who waits seeks there."""
         self._leave_pool()
-        waiting = list(self.waiting)
-        self.waiting.clear()
-        for seeker in waiting:
+        for seeker in list(self.queue.in_order()):
+            self.forget(seeker)
             seeker.seek()
+        cancel_all(self)
 
     def close(self) -> None:
         """The service is going: who waits is told so; requests that run end by their own."""
-        cancel_all(self)
-        for seeker in list(self.waiting):
+        for seeker in list(self.queue.in_order()):
             seeker.give_up(503)
+        cancel_all(self)
         self._leave_pool()
 
     def _leave_pool(self) -> None:
         """Hear of its nodes no longer. Twice is once."""
         self.close_bored()
-        if self.pool is not None and not self.retired:
-            self.pool.removed_listeners.remove(self._node_removed)
-            self.pool.added_listeners.remove(self._node_added)
+        pool = self.pool
+        if pool is not None and not self.retired:
+            pool.removed_listeners.remove(self._node_removed)
+            pool.added_listeners.remove(self._node_added)
+            pool.sharing.leave(self._share)
         self.retired = True
+
+
+class Share(Sharer):
+    """A Backends, as the other services of its pool know it."""
+
+    __slots__ = ("_backends",)
+
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+
+    def lacks(self) -> bool:
+        """See Sharer."""
+        return self._backends.queue.lacking > 0 and not self._backends.retired
+
+    def serve_one(self) -> bool:
+        """See Sharer."""
+        return self._backends.serve_one()
+
+    def rest_on(self, node: object) -> int:
+        """See Sharer."""
+        assert isinstance(node, Node)
+        return len(self._backends.bored.get(node, ()))
+
+    def close_on(self, node: object, number: int) -> int:
+        """See Sharer."""
+        assert isinstance(node, Node)
+        chosen = list(self._backends.bored.get(node, ()))[:number]
+        for backend in chosen:
+            backend.abort()
+        return len(chosen)
+
+
+def _fits(seeker: Seeker, backend: BackendConnection) -> bool:
+    """Whether a connection is of use to one who waits."""
+    node = backend.node
+    return node not in seeker.tried and (seeker.bound is None or seeker.bound is node) and seeker.said == backend.said

@@ -21,6 +21,7 @@ from pbal.http1.reader import Limits, ResponseReader
 from pbal.model.errors import ConfigError
 from pbal.model.health import MAINT
 from pbal.model.pool import Node, Pool
+from pbal.net.proxy_protocol import encode_local
 from pbal.net.reaching import reach
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ClientLink
@@ -152,9 +153,12 @@ class Checker:
         """Connect as the service does, and hear what comes. Raises: OSError."""
         endpoint = node.endpoint
         link = None
+        first = encode_local(terms.send_proxy) if terms.send_proxy else b""
         if terms.tls is not None:
             name = terms.service.values["ssl_backend_name"] or ("localhost" if endpoint.path else endpoint.host)
-            link = ClientLink(probe, terms.tls, name, None)
+            link = ClientLink(probe, terms.tls, name, None, first)
+        else:
+            probe.first = first
         protocol = cast(asyncio.Protocol, link or probe)
         try:
             port = cast(int, pool.values["check_port"])
@@ -187,6 +191,8 @@ class Probe:
         self._reader = ResponseReader(_LIMITS)
         self._heard = 0
         self._request = b""
+        self.first = b""
+        """What goes before everything: a PROXY header."""
         if values["check"] == "http":
             method = cast(str, values["check_method"]).encode()
             host = (cast(str, values["check_host"]) or node.authority).encode()
@@ -197,6 +203,8 @@ class Probe:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected, the handshake of TLS included."""
         self.transport = cast(asyncio.Transport, transport)
+        if self.first:
+            self.transport.write(self.first)
         if self._request:
             self.transport.write(self._request)
         else:

@@ -16,12 +16,14 @@ from pbal.http1.encoder import render_fields
 from pbal.http1.events import END, BadResponse, ResponseHead
 from pbal.model import faults
 from pbal.model.asking import MOST, NoAnswer, NodeAnswer, Question
+from pbal.model.balance import Asking
 from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
+from pbal.net.proxy_protocol import encode_local
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.retry import enter, leave
-from pbal.roles.proxy.seeker import MOST_ATTEMPTS, Seeker
+from pbal.roles.proxy.seeker import MOST_ATTEMPTS, NORMAL, Seeker
 
 _GET: Final = b"GET"
 
@@ -30,8 +32,8 @@ class Errand(Seeker):
     """One question on its way."""
 
     __slots__ = (
-        "again_in", "asked_at", "attempts", "backend", "body", "done", "fresh", "group", "groups", "head", "heard", "node", "question",
-        "reason", "size", "started", "terms", "timer", "tried",
+        "again_in", "asked_at", "attempts", "backend", "body", "bound", "coming", "done", "fresh", "group", "groups", "head", "heard",
+        "node", "priority", "question", "reason", "said", "size", "started", "terms", "timer", "tried", "waited",
     )  # fmt: skip
 
     def __init__(self, groups: Groups, question: Question) -> None:
@@ -49,6 +51,11 @@ class Errand(Seeker):
         """When the node was sent the question (clock time)."""
         self.fresh = False
         """Whether only a new connection will do: a kept one was stale."""
+        self.priority = NORMAL
+        self.waited = False
+        self.coming: BackendConnection | None = None
+        self.bound: Node | None = None
+        self.said = b"" if not self.terms.send_proxy else encode_local(self.terms.send_proxy)
         self.heard = False
         self.done = False
         self.reason = "no node is in the pool"
@@ -64,18 +71,16 @@ class Errand(Seeker):
         if self.done:
             return
         self.group = group = self.groups.main
-        node = group.pick(self.tried, None)
-        if node is None:
-            if self.tried or not group.may_get_nodes():
-                self._fail(self.reason)
-            else:
-                group.waiting[self] = None
-            return
-        backend = None if self.fresh else group.bored_on(node)
-        if backend is None:
-            group.connect_for(self, node)
-        else:
-            self.assigned(backend)
+        if not group.seek(self):
+            self._fail(self.reason)
+
+    @property
+    def asking(self) -> Asking | None:
+        """See Seeker."""
+        return None
+
+    def waits(self, node: Node | None) -> None:
+        """See Seeker. Nothing changes: the timer bounds that, too."""
 
     def connect_failed(self, node: Node, status: int) -> None:
         """See Seeker."""
@@ -83,9 +88,9 @@ class Errand(Seeker):
         self.tried = (*self.tried, node)
         self.seek()
 
-    def give_up(self, status: int) -> None:
+    def give_up(self, status: int, why: str = "") -> None:
         """See Seeker."""
-        self._fail("no connection to a node was free")
+        self._fail(why or "no connection to a node was free")
 
     def assigned(self, backend: BackendConnection) -> None:
         """See Seeker."""
@@ -231,7 +236,7 @@ class Errand(Seeker):
         """The connection went before the answer was whole. A GET may be sent again while nothing of an answer came."""
         backend = self.backend
         assert backend is not None
-        stale, node = backend.uses > 1, backend.node
+        stale, node = backend.kept, backend.node
         self.reason = f"{node.name}: {reason}"
         safe = not self.heard and self.attempts < MOST_ATTEMPTS and enter(self, node.pool, self.terms)
         self._drop_backend()

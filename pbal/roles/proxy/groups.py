@@ -56,7 +56,7 @@ class Groups:
         """Once a second."""
         for backends in self.all():
             backends.tick(now)
-        kept = int(self.terms.service.values["backend_persist_cache"])
+        kept = max(int(self.terms.service.values["backend_persist_cache"]), self.terms.ahead)
         surplus = sum(backends.idle for backends in self.all()) - kept
         if surplus > 0:
             every = sorted((backend for backends in self.all() for backend in backends.resting()), key=lambda backend: backend.bored_since)
@@ -73,7 +73,7 @@ class Groups:
         """Clients that wait; connections that are being opened; those kept for the next request."""
         every = self.all()
         return (
-            sum(len(backends.waiting) for backends in every),
+            sum(len(backends.queue) for backends in every),
             sum(len(backends.opening) for backends in every),
             sum(backends.idle for backends in every),
         )

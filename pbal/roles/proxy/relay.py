@@ -26,11 +26,13 @@ from typing import Final
 from pbal.http1.encoder import chunk, http_date, last_chunk, render_fields
 from pbal.http1.events import CHUNKED, END, BadResponse, ResponseHead
 from pbal.http1.headers import announced, forwardable_block, upgrade_offer
+from pbal.model.balance import Asking
 from pbal.model.exchange import SERVED, Exchange
 from pbal.model.hooks import Bound
 from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import Attendant, BackendConnection
+from pbal.net.proxy_protocol import encode
 from pbal.observe.access import NO_NODE, NO_ROOM, NODE_BROKE, NODE_SLOW
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
@@ -38,10 +40,11 @@ from pbal.roles.proxy.backends import Backends
 from pbal.roles.proxy.binding import binding, unbound
 from pbal.roles.proxy.decide import Undecided
 from pbal.roles.proxy.groups import Groups
+from pbal.roles.proxy.priority import CLASS_NAMES, priority_of
 from pbal.roles.proxy.pump import Pump
 from pbal.roles.proxy.request import request_octets
 from pbal.roles.proxy.retry import enter, leave
-from pbal.roles.proxy.seeker import MOST_ATTEMPTS
+from pbal.roles.proxy.seeker import MOST_ATTEMPTS, NORMAL
 
 log = logging.getLogger("pbal.proxy")
 
@@ -70,8 +73,8 @@ class Relay(Undecided):
     """The state of one exchange in a reverse_proxy service."""
 
     __slots__ = (
-        "again_in", "backend", "body_sent", "chunked_up", "ended", "exchange", "failure", "fresh", "heard", "held", "node", "phase",
-        "group", "groups", "pool", "pump", "resting", "started", "stream", "terms", "tried",
+        "again_in", "backend", "body_sent", "bound", "chunked_up", "coming", "ended", "exchange", "failure", "fresh", "group", "groups",
+        "heard", "held", "node", "phase", "pool", "priority", "pump", "resting", "said", "started", "stream", "terms", "tried", "waited",
     )  # fmt: skip
 
     def __init__(self, groups: Groups, exchange: Exchange, pool: Pool | None) -> None:
@@ -98,6 +101,11 @@ class Relay(Undecided):
         """Whether octets of the body went out; of one that is held in part, octets that are not held."""
         self.chunked_up = False
         self.fresh = False
+        self.priority = NORMAL
+        self.waited = False
+        self.coming: BackendConnection | None = None
+        self.bound: Node | None = None
+        self.said = b"" if not self.terms.send_proxy else encode(self.terms.send_proxy, *exchange.stream.ends())
         self.heard = False
         """Whether an octet of an answer came."""
         self.resting = False
@@ -112,27 +120,27 @@ class Relay(Undecided):
     def seek(self) -> None:
         """Ask for a backend on a node not tried yet, or give up with the status of the last failure."""
         self.group = group = self.groups.of(self.pool)
-        node = group.pick(self.tried, self.exchange)
-        if node is None:
-            if not self.tried and group.may_get_nodes():
-                self._wait()
-                group.waiting[self] = None
-                return
+        if not group.seek(self):
             self.give_up(self.failure)
-            return
-        backend = None if self.fresh else group.bored_on(node)
-        if backend is not None:
-            self.assigned(backend)
-            return
-        self._wait()
-        if group.service.tracer is not None:
-            self.exchange.trace(group.service.tracer, "connecting", f"to {node.name}")
-        group.connect_for(self, node)
 
-    def _wait(self) -> None:
+    @property
+    def asking(self) -> Asking | None:
+        """See Seeker."""
+        return self.exchange
+
+    def waits(self, node: Node | None) -> None:
+        """See Seeker."""
         self.phase = WAITING
         if not self.exchange.body_complete:
             self.stream.pause_body()
+        if not self.waited:
+            self.priority = priority_of(self.exchange, self.terms)
+        tracer = self.terms.service.tracer
+        if tracer is not None:
+            if node is None:
+                self.exchange.trace(tracer, "queued", f"{len(self.group.queue)} before it, {CLASS_NAMES[self.priority]} priority")
+            else:
+                self.exchange.trace(tracer, "connecting", f"to {node.name}")
 
     def connect_failed(self, node: Node, status: int) -> None:
         """The connection to `node` could not be made: `status` 502 (refused) or 504 (too slow)."""
@@ -605,7 +613,7 @@ class Relay(Undecided):
             )
             self._failed(502)
             return
-        reused = backend.uses > 1
+        reused = backend.kept
         safe = self.again_is_safe and not self.heard and self.exchange.attempts < MOST_ATTEMPTS
         if safe and enter(self, node.pool, self.terms):
             self._drop_backend()
@@ -667,14 +675,14 @@ class Relay(Undecided):
         self.terms.counts["truncated_responses"] += 1
         self.stream.cut(self.exchange)
 
-    def give_up(self, status: int) -> None:
+    def give_up(self, status: int, why: str = "") -> None:
         """Answer with the proxy's own error."""
         self._finish()
         self.group.forget(self)
         self._drop_backend()
         counter, text, self.exchange.cause = _OWN_ERRORS[status]
         if self.exchange.trouble is None:
-            self.exchange.trouble = Trouble(self.group.why_no_node())
+            self.exchange.trouble = Trouble(why or self.group.why_no_node())
         self.terms.counts[counter] += 1
         fields = [(b"Retry-After", b"1")] if status == 503 else []
         self.stream.resume_body()

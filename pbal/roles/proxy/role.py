@@ -45,6 +45,7 @@ class ReverseProxy(HttpRole):
             "ssl_backend",
             "enable_error_retries",
             "balance_method",
+            "queue_size",
         ):
             self.changed(tunable)
 
@@ -132,18 +133,10 @@ class ReverseProxy(HttpRole):
     def changed(self, tunable: str) -> None:
         """A tunable was set live."""
         super().changed(tunable)
-        values, terms = self.service.values, self.terms
-        if tunable.startswith("max_response"):
-            terms.read_limits()
-        elif tunable in ("response_timeout", "queue_timeout", "idle_timeout"):
-            terms.read_timeouts()
-        elif tunable == "persist_backend" and not values["persist_backend"]:
+        values = self.service.values
+        self.terms.read(tunable)
+        if tunable == "send_proxy" or tunable.startswith("ssl_backend") or (tunable == "persist_backend" and not values["persist_backend"]):
             self.groups.close_bored()
-        elif tunable.startswith("ssl_backend"):
-            terms.read_tls()
-            self.groups.close_bored()
-        elif tunable == "balance_method":
-            terms.read_method()
         elif tunable in ("enable_reproxy", "enable_error_retries", "error_retry_schedule", "error_page_intercept"):
             self._choose_deciders()
         elif tunable == "reproxy_cache_maxsize" and self.reproxy is not None:

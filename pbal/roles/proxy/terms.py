@@ -7,6 +7,7 @@ connections nor requests.
 import hashlib
 import ssl
 from math import inf
+from typing import Final
 
 from pbal.http1.reader import Limits
 from pbal.model.balance import CODES
@@ -14,22 +15,44 @@ from pbal.model.certificates import backend_context
 from pbal.model.service import Service
 from pbal.roles.proxy.decider import Decider
 
+_WAITING: Final = frozenset(
+    {
+        "queue_size",
+        "queue_relief_size",
+        "queue_relief_chance",
+        "high_priority_cookie",
+        "high_priority_cookie_contents",
+        "verify_backend",
+        "connect_ahead",
+        "send_proxy",
+    }
+)
+"""Tunables that read_waiting() reads."""
+
 
 class Terms:
     """The terms of one service."""
 
     __slots__ = (
+        "ahead",
         "clock",
         "closed",
         "counts",
         "deciders",
+        "high_cookie",
+        "high_contents",
         "method",
         "name",
+        "queue_size",
         "queue_timeout",
+        "relief_chance",
+        "relief_size",
         "response_limits",
         "response_timeout",
+        "send_proxy",
         "service",
         "tls",
+        "verify",
         "via",
     )
 
@@ -47,6 +70,15 @@ class Terms:
         self.response_limits = Limits()
         self.response_timeout = self.queue_timeout = inf
         """Seconds."""
+        self.queue_size = self.relief_size = self.relief_chance = 0
+        self.high_cookie = self.high_contents = b""
+        """Which requests are of the high class; b"" where no cookie says it."""
+        self.verify = False
+        """Whether a new connection is asked whether anybody is there, before a request is sent on it."""
+        self.ahead = 0
+        """Connections to have at rest before anybody wants them."""
+        self.send_proxy = 0
+        """The version of the PROXY header that connections to nodes begin with; 0: none."""
         self.tls: ssl.SSLContext | None = None
         """What connections to nodes are made with; None in clear text."""
         identity = hashlib.blake2s(self.name.lower().encode(), key=service.world.identity, digest_size=4).hexdigest()
@@ -60,6 +92,19 @@ class Terms:
     def read_method(self) -> None:
         """How nodes are chosen."""
         self.method = CODES.get(self.service.values["balance_method"], -1)
+
+    def read(self, tunable: str) -> None:
+        """Bring up to date what a tunable is about."""
+        if tunable.startswith("max_response"):
+            self.read_limits()
+        elif tunable in ("response_timeout", "queue_timeout", "idle_timeout"):
+            self.read_timeouts()
+        elif tunable.startswith("ssl_backend"):
+            self.read_tls()
+        elif tunable == "balance_method":
+            self.read_method()
+        elif tunable in _WAITING:
+            self.read_waiting()
 
     def read_limits(self) -> None:
         """What a response may be."""
@@ -82,3 +127,13 @@ class Terms:
         """How nodes are spoken to."""
         values = self.service.values
         self.tls = backend_context(values["ssl_backend_ca"], values["ssl_backend_verify"]) if values["ssl_backend"] else None
+
+    def read_waiting(self) -> None:
+        """Who waits for a connection, in which order, and what is done with a new one."""
+        values = self.service.values
+        self.queue_size = int(values["queue_size"])
+        self.relief_size, self.relief_chance = int(values["queue_relief_size"]), int(values["queue_relief_chance"])
+        self.high_cookie = (values["high_priority_cookie"] or "").encode()
+        self.high_contents = (values["high_priority_cookie_contents"] or "").encode()
+        self.verify, self.ahead = bool(values["verify_backend"]), int(values["connect_ahead"])
+        self.send_proxy = {"off": 0, "v1": 1, "v2": 2}[values["send_proxy"]]
