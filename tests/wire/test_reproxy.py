@@ -671,6 +671,9 @@ async def test_an_order_is_remembered_for_its_time(lab: Lab) -> None:
     got = await pbal.ask("web", get("/a?b", "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"))
     assert got.status == 304 and len(asked(server)) == 3
     assert len(asked(origin)) == 1
+    told = await pbal.say("explain GET http://h/a?b FROM 127.0.0.1")
+    assert "an order for it is remembered" in told and server.address in told
+    assert "remembered" not in await pbal.say("explain GET http://h/other FROM 127.0.0.1")
     block = (await pbal.say("show service web")).splitlines()
     assert "    cache size: 1/2 (50.00%)" in block and "    cache hits: 3" in block and "cache hit rate: 75.00%" in block
     for request in (get("/a?c"), get("/a?b", "Host: other").replace(b"Host: h\r\n", b""), get("/b")):
