@@ -150,17 +150,22 @@ class Pool(Group):
         every = cast(int, self.values["node_max_connections"])
         for node in self.nodes:
             node.limit = node.most or every
+            if self.sticky is not None and not node.cookie:
+                node.cookie = self.sticky.value(node.name)
         self._weighed = any(node.weight != 1 or node.backup for node in self.nodes)
         self._plain = not self._weighed and not any(node.limit for node in self.nodes)
+        self._bound = {node.cookie: node for node in self.nodes if node.cookie}
+        self.flip()
+
+    def _read_balancing(self) -> None:
+        """Tunables have changed."""
         self._method = CODES[str(self.values["balance_method"])]
         name, key = self.values["sticky"], self.values["sticky_key"]
         assert isinstance(name, bytes) and (key is None or isinstance(key, bytes))
         self.sticky = Sticky(name, key) if name else None
         for node in self.nodes:
-            node.cookie = b"" if self.sticky is None else self.sticky.value(node.name)
-        self.sharing.wake()
-        self._bound = {node.cookie: node for node in self.nodes if node.cookie}
-        self.flip()
+            node.cookie = b""
+        self._reckon()
 
     def remove(self, endpoint: Endpoint, now: float) -> None:
         """Take a node out at `now` (clock time); what runs on it finishes. Raises: UnknownName if it is no member."""
@@ -368,7 +373,7 @@ class Pool(Group):
     def _put_back(self, values: dict[str, object], written: dict[str, str]) -> None:
         self.values, self.written = values, written
         self.policy = Policy(values)
-        self._reckon()
+        self._read_balancing()
 
     def _tunable(self, name: str) -> Tunable:
         tunable = OF_POOLS.get(name.lower())
