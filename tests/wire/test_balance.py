@@ -183,6 +183,7 @@ async def test_what_is_sent_again_stays_within_the_budget_of_its_pool(lab: Lab) 
     assert (await read_response(first.reader)).status == 502, "of one request in progress none may be sent again"
     await pbal.until("backend_retries_denied", 1)
     assert pbal.counts["backend_retries"] == 0
+    assert "retry_budget is used up" in await pbal.say("show errors")
     assert await bodies(pbal, 1) == "b"
 
     # Of two in progress one may.
