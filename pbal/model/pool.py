@@ -293,6 +293,14 @@ class Pool(Group):
         return None
 
     @property
+    def retry_room(self) -> int:
+        """How many of the requests in progress may be ones that were sent again (retry_budget)."""
+        percent, least = self.values["retry_budget"], self.values["retry_budget_least"]
+        assert isinstance(percent, int) and isinstance(least, int)
+        live = sum([node.active for node in self.nodes]) + sum([node.active for node in self.draining])
+        return max(least, live * percent // 100)
+
+    @property
     def choosy(self) -> bool:
         """Whether it matters on which node a request that was given one ends: no other's connection will do that becomes free first."""
         return self._weighed or self.sticky is not None or self._method == HASH

@@ -246,6 +246,8 @@ async def test_a_client_that_leaves_before_the_next_attempt_leaves_nothing_behin
     client = await Client.of(pbal, request=get())
     await pbal.until("backend_retries", 1)
     assert pbal.world.pool("app").retrying == 1
+    (line,) = [line for line in (await pbal.say("show limits")).split("\n") if line.startswith("requests sent again")]
+    assert "app" in line and " 1 of 10 (10.0%): " in line
     client.reset()
     await until(lambda: pbal.world.pool("app").retrying == 0, "its room")
     assert Counter(node.active for node in pbal.world.pool("app").nodes) == {0: 1}
