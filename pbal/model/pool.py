@@ -346,11 +346,12 @@ class Pool(Group):
                 return node
         return None
 
-    def hash_key(self, asking: Asking) -> int:
-        """What balance_hash makes of a request."""
+    def hash_key(self, asking: Asking) -> int | None:
+        """What balance_hash makes of a request; None where there is nothing that it could be made of."""
         of = self.values["balance_hash"]
         assert isinstance(of, HashOf)
-        return key_of(key_octets(of.what, of.name, asking))
+        octets = key_octets(of.what, of.name, asking)
+        return key_of(octets) if octets else None
 
     def set(self, name: str, text: str) -> None:
         """Set a tunable of the pool from its text. Raises: UnknownName, ConfigError."""
