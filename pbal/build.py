@@ -69,6 +69,7 @@ COMPILED: Final = (
     "pbal.roles.proxy.terms",
     "pbal.roles.proxy.uploads",
     "pbal.roles.selector",
+    "pbal.roles.tracker",
     "pbal.roles.web.role",
 )
 

@@ -89,7 +89,6 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("connect_ahead", "backend_persist_cache keeps idle connections for later requests", types.INT, "0"),
         Unbuilt("verify_backend", _NO_PROBE, types.BOOL, "off"),
         Unbuilt("verify_backend_path", _NO_PROBE, types.TEXT, "*"),
-        Unbuilt("upload_status_listeners"),
         Unbuilt("queue_relief_size", _ONE_QUEUE, types.INT, "0"),
         Unbuilt("queue_relief_chance", _ONE_QUEUE, types.INT, "0"),
         Unbuilt("high_priority_cookie", _ONE_QUEUE),
@@ -185,12 +184,7 @@ STATEMENTS: dict[str, Unbuilt] = _by_name(
 )
 """Statements, of Perlbal and of its plugins, by the words with which they begin."""
 
-ROLES: dict[str, Unbuilt] = _by_name(
-    (
-        Unbuilt("upload_tracker", "there are no uploads to track"),
-        Unbuilt("echo"),
-    )
-)
+ROLES: dict[str, Unbuilt] = _by_name((Unbuilt("echo"),))
 """Values of SET role."""
 
 
