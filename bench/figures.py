@@ -23,6 +23,7 @@ from bench.proxying import bodies, idle, tail
 from bench.room import room, streams
 from bench.secure import tls
 from bench.status import status
+from bench.uploads import uploads
 from bench.waits import waits
 
 Row = tuple[str, float, str, str]
@@ -366,6 +367,7 @@ FIGURES = {
     "proxied": proxied,
     "access": access,
     "bodies": bodies,
+    "uploads": uploads,
     "idle": idle,
     "hanging": hanging,
     "tail": tail,

@@ -163,7 +163,9 @@ class Relay(Undecided):
         held = self.held
         if node.pool.sticky is not None:
             request = unbound(request, node.pool.sticky)
-        size = held.size if held is not None and held.whole else None
+        size = None
+        if held is not None and held.whole and (request.framing == CHUNKED or request.expect_continue):
+            size = held.size  # else the client said it
         head = request_octets(exchange, request, terms.service, node.authority, size, terms.via)
         if not exchange.body_complete:
             backend.deadline = inf  # the node waits for us; its time begins with the end of the body

@@ -76,6 +76,6 @@ def held(exchange: Exchange, done: Done) -> bool:
         if request.expect_continue and not (size == CHUNKED and values["buffer_uploads"]):
             return False
     upload = Upload(exchange, (), done)
-    if not to_disk or upload.to_disk("size"):
+    if (not to_disk or upload.to_disk("size")) and request.expect_continue:
         upload.begin()
     return True
