@@ -82,6 +82,7 @@ class Bodies:
 
     def tick(self, now: float) -> None:
         """Once a second: give up on disks that do not answer."""
+        self.disk.tick()
         for spool in [spool for spool in self.spools if spool.busy and spool.busy_since + DISK_SECONDS < now]:
             spool.give_up()
 
