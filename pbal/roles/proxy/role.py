@@ -154,8 +154,6 @@ class ReverseProxy(HttpRole):
             terms.read_timeouts()
         elif tunable == "persist_backend" and not values["persist_backend"]:
             self.groups.close_bored()
-        elif tunable == "upload_status_listeners":
-            self._follow(values[tunable])
         elif tunable.startswith("ssl_backend"):
             terms.read_tls()
             self.groups.close_bored()
@@ -167,8 +165,15 @@ class ReverseProxy(HttpRole):
             self.reproxy.read_cache_size()
         elif tunable == "pool":
             self.groups.use(self.service.world.pool(values["pool"]) if values["pool"] else None)
-        elif tunable == "rules":
+        else:
+            self._changed(tunable)
+
+    def _changed(self, tunable: str) -> None:
+        """A tunable was set that neither relays nor connections read."""
+        if tunable == "rules":
             self.groups.keep(self.service.pools())
+        elif tunable == "upload_status_listeners":
+            self._follow(self.service.values[tunable])
 
     def _choose_deciders(self) -> None:
         """Who looks at responses, by what the service says; a page of an error stands for what is left of them.
