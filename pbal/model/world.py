@@ -178,8 +178,8 @@ class World:
         self.log_limited = self.limited.warn
         self.names = Names(self.clock, self.counters.counts, self.limited, self.pools)
         self.pace = Pace()
-        self.bodies = Bodies(self.server, self.clock.now)
-        self.uploads = Sessions(self.clock.now)
+        self.bodies: Bodies = Bodies(self.server, self.clock.now)
+        self.uploads: Sessions = Sessions(self.clock.now)
         """What upload_trackers heard."""
         self.deliveries = Deliveries(self)
         self.clients: set[Any] = set()

@@ -14,12 +14,14 @@ from pbal.model.faults import asked
 from pbal.model.health import described
 from pbal.model.hooks import HOOKS
 from pbal.model.limiting import excess, seconds
+from pbal.model.pool import Pool
 from pbal.model.rules import ADD, SET, UnsafePath, shown_when
 from pbal.model.service import Service
 from pbal.observe.access import quoted_text
 from pbal.roles import entrance
 from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with_index
 from pbal.roles.files.media import content_type
+from pbal.roles.proxy import uploads
 from pbal.roles.proxy.request import request_octets
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.roles.selector import DEEPEST
@@ -169,6 +171,8 @@ def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterat
         return
     if exchange.rewritten:
         yield Step("rule", service.name, f"REWRITE makes the target {quoted_text(exchange.rewritten).decode('ascii')}")
+    if request.framing:
+        yield Step("body", service.name, uploads.explained(request, service.values))
     pool = service.world.pool(service.values["pool"]) if service.values["pool"] else None
     route = service.rules.route(exchange)
     if route is not None:
@@ -177,6 +181,11 @@ def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterat
     if pool is None or not pool.nodes:
         yield Step("answer", service.name, "503: no pool" if pool is None else f"503: pool {pool.name} has no node")
         return
+    yield from _asked(service, role, exchange, pool)
+
+
+def _asked(service: Service, role: ReverseProxy, exchange: Exchange, pool: Pool) -> Iterator[Step]:
+    """The nodes of the pool, and what one of them would be sent."""
     now = service.world.clock.now()
     usable = pool.usable(now)
     well = ", too few are well: all get requests" if pool.open else ""

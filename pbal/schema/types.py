@@ -501,7 +501,7 @@ USER: Type[str] = Type("user", _parse_user)
 GROUP: Type[str] = Type("group", _parse_group)
 LISTEN: Type[Endpoint] = Type("listen", _parse_listen, placed=_place_unix)
 ENDPOINT: Type[Endpoint] = Type("node", _parse_endpoint, placed=_place_unix)
-RECEIVERS: Type[tuple[Endpoint, ...]] = Type("addresses", _parse_receivers, lambda value: " ".join(map(str, value)))
+RECEIVERS: Type[tuple[Endpoint, ...]] = Type("receivers", _parse_receivers, lambda value: " ".join(map(str, value)))
 """Where datagrams go: no names, which would have to be looked up."""
 NETWORKS: Type[tuple[Network, ...]] = Type("networks", _parse_networks, _render_networks, odd=_odd_networks)
 WORDS: Type[tuple[str, ...]] = Type("words", _split, " ".join)
