@@ -447,6 +447,8 @@ class Relay(Undecided):
         self.exchange.asked = None
         self.body_sent = False
         self.terms.counts["backend_retries"] += 1
+        if not self.exchange.body_complete:  # what comes of it meanwhile has nowhere to go
+            self.stream.pause_body()
         if pool is not None:
             self.pool = pool
             self.tried = ()
