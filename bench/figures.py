@@ -24,6 +24,7 @@ from bench.proxying import bodies, idle, tail
 from bench.room import room, streams
 from bench.secure import tls
 from bench.status import status
+from bench.uploads import uploads
 from bench.waits import waits
 
 Row = tuple[str, float, str, str]
@@ -368,6 +369,7 @@ FIGURES = {
     "access": access,
     "bodies": bodies,
     "files": files,
+    "uploads": uploads,
     "idle": idle,
     "hanging": hanging,
     "tail": tail,

@@ -73,6 +73,7 @@ COMPILED: Final = (
     "pbal.roles.proxy.uploads",
     "pbal.roles.proxy.verify",
     "pbal.roles.selector",
+    "pbal.roles.tracker",
     "pbal.roles.web.role",
 )
 

@@ -46,6 +46,7 @@ from pbal.model.renewal import Watch
 from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.net.announced import accepted
+from pbal.net.datagrams import DatagramListener, listen_to_datagrams
 from pbal.net.listener import Listener, listen, look_up
 from pbal.net.reaching import leave
 from pbal.net.tasks import cancel_all, spawn
@@ -105,6 +106,9 @@ def _open_descriptors() -> int:
         return 0
 
 
+AnyListener = Listener | DatagramListener
+
+
 class Phase(Enum):
     """Where in its life a server is."""
 
@@ -121,7 +125,7 @@ class Server:
         self.world = world
         self.process = process or Process()
         self.interpreter = interpreter
-        self._listeners: dict[str, Listener] = {}
+        self._listeners: dict[str, AnyListener] = {}
         self._found: dict[str, str] = {}
         """Names that were looked up for the statement that is being carried out, and their addresses."""
         self._reloading = False
@@ -175,9 +179,13 @@ class Server:
         self.lag.begin()
         self._tick()
 
-    def _bound(self, service: Service, former: Listener | None = None) -> Listener:
+    def _bound(self, service: Service, former: AnyListener | None = None) -> AnyListener:
         """A listener that accepts nothing yet; it goes on with the socket of a former one. Raises: ConfigError."""
         handler: Any = service.handler
+        if service.datagrams:
+            assert not isinstance(former, Listener)
+            return listen_to_datagrams(service, handler.received, former, self._address_of(service["listen"].host))
+        assert not isinstance(former, DatagramListener)
         protocol = handler.protocol
         if service.certificates is not None:  # as it was enabled; enable_ssl may have been set since
             protocol = partial(ServerLink, service, handler.protocol)
@@ -221,7 +229,7 @@ class Server:
             make = HANDLERS.get(service.role)
             service.handler = ManagementRole(service, self.interpreter) if make is None else make(service)
 
-    def bind(self, service: Service) -> Listener | None:
+    def bind(self, service: Service) -> AnyListener | None:
         """See model.world.Runtime."""
         old = self._listeners.get(service.name.lower())
         if old is not None and self._is_wanted(old):
@@ -229,16 +237,17 @@ class Server:
             return None
         if self._phase not in (Phase.SERVING, Phase.LEAVING):
             raise ConfigError("pbal is ending: nothing listens any more")
-        return self._bound(service, self._given_up(service["listen"]))
+        return self._bound(service, self._given_up(service))
 
-    def _given_up(self, address: Endpoint) -> Listener | None:
-        """The listener on an address that its service does not want any more, or wants to use otherwise."""
+    def _given_up(self, service: Service) -> AnyListener | None:
+        """The listener on the address of a service that its own service does not want any more, or wants to use otherwise."""
+        kind = DatagramListener if service.datagrams else Listener
         for listener in self._listeners.values():
-            if listener.address == address and not self._is_wanted(listener):
+            if listener.address == service["listen"] and isinstance(listener, kind) and not self._is_wanted(listener):
                 return listener
         return None
 
-    def _is_wanted(self, listener: Listener) -> bool:
+    def _is_wanted(self, listener: AnyListener) -> bool:
         """Whether its service, if it is there still, is to listen there, and as it does."""
         service = listener.service
         return (
@@ -248,7 +257,7 @@ class Server:
             and listener.secured == (service.certificates is not None)
         )
 
-    def serve(self, bound: Listener) -> None:
+    def serve(self, bound: AnyListener) -> None:
         """See model.world.Runtime."""
         name = bound.service.name.lower()
         old = self._listeners.get(name)

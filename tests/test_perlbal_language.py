@@ -115,7 +115,6 @@ ELSE = [
     ("PATTERNS", "PATTERNS"),
     ("CREATE POOL p\nSET nodefile = /etc/nodes", "nodefile"),
     ("CREATE SERVICE p\nSET nodefile = /etc/nodes", "nodefile"),
-    ("CREATE SERVICE s\nSET role = upload_tracker", "upload_tracker"),
     ("CREATE SERVICE t\nSET role = echo", "echo"),
     ("CREATE SERVICE u\nSET u.highpri.uri_pattern = ^/x", "Highpri"),
 ]

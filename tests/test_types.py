@@ -123,6 +123,9 @@ BAD: list[tuple[Type[Any], str, str]] = [
     (types.ENDPOINT, "[::g]:80", "expected an IPv6 address such as ::1 between [ and ], found '::g'"),
     (types.ENDPOINT, "a..b:80", "expected a host name or an IP address, found 'a..b'"),
     (types.ENDPOINT, "-a:80", "expected a host name or an IP address, found '-a'"),
+    (types.RECEIVERS, "127.0.0.1", "expected addresses such as 10.0.0.1:7000 or [::1]:7000, found '127.0.0.1'"),
+    (types.RECEIVERS, "[::1]:7000 tracker:7000", "expected addresses such as 10.0.0.1:7000 or [::1]:7000, found 'tracker:7000'"),
+    (types.RECEIVERS, "127.0.0.1:0", "expected a port from 1 to 65535, found '0'"),
     (types.NETWORKS, "10.0.0.0/33", "expected a network such as 10.0.0.0/8 or ::1, found '10.0.0.0/33'"),
     (
         types.REGEX,

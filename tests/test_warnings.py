@@ -294,6 +294,26 @@ CASES: dict[str, tuple[str, list[str]]] = {
             "18: reproxy_allow: 0.0.0.0/0:80 lets nodes reach every host there is",
         ],
     ),
+    "spools of a service that spools nothing": (
+        """
+        CREATE POOL p
+          POOL p ADD 10.0.0.1
+        CREATE SERVICE a
+          SET role = reverse_proxy
+          SET listen = 8081
+          SET pool = p
+          SET buffer_upload_threshold_size = 1m
+        ENABLE a
+        CREATE SERVICE b
+          SET role = reverse_proxy
+          SET listen = 8082
+          SET pool = p
+          SET buffer_uploads = on
+          SET buffer_upload_threshold_size = 1m
+        ENABLE b
+        """,
+        ["7: buffer_upload_threshold_size has no effect: buffer_uploads is off"],
+    ),
     "a tunable set twice": (
         FILES
         + """      SET web.idle_timeout = 3s
@@ -349,8 +369,8 @@ def test_check_warns_of(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_each_check_has_a_case() -> None:
     assert {check.__name__ for check in lint.CHECKS} == {
-        "pools", "balancing", "proxies", "reproxying", "docroots", "unreachable", "rules", "circles", "consoles", "certificates",
-        "circular_nodes", "ports", "limits",
+        "pools", "balancing", "proxies", "reproxying", "spooling", "docroots", "unreachable", "rules", "circles", "consoles",
+        "certificates", "circular_nodes", "ports", "limits",
     }  # fmt: skip
 
 

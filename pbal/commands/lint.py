@@ -292,6 +292,16 @@ def reproxying(places: Places) -> Found:
             yield from _placed(places.tunable(service, "enable_reproxy"), message)
 
 
+def spooling(places: Places) -> Found:
+    """What is said of spools by a service that spools nothing."""
+    for service in places.world.services.values():
+        if service.role == "reverse_proxy" and not service["buffer_uploads"]:
+            for name in service.explicit:
+                if name.startswith("buffer_upload_threshold_"):
+                    at = places.set.get(("service", service.name.lower(), name))
+                    yield from _placed(at, f"{name} has no effect: buffer_uploads is off")
+
+
 def docroots(places: Places) -> Found:
     """A web_server without a docroot, or with one that cannot be read."""
     for service in places.world.services.values():
@@ -453,6 +463,7 @@ def limits(places: Places) -> Found:
 
 
 CHECKS: tuple[Callable[[Places], Found], ...] = (
-    pools, balancing, proxies, reproxying, docroots, unreachable, rules, circles, consoles, certificates, circular_nodes, ports, limits,
+    pools, balancing, proxies, reproxying, spooling, docroots, unreachable, rules, circles, consoles, certificates, circular_nodes, ports,
+    limits,
 )  # fmt: skip
 """All of what only the whole shows."""

@@ -241,6 +241,10 @@ async def _of_process(world: World) -> list[Limit]:
     parked = sum(service.traffic.parked for service in world.services.values())
     found.append(Limit("parked requests", "", parked, None, "connections are the limit"))
     found.append(Limit("requests with plugins", "", len(world.taken), None, "504 after taken_timeout"))
+    bodies, server = world.bodies, world.server
+    then = "bodies go on as they come, or to disk"
+    found.append(Limit("body memory bytes", "", bodies.memory, server["max_body_memory"] or None, then))
+    found.append(Limit("spool bytes", "", bodies.spooled, server["max_spool"] or None, "uploads that are to be spooled are answered 503"))
     found.append(Limit("failures kept", "", len(world.recent.last), world.recent.last.maxlen, "the oldest one goes"))
     found += [
         Limit("log lines", "", handler.waiting, handler.most, "lines are dropped, and counted in log_lines_dropped")

@@ -48,10 +48,6 @@ Tell = Callable[[Exception | None], None]
 """Told that octets are on the disk, or why they are not."""
 
 
-class DiskSilent(OSError):
-    """The disk did not answer in time."""
-
-
 class Bodies:
     """What all bodies of the process hold together."""
 
@@ -82,6 +78,7 @@ class Bodies:
 
     def tick(self, now: float) -> None:
         """Once a second: give up on disks that do not answer."""
+        self.disk.tick()
         for spool in [spool for spool in self.spools if spool.busy and spool.busy_since + DISK_SECONDS < now]:
             spool.give_up()
 
@@ -281,7 +278,7 @@ class Spool:
         """The job that is under way takes too long."""
         self.busy_since = float("inf")
         self._failed = True
-        self._tell(DiskSilent(f"no answer from the disk in {DISK_SECONDS:g} seconds"))
+        self._tell(TimeoutError(f"no answer from the disk in {DISK_SECONDS:g} seconds"))
 
     def read(self, place: int, octets: int, done: WasRead) -> None:
         """Read octets from `place` on, off the loop; all of them, or OSError. Nobody is told where it is closed meanwhile."""

@@ -1,9 +1,10 @@
-"""Work on disks, off the loop: a few threads take jobs, the loop gets the results.
+"""Work on disks, off the loop: a thread takes jobs, the loop gets the results.
 
     run(call, done)   `call` runs in a thread; then `done(result, error)` runs on the loop, in another turn
 
-A disk that hangs holds its thread and whoever waits for it, and nobody else while another thread is free. Order is the business of who
-gives the jobs: two jobs of one file are given one after the other. Threads are started when there is work for them, and end with close().
+One thread does all of it, for as long as it gets on: more of them would wait for each other (Python runs one at a time) and cost four
+times as much. A disk that hangs holds its thread and whoever waits for it; others wait for a second, then tick() starts another thread.
+Order is the business of who gives the jobs: two jobs of one file are given one after the other. Threads end with close().
 
 Waking the loop costs a system call, so results are gathered: the first one rings, and those that come before the loop has woken go with it.
 The loop takes PORTION of them in a turn.
@@ -21,8 +22,8 @@ T = TypeVar("T")
 Done = Callable[[T | None, Exception | None], None]
 """Told of a result, or of what was raised in its place."""
 
-THREADS: Final = 4
-"""Disks that may hang before all others wait for them. A local disk gets nothing out of more."""
+THREADS: Final = 8
+"""Jobs that may hang before all others wait for them."""
 PORTION: Final = 64
 """Results handed out in one turn of the loop: each writes a piece of a body at most."""
 END_SECONDS: Final = 2.0
@@ -39,6 +40,10 @@ class Disk:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rung = False
         self._closed = False
+        self._handed_out = 0
+        """Results so far."""
+        self._seen = 0
+        """How many there were at the last tick."""
         self.waiting = 0
         """Jobs whose results were not handed out yet."""
 
@@ -48,11 +53,20 @@ class Disk:
             return
         self._loop = asyncio.get_running_loop()
         self.waiting += 1
-        if self.waiting > len(self._threads) < THREADS:
-            thread = threading.Thread(target=self._work, name=f"disk {len(self._threads) + 1}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        if not self._threads:
+            self._start()
         self._jobs.put((call, done))  # type: ignore[arg-type]  # each pair fits together
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"disk {len(self._threads) + 1}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def tick(self) -> None:
+        """Once a second: where nothing was done since the last time, and jobs wait, somebody else takes the next one."""
+        if self._seen == self._handed_out and self.waiting and not self._jobs.empty() and len(self._threads) < THREADS:
+            self._start()
+        self._seen = self._handed_out
 
     def close(self) -> None:
         """End the threads when they have done what they were given; those that hang are left to the end of the process."""
@@ -96,4 +110,5 @@ class Disk:
     def _hand_out(self) -> None:
         done, result, error = self._finished.popleft()
         self.waiting -= 1
+        self._handed_out += 1
         done(result, error)

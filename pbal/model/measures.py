@@ -22,6 +22,7 @@ from pbal.observe.counters import COUNTER, GAUGE, Counter
 from pbal.observe.histogram import SHOWN, Histogram
 from pbal.observe.memory import resident_bytes
 from pbal.observe.traffic import CLASSES
+from pbal.schema.roles import ROLES
 
 if TYPE_CHECKING:
     from pbal.model.limiting import Limit
@@ -155,7 +156,7 @@ def shown(world: "World") -> Iterator[tuple[str, float]]:
 
 
 def _answers(service: "Service") -> bool:
-    return service.handler is not None and service.role != "management"
+    return service.handler is not None and ROLES[service.role].http
 
 
 def _services(value: "Callable[[Service], float | Histogram]", proxies: bool = False) -> Collector:
@@ -300,6 +301,7 @@ _COLLECTORS: Final[dict[str, Collector]] = {
     "access_log_waiting_bytes": _access_logs,
     "body_memory_bytes": _one(lambda world: world.bodies.memory),
     "spool_bytes": _one(lambda world: world.bodies.spooled),
+    "upload_sessions": _one(lambda world: len(world.uploads)),
     "spools": _one(lambda world: len(world.bodies.spools)),
     "resident_bytes": _one(lambda world: resident_bytes()),
     "descriptors": _one(_open),

@@ -134,6 +134,11 @@ class Service:
         self.standing = standing
         self.enabled = standing is Standing.ENABLED
 
+    @property
+    def datagrams(self) -> bool:
+        """Whether it listens to UDP."""
+        return bool(self.role) and ROLES[self.role].datagrams
+
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
 

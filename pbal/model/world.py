@@ -24,6 +24,7 @@ from pbal.model.limited import LimitedLog
 from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Node, Pool
+from pbal.model.progress import Sessions
 from pbal.model.resolving import Names
 from pbal.model.service import Service
 from pbal.model.settings import Defaults, ProcessSettings
@@ -178,6 +179,8 @@ class World:
         self.names = Names(self.clock, self.counters.counts, self.limited, self.pools)
         self.pace = Pace()
         self.bodies: Bodies = Bodies(self.server, self.clock.now)
+        self.uploads: Sessions = Sessions(self.clock.now)
+        """What upload_trackers heard."""
         self.deliveries = Deliveries(self)
         self.clients: set[Any] = set()
         """Every open client connection, consoles included.
@@ -435,7 +438,13 @@ class World:
             return
         for name in self.addressed.get(listen, ()):
             other = self.services.get(name)
-            if other is not None and other.enabled and other is not service and other.values["listen"] == listen:
+            if (
+                other is not None
+                and other.enabled
+                and other is not service
+                and other.values["listen"] == listen
+                and other.datagrams == service.datagrams
+            ):
                 message = f"service '{other.name}' listens on {listen} already"
                 against = ("set", other.name.lower(), "listen")
                 raise ConfigError(message, about=service.name, kind=Kind.CONFLICT, against=against)

@@ -47,6 +47,9 @@ READING_HEADERS: Final = "reading_headers"
 READING_BODY: Final = "reading_body"
 WAIT_BACKEND: Final = "wait_backend"
 """What WAIT_RES is called on the console while no backend is assigned."""
+BUFFERING_REQUEST: Final = "buffering_request"
+BUFFERING_UPLOAD: Final = "buffering_upload"
+"""What READING_BODY is called there while the body is held in memory, or spooled."""
 WAIT_RES: Final = "wait_res"
 PARKED_STATE: Final = "parked"
 XFER_RES: Final = "xfer_res"
@@ -299,10 +302,13 @@ class Wire(Stream):
         service, state = self.service, self.state
         if state is PERSIST_WAIT and not self.requests:
             state = READING_HEADERS
-        elif state is WAIT_RES and self.exchange is not None:
-            sink = self.exchange.sink
-            if isinstance(sink, Attendant) and sink.backend_now() is None:
-                state = WAIT_BACKEND
+        elif self.exchange is not None:
+            sink, held = self.exchange.sink, self.exchange.collected_body()
+            if isinstance(sink, Attendant):
+                if state is WAIT_RES and sink.backend_now() is None:
+                    state = WAIT_BACKEND
+            elif sink is not None and held is not None:
+                state = BUFFERING_UPLOAD if held.spooled else BUFFERING_REQUEST
         return class_of(service), state, service.name
 
     @property

@@ -31,14 +31,15 @@ Done = Callable[[Exchange, tuple[Bound, ...]], None]
 class Collector(Sink):
     """The sink of an exchange whose body is held. Calls `done` once, with the exchange and the hooks that read, when the body is whole."""
 
-    __slots__ = ("_body", "_done", "_exchange", "_most", "_paused", "_reading")
+    __slots__ = ("_bodies", "_body", "_done", "_exchange", "_most", "_paused", "_reading")
 
     def __init__(self, exchange: Exchange, reading: tuple[Bound, ...], done: Done) -> None:
         service = exchange.service
         self._exchange = exchange
         self._reading = reading
         self._done = done
-        self._body = HeldBody(service.world.bodies)
+        self._bodies = bodies = service.world.bodies
+        self._body = HeldBody(bodies)
         self._most: int = service.values["buffer_backend_connect"]
         """Octets kept in memory."""
         self._paused = False
@@ -46,7 +47,7 @@ class Collector(Sink):
         exchange.sink = self
 
     def begin(self) -> None:
-        """Have the body come."""
+        """Have the body come, of a client that waits for 100 Continue."""
         self._exchange.stream.continue_body()
 
     # -- octets --------------------------------------------------------------------------------------------------
@@ -57,7 +58,7 @@ class Collector(Sink):
             self._spool(data)
             return
         body.add(data)
-        if body.size > self._most or self._exchange.service.world.bodies.crowded:
+        if body.size > self._most or self._bodies.crowded:
             self._overflow()
 
     def body_end(self) -> None:
@@ -77,7 +78,7 @@ class Collector(Sink):
         """From here on it goes to disk; False if there is no room, and the client has been told. `why` is in the access log."""
         exchange, body = self._exchange, self._body
         service = exchange.service
-        if not service.world.bodies.room(max(exchange.request.framing, body.size)):
+        if not self._bodies.room(max(exchange.request.framing, body.size)):
             self._no_room()
             return False
         body.to_disk(service.values["buffer_uploads_path"], self._wrote)
@@ -89,7 +90,7 @@ class Collector(Sink):
 
     def _spool(self, data: bytes) -> None:
         body = self._body
-        if not self._exchange.service.world.bodies.room(len(data)):
+        if not self._bodies.room(len(data)):
             self._no_room()
             return
         body.add(data)

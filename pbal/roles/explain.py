@@ -22,6 +22,7 @@ from pbal.observe.access import quoted_text
 from pbal.roles import entrance
 from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with_index
 from pbal.roles.files.media import content_type
+from pbal.roles.proxy import uploads
 from pbal.roles.proxy.binding import unbound
 from pbal.roles.proxy.request import request_octets
 from pbal.roles.proxy.role import ReverseProxy
@@ -173,6 +174,8 @@ def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterat
         return
     if exchange.rewritten:
         yield Step("rule", service.name, f"REWRITE makes the target {quoted_text(exchange.rewritten).decode('ascii')}")
+    if request.framing:
+        yield Step("body", service.name, uploads.explained(request, service.values))
     pool = service.world.pool(service.values["pool"]) if service.values["pool"] else None
     route = service.rules.route(exchange)
     if route is not None:

@@ -61,7 +61,7 @@ class HttpRole(RoleHandler):
                 return
             reading = wanting
             if reading:
-                Collector(exchange, reading, self.collected).begin()
+                self.collect(exchange, reading)
                 return
         self.body_read(exchange, reading)
 
@@ -91,6 +91,10 @@ class HttpRole(RoleHandler):
             exchange.error(413, b"The body is larger than %d bytes.\n" % limit)
             return False
         return True
+
+    def collect(self, exchange: Exchange, reading: tuple[Bound, ...]) -> None:
+        """Have the body come whole, for the plugins that want it."""
+        Collector(exchange, reading, self.collected).begin()
 
     def collected(self, exchange: Exchange, wanting: tuple[Bound, ...]) -> None:
         """A body has come whole, perhaps over a RELOAD: the plugins that wanted it get it as they are now, not those that were closed."""

@@ -87,6 +87,11 @@ TYPES = {
         "Networks such as `10.0.0.0/8` or `::1`, separated by spaces or commas.",
         "10.0.0.0/8",
     ),
+    "receivers": Meaning(
+        "Addresses and ports, such as `10.0.0.1:7000` or `[::1]:7000`, separated by spaces or commas. A name is none, since it would have"
+        " to be looked up.",
+        "10.0.0.1:7000",
+    ),
     "peers": Meaning(
         "Networks such as `10.0.0.0/8` or `::1`, and `unix:` for every peer on a Unix socket, separated by spaces or commas; or `off`.",
         "10.0.0.0/8",

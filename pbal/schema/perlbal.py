@@ -85,7 +85,6 @@ _ONE_QUEUE = "every request waits in one queue"
 SERVICE: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("client_sndbuf_size", "the kernel chooses the size", types.SIZE, "0"),
-        Unbuilt("upload_status_listeners"),
         Unbuilt("blind_proxy", "trusted_upstream_proxies says whose X-Forwarded fields are kept", types.BOOL, "off"),
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
         Unbuilt("dirindexing", "a directory without one of index_files is answered 403", types.BOOL, "off"),
@@ -177,12 +176,7 @@ STATEMENTS: dict[str, Unbuilt] = _by_name(
 )
 """Statements, of Perlbal and of its plugins, by the words with which they begin."""
 
-ROLES: dict[str, Unbuilt] = _by_name(
-    (
-        Unbuilt("upload_tracker", "there are no uploads to track"),
-        Unbuilt("echo"),
-    )
-)
+ROLES: dict[str, Unbuilt] = _by_name((Unbuilt("echo"),))
 """Values of SET role."""
 
 

@@ -18,7 +18,7 @@ from pbal.schema.names import ACCEPTING
 from pbal.schema.reproxy import REPROXY
 from pbal.schema.tls import TLS, TLS_HTTP, TLS_NODES
 from pbal.schema.tunables import COMMON, HTTP, Applies, Tunable
-from pbal.schema.uploads import BODIES, UPLOADS, unwritable
+from pbal.schema.uploads import BODIES, UPLOADS, not_datagrams, unwritable
 
 _PERLBAL = "Perlbal service parameters"
 
@@ -34,6 +34,8 @@ class Role:
     """Its own, beside those of every service."""
     http: bool = True
     """Whether it answers HTTP, and has the tunables of that."""
+    datagrams: bool = False
+    """Whether it listens to datagrams (UDP), and not for connections."""
     sends_on: bool = False
     """Whether requests go on from it, so that HEADER can change them."""
     needs: tuple[str, ...] = ()
@@ -187,7 +189,9 @@ SELECTOR = Role(
 
 MANAGEMENT = Role("management", "ClientManage", management.MANAGEMENT, http=False, needs=("listen",), refuses=management.exposed)
 
-ROLES: dict[str, Role] = {role.name: role for role in (REVERSE_PROXY, WEB_SERVER, SELECTOR, MANAGEMENT)}
+UPLOAD_TRACKER = Role("upload_tracker", "UploadListener", http=False, datagrams=True, needs=("listen",), refuses=not_datagrams)
+
+ROLES: dict[str, Role] = {role.name: role for role in (REVERSE_PROXY, WEB_SERVER, SELECTOR, MANAGEMENT, UPLOAD_TRACKER)}
 
 SENDING_ON = tuple(role.name for role in ROLES.values() if role.sends_on)
 _ANSWERING = frozenset(role.name for role in ROLES.values() if role.http)

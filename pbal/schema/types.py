@@ -421,6 +421,16 @@ def _parse_listen(text: str) -> Endpoint:
     return Endpoint(host, _parse_port(match[3], least=0))
 
 
+def _parse_receivers(text: str) -> tuple[Endpoint, ...]:
+    found = []
+    for word in _split(text):
+        match = _HOST_PORT.fullmatch(word)
+        if not match or match[3] is None or not (match[1] or (match[2] and _DOTTED.fullmatch(match[2]))):
+            _refuse("addresses such as 10.0.0.1:7000 or [::1]:7000", word)
+        found.append(Endpoint(_parse_ipv6(match[1]) if match[1] else _parse_ipv4(match[2]), _parse_port(match[3], least=1)))
+    return tuple(found)
+
+
 def _parse_network(text: str) -> Network:
     try:
         return ipaddress.ip_network(text, strict=False)
@@ -491,6 +501,8 @@ USER: Type[str] = Type("user", _parse_user)
 GROUP: Type[str] = Type("group", _parse_group)
 LISTEN: Type[Endpoint] = Type("listen", _parse_listen, placed=_place_unix)
 ENDPOINT: Type[Endpoint] = Type("node", _parse_endpoint, placed=_place_unix)
+RECEIVERS: Type[tuple[Endpoint, ...]] = Type("receivers", _parse_receivers, lambda value: " ".join(map(str, value)))
+"""Where datagrams go: no names, which would have to be looked up."""
 NETWORKS: Type[tuple[Network, ...]] = Type("networks", _parse_networks, _render_networks, odd=_odd_networks)
 WORDS: Type[tuple[str, ...]] = Type("words", _split, " ".join)
 TOKENS: Type[tuple[bytes, ...]] = Type("tokens", _parse_tokens, _render_tokens)

@@ -18,6 +18,13 @@ def unwritable(values: Mapping[str, Any], server: Mapping[str, Any]) -> str:
     return f"{path} is not a directory that pbal can write to (buffer_uploads_path)"
 
 
+def not_datagrams(values: Mapping[str, Any], server: Mapping[str, Any]) -> str:
+    """Why a service with these values cannot listen to datagrams; '' if it can."""
+    if values["listen"] is not None and values["listen"].path:
+        return "it listens to UDP, and an address such as 127.0.0.1:7000 is wanted, no Unix socket"
+    return "it listens to UDP, where there is no TLS: SET enable_ssl = off" if values["enable_ssl"] else ""
+
+
 UPLOADS: tuple[Tunable, ...] = (
     Tunable(
         "buffer_backend_connect",
@@ -68,6 +75,14 @@ UPLOADS: tuple[Tunable, ...] = (
         summary="With buffer_uploads, spool a body whose rest would take longer than this at the rate at which it came until"
         " buffer_backend_connect was reached. 0: never for its time.",
         source=_PERLBAL,
+    ),
+    Tunable(
+        "upload_status_listeners",
+        types.RECEIVERS,
+        default="",
+        summary="Addresses (UDP) that are told once a second how far each upload has come whose target has client_up_sess=SESSION."
+        " A service of the role upload_tracker can listen there. pbal itself then answers GET /__upload_status?client_up_sess=SESSION.",
+        source="differs: IPv6 works too; the answer is JSON, with quotes around the names; the end of an upload is told as well",
     ),
 )
 """Of a reverse_proxy."""

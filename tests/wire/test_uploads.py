@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab, Pbal, lab, read_response, transport_of, until
-from scripted import OK, Client, Scripted, Taken, get, proxy, ticks
+from lab import DEADLINE, Lab, Pbal, lab, read_response, transport_of, until
+from scripted import OK, Client, Scripted, Taken, get, proxy
 
 from pbal.model.bodies import DISK_SECONDS, PIECE, UNFLUSHED, Spool
 from pbal.net.tasks import running
@@ -109,6 +109,7 @@ async def test_a_small_upload_that_comes_slowly_holds_no_node_and_goes_out_whole
     octets = post(b"abcdef") if framing == "length" else get("/", "Transfer-Encoding: chunked", method="POST") + chunked(b"abcdef", 3)
     client = await Client.of(pbal, request=octets[:-1])
     await holds(pbal, 5 if framing == "length" else 6)
+    assert "ClientProxy buffering_request 1" in await pbal.say("states")
     assert pbal.counts["backend_connects"] == 0
     client.writer.write(octets[-1:])
     got = await read_response(client.reader)
@@ -200,6 +201,8 @@ async def test_a_spooled_upload_holds_no_node_until_it_is_whole_and_the_log_says
     if reason:
         await until(lambda: pbal.world.bodies.spooled > 799_000 and not pbal.world.bodies.unflushed, "all but the last octets on disk")
         assert pbal.counts["backend_connects"] == 0 and pbal.counts["bodies_spooled"] == 1
+        assert "ClientProxy buffering_upload 1" in await pbal.say("states")
+        assert "spool bytes" in await pbal.say("show limits") and "spools 1" in await pbal.say("show counters like spools")
         (spool,) = files_in(lab.folder / "spools")
         assert spool.endswith("(deleted)")
         (file,) = [each._file for each in pbal.world.bodies.spools]
@@ -305,6 +308,25 @@ async def test_what_was_held_of_a_streamed_body_is_sent_again_as_long_as_no_more
     await nothing_left(lab, pbal)
 
 
+@lab
+async def test_a_body_that_comes_while_its_request_waits_to_be_sent_again_is_sent_with_it(lab: Lab) -> None:
+    origin = await Scripted.start(lab)
+    more = "SET buffer_backend_connect = 0;SET enable_error_retries = on;SET error_retry_schedule = 0.1"
+    pbal = await uploads(lab, origin.address, more=more, spooling=False)
+    client = await Client.of(pbal, request=get("/", "Content-Length: 5"))
+    node = await origin.connection()
+    await node.request()
+    node.say(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+    await pbal.until("backend_retries", 1)
+    client.writer.write(b"hello")
+    node = await origin.connection(1)
+    await node.request()
+    assert await node.reader.readexactly(5) == b"hello"
+    node.say(OK)
+    assert (await read_response(client.reader)).status == 200
+    await nothing_left(lab, pbal)
+
+
 # -- expectations --------------------------------------------------------------------------------------------------------
 
 
@@ -362,6 +384,22 @@ async def test_other_expectations_are_417_and_those_of_http_1_0_are_none(lab: La
     old = get("/", "Content-Length: 1", "Expect: 100-continue", method="POST", version="1.0")
     got = await pbal.ask("web", old + b"x")
     assert (got.status, got.body, got.fields["expected"]) == (200, b"x", "no")
+
+
+@lab
+async def test_explain_tells_what_becomes_of_a_body(lab: Lab) -> None:
+    pbal = await uploads(lab, (await Scripted.start(lab, echo)).address)
+    host, port = pbal.server.address("web")
+    for field, said in (
+        (
+            "Content-Length: 10",
+            "held in memory up to 102400 bytes (buffer_backend_connect); more of it is spooled to disk if it comes slowly",
+        ),
+        ("Content-Length: 300000", "spooled to disk first: Content-Length is buffer_upload_threshold_size or more"),
+        ("Transfer-Encoding: chunked", "more of it is spooled to disk"),
+        ("Content-Length: 10 ; Expect: 100-continue", "its body goes on as it comes"),
+    ):
+        assert said in await pbal.say(f"explain POST http://{host}:{port}/ {field}")
 
 
 # -- HTTP/1.0, and limits ------------------------------------------------------------------------------------------------
@@ -423,12 +461,11 @@ async def test_the_time_in_which_pbal_does_not_read_is_not_the_clients(lab: Lab)
     transport_of(node.writer).pause_reading()
     (connection,) = pbal.world.clients
     await until(lambda: not connection.transport.is_reading(), "the client to be paused")
-    came = connection.exchange.body_clock
-    await ticks(pbal, 1)
-    assert connection.exchange.body_clock == came < 1
+    assert 0 < connection.exchange.body_clock < DEADLINE  # how long it came
     transport_of(node.writer).resume_reading()
     await node.reader.readexactly(19_000_000)
-    assert connection.exchange.body_clock > pbal.world.clock.now() - 2
+    now = pbal.world.clock.now()
+    assert now - DEADLINE < connection.exchange.body_clock < now  # since when it would have come without a pause
     await node.reader.readexactly(1_000_000)
     node.say(OK)
     assert (await read_response(client.reader)).status == 200 and pbal.counts["slow_bodies"] == 0
@@ -547,6 +584,23 @@ async def test_where_spools_cannot_be_is_refused(lab: Lab, monkeypatch: pytest.M
     assert "expected a directory that pbal can write to" in await pbal.say(f"SET web.buffer_uploads_path = {lab.folder}")
 
 
+@lab
+async def test_an_upload_goes_on_over_a_reload_of_the_configuration(lab: Lab) -> None:
+    origin, other = await Scripted.start(lab, echo), await Scripted.start(lab, echo)
+    pbal = await uploads(lab, origin.address)
+    client = await Client.of(pbal, request=post(BODY)[:-9])
+    await until(lambda: pbal.world.bodies.spooled > 799_000, "its octets")
+    path = lab.folder / "test1.conf"
+    text = path.read_text().replace(origin.address, other.address).replace("buffer_uploads = on", "buffer_uploads = off")
+    path.write_text(text.replace("SET listen = 127.0.0.1:0", f"SET listen = 127.0.0.1:{pbal.server.address('web')[1]}"))
+    assert "ERROR" not in await pbal.say("RELOAD CONFIG")
+    assert not pbal.world.service("web")["buffer_uploads"]
+    client.writer.write(BODY[-9:])
+    assert (await read_response(client.reader)).body == BODY
+    assert not origin.connections and len(other.connections) == 1
+    await nothing_left(lab, pbal)
+
+
 # -- nothing is left -----------------------------------------------------------------------------------------------------
 
 
@@ -598,9 +652,8 @@ class Ways:
 
     async def late(self) -> None:
         """The client sends no more."""
-        await self.pbal.say("SET web.idle_timeout = 10ms")
         (connection,) = self.pbal.world.clients
-        connection.deadline = 0.0
+        connection.expired(self.pbal.world.clock.now())
         assert (await read_response(self.client.reader)).status == 408
         self.client.writer.close()
 

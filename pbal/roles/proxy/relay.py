@@ -171,7 +171,9 @@ class Relay(Undecided):
         held = self.held
         if node.pool.sticky is not None:
             request = unbound(request, node.pool.sticky)
-        size = held.size if held is not None and held.whole else None
+        size = None
+        if held is not None and held.whole and (request.framing == CHUNKED or request.expect_continue):
+            size = held.size  # else the client said it
         head = request_octets(exchange, request, terms.service, node.authority, size, terms.via)
         if not exchange.body_complete:
             backend.deadline = inf  # the node waits for us; its time begins with the end of the body
@@ -453,6 +455,8 @@ class Relay(Undecided):
         self.exchange.asked = None
         self.body_sent = False
         self.terms.counts["backend_retries"] += 1
+        if not self.exchange.body_complete:  # what comes of it meanwhile has nowhere to go
+            self.stream.pause_body()
         if pool is not None:
             self.pool = pool
             self.tried = ()

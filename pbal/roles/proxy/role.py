@@ -20,12 +20,14 @@ from pbal.roles.http import HttpRole
 from pbal.roles.pages import Intercept
 from pbal.roles.proxy import uploads
 from pbal.roles.proxy.errand import Errand
+from pbal.roles.proxy.following import Following
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.relay import Relay
 from pbal.roles.proxy.reproxy.reproxy import Reproxy
 from pbal.roles.proxy.reproxy.targets import Targets
 from pbal.roles.proxy.retry import error_retries
 from pbal.roles.proxy.terms import Terms
+from pbal.schema.types import Endpoint
 
 
 class ReverseProxy(HttpRole):
@@ -34,10 +36,13 @@ class ReverseProxy(HttpRole):
     def __init__(self, service: Service) -> None:
         self.terms = Terms(service)
         self.groups = Groups(self.terms)
+        self.following: Following | None = None
+        """Whom the progress of uploads is told to."""
         self.reproxy: Reproxy | None = None
         """None while enable_reproxy is off."""
         super().__init__(service)
         for tunable in (
+            "upload_status_listeners",
             "enable_reproxy",
             "pool",
             "response_timeout",
@@ -51,8 +56,16 @@ class ReverseProxy(HttpRole):
 
     # -- what arrives --------------------------------------------------------------------------------------------
 
+    def collect(self, exchange: Exchange, reading: tuple[Bound, ...]) -> None:
+        """See HttpRole."""
+        if self.following is not None:
+            self.following.follow(exchange)
+        super().collect(exchange, reading)
+
     def serve(self, exchange: Exchange) -> None:
         """Relay an exchange whose plugins all passed."""
+        if self.following is not None and self.following.answers(exchange):
+            return
         request = exchange.request
         if b"via" in request.fields and self.terms.via in request.fields[b"via"]:
             self.counts["loops_refused"] += 1
@@ -87,6 +100,8 @@ class ReverseProxy(HttpRole):
 
     def relay(self, exchange: Exchange, pool: Pool | None) -> None:
         """Send it to `pool`, None: that of SET pool, when as much of its body is here as has to be."""
+        if self.following is not None and not exchange.body_complete:
+            self.following.follow(exchange)
         if exchange.body_complete or not uploads.held(exchange, partial(self._send_on, pool)):
             Relay(self.groups, exchange, pool).seek()
 
@@ -143,8 +158,15 @@ class ReverseProxy(HttpRole):
             self.reproxy.read_cache_size()
         elif tunable == "pool":
             self.groups.use(self.service.world.pool(values["pool"]) if values["pool"] else None)
-        elif tunable == "rules":
+        else:
+            self._changed(tunable)
+
+    def _changed(self, tunable: str) -> None:
+        """A tunable was set that neither relays nor connections read."""
+        if tunable == "rules":
             self.groups.keep(self.service.pools())
+        elif tunable == "upload_status_listeners":
+            self._follow(self.service.values[tunable])
 
     def _choose_deciders(self) -> None:
         """Who looks at responses, by what the service says; a page of an error stands for what is left of them.
@@ -159,6 +181,12 @@ class ReverseProxy(HttpRole):
         reproxy = () if self.reproxy is None else (self.reproxy,)
         self.terms.deciders = (*reproxy, *error_retries(self.terms), *((Intercept(statuses),) if statuses else ()))
 
+    def _follow(self, listeners: tuple[Endpoint, ...]) -> None:
+        """Other listeners: they are told of the uploads that begin from here on."""
+        if self.following is not None:
+            self.following.close()
+        self.following = Following(self.service, listeners) if listeners else None
+
     def tick(self, now: float) -> None:
         """Once a second: clients that waited too long, bored backends that are too many."""
         super().tick(now)
@@ -167,10 +195,13 @@ class ReverseProxy(HttpRole):
             Targets.of(self.service.world).tick(now)
         if self.reproxy is not None:
             self.reproxy.tick(now)
+        if self.following is not None:
+            self.following.tick()
 
     def close(self) -> None:
         """Close what is idle; exchanges end by their own."""
         super().close()
+        self._follow(())
         self.terms.closed = True
         self.groups.close()
         if self.service.world.targets is not None:

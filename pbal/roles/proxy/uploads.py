@@ -14,9 +14,10 @@ unless pbal has to have the body first (RFC 9110 section 10.1.1), and then pbal 
 Why a body is spooled is Perlbal's rule: the rate is that of the octets in memory, the time what the rest would take at that rate.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
-from pbal.http1.events import CHUNKED
+from pbal.http1.events import CHUNKED, RequestHead
 from pbal.model.exchange import Exchange
 from pbal.roles.collect import Collector, Done
 
@@ -60,22 +61,44 @@ class Upload(Collector):
         return "rate" if rate < values["buffer_upload_threshold_rate"] else ""
 
 
+STREAMED, IN_MEMORY, ON_DISK = 0, 1, 2
+"""How the body of a request begins."""
+
+
+def beginning(request: RequestHead, values: Mapping[str, Any]) -> int:
+    """How the body of a request begins, by the tunables of its service."""
+    size = request.framing
+    if values["buffer_uploads"]:
+        if 0 < values["buffer_upload_threshold_size"] <= size:
+            return ON_DISK
+        if size == CHUNKED and request.expect_continue:
+            return IN_MEMORY
+    return STREAMED if request.expect_continue or not values["buffer_backend_connect"] else IN_MEMORY
+
+
 def held(exchange: Exchange, done: Done) -> bool:
     """Hold the body of an exchange as its service says, and call `done` then; False: it is streamed from the beginning.
 
     Called while no octet of the body has been taken. The exchange may have been answered when this returns.
     """
-    request, values = exchange.request, exchange.service.values
-    size, to_disk = request.framing, False
-    if values["buffer_uploads"]:
-        least = values["buffer_upload_threshold_size"]
-        to_disk = 0 < least <= size
-    if not to_disk:
-        if not values["buffer_backend_connect"]:
-            return False
-        if request.expect_continue and not (size == CHUNKED and values["buffer_uploads"]):
-            return False
+    request = exchange.request
+    how = beginning(request, exchange.service.values)
+    if how == STREAMED:
+        return False
     upload = Upload(exchange, (), done)
-    if not to_disk or upload.to_disk("size"):
+    if (how == IN_MEMORY or upload.to_disk("size")) and request.expect_continue:
         upload.begin()
     return True
+
+
+def explained(request: RequestHead, values: Mapping[str, Any]) -> str:
+    """The same, for people."""
+    how, most = beginning(request, values), values["buffer_backend_connect"]
+    if how == STREAMED:
+        return "its body goes on as it comes"
+    if how == ON_DISK:
+        return "its body is spooled to disk first: " + REASONS["size"]
+    more = "more of it goes on as it comes"
+    if values["buffer_uploads"]:
+        more = "more of it is spooled to disk" + ("" if request.framing == CHUNKED else " if it comes slowly, else it goes on as it comes")
+    return f"its body is held in memory up to {most} bytes (buffer_backend_connect); {more}"
