@@ -18,6 +18,7 @@ from bench.acknowledged import acknowledged
 from bench.configuration import configuration
 from bench.distant import busy
 from bench.distant import distant as distant_of
+from bench.files import files
 from bench.hanging import hanging
 from bench.proxying import bodies, idle, tail
 from bench.room import room, streams
@@ -366,6 +367,7 @@ FIGURES = {
     "proxied": proxied,
     "access": access,
     "bodies": bodies,
+    "files": files,
     "idle": idle,
     "hanging": hanging,
     "tail": tail,

@@ -101,12 +101,12 @@ def bodies() -> Iterator[Row]:
             if peers.have("haproxy"):
                 kinds.append(("haproxy", peers.haproxy))
             for name, start in kinds:
-                spent = _load(start(behind.port, peers.free_port(), first), "/megabyte", 8)
+                spent = load(start(behind.port, peers.free_port(), first), "/megabyte", 8)
                 below.append(spent)
                 yield f"response of 1 MB, {name}", spent, "us CPU", ""
             yield (
                 "response of 1 MB, pbal",
-                _load(pbal(behind.port, peers.free_port(), first), "/megabyte", 8),
+                load(pbal(behind.port, peers.free_port(), first), "/megabyte", 8),
                 "us CPU",
                 f"below {min(below):.0f}",
             )
@@ -114,7 +114,7 @@ def bodies() -> Iterator[Row]:
             behind.end()
 
 
-def _load(program: peers.Program, path: str, connections: int) -> float:
+def load(program: peers.Program, path: str, connections: int) -> float:
     """CPU microseconds a request under wrk."""
     target = f"http://127.0.0.1:{program.port}{path}"
     command = ["taskset", "-c", str(peers.CORES[-1]), "wrk", "-t1", f"-c{connections}", "-d4s", target]

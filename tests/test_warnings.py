@@ -276,6 +276,9 @@ CASES: dict[str, tuple[str, list[str]]] = {
           SET pool = p
           SET enable_reproxy = on
         ENABLE a
+        CREATE SERVICE named
+          SET role = web_server
+          SET docroot = FOLDER
         CREATE SERVICE b
           SET role = reverse_proxy
           SET listen = 8082
@@ -288,7 +291,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
         [
             "7: enable_reproxy is on, and 'a' refuses every file and URL: add SET reproxy_root = FOLDER for X-REPROXY-FILE,"
             " SET reproxy_allow = HOST:PORT for X-REPROXY-URL",
-            "15: reproxy_allow: 0.0.0.0/0:80 lets nodes reach every host there is",
+            "18: reproxy_allow: 0.0.0.0/0:80 lets nodes reach every host there is",
         ],
     ),
     "a tunable set twice": (

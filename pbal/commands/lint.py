@@ -305,9 +305,9 @@ def docroots(places: Places) -> Found:
 
 
 def unreachable(places: Places) -> Found:
-    """A service that gets no request: never enabled, or without an address, and no selector hands it any."""
+    """A service that gets no request: never enabled, or without an address, and no selector, nor any node, hands it some."""
     handed = selected(places.world)
-    if handed is None:
+    if handed is None or any(service["enable_reproxy"] for service in places.world.services.values() if service.role == "reverse_proxy"):
         return
     for name, service in places.world.services.items():
         if name in handed or service.standing is Standing.DISABLED:

@@ -130,9 +130,9 @@ class Limit(metaclass=ABCMeta):
         self.when = when
         self.when_said = when_said
         """The conditions, in the words in which they were said."""
-        self.refusals = 0
+        self.refusals: int = 0
         """Requests that were refused, or would have been."""
-        self.forgotten = 0
+        self.forgotten: int = 0
         """Clients that were forgotten before their buckets were full."""
 
     @property

@@ -177,7 +177,7 @@ class World:
         self.log_limited = self.limited.warn
         self.names = Names(self.clock, self.counters.counts, self.limited, self.pools)
         self.pace = Pace()
-        self.bodies = Bodies(self.server, self.clock.now)
+        self.bodies: Bodies = Bodies(self.server, self.clock.now)
         self.deliveries = Deliveries(self)
         self.clients: set[Any] = set()
         """Every open client connection, consoles included.

@@ -270,6 +270,18 @@ async def test_plugins_see_the_answer_that_goes_out_and_the_log_has_node_and_fil
     assert log.read_text().splitlines() == [f"206 {origin.address} file {root}/a.txt", f"200 {origin.address} {url}"]
 
 
+@lab
+async def test_the_client_is_bound_to_the_node_that_ordered(lab: Lab) -> None:
+    root = files(lab)
+    origin = await node(lab, order(f"X-REPROXY-FILE: {root}/a.txt", "Set-Cookie: own=1"))
+    pool = "SET sticky = where;SET sticky_key = sixteen-letters-or-more"
+    pbal = await lab.pbal(proxy(origin.address, pool=pool, more=f"SET enable_reproxy = on;SET reproxy_root = {root}"))
+    got = await pbal.ask("web", get())
+    assert got.body == b"0123456789" and got.head.count(b"Set-Cookie: ") == 2 and b"\r\nSet-Cookie: where=" in got.head
+    cookie = got.head.partition(b"Set-Cookie: where=")[2].partition(b";")[0].decode()
+    assert (await pbal.ask("web", get("/", f"Cookie: where={cookie}"))).head.count(b"Set-Cookie: ") == 1
+
+
 # -- other services ----------------------------------------------------------------------------------------------------
 
 
@@ -671,6 +683,9 @@ async def test_an_order_is_remembered_for_its_time(lab: Lab) -> None:
     got = await pbal.ask("web", get("/a?b", "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"))
     assert got.status == 304 and len(asked(server)) == 3
     assert len(asked(origin)) == 1
+    told = await pbal.say("explain GET http://h/a?b FROM 127.0.0.1")
+    assert "an order for it is remembered" in told and server.address in told
+    assert "remembered" not in await pbal.say("explain GET http://h/other FROM 127.0.0.1")
     block = (await pbal.say("show service web")).splitlines()
     assert "    cache size: 1/2 (50.00%)" in block and "    cache hits: 3" in block and "cache hit rate: 75.00%" in block
     for request in (get("/a?c"), get("/a?b", "Host: other").replace(b"Host: h\r\n", b""), get("/b")):

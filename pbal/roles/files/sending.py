@@ -11,6 +11,9 @@ descriptor, and nobody up. What is in the kernel's memory is read in the loop, t
     reading  a thread has the descriptor: whoever closes waits for it, or another file might be read under the same number
 
 A file that becomes shorter while it is sent, and a disk that fails, cut the answer off visibly: what was promised cannot be kept.
+
+Not sendfile(2): what the kernel has queued are pages of the file and no copies of them, so a file that is truncated meanwhile arrives with
+zeros in place of what it held, before the cut. It saved a tenth to a fifth of the CPU of 1 MB.
 """
 
 import asyncio

@@ -104,18 +104,23 @@ class Cache:
         if exchange.method not in _METHODS or exchange.request.framing:
             return None
         self.lookups += 1
-        key = _key(exchange)
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if entry.expires <= now:
-            del self._entries[key]
+        entry = self._for(exchange, now)
+        if entry is not None:
+            self._entries.move_to_end(_key(exchange))
+            self.hits += 1
+        return entry
+
+    def knows(self, exchange: Exchange, now: float) -> bool:
+        """Whether there is one, for who only looks."""
+        return exchange.method in _METHODS and not exchange.request.framing and self._for(exchange, now) is not None
+
+    def _for(self, exchange: Exchange, now: float) -> Entry | None:
+        entry = self._entries.get(_key(exchange))
+        if entry is None or entry.expires <= now:
             return None
         request = exchange.request.fields
         if (not entry.public and _is_personal(exchange)) or any(request.get(name, b"") != value for name, value in entry.varies):
             return None
-        self._entries.move_to_end(key)
-        self.hits += 1
         return entry
 
     def forget(self, exchange: Exchange) -> None:

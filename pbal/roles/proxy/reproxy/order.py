@@ -66,6 +66,12 @@ class Order:
         """The node's words for its status; b"" where that became another."""
         return self.head.reason if self.status == self.head.status else b""
 
+    def add(self, line: bytes) -> None:
+        """Give the client one more field: a header line, or b""."""
+        if line:
+            name, _, value = line.removesuffix(b"\r\n").partition(b": ")
+            self.fields.append((name, value))
+
     def said(self, name: bytes) -> list[bytes]:
         """The words of a field, of all lines of it."""
         return [word for key, value in self.head.headers if key.lower() == name for word in value.split()]

@@ -16,6 +16,7 @@ from pbal.http1.events import ResponseHead
 from pbal.model.errors import AnswerRefused, ConfigError
 from pbal.model.exchange import Exchange
 from pbal.observe.access import NODE_BROKE, quoted_text
+from pbal.roles.proxy.binding import binding
 from pbal.roles.proxy.decide import Undecided
 from pbal.roles.proxy.decider import Decider
 from pbal.roles.proxy.reproxy.cache import Cache
@@ -50,15 +51,16 @@ class Reproxy(Decider):
         """See Decider."""
         if ORDERS.isdisjoint(head.fields):
             return False
-        exchange = relay.exchange
+        exchange, order = relay.exchange, Order(relay.exchange, head)
         relay.part(head)
-        node = exchange.asked
-        if node is not None:  # what comes now takes none of its time
-            node.latency.add(self.terms.clock.now() - exchange.asked_at)
-            exchange.asked = None
+        node, exchange.asked = exchange.asked, None
+        if node is not None:
+            node.latency.add(self.terms.clock.now() - exchange.asked_at)  # what comes now takes none of its time
+            if node.pool.sticky is not None:
+                order.add(binding(exchange, order.status, node, node.pool.sticky, self.terms.counts))
         exchange.stream.resume_body()
         if not exchange.answered:  # reading on may have found that the body is no body
-            self._carry_out(Order(exchange, head))
+            self._carry_out(order)
         return True
 
     def _carry_out(self, order: Order) -> None:

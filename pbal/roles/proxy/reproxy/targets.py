@@ -178,8 +178,6 @@ class Target(Owner):
 
     def _lend(self, backend: BackendConnection, fetch: Fetcher) -> None:
         self.busy[backend] = None
-        backend.node.active += 1
-        backend.node.requests += 1
         backend.uses += 1
         backend.relay = fetch
         backend.state = link.WAIT_RES
@@ -188,9 +186,7 @@ class Target(Owner):
     def release(self, backend: BackendConnection, keep: bool) -> None:
         """The fetch is done with it: keep it for the next one, or close it."""
         self.used_at = self.world.clock.now()
-        if backend in self.busy:
-            del self.busy[backend]
-            backend.node.pool.released(backend.node)
+        self.busy.pop(backend, None)
         backend.relay = None
         reader = backend.reader
         if reader.leftover:
@@ -237,7 +233,6 @@ class Target(Owner):
             node = self._nodes[address] = Node(Endpoint(address, self.port), self._pool)
         backend = BackendConnection(self, node)
         self.opening[backend] = fetch
-        node.connecting += 1
         spawn(self, self._connect(fetch, backend), f"connect reproxy {self.label}")
 
     async def _connect(self, fetch: Fetcher, backend: BackendConnection) -> None:
@@ -257,12 +252,10 @@ class Target(Owner):
         except (OSError, TimeoutError) as error:
             why = f"cannot connect to {node.name}: {error.strerror or error or 'too slow'}"
             self.world.counters.counts["reproxy_connect_failures"] += 1
-            node.unreachable(self.world.clock.now(), why)
         finally:
             if tls is not None and not made:  # also where the process ends
                 tls.abort()
             self.opening.pop(backend, None)
-            node.connecting -= 1
         if not made:
             self._failed(fetch, node.endpoint.host, why)
         self._open_more()
@@ -298,16 +291,13 @@ class Target(Owner):
         """See Owner."""
         self.world.backends.add(backend)
         self.world.counters.counts["reproxy_connects"] += 1
-        backend.node.reached(self.world.clock.now())
         self.opening.pop(backend, None)
         self._offer(backend)
 
     def backend_closed(self, backend: BackendConnection) -> None:
         """See Owner."""
         self.world.backends.discard(backend)
-        if backend in self.busy:
-            del self.busy[backend]
-            backend.node.pool.released(backend.node)
+        self.busy.pop(backend, None)
         with contextlib.suppress(ValueError):  # it was not idle
             self.idle.remove(backend)
         self._open_more()
@@ -349,7 +339,7 @@ class Targets:
     def __init__(self, world: World) -> None:
         self.world = world
         self._pool = Pool("reproxy", world.changing)
-        """Of no service: it is what nodes of targets are in."""
+        """Of no service. Addresses of targets are Nodes in it by their names only: nobody balances, checks or ejects them."""
         self._by_key: dict[tuple[str, str, int], Target] = {}
         self._ticked = -1
 
