@@ -34,6 +34,7 @@ COMPILED: Final = (
     "pbal.model.secured",
     "pbal.model.service",
     "pbal.model.sharing",
+    "pbal.model.slots",
     "pbal.model.sticky",
     "pbal.model.tracing",
     "pbal.model.trust",

@@ -161,3 +161,11 @@ def test_however_a_path_is_spelt_the_condition_is_about_the_plain_one(service: S
             other = spelt(path, chance)
             assert plain(other) == path, other
             assert holds(service, "path ^/admin(/|$)", "", target=other.decode()) is plainly, other
+
+
+@pytest.mark.parametrize(
+    "cookies", ["sid" + " " * 60000 + "x", "sid" + " " * 60000, "sid;" + " ; " * 20000, " " * 30000 + "=" * 30000 + "sid"]
+)
+def test_blanks_in_a_cookie_field_take_no_time(service: Service, cookies: str) -> None:
+    """A client chooses how many. Looked for by a regular expression, 800 of them took minutes."""
+    assert not holds(service, "cookie sid = 1", f"Cookie: {cookies}")

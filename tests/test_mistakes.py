@@ -335,7 +335,7 @@ expected CONCURRENT, found the end of the line
 
 LIMIT s 10/s BRUST 3
              ^^^^^
-expected BURST, BY, DRY or the end of the line, found 'BRUST'
+expected BURST, BY, DRY, WHEN or the end of the line, found 'BRUST'
 did you mean 'BURST'?
 
 HEADER

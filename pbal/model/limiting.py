@@ -30,7 +30,7 @@ from typing import Final
 
 from pbal.model.buckets import Buckets, holder
 from pbal.model.certificates import host_name
-from pbal.model.conditions import COOKIES, Conditions
+from pbal.model.conditions import Conditions, cookies_named
 from pbal.model.exchange import Exchange
 from pbal.model.rules import shown_when
 from pbal.model.slots import Slot
@@ -60,7 +60,7 @@ class _Address(Key):
     text = "address"
 
     def of(self, exchange: Exchange) -> bytes:
-        return holder(exchange.client_address)
+        return _short(holder(exchange.client_address))
 
 
 class _Host(Key):
@@ -93,11 +93,8 @@ class _Cookie(Key):
 
     def of(self, exchange: Exchange) -> bytes:
         cookies = exchange.request.fields.get(b"cookie", b"")
-        if self._name in cookies:
-            for name, value in COOKIES.findall(cookies):
-                if name == self._name:
-                    return _short(value)
-        return b""
+        found = cookies_named(self._name, cookies) if self._name in cookies else []
+        return _short(found[0]) if found else b""
 
 
 def _short(key: bytes) -> bytes:

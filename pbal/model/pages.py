@@ -27,6 +27,8 @@ _NAMED: Final = {
     b"text/html": HTML, b"application/xhtml+xml": HTML, b"application/json": JSON, _PROBLEM: JSON, b"application/*": JSON,
     b"text/plain": TEXT, b"text/*": TEXT, b"*/*": TEXT,
 }  # fmt: skip
+LONGEST_ACCEPT: Final = 500
+"""Octets of an Accept that are looked at, and remembered."""
 _VARY: Final = (b"Vary", b"Accept")
 _WEIGHT: Final = re.compile(rb"[\t ]*q[\t ]*=[\t ]*([01](?:\.[0-9]{0,3})?)[\t ]*", re.IGNORECASE)
 _PLACE: Final = re.compile(r"\{(status|reason|message|request_id)\}")
@@ -53,7 +55,7 @@ def error_page(
     pages: ErrorPages | None, status: int, text: bytes, number: bytes, accept: bytes | None
 ) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """The fields and the body of an error. `text` says what is wrong, in a line; `number` is the request's id, or b""."""
-    form, problem = _chosen(accept) if accept is not None else (TEXT, False)
+    form, problem = _chosen(accept[:LONGEST_ACCEPT]) if accept is not None else (TEXT, False)
     fields = [_VARY]
     if number:
         fields.append((b"X-Request-Id", number))
@@ -102,7 +104,7 @@ def _chosen(accept: bytes) -> tuple[str, bool]:
     Source: RFC 9110 section 12.5.1.
     """
     best, form, problem = 0.0, TEXT, False
-    for element in accept[:2000].lower().split(b","):
+    for element in accept.lower().split(b","):
         name, *parameters = element.split(b";")
         name = name.strip(b" \t")
         named = _NAMED.get(name)

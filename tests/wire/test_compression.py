@@ -295,6 +295,20 @@ def test_what_is_flushed_can_be_read_and_the_whole_comes_back(pieces: list[bytes
     assert decoded(name, out) == b"".join(pieces)
 
 
+def test_very_many_blanks_take_no_time() -> None:
+    """Each of these would take minutes if time went by a power of their number."""
+    blanks = b" " * 60_000
+    setting = Coding(("gzip",), (b"text/plain",), 0, 5)
+    for value in (b"a" + blanks + b"b", blanks, b"a," + blanks + b";q=1", b"gzip;" + blanks + b"q" + blanks + b"=" + blanks + b"1"):
+        setting.accepted(value)
+        coding.weighed(value)
+        for name in (b"Vary: ", b"Content-Type: ", b"ETag: "):
+            block = name + value + b"x\r\n"
+            setting.suits(200, block, 1000, 0)
+            assert coding.varied(block).endswith(b"Vary: Accept-Encoding\r\n")
+            assert coding.coded(block, coding.GZIP << coding.SHIFT).startswith(name)
+
+
 def test_a_line_that_only_looks_like_one_is_left_alone() -> None:
     block = b'X-ETag: "a"\r\nX-Note: etag: "b"\r\nETag: "c"\r\nX-Content-Length: 3\r\n'
 

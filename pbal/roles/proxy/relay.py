@@ -27,7 +27,7 @@ from pbal.http1.encoder import chunk, http_date, last_chunk, render_fields
 from pbal.http1.events import CHUNKED, END, BadResponse, ResponseHead
 from pbal.http1.headers import announced, forwardable_block, upgrade_offer
 from pbal.model.balance import Asking
-from pbal.model.exchange import SERVED, Exchange
+from pbal.model.exchange import SERVED, CollectedBody, Exchange
 from pbal.model.hooks import Bound
 from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
@@ -172,7 +172,7 @@ class Relay(Undecided):
         if node.pool.sticky is not None:
             request = unbound(request, node.pool.sticky)
         size = None
-        if held is not None and held.whole and (request.framing == CHUNKED or request.expect_continue):
+        if held is not None and held.whole and (request.framing == CHUNKED or request.expect_continue) and not self._keeps_chunks(held):
             size = held.size  # else the client said it
         head = request_octets(exchange, request, terms.service, node.authority, size, terms.via)
         if not exchange.body_complete:
@@ -189,7 +189,7 @@ class Relay(Undecided):
     def _send_body(self, backend: BackendConnection, head: bytes) -> None:
         """Send the head, what is held of the body, and then what the client goes on sending."""
         held = self.held
-        self.chunked_up = self.exchange.request.framing == CHUNKED and (held is None or not held.whole)
+        self.chunked_up = self.exchange.request.framing == CHUNKED and (held is None or not held.whole or self._keeps_chunks(held))
         if held is None:
             backend.write(head)
         elif held.spooled:
@@ -202,6 +202,8 @@ class Relay(Undecided):
             octets = b"".join(held.parts)
             if self.chunked_up and octets:
                 octets = chunk(octets)
+            if self.chunked_up and held.whole:
+                octets += last_chunk(self.exchange.trailer)
             if len(octets) <= JOINED:
                 backend.write(head + octets)
             else:
@@ -214,6 +216,11 @@ class Relay(Undecided):
             self.body_end()
         else:
             self.stream.resume_body()
+
+    def _keeps_chunks(self, held: CollectedBody) -> bool:
+        """Whether a body that is held whole goes out in chunks all the same: it has trailers. From the disk it goes out without them."""
+        exchange = self.exchange
+        return bool(exchange.trailer) and not held.spooled and not exchange.request.expect_continue
 
     def _pumped(self, all_out: bool) -> None:
         """A piece of a body from the disk went out."""
