@@ -207,7 +207,7 @@ async def show_limits(session: Session) -> Reply:
     """Show what may fill up: how much there is, the limit, per cent, and what happens at the limit."""
     rows = [
         (each.what, each.where, *_sizes(each), None if not each.limit else round(100 * each.value / each.limit, 1), each.then)
-        for each in [*await _of_process(session.world), *_of_services(session.world)]
+        for each in [*await _of_process(session.world), *_of_services(session.world), *_of_pools(session.world)]
     ]
     return table("what where value limit percent then", rows, _limit_line)
 
@@ -271,6 +271,11 @@ def _of_services(world: World) -> Iterator[Limit]:
         if service.opened:
             for name, plugin in service.plugins:
                 yield from _told(world, name, plugin)
+
+
+def _of_pools(world: World) -> Iterator[Limit]:
+    for pool in world.pools.values():
+        yield Limit("requests sent again", pool.name, pool.retrying, pool.retry_room, "a failure goes to the client (retry_budget)")
 
 
 def _told(world: World, name: str, plugin: Plugin) -> list[Limit]:

@@ -283,6 +283,8 @@ _COLLECTORS: Final[dict[str, Collector]] = {
     "node_errors": _nodes(lambda node: node.errors),
     "node_active": _nodes(lambda node: node.active),
     "node_up": _node_up,
+    "node_weight": _nodes(lambda node: node.weight),
+    "pool_retrying": _pools(lambda pool, now: pool.retrying),
     "node_state": _node_state,
     "node_ejections": _nodes(lambda node: node.ejections),
     "node_stalls": _nodes(lambda node: node.stalls),

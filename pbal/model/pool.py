@@ -150,17 +150,22 @@ class Pool(Group):
         every = cast(int, self.values["node_max_connections"])
         for node in self.nodes:
             node.limit = node.most or every
+            if self.sticky is not None and not node.cookie:
+                node.cookie = self.sticky.value(node.name)
         self._weighed = any(node.weight != 1 or node.backup for node in self.nodes)
         self._plain = not self._weighed and not any(node.limit for node in self.nodes)
+        self._bound = {node.cookie: node for node in self.nodes if node.cookie}
+        self.flip()
+
+    def _read_balancing(self) -> None:
+        """Tunables have changed."""
         self._method = CODES[str(self.values["balance_method"])]
         name, key = self.values["sticky"], self.values["sticky_key"]
         assert isinstance(name, bytes) and (key is None or isinstance(key, bytes))
         self.sticky = Sticky(name, key) if name else None
         for node in self.nodes:
-            node.cookie = b"" if self.sticky is None else self.sticky.value(node.name)
-        self.sharing.wake()
-        self._bound = {node.cookie: node for node in self.nodes if node.cookie}
-        self.flip()
+            node.cookie = b""
+        self._reckon()
 
     def remove(self, endpoint: Endpoint, now: float) -> None:
         """Take a node out at `now` (clock time); what runs on it finishes. Raises: UnknownName if it is no member."""
@@ -288,6 +293,14 @@ class Pool(Group):
         return None
 
     @property
+    def retry_room(self) -> int:
+        """How many of the requests in progress may be ones that were sent again (retry_budget)."""
+        percent, least = self.values["retry_budget"], self.values["retry_budget_least"]
+        assert isinstance(percent, int) and isinstance(least, int)
+        live = sum([node.active for node in self.nodes]) + sum([node.active for node in self.draining])
+        return max(least, live * percent // 100)
+
+    @property
     def choosy(self) -> bool:
         """Whether it matters on which node a request that was given one ends: no other's connection will do that becomes free first."""
         return self._weighed or self.sticky is not None or self._method == HASH
@@ -333,11 +346,12 @@ class Pool(Group):
                 return node
         return None
 
-    def hash_key(self, asking: Asking) -> int:
-        """What balance_hash makes of a request."""
+    def hash_key(self, asking: Asking) -> int | None:
+        """What balance_hash makes of a request; None where there is nothing that it could be made of."""
         of = self.values["balance_hash"]
         assert isinstance(of, HashOf)
-        return key_of(key_octets(of.what, of.name, asking))
+        octets = key_octets(of.what, of.name, asking)
+        return key_of(octets) if octets else None
 
     def set(self, name: str, text: str) -> None:
         """Set a tunable of the pool from its text. Raises: UnknownName, ConfigError."""
@@ -368,7 +382,7 @@ class Pool(Group):
     def _put_back(self, values: dict[str, object], written: dict[str, str]) -> None:
         self.values, self.written = values, written
         self.policy = Policy(values)
-        self._reckon()
+        self._read_balancing()
 
     def _tunable(self, name: str) -> Tunable:
         tunable = OF_POOLS.get(name.lower())

@@ -174,6 +174,8 @@ COLLECTED: tuple[Counter, ...] = (
     Counter("node_stalls", "Times a node was passed over because it did not answer while others did (stall_after).", labels=_NODE),
     Counter("node_checks", "Active checks of a node.", labels=_NODE),
     Counter("node_check_failures", "Those of them that were bad.", labels=_NODE),
+    Counter("node_weight", "The share of new requests that POOL ADD gives a node.", gauge=True, labels=_NODE),
+    Counter("pool_retrying", "Requests in progress that were sent again (retry_budget).", gauge=True, labels=("pool",)),
     Counter("pool_usable", "Nodes of a pool that get requests.", gauge=True, labels=("pool",)),
     Counter(
         "pool_open",

@@ -7,22 +7,26 @@ hooks are named. The head that a node would be sent is made by the code that mak
 import os
 from collections.abc import Generator, Iterator
 
-from pbal.config.spec import Standing
+from pbal.config.spec import NodeSpec, Standing
+from pbal.model.balance import HASH
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation, Step
 from pbal.model.faults import asked
 from pbal.model.health import described
 from pbal.model.hooks import HOOKS
 from pbal.model.limiting import excess, seconds
+from pbal.model.pool import Node, Pool
 from pbal.model.rules import ADD, SET, UnsafePath, shown_when
 from pbal.model.service import Service
 from pbal.observe.access import quoted_text
 from pbal.roles import entrance
 from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with_index
 from pbal.roles.files.media import content_type
+from pbal.roles.proxy.binding import unbound
 from pbal.roles.proxy.request import request_octets
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.roles.selector import DEEPEST
+from pbal.schema.pools import OF_POOLS
 
 
 def explain(exchange: Exchange) -> Iterator[Step]:
@@ -177,23 +181,31 @@ def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterat
     if pool is None or not pool.nodes:
         yield Step("answer", service.name, "503: no pool" if pool is None else f"503: pool {pool.name} has no node")
         return
+    yield from _sent(service, role, exchange, pool)
+
+
+def _sent(service: Service, role: ReverseProxy, exchange: Exchange, pool: Pool) -> Iterator[Step]:
+    """The pool, its nodes, and what one of them would be sent."""
     now = service.world.clock.now()
     usable = pool.usable(now)
     well = ", too few are well: all get requests" if pool.open else ""
-    yield Step(
-        "pool",
-        service.name,
-        f"{pool.name}: balance_method {pool.values['balance_method']}, {len(usable)} of {len(pool.nodes)} nodes get requests{well}",
-    )
+    method = service.values["balance_method"] or pool.values["balance_method"]
+    yield Step("pool", service.name, f"{pool.name}: balance_method {method}, {len(usable)} of {len(pool.nodes)} nodes get requests{well}")
     for node in pool.nodes:
         passed_over = "" if node in usable else ", passed over"
         kept = len(role.groups.main.bored.get(node, ()))
         told = described(node.verdict(now), now)
+        options = NodeSpec(node.name, node.weight, node.backup, node.most).options
+        told += f", {options}" if options else ""
         yield Step("node", service.name, f"{node.name} {told}, {node.active} active, {kept} kept connections{passed_over}")
     if not usable:
         yield Step("answer", service.name, f"503: {pool.why_none()}")
         return
-    octets = request_octets(exchange, exchange.request, service, usable[0].name, None, role.terms.via)
+    chosen, why = _chosen(pool, str(method), exchange, now)
+    if why:
+        yield Step("pool", service.name, why)
+    request = exchange.request if pool.sticky is None else unbound(exchange.request, pool.sticky)
+    octets = request_octets(exchange, request, service, (chosen or usable[0]).name, None, role.terms.via)
     for line in octets.removesuffix(b"\r\n\r\n").split(b"\r\n"):
         yield Step("head", service.name, line.decode("latin-1"))
     yield from _reproxied(service, role, exchange)
@@ -207,3 +219,19 @@ def _reproxied(service: Service, role: ReverseProxy, exchange: Exchange) -> Iter
         before = "an order for it is remembered: no node is asked while a URL of that works; " if known else ""
         files, urls = service.shown("reproxy_root") or "nowhere", service.shown("reproxy_allow") or "nowhere"
         yield Step("rule", service.name, f"enable_reproxy: {before}a node may name files in {files}, URLs to {urls}, and services")
+
+
+def _chosen(pool: Pool, method: str, exchange: Exchange, now: float) -> tuple[Node | None, str]:
+    """The node that the request says it goes to, and why; None where that is for the moment to decide."""
+    held = pool.holder(exchange.request)
+    if held is None and method != "hash":
+        return None, ""
+    node = pool.pick(now, (), exchange, HASH)
+    if node is None:
+        return None, ""
+    if held is None or pool.sticky is None:
+        of = OF_POOLS["balance_hash"].type.render(pool.values["balance_hash"])
+        return node, f"{node.name} by the hash of {of}"
+    if node is held:
+        return node, f"{node.name} by the cookie {pool.sticky.name.decode()}"
+    return (node if method == "hash" else None), f"the cookie {pool.sticky.name.decode()} names {held.name}, which gets no requests"

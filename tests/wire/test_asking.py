@@ -1,6 +1,7 @@
 """Service.ask: a plugin's question to a node of the pool, over the wire."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from lab import Lab, Pbal, lab, until
@@ -164,6 +165,34 @@ async def test_a_question_is_not_asked_again_where_the_budget_is_used_up(lab: La
     await pbal.say("SET app.retry_budget_least = 0")
     await failed(ask(pbal))
     assert (pbal.counts["backend_retries"], pbal.counts["backend_retries_denied"]) == (1, 1) and idle(pbal)
+
+
+@lab
+async def test_a_question_about_a_session_goes_to_the_node_that_has_it(lab: Lab) -> None:
+    heads: dict[bytes, list[bytes]] = {b"a": [], b"b": []}
+
+    def named(name: bytes) -> Callable[[Taken], Awaitable[None]]:
+        async def behave(taken: Taken) -> None:
+            while True:
+                heads[name].append(await taken.request())
+                taken.say(answer(name))
+
+        return behave
+
+    nodes = [await Scripted.start(lab, named(name)) for name in heads]
+    pbal = await lab.pbal(proxy(*(node.address for node in nodes), pool="SET sticky = node"))
+    first = await pbal.ask("web", get("/"))
+    cookie = first.fields["set-cookie"].split("; ")[0].encode()
+    for _ in range(6):
+        got: Got = []
+        pbal.world.service("web").ask(b"/may", [(b"Cookie", b"a=1; " + cookie), (b"cookie", cookie)], got.append, 5.0)
+        assert (await answered(got)).body == first.body
+    assert all(b"\r\nCookie: a=1\r\nHost: " in head and b"node=" not in head for head in heads[first.body][1:])
+    await pbal.say("SET app.balance_method = hash")
+    for of in ("client", "uri"):
+        await pbal.say(f"SET app.balance_hash = {of}")
+        assert (await answered(ask(pbal))).body in heads
+    assert idle(pbal)
 
 
 @lab

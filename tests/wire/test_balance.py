@@ -183,6 +183,7 @@ async def test_what_is_sent_again_stays_within_the_budget_of_its_pool(lab: Lab) 
     assert (await read_response(first.reader)).status == 502, "of one request in progress none may be sent again"
     await pbal.until("backend_retries_denied", 1)
     assert pbal.counts["backend_retries"] == 0
+    assert "retry_budget is used up" in await pbal.say("show errors")
     assert await bodies(pbal, 1) == "b"
 
     # Of two in progress one may.
@@ -245,6 +246,8 @@ async def test_a_client_that_leaves_before_the_next_attempt_leaves_nothing_behin
     client = await Client.of(pbal, request=get())
     await pbal.until("backend_retries", 1)
     assert pbal.world.pool("app").retrying == 1
+    (line,) = [line for line in (await pbal.say("show limits")).split("\n") if line.startswith("requests sent again")]
+    assert "app" in line and " 1 of 10 (10.0%): " in line
     client.reset()
     await until(lambda: pbal.world.pool("app").retrying == 0, "its room")
     assert Counter(node.active for node in pbal.world.pool("app").nodes) == {0: 1}
@@ -278,3 +281,31 @@ async def test_a_sticky_cookie_is_secure_where_the_client_is_and_a_tunnel_binds_
     bound = await Client.of(pbal)
     assert "Set-Cookie" not in (await asked(bound, "/", *upgrade, f"Cookie: {secure[0]}")).head.decode()
     assert (pbal.counts["sticky_bound"], pbal.counts["sticky_kept"]) == (3, 1)
+
+
+@lab
+async def test_operators_are_told_who_gets_a_request_and_why(lab: Lab) -> None:
+    a, b, c = [await named(lab, name) for name in "abc"]
+    pbal = await lab.pbal(proxy(f"{a.address} WEIGHT 3", b.address, f"{c.address} BACKUP MAX 4", pool="SET balance_hash = path"))
+    port = pbal.server.address("web")[1]
+
+    async def told(path: str = "/x", fields: str = "") -> str:
+        return await pbal.say(f"explain GET http://127.0.0.1:{port}{path} {fields}")
+
+    lines = (await pbal.say("show pool app")).split("\n")
+    assert f"{a.address} 0 WEIGHT 3" in lines and f"{b.address} 0" in lines and f"{c.address} 0 BACKUP MAX 4" in lines
+    rows = json.loads(await pbal.say("show pool app AS JSON"))
+    assert [(row["weight"], row["backup"], row["max"]) for row in rows] == [(3, False, None), (1, False, None), (1, True, 4)]
+    assert "WEIGHT 3" in await told() and "by the hash" not in await told()
+    await pbal.say("SET app.balance_method = hash")
+    client = await Client.of(pbal)
+    for path in ("/1", "/2", "/3", "/4"):
+        got = (await asked(client, path)).body.decode()
+        assert f" {(a, b)['ab'.index(got)].address} by the hash of path" in await told(path)
+    await pbal.say("SET app.sticky = node")
+    cookie = (await asked(client, "/1")).fields["set-cookie"].split("; ")[0]
+    bound = (a, b)["ab".index((await asked(client, "/1")).body.decode())]
+    shown = await told("/2", f"Cookie: {cookie}; x=1")
+    assert f" {bound.address} by the cookie node" in shown and "Cookie: x=1" in shown and cookie not in shown
+    await pbal.say(f"POOL app MAINT {bound.address}")
+    assert f"the cookie node names {bound.address}, which gets no requests" in await told("/2", f"Cookie: {cookie}")

@@ -7,6 +7,7 @@ from itertools import dropwhile
 from pbal.commands.looking.tables import Row, label, opening, table
 from pbal.commands.session import Session
 from pbal.config.render import render
+from pbal.config.spec import NodeSpec
 from pbal.model.health import UNTRIED, UP
 from pbal.model.pool import Pool
 from pbal.model.service import Service
@@ -101,12 +102,12 @@ def _cached(service: Service, facts: dict[str, object]) -> list[str]:
 def show_pool(session: Session, pool: Pool | None = None) -> Reply:
     """List the pools, or the nodes of one pool with the number of requests that each got.
 
-    After the number stands the state of a node that is not well, DOWN, DRAIN, MAINT or REMOVED, and the requests in progress. More is in
-    `show health`.
-    Source: Perlbal manual, show pool. differs: the state.
+    After the number stands the state of a node that is not well, DOWN, DRAIN, MAINT or REMOVED, and the requests in progress; then the
+    options of POOL ADD. More is in `show health`.
+    Source: Perlbal manual, show pool. differs: the state, the options.
     """
     if pool is not None:
-        return table("node requests active state since why", list(_nodes(pool, session.world.clock.now())), _node_line, units=_AGES)
+        return table(_COLUMNS, list(_nodes(pool, session.world.clock.now())), _node_line, units=_AGES)
     items = []
     for each in sorted(session.world.pools.values(), key=lambda one: one.name):
         users = sum(1 for s in session.world.services.values() if s["pool"] == each.name)
@@ -115,24 +116,27 @@ def show_pool(session: Session, pool: Pool | None = None) -> Reply:
     return Objects(items)
 
 
+_COLUMNS = "node requests active state since why weight backup max"
 _AGES = {"since": Unit.SECONDS}
 
 
 def _nodes(pool: Pool, now: float) -> Iterator[Row]:
     for node in (*pool.nodes, *pool.draining):
         word, since, why, _ = node.verdict(now)
-        yield node.name, node.requests, node.active, word, int(now - since) if since else None, why or None
+        age = int(now - since) if since else None
+        yield node.name, node.requests, node.active, word, age, why or None, node.weight, node.backup, node.most or None
 
 
 def _node(row: Row) -> dict[str, object]:
-    return dict(zip(("node", "requests", "active", "state", "since", "why"), row, strict=True))
+    return dict(zip(_COLUMNS.split(), row, strict=True))
 
 
 def _node_line(row: Row) -> str:
     """Perlbal's two columns, and for a node that is not well or was removed its state, and how many requests run there."""
-    name, requests, active, state, _, _ = row
+    name, requests, active, state, _, _, weight, backup, most = row
     unwell = _unwell(state)
-    return f"{name} {requests}{unwell}" + (f" {active}" if unwell else "")
+    options = NodeSpec(name, weight, backup, most or 0).options
+    return f"{name} {requests}{unwell}{f' {active}' if unwell else ''}{f' {options}' if options else ''}"
 
 
 def _unwell(state: object) -> str:

@@ -36,6 +36,7 @@ from math import inf
 from typing import Final, cast
 
 from pbal.http1.reader import Limits
+from pbal.model.balance import HASH
 from pbal.model.health import MAINT
 from pbal.model.pool import A_MOMENT, Node, Pool
 from pbal.model.sharing import Sharer
@@ -105,6 +106,11 @@ class Backends(Owner):
         for stack in self.bored.values():
             yield from stack
 
+    @property
+    def choosy(self) -> bool:
+        """See Pool; or the service itself chooses by what requests say."""
+        return self.pool is not None and (self.pool.choosy or self.terms.method == HASH)
+
     # -- who seeks -----------------------------------------------------------------------------------------------
 
     def seek(self, seeker: Seeker) -> bool:
@@ -128,7 +134,7 @@ class Backends(Owner):
         if pool is None:
             return None
         now = self.clock.now()
-        if not self.terms.verify or pool.choosy:
+        if not self.terms.verify or self.choosy:
             return pool.pick(now, seeker.tried, seeker.asking, self.terms.method)
         # A connection that has a worker's attention is worth more than one that is yet to get it; then, one is enough at a time.
         usable = [node for node in pool.usable(now) if node not in seeker.tried]
@@ -160,7 +166,7 @@ class Backends(Owner):
             self._refuse(seeker)
             return
         seeker.waits(node)
-        seeker.bound = node if self.pool is not None and self.pool.choosy else None
+        seeker.bound = node if self.choosy else None
         alone = not queue.lacking
         queue.join(seeker)
         if node is not None and alone and not (terms.verify and node in self._pending()):
@@ -320,7 +326,7 @@ class Backends(Owner):
         self.opening[backend] = seeker
         if seeker is not None:
             backend.said = seeker.said
-            seeker.bound = node if self.pool is not None and self.pool.choosy else None
+            seeker.bound = node if self.choosy else None
             self.queue.expect(seeker, backend)
         if node.limit:  # connections that rest are not in use; but what the node takes at most are all of them
             node.pool.sharing.close_idle(node, node.active + node.connecting - node.limit)

@@ -16,6 +16,16 @@ def unbound(request: RequestHead, sticky: Sticky) -> RequestHead:
     return request.altered(b"Cookie", sticky.without(header)) if sticky.found(header) else request
 
 
+def unbound_fields(fields: list[tuple[bytes, bytes]], sticky: Sticky) -> list[tuple[bytes, bytes]]:
+    """The same of the fields of a plugin's question, which may hand a client's cookies on."""
+    found: list[tuple[bytes, bytes]] = []
+    for name, value in fields:
+        left = sticky.without(value) if name.lower() == b"cookie" and sticky.found(value) else value
+        if left is not None:
+            found.append((name, left))
+    return found
+
+
 def binding(exchange: Exchange, status: int, node: Node, sticky: Sticky, counts: dict[str, int]) -> bytes:
     """The line of a head that binds the client to the node that answers it; b"" where its cookie says so already.
 

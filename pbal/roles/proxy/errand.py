@@ -13,19 +13,40 @@ from math import inf
 from typing import Final
 
 from pbal.http1.encoder import render_fields
-from pbal.http1.events import END, BadResponse, ResponseHead
+from pbal.http1.events import END, BadResponse, RequestHead, ResponseHead
 from pbal.model import faults
 from pbal.model.asking import MOST, NoAnswer, NodeAnswer, Question
 from pbal.model.balance import Asking
 from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
+<<<<<<< HEAD
 from pbal.net.proxy_protocol import encode_local
+=======
+from pbal.roles.proxy.binding import unbound_fields
+>>>>>>> h-balance
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.retry import enter, leave
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS, NORMAL, Seeker
 
 _GET: Final = b"GET"
+
+
+class Inquiry:
+    """A question, as the choice of a node looks at it. Nobody's address is behind it."""
+
+    __slots__ = ("client_address", "request")
+
+    def __init__(self, question: Question) -> None:
+        self.client_address = b""
+        self.request = head = RequestHead()
+        head.path, _, head.query = question.target.partition(b"?")
+        head.fields = {}
+        for name, value in question.fields:
+            known = name.lower()
+            before = head.fields.get(known)
+            between = b"; " if known == b"cookie" else b", "
+            head.fields[known] = value if before is None else before + between + value
 
 
 class Errand(Seeker):
@@ -76,8 +97,8 @@ class Errand(Seeker):
 
     @property
     def asking(self) -> Asking | None:
-        """See Seeker."""
-        return None
+        """See Seeker. It is made where the pool chooses by what a request says: a session may be the question."""
+        return Inquiry(self.question) if self.group.choosy else None
 
     def waits(self, node: Node | None) -> None:
         """See Seeker. Nothing changes: the timer bounds that, too."""
@@ -111,6 +132,8 @@ class Errand(Seeker):
         fields = question.fields
         if rules is not None:
             fields = rules.always.fields(fields)
+        if node.pool.sticky is not None:
+            fields = unbound_fields(fields, node.pool.sticky)
         more = b"" if any(name.lower() == b"host" for name, _ in fields) else b"Host: %b\r\n" % node.authority.encode()
         if not service.values["persist_backend"]:
             more += b"Connection: close\r\n"

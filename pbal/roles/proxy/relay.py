@@ -615,7 +615,10 @@ class Relay(Undecided):
             return
         reused = backend.kept
         safe = self.again_is_safe and not self.heard and self.exchange.attempts < MOST_ATTEMPTS
-        if safe and enter(self, node.pool, self.terms):
+        if safe and not enter(self, node.pool, self.terms):
+            safe = False
+            reason += "; retry_budget is used up"
+        if safe:
             self._drop_backend()
             if reused:  # a stale connection says nothing of the node; but the others may be stale as well
                 self.fresh = True

@@ -12,8 +12,6 @@ Requests in progress are counted when there is something to retry, so a request 
 be made is no attempt: its request was not sent, and goes to another node whatever the budget says.
 """
 
-from typing import cast
-
 from pbal.http1.events import ResponseHead
 from pbal.model.pool import Pool
 from pbal.roles.proxy.decide import Undecided
@@ -26,15 +24,13 @@ def enter(seeker: Seeker, pool: Pool, terms: Terms) -> bool:
     """Whether a request may be sent to a pool once more. It has still the connection on which it failed."""
     if seeker.again_in is pool:
         return True
-    live = sum([node.active for node in pool.nodes]) + sum([node.active for node in pool.draining])
-    values = pool.values
-    room = max(cast(int, values["retry_budget_least"]), live * cast(int, values["retry_budget"]) // 100)
+    room = pool.retry_room
     if pool.retrying >= room:
         terms.counts["backend_retries_denied"] += 1
         terms.service.world.log_limited(
             f"retry budget {pool.name}",
-            "pool %(pool)s: %(retrying)d of %(live)d requests are being sent again: no more are, until some end",
-            {"event": "retry_denied", "service": terms.name, "pool": pool.name, "retrying": pool.retrying, "live": live},
+            "pool %(pool)s: a request is not sent again: %(retrying)d are, and retry_budget has room for %(room)d",
+            {"event": "retry_denied", "service": terms.name, "pool": pool.name, "retrying": pool.retrying, "room": room},
         )
         return False
     leave(seeker)
