@@ -86,7 +86,6 @@ SERVICE: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("client_sndbuf_size", "the kernel chooses the size", types.SIZE, "0"),
         Unbuilt("upload_status_listeners"),
-        Unbuilt("blind_proxy", "trusted_upstream_proxies says whose X-Forwarded fields are kept", types.BOOL, "off"),
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
         Unbuilt("dirindexing", "a directory without one of index_files is answered 403", types.BOOL, "off"),
         Unbuilt("enable_concatenate_get", "ask for the files one by one", types.BOOL, "off"),
@@ -98,8 +97,6 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("latency", "", types.INT, "0"),
         # of plugins
         Unbuilt("max_content_length", "max_body limits every body", types.INT, "0", "maxcontentlength"),
-        Unbuilt("send_backend_port", "HEADER name INSERT X-Forwarded-Port: 443 says it where the service has one port", types.BOOL, "off",
-                "xffextras"),
         Unbuilt("fallback_service", "VPATH can choose the service by the path", plugin="lazycdn"),
         Unbuilt("fallback_udp_ping_addr", plugin="lazycdn"),
         Unbuilt("echo_delay", "", types.INT, "0", "echoservice"),
@@ -156,7 +153,7 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
         Unbuilt("Redirect", "https_redirect sends clients to https; for other hosts write a pbal plugin: pbal plugin new NAME"),
         Unbuilt("Stats", "the console shows the same: show counters"),
         Unbuilt("Throttle", "limits of the poll plugin bound how often a client may poll"),
-        Unbuilt("XFFExtras", "its send_backend_proto is in the core: leave LOAD and the plugin's name out"),
+        Unbuilt("XFFExtras", "its send_backend_proto and send_backend_port are in the core: leave LOAD and the plugin's name out"),
     )
 )
 """Plugins that come with Perlbal."""

@@ -91,8 +91,13 @@ async def test_no_variable_lets_a_client_write_a_field(lab: Lab) -> None:
         assert f"X-Copy: {value}" in got and not any(line.startswith("X-Evil") for line in got)
     response = await pbal.ask("site", b"GET /%0d%0aX-Evil:1 HTTP/1.1\r\nHost: a\r\n\r\n")
     assert response.fields["x-copy"] == "/%0d%0aX-Evil:1" and "x-evil" not in response.fields
+    assert "X-Copy: 1, 2" in await seen(pbal, "X-In: 1", "X_in: 2")
     got = await seen(pbal, "X-In: 1", "Connection: x-in")
-    assert "X-Copy: 1" in got and not any(line.startswith("X-In") for line in got)
+    assert not any(line.startswith(("X-In", "X-Copy")) for line in got)
+    assert await pbal.say("HEADER site REQUEST SET X-Copy: $$http_x_forwarded_proto") == "OK"
+    assert not any(line.startswith("X-Copy") for line in await seen(pbal, "X-Forwarded-Proto: https"))
+    assert await pbal.say("SET site.always_trusted = on") == "OK"
+    assert "X-Copy: https" in await seen(pbal, "X-Forwarded-Proto: https")
 
 
 @lab

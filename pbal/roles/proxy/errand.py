@@ -20,11 +20,8 @@ from pbal.model.balance import Asking
 from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
-<<<<<<< HEAD
 from pbal.net.proxy_protocol import encode_local
-=======
 from pbal.roles.proxy.binding import unbound_fields
->>>>>>> h-balance
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.retry import enter, leave
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS, NORMAL, Seeker

@@ -20,6 +20,7 @@ from pbal.roles.http import HttpRole
 from pbal.roles.pages import Intercept
 from pbal.roles.proxy import uploads
 from pbal.roles.proxy.errand import Errand
+from pbal.roles.proxy.fallback import fallback
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.relay import Relay
 from pbal.roles.proxy.reproxy.reproxy import Reproxy
@@ -139,6 +140,9 @@ class ReverseProxy(HttpRole):
             self.groups.close_bored()
         elif tunable in ("enable_reproxy", "enable_error_retries", "error_retry_schedule", "error_page_intercept"):
             self._choose_deciders()
+        elif tunable in ("fallback_pool", "fallback_on"):
+            self._choose_deciders()
+            self.groups.keep(self.service.pools())
         elif tunable == "reproxy_cache_maxsize" and self.reproxy is not None:
             self.reproxy.read_cache_size()
         elif tunable == "pool":
@@ -157,7 +161,8 @@ class ReverseProxy(HttpRole):
             self.reproxy = Reproxy(self.terms)
         statuses = self.service.values["error_page_intercept"]
         reproxy = () if self.reproxy is None else (self.reproxy,)
-        self.terms.deciders = (*reproxy, *error_retries(self.terms), *((Intercept(statuses),) if statuses else ()))
+        pages = (Intercept(statuses),) if statuses else ()
+        self.terms.deciders = (*reproxy, *error_retries(self.terms), *fallback(self.terms), *pages)
 
     def tick(self, now: float) -> None:
         """Once a second: clients that waited too long, bored backends that are too many."""
