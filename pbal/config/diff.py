@@ -232,8 +232,8 @@ def _rules_going(old: ServiceSpec, new: ServiceSpec) -> Iterator[Step]:
 def _own_beyond(one: ServiceSpec, other: ServiceSpec | None) -> list[OwnRule]:
     """The rules that are a service's own which one has and the other has not, or has in another order, from the first on that differs.
 
-    Of HEADER, only the order of those about the same field counts; of LIMIT, no order does. What is compared are specs, and not words: these may be the same,
-    and the secret another.
+    Of HEADER, only the order of those about the same field counts; of LIMIT, no order does. What is compared are specs, and not words:
+    these may be the same, and the secret another.
     """
     found: list[OwnRule] = []
     there = _by_subject(other.headers) if other is not None else {}

@@ -101,7 +101,10 @@ def _counting(service: Service) -> dict[str, str]:
 
 
 def own_specs(service: Service, show: Show = hidden) -> list[OwnRule]:
-    """The rules that are a service's own, in the order in which Rules.without counts them, then LIMITs. `show`: what stands for what was said."""
+    """The rules that are a service's own, in the order in which Rules.without counts them, then LIMITs.
+
+    `show`: what stands for what was said.
+    """
     return [*_headers(service, show), *_routes(service, show), *_rewrites(service, show), *_limits(service, show)]
 
 

@@ -130,9 +130,7 @@ class Relay(Undecided):
 
     def waits(self, node: Node | None) -> None:
         """See Seeker."""
-        self.phase = WAITING
-        if not self.exchange.body_complete:
-            self.stream.pause_body()
+        self._unassigned()
         if not self.waited:
             self.priority = priority_of(self.exchange, self.terms)
         tracer = self.terms.service.tracer
@@ -141,6 +139,12 @@ class Relay(Undecided):
                 self.exchange.trace(tracer, "queued", f"{len(self.group.queue)} before it, {CLASS_NAMES[self.priority]} priority")
             else:
                 self.exchange.trace(tracer, "connecting", f"to {node.name}")
+
+    def _unassigned(self) -> None:
+        """No connection is its own: what comes of the body has to wait."""
+        self.phase = WAITING
+        if not self.exchange.body_complete:
+            self.stream.pause_body()
 
     def connect_failed(self, node: Node, status: int) -> None:
         """The connection to `node` could not be made: `status` 502 (refused) or 504 (too slow)."""
@@ -449,7 +453,7 @@ class Relay(Undecided):
     def again(self, head: ResponseHead, delay: float, pool: Pool | None) -> None:
         """See Undecided."""
         self._drop_response(head)
-        self._wait()
+        self._unassigned()
         self.exchange.asked = None
         self.body_sent = False
         self.terms.counts["backend_retries"] += 1
@@ -716,7 +720,7 @@ class Relay(Undecided):
         self.fresh = self.body_sent = False
         self.pieces = None
         exchange.asked = None
-        self._wait()
+        self._unassigned()
         asyncio.get_running_loop().call_soon(self._seek_again)
         return True
 

@@ -28,6 +28,11 @@ from pbal.roles.proxy.reproxy.targets import Targets
 from pbal.roles.proxy.retry import error_retries
 from pbal.roles.proxy.terms import Terms
 
+_DECIDING = frozenset(
+    {"enable_reproxy", "enable_error_retries", "error_retry_schedule", "error_page_intercept", "fallback_pool", "fallback_on"}
+)
+"""Tunables that say who looks at responses."""
+
 
 class ReverseProxy(HttpRole):
     """The handler of one reverse_proxy service."""
@@ -138,9 +143,7 @@ class ReverseProxy(HttpRole):
         self.terms.read(tunable)
         if tunable == "send_proxy" or tunable.startswith("ssl_backend") or (tunable == "persist_backend" and not values["persist_backend"]):
             self.groups.close_bored()
-        elif tunable in ("enable_reproxy", "enable_error_retries", "error_retry_schedule", "error_page_intercept"):
-            self._choose_deciders()
-        elif tunable in ("fallback_pool", "fallback_on"):
+        elif tunable in _DECIDING:
             self._choose_deciders()
             self.groups.keep(self.service.pools())
         elif tunable == "reproxy_cache_maxsize" and self.reproxy is not None:
