@@ -146,6 +146,23 @@ async def test_fields_of_responses_whoever_makes_them(lab: Lab) -> None:
 
 
 @lab
+async def test_what_rules_say_is_what_compression_goes_by(lab: Lab) -> None:
+    (lab.folder / "long.txt").write_text("a page " * 1000)
+    pbal = await start(lab)
+    for statement in (
+        "SET files.compress = gzip",
+        "HEADER files RESPONSE SET X-A: b",
+        "HEADER files RESPONSE SET Cache-Control: no-transform WHEN header X-Raw",
+        "HEADER files RESPONSE SET Content-Type: application/zip WHEN header X-Zip",
+    ):
+        assert await pbal.say(statement) == "OK"
+    for line, coding in (("X: 1", "gzip"), ("X-Raw: 1", None), ("X-Zip: 1", None)):
+        response = await pbal.ask("files", f"GET /long.txt HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n{line}\r\n\r\n".encode())
+        assert (response.fields.get("content-encoding"), response.fields["x-a"]) == (coding, "b")
+        assert ("content-length" in response.fields) is (coding is None)
+
+
+@lab
 async def test_rules_of_a_selector_hold_for_what_it_hands_on(lab: Lab) -> None:
     pbal = await start(lab, "HEADER site RESPONSE SET X-From: site")
     for rule in (
