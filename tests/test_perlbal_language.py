@@ -153,14 +153,14 @@ def test_what_has_no_meaning_here_is_checked_and_told(tmp_path: Path) -> None:
 
 FOREIGN = [
     ("HostRouter", "LOAD vhosts"),
-    ("UrlGroup", "LOAD vpaths"),
-    ("MethodSelector", "exchange.method"),
+    ("UrlGroup", "REWRITE"),
+    ("MethodSelector", "WHEN method POST,PUT"),
     ("StickySessions", "SET sticky = NAME"),
     ("SessionAffinity", "SET sticky = NAME"),
-    ("BackendHeaders", "HEADER name INSERT"),
+    ("BackendHeaders", "HEADER name RESPONSE"),
     ("ForwardedFor", "trusted_upstream_proxies"),
     ("TrustHeader", "trusted_upstream_proxies"),
-    ("Fallback404", "fallback on 404 is not built yet"),
+    ("Fallback404", "SET fallback_pool"),
     ("ServerStarter", "hand listening sockets over"),
     ("Comet", "LOAD poll"),
     ("PSGI", "POOL ADD"),

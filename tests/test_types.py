@@ -302,6 +302,16 @@ def test_a_network_with_host_bits_is_taken_and_remarked() -> None:
     assert types.NETWORKS.odd("10.0.0.0/8 10.0.0.1 ::1") == ""
 
 
+def test_networks_in_the_words_of_perlbal_where_they_mean_one_thing_only() -> None:
+    said = "10/8 192.168/16, 10.0.0.0:255.255.0.0 10.0.0.0-255.0.0.0 10.1.2.0-10.1.2.255 10.1.2.0#0.0.0.255 10.0.0.0/255.255.0.0 any"
+    meant = "10.0.0.0/8 192.168.0.0/16 10.0.0.0/16 10.0.0.0/8 10.1.2.0/24 10.1.2.0/24 10.0.0.0/16 0.0.0.0/0"
+    assert types.NETWORKS.render(types.NETWORKS.parse(said)) == meant
+    assert types.NETWORKS.odd("10.1/8") == "10.1/8 has bits set right of the mask, 10.0.0.0/8 is used"
+    for ambiguous in ("10", "10.1", "10.1/24", "300/8", "10.0.0.1-10.0.0.9", "10.0.0.0:255.0.255.0", "10.0.0.9-10.0.0.1", "10.0.0.0-"):
+        with pytest.raises(ValueError, match="expected a network"):
+            types.NETWORKS.parse(ambiguous)
+
+
 def test_a_tunable_fits_its_roles() -> None:
     by_name = {tunable.name: tunable for tunable in CORE}
     assert by_name["role"].fits("management")

@@ -35,6 +35,16 @@ def _told(warning: Mistake) -> str:
     return f"{warning.line}: {warning.message}{beside}"
 
 
+def test_a_pool_that_rules_and_fallbacks_name_is_used(tmp_path: Path) -> None:
+    lines = [f"CREATE POOL {name}\nPOOL {name} ADD 10.0.0.1" for name in ("app", "beta", "spare", "unused")]
+    lines += ["CREATE SERVICE web", "SET role = reverse_proxy", "SET listen = 127.0.0.1:8080", "SET pool = app"]
+    lines += ["ROUTE web TO beta WHEN path (a+)+$", "SET fallback_pool = spare", "ENABLE web"]
+    assert warnings(tmp_path, "\n".join(lines)) == [
+        "7: no service uses the pool 'unused'",
+        "13: it repeats what is repeated itself: a text that nearly matches may stop pbal for seconds",
+    ]
+
+
 FILES = """
     CREATE SERVICE web
       SET role = web_server

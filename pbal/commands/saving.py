@@ -12,10 +12,16 @@ from pathlib import Path
 
 from pbal.commands.files import Record, divided
 from pbal.config.diff import Kind, Step, listing
-from pbal.lang.lexical import comment_start
+from pbal.lang.ast import Statement
+from pbal.lang.lexical import comment_start, escaped
+from pbal.model import conditions
 from pbal.model.errors import ConfigError
 from pbal.schema import kinds
+from pbal.schema.said import Said
 
+_NAMING = ("HEADER", "ROUTE", "REWRITE", "LIMIT")
+"""Rules that name their service."""
+_KEY_WORDS = frozenset({"REQUEST", "RESPONSE", "INSERT", "SET", "ADD", "REMOVE", "TO", "WHEN"})
 _ABOUT = ("service_name", "object_name", "owner_name", "selector_name", "pool_name", "new_name")
 
 
@@ -212,7 +218,7 @@ class _Editor:
         creates = beside.statement.rule.startswith(("create_", "use"))
         current = beside.current == step.object.lower()
         text = _of_current(step) if current else step.statement
-        if step.kind is Kind.RULE and not current and not step.statement.upper().startswith("HEADER"):
+        if step.kind is Kind.RULE and not current and not step.statement.upper().startswith(_NAMING):
             self.append(step)
             return
         self._at(beside).append(("  " if creates and not indent else indent) + text)
@@ -286,7 +292,7 @@ def _says(record: Record, step: Step) -> bool:
     if step.said:
         return False
     if step.kind is Kind.RULE:
-        return _about(record) == about and _words(statement.source, about) == _words(step.key, about)
+        return _about(record) == about and _words(_rule(statement), about) == _words(step.key, about)
     return _about(record) == about and (rule.startswith("pool_") or rule == "create_pool") == (step.kind is Kind.POOL)
 
 
@@ -294,10 +300,19 @@ def _same_node(said: str, name: str) -> bool:
     return said.lower() in (name.lower(), name.lower().removesuffix(":80"))
 
 
+def _rule(statement: Statement) -> str:
+    """A rule as it is printed, as far as its conditions go."""
+    said = statement.args.get("conditions")
+    if said is None or isinstance(said.text, Said):
+        return statement.source
+    return statement.source[: said.column - 1] + escaped(conditions.parse(said.text).text)
+
+
 def _words(statement: str, about: str) -> list[str]:
-    """A rule without its spacing, its comment and the name of its service, which may be left out."""
+    """A rule without its spacing, its comment and the name of its service, which may be left out; key words in upper case."""
     words = statement.partition(" #")[0].replace("=", " = ").split()
-    return [words[0].upper(), *(word for word in words[1:] if word.lower() != about)]
+    known = (word.upper() if word.upper() in _KEY_WORDS else word for word in words[1:] if word.lower() != about)
+    return [words[0].upper(), *known]
 
 
 def _is_beside(record: Record, step: Step) -> bool:

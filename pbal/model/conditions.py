@@ -50,6 +50,23 @@ def cookies_named(name: bytes, field: bytes) -> list[bytes]:
     return found
 
 
+def values_of(exchange: Exchange, name: bytes) -> list[bytes]:
+    """The values of a field, by canonical name, line by line: those that a node would get."""
+    request = exchange.request
+    if name == b"upgrade":
+        return [request.upgrade] if request.upgrade else []
+    if name not in request.fields and not request.underscores:
+        return []
+    if name not in request.ours and _is_unseen(exchange, request, name):
+        return []
+    return [value for said, value in request.headers if canonical(said) == name]
+
+
+def _is_unseen(exchange: Exchange, request: RequestHead, name: bytes) -> bool:
+    """Whether no node would get a field from this peer."""
+    return name in HOP_BY_HOP or name in stripped(request) or (name in KNOWN_FORWARDING and not exchange.believed)
+
+
 class Condition(metaclass=ABCMeta):
     """One of them."""
 
@@ -151,20 +168,8 @@ class _Header(Condition):
         self._said = said
 
     def holds(self, exchange: Exchange) -> bool:
-        request, name = exchange.request, self._name
-        if name == b"upgrade":
-            return bool(request.upgrade) and self._said.fits(request.upgrade)
-        if name not in request.fields and not request.underscores:
-            return False
-        if name not in request.ours and self._unseen(exchange, request):
-            return False
-        values = [value for said, value in request.headers if canonical(said) == name]
+        values = values_of(exchange, self._name)
         return any(map(self._said.fits, values)) or (len(values) > 1 and self._said.fits(b", ".join(values)))
-
-    def _unseen(self, exchange: Exchange, request: RequestHead) -> bool:
-        """Whether no node would get it from this peer."""
-        name = self._name
-        return name in HOP_BY_HOP or name in stripped(request) or (name in KNOWN_FORWARDING and not exchange.believed)
 
 
 class _Cookie(Condition):

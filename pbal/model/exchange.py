@@ -253,6 +253,11 @@ class Stream(Waiting):
         return None, None
 
     @property
+    def port(self) -> int:
+        """The port that the client connected to; 0 where there is none."""
+        return 0
+
+    @property
     @abstractmethod
     def full(self) -> bool:
         """Whether the peer takes slower than we write: client_drained() will follow."""
@@ -423,10 +428,14 @@ class Exchange(Account):
     def client_address(self) -> bytes:
         """The client's address as text. A trusted proxy names it in X-Forwarded-For; otherwise it is the peer's address.
 
+        With `forwarded` on, a trusted proxy that sends no X-Forwarded-For may name it in Forwarded (RFC 7239).
+
         Source: Perlbal manual, trusted_upstream_proxies, always_trusted. Computed once.
         """
         if not self._address:
             forwarded = self.request.fields.get(b"x-forwarded-for")
+            if forwarded is None and self.service.forwarding is not None:
+                forwarded = self.service.forwarding.listed(self.request.fields)
             peer = self.stream.peer
             trust = self.service.trust if self.service.trust.believes(peer) else self.home.trust
             self._address = peer if forwarded is None else trust.client_address(peer, forwarded)

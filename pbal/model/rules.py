@@ -28,7 +28,7 @@ from pbal.http1.events import canonical
 from pbal.http1.headers import KNOWN_FORWARDING
 from pbal.http1.paths import plain
 from pbal.http1.reader import is_host
-from pbal.model.conditions import Conditions
+from pbal.model.conditions import Conditions, values_of
 from pbal.model.exchange import Exchange
 from pbal.model.pool import Pool
 from pbal.schema.kinds import BadValue
@@ -110,7 +110,8 @@ VARIABLES: Final[dict[str, tuple[str, Getter]]] = {
 
 
 def _field(name: bytes) -> Getter:
-    return lambda exchange: exchange.request.fields.get(name, b"")
+    between = b"; " if name == b"cookie" else b", "
+    return lambda exchange: between.join(values_of(exchange, name))
 
 
 def _getter(name: str, span: tuple[int, int]) -> Getter:

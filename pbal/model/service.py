@@ -19,6 +19,8 @@ from pbal.model.change import Change, Phase
 from pbal.model.errors import ConfigError, NotBuilt, UnknownName, bad_value
 from pbal.model.exchange import Exchange
 from pbal.model.faults import asked, guarded
+from pbal.model.forwarding import NAMES as FORWARDING_NAMES
+from pbal.model.forwarding import Forwarding, forwarding_of
 from pbal.model.hooks import Bound, HookTable, hooks_of
 from pbal.model.limiting import Limit
 from pbal.model.pace import Rate
@@ -128,6 +130,8 @@ class Service:
         self.numbered = self.traces = False
         """Whether requests have ids for others to see (request_id), and traces begin here (traceparent)."""
         self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
+        self.forwarding: Forwarding | None = forwarding_of(self.values)
+        """What nodes are told beside X-Forwarded-For; None where that is nothing."""
 
     def stand(self, standing: Standing) -> None:
         """ENABLE or DISABLE was carried out."""
@@ -147,6 +151,7 @@ class Service:
         if tunable.name not in self.explicit:
             text = self.defaults.get(tunable.name, self.world.settings.standard(tunable))
             self.values[tunable.name] = None if text is None else self.world.settings.parsed(tunable, text)
+            self._derive(tunable.name)
 
     def said(self, name: str) -> bool:
         """Whether an operator said what a tunable is, by SET or DEFAULT."""
@@ -354,10 +359,16 @@ class Service:
 
     def _settle(self, name: str) -> None:
         """A tunable was set for good."""
-        if name in ("always_trusted", "trusted_upstream_proxies"):
-            self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
+        self._derive(name)
         if self.handler is not None:
             self.handler.changed(name)
+
+    def _derive(self, name: str) -> None:
+        """Bring up to date what is made of a tunable for the hot path."""
+        if name in ("always_trusted", "trusted_upstream_proxies"):
+            self.trust = Trust(self.values["always_trusted"], self.values["trusted_upstream_proxies"])
+        elif name in FORWARDING_NAMES:
+            self.forwarding = forwarding_of(self.values)
 
     def _set_role(self, role: str) -> None:
         if self.role and self.role != role:

@@ -317,6 +317,11 @@ class Wire(Stream):
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
         return -1 if sock is None else int(sock.fileno())
 
+    @property
+    def port(self) -> int:
+        """See Stream."""
+        return local_port(self.transport)
+
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
         assert self.transport is not None

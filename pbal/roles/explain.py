@@ -159,6 +159,23 @@ def _file(service: Service, exchange: Exchange) -> str:
     return f"200: {path} in {docroot}, {found.size} bytes, {kind}"
 
 
+def _steered(service: Service, exchange: Exchange) -> Generator[Step, None, Pool | None]:
+    """What the service's rules make of its path, and the pool that they choose. Raises: UnsafePath."""
+    rules, values = service.rules, service.values
+    exchange.rewritten = rules.target(exchange)
+    if exchange.rewritten:
+        yield Step("rule", service.name, f"REWRITE makes the target {quoted_text(exchange.rewritten).decode('ascii')}")
+    route = rules.route(exchange)
+    if route is not None:
+        yield Step("rule", service.name, f"ROUTE TO {route.pool.name} WHEN {shown_when(route.when, route.when_said)}")
+    if values["fallback_pool"]:
+        on = service.world.tunables["fallback_on"].type.render(values["fallback_on"])
+        yield Step("rule", service.name, f"fallback_pool = {values['fallback_pool']}, on {on}")
+    if route is not None:
+        return route.pool
+    return service.world.pool(values["pool"]) if values["pool"] else None
+
+
 def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterator[Step]:
     request = exchange.request
     if b"via" in request.fields and role.terms.via in request.fields[b"via"]:
@@ -168,19 +185,12 @@ def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterat
         yield Step("answer", service.name, f"501: {request.method.decode()} is not offered")
         return
     try:
-        exchange.rewritten = service.rules.target(exchange)
+        pool = yield from _steered(service, exchange)
     except UnsafePath as refusal:
         yield Step("answer", service.name, f"400: REWRITE makes {quoted_text(refusal.path).decode('ascii')} of its path")
         return
-    if exchange.rewritten:
-        yield Step("rule", service.name, f"REWRITE makes the target {quoted_text(exchange.rewritten).decode('ascii')}")
     if request.framing:
         yield Step("body", service.name, uploads.explained(request, service.values))
-    pool = service.world.pool(service.values["pool"]) if service.values["pool"] else None
-    route = service.rules.route(exchange)
-    if route is not None:
-        yield Step("rule", service.name, f"ROUTE TO {route.pool.name} WHEN {shown_when(route.when, route.when_said)}")
-        pool = route.pool
     if pool is None or not pool.nodes:
         yield Step("answer", service.name, "503: no pool" if pool is None else f"503: pool {pool.name} has no node")
         return
@@ -194,9 +204,10 @@ def _sent(service: Service, role: ReverseProxy, exchange: Exchange, pool: Pool) 
     well = ", too few are well: all get requests" if pool.open else ""
     method = service.values["balance_method"] or pool.values["balance_method"]
     yield Step("pool", service.name, f"{pool.name}: balance_method {method}, {len(usable)} of {len(pool.nodes)} nodes get requests{well}")
+    bored = next((group.bored for group in role.groups.all() if group.pool is pool), {})
     for node in pool.nodes:
         passed_over = "" if node in usable else ", passed over"
-        kept = len(role.groups.main.bored.get(node, ()))
+        kept = len(bored.get(node, ()))
         told = described(node.verdict(now), now)
         options = NodeSpec(node.name, node.weight, node.backup, node.most).options
         told += f", {options}" if options else ""

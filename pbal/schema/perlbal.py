@@ -85,7 +85,6 @@ _ONE_QUEUE = "every request waits in one queue"
 SERVICE: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("client_sndbuf_size", "the kernel chooses the size", types.SIZE, "0"),
-        Unbuilt("blind_proxy", "trusted_upstream_proxies says whose X-Forwarded fields are kept", types.BOOL, "off"),
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
         Unbuilt("dirindexing", "a directory without one of index_files is answered 403", types.BOOL, "off"),
         Unbuilt("enable_concatenate_get", "ask for the files one by one", types.BOOL, "off"),
@@ -97,9 +96,7 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("latency", "", types.INT, "0"),
         # of plugins
         Unbuilt("max_content_length", "max_body limits every body", types.INT, "0", "maxcontentlength"),
-        Unbuilt("send_backend_port", "HEADER name INSERT X-Forwarded-Port: 443 says it where the service has one port", types.BOOL, "off",
-                "xffextras"),
-        Unbuilt("fallback_service", "VPATH can choose the service by the path", plugin="lazycdn"),
+        Unbuilt("fallback_service", "SET fallback_pool names a second pool, not a service", plugin="lazycdn"),
         Unbuilt("fallback_udp_ping_addr", plugin="lazycdn"),
         Unbuilt("echo_delay", "", types.INT, "0", "echoservice"),
         *(
@@ -147,7 +144,7 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
         Unbuilt("EchoService"),
         Unbuilt("FlvStreaming"),
         Unbuilt("Highpri", _ONE_QUEUE),
-        Unbuilt("LazyCDN", "VPATH can choose the service by the path"),
+        Unbuilt("LazyCDN", "SET fallback_pool and SET fallback_on = 404 ask a second pool"),
         Unbuilt("MaxContentLength", "max_body limits every body"),
         Unbuilt("NotModified", "web_server answers conditional requests by the date of the file"),
         Unbuilt("Palimg"),
@@ -155,7 +152,7 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
         Unbuilt("Redirect", "https_redirect sends clients to https; for other hosts write a pbal plugin: pbal plugin new NAME"),
         Unbuilt("Stats", "the console shows the same: show counters"),
         Unbuilt("Throttle", "limits of the poll plugin bound how often a client may poll"),
-        Unbuilt("XFFExtras", "its send_backend_proto is in the core: leave LOAD and the plugin's name out"),
+        Unbuilt("XFFExtras", "its send_backend_proto and send_backend_port are in the core: leave LOAD and the plugin's name out"),
     )
 )
 """Plugins that come with Perlbal."""
@@ -202,15 +199,17 @@ FOREIGN: tuple[Foreign, ...] = (
     _foreign("trusted headers", r"trust|forwardedfor|xff|realip|real_?ip|remote_?ip|remote_?addr|upstream",
              "SET trusted_upstream_proxies says whose X-Forwarded fields are believed; HEADER name REMOVE takes others away"),
     _foreign("fallback on 404", r"fallback|fail_?over|404|not_?found|missing|lazy|backup|retry",
-             "fallback on 404 is not built yet: VPATH with default_service chooses by the path before a node is asked"),
+             "SET fallback_pool = POOL and SET fallback_on = 404 failure ask a second pool"),
     _foreign("header rules", r"header|cookie|expires|cache_?control|cors",
-             "HEADER name INSERT and HEADER name REMOVE change requests; responses are changed by a pbal plugin with"
-             " modify_response_headers: pbal plugin new"),
+             "HEADER name REQUEST and HEADER name RESPONSE set, add and remove fields, of some requests with WHEN"),
     _foreign("routing by method", r"method|verb|rest|dav|readonly|read_?write",
-             "write a pbal plugin with select_service, which sees exchange.method: pbal plugin new"),
-    _foreign("routing by host", r"host|domain|site|tenant", "LOAD vhosts: VHOST *.example.com = service chooses the service by the host"),
+             "ROUTE name TO POOL WHEN method POST,PUT sends some requests to another pool"),
+    _foreign("routing by host", r"host|domain|site|tenant",
+             "LOAD vhosts: VHOST *.example.com = service chooses the service by the host; ROUTE name TO POOL WHEN host"
+             " *.example.com chooses the pool"),
     _foreign("routing by path", r"path|url|uri|rout|prefix|dir|location|map|group|rewrite",
-             "LOAD vpaths: VPATH ^/path = service chooses the service by the path"),
+             "LOAD vpaths: VPATH ^/path = service chooses the service by the path; ROUTE name TO POOL WHEN path ^/path chooses the pool,"
+             " and REWRITE changes the path"),
     _foreign("TLS", r"ssl|tls|https|cert", "enable_ssl, ssl_cert_file, https_redirect and send_backend_proto are in the core"),
     _foreign("log", r"log|track|audit", "SET access_log = FILE writes a line for each request"),
     _foreign("static files", r"static|docroot|file", "a service of the role web_server answers with files: SET docroot = FOLDER"),

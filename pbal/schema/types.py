@@ -211,12 +211,12 @@ _FAULTY = re.compile(r"\\.|[*+?]+|\{[0-9,]*\}?|\(\?P?[<=!:]?\w*|\w-\w", re.DOTAL
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-def _split(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
     return tuple(word for word in _SEPARATOR.split(text) if word)
 
 
 def _parse_tokens(text: str) -> tuple[bytes, ...]:
-    tokens = tuple(word.encode() for word in _split(text))
+    tokens = tuple(word.encode() for word in words(text))
     for token in tokens:
         if not _TOKEN.fullmatch(token):
             _refuse("tokens such as GET or X-Name", token.decode())
@@ -423,7 +423,7 @@ def _parse_listen(text: str) -> Endpoint:
 
 def _parse_receivers(text: str) -> tuple[Endpoint, ...]:
     found = []
-    for word in _split(text):
+    for word in words(text):
         match = _HOST_PORT.fullmatch(word)
         if not match or match[3] is None or not (match[1] or (match[2] and _DOTTED.fullmatch(match[2]))):
             _refuse("addresses such as 10.0.0.1:7000 or [::1]:7000", word)
@@ -431,22 +431,56 @@ def _parse_receivers(text: str) -> tuple[Endpoint, ...]:
     return tuple(found)
 
 
+_NETWORK = re.compile(r"([0-9.]+)(?:/([0-9]{1,2})|:([0-9.]+)|-([0-9.]+)|#([0-9.]+))", re.ASCII)
+
+
 def _parse_network(text: str) -> Network:
+    """One network. Source: Net::Netmask, which Perlbal reads them with, where a text of it means one thing only."""
     try:
-        return ipaddress.ip_network(text, strict=False)
+        return ipaddress.ip_network(_standard(text), strict=False)
     except ValueError:
         _refuse("a network such as 10.0.0.0/8 or ::1", text)
 
 
+def _standard(text: str) -> str:
+    """A network in the standard's words. Raises: ValueError for a range that is no network, or a mask that is none."""
+    if text.lower() in ("any", "default"):
+        return "0.0.0.0/0"
+    match = _NETWORK.fullmatch(text)
+    if match is None:
+        return text
+    first, bits, mask, last, wild = match.groups()
+    if bits is not None:  # 10/8, 192.168/16: the octets that are left out have to be outside of the mask
+        given = first.count(".") + 1
+        if given < 4 and int(bits) > 8 * given:
+            raise ValueError(text)
+        return f"{first}{'.0' * (4 - given)}/{bits}"
+    if last is not None and not last.startswith("255."):
+        networks = list(ipaddress.summarize_address_range(ipaddress.IPv4Address(first), ipaddress.IPv4Address(last)))
+        if len(networks) != 1:
+            raise ValueError(text)
+        return str(networks[0])
+    return f"{first}/{_mask(mask or last or wild, wild is not None)}"
+
+
+def _mask(text: str, inverted: bool) -> int:
+    """The bits of a mask. Raises: ValueError for one with gaps."""
+    value = int(ipaddress.IPv4Address(text))
+    value = value if inverted else value ^ 0xFFFFFFFF
+    if value & (value + 1):
+        raise ValueError(text)
+    return 32 - value.bit_length()
+
+
 def _parse_networks(text: str) -> tuple[Network, ...]:
-    return tuple(_parse_network(word) for word in _split(text))
+    return tuple(_parse_network(word) for word in words(text))
 
 
 def _odd_networks(text: str) -> str:
     """Host bits: `10.1.2.3/8` may be meant as one address, or as the network it is in."""
-    for word in _split(text):
+    for word in words(text):
         network = _parse_network(word)
-        if ipaddress.ip_interface(word).ip != network.network_address:
+        if ipaddress.ip_interface(_standard(word)).ip != network.network_address:
             return f"{word} has bits set right of the mask, {network} is used"
     return ""
 
@@ -504,6 +538,6 @@ ENDPOINT: Type[Endpoint] = Type("node", _parse_endpoint, placed=_place_unix)
 RECEIVERS: Type[tuple[Endpoint, ...]] = Type("receivers", _parse_receivers, lambda value: " ".join(map(str, value)))
 """Where datagrams go: no names, which would have to be looked up."""
 NETWORKS: Type[tuple[Network, ...]] = Type("networks", _parse_networks, _render_networks, odd=_odd_networks)
-WORDS: Type[tuple[str, ...]] = Type("words", _split, " ".join)
+WORDS: Type[tuple[str, ...]] = Type("words", words, " ".join)
 TOKENS: Type[tuple[bytes, ...]] = Type("tokens", _parse_tokens, _render_tokens)
 TEXT: Type[str] = Type("text", str)

@@ -91,8 +91,13 @@ async def test_no_variable_lets_a_client_write_a_field(lab: Lab) -> None:
         assert f"X-Copy: {value}" in got and not any(line.startswith("X-Evil") for line in got)
     response = await pbal.ask("site", b"GET /%0d%0aX-Evil:1 HTTP/1.1\r\nHost: a\r\n\r\n")
     assert response.fields["x-copy"] == "/%0d%0aX-Evil:1" and "x-evil" not in response.fields
+    assert "X-Copy: 1, 2" in await seen(pbal, "X-In: 1", "X_in: 2")
     got = await seen(pbal, "X-In: 1", "Connection: x-in")
-    assert "X-Copy: 1" in got and not any(line.startswith("X-In") for line in got)
+    assert not any(line.startswith(("X-In", "X-Copy")) for line in got)
+    assert await pbal.say("HEADER site REQUEST SET X-Copy: $$http_x_forwarded_proto") == "OK"
+    assert not any(line.startswith("X-Copy") for line in await seen(pbal, "X-Forwarded-Proto: https"))
+    assert await pbal.say("SET site.always_trusted = on") == "OK"
+    assert "X-Copy: https" in await seen(pbal, "X-Forwarded-Proto: https")
 
 
 @lab
@@ -138,6 +143,23 @@ async def test_fields_of_responses_whoever_makes_them(lab: Lab) -> None:
     assert (found.fields["x-frame-options"], found.fields["content-type"], found.body) == ("SAMEORIGIN", "text/x-page", b"a page")
     missing = await pbal.ask("files", b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
     assert (missing.status, missing.fields["x-frame-options"]) == (404, "SAMEORIGIN")
+
+
+@lab
+async def test_what_rules_say_is_what_compression_goes_by(lab: Lab) -> None:
+    (lab.folder / "long.txt").write_text("a page " * 1000)
+    pbal = await start(lab)
+    for statement in (
+        "SET files.compress = gzip",
+        "HEADER files RESPONSE SET X-A: b",
+        "HEADER files RESPONSE SET Cache-Control: no-transform WHEN header X-Raw",
+        "HEADER files RESPONSE SET Content-Type: application/zip WHEN header X-Zip",
+    ):
+        assert await pbal.say(statement) == "OK"
+    for line, coding in (("X: 1", "gzip"), ("X-Raw: 1", None), ("X-Zip: 1", None)):
+        response = await pbal.ask("files", f"GET /long.txt HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n{line}\r\n\r\n".encode())
+        assert (response.fields.get("content-encoding"), response.fields["x-a"]) == (coding, "b")
+        assert ("content-length" in response.fields) is (coding is None)
 
 
 @lab

@@ -194,3 +194,21 @@ async def test_reloading_brings_the_rules_into_the_order_of_the_file(lab: Lab) -
     rules = [line.split(" ", 2)[2] for line in (await pbal.say("show rules web")).splitlines() if line.startswith("web ")]
     assert rules == [headers[2], headers[1], routes[1], routes[0], routes[2].replace('"', "")]
     assert await pbal.say("CONFIG DRIFT") == "."
+
+
+@lab
+async def test_saving_writes_rules_where_their_service_is_and_takes_them_out_however_they_were_spelt(lab: Lab) -> None:
+    pbal = await start(lab, "header web response set X-A: 1 when Method GET and path ^/a$$b  # why", "ROUTE web TO api WHEN host A.example")
+    assert await pbal.say("DROP RULE web 1") == "OK"
+    for rule in ("ROUTE web TO beta WHEN path ^/b", "REWRITE web ^/old = /new", "HEADER web RESPONSE ADD X-B: $$client"):
+        assert await pbal.say(rule) == "OK"
+    assert await pbal.say("CONFIG SAVE") == "OK"
+    text = (lab.folder / "test1.conf").read_text()
+    assert "X-A" not in text and "DROP RULE" not in text and text.count("USE ") == 0
+    lines = text.splitlines()
+    end = lines.index("ENABLE web")
+    assert sorted(lines[end - 4 : end]) == [
+        "HEADER web RESPONSE ADD X-B: $$client", "REWRITE web ^/old = /new", "ROUTE web TO api WHEN host A.example",
+        "ROUTE web TO beta WHEN path ^/b",
+    ]  # fmt: skip
+    assert await pbal.say("CONFIG DRIFT") == "."

@@ -130,9 +130,7 @@ class Relay(Undecided):
 
     def waits(self, node: Node | None) -> None:
         """See Seeker."""
-        self.phase = WAITING
-        if not self.exchange.body_complete:
-            self.stream.pause_body()
+        self._unassigned()
         if not self.waited:
             self.priority = priority_of(self.exchange, self.terms)
         tracer = self.terms.service.tracer
@@ -141,6 +139,12 @@ class Relay(Undecided):
                 self.exchange.trace(tracer, "queued", f"{len(self.group.queue)} before it, {CLASS_NAMES[self.priority]} priority")
             else:
                 self.exchange.trace(tracer, "connecting", f"to {node.name}")
+
+    def _unassigned(self) -> None:
+        """No connection is its own: what comes of the body has to wait."""
+        self.phase = WAITING
+        if not self.exchange.body_complete:
+            self.stream.pause_body()
 
     def connect_failed(self, node: Node, status: int) -> None:
         """The connection to `node` could not be made: `status` 502 (refused) or 504 (too slow)."""
@@ -458,7 +462,7 @@ class Relay(Undecided):
     def again(self, head: ResponseHead, delay: float, pool: Pool | None) -> None:
         """See Undecided."""
         self._drop_response(head)
-        self.phase = WAITING
+        self._unassigned()
         self.exchange.asked = None
         self.body_sent = False
         self.terms.counts["backend_retries"] += 1
@@ -473,10 +477,13 @@ class Relay(Undecided):
             asyncio.get_running_loop().call_soon(self._seek_again)
 
     def _seek_again(self) -> None:
-        """Unless the client has gone meanwhile."""
+        """Unless the client has gone meanwhile, or the service."""
         if self.phase is WAITING and not self.exchange.answered:
             self.started = self.terms.clock.now()
-            self.seek()
+            if self.terms.closed:
+                self.give_up(503)
+            else:
+                self.seek()
 
     def _drop_response(self, head: ResponseHead) -> None:
         """Nothing of the response goes out: read a short rest of it and keep the connection, or close it."""
@@ -690,7 +697,9 @@ class Relay(Undecided):
         self.stream.cut(self.exchange)
 
     def give_up(self, status: int, why: str = "") -> None:
-        """Answer with the proxy's own error."""
+        """Answer with the proxy's own error, unless another pool may be asked."""
+        if self.terms.failure_pool is not None and self._falls_back(self.terms.failure_pool):
+            return
         self._finish()
         self.group.forget(self)
         self._drop_backend()
@@ -702,6 +711,29 @@ class Relay(Undecided):
         self.stream.resume_body()
         if not self.exchange.answered:  # reading on may have found that the body is no body
             self.exchange.error(status, text, fields)
+
+    def _falls_back(self, pool: Pool) -> bool:
+        """Send the request to another pool if that is safe, or no node has seen it (roles/proxy/fallback.py)."""
+        exchange, terms = self.exchange, self.terms
+        if pool is self.group.pool or terms.closed or exchange.answered:
+            return False
+        if not self.again_is_safe and (exchange.attempts or self.body_sent):
+            return False
+        self.group.forget(self)
+        self._drop_backend()
+        leave(self)
+        terms.counts["fallbacks"] += 1
+        if terms.service.tracer is not None:
+            exchange.trace(terms.service.tracer, "fallback", f"to pool {pool.name}")
+        self.pool = pool
+        self.tried = ()
+        self.failure = 503
+        self.fresh = self.body_sent = False
+        self.pieces = None
+        exchange.asked = None
+        self._unassigned()
+        asyncio.get_running_loop().call_soon(self._seek_again)
+        return True
 
     def _release_lost(self) -> None:
         backend, self.backend = self.backend, None

@@ -26,6 +26,7 @@ _REQUEST_ID: Final = b"x-request-id"
 _UNTRUSTED_NUMBERED: Final = _UNTRUSTED | {_REQUEST_ID}
 _TRUSTED_NUMBERED: Final = _TRUSTED | {_REQUEST_ID}
 """Where requests have ids: pbal sends the one that it took or made."""
+_seeing: dict[frozenset[bytes], frozenset[bytes]] = {}
 _TRACE: Final = frozenset({b"traceparent", b"tracestate"})
 
 
@@ -51,11 +52,17 @@ def request_octets(  # noqa: C901 - the hot path: a call costs more than a branc
     if request.ours or request.underscores:
         dropped, forwarded_for = _set_or_misspelt(request, dropped, forwarded_for)
     own: list[tuple[bytes, bytes]] = []
+    forwarding = service.forwarding
+    if forwarding is not None:
+        if forwarding.blind and exchange.believed and b"x-forwarded-for" not in request.ours:
+            dropped, forwarded_for = _blind(dropped), b""
+        else:
+            dropped = forwarding.say(exchange, request, dropped, own)
     tls = exchange.stream.tls
     if service.traces or exchange.home.traces:
         dropped = _trace(exchange, dropped, own)
     if tls is not None or service.values["send_backend_proto"] == "on":
-        dropped = _say_scheme(exchange, service, dropped, own)
+        dropped = _say_scheme(exchange, service, dropped, own, not forwarded_for)
     if (
         not target.startswith(b"/") or request.expect_continue or size is not None or request.framing == CHUNKED or not request.host
     ):  # fmt: skip
@@ -75,7 +82,7 @@ def request_octets(  # noqa: C901 - the hot path: a call costs more than a branc
     rules = service.rules.request
     if exchange.rewritten:
         target = exchange.rewritten
-    if not own and rules is None:  # nearly all
+    if not own and rules is None and forwarded_for:  # nearly all
         if number:
             forwarded_for = b"%b\r\nX-Request-Id: %b" % (forwarded_for, number)
         return b"%b %b HTTP/1.1\r\n%bX-Forwarded-For: %b\r\nVia: 1.%d %b\r\n\r\n" % (
@@ -83,7 +90,8 @@ def request_octets(  # noqa: C901 - the hot path: a call costs more than a branc
         )  # fmt: skip
     if number:
         own.append((b"X-Request-Id", number))
-    own.append((b"X-Forwarded-For", forwarded_for))
+    if forwarded_for:
+        own.append((b"X-Forwarded-For", forwarded_for))
     if rules is not None:
         changes = rules.changes(exchange)
         dropped = changes.union(dropped)
@@ -121,10 +129,25 @@ def _trace(exchange: Exchange, dropped: frozenset[bytes], own: list[tuple[bytes,
     return dropped | _TRACE
 
 
-def _say_scheme(exchange: Exchange, service: Service, dropped: frozenset[bytes], own: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    """Add the scheme and what TLS knows of the client; the fields to drop for it. A trusted proxy's word on the scheme stands."""
+def _blind(dropped: frozenset[bytes]) -> frozenset[bytes]:
+    """`dropped` without X-Forwarded-For; the same object each time, for who remembers by it."""
+    found = _seeing.get(dropped)
+    if found is None:
+        found = dropped - _FORWARDED_FOR
+        if len(_seeing) < 64:  # callers use a few constant sets
+            _seeing[dropped] = found
+    return found
+
+
+def _say_scheme(
+    exchange: Exchange, service: Service, dropped: frozenset[bytes], own: list[tuple[bytes, bytes]], blind: bool
+) -> frozenset[bytes]:
+    """Add the scheme and what TLS knows of the client; the fields to drop for it. A trusted proxy's word on the scheme stands.
+
+    `blind`: it is not for us to say more than it did.
+    """
     said = exchange.request.fields.get(b"x-forwarded-proto")
-    if service.values["send_backend_proto"] != "off" and (said is None or b"x-forwarded-proto" in dropped):
+    if not blind and service.values["send_backend_proto"] != "off" and (said is None or b"x-forwarded-proto" in dropped):
         own.append((b"X-Forwarded-Proto", exchange.scheme))
     tls = exchange.stream.tls
     if tls is not None and (fields := tls.client_fields()):

@@ -20,6 +20,7 @@ from pbal.roles.http import HttpRole
 from pbal.roles.pages import Intercept
 from pbal.roles.proxy import uploads
 from pbal.roles.proxy.errand import Errand
+from pbal.roles.proxy.fallback import fallback
 from pbal.roles.proxy.following import Following
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.relay import Relay
@@ -28,6 +29,11 @@ from pbal.roles.proxy.reproxy.targets import Targets
 from pbal.roles.proxy.retry import error_retries
 from pbal.roles.proxy.terms import Terms
 from pbal.schema.types import Endpoint
+
+_DECIDING = frozenset(
+    {"enable_reproxy", "enable_error_retries", "error_retry_schedule", "error_page_intercept", "fallback_pool", "fallback_on"}
+)
+"""Tunables that say who looks at responses."""
 
 
 class ReverseProxy(HttpRole):
@@ -152,8 +158,9 @@ class ReverseProxy(HttpRole):
         self.terms.read(tunable)
         if tunable == "send_proxy" or tunable.startswith("ssl_backend") or (tunable == "persist_backend" and not values["persist_backend"]):
             self.groups.close_bored()
-        elif tunable in ("enable_reproxy", "enable_error_retries", "error_retry_schedule", "error_page_intercept"):
+        elif tunable in _DECIDING:
             self._choose_deciders()
+            self.groups.keep(self.service.pools())
         elif tunable == "reproxy_cache_maxsize" and self.reproxy is not None:
             self.reproxy.read_cache_size()
         elif tunable == "pool":
@@ -179,7 +186,8 @@ class ReverseProxy(HttpRole):
             self.reproxy = Reproxy(self.terms)
         statuses = self.service.values["error_page_intercept"]
         reproxy = () if self.reproxy is None else (self.reproxy,)
-        self.terms.deciders = (*reproxy, *error_retries(self.terms), *((Intercept(statuses),) if statuses else ()))
+        pages = (Intercept(statuses),) if statuses else ()
+        self.terms.deciders = (*reproxy, *error_retries(self.terms), *fallback(self.terms), *pages)
 
     def _follow(self, listeners: tuple[Endpoint, ...]) -> None:
         """Other listeners: they are told of the uploads that begin from here on."""

@@ -12,6 +12,7 @@ from typing import Final
 from pbal.http1.reader import Limits
 from pbal.model.balance import CODES
 from pbal.model.certificates import backend_context
+from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.roles.proxy.decider import Decider
 
@@ -39,6 +40,7 @@ class Terms:
         "closed",
         "counts",
         "deciders",
+        "failure_pool",
         "high_cookie",
         "high_contents",
         "method",
@@ -67,6 +69,8 @@ class Terms:
         """Who looks at a response before its head goes to the client, in this order. Empty where no tunable asks for it."""
         self.method = -1
         """How nodes are chosen, as model/balance.py has it; -1: as their pool says."""
+        self.failure_pool: Pool | None = None
+        """Where a request goes that no node of its pool gave a usable answer to (roles/proxy/fallback.py)."""
         self.response_limits = Limits()
         self.response_timeout = self.queue_timeout = inf
         """Seconds."""
