@@ -11,7 +11,7 @@ from pbal.config.spec import Standing
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation, Step
 from pbal.model.faults import asked
-from pbal.model.health import described
+from pbal.model.health import described, use_told
 from pbal.model.hooks import HOOKS
 from pbal.model.limiting import excess, seconds
 from pbal.model.rules import ADD, SET, UnsafePath, shown_when
@@ -186,10 +186,10 @@ def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterat
         f"{pool.name}: balance_method {pool.values['balance_method']}, {len(usable)} of {len(pool.nodes)} nodes get requests{well}",
     )
     for node in pool.nodes:
-        passed_over = "" if node in usable else ", passed over"
         kept = len(role.groups.main.bored.get(node, ()))
-        told = described(node.verdict(now), now)
-        yield Step("node", service.name, f"{node.name} {told}, {node.active} active, {kept} kept connections{passed_over}")
+        verdict = node.verdict(now)
+        use = use_told(verdict.word, pool.use(node, now))
+        yield Step("node", service.name, f"{node.name} {described(verdict, now)}{use}, {node.active} active, {kept} kept connections")
     if not usable:
         yield Step("answer", service.name, f"503: {pool.why_none()}")
         return
