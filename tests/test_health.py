@@ -6,10 +6,12 @@ from contextlib import nullcontext
 from math import inf
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pbal.model.change import Change
 from pbal.model.errors import UnknownName
-from pbal.model.health import DRAIN, MAINT, READY, Order
+from pbal.model.health import DOWN, DRAIN, MAINT, READY, UP, Order
 from pbal.model.pool import Node, Pool
 from pbal.schema.types import ENDPOINT
 
@@ -128,10 +130,14 @@ def test_eject_after_0_ejects_nobody_and_statuses_count_where_they_are_said() ->
     for status in (500, 503, 502, 504):
         answer(pool.nodes[0], 1, status)
     assert names(pool, 1) == "23"
-    pool = pool_of(3)
+    pool = pool_of(3, eject_status="")
     for _ in range(100):
         answer(pool.nodes[0], 1, 503)
     assert names(pool, 1) == "123"
+    pool = pool_of(3)
+    for _ in range(100):
+        answer(pool.nodes[0], 1, 500)
+    assert names(pool, 1) == "123", "a fault of a page is none of its node"
 
 
 def test_a_refused_connection_is_passed_over_for_a_second() -> None:
@@ -313,6 +319,41 @@ def test_what_an_operator_said_counts_for_more_and_is_told(caplog: pytest.LogCap
         pool.order(ENDPOINT.parse("10.9.9.9:80"), Order(DRAIN, 2, "ann", ""))
 
 
+def test_an_operator_may_say_what_checks_would_find() -> None:
+    pool = pool_of(3)
+    node = pool.nodes[0]
+    pool.say(node.endpoint, DOWN, 2, "ann", "it lies")
+    assert (names(pool, 2), node.verdict(3)) == ("23", ("DOWN", 2, "it lies", "ann"))
+    node.checked(3, "")
+    node.checked(4, "x")
+    assert node.verdict(4) == ("DOWN", 2, "it lies", "ann")
+    node.checked(5, "")
+    node.checked(6, "")
+    assert (names(pool, 6), word(node, 6), node.check_by) == ("123", "UP", "")
+    for now in (7, 8, 9):
+        node.checked(now, "status 500")
+    assert node.verdict(9) == ("DOWN", 9, "check: status 500", "")
+    pool.say(node.endpoint, UP, 10, "ann", "")
+    assert names(pool, 10) == "123"
+    node.checked(11, "status 500")
+    assert names(pool, 11) == "23", "the next check counts at once"
+    pool.order(node.endpoint, Order(MAINT, 12, "ann", ""))
+    pool.say(node.endpoint, UP, 13, "ann", "")
+    assert names(pool, 13) == "123"
+    with pytest.raises(UnknownName):
+        pool.say(ENDPOINT.parse("10.9.9.9:80"), UP, 2, "ann", "")
+
+
+def test_an_order_that_is_said_again_holds_since_the_first_time() -> None:
+    pool = pool_of(2)
+    node = pool.nodes[0]
+    pool.order(node.endpoint, Order(DRAIN, 2, "ann", "a new disk"))
+    pool.order(node.endpoint, Order(DRAIN, 9, "bob", "no disk is to be had"))
+    assert node.verdict(10) == ("DRAIN", 2, "no disk is to be had", "bob")
+    pool.order(node.endpoint, Order(MAINT, 11, "bob", ""))
+    assert node.verdict(12).since == 11
+
+
 def test_ready_forgives() -> None:
     pool = pool_of(3)
     node = pool.nodes[0]
@@ -369,6 +410,12 @@ def test_who_comes_back_begins_slowly() -> None:
     for now in (101, 102):
         node.checked(now, "")
     assert [round(node.share(now), 2) for now in (102, 103, 107, 111, 112, 500)] == [0.05, 0.1, 0.5, 0.9, 1.0, 1.0]
+    got = Counter(pool.pick(104.5) for _ in range(4000))
+    assert 600 < got[node] < 1050, "a quarter of its share, a fifth of all"
+    assert pool.starting
+    got = Counter(pool.pick(113) for _ in range(4000))
+    assert 1800 < got[node] < 2200
+    assert not pool.starting
     fail(node, 5, 200)
     assert names(pool, 210) == "12"
     answer(node, 210)
@@ -396,3 +443,64 @@ def test_a_removed_node_is_told_until_its_last_request_ends() -> None:
     assert word(node, 3) == "REMOVED"
     pool.released(node)
     assert pool.draining == []
+
+
+EVENTS = ("lent", "answered", "bad", "left", "broke", "begun", "reached", "refused", "well", "ill", DRAIN, MAINT, READY)
+
+
+def happens(node: Node, event: str, now: float) -> None:
+    """One thing that may happen to a node; what may not at this moment does not."""
+    if event == "lent":
+        node.lent(now)
+    elif event == "begun":
+        node.begin_connect(now)
+    elif event in ("well", "ill"):
+        node.checked(now, "" if event == "well" else "status 500")
+    elif event in (DRAIN, MAINT, READY):
+        node.pool.order(node.endpoint, Order(event, now, "ann", ""))
+    elif event in ("reached", "refused"):
+        if node.connecting:
+            if event == "reached":
+                node.reached(now)
+            else:
+                node.unreachable(now, "connection refused")
+            node.end_connect()
+    elif node.active:
+        ends(node, event, now)
+
+
+def ends(node: Node, event: str, now: float) -> None:
+    if event in ("answered", "bad"):
+        status = 200 if event == "answered" else 503
+        node.answered(now, status)
+        node.whole(status)
+    node.pool.released(node)
+    if event == "broke":
+        node.broke(now, "no response")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.sampled_from(EVENTS), st.sampled_from([0.0, 0.0, 0.01, 0.3, 1.0, 11.0])), max_size=100),
+    st.sampled_from([3, 5]),
+    st.sampled_from(["0s", "5s"]),
+)
+def test_whatever_happens_the_list_is_what_it_would_be_if_it_were_made_now(
+    events: list[tuple[int, str, float]], number: int, slow: str
+) -> None:
+    pool = pool_of(number, slow_start=slow, stall_after="3", eject_after="2")
+    pool.add(ENDPOINT.parse("10.0.0.1:80"), backup=True)
+    now = 100.0
+    for place, event, later in events:
+        now += later
+        happens(pool.nodes[place % number], event, now)
+        kept, starting = list(pool.usable(now)), pool.starting
+        pool.flip()
+        assert (kept, starting) == (pool.usable(now), pool.starting)
+        ready = [each for each in pool.nodes if each.ready]
+        assert all(each.ready for each in kept)
+        assert bool(kept) == bool(ready)
+        picked = pool.pick(now)
+        assert picked in ready if ready else picked is None
+        left = [each for each in ready if not each.occupied and each.healthy(now)]
+        assert not left or pool.pick(now, tuple(each for each in ready if each not in left)) in left

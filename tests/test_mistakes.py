@@ -248,11 +248,11 @@ expected ADD, REMOVE or a pool name, found the end of the line
 
 POOL a
       ^
-expected ADD, DRAIN, MAINT, READY or REMOVE, found the end of the line
+expected ADD, DOWN, DRAIN, MAINT, READY, REMOVE or UP, found the end of the line
 
 POOL a AD n
        ^^
-expected ADD, DRAIN, MAINT, READY or REMOVE, found 'AD'
+expected ADD, DOWN, DRAIN, MAINT, READY, REMOVE or UP, found 'AD'
 did you mean 'ADD'?
 
 POOL ADD

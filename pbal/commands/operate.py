@@ -18,7 +18,7 @@ from pbal.commands.looking.tables import PIECE, Row, table
 from pbal.commands.session import Session
 from pbal.lang.mistakes import did_you_mean
 from pbal.model.faults import guarded
-from pbal.model.health import UNTRIED, UP
+from pbal.model.health import use_told
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Node, Pool
 from pbal.model.world import World
@@ -113,7 +113,7 @@ def show_health(session: Session, pool: Pool | None = None) -> Reply:
 
 
 def _health(pool: Pool, node: Node, now: float) -> Row:
-    used = "yes" if node in pool.usable(now) else "no"
+    used = pool.use(node, now)
     word, since, why, by = node.verdict(now)
     return (
         pool.name, node.name, word, int(now - since) if since else None, why or None, by or None, used,
@@ -148,8 +148,7 @@ def _health_line(row: Row) -> str:
     line = f"{pool} {node} {state}" + (f" for {since}s" if since is not None else "")
     because = f"{by}: {why}" if by and why else by or why
     line += f" ({because})" if because else ""
-    if (used == "yes") != (state in (UP, UNTRIED)):
-        line += ", used all the same" if used == "yes" else ", not used for a moment"
+    line += use_told(state, used)
     line += f", {active} active, {requests} requests, {errors} errors, {failures} connects failed"
     line += f", check {check}: {bad} of {checks} failed" if check else ""
     line += f", ejected {ejections} times" if ejections else ""

@@ -30,7 +30,7 @@ from pbal.console.gate import Denied, Gate, address_of
 from pbal.console.history import History
 from pbal.console.pages import Answer, Pages, plain
 from pbal.console.peer import Manager, identity
-from pbal.console.readiness import why_not_ready
+from pbal.console.readiness import unwell, why_not_ready
 from pbal.http1 import encoder
 from pbal.http1.events import Malformed, RequestHead
 from pbal.http1.reader import Limits, RequestReader
@@ -185,7 +185,7 @@ class HttpConnection(Manager):
             return plain(200, "ok")
         if head.path == b"/readyz":
             why = why_not_ready(world)
-            return plain(503 if why else 200, why or "ready")
+            return plain(503 if why else 200, why or "\n".join(["ready", *unwell(world)]))
         return None
 
     def _is_ours(self, host: bytes) -> bool:

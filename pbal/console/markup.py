@@ -13,7 +13,7 @@ LONGEST: Final = 300
 LONG: Final = 30
 """Characters from which on a cell needs room of its own."""
 
-_GOOD: Final = frozenset({"up", "enabled", "ok", "ready", "yes"})
+_GOOD: Final = frozenset({"up", "enabled", "ok", "ready"})
 _BAD: Final = frozenset({"down", "disabled", "full"})
 _UNSURE: Final = frozenset({"drain", "maint", "removed", "untried", "paused"})
 _TITLES: Final = {

@@ -16,7 +16,7 @@ from pbal import __version__
 from pbal.commands.session import Session
 from pbal.console.history import SAMPLES, History
 from pbal.console.markup import chart, number, shown, table
-from pbal.console.readiness import why_not_ready
+from pbal.console.readiness import unwell, why_not_ready
 from pbal.lang.mistakes import Mistake
 from pbal.schema.commands import Reply
 from pbal.schema.people import Unit, duration
@@ -121,6 +121,7 @@ class Status:
             ("answered 502, 503, 504", number(counts["backend_errors"] + counts["backend_unavailable"] + counts["backend_timeouts"])),
         )
         state = f"<p class='state bad'>{shown(why)}</p>" if why else "<p class='state good'>ready</p>"
+        state += "".join(f"<p class='state bad'>{shown(line)}</p>" for line in unwell(world))
         told = "".join(f"<div><dt>{shown(name)}</dt><dd>{shown(value)}</dd></div>" for name, value in facts)
         return f"<section class='facts'>{state}<dl>{told}</dl></section>\n"
 

@@ -1,4 +1,6 @@
-"""Whether pbal should get clients: what /readyz answers, and the head of the status page."""
+"""Whether pbal should get clients, and what its pools lack: what /readyz answers, and the head of the status page."""
+
+from typing import Final
 
 from pbal.model.world import World
 
@@ -15,3 +17,25 @@ def why_not_ready(world: World) -> str:
         if service.enabled and service["listen"] is not None and service.name not in serving
     )
     return f"not listening: {', '.join(missing)}" if missing else ""
+
+
+MOST: Final = 20
+"""Pools that are told of."""
+
+
+def unwell(world: World) -> list[str]:
+    """The pools that services use and some of whose nodes get no requests, or get them because too few are well; a line each.
+
+    That is no reason to send clients elsewhere: who is behind pbal would be there with the others, too.
+    """
+    now = world.clock.now()
+    used = {name.lower() for service in world.services.values() if service.handler is not None for name in service.pools()}
+    lines: list[str] = []
+    for name in sorted(used & world.pools.keys()):
+        pool = world.pools[name]
+        usable = len(pool.usable(now))
+        if pool.open:
+            lines.append(f"pool {pool.name}: too few nodes are well, all of them get requests")
+        elif usable < len([node for node in pool.nodes if node.weight and not node.backup]):
+            lines.append(f"pool {pool.name}: {usable} of {len(pool.nodes)} nodes get requests")
+    return lines if len(lines) <= MOST else [*lines[:MOST], f"and {len(lines) - MOST} more"]

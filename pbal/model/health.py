@@ -99,6 +99,13 @@ def described(verdict: Verdict, now: float) -> str:
     return f"{told} ({why})" if why else told
 
 
+def use_told(word: str, use: str) -> str:
+    """What is said of Pool.use, where the state of a node says another thing: `, used all the same`."""
+    if word not in (UP, UNTRIED):
+        return ", used all the same" if use == "yes" else ""
+    return "" if use == "yes" else ", passed over for a moment" if use == "no" else f", {use}"
+
+
 class Order(NamedTuple):
     """What an operator said of a node."""
 
@@ -129,7 +136,7 @@ class Health(Member):
     """That of one node, and what is counted of it."""
 
     __slots__ = (
-        "check", "check_at", "check_error", "check_failures", "check_since", "checks", "connects", "ejected",
+        "check", "check_at", "check_by", "check_error", "check_failures", "check_since", "checks", "connects", "ejected",
         "ejected_at", "ejected_until", "ejections", "error", "error_at", "errors", "failed_at", "failures", "group", "hits",
         "last_attempt", "last_connect", "last_response", "last_success", "misses", "name", "order", "quiet_heard", "quiet_since",
         "reached_for", "reached_heard", "removed", "requests", "responses", "rests_until", "returned_at", "since", "stalls", "strikes",
@@ -145,6 +152,8 @@ class Health(Member):
 
         self.check: str = UNKNOWN
         self.check_since = 0.0
+        self.check_by = ""
+        """Who said that it is DOWN; "" where its checks found it."""
         self.check_at = 0.0
         """When the last check ended (clock time)."""
         self.check_error = ""
@@ -253,20 +262,17 @@ class Health(Member):
 
     def verdict(self, now: float) -> Verdict:
         """What is told of it at `now`."""
-        healthy, order = self.healthy(now), self.order
+        self.healthy(now)  # what is over ends
+        order = self.order
         if self.removed:
             return Verdict(REMOVED, order.at, "requests run on it", "")
         if order.word is not READY:
             return Verdict(order.word, order.at, order.why, order.by)
         if self.check is DOWN:
-            return Verdict(DOWN, self.check_since, f"check: {self.check_error or 'too few good ones yet'}", "")
-        if not healthy:
-            left = self.ejected_until - now
-            return Verdict(DOWN, self.ejected_at, f"ejected for {left:.3g} s more, {self._struck()}", "")
-        if self.trial and self.unanswered + self.unmade >= self.group.policy.stall_after:
-            return Verdict(DOWN, self._silent_since(), f"no answer to the last {self.unanswered + self.unmade} requests", "")
-        if self.trial:
-            return Verdict(DOWN, self.ejected_at, f"on trial, {self._struck()}", "")
+            why = self.check_error if self.check_by else f"check: {self.check_error or 'too few good ones yet'}"
+            return Verdict(DOWN, self.check_since, why, self.check_by)
+        if self.ejected or self.trial:
+            return self._out(now)
         if self.down:
             return Verdict(DOWN, self.since, self.error, "")
         if self.check is UP:
@@ -274,6 +280,15 @@ class Health(Member):
         if not (self.last_connect or self.last_response):
             return Verdict(UNTRIED, self.returned_at, "", "")
         return Verdict(UP, max(self.since, self.returned_at), "", "")
+
+    def _out(self, now: float) -> Verdict:
+        """The same, while it is ejected or on trial."""
+        silent = self.unanswered + self.unmade
+        if self.ejected:
+            return Verdict(DOWN, self.ejected_at, f"ejected for {self.ejected_until - now:.3g} s more, {self._struck()}", "")
+        if silent >= self.group.policy.stall_after:
+            return Verdict(DOWN, self._silent_since(), f"no answer to the last {silent} requests", "")
+        return Verdict(DOWN, self.ejected_at, f"on trial, {self._struck()}", "")
 
     def _struck(self) -> str:
         return f"{self.strikes} failures in a row, the last: {self.error}"
@@ -285,7 +300,10 @@ class Health(Member):
 
     def ordered(self, order: Order) -> None:
         """An operator says what is to become of it. READY forgets what was held against it."""
-        before, self.order = self.order, order
+        before = self.order
+        if order.word == before.word:  # it is so since then, whatever else is said of it now
+            order = Order(order.word, before.at or order.at, order.by, order.why)
+        self.order = order
         if order.word is READY:
             self.ejected = self.trial = False
             self.strikes = self.times = 0
@@ -320,7 +338,8 @@ class Health(Member):
         policy = self.group.policy
         self.checks += 1
         self.check_at = now
-        self.check_error = why
+        if not self.check_by:
+            self.check_error = why
         if why:
             self.check_failures += 1
             self.hits, self.misses = 0, self.misses + 1
@@ -333,7 +352,7 @@ class Health(Member):
 
     def _found(self, now: float, word: str, why: str) -> None:
         first = self.check is UNKNOWN
-        self.check, self.check_since = word, now
+        self.check, self.check_since, self.check_error, self.check_by = word, now, why, ""
         fields = {"event": "node_check", "pool": self.group.name, "node": self.name, "state": word, "why": why}
         if word is DOWN:
             log.warning("pool %(pool)s: node %(node)s is down by its check: %(why)s", fields)
@@ -342,13 +361,21 @@ class Health(Member):
             log.info("pool %(pool)s: node %(node)s is up by its check", fields)
         self.group.flip()
 
+    def taken_for_down(self, now: float, by: str, why: str) -> None:
+        """An operator says that it is down: so it is, until its checks find that it is not."""
+        self.check, self.check_since, self.check_error, self.check_by = DOWN, now, why, by
+        self.hits = self.misses = 0
+        fields = {"event": "node_ordered", "pool": self.group.name, "node": self.name, "state": DOWN, "by": by, "why": why}
+        log.warning("pool %(pool)s: node %(node)s is %(state)s" + (f" because {why}" if why else "") + ", says %(by)s", fields)
+        self.group.flip()
+
     def unchecked(self) -> None:
         """It is checked no longer: what the checks found says nothing."""
         if self.check is not UNKNOWN:
             self.check = UNKNOWN
             self.group.flip()
         self.hits = self.misses = 0
-        self.check_error = ""
+        self.check_error = self.check_by = ""
 
     # -- what requests met ---------------------------------------------------------------------------------------
 

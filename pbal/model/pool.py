@@ -23,7 +23,7 @@ from pbal.http1.events import RequestHead
 from pbal.model.balance import CODES, HASH, Asking, choose, key_octets, key_of, weights_of
 from pbal.model.change import BeginChange
 from pbal.model.errors import NotBuilt, UnknownName, bad_value
-from pbal.model.health import LOG_SECONDS, MAINT, READY, Group, Health, Order, Policy
+from pbal.model.health import LOG_SECONDS, MAINT, READY, UP, Group, Health, Order, Policy
 from pbal.model.sharing import Sharing
 from pbal.model.sticky import Sticky
 from pbal.observe.histogram import Histogram
@@ -207,6 +207,16 @@ class Pool(Group):
         with self._changing() as change:
             change.then(self._ordered, node, order)
 
+    def say(self, endpoint: Endpoint, word: str, now: float, by: str, why: str) -> None:
+        """An operator takes a node for UP or DOWN. Raises: UnknownName if it is no member."""
+        node = self.member(endpoint)
+        with self._changing() as change:
+            if word == UP:
+                change.then(node.unchecked)
+                change.then(self._ordered, node, Order(READY, now, by, why))
+            else:
+                change.then(node.taken_for_down, now, by, why)
+
     def _ordered(self, node: Node, order: Order) -> None:
         node.ordered(order)
         if order.word is MAINT:
@@ -232,6 +242,14 @@ class Pool(Group):
     def usable(self, now: float) -> list[Node]:
         """The nodes that new requests go to; not to be changed."""
         return self._usable if now < self._until else self._look(now)
+
+    def use(self, node: Node, now: float) -> str:
+        """Whether new requests go to a node, for people: yes, no, or why not although it is well: backup, weight 0."""
+        if node in self.usable(now):
+            return "yes"
+        if not node.ready or not node.healthy(now):
+            return "no"
+        return "weight 0" if not node.weight else "backup" if node.backup else "no"
 
     def _look(self, now: float) -> list[Node]:
         """Find the nodes that get requests, and until when."""

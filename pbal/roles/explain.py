@@ -12,7 +12,7 @@ from pbal.model.balance import HASH
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation, Step
 from pbal.model.faults import asked
-from pbal.model.health import described
+from pbal.model.health import described, use_told
 from pbal.model.hooks import HOOKS
 from pbal.model.limiting import excess, seconds
 from pbal.model.pool import Node, Pool
@@ -206,12 +206,12 @@ def _sent(service: Service, role: ReverseProxy, exchange: Exchange, pool: Pool) 
     yield Step("pool", service.name, f"{pool.name}: balance_method {method}, {len(usable)} of {len(pool.nodes)} nodes get requests{well}")
     bored = next((group.bored for group in role.groups.all() if group.pool is pool), {})
     for node in pool.nodes:
-        passed_over = "" if node in usable else ", passed over"
         kept = len(bored.get(node, ()))
-        told = described(node.verdict(now), now)
+        verdict = node.verdict(now)
+        told = described(verdict, now) + use_told(verdict.word, pool.use(node, now))
         options = NodeSpec(node.name, node.weight, node.backup, node.most).options
         told += f", {options}" if options else ""
-        yield Step("node", service.name, f"{node.name} {told}, {node.active} active, {kept} kept connections{passed_over}")
+        yield Step("node", service.name, f"{node.name} {told}, {node.active} active, {kept} kept connections")
     if not usable:
         yield Step("answer", service.name, f"503: {pool.why_none()}")
         return

@@ -148,8 +148,9 @@ HEALTH: tuple[Tunable, ...] = (
     Tunable(
         "eject_status",
         NO_OR_STATUSES,
-        default="",
-        summary="Statuses of answers that count as failures of a node, such as 502-504. Empty: none does.",
+        default="502-504",
+        summary="Statuses of answers that count as failures of a node. A node that fails at once would get more requests than the others"
+        " with least_connections and p2c. Empty: none does.",
         source="pbal",
     ),
     Tunable(

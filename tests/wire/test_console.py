@@ -236,7 +236,7 @@ async def test_everything_pipelined_is_answered_in_order_after_an_end(lab: Lab) 
     number = 2 * connection.MOST_WAITING
     lines = [b"USE app\nSET files max_body = %d\nshow pool\nxyzzy%d\n" % (n, n) for n in range(1, number // 4)]
     answers = await talk(pbal, b"".join(lines)[:-1])
-    block = ["OK", "OK", "app nodes 1", "app services 1", "."]
+    block = ["OK", "OK", "app nodes 1", "app services 1", "app usable 1", "."]
     wanted = [line for n in range(1, number // 4) for line in (*block, f"ERROR: 'xyzzy{n}' is not a statement: help lists the statements")]
     assert answers == wanted
     assert pbal.world.service("files")["max_body"] == number // 4 - 1
@@ -502,7 +502,8 @@ def block(facts: Json) -> list[str]:
         lines.append(f" connect-ahead: {facts['bored']}/{facts['connect_ahead']}")
     if "pool" in facts:
         lines += [f"          pool: {facts['pool']}", "         nodes:"]
-        lines += [f"{'':16}{node['node']:<21} {node['requests']:>7}" for node in facts["nodes"]]
+        unwell = ["" if node["state"] in ("UP", "UNTRIED") else f" {node['state']}" for node in facts["nodes"]]
+        lines += [f"{'':16}{node['node']:<21} {node['requests']:>7}{end}" for node, end in zip(facts["nodes"], unwell, strict=True)]
     lines += [f"        docroot: {facts['docroot']}"] if "docroot" in facts else []
     lines += [f"         bored: {facts['bored']}"] if "bored" in facts else []
     lines += [f"       plugins: {' '.join(facts['plugins'])}"] if "plugins" in facts else []
@@ -510,7 +511,7 @@ def block(facts: Json) -> list[str]:
 
 
 def node(row: Json) -> str:
-    return f"{row['node']} {row['requests']}" + ("" if row["state"] == "up" else f" {row['state']} {row['active']}")
+    return f"{row['node']} {row['requests']}" + ("" if row["state"] in ("UP", "UNTRIED") else f" {row['state']} {row['active']}")
 
 
 def known(rows: Json) -> list[str]:
@@ -575,7 +576,7 @@ SHAPES: dict[str, tuple[Callable[[Json], list[str]], int]] = {
     "show service files": (block, 0),
     "show service front": (block, 0),
     "show service later": (block, 0),
-    "show pool": (lambda rows: [f"{r['pool']} {key} {r[key]}" for r in rows for key in ("nodes", "services")], 0),
+    "show pool": (lambda rows: [f"{r['pool']} {key} {r[key]}" for r in rows for key in ("nodes", "services", "usable")], 0),
     "show pool app": (each(node), 0),
     "show plugins": (loaded, 1),
     "plugins": (each(lambda r: f"{r['service']} {' '.join(r['plugins'])}"), 0),
@@ -659,7 +660,8 @@ async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
             assert one == other or place in moving, query
     nothing = {"counters LIKE nothing*", "empty queue", "unknown node", "certificates", "bored", "profile"}
     assert filled == sum(lines is not empty for lines, _ in SHAPES.values()) - len(nothing)
-    assert await here.ask("show service chat") == [
+    described = [line.removesuffix(" DOWN") for line in await here.ask("show service chat")]  # the other one may not have been tried
+    assert described == [
         "SERVICE chat",
         "     listening: 127.0.0.1:0",
         "          role: reverse_proxy",
@@ -955,7 +957,7 @@ async def test_nodes_come_and_go_while_requests_run(lab: Lab) -> None:
     assert await here.ask("show pool app") == [f"{second.address} 1"]
     assert await here.ask(f"POOL app REMOVE {second.address}") == ["OK"]
     assert (await pbal.ask("chat", quick)).status == 503
-    assert await here.ask("show pool") == ["app nodes 0", "app services 1"]
+    assert await here.ask("show pool") == ["app nodes 0", "app services 1", "app usable 0"]
 
 
 @lab

@@ -104,15 +104,17 @@ def show_pool(session: Session, pool: Pool | None = None) -> Reply:
 
     After the number stands the state of a node that is not well, DOWN, DRAIN, MAINT or REMOVED, and the requests in progress; then the
     options of POOL ADD. More is in `show health`.
-    Source: Perlbal manual, show pool. differs: the state, the options.
+    Of each pool `usable` is the number of nodes that new requests go to.
+    Source: Perlbal manual, show pool. differs: the state, the options; usable.
     """
     if pool is not None:
         return table(_COLUMNS, list(_nodes(pool, session.world.clock.now())), _node_line, units=_AGES)
     items = []
     for each in sorted(session.world.pools.values(), key=lambda one: one.name):
-        users = sum(1 for s in session.world.services.values() if s["pool"] == each.name)
-        lines = (f"{each.name} nodes {len(each.nodes)}", f"{each.name} services {users}")
-        items.append(Item({"pool": each.name, "nodes": len(each.nodes), "services": users}, lines))
+        users = sum(1 for s in session.world.services.values() if each.name in s.pools())
+        usable = len(each.usable(session.world.clock.now()))
+        lines = (f"{each.name} nodes {len(each.nodes)}", f"{each.name} services {users}", f"{each.name} usable {usable}")
+        items.append(Item({"pool": each.name, "nodes": len(each.nodes), "services": users, "usable": usable}, lines))
     return Objects(items)
 
 

@@ -56,8 +56,9 @@ class Checker:
         former, self._pools = self._pools, self._used()
         for pool in former.keys() - self._pools.keys():
             for node in pool.nodes:
-                node.unchecked()
                 node.check_due = 0.0
+                if not node.check_by:
+                    node.unchecked()
         if self._pools:
             self._arm(now)
 
@@ -66,9 +67,10 @@ class Checker:
         for service in self._world.services.values():
             handler = service.handler
             if isinstance(handler, ReverseProxy) and service.opened:
-                for group in handler.groups.all():
-                    if group.pool is not None and group.pool.values["check"] != "off":
-                        found.setdefault(group.pool, handler.terms)
+                for name in service.pools():
+                    pool = self._world.pools.get(name.lower())
+                    if pool is not None and pool.values["check"] != "off":
+                        found.setdefault(pool, handler.terms)
         return found
 
     def _arm(self, due: float) -> None:
