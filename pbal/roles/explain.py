@@ -200,7 +200,8 @@ def _sent(service: Service, role: ReverseProxy, exchange: Exchange, pool: Pool) 
         told = described(node.verdict(now), now)
         options = NodeSpec(node.name, node.weight, node.backup, node.most).options
         told += f", {options}" if options else ""
-        yield Step("node", service.name, f"{node.name} {told}, {node.active} active, {kept} kept connections{passed_over}")
+        at = service.world.names.described(node)
+        yield Step("node", service.name, f"{node.name}{at} {told}, {node.active} active, {kept} kept connections{passed_over}")
     if not usable:
         yield Step("answer", service.name, f"503: {pool.why_none()}")
         return

@@ -111,8 +111,14 @@ def show_pool(session: Session, pool: Pool | None = None) -> Reply:
     items = []
     for each in sorted(session.world.pools.values(), key=lambda one: one.name):
         users = sum(1 for s in session.world.services.values() if s["pool"] == each.name)
-        lines = (f"{each.name} nodes {len(each.nodes)}", f"{each.name} services {users}")
-        items.append(Item({"pool": each.name, "nodes": len(each.nodes), "services": users}, lines))
+        lines = [f"{each.name} nodes {len(each.nodes)}", f"{each.name} services {users}"]
+        file = session.world.nodefiles.of(each)
+        if file is not None:
+            lines.append(f"{each.name} nodefile {file.path}")
+        if file is not None and file.error:
+            lines.append(f"{each.name} nodefile error: {file.error}")
+        told = {"nodefile": None if file is None else str(file.path), "error": None if file is None else file.error or None}
+        items.append(Item({"pool": each.name, "nodes": len(each.nodes), "services": users, **told}, tuple(lines)))
     return Objects(items)
 
 
