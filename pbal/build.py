@@ -40,6 +40,7 @@ COMPILED: Final = (
     "pbal.model.sticky",
     "pbal.model.tracing",
     "pbal.model.trust",
+    "pbal.model.tunnels",
     "pbal.net.answering",
     "pbal.net.backend",
     "pbal.net.connection",

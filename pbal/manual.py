@@ -262,7 +262,7 @@ class FromPerlbal:
 
     def pool(self) -> Iterator[str]:
         """Of pools."""
-        return self._names([tunable for tunable in POOL if not tunable.source.startswith("pbal")], perlbal.POOL, {})
+        return self._names([tunable for tunable in POOL if not tunable.source.startswith("pbal")], {}, {})
 
     def server(self) -> Iterator[str]:
         """Of SERVER."""

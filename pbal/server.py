@@ -155,6 +155,7 @@ class Server:
         self.process.claim(world)
         self._limit_descriptors(world.server["max_connections"])
         world.runtime = self
+        world.nodefiles.start()
         world.names.moved = partial(leave, world.backends)
         enabled = [service for service in world.services.values() if service.enabled]
         try:
@@ -342,6 +343,8 @@ class Server:
         self._duty("notify", self._tell)
         if self._certificates.due(world.second):
             spawn(self, self._certificates.look(), "look at certificates")
+        if world.nodefiles.due():
+            spawn(self, world.nodefiles.look(self.interpreter.alone), "look at node files")
         world.limited.tell_left_out()
 
     def _turn_histograms(self) -> None:

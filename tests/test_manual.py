@@ -84,7 +84,7 @@ def test_every_name_of_perlbal_is_explained() -> None:
     known = terms("pbal-perlbal.7").split("\n")
     brought = {row.name for row in perlbal.SERVICE.values() if row.plugin}
     assert all(name in text for name in brought)
-    assert perlbal.SERVICE.keys() - brought | perlbal.POOL.keys() | perlbal.MEANINGLESS.keys() <= set(known)
+    assert perlbal.SERVICE.keys() - brought | perlbal.MEANINGLESS.keys() <= set(known)
     assert {row.name for row in perlbal.PLUGINS.values()} | {kind.kind for kind in perlbal.FOREIGN} <= set(known)
     assert {word.upper() for word in perlbal.COMMANDS} | {row.name for row in perlbal.STATEMENTS.values()} <= set(known)
     assert {tunable.name for tunable in CORE if not tunable.source.startswith("pbal")} <= set(known)

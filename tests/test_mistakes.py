@@ -34,11 +34,11 @@ did you mean 'SHOW'?
 
 SHOW
     ^
-expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, HEALTH, LATENCY, LIMITS, NAMES, NODES, PARKED, PLUGINS, POOL, PRESENCE, QUEUE, RULES, SERVICE, STORE, TUNABLES or VERSION, found the end of the line
+expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, HEALTH, LATENCY, LIMITS, NAMES, NODES, PARKED, PLUGINS, POOL, PRESENCE, QUEUE, RULES, SERVICE, STORE, TUNABLES, TUNNELS or VERSION, found the end of the line
 
 SHOW SERVCE
      ^^^^^^
-expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, HEALTH, LATENCY, LIMITS, NAMES, NODES, PARKED, PLUGINS, POOL, PRESENCE, QUEUE, RULES, SERVICE, STORE, TUNABLES or VERSION, found 'SERVCE'
+expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, HEALTH, LATENCY, LIMITS, NAMES, NODES, PARKED, PLUGINS, POOL, PRESENCE, QUEUE, RULES, SERVICE, STORE, TUNABLES, TUNNELS or VERSION, found 'SERVCE'
 did you mean 'SERVICE'?
 
 SHOW SERVICE a b
@@ -50,6 +50,21 @@ SHOW SERVICE a.b
              ^^^
 expected AS JSON, a service name or the end of the line, found 'a.b'
 usage: SHOW SERVICE [<service_name>]
+
+show names app
+           ^^^
+expected AS JSON or the end of the line, found 'app'
+usage: SHOW NAMES
+
+show tunnels 5
+             ^
+expected AS JSON or the end of the line, found '5'
+usage: SHOW TUNNELS
+
+tunnel kick all
+            ^^^
+expected a number, found 'all'
+usage: TUNNEL KICK <number>
 
 show pool p as xml
                ^^^
@@ -559,7 +574,7 @@ LOAD vhosts adds this statement
 
 show parked
      ^^^^^^
-expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, HEALTH, LATENCY, LIMITS, NAMES, NODES, PLUGINS, POOL, RULES, SERVICE, TUNABLES or VERSION, found 'parked'
+expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, HEALTH, LATENCY, LIMITS, NAMES, NODES, PLUGINS, POOL, RULES, SERVICE, TUNABLES, TUNNELS or VERSION, found 'parked'
 LOAD poll adds this statement
 
 POLL KICK 3

@@ -377,6 +377,17 @@ def test_check_warns_of(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert warnings(tmp_path, text) == expected
 
 
+def test_a_nodefile_with_a_mistake_or_without_a_node(tmp_path: Path) -> None:
+    text = "CREATE POOL p\nSET nodefile = nodes\nCREATE SERVICE a\nSET role = reverse_proxy\nSET listen = 8081\nSET pool = p\nENABLE a"
+    for nodes, warning in (
+        ("10.0.0.1\n", []),
+        ("# none\n", ["2: FOLDER/nodes has no nodes: requests for pool 'p' are answered 503"]),
+        ("10.0.0.1\nx y\n", ["2: FOLDER/nodes:2: expected one node a line, found 'x y': pbal does not start with this nodefile"]),
+    ):
+        (tmp_path / "nodes").write_text(nodes)
+        assert warnings(tmp_path, text) == warning
+
+
 def test_each_check_has_a_case() -> None:
     assert {check.__name__ for check in lint.CHECKS} == {
         "pools", "balancing", "proxies", "reproxying", "spooling", "docroots", "unreachable", "rules", "circles", "consoles",

@@ -17,7 +17,8 @@ import inspect
 import logging
 import pkgutil
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from cProfile import Profile
 from functools import cache
 from pathlib import Path
@@ -50,7 +51,7 @@ log = logging.getLogger("pbal.console")
 
 NO_CHANGE = frozenset({"verbose", "terminal", "help", "quit", "login", "mark", "mark_json"})
 """Statements of the core that change nothing but their own connection."""
-AT_ONCE = NO_CHANGE | {"prof", "shutdown", "shutdown_graceful", "crash"}
+AT_ONCE = NO_CHANGE | {"prof", "shutdown", "shutdown_graceful", "crash", "tunnel_kick"}
 """Statements of the core that are no change of the configuration."""
 
 UNDISTURBED = frozenset({"config_drift", "reload_config_dry_run"})
@@ -166,6 +167,12 @@ class Interpreter:
             if _makes_current(text):
                 session.current = None  # a SET that follows was not meant for another
             raise
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """While this is held no statement changes the configuration, as while one does."""
+        async with self._changing:
+            yield
 
     async def _execute(self, session: Session, statement: Statement) -> Reply:
         self.world.counters.counts["console_commands"] += 1

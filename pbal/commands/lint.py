@@ -19,6 +19,8 @@ from pathlib import Path
 from pbal.config.spec import Standing
 from pbal.lang.ast import Statement
 from pbal.lang.mistakes import Mistake, Place, Second, positioned
+from pbal.model.errors import ConfigError
+from pbal.model.nodefile import path_of, read
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.world import World
@@ -255,6 +257,8 @@ def pools(places: Places) -> Found:
     for name, pool in world.pools.items():
         if name not in used:
             yield from _placed(places.made.get(("pool", name)), f"no service uses the pool '{pool.name}'")
+        elif path_of(pool) is not None:
+            yield from _nodefile(places, pool)
         elif not pool.nodes:
             yield from _placed(places.made.get(("pool", name)), f"pool '{pool.name}' has no nodes: requests for it are answered 503")
 
@@ -272,6 +276,18 @@ def balancing(places: Places) -> Found:
         if pool.nodes and not any(node.weight for node in pool.nodes):
             message = f"every node of pool '{pool.name}' has weight 0: new requests for it are answered 503"
             yield from _placed(places.made.get(("pool", name)), message)
+
+
+def _nodefile(places: Places, pool: Pool) -> Found:
+    """A nodefile with which pbal would not start, or that has no nodes."""
+    path = path_of(pool)
+    assert path is not None
+    at = places.set.get(("pool", pool.name.lower(), "nodefile"))
+    try:
+        if not read(path).nodes:
+            yield from _placed(at, f"{path} has no nodes: requests for pool '{pool.name}' are answered 503")
+    except ConfigError as error:
+        yield from _placed(at, f"{error.message}: pbal does not start with this nodefile")
 
 
 def proxies(places: Places) -> Found:

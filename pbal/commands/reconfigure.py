@@ -30,6 +30,7 @@ from pbal.config.spec import Config
 from pbal.lang.mistakes import Mistake
 from pbal.model.change import Phase
 from pbal.model.errors import ConfigError
+from pbal.model.nodefile import path_of
 from pbal.model.service import Service
 from pbal.model.snapshot import in_pieces
 from pbal.model.world import World
@@ -209,12 +210,22 @@ async def _carry_out(session: Session, draft: Draft, steps: list[Step]) -> None:
         for name in new:
             loader.withdraw(world, interpreter, name)
         raise
+    finally:
+        world.nodefiles.forget()
 
 
 async def _look_up(session: Session, draft: Draft, steps: list[Step]) -> None:
-    """Find the addresses of the names that services will listen on: the change itself does not wait. Raises: ConfigError."""
+    """Find the addresses of the names that services will listen on, and read nodefiles: the change itself does not wait.
+
+    Raises: ConfigError.
+    """
     runtime = session.runtime()
     for step in steps:
+        pool = draft.world.pools.get(step.object.lower())
+        if step.kind is Kind.SETTING and step.key == "nodefile" and pool is not None:
+            path = path_of(pool)
+            if path is not None:
+                await session.world.nodefiles.read_ahead(path)
         service = draft.world.services.get(step.object.lower())
         listens = step.kind is Kind.STANDING or (step.kind is Kind.SETTING and step.key == "listen")
         if listens and service is not None and service.enabled and service["listen"] is not None:

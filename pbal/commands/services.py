@@ -15,6 +15,8 @@ from pbal.schema import perlbal
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.limits import ERROR_PAGES
+from pbal.schema.names import NODEFILE
+from pbal.schema.pools import OF_POOLS
 from pbal.schema.types import LISTEN
 
 
@@ -100,6 +102,8 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
         return _set_listen(session, target, value)
     if session.live and tunable.lower() == "error_pages":
         return _set_pages(session, target, value)
+    if tunable.lower() == "nodefile" and isinstance(target, Pool):
+        return _set_nodefile(session, target, value)
     return _set(session, target, tunable, value)
 
 
@@ -115,6 +119,27 @@ async def _set_pages(session: Session, target: Service | Pool, value: str) -> Re
     with suppress(ValueError):  # which is told below
         await asyncio.get_running_loop().run_in_executor(None, ERROR_PAGES.parse, value)
     return _set(session, target, "error_pages", value)
+
+
+def _set_nodefile(session: Session, target: Pool, value: str) -> Reply | Awaitable[Reply]:
+    """Set the file with a pool's nodes. At a console it is read first, off the loop. In a file, nodes named before would be lost."""
+    if session.live and session.world.change is None:  # else it is part of RELOAD CONFIG, which has read it
+        return _read_nodefile(session, target, value)
+    if not session.live and target.nodes and value.lower() not in ("none", ""):
+        message = f"pool '{target.name}' has nodes that were named before: a nodefile would take their place"
+        raise CommandError(message, "tunable", kind=Kind.CONFLICT)
+    return _set(session, target, "nodefile", value)
+
+
+async def _read_nodefile(session: Session, target: Pool, value: str) -> Reply:
+    with suppress(ValueError):  # which is told below
+        path = NODEFILE.parse(value)
+        if path is not None:
+            await session.world.nodefiles.read_ahead(path)
+    try:
+        return _set(session, target, "nodefile", value)
+    finally:
+        session.world.nodefiles.forget()
 
 
 def _set(session: Session, target: Service | Pool, tunable: str, value: str) -> Reply:
@@ -182,7 +207,7 @@ def default(session: Session, tunable: str, value: str) -> Reply:
 
 def _placed(session: Session, tunable: str, value: str) -> str:
     """A value whose relative paths start from the folder of the configuration file."""
-    known = session.world.tunables.get(tunable.lower())
+    known = session.world.tunables.get(tunable.lower()) or OF_POOLS.get(tunable.lower())
     return value if known is None else known.type.place(value, session.interpreter.folder)
 
 

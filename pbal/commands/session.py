@@ -106,7 +106,8 @@ class Session:
             message = "omitted service/pool name not implied from context"
             raise CommandError(message, "tunable", "CREATE or USE one first", kind=Kind.NEEDS_OTHER_FIRST)
         if isinstance(target, Service) and tunable.lower() in OF_POOLS:
-            return self.world.pools.get(target.name.lower(), target)
+            named = target["pool"] if tunable.lower() == "nodefile" else None  # which Perlbal takes on a service, for its pool
+            return self.world.pools.get((named or target.name).lower(), target)
         return target
 
     def on_selector(self, plugin: str, selector: Service | None) -> Any:

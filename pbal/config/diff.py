@@ -122,7 +122,7 @@ def _pool(old: PoolSpec | None, new: PoolSpec) -> Iterator[Step]:
             yield Step(Kind.SETTING, f"SET {new.name}.{name} = {written(text)}", new.name, name)
     for name in sorted(before.keys() - after.keys()):
         yield Step(Kind.SETTING, f"UNSET {new.name}.{name}", new.name, name, said=False)
-    members = frozenset(old.nodes) if old is not None else frozenset()
+    members = frozenset((*old.nodes, *old.found)) if old is not None else frozenset()
     for node in new.nodes:
         if node not in members:  # one that has other options is added again
             yield Step(Kind.NODE, pool_statement(new.name, "ADD", node.name, node.options), new.name, node.name)
@@ -283,14 +283,21 @@ def _late(old: ServiceSpec | None, new: ServiceSpec) -> Iterator[Step]:
             yield Step(Kind.RULE, rule, new.name, rule)
 
 
+def _nodes_going(old: PoolSpec, new: PoolSpec | None) -> Iterator[Step]:
+    """Nodes of a pool that are not wanted any more. Where it has a nodefile they go when that is read."""
+    if new is None or "nodefile" in dict(new.settings):
+        return
+    staying = frozenset(node.name for node in new.nodes)
+    for node in (*old.nodes, *old.found):
+        if node.name not in staying:
+            yield Step(Kind.NODE, pool_statement(old.name, "REMOVE", node.name), old.name, node.name, said=False)
+
+
 def _left(old: Config, new: Config) -> Iterator[Step]:
     """What goes, when nothing names it any more."""
-    pools = {pool.name.lower(): frozenset(node.name for node in pool.nodes) for pool in new.pools}
+    pools = {pool.name.lower(): pool for pool in new.pools}
     for pool in old.pools:
-        staying = pools.get(pool.name.lower())
-        for node in pool.nodes:
-            if staying is not None and node.name not in staying:
-                yield Step(Kind.NODE, pool_statement(pool.name, "REMOVE", node.name), pool.name, node.name, said=False)
+        yield from _nodes_going(pool, pools.get(pool.name.lower()))
     names = {service.name.lower() for service in new.services}
     for service in reversed(old.services):  # who names others comes after them
         if service.name.lower() not in names:

@@ -9,7 +9,7 @@ DEFAULT holds for services made after it. So each service has the defaults that 
 that were not SET on it: a later DEFAULT, LOAD or RELOAD does not reach back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 Pairs = tuple[tuple[str, str], ...]
@@ -60,6 +60,9 @@ class PoolSpec:
     name: str
     settings: Pairs
     nodes: tuple[NodeSpec, ...]
+    """Those that statements named: none where they stand in a nodefile."""
+    found: tuple[NodeSpec, ...] = field(default=(), compare=False)
+    """Of a pool that runs: those of its nodefile, which stay if it is to have none."""
 
 
 @dataclass(frozen=True, slots=True)

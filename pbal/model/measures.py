@@ -297,6 +297,7 @@ _COLLECTORS: Final[dict[str, Collector]] = {
     "limit_refusals": _limits(lambda limit: limit.refusals),
     "limit_forgotten": _limits(lambda limit: limit.forgotten),
     "limit_clients": _limits(lambda limit: limit.clients),
+    "tunnels_open": _one(lambda world: len(world.tunnels)),
     "plugin_faults": _plugin_faults,
     "access_log_waiting_bytes": _access_logs,
     "body_memory_bytes": _one(lambda world: world.bodies.memory),

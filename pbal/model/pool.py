@@ -22,12 +22,11 @@ from typing import Final, cast
 from pbal.http1.events import RequestHead
 from pbal.model.balance import CODES, HASH, Asking, choose, key_octets, key_of, weights_of
 from pbal.model.change import BeginChange
-from pbal.model.errors import NotBuilt, UnknownName, bad_value
+from pbal.model.errors import UnknownName, bad_value
 from pbal.model.health import LOG_SECONDS, MAINT, READY, UP, Group, Health, Order, Policy
 from pbal.model.sharing import Sharing
 from pbal.model.sticky import Sticky
 from pbal.observe.histogram import Histogram
-from pbal.schema import perlbal
 from pbal.schema.balancing import HashOf
 from pbal.schema.kinds import Kind
 from pbal.schema.pools import OF_POOLS, owner
@@ -68,6 +67,10 @@ class Node(Health):
 
 
 _DEFAULTS: Final = {name: tunable.default_value() for name, tunable in OF_POOLS.items()}
+
+
+def _nobody(pool: "Pool") -> None:
+    """Nobody is told of a pool's tunables."""
 
 
 class Pool(Group):
@@ -118,6 +121,8 @@ class Pool(Group):
         """When its last node was taken out (clock time): another may come in a moment."""
         self.added_listeners: list[Callable[[], None]] = []
         """Told when a node comes."""
+        self.settled: Callable[[Pool], None] = _nobody
+        """Told when its tunables have changed."""
         self.removed_listeners: list[Callable[[Node], None]] = []
         """Told of each node that was removed or put into maintenance, so that idle connections to it are closed at once."""
 
@@ -373,8 +378,6 @@ class Pool(Group):
 
     def set(self, name: str, text: str) -> None:
         """Set a tunable of the pool from its text. Raises: UnknownName, ConfigError."""
-        if name.lower() in perlbal.POOL and perlbal.POOL[name.lower()].asks_for_nothing(text):
-            return
         tunable = self._tunable(name)
         try:
             value = tunable.parse(text)
@@ -396,6 +399,10 @@ class Pool(Group):
         with self._changing() as change:
             change.undo(self._put_back, self.values, self.written)
             self._put_back(values, written)
+            change.then(self._tell)
+
+    def _tell(self) -> None:
+        self.settled(self)
 
     def _put_back(self, values: dict[str, object], written: dict[str, str]) -> None:
         self.values, self.written = values, written
@@ -405,8 +412,6 @@ class Pool(Group):
     def _tunable(self, name: str) -> Tunable:
         tunable = OF_POOLS.get(name.lower())
         if tunable is None:
-            if name.lower() in perlbal.POOL:
-                raise NotBuilt(perlbal.POOL[name.lower()].message, about=name)
             elsewhere = owner(name, [each.name for each in CORE])
             message = f"'{name}' is not a tunable of a pool{elsewhere}"
             raise UnknownName(message, name, () if elsewhere else OF_POOLS, kind=Kind.UNKNOWN_TUNABLE)

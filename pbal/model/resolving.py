@@ -128,6 +128,13 @@ class Names:
                 raise OSError(errno.EHOSTUNREACH, f"no address of {name.host} is known: {name.failed}")
         return name
 
+    def described(self, node: Node) -> str:
+        """Where a node is that is known by name: " at 10.0.0.1" or " at no known address"; "" of any other."""
+        if not node.endpoint.is_name:
+            return ""
+        name = self.known.get(node.endpoint.host)
+        return f" at {' '.join(name.addresses)}" if name is not None and name.addresses else " at no known address"
+
     def _name(self, host: str) -> Name:
         name = self.known.get(host)
         if name is None:

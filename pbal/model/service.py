@@ -46,8 +46,6 @@ log = logging.getLogger("pbal")
 
 _ROLE_FIRST = Needed("set", "role")
 _POOLS = frozenset({"pool", "fallback_pool"})
-_UNBUILT = {**perlbal.SERVICE, **perlbal.POOL}
-"""What SET on a service could be in Perlbal; the parameters of its pool were among it."""
 
 
 class RoleHandler(metaclass=ABCMeta):
@@ -238,7 +236,7 @@ class Service:
 
         Raises: UnknownName, ConfigError.
         """
-        if name.lower() not in self.world.tunables and asks_for_nothing(_UNBUILT, name, text):
+        if name.lower() not in self.world.tunables and asks_for_nothing(perlbal.SERVICE, name, text):
             return
         tunable = self.world.tunable(name, self)
         name = tunable.name

@@ -23,6 +23,7 @@ from pbal.config.spec import (
 )
 from pbal.model import faults
 from pbal.model.conditions import Conditions
+from pbal.model.nodefile import path_of
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
@@ -74,7 +75,8 @@ def _pool(pool: Pool) -> PoolSpec:
     settings = tuple(
         (name, hidden(pool.written.get(name, text), text)) for name, text in sorted(said.items()) if text != OF_POOLS[name].default
     )
-    return PoolSpec(pool.name, settings, tuple(NodeSpec(node.name, node.weight, node.backup, node.most) for node in pool.nodes))
+    nodes = tuple(NodeSpec(node.name, node.weight, node.backup, node.most) for node in pool.nodes)
+    return PoolSpec(pool.name, settings, nodes) if path_of(pool) is None else PoolSpec(pool.name, settings, (), nodes)
 
 
 def _service(service: Service) -> ServiceSpec:

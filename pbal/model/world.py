@@ -21,6 +21,7 @@ from pbal.model.deliveries import Deliveries
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
 from pbal.model.limited import LimitedLog
+from pbal.model.nodefile import NodeFiles
 from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Node, Pool
@@ -29,6 +30,7 @@ from pbal.model.resolving import Names
 from pbal.model.service import Service
 from pbal.model.settings import Defaults, ProcessSettings
 from pbal.model.tracing import Numbering
+from pbal.model.tunnels import Tunnel
 from pbal.observe.counters import Counters
 from pbal.observe.recent import Recent
 from pbal.observe.tracer import Follower, Tracer
@@ -176,6 +178,7 @@ class World:
         self.counters = Counters()
         self.limited = LimitedLog(self.clock, self.counters)
         self.log_limited = self.limited.warn
+        self.nodefiles = NodeFiles(self.clock, self.counters.counts, self.pools)
         self.names = Names(self.clock, self.counters.counts, self.limited, self.pools)
         self.pace = Pace()
         self.bodies: Bodies = Bodies(self.server, self.clock.now)
@@ -195,6 +198,8 @@ class World:
         """Connections to servers that X-REPROXY-URL names (roles/proxy/reproxy/targets.py); None before the first one is wanted."""
         self.taken: dict[Exchange, float] = {}
         """Exchanges that a plugin took and has not answered, and since when (clock time)."""
+        self.tunnels: dict[int, Tunnel] = {}
+        """Upgraded connections that pass through, by their numbers, the oldest first."""
         self.identity = os.urandom(8)
         """New with each start: what Via names are made of."""
         self.runtime: Runtime | None = None
@@ -339,6 +344,7 @@ class World:
             against = ("pool", name.lower())
             raise ConfigError(f"pool '{name}' already exists", about=name, kind=Kind.EXISTS_ALREADY, against=against)
         pool = Pool(name, self.changing)
+        pool.settled = self.nodefiles.settle
         with self.changing() as change:
             self.pools[name.lower()] = pool
             change.undo(self.pools.pop, name.lower())

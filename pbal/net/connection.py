@@ -575,8 +575,8 @@ class ClientConnection(Answering):
         return BadRequest("the request did not arrive in time", 408)
 
     def shutdown(self, graceful: bool) -> None:
-        """The server ends: idle connections close now, others after their answer."""
-        if not graceful or self.state is TUNNEL:
+        """The server ends: idle connections close now, others after their answer. A tunnel is its ends' own while there is time."""
+        if not graceful:
             self._blame(SHUTDOWN)
             self.abort()
         elif self.state is PERSIST_WAIT:

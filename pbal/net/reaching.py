@@ -36,7 +36,7 @@ async def reach(names: Names, now: float, node: Node, protocol: asyncio.BaseProt
                 await loop.create_connection(lambda: protocol, address, port)
         except (OSError, TimeoutError):
             name.unreachable[address] = now + ADDRESS_PENALTY
-            if not addresses:
+            if not addresses or getattr(protocol, "transport", None) is not None:  # it was connected, and its time was over just then
                 raise
         else:
             name.unreachable.pop(address, None)

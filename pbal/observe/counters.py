@@ -102,6 +102,7 @@ CORE: tuple[Counter, ...] = (
     Counter("tls_clear_text", "Connections to a port of TLS that spoke HTTP in clear text, and were told so."),
     Counter("tls_truncations", "Connections broken off because the client's end came without close_notify."),
     Counter("tls_certificate_days", "Days until the first certificate in use expires.", gauge=True, unit="days"),
+    Counter("nodefile_errors", "Times that a pool kept its nodes because its nodefile was written with a mistake, or had gone."),
     Counter("name_lookups", "Lookups of nodes that are known by name, those that failed included."),
     Counter("name_lookup_failures", "Lookups of nodes' names that failed. The addresses found before stay in use."),
     Counter("name_changes", "Times that a node's name was found to have other addresses than before."),
@@ -156,6 +157,7 @@ COLLECTED: tuple[Counter, ...] = (
     Counter("service_waiting", "Clients that wait for a connection to a node.", gauge=True, labels=_SERVICE),
     Counter("service_connecting", "Connections to nodes that are being opened.", gauge=True, labels=_SERVICE),
     Counter("service_bored", "Connections to nodes kept for the next request.", gauge=True, labels=_SERVICE),
+    Counter("tunnels_open", "Upgraded connections that pass through to nodes now.", gauge=True),
     Counter("node_requests", "Requests sent to a node.", labels=_NODE),
     Counter("node_responses", "Answers of a node by class of status.", labels=(*_NODE, "status")),
     Counter(

@@ -211,7 +211,8 @@ def _sent(service: Service, role: ReverseProxy, exchange: Exchange, pool: Pool) 
         told = described(verdict, now) + use_told(verdict.word, pool.use(node, now))
         options = NodeSpec(node.name, node.weight, node.backup, node.most).options
         told += f", {options}" if options else ""
-        yield Step("node", service.name, f"{node.name} {told}, {node.active} active, {kept} kept connections")
+        at = service.world.names.described(node)
+        yield Step("node", service.name, f"{node.name}{at} {told}, {node.active} active, {kept} kept connections")
     if not usable:
         yield Step("answer", service.name, f"503: {pool.why_none()}")
         return

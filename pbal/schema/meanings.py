@@ -121,6 +121,10 @@ TYPES = {
         " relative path starts from the folder of the configuration file.",
         "memcached 127.0.0.1:11211",
     ),
+    "file or none": Meaning(
+        "The path of an existing file, or `none`. A relative path starts from the folder of the configuration file.",
+        "none",
+    ),
     "path or off": Meaning(
         "A path, or `off`. A relative path starts from the folder of the configuration file.",
         "off",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
 from pbal.schema import types
 from pbal.schema.tunables import Applies, Tunable
@@ -49,7 +50,31 @@ def _odd_peers(text: str) -> str:
 PEERS: types.Type[Peers] = types.Type("peers", _parse_peers, _render_peers, ("off",), odd=_odd_peers)
 """Networks, and `unix:`; or `off`."""
 
+_NONE = frozenset({"none", "undef", "null", "", '""', "''"})
+
+
+def _parse_nodefile(text: str) -> Path | None:
+    return None if text.lower() in _NONE else types.FILE.parse(text)
+
+
+NODEFILE: types.Type[Path | None] = types.Type(
+    "file or none",
+    _parse_nodefile,
+    lambda value: "none" if value is None else str(value),
+    ("none",),
+    placed=lambda text, folder: text if text.lower() in _NONE else types.FILE.place(text, folder),
+)
+"""An existing file, or `none` and what Perlbal takes for it."""
+
 NAMES: tuple[Tunable, ...] = (
+    Tunable(
+        "nodefile",
+        NODEFILE,
+        default="none",
+        summary="File with the nodes of the pool, one a line. pbal takes what was written to it within three seconds. none: the nodes that"
+        " the pool has stay.",
+        source="differs: relative to the file that says it; a file with a mistake changes nothing; see NODES in pbal.conf(5)",
+    ),
     Tunable(
         "resolve_interval",
         types.DURATION,

@@ -111,10 +111,6 @@ SERVICE: dict[str, Unbuilt] = _by_name(
 )  # fmt: skip
 """Tunables of services, Perlbal's own and those of its plugins."""
 
-POOL: dict[str, Unbuilt] = _by_name(
-    (Unbuilt("nodefile", "name the nodes with POOL ADD, in the file or at the console", types.TEXT, "none"),),
-)
-"""Parameters of pools. `SET service.nodefile` is the same thing."""
 
 MEANINGLESS: dict[str, Meaningless] = {
     row.name: row
@@ -232,7 +228,7 @@ def replacement(plugin: str) -> str:
 def told(name: str) -> str:
     """What there is to say of a name of Perlbal's that pbal has not; '' of any other."""
     folded = name.lower()
-    found = next((table[folded] for table in (SERVICE, POOL, PLUGINS, STATEMENTS, ROLES) if folded in table), None)
+    found = next((table[folded] for table in (SERVICE, PLUGINS, STATEMENTS, ROLES) if folded in table), None)
     if found is not None:
         return found.message
     return MEANINGLESS[folded].message if folded in MEANINGLESS else ""

@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 
@@ -128,6 +129,9 @@ async def test_neither_start_nor_pool_add_waits_for_dns_or_fails_by_it(
     assert (await once(pbal))[0] == 502
     assert await pbal.say(f"POOL app ADD 127.0.0.1:{port}") == "OK"
     assert [await once(pbal) for _ in range(8)] == [(200, b"here")] * 8
+    port_of_web = pbal.server.address("web")[1]
+    assert f"unknown.internal:{port} at no known address" in await pbal.say(f"explain GET http://127.0.0.1:{port_of_web}/")
+    assert "is known: Name or service not known" in await pbal.say("show errors")
     health = await pbal.say("show health")
     assert "no address of unknown.internal is known: Name or service not known" in health
     assert "cannot find the address of unknown.internal: Name or service not known" in caplog.text
@@ -142,6 +146,8 @@ async def test_a_name_with_two_addresses_is_one_node_that_uses_both(lab: Lab, na
     said = [(await once(pbal))[1] for _ in range(6)]
     assert said.count(b"one") == said.count(b"two") == 3
     assert (await pbal.say("show pool app")).splitlines()[0] == f"app.internal:{port} 6"
+    port_of_web = pbal.server.address("web")[1]
+    assert f"app.internal:{port} at 127.0.0.1 127.0.0.2 UP" in await pbal.say(f"explain GET http://127.0.0.1:{port_of_web}/")
 
 
 @lab
@@ -275,6 +281,41 @@ async def test_tls_to_a_node_asks_for_the_name_and_verifies_it_whatever_the_addr
     assert (await once(pbal))[0] == 502
     health = await pbal.say("show health")
     assert "certificate verify failed" in health and "other.internal" in health
+
+
+@pytest.mark.parametrize("way", ["an address", "a Unix socket"])
+@pytest.mark.parametrize("right", [True, False])
+@lab
+async def test_tls_to_nodes_without_a_name_verifies_the_address_or_localhost(lab: Lab, way: str, right: bool) -> None:
+    """What is wrong is said of the node and of the request."""
+    authority = Authority(lab.folder)
+    pair = authority.certify({"an address": "127.0.0.1", "a Unix socket": "localhost"}[way] if right else "else.test")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.file, pair.key_file)
+    asked: list[str | None] = []
+    context.sni_callback = lambda link, name, _: asked.append(name)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        except (EOFError, OSError):
+            writer.close()
+
+    if way == "an address":
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+        node = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    else:
+        server = await asyncio.start_unix_server(answer, lab.folder / "node.sock", ssl=context)
+        node = f"unix:{lab.folder / 'node.sock'}"
+    lab.keep(server)
+    pbal = await lab.pbal(proxy(node, more=f"SET ssl_backend = on;SET ssl_backend_ca = {authority.file}"))
+    for _ in range(2):
+        assert await once(pbal) == ((200, b"ok") if right else (502, b"No node gave a usable answer.\n"))
+    assert asked[0] == (None if way == "an address" else "localhost"), "RFC 6066: an address is no name"
+    if not right:
+        assert "certificate verify failed" in await pbal.say("show errors")
+        assert "certificate verify failed" in await pbal.say("show health")
 
 
 def test_the_system_is_asked_as_it_says() -> None:

@@ -113,8 +113,14 @@ def show_pool(session: Session, pool: Pool | None = None) -> Reply:
     for each in sorted(session.world.pools.values(), key=lambda one: one.name):
         users = sum(1 for s in session.world.services.values() if each.name in s.pools())
         usable = len(each.usable(session.world.clock.now()))
-        lines = (f"{each.name} nodes {len(each.nodes)}", f"{each.name} services {users}", f"{each.name} usable {usable}")
-        items.append(Item({"pool": each.name, "nodes": len(each.nodes), "services": users, "usable": usable}, lines))
+        lines = [f"{each.name} nodes {len(each.nodes)}", f"{each.name} services {users}", f"{each.name} usable {usable}"]
+        file = session.world.nodefiles.of(each)
+        if file is not None:
+            lines.append(f"{each.name} nodefile {file.path}")
+        if file is not None and file.error:
+            lines.append(f"{each.name} nodefile error: {file.error}")
+        told = {"nodefile": None if file is None else str(file.path), "error": None if file is None else file.error or None}
+        items.append(Item({"pool": each.name, "nodes": len(each.nodes), "services": users, "usable": usable, **told}, tuple(lines)))
     return Objects(items)
 
 

@@ -30,10 +30,11 @@ from pbal.model.balance import Asking
 from pbal.model.exchange import SERVED, CollectedBody, Exchange
 from pbal.model.hooks import Bound
 from pbal.model.pool import Node, Pool
+from pbal.model.tunnels import Tunnel
 from pbal.net import backend as link
 from pbal.net.backend import Attendant, BackendConnection
 from pbal.net.proxy_protocol import encode
-from pbal.observe.access import NO_NODE, NO_ROOM, NODE_BROKE, NODE_SLOW
+from pbal.observe.access import KICKED, NO_NODE, NO_ROOM, NODE_BROKE, NODE_SLOW
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
 from pbal.roles.proxy.backends import Backends
@@ -74,7 +75,8 @@ class Relay(Undecided):
 
     __slots__ = (
         "again_in", "backend", "body_sent", "bound", "chunked_up", "coming", "ended", "exchange", "failure", "fresh", "group", "groups",
-        "heard", "held", "node", "phase", "pool", "priority", "pump", "resting", "said", "started", "stream", "terms", "tried", "waited",
+        "heard", "held", "node", "phase", "pool", "priority", "pump", "resting", "said", "started", "stream", "terms", "tried", "tunnel",
+        "waited",
     )  # fmt: skip
 
     def __init__(self, groups: Groups, exchange: Exchange, pool: Pool | None) -> None:
@@ -111,6 +113,7 @@ class Relay(Undecided):
         self.resting = False
         """Whether the rest of what the backend sent is read in the next turn of the loop."""
         self.ended = NOBODY
+        self.tunnel: Tunnel | None = None
         exchange.enter(SERVED)
         exchange.sink = self
         exchange.sought_at = self.started
@@ -327,7 +330,10 @@ class Relay(Undecided):
         """The backend showed life, or has to wait for us: its time starts anew."""
         terms = self.terms
         if self.phase is TUNNEL:
-            backend.deadline = terms.clock.now() + (terms.service.values["tunnel_timeout"] or inf)
+            now = terms.clock.now()
+            backend.deadline = now + (terms.service.values["tunnel_timeout"] or inf)
+            if self.tunnel is not None:
+                self.tunnel.heard = now
         else:
             backend.deadline = inf if self.stream.full else terms.clock.now() + terms.response_timeout
 
@@ -537,10 +543,27 @@ class Relay(Undecided):
             block += binding(exchange, 101, node, node.pool.sticky, self.terms.counts)
         early = self.stream.tunnel(exchange, head, block, protocol, backend.reader.take_rest())
         if early:
+            exchange.received += len(early)
             backend.write(early)
+        world = self.terms.service.world
+        now = self.terms.clock.now()
+        self.tunnel = Tunnel(next(world.numbers), exchange, backend.node.name, protocol, now, self.kick)
+        world.tunnels[self.tunnel.number] = self.tunnel
         self._extend(backend)
         if self.stream.half_closed:
             self._tunnel_end(CLIENT)
+
+    def kick(self) -> None:
+        """TUNNEL KICK: see model.tunnels."""
+        if self.phase is TUNNEL:
+            self._cut_tunnel(KICKED)
+
+    def _cut_tunnel(self, cause: bytes) -> None:
+        """End a tunnel on both sides."""
+        self.exchange.cause = cause
+        self._finish()
+        self._drop_backend()
+        self.stream.close(self.exchange)
 
     def _tunnel_end(self, side: int) -> None:
         """A side of a tunnel will send no more: tell the other; after both, close."""
@@ -575,6 +598,9 @@ class Relay(Undecided):
         self.phase = DONE
         if self.again_in is not None:
             leave(self)
+        if self.tunnel is not None:
+            self.terms.service.world.tunnels.pop(self.tunnel.number, None)
+            self.tunnel = None
 
     def _complete(self, out: list[bytes]) -> None:
         """The response is relayed whole."""
@@ -662,10 +688,7 @@ class Relay(Undecided):
     def backend_expired(self) -> None:
         """The node was silent for response_timeout (or the tunnel for tunnel_timeout)."""
         if self.phase is TUNNEL:
-            self.exchange.cause = NODE_SLOW
-            self._finish()
-            self._drop_backend()
-            self.stream.close(self.exchange)
+            self._cut_tunnel(NODE_SLOW)
             return
         if self.node is not None:
             self._blame(self.node, f"silent for {self.terms.response_timeout:g} s")
