@@ -1,15 +1,18 @@
 """Compression on the way out: what is compressed and what not, what the head says then, and that nobody waits for it."""
 
 import asyncio
+import base64
 import gzip
+import os
 import re
+import socket
 import zlib
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import DEADLINE, Lab, Response, lab, read_response
+from lab import DEADLINE, Lab, Response, lab, read_response, transport_of
 from polls import conf, park, publish
 from polls import get as poll
 from scripted import Client, Scripted, Taken, answer, get, proxy
@@ -214,6 +217,52 @@ async def test_a_long_body_is_compressed_in_turns_and_its_client_may_be_slow(lab
     ended = True
     assert most <= 3 * 131072
     assert pbal.counts["compression_in_bytes"] == 2 * len(long)
+
+
+@lab
+async def test_who_does_not_read_stops_the_compression_and_answers_stay_in_order(lab: Lab) -> None:
+    long = base64.b64encode(os.urandom(6_000_000))
+    (lab.folder / "long.txt").write_bytes(long)
+    (lab.folder / "rule.py").write_text(PLUGIN)
+    pbal = await lab.pbal(
+        f"SERVER plugin_path = {lab.folder}\nLOAD rule\nCREATE SERVICE site\nSET role = web_server\nSET listen = 127.0.0.1:0\n"
+        f"SET plugins = rule\nSET docroot = {lab.folder}\nSET compress = gzip\nSET compress_level = 1\nSET buffer_size = 4k\nENABLE site"
+    )
+    asked = [get(path, "Accept-Encoding: gzip", method=method) for path, method in
+             (("/long.txt", "GET"), ("/plugin", "HEAD"), ("/plugin", "GET"), ("/long.txt", "HEAD"), ("/nowhere", "GET"))]  # fmt: skip
+    client = await Client.of(pbal, "site")
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    transport_of(client.writer).pause_reading()
+    client.writer.write(b"".join(asked))
+    seen = -1
+    while seen != pbal.counts["compression_in_bytes"] or not seen:  # some turns of the loop, and nothing more of it
+        seen = pbal.counts["compression_in_bytes"]
+        for _ in range(20):
+            await pbal.ask("site", get("/nowhere"))
+    assert 0 < seen < len(long)
+
+    transport_of(client.writer).resume_reading()
+    assert gzip.decompress((await read_response(client.reader)).body) == long
+    head = await read_response(client.reader, head_only=True)
+    got = await read_response(client.reader)
+    assert gzip.decompress(got.body) == b"made by a plugin\n" * 100_000
+    assert head.fields["content-encoding"] == "gzip" and "content-length" not in head.fields and "content-length" not in got.fields
+    assert (await read_response(client.reader, head_only=True)).fields["content-encoding"] == "gzip"
+    assert (await read_response(client.reader)).status == 404
+
+
+PLUGIN = """
+from pbal.api import Exchange, Plugin, Verdict, hook
+
+
+class Rule(Plugin):
+    @hook.start_http_request
+    def long(self, exchange: Exchange) -> Verdict:
+        if exchange.path != b"/plugin":
+            return Verdict.PASS
+        exchange.respond(200, [(b"Content-Type", b"text/plain")], b"made by a plugin\\n" * 100_000)
+        return Verdict.TAKEN
+"""
 
 
 async def _says(taken: Taken, response: bytes) -> None:
