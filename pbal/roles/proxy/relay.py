@@ -752,7 +752,6 @@ class Relay(Undecided):
         self.tried = ()
         self.failure = 503
         self.fresh = self.body_sent = False
-        self.pieces = None
         exchange.asked = None
         self._unassigned()
         asyncio.get_running_loop().call_soon(self._seek_again)
