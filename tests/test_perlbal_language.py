@@ -31,7 +31,7 @@ TUNABLES = """
 """
 """The service tunables of Perlbal 1.80."""
 PLUGINS = """
-    Vhosts Vpaths AccessControl Redirect Highpri Queues Stats NotModified MaxContentLength XFFExtras Throttle LazyCDN FlvStreaming
+    Vhosts Vpaths Highpri AccessControl Redirect Queues Stats NotModified MaxContentLength XFFExtras Throttle LazyCDN FlvStreaming
     Palimg AutoRemoveLeadingDir EchoService Cgilike AtomStream AtomInject
 """
 """Its plugins, but for Include, which is a statement here."""
@@ -96,8 +96,8 @@ def test_a_value_that_perlbal_would_refuse_is_refused_for_that(tmp_path: Path) -
 def test_a_plugin_of_perlbal_is_there_or_not_built_yet_in_any_case(tmp_path: Path) -> None:
     names = PLUGINS.split()
     _, mistakes, _ = read(tmp_path, "\n".join(f"LOAD {name}\nLOAD {name.upper()}\nLOAD {name.lower()}" for name in names))
-    assert [mistake.line for mistake in mistakes] == list(range(7, 1 + 3 * len(names)))
-    for place, mistake in enumerate(mistakes, 6):
+    assert [mistake.line for mistake in mistakes] == list(range(10, 1 + 3 * len(names)))
+    for place, mistake in enumerate(mistakes, 9):
         assert mistake.message.startswith(f"'{names[place // 3]}' is not built yet")
         assert mistake.hint == ""
 
@@ -114,7 +114,7 @@ ELSE = [
     ("RECENT", "RECENT"),
     ("PATTERNS", "PATTERNS"),
     ("CREATE SERVICE t\nSET role = echo", "echo"),
-    ("CREATE SERVICE u\nSET u.highpri.uri_pattern = ^/x", "Highpri"),
+    ("CREATE SERVICE u\nSET u.palimg.cache = ^/x", "Palimg"),
 ]
 
 
@@ -188,26 +188,25 @@ def test_what_is_said_to_a_plugin_that_is_missing_is_not_held_against_the_file(t
         LOAD Vhosts
         LOAD StickySessions
         LOAD AccessControl
-        LOAD Highpri
+        LOAD Palimg
         LOAD Throttle
         CREATE SERVICE site
           SET role = selector
           SET plugins = Vhosts, StickySessions accesscontrol
           SET site.stickysessions.cookie = SID
-          SET site.highpri.uri_pattern = ^/x
+          SET site.palimg.cache = ^/x
           SET sticky_cookie = SID
           SET max_concurrent = 5
           SET default_action = throttle
           VHOST * = site
           STICKY COOKIE SID
           ACCESS DENY ip 10.0.0.1
-          PATTERNS
           SET enable_put = on
           SET persist_clent = on
         ENABLE site
         """,
     )
-    assert [mistake.line for mistake in mistakes] == [2, 3, 4, 5, 18, 19]
+    assert [mistake.line for mistake in mistakes] == [2, 3, 4, 5, 17, 18]
 
 
 # --- habits of the language --------------------------------------------------------------------------------

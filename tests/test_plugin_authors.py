@@ -1,10 +1,12 @@
 """What an author of plugins is given: examples that run, a beginning, a way to test, and a page that names it all."""
 
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,14 @@ SITE = """
 """
 
 
+ROLES = {
+    "select_service": ("selector", "SET default_service = readers"),
+    "make_high_priority": ("reverse_proxy", ""),
+    "make_low_priority": ("reverse_proxy", ""),
+}
+"""The role of the service where it is no web_server, and what is said of it."""
+
+
 @contextmanager
 def example(hook: str, folder: Path) -> Iterator[Running]:
     """A pbal with the plugin that the manual shows for a hook."""
@@ -39,9 +49,8 @@ def example(hook: str, folder: Path) -> Iterator[Running]:
     imports = "from pbal.api import Exchange, Plugin, ResponseHead, Verdict, hook"
     (folder / "example.py").write_text(f"{imports}\n\n\nclass Example(Plugin):\n{method}\n")
     (folder / "page").write_text("a page")
-    selector = hook == "select_service"
-    more = "SET default_service = readers" if selector else f"SET docroot = {folder}"
-    with running(SITE.format(folder=folder, role="selector" if selector else "web_server", more=more), plugins=folder) as pbal:
+    role, more = ROLES.get(hook, ("web_server", f"SET docroot = {folder}"))
+    with running(SITE.format(folder=folder, role=role, more=more), plugins=folder) as pbal:
         yield pbal
 
 
@@ -66,6 +75,33 @@ def test_the_example_of_select_service(tmp_path: Path) -> None:
 def test_the_example_of_modify_response_headers(tmp_path: Path) -> None:
     with example("modify_response_headers", tmp_path) as pbal:
         assert pbal.get("site", "/page").fields["x-frame-options"] == "DENY"
+
+
+def waiting(hook: str, folder: Path, *requests: bytes) -> str:
+    """What `queues` says when these requests wait behind one that has the only connection to a node."""
+    with example(hook, folder) as pbal, socket.socket() as node, ExitStack() as held:
+        node.bind(("127.0.0.1", 0))
+        node.listen()
+        port = node.getsockname()[1]
+        for statement in ("CREATE POOL app", f"POOL app ADD 127.0.0.1:{port} MAX 1", "SET site.pool = app"):
+            assert pbal.say(statement) == "OK"
+        for request in (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", *requests):
+            held.enter_context(pbal.connect("site")).sendall(request)
+        end = time.monotonic() + 10
+        while f"pend clients: {len(requests)}" not in pbal.say("show service site"):
+            assert time.monotonic() < end, "they do not wait"
+        return pbal.say("queues")
+
+
+def test_the_example_of_make_high_priority(tmp_path: Path) -> None:
+    said = waiting("make_high_priority", tmp_path, *(b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path for path in (b"/", b"/staff/x")))
+    assert "site-normal.count 1" in said and "site-highpri.count 1" in said
+
+
+def test_the_example_of_make_low_priority(tmp_path: Path) -> None:
+    agents = (b"Mozilla", b"SomeBot/1")
+    said = waiting("make_low_priority", tmp_path, *(b"GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: %b\r\n\r\n" % agent for agent in agents))
+    assert "site-normal.count 1" in said and "site-lowpri.count 1" in said
 
 
 def test_every_hook_has_an_example_that_a_test_runs() -> None:

@@ -264,7 +264,8 @@ def _of_services(world: World) -> Iterator[Limit]:
     for service in world.services.values():
         if service.handler is not None and service.role == "reverse_proxy":
             waiting, _, bored = service.handler.load()
-            yield Limit("clients waiting", service.name, waiting, None, "503 after queue_timeout")
+            most = service["queue_size"] or None
+            yield Limit("clients waiting", service.name, waiting, most, "503 at once" if most else "503 after queue_timeout")
             yield Limit("bored connections", service.name, bored, service["backend_persist_cache"], "those that rested longest are closed")
         for limit in service.limiting:
             then = (

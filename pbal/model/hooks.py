@@ -110,6 +110,31 @@ HOOKS: dict[str, Hook] = {
             """,
             verdict=False,
         ),
+        Hook(
+            "make_high_priority",
+            ("exchange",),
+            frozenset({"reverse_proxy"}),
+            "A request has to wait for a connection to a node, and nobody has said high yet. If the hook returns True, the request is of"
+            " the class that is served first. pbal asks once for each request that waits. Differs from Perlbal: it asks for none that"
+            " is sent at once.",
+            """
+            def staff_first(self, exchange: Exchange) -> bool:
+                return exchange.plain_path.startswith(b"/staff/")
+            """,
+            verdict=False,
+        ),
+        Hook(
+            "make_low_priority",
+            ("exchange",),
+            frozenset({"reverse_proxy"}),
+            "As make_high_priority, and after it if nobody said high. If the hook returns True, the request is of the class that is served"
+            " last.",
+            """
+            def robots_last(self, exchange: Exchange) -> bool:
+                return b"bot" in exchange.request.fields.get(b"user-agent", b"").lower()
+            """,
+            verdict=False,
+        ),
     )
 }
 

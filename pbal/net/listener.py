@@ -48,6 +48,19 @@ def keep_alive(sock: socket.socket, seconds: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
 
 
+_BUFFER_LOCK = 72
+"""SO_BUF_LOCK of Linux 5.14 and later, which Python has no name for: whose choice the sizes of the buffers are."""
+
+
+def send_buffer(sock: socket.socket, size: int) -> None:
+    """Set the size of the send buffer, which connections that are accepted inherit; 0: it is the kernel's choice again. Raises: OSError."""
+    if size:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+    else:
+        with contextlib.suppress(OSError):  # a kernel that has no such option: the size stays until the service listens anew
+            sock.setsockopt(socket.SOL_SOCKET, _BUFFER_LOCK, 0)
+
+
 def look_up(host: str) -> str:
     """The address of this machine that a name stands for: its first of IPv4, or of IPv6 where it has none. May take seconds.
 
@@ -143,6 +156,7 @@ class Listener:
         self.secured = service.certificates is not None
         """Whether it speaks TLS."""
         self._keepalive: float | None = None
+        self._buffer = 0
         self._admitted: tuple[int, str | None] | None = None
         self._file: tuple[int, int] | None = None
         """Of a Unix socket: which file it is, in case another pbal puts its own there."""
@@ -170,6 +184,10 @@ class Listener:
             self._admit()
         if self._sock.family == socket.AF_UNIX:
             return
+        size = self.service.values["client_sndbuf_size"]
+        if size != self._buffer:
+            send_buffer(self._sock, size)
+            self._buffer = size
         wanted = self.service.values["client_keepalive"]
         if wanted != self._keepalive:
             self._keepalive = wanted

@@ -116,6 +116,40 @@ def run_all(hooks: tuple[Bound, ...], exchange: Exchange, response: ResponseHead
     return True
 
 
+def any_says(hooks: tuple[Bound, ...], exchange: Exchange) -> bool:
+    """Whether one of the hooks returns True. One that fails, or returns what is no bool, is reported and says nothing: its request waits.
+
+    The request is served all the same. That it waits in another place than it should harms nobody else.
+    """
+    global running
+    service = exchange.service
+    now = service.world.clock.now
+    outer = running
+    for bound in hooks:
+        began = now()
+        running = bound
+        said: object = None
+        failure: BaseException | None = None
+        try:
+            said = bound.call(exchange)
+        except faults.CAUGHT as error:
+            failure = error
+        running = outer
+        ended = now()
+        if ended - began > SLOW:
+            _slow(service.world, bound, began, ended)
+        if failure is not None:
+            faults.report(service.world, bound.plugin, f"hook {bound.hook}", failure)
+        elif not isinstance(said, bool):
+            wrong = f"returned {said!r:.60}, not True or False"
+            faults.tell(service.world, bound.plugin, f"hook {bound.hook}", wrong, _place(bound))
+            if isinstance(said, CoroutineType):
+                said.close()
+        elif said:
+            return True
+    return False
+
+
 def _stop(service: Service, exchange: Exchange, bound: Bound, returned: object, failure: BaseException | None, wrong: str) -> None:
     """A hook's fault: count it, log it, and answer the request unless that is done or another's business."""
     what = f"hook {bound.hook}"

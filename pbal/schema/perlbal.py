@@ -80,11 +80,9 @@ def _integer(text: str) -> int:
 _SIGNED: Type[int] = Type("integer", _integer)
 
 _NO_PUT = "web_server answers GET and HEAD only"
-_ONE_QUEUE = "every request waits in one queue"
 
 SERVICE: dict[str, Unbuilt] = _by_name(
     (
-        Unbuilt("client_sndbuf_size", "the kernel chooses the size", types.SIZE, "0"),
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
         Unbuilt("dirindexing", "a directory without one of index_files is answered 403", types.BOOL, "off"),
         Unbuilt("enable_concatenate_get", "ask for the files one by one", types.BOOL, "off"),
@@ -139,7 +137,6 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
         Unbuilt("Cgilike", "a pbal plugin is Python and answers requests: pbal plugin new NAME"),
         Unbuilt("EchoService"),
         Unbuilt("FlvStreaming"),
-        Unbuilt("Highpri", _ONE_QUEUE),
         Unbuilt("LazyCDN", "SET fallback_pool and SET fallback_on = 404 ask a second pool"),
         Unbuilt("MaxContentLength", "max_body limits every body"),
         Unbuilt("NotModified", "web_server answers conditional requests by the date of the file"),
@@ -158,7 +155,7 @@ STATEMENTS: dict[str, Unbuilt] = _by_name(
         Unbuilt("ACCESS", PLUGINS["accesscontrol"].instead, plugin="accesscontrol"),
         Unbuilt("MIME REMOVE", "pbal knows the types of files by their endings"),
         Unbuilt("MIME SET", "pbal knows the types of files by their endings"),
-        Unbuilt("PATTERNS", _ONE_QUEUE, plugin="highpri"),
+        Unbuilt("PATTERNS", "show service NAME tells highpri_uri_pattern and highpri_host_pattern", plugin="highpri"),
         Unbuilt("PERLHANDLER", PLUGINS["cgilike"].instead, plugin="cgilike"),
         Unbuilt("PERLREQUIRE", PLUGINS["cgilike"].instead, plugin="cgilike"),
         Unbuilt("RECENT", "access_log has every request", plugin="stats"),

@@ -127,6 +127,17 @@ COMMON: tuple[Tunable, ...] = (
         summary="After this silence the kernel checks whether the client is still there (3 probes, 10 s apart). 0: never.",
         source="pbal",
     ),
+    Tunable(
+        "client_sndbuf_size",
+        types.SIZE,
+        default="0",
+        unit="bytes",
+        maximum="1g",
+        applies=Applies.NEXT_CONNECTION,
+        summary="Size of the kernel's buffer for what is sent to a client over TCP; the system may bound it, and uses twice as much. 0: the"
+        " kernel chooses, and changes, the size.",
+        source=_PERLBAL,
+    ),
 )
 """Of every service."""
 

@@ -48,6 +48,29 @@ async def test_client_keepalive_is_heard_live_within_a_second(lab):
     assert (await probes(pbal))[0] == 0
 
 
+async def send_buffer(pbal: Pbal) -> int:
+    """The send buffer of a connection made now, as the kernel counts: twice what was asked for."""
+    before = set(pbal.world.clients)
+    _, writer = await pbal.connect("site")
+    (client,) = await until(lambda: set(pbal.world.clients) - before, "the connection")
+    size: int = client.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    writer.close()
+    return size
+
+
+@lab
+async def test_client_sndbuf_size_is_heard_by_new_connections(lab):
+    pbal = await lab.pbal(SITE.format(role="web_server", more="SET docroot = .\n      SET client_sndbuf_size = 20k"))
+    (listener,) = pbal.server.listeners()
+    assert await send_buffer(pbal) == 2 * 20480
+    assert await pbal.say("SET site.client_sndbuf_size = 30k") == "OK"
+    listener.refresh()  # as the tick does
+    assert await send_buffer(pbal) == 2 * 30720
+    assert await pbal.say("UNSET site.client_sndbuf_size") == "OK"
+    listener.refresh()
+    await send_buffer(pbal)
+
+
 @lab
 async def test_client_keepalive_set_in_the_file_holds_from_the_start(lab):
     pbal = await lab.pbal(SITE.format(role="web_server", more="SET docroot = .\n      SET client_keepalive = 5m"))

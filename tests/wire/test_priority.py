@@ -29,10 +29,10 @@ def test_which_cookie_makes_a_request_high(header: str, name: bytes, contents: b
     assert has_cookie(header.encode(), name, contents) is found
 
 
-async def _line_up(lab: Lab, more: str, *requests: bytes) -> tuple[Pbal, Scripted, list[Client]]:
+async def _line_up(lab: Lab, more: str, *requests: bytes, before: str = "") -> tuple[Pbal, Scripted, list[Client]]:
     """One request is on the only connection, the others wait behind it in this order."""
     origin = await Scripted.start(lab)
-    pbal = await lab.pbal(proxy(origin.address, pool="SET app.node_max_connections = 1", more=more))
+    pbal = await lab.pbal(before + proxy(origin.address, pool="SET app.node_max_connections = 1", more=more))
     clients = [await Client.of(pbal, request=get("/first"))]
     await (await origin.connection()).request()
     for place, request in enumerate(requests, 1):
@@ -115,6 +115,46 @@ async def test_the_class_of_the_next_request_on_a_connection_is_its_own(lab: Lab
     assert b"/after" in await node.request()
     node.say(OK)
     assert [(await read_response(clients[1].reader)).status for _ in range(2)] == [200, 200]
+
+
+PLUGIN = """
+from pbal.api import Exchange, Plugin, hook
+
+class Crawlers(Plugin):
+    @hook.make_low_priority
+    def robots(self, exchange: Exchange) -> bool:
+        agent = exchange.request.fields.get(b"user-agent")
+        if agent == b"odd":
+            return 1
+        return b"bot" in agent  # a request without the field is a fault
+"""
+
+
+async def _with(lab: Lab, plugin: str, more: str, *requests: bytes) -> tuple[Pbal, Scripted, list[Client]]:
+    """As _line_up, with a plugin loaded."""
+    (lab.folder / "crawlers.py").write_text(PLUGIN)
+    before = f"SERVER plugin_path = {lab.folder}\nLOAD {plugin}\n"
+    return await _line_up(lab, f"SET plugins = {plugin};{more}", *requests, before=before)
+
+
+@lab
+async def test_highpri_makes_requests_high_by_path_and_host(lab: Lab) -> None:
+    more = r"SET web.highpri.uri_pattern = ^/log;SET web.highpri.host_pattern = ^admin\."
+    admin = b"GET /admin HTTP/1.1\r\nHost: admin.x\r\n\r\n"
+    pbal, origin, clients = await _with(lab, "highpri", more, get("/a"), get("/%6cogin"), admin)
+    assert "web-highpri.count 2" in await pbal.say("queues")
+    assert await _order(origin, clients) == ["/%6cogin", "/admin", "/a"]
+    assert await pbal.say("SET web.highpri_uri_pattern = none") == "OK"
+
+
+@lab
+async def test_a_plugin_makes_requests_low_and_one_that_fails_makes_them_wait_as_others_do(lab: Lab) -> None:
+    """High goes before it, whoever said so; and what is wrong with its word is told, and costs nobody the answer."""
+    requests = [get("/bot", "User-Agent: a bot"), get("/fault"), get("/odd", "User-Agent: odd"), get("/man", "User-Agent: man")]
+    pbal, origin, clients = await _with(lab, "crawlers", FAST, *requests, get("/high", "User-Agent: bot", "Cookie: fast=1"))
+    assert "web-lowpri.count 1" in await pbal.say("queues")
+    assert pbal.counts["plugin_errors"] == 3  # of the first request, too
+    assert await _order(origin, clients) == ["/high", "/fault", "/odd", "/man", "/bot"]
 
 
 @lab

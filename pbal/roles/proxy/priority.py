@@ -1,15 +1,18 @@
 """Of which class of the queue a request is. It is asked when a request has to wait, once; who gets a connection at once has no class.
 
-    high     its cookie says so (high_priority_cookie)
+    high     its cookie says so (high_priority_cookie), or a plugin does (make_high_priority)
+    low      a plugin says so (make_low_priority), and nobody said high
 
-Source: Perlbal manual, high_priority_cookie. differs: a cookie's value is what follows the first "=", not the last; and with
-no high_priority_cookie_contents a request has to have the cookie, where in Perlbal every request is high.
+Source: Perlbal manual, high_priority_cookie. differs: a cookie's value is what follows the first "=", not the last; with no
+high_priority_cookie_contents a request has to have the cookie, where in Perlbal every request is high; and a plugin's word counts
+beside the cookie's.
 """
 
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from pbal.model.exchange import Exchange
+from pbal.roles import chain
 from pbal.roles.proxy.seeker import HIGH, LOW, NORMAL
 from pbal.roles.proxy.terms import Terms
 
@@ -20,6 +23,11 @@ def priority_of(exchange: Exchange, terms: Terms) -> int:
     """HIGH, NORMAL or LOW."""
     if terms.high_cookie and has_cookie(exchange.request.fields.get(b"cookie", b""), terms.high_cookie, terms.high_contents):
         return HIGH
+    hooks = exchange.service.hooks
+    if hooks.make_high_priority and chain.any_says(hooks.make_high_priority, exchange):
+        return HIGH
+    if hooks.make_low_priority and chain.any_says(hooks.make_low_priority, exchange):
+        return LOW
     return NORMAL
 
 
