@@ -373,6 +373,7 @@ async def test_bodies_of_every_framing(lab: Lab) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde",
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
     )
 
     async def until_close(taken: Taken) -> None:
@@ -381,12 +382,12 @@ async def test_bodies_of_every_framing(lab: Lab) -> None:
         taken.writer.close()
 
     closing = await Scripted.start(lab, until_close)
-    urls = [f"http://{server.address}/"] * 3 + [f"http://{closing.address}/"]
+    urls = [f"http://{server.address}/"] * 4 + [f"http://{closing.address}/"]
     origin = await node(lab, *map(to, urls), to(urls[-1]))
     pbal = await lab.pbal(reproxying(origin.address, allow="127.0.0.0/8:*"))
-    client = await Client.of(pbal, request=get() * 4)
-    got = [await read_response(client.reader) for _ in range(4)]
-    assert [each.body for each in got] == [b"abcde", b"abcde", b"", b"abcde"]
+    client = await Client.of(pbal, request=get() * 5)
+    got = [await read_response(client.reader) for _ in range(5)]
+    assert [(each.status, each.body) for each in got] == [(200, body) for body in (b"abcde", b"abcde", b"", b"", b"abcde")]
     old = await Client.of(pbal, request=get(version="1.0"))
     assert (await old.rest()).endswith(b"\r\n\r\nabcde")
 
