@@ -51,7 +51,9 @@ def _openat2(folder: int, name: bytes, how: bytes) -> int:
     number = ctypes.get_errno()
     if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE):
         raise OSError(number, os.strerror(number))
-    if number in (errno.ENOSYS, errno.EPERM):  # an older kernel; a container that lets nobody use what it does not know
+    if number == errno.ENOSYS or (
+        number == errno.EPERM and how is _FOLDER
+    ):  # an older kernel; a container that refuses what it does not know
         _give_up()
     raise NotKnown
 

@@ -76,7 +76,7 @@ class Target(Owner):
     """See above."""
 
     __slots__ = (
-        "_context", "_known_until", "_looked_up", "_looking_up", "_nodes", "_pool", "busy", "host", "idle", "label", "looking", "name",
+        "_known_until", "_looked_up", "_looking_up", "_nodes", "_pool", "busy", "host", "idle", "label", "looking", "name",
         "opening", "port", "scheme", "used_at", "waiting", "world",
     )  # fmt: skip
 
@@ -98,7 +98,6 @@ class Target(Owner):
         self._looked_up: list[str] = []
         self._known_until = 0.0
         self._looking_up = False
-        self._context: ssl.SSLContext | None = None
         with contextlib.suppress(ValueError):
             self._looked_up, self._known_until = [str(ipaddress.ip_address(host))], inf
 
@@ -240,9 +239,7 @@ class Target(Owner):
         tls = None
         try:
             if self.scheme == "https":
-                if self._context is None:
-                    self._context = backend_context(None, True)
-                tls = ClientLink(backend, self._context, self.host, None)
+                tls = ClientLink(backend, await Targets.of(self.world).context(), self.host, None)
             protocol = cast(asyncio.Protocol, tls or backend)  # not by base class: compiled classes have no foreign bases
             async with asyncio.timeout(fetch.connect_timeout):
                 await asyncio.get_running_loop().create_connection(lambda: protocol, node.endpoint.host, self.port)
@@ -334,13 +331,14 @@ class Target(Owner):
 class Targets:
     """Every Target of the process."""
 
-    __slots__ = ("_by_key", "_pool", "_ticked", "world")
+    __slots__ = ("_by_key", "_context", "_pool", "_ticked", "world")
 
     def __init__(self, world: World) -> None:
         self.world = world
         self._pool = Pool("reproxy", world.changing)
         """Of no service. Addresses of targets are Nodes in it by their names only: nobody balances, checks or ejects them."""
         self._by_key: dict[tuple[str, str, int], Target] = {}
+        self._context: ssl.SSLContext | None = None
         self._ticked = -1
 
     @classmethod
@@ -358,6 +356,12 @@ class Targets:
         if found is None:
             found = self._by_key[scheme, host, port] = Target(self.world, self._pool, scheme, host, port)
         return found
+
+    async def context(self) -> ssl.SSLContext:
+        """What connections under TLS are made with: the authorities of the system, which a thread reads. Raises: OSError."""
+        if self._context is None:
+            self._context = await asyncio.get_running_loop().run_in_executor(None, backend_context, None, True)
+        return self._context
 
     def all(self) -> list[Target]:
         """Every one, by host and port."""

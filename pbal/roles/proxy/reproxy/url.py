@@ -364,6 +364,8 @@ class Fetch(Fetcher):
         own.block = render_fields(own.headers)
         own.framing = head.framing
         length = head.fields.get(b"content-length")
+        if length is None and head.framing == 0 and exchange.method != b"HEAD":
+            length = b"0"  # of a 204, which the client gets as a 200
         if length is not None:
             more += b"Content-Length: %b\r\n" % length
         if b"date" not in own.fields:
