@@ -25,7 +25,9 @@ from pbal.schema.types import ENDPOINT, Endpoint
 LANGUAGE = Language()
 
 
-def pool_add(session: dict[str, list[Endpoint]], pool: list[Endpoint], node: Endpoint) -> Reply:
+def pool_add(
+    session: dict[str, list[Endpoint]], pool: list[Endpoint], node: Endpoint, node_weight: int = 1, backup: bool = False, node_max: int = 0
+) -> Reply:
     """Add a node to a pool. Adding one twice changes nothing.
 
     Source: Perlbal manual.

@@ -77,6 +77,8 @@ _SAMPLES = {
     "node": "10.0.0.1:8080", "switch": "on", "field_name": "X-Name", "field_value": "some words", "rule": "1", "files": "parts/*.conf",
     "user": "ann", "password": "secret", "marker": "end", "method": "GET", "url": "http://www.example.com/", "module": "headers",
     "pattern": "www.example.com", "regex": "^/static/", "queue": "lobby", "target": "lobby", "text": "hello", "whom": "web",
+    "request_or_response": "RESPONSE", "rule_value": "some words", "conditions": "path ^/api/", "replacement": "/new", "rate": "10/s",
+    "number_at_once": "20", "number": "1",
 }  # fmt: skip
 """What an argument may be, by its kind."""
 
