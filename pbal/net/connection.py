@@ -362,11 +362,13 @@ class ClientConnection(Answering):
             return True
         assert isinstance(event, bytes)
         exchange.received += len(event)
-        limit = self._body_limit(exchange)
+        framing = exchange.request.framing
+        # Of a body of known length the role asked before whether max_body allows it.
+        limit = self._body_limit(exchange) if framing < 0 or sink is None or exchange.body_limit is not None else 0
         if limit and exchange.received > limit:
             self._refuse(BadRequest(f"the body is larger than {limit} octets", 413))
             return False
-        if self.state is READING_BODY:
+        if self.state is READING_BODY and exchange.received != framing:
             now = self.home.world.clock.now()
             if not exchange.body_clock:
                 exchange.body_clock = now
