@@ -110,12 +110,11 @@ class RequestReader(Reader):
             self._look_at_size(end)
         self._seen = self._left = 0
         block = bytes(buffer[: end + 2])
-        if len(buffer) == end + 4:
-            self._buffer = b""
-        else:
-            self._drop(end + 4)
+        self._buffer = b""
         if block == self._last_octets:
             known: RequestHead = self._last  # type: ignore[assignment]
+            if len(buffer) > end + 4:
+                self._keep_rest(buffer, end + 4, known.framing)
             if known.framing:
                 self._begin_body(known.framing)
             return known
@@ -125,12 +124,22 @@ class RequestReader(Reader):
             refusal.said = block[:SHOWN].partition(b"\r")[0]
             self._look_for_octet(refusal, block)
             raise
+        if len(buffer) > end + 4:
+            self._keep_rest(buffer, end + 4, head.framing)
         if end <= REMEMBERED:
             mark = hash(block)
             if mark == self._mark:
                 self._last_octets, self._last = block, head
             self._mark = mark
         return head
+
+    def _keep_rest(self, buffer: bytes | bytearray, end: int, framing: int) -> None:
+        """Keep what came behind a head. The beginning of a body is given out as it is kept: it is copied once, and not for _drop() too."""
+        if isinstance(buffer, bytes) and len(buffer) - end <= framing:
+            self._buffer = buffer[end:]
+        else:
+            self._buffer = buffer
+            self._drop(end)
 
     def _refusal(self, reason: str, status: int | None) -> Malformed:
         return BadRequest(reason) if status is None else BadRequest(reason, status)

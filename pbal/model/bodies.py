@@ -130,7 +130,7 @@ class HeldBody(CollectedBody):
         """The memory is no body's any more; what was in it."""
         parts, self._parts = self._parts, []
         if parts:
-            self._bodies.memory -= sum(map(len, parts))
+            self._bodies.memory -= self.size
         return parts
 
     @property

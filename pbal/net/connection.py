@@ -86,7 +86,7 @@ class ClientConnection(Answering):
         counts = world.counters.counts
         counts["connections"] += 1
         counts["clients"] += 1
-        if len(world.clients) + len(world.backends) > world.room and world.runtime is not None:
+        if len(world.clients) + len(world.backends) + len(world.bodies.spools) > world.room and world.runtime is not None:
             world.runtime.out_of_room()
         self.tls = transport.get_extra_info("secured")
         name = transport.get_extra_info("peername")
@@ -362,11 +362,13 @@ class ClientConnection(Answering):
             return True
         assert isinstance(event, bytes)
         exchange.received += len(event)
-        limit = self._body_limit(exchange)
+        framing = exchange.request.framing
+        # Of a body of known length the role asked before whether max_body allows it.
+        limit = self._body_limit(exchange) if framing < 0 or sink is None or exchange.body_limit is not None else 0
         if limit and exchange.received > limit:
             self._refuse(BadRequest(f"the body is larger than {limit} octets", 413))
             return False
-        if self.state is READING_BODY:
+        if self.state is READING_BODY and exchange.received != framing:
             now = self.home.world.clock.now()
             if not exchange.body_clock:
                 exchange.body_clock = now

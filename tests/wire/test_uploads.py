@@ -232,7 +232,17 @@ async def test_a_chunked_upload_that_stays_in_memory_is_not_spooled(lab: Lab) ->
 async def test_a_body_comes_back_from_a_disk_that_has_to_be_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of it is in the system's memory: each piece is read off the loop."""
     reads: list[int] = []
-    monkeypatch.setattr(Spool, "read_now", lambda self, place, octets: reads.append(place))
+    pread = os.pread
+
+    def not_at_hand(*_: Any) -> int:
+        raise BlockingIOError
+
+    def counted(descriptor: int, octets: int, place: int) -> bytes:
+        reads.append(place)
+        return pread(descriptor, octets, place)
+
+    monkeypatch.setattr(os, "preadv", not_at_hand)
+    monkeypatch.setattr(os, "pread", counted)
     pbal = await uploads(lab, (await Scripted.start(lab, echo)).address)
     assert (await pbal.ask("web", post(BODY))).body == BODY
     assert reads == list(range(0, len(BODY), PIECE))
