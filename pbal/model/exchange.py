@@ -703,7 +703,7 @@ class Exchange(Account):
         proxy_read_request. ConfigError if the service's role answers no requests.
         """
         if service.standing is Standing.DISABLED:
-            self.respond(503, (), b"The service for this is disabled.\n")
+            self.error(503, b"The service for this is disabled.\n")
             return
         handler = service.handler
         if handler is None or not service.opened:

@@ -97,7 +97,7 @@ class Vhosts(Plugin):
         try:
             exchange.hand_to(found[1])
         except ConfigError as error:
-            exchange.respond(500, (), f"{error.message}\n".encode())
+            exchange.error(500, f"{error.message}\n".encode())
         return Verdict.TAKEN
 
     def explain(self, exchange: Exchange) -> Explanation | None:

@@ -77,7 +77,7 @@ class Vpaths(Plugin):
                 raise ConfigError(f"service '{found[1]}' does not exist")
             exchange.hand_to(service)
         except ConfigError as error:
-            exchange.respond(500, (), f"{error.message}\n".encode())
+            exchange.error(500, f"{error.message}\n".encode())
         return Verdict.TAKEN
 
     def explain(self, exchange: Exchange) -> Explanation | None:
