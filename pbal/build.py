@@ -62,6 +62,7 @@ COMPILED: Final = (
     "pbal.roles.proxy.decide",
     "pbal.roles.proxy.binding",
     "pbal.roles.proxy.errand",
+    "pbal.roles.proxy.fallback",
     "pbal.roles.proxy.groups",
     "pbal.roles.proxy.pump",
     "pbal.roles.proxy.priority",
