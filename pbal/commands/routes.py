@@ -4,8 +4,9 @@ from pbal.commands.session import Session
 from pbal.model import conditions
 from pbal.model.conditions import Conditions
 from pbal.model.pool import Pool
-from pbal.model.rules import ADD, INSERT, REMOVE, SET, HeaderRule, Rewrite, Route
+from pbal.model.rules import ADD, INSERT, REMOVE, SET, HeaderRule
 from pbal.model.service import Service
+from pbal.model.steering import Rewrite, Route
 from pbal.schema.commands import OK, CommandError, Reply, bad_argument, command
 from pbal.schema.kinds import Kind
 from pbal.schema.types import REGEX, Type
