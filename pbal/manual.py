@@ -31,8 +31,8 @@ from pbal.model import explaining as explaining_module
 from pbal.model.exchange import Exchange, Waiting
 from pbal.model.hooks import HOOKS
 from pbal.model.plugin import Plugin
-from pbal.model.rules import VARIABLES
 from pbal.model.service import Service
+from pbal.model.variables import VARIABLES
 from pbal.model.world import World
 from pbal.observe import access
 from pbal.observe import counters as counters_module

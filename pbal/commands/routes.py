@@ -4,8 +4,9 @@ from pbal.commands.session import Session
 from pbal.model import conditions
 from pbal.model.conditions import Conditions
 from pbal.model.pool import Pool
-from pbal.model.rules import ADD, INSERT, REMOVE, SET, HeaderRule, Rewrite, Route
+from pbal.model.rules import ADD, INSERT, REMOVE, SET, HeaderRule
 from pbal.model.service import Service
+from pbal.model.steering import Rewrite, Route
 from pbal.schema.commands import OK, CommandError, Reply, bad_argument, command
 from pbal.schema.kinds import Kind
 from pbal.schema.types import REGEX, Type
@@ -116,6 +117,9 @@ def route(session: Session, service: Service, pool: Pool, conditions: str) -> Re
     """
     when = when_said(session, conditions)
     assert when is not None
+    before = next((other for other in service.rules.routes if other.when == when and other.pool is not pool), None)
+    if before is not None:
+        _warn(session, f"it never counts: an earlier ROUTE sends the same requests to pool '{before.pool.name}'", "conditions")
     service.use_rules(service.rules.with_route(Route(pool, when, conditions)))
     return OK
 
@@ -137,6 +141,8 @@ def rewrite(session: Session, service: Service, pattern: str, replacement: str, 
         rule = Rewrite(pattern, replacement, when, conditions or "")
     except ValueError as error:
         raise _refusal("replacement", replacement, error) from None
+    if any(other.pattern == pattern and other.when == when and other.to != replacement for other in service.rules.rewrites):
+        _warn(session, "it never counts: an earlier REWRITE has the same pattern", "pattern")
     service.use_rules(service.rules.with_rewrite(rule))
     _warn(session, REGEX.odd(pattern), "pattern")
     return OK

@@ -16,8 +16,9 @@ from pbal.model.health import described, use_told
 from pbal.model.hooks import HOOKS
 from pbal.model.limiting import excess, seconds
 from pbal.model.pool import Node, Pool
-from pbal.model.rules import ADD, SET, UnsafePath, shown_when
+from pbal.model.rules import ADD, SET, shown_when
 from pbal.model.service import Service
+from pbal.model.steering import UnsafePath
 from pbal.observe.access import quoted_text
 from pbal.roles import entrance
 from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with_index

@@ -123,10 +123,13 @@ async def test_the_clients_address_comes_from_forwarded_only_where_that_is_asked
 async def test_over_tls_nodes_are_told_the_protocol_and_the_port(lab: Lab) -> None:
     authority = Authority(lab.folder)
     more = f"{SITE.replace(';', chr(10))}\nHEADER site REQUEST SET X-Host: $$tls $$tls_server_name $$scheme"
+    more += "\nSET hsts = 1h\nHEADER site RESPONSE SET Strict-Transport-Security: max-age=5"
     pbal = await secure_proxy(lab, echo_head, authority.certify("a.test"), more=more)
     reader, writer = await secure(pbal, "site", trusting(authority))
     writer.write(b"GET / HTTP/1.1\r\nHost: a.test:4443\r\n\r\n")
-    body = (await read_response(reader)).body.decode()
+    response = await read_response(reader)
+    assert response.head.lower().count(b"strict-transport") == 1 and response.fields["strict-transport-security"] == "max-age=5"
+    body = response.body.decode()
     port = pbal.server.address("site")[1]
     assert 'Forwarded: for=127.0.0.1;host="a.test:4443";proto=https' in body and f"X-Forwarded-Port: {port}" in body
     assert "X-Host: TLSv1.3 a.test https" in body and "X-Forwarded-Proto: https" in body

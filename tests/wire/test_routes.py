@@ -155,6 +155,9 @@ async def test_what_is_refused(lab: Lab) -> None:
         assert said.startswith("ERROR") and why in said, (statement, said)
     assert await pbal.say("dumpconfig") == before
     assert "repeats what is repeated itself" in await pbal.say("ROUTE web TO api WHEN path (a+)+$")
+    assert "an earlier ROUTE sends the same requests to pool 'api'" in await pbal.say("ROUTE web TO beta WHEN path (a+)+$")
+    assert await pbal.say("REWRITE web ^/a = /b") == "OK"
+    assert "an earlier REWRITE has the same pattern" in await pbal.say("REWRITE web ^/a = /c")
 
 
 @lab

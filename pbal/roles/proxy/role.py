@@ -12,8 +12,8 @@ from pbal.model.asking import Question
 from pbal.model.exchange import Exchange
 from pbal.model.hooks import Bound
 from pbal.model.pool import Pool
-from pbal.model.rules import UnsafePath
 from pbal.model.service import Service
+from pbal.model.steering import UnsafePath
 from pbal.observe.access import BAD_REQUEST, quoted_text
 from pbal.observe.recent import Trouble
 from pbal.roles.http import HttpRole
