@@ -354,6 +354,23 @@ def test_an_order_that_is_said_again_holds_since_the_first_time() -> None:
     assert node.verdict(12).since == 11
 
 
+def test_who_waits_is_not_served_by_any_connection_to_a_node_that_is_out() -> None:
+    pool = pool_of(4)
+    ejected, down, silent, well = pool.nodes
+    assert all(pool.may_take(node) for node in pool.nodes)
+    fail(ejected, 5, 1)
+    down.checked(1, "x")
+    silent.trial = True
+    assert [pool.may_take(node) for node in pool.nodes] == [False, False, True, True]
+    silent.lent(1)
+    assert [pool.may_take(node) for node in pool.nodes] == [False, False, False, True]
+    well.checked(1, "x")
+    assert names(pool, 1) == "124", "too few are left"
+    assert pool.may_take(ejected) and pool.may_take(down)
+    pool.order(well.endpoint, Order(DRAIN, 2, "ann", ""))
+    assert not pool.may_take(well)
+
+
 def test_ready_forgives() -> None:
     pool = pool_of(3)
     node = pool.nodes[0]

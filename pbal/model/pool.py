@@ -23,7 +23,7 @@ from pbal.http1.events import RequestHead
 from pbal.model.balance import CODES, HASH, Asking, choose, key_octets, key_of, weights_of
 from pbal.model.change import BeginChange
 from pbal.model.errors import UnknownName, bad_value
-from pbal.model.health import LOG_SECONDS, MAINT, READY, UP, Group, Health, Order, Policy
+from pbal.model.health import DOWN, LOG_SECONDS, MAINT, READY, UP, Group, Health, Order, Policy
 from pbal.model.sharing import Sharing
 from pbal.model.sticky import Sticky
 from pbal.observe.histogram import Histogram
@@ -247,6 +247,10 @@ class Pool(Group):
     def usable(self, now: float) -> list[Node]:
         """The nodes that new requests go to; not to be changed."""
         return self._usable if now < self._until else self._look(now)
+
+    def may_take(self, node: Node) -> bool:
+        """Whether a connection to a node that has become free may serve whoever waits, without a choice."""
+        return node.ready and (self.open or not (node.ejected or node.check is DOWN or node.occupied))
 
     def use(self, node: Node, now: float) -> str:
         """Whether new requests go to a node, for people: yes, no, or why not although it is well: backup, weight 0."""

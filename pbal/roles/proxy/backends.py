@@ -550,7 +550,8 @@ class Backends(Owner):
             backend.abort()
             return
         queue = self.queue
-        if len(queue) and node.ready:
+        free = node.pool.may_take(node)
+        if len(queue) and free:
             taker = self._first_for(backend, owner)
             if taker is not None:
                 if backend.uses and backend.unread:  # a reuse like any other
@@ -564,6 +565,9 @@ class Backends(Owner):
                 taker.assigned(backend)
                 return
         self._rest(backend)
+        if len(queue) and not free:  # who waits is served elsewhere, or here after all if nobody else is left
+            self._lack()
+            node.pool.sharing.wake()
         if self.terms.ahead:
             self.open_ahead()
 
