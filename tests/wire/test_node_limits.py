@@ -74,7 +74,12 @@ async def test_a_nodes_own_max_goes_before_what_the_pool_says(lab: Lab) -> None:
 async def test_a_queue_that_is_full_refuses_at_once_and_says_when_to_come_again(lab: Lab) -> None:
     origin = await Scripted.start(lab)
     pbal = await lab.pbal(proxy(origin.address, pool=ONE, more="SET queue_size = 2"))
-    clients = await _queue(pbal, origin, 2)
+    url = "http://{}:{}/a".format(*pbal.server.address("web"))
+    clients = await _queue(pbal, origin, 1)
+    assert "every node is full: it waits, 1 others do" in await pbal.say(f"explain GET {url}")
+    clients.append(await Client.of(pbal, request=get("/2")))
+    await _waits(pbal, 2)
+    assert "503: every node is full, and 2 requests wait already (queue_size)" in await pbal.say(f"explain GET {url}")
     got = await pbal.ask("web", get("/refused"))
     assert got.status == 503 and got.fields["retry-after"] == "1"
     assert pbal.counts["queue_refusals"] == 1

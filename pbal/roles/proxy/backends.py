@@ -627,6 +627,12 @@ class Backends(Owner):
         for seeker in late:
             self.counts["queue_timeouts"] += 1
             seeker.give_up(503)
+        if late:
+            self.service.world.log_limited(
+                f"queue {self.name}",
+                "service %(service)s: %(number)d requests waited for a node longer than queue_timeout: 503",
+                {"event": "queue_timeout", "service": self.name, "number": len(late)},
+            )
         if pool is None:
             return
         if not self.opening and not pool.nodes and not self.may_get_nodes():
