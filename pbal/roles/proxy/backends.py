@@ -456,7 +456,7 @@ class Backends(Owner):
         slow = [(each, seeker) for each, seeker in self.opening.items() if seeker is not None and second - each.born >= SLOW]
         pending = self._pending() if slow else ()
         for backend, seeker in slow:
-            node = self.pool.pick(now, (*seeker.tried, *pending), seeker.asking)
+            node = self.pool.pick(now, (*seeker.tried, *pending), seeker.asking, self.terms.method)
             if node is None:
                 return
             self.counts["backend_slow_connects"] += 1
