@@ -145,3 +145,15 @@ async def rested(pbal: Pbal, origin: Scripted, number: int) -> list[Client]:
 
 def _as_many_rest(pbal: Pbal, number: int) -> bool:
     return len([backend for backend in pbal.world.backends if backend.state == "bored"]) == number
+
+
+def deaf() -> tuple[str, list[socket.socket]]:
+    """A node to which connecting takes for ever: it listens, and its queue is full."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(0)
+    sockets = [listening, *(socket.socket() for _ in range(4))]
+    for filler in sockets[1:]:
+        filler.setblocking(False)
+        filler.connect_ex(listening.getsockname())
+    return f"127.0.0.1:{listening.getsockname()[1]}", sockets

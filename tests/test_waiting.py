@@ -17,7 +17,7 @@ from pbal.model.balance import Asking
 from pbal.model.clock import ManualClock
 from pbal.model.pool import Node
 from pbal.model.world import World
-from pbal.net.backend import BackendConnection
+from pbal.net.backend import VERIFYING, BackendConnection
 from pbal.roles.proxy.backends import Backends
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.roles.proxy.seeker import HIGH, LOW, NORMAL, Seeker
@@ -171,8 +171,8 @@ class Waiting(RuleBasedStateMachine):
         self.loop = Dialling()
         self.clients: list[Client] = []
 
-    @initialize(limit=st.integers(0, 3), nodes=st.integers(1, 3))
-    def build(self, limit: int, nodes: int) -> None:
+    @initialize(limit=st.integers(0, 3), nodes=st.integers(1, 3), verify=st.booleans())
+    def build(self, limit: int, nodes: int, verify: bool) -> None:
         """Two services on one pool."""
         self.world = World()
         self.world.clock = ManualClock()
@@ -186,6 +186,7 @@ class Waiting(RuleBasedStateMachine):
                 service = self.world.create_service(name)
                 service.set("role", "reverse_proxy")
                 service.set("pool", "app")
+                service.set("verify_backend", "on" if verify else "off")
                 self.roles.append(ReverseProxy(service))
 
     @contextlib.contextmanager
@@ -232,6 +233,23 @@ class Waiting(RuleBasedStateMachine):
                 dial.done.set_result(None)
             else:
                 dial.done.set_exception(ConnectionRefusedError() if how == "refused" else TimeoutError())
+
+    def verifying(self) -> list[BackendConnection]:
+        """Connections on which OPTIONS was sent."""
+        return [backend for group in self.groups for backend in group.opening if backend.state == VERIFYING]
+
+    @precondition(lambda self: self.verifying())
+    @rule(data=st.data(), how=st.sampled_from(["answered", "answered", "not kept", "lost"]))
+    def verified(self, data: st.DataObject, how: str) -> None:
+        """A node answers OPTIONS, or does not."""
+        backend = data.draw(st.sampled_from(self.verifying()))
+        with self.running():
+            if how == "lost":
+                assert backend.transport is not None
+                backend.transport.abort()
+            else:
+                close = b"Connection: close\r\n" if how == "not kept" else b""
+                backend.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n%b\r\n" % close)
 
     @precondition(lambda self: self.lent())
     @rule(data=st.data(), how=st.sampled_from(["kept", "kept", "closed", "lost", "left"]))
@@ -298,7 +316,9 @@ class Waiting(RuleBasedStateMachine):
             assert queue.has(client)
             if client.coming is None:
                 usable = self.pool.usable(self.world.clock.now())
-                assert all(node.full or node in client.tried for node in usable)
+                pending = [each.node for each in client.backends.opening] if client.backends.terms.verify else []
+                assert all(node.full or node in client.tried or node in pending for node in usable)
+                assert not any(node in client.backends.bored and not node.full for node in usable if node not in client.tried)
 
     @invariant()
     def what_is_counted_is_there(self) -> None:

@@ -25,6 +25,7 @@ from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with
 from pbal.roles.files.media import content_type
 from pbal.roles.proxy import uploads
 from pbal.roles.proxy.binding import unbound
+from pbal.roles.proxy.priority import has_cookie
 from pbal.roles.proxy.request import request_octets
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.roles.selector import DEEPEST
@@ -218,13 +219,27 @@ def _sent(service: Service, role: ReverseProxy, exchange: Exchange, pool: Pool) 
         yield Step("answer", service.name, f"503: {pool.why_none()}")
         return
     chosen, why = _chosen(pool, str(method), exchange, now)
-    if why:
-        yield Step("pool", service.name, why)
+    for words in (why, _waiting(role, exchange, pool, usable)):
+        if words:
+            yield Step("pool", service.name, words)
     request = exchange.request if pool.sticky is None else unbound(exchange.request, pool.sticky)
     octets = request_octets(exchange, request, service, (chosen or usable[0]).name, None, role.terms.via)
     for line in octets.removesuffix(b"\r\n\r\n").split(b"\r\n"):
         yield Step("head", service.name, line.decode("latin-1"))
     yield from _reproxied(service, role, exchange)
+
+
+def _waiting(role: ReverseProxy, exchange: Exchange, pool: Pool, usable: list[Node]) -> str:
+    """How it would wait for a node; "" if it would not, as far as that can be said without asking plugins."""
+    if not all(node.full for node in usable):
+        return ""
+    others = sum(len(group.queue) for group in role.groups.all() if group.pool is pool)
+    terms = role.terms
+    if terms.queue_size and others >= terms.queue_size:
+        return f"503: every node is full, and {others} requests wait already (queue_size)"
+    high = terms.high_cookie and has_cookie(exchange.request.fields.get(b"cookie", b""), terms.high_cookie, terms.high_contents)
+    first = f"; it is of the high class by the cookie {terms.high_cookie.decode()}" if high else ""
+    return f"every node is full: it waits, {others} others do{first}"
 
 
 def _reproxied(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterator[Step]:

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 from lab import Lab, lab, read_response, transport_of, until
-from scripted import OK, Client, Scripted, Taken, answer, at_once, get, proxy, rested
+from scripted import OK, Client, Scripted, Taken, answer, at_once, deaf, get, proxy, rested
 
 EVIL = answer(b"evil")
 
@@ -87,18 +87,6 @@ def test_octets_after_a_whole_answer_meet_no_other_request(method: str, said: by
         await node.gone()
 
     run()
-
-
-def deaf() -> tuple[str, list[socket.socket]]:
-    """A node to which connecting takes for ever: it listens, and its queue is full."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(0)
-    sockets = [listening, *(socket.socket() for _ in range(4))]
-    for filler in sockets[1:]:
-        filler.setblocking(False)
-        filler.connect_ex(listening.getsockname())
-    return f"127.0.0.1:{listening.getsockname()[1]}", sockets
 
 
 @lab

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from lab import Lab, Pbal, Response, free_port, lab, read_response, transport_of, until
-from scripted import OK, Client, Scripted, Taken, answer, get, proxy
+from scripted import OK, Client, Scripted, Taken, answer, deaf, get, proxy
 
 ONE = "SET app.node_max_connections = 1"
 
@@ -74,7 +74,12 @@ async def test_a_nodes_own_max_goes_before_what_the_pool_says(lab: Lab) -> None:
 async def test_a_queue_that_is_full_refuses_at_once_and_says_when_to_come_again(lab: Lab) -> None:
     origin = await Scripted.start(lab)
     pbal = await lab.pbal(proxy(origin.address, pool=ONE, more="SET queue_size = 2"))
-    clients = await _queue(pbal, origin, 2)
+    url = "http://{}:{}/a".format(*pbal.server.address("web"))
+    clients = await _queue(pbal, origin, 1)
+    assert "every node is full: it waits, 1 others do" in await pbal.say(f"explain GET {url}")
+    clients.append(await Client.of(pbal, request=get("/2")))
+    await _waits(pbal, 2)
+    assert "503: every node is full, and 2 requests wait already (queue_size)" in await pbal.say(f"explain GET {url}")
     got = await pbal.ask("web", get("/refused"))
     assert got.status == 503 and got.fields["retry-after"] == "1"
     assert pbal.counts["queue_refusals"] == 1
@@ -159,6 +164,27 @@ def test_who_waits_is_served_when_there_is_room(way: str) -> None:
         assert (await read_response(clients[0].reader)).status == 200
 
     run()
+
+
+@lab
+async def test_who_belongs_to_a_node_is_not_given_the_connection_of_another_that_becomes_free(lab: Lab) -> None:
+    origin = await Scripted.start(lab)
+    address, sockets = deaf()
+    pool = "SET balance_method = hash;SET app.balance_hash = path"
+    pbal = await lab.pbal(proxy(origin.address, address, pool=pool))
+    first, second = pbal.world.pool("app").nodes
+    clients: list[Client] = []
+    while not (first.active and second.connecting):
+        clients.append(await Client.of(pbal, request=get(f"/{len(clients)}")))
+        await until(lambda: first.active + second.connecting == len(clients), "it to be asked or to wait")
+    waiting = second.connecting
+    for node in origin.connections:
+        await node.request()
+        node.say(OK)
+    await until(lambda: not first.active, "all that were asked")
+    assert _waiting(pbal) == second.connecting == waiting
+    for sock in sockets:
+        sock.close()
 
 
 @lab

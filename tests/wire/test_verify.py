@@ -5,8 +5,8 @@ import time
 from functools import partial
 
 import pytest
-from lab import Lab, Pbal, free_port, lab, read_response, until
-from scripted import OK, Client, Scripted, Taken, answer, get, proxy
+from lab import Lab, Pbal, free_port, lab, read_response, transport_of, until
+from scripted import OK, Client, Scripted, Taken, answer, deaf, get, proxy
 
 VERIFY = "SET verify_backend = on"
 ALLOWED = b"HTTP/1.1 200 OK\r\nAllow: GET, OPTIONS\r\nContent-Length: 0\r\n\r\n"
@@ -236,6 +236,50 @@ async def test_a_node_that_refuses_is_not_hammered_for_connections_ahead(lab: La
         _tick(pbal, 0)
         await until(lambda: not pbal.world.pool("app").nodes[0].connecting, "nothing to be under way")
     assert pbal.counts["backend_connect_failures"] <= 1 + (time.monotonic() - began)
+
+
+@lab
+async def test_a_connection_that_was_there_ahead_and_breaks_says_nothing_of_its_node(lab: Lab) -> None:
+    async def fickle(node: Taken) -> None:
+        await node.request()
+        if node is origin.connections[0]:
+            transport_of(node.writer).abort()
+        node.say(OK)
+
+    origin = await Scripted.start(lab, fickle)
+    pbal = await lab.pbal(proxy(origin.address, more="SET connect_ahead = 1"))
+    _tick(pbal, 0)
+    await until(lambda: _bored(pbal) == 1, "it to rest")
+    assert (await pbal.ask("web", get())).status == 200
+    (node,) = pbal.world.pool("app").nodes
+    assert node.errors == 0 and pbal.counts["backend_retries"] == 1
+
+
+# -- nodes that are slow -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verify", ["on", "off"])
+def test_a_connection_that_is_slow_to_open_keeps_nobody_from_another_node(verify: str) -> None:
+    """It takes nothing from who waits: the next one that is there is theirs, and the slow one rests when it comes."""
+
+    @lab
+    async def run(lab: Lab) -> None:
+        silent, good = await Scripted.start(lab), await Scripted.start(lab, _serve)
+        address, sockets = deaf() if verify == "off" else (silent.address, [])
+        pbal = await lab.pbal(proxy(address, more=f"SET verify_backend = {verify}"))
+        clients = [await Client.of(pbal, request=get(f"/{place}")) for place in range(3)]
+        await until(lambda: pbal.world.service("web").handler.load()[0] == 3, "all to wait")  # type: ignore[union-attr]
+        await pbal.say(f"POOL app ADD {good.address}")
+        _tick(pbal, 0)
+        pbal.world.second += 2
+        _tick(pbal, 0)
+        for place, client in enumerate(clients):
+            assert (await read_response(client.reader)).body == b"/%d" % place
+        assert pbal.counts["backend_slow_connects"] >= 1
+        for sock in sockets:
+            sock.close()
+
+    run()
 
 
 # -- kept connections --------------------------------------------------------------------------------------------

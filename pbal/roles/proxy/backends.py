@@ -456,7 +456,7 @@ class Backends(Owner):
         slow = [(each, seeker) for each, seeker in self.opening.items() if seeker is not None and second - each.born >= SLOW]
         pending = self._pending() if slow else ()
         for backend, seeker in slow:
-            node = self.pool.pick(now, (*seeker.tried, *pending), seeker.asking)
+            node = self.pool.pick(now, (*seeker.tried, *pending), seeker.asking, self.terms.method)
             if node is None:
                 return
             self.counts["backend_slow_connects"] += 1
@@ -631,6 +631,12 @@ class Backends(Owner):
         for seeker in late:
             self.counts["queue_timeouts"] += 1
             seeker.give_up(503)
+        if late:
+            self.service.world.log_limited(
+                f"queue {self.name}",
+                "service %(service)s: %(number)d requests waited for a node longer than queue_timeout: 503",
+                {"event": "queue_timeout", "service": self.name, "number": len(late)},
+            )
         if pool is None:
             return
         if not self.opening and not pool.nodes and not self.may_get_nodes():
