@@ -259,9 +259,11 @@ async def test_plugins_see_the_answer_that_goes_out_and_the_log_has_node_and_fil
     root = files(lab)
     server = await node(lab, answer(b"far"))
     url = f"http://{server.address}/"
-    origin = await node(lab, order(f"X-REPROXY-FILE: {root}/a.txt"), order(f"X-REPROXY-URL: {url}"))
+    origin = await node(lab, order(f"X-REPROXY-FILE: {root}/a.txt"), order(f"X-REPROXY-URL: {url}?secret"))
     log = lab.folder / "access.log"
-    more = f"SET plugins = own;SET access_log = {log};SET access_log_format = '$$status $$node $${{note_reproxy}}'".replace("'", '"')
+    more = f"SET plugins = own;SET access_log_query = off;SET access_log = {log};SET access_log_format = '$$status $$node $${{note_reproxy}}'".replace(
+        "'", '"'
+    )
     pbal = await lab.pbal(
         f"SERVER plugin_path = {lab.folder}\nLOAD own\n" + reproxying(origin.address, root=root, allow=server.address, more=more)
     )
