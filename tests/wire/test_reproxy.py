@@ -261,9 +261,8 @@ async def test_plugins_see_the_answer_that_goes_out_and_the_log_has_node_and_fil
     url = f"http://{server.address}/"
     origin = await node(lab, order(f"X-REPROXY-FILE: {root}/a.txt"), order(f"X-REPROXY-URL: {url}?secret"))
     log = lab.folder / "access.log"
-    more = f"SET plugins = own;SET access_log_query = off;SET access_log = {log};SET access_log_format = '$$status $$node $${{note_reproxy}}'".replace(
-        "'", '"'
-    )
+    form = '"$$status $$node $${note_reproxy}"'
+    more = f"SET plugins = own;SET access_log_query = off;SET access_log = {log};SET access_log_format = {form}"
     pbal = await lab.pbal(
         f"SERVER plugin_path = {lab.folder}\nLOAD own\n" + reproxying(origin.address, root=root, allow=server.address, more=more)
     )
