@@ -117,7 +117,7 @@ async def test_a_file_is_the_body_and_all_else_is_the_nodes(lab: Lab) -> None:
         lambda head: order(
             f"X-Reproxy-File: {lab.folder}/files/a.txt", "X-REPROXY-EXPECTED-SIZE: 10", "X-REPROXY-CACHE-FOR: 5; X", "Content-Type: x/y",
             'ETag: "v1"', "Set-Cookie: a=b", "Set-Cookie: c=d", "X-Own: 1", "Accept-Ranges: none", "Date: Sun, 06 Nov 1994 08:49:37 GMT",
-            status="204 No Content" if b"/no" in head else "203 Half",
+            status="204 No Content" if b"/no" in head else "206 Part" if b"/part" in head else "203 Half",
         ) if b"/ok" not in head else order(f"X-Reproxy-File: {lab.folder}/files/a.txt", "Content-Type: x/y", 'ETag: "v1"'),
     )  # fmt: skip
     got = await pbal.ask("web", get("/no"))
@@ -125,13 +125,14 @@ async def test_a_file_is_the_body_and_all_else_is_the_nodes(lab: Lab) -> None:
     assert got.head.count(b"Set-Cookie: ") == 2 and got.fields["x-own"] == "1" and got.fields["accept-ranges"] == "bytes"
     assert got.fields["date"] == "Sun, 06 Nov 1994 08:49:37 GMT"
     assert not any("reproxy" in name for name in got.fields)
+    assert (await pbal.ask("web", get("/part"))).head.startswith(b"HTTP/1.1 200 OK\r\n")
     got = await pbal.ask("web", get("/other"))
     assert (got.status, got.body) == (203, b"0123456789") and got.head.startswith(b"HTTP/1.1 203 Half\r\n")
     head = await pbal.ask("web", get("/ok", method="HEAD"))
     assert (head.status, head.fields["content-length"], head.fields["accept-ranges"]) == (200, "10", "bytes")
     posted = await pbal.ask("web", b"POST /ok HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nRange: bytes=0-1\r\n\r\nabc")
     assert (posted.status, posted.body) == (200, b"0123456789")
-    assert pbal.counts["reproxy_files"] == 4
+    assert pbal.counts["reproxy_files"] == 5
 
 
 @lab
@@ -258,9 +259,10 @@ async def test_plugins_see_the_answer_that_goes_out_and_the_log_has_node_and_fil
     root = files(lab)
     server = await node(lab, answer(b"far"))
     url = f"http://{server.address}/"
-    origin = await node(lab, order(f"X-REPROXY-FILE: {root}/a.txt"), order(f"X-REPROXY-URL: {url}"))
+    origin = await node(lab, order(f"X-REPROXY-FILE: {root}/a.txt"), order(f"X-REPROXY-URL: {url}?secret"))
     log = lab.folder / "access.log"
-    more = f"SET plugins = own;SET access_log = {log};SET access_log_format = '$$status $$node $${{note_reproxy}}'".replace("'", '"')
+    form = '"$$status $$node $${note_reproxy}"'
+    more = f"SET plugins = own;SET access_log_query = off;SET access_log = {log};SET access_log_format = {form}"
     pbal = await lab.pbal(
         f"SERVER plugin_path = {lab.folder}\nLOAD own\n" + reproxying(origin.address, root=root, allow=server.address, more=more)
     )

@@ -6,7 +6,8 @@
     X-REPROXY-EXPECTED-SIZE: octets     of the file, or of what the server has; anything else is not it
     X-REPROXY-CACHE-FOR: seconds; names the order holds so long for this URL; the named fields are the client's then
 
-The first one counts. The client gets the status and the fields of the node's response, without these; 204 becomes 200.
+The first one counts. The client gets the status and the fields of the node's response, without these. A status of no body, or of a part of
+one, becomes 200.
 Source: Perlbal manual, Reproxying.
 """
 
@@ -29,6 +30,7 @@ _EXPECTED_SIZE: Final = b"x-reproxy-expected-size"
 _CACHE_FOR: Final = b"x-reproxy-cache-for"
 _OF_THE_BODY: Final = frozenset({b"accept-ranges", b"content-range", b"content-length"})
 """What the node says of a body that is not sent."""
+_OF_NO_OR_A_PART: Final = frozenset({204, 205, 206})
 _CACHE: Final = re.compile(rb"([0-9]{1,9})[ \t]*(?:;(.*))?", re.DOTALL)
 
 WRONG_SIZE: Final = -2
@@ -44,7 +46,7 @@ class Order:
     def __init__(self, exchange: Exchange, head: ResponseHead) -> None:
         self.exchange = exchange
         self.head = head
-        self.status = 200 if head.status == 204 else head.status
+        self.status = 200 if head.status in _OF_NO_OR_A_PART else head.status
         self.fields = [
             field
             for field in forwardable_fields(head)

@@ -54,9 +54,9 @@ class Url:
 
     __slots__ = ("authority", "host", "port", "scheme", "target", "text")
 
-    def __init__(self, text: bytes) -> None:
-        """Raises: ValueError for what is no URL of http or https."""
-        self.text = quoted_text(text).decode("ascii")
+    def __init__(self, text: bytes, query: bool) -> None:
+        """`query`: whether logs may show it. Raises: ValueError for what is no URL of http or https."""
+        self.text = _shown(text, query)
         match = _URL.fullmatch(text)
         if match is None:
             raise ValueError("no URL of http or https")
@@ -70,11 +70,16 @@ class Url:
         self.target = target if target.startswith(b"/") else b"/" + target
 
 
+def _shown(text: bytes, query: bool) -> str:
+    """A URL for people; without its query, which may hold credentials, where access_log_query is off."""
+    return quoted_text(text if query else text.partition(b"?")[0]).decode("ascii")
+
+
 class Fetch(Fetcher):
     """One order of URLs on its way."""
 
     __slots__ = (
-        "addresses", "backend", "connect_timeout", "exchange", "failure", "fresh", "gives_up_at", "head", "heard", "instead", "order",
+        "addresses", "backend", "connect_timeout", "exchange", "failure", "fresh", "gives_up_at", "heard", "instead", "order",
         "phase", "range", "refused", "resting", "service_name", "stream", "target", "targets", "terms", "then", "tried", "trouble", "url",
         "urls",
     )  # fmt: skip
@@ -148,10 +153,11 @@ class Fetch(Fetcher):
         self.target = None
         while self.urls:
             text = self.urls.pop(0)
+            query = bool(self.terms.service.values["access_log_query"])
             try:
-                self.url = url = Url(text)
+                self.url = url = Url(text, query)
             except ValueError:
-                self._refuse(f"X-REPROXY-URL: {quoted_text(text).decode('ascii')} is no URL of http or https")
+                self._refuse(f"X-REPROXY-URL: {_shown(text, query)} is no URL of http or https")
                 continue
             self.exchange.note("reproxy", url.text)
             if not may_be_allowed(self.terms.service.values["reproxy_allow"], url.host, url.port):
