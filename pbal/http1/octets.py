@@ -24,7 +24,7 @@ STEPS: Final = 2048
 _BLOCK: Final = re.compile(rb"(?:" + TOKEN + rb"++:" + VALUE + rb"*+\r\n)*+")
 _FIELDS: Final = re.compile(rb"^(" + TOKEN + rb"++):[\t ]*+(" + VALUE + rb"*+)(?<![\t ])\r\n", re.MULTILINE)
 _BLANK_ENDS: Final = re.compile(rb"^(" + TOKEN + rb"++):[\t ]*+(" + VALUE + rb"*+)\r\n", re.MULTILINE)
-_FORBIDDEN: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+FORBIDDEN: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:;" + TOKEN + rb"++(?:=(?:" + TOKEN + rb"++|" + _QUOTED + rb"))?)*+\r\n")
 _CHUNK_START: Final = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;" + VALUE + rb"*+)?\r?)?\Z")
@@ -168,7 +168,7 @@ class Reader:
         """Pay for a trailer section or an interim head: some 10 us, and 1 us for each 100 octets."""
         self.steps -= 16 + (octets >> 6)
 
-    def _look_at_part(self, forbidden: "re.Pattern[bytes]" = _FORBIDDEN) -> None:
+    def _look_at_part(self, forbidden: "re.Pattern[bytes]" = FORBIDDEN) -> None:
         """Refuse early what cannot become a head any more."""
         buffer = self._buffer
         wrong = forbidden.search(buffer, max(0, self._seen - 1))
@@ -332,7 +332,7 @@ class Reader:
             if reach > self._limits.max_trailer:
                 raise self._refused("the trailer section is too large", self._too_large())
             if end < 0:
-                if _FORBIDDEN.search(buffer, max(0, self._seen - 1)) is not None:
+                if FORBIDDEN.search(buffer, max(0, self._seen - 1)) is not None:
                     raise self._refused("a trailer line is not ended by CRLF")
                 self._seen = reach
                 return None

@@ -33,6 +33,7 @@ from pbal.http1.events import CHUNKED, UNTIL_CLOSE, BadRequest, BadResponse, End
 from pbal.http1.octets import (
     CLOSE,
     ENDED,
+    FORBIDDEN,
     HEAD,
     LENGTH_BODY,
     LITTLE,
@@ -161,7 +162,7 @@ class RequestReader(Reader):
         head = RequestHead()
         method, target, major, minor = line.groups()
         if major != b"1":
-            early = _EMPTY_LINE.search(block) is not None  # in pieces, it would have been refused before its end came
+            early = FORBIDDEN.search(block) is not None  # in pieces, it would have been refused before its end came
             raise self._refused("this is HTTP/1", None if early else 505)
         head.method, head.target = method, target
         head.minor = one = 0 if minor == b"0" else 1

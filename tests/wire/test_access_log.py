@@ -182,7 +182,7 @@ async def test_who_ended_it_and_when(lab):
     node = await Scripted.start(lab)
     refusing = free_port()
     pbal = await lab.pbal(
-        proxy(node.address, more=f"{FILE};SET response_timeout = 300ms;SET idle_timeout = 300ms")
+        proxy(node.address, more=f"{FILE};SET response_timeout = 300ms;SET idle_timeout = 300ms;SET buffer_backend_connect = 0")
         + f"\nCREATE POOL none\nPOOL none ADD 127.0.0.1:{refusing}\nCREATE SERVICE down\nSET role = reverse_proxy\n"
         f"SET listen = 127.0.0.1:0\nSET pool = none\n{FILE}\nENABLE down\n"
     )
@@ -237,7 +237,7 @@ async def test_a_head_and_a_body_in_pieces_have_their_times(lab):
         taken.say(OK)
 
     origin = await Scripted.start(lab, node)
-    pbal = await lab.pbal(proxy(origin.address, more=FILE))
+    pbal = await lab.pbal(proxy(origin.address, more=f"{FILE};SET buffer_backend_connect = 0"))
     client = await Client.of(pbal, request=b"POST / HTTP/1.1\r\nHo")
     await until(lambda: any(each.state == "reading_headers" for each in pbal.world.clients), "part of a head")
     client.writer.write(b"st: h\r\nContent-Length: 4\r\n\r\nbo")

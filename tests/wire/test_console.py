@@ -151,7 +151,7 @@ async def test_a_session_may_be_cut_anywhere(lab: Lab) -> None:
     )
     answers = await talk(pbal, session)
     assert answers[:4] == ["OK", "OK", "ERROR: 'nonsense' is not a statement: help lists the statements", "app nodes 1"]
-    assert answers[6:8] == ["ERROR: 'not' is not a statement: help lists the statements", "["]
+    assert answers[7:9] == ["ERROR: 'not' is not a statement: help lists the statements", "["]
     assert (answers[-1], answers.count("OK"), answers.count(".")) == (".", 2, 3)
     for cut in range(1, len(session)):
         assert await talk(pbal, session[:cut], session[cut:]) == answers, session[:cut]
@@ -518,7 +518,7 @@ def known(rows: Json) -> list[str]:
     """What is known of nodes."""
     lines = []
     for row in rows:
-        facts = {key: value for key, value in row.items() if key not in ("node", "pools", "responsecodes") and value is not None}
+        facts = {key: value for key, value in row.items() if key not in ("node", "pools", "responsecodes", "state") and value is not None}
         lines += [f"{row['node']} {key} {value}" for key, value in facts.items()]
         lines += [f"{row['node']} responsecodes {code} {number}" for code, number in row["responsecodes"].items()]
     return lines
@@ -731,7 +731,7 @@ async def test_connections_of_every_role_are_seen_in_their_states(lab: Lab) -> N
         ("files", b"GET /large HTTP/1.1\r\nHost: c\r\n\r\n"): "ClientHTTP xfer_res",
         ("files", b"NONSENSE\r\n\r\n"): "ClientHTTP lingering",
         ("front", b"GET / HTT"): "ClientHTTPBase reading_headers",
-        ("chat", b"POST /publish/a HTTP/1.1\r\nHost: c\r\nContent-Length: 5\r\n\r\nab"): "ClientProxy reading_body",
+        ("chat", b"POST /publish/a HTTP/1.1\r\nHost: c\r\nContent-Length: 5\r\n\r\nab"): "ClientProxy buffering_request",
         ("chat", b"GET /poll/a HTTP/1.1\r\nHost: c\r\n\r\n"): "ClientProxy parked",
         ("console", b""): "ClientManage waiting",
     }
@@ -754,11 +754,11 @@ async def test_connections_of_every_role_are_seen_in_their_states(lab: Lab) -> N
         class_name, word = state.split()
         name = names[service, request]
         (row,) = [row for row in rows if f"to {name}:" in row]
-        number = int((request.endswith(b"\r\n\r\n") and word not in ("lingering",)) or word == "reading_body")
+        number = int((request.endswith(b"\r\n\r\n") and word not in ("lingering",)) or word == "buffering_request")
         flags = "RW" if word == "xfer_res" else "R"
         assert row[13:].startswith(f"Perlbal::{class_name}({flags}): open to {name}: localport={port[service]}; reqs={number}; {word}"), row
-    (sending,) = [row for row in rows if "reading_body" in row]
-    assert sending.endswith("; reading_body; http://c/publish/a; waiting_for=3")
+    (sending,) = [row for row in rows if "buffering_request" in row]
+    assert sending.endswith("; buffering_request; http://c/publish/a; waiting_for=3")
     (large,) = [row for row in rows if "xfer_res" in row]
     assert large.endswith("; http://c/large")
     assert f"Perlbal::TCPListener(R): open: listening on 127.0.0.1:{port['front']} for service 'front'" in "\n".join(rows)

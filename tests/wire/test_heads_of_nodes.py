@@ -191,7 +191,7 @@ def test_a_switch_before_the_request_has_come_whole_is_refused(framing: str, sen
     @lab
     async def run(lab: Lab) -> None:
         origin = await Scripted.start(lab)
-        pbal = await lab.pbal(proxy(origin.address))
+        pbal = await lab.pbal(proxy(origin.address, more="SET buffer_backend_connect = 0"))
         body = b"2\r\nab\r\n" if sent and "chunked" in framing else sent
         request = get("/", "Connection: Upgrade", "Upgrade: echo", framing, method="PUT") + body
         client = await Client.of(pbal, request=request)

@@ -348,7 +348,7 @@ async def test_drain_and_maintenance(lab: Lab, caplog: pytest.LogCaptureFixture)
     assert (found["state"], found["why"], found["by"], found["used"], found["active"]) == ("DRAIN", "its disk is full", "test", "no", 2)
     assert timeless(await pbal.say("show health")).startswith(f"app {first.address} DRAIN for Ns (test: its disk is full), 2 active")
     assert f"{first.address} 2 DRAIN 2" in await pbal.say("show pool app")
-    assert f"{first.address} state DRAIN" in await pbal.say("nodes")
+    assert '"state": "DRAIN"' in await pbal.say("nodes AS JSON")
     assert await asked(pbal, 10) == [200] * 10
     served = [taken for taken in first.connections if not taken.is_gone]
     for taken in served[:2]:

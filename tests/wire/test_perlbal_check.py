@@ -269,8 +269,8 @@ async def test_the_monitor_reads_what_nodes_did(lab: Lab) -> None:
             assert grown is not None and abs(value - before[key][0] - grown) < 1e-5
         assert after["time"][1] is after["pid"][1] is None
         assert read_pairs(r"([\d.]+:\d+) (\d+)", await here.lines("show pool app")) == {node: len(wanted)}
-        assert read_pairs(r"(\w+ (?:nodes|services)) (\d+)", await here.lines("show pool")) == {
-            "app nodes": 1, "app services": 1, "slow nodes": 1, "slow services": 1,
+        assert read_pairs(r"(\w+ (?:nodes|services|usable)) (\d+)", await here.lines("show pool")) == {
+            "app nodes": 1, "app services": 1, "app usable": 1, "slow nodes": 1, "slow services": 1, "slow usable": 1,
         }  # fmt: skip
         uptime = dict(line.split(" ") for line in await here.lines("uptime"))
         assert abs(int(uptime["starttime"]) + int(uptime["uptime"]) - pbal.world.clock.epoch()) < 3 and "version" in uptime

@@ -518,8 +518,8 @@ async def test_a_node_that_refuses_every_connection_is_down(lab: Lab) -> None:
     assert (await pbal.say("show pool app")).split("\n")[0] == f"127.0.0.1:{port} 0"
     assert (await pbal.ask("site", GET)).status == 502
     pbal.world.clock = ManualClock(pbal.world.clock.now() + 60, pbal.world.clock.epoch())
-    assert (await pbal.say("show pool app")).split("\n")[0].split()[2] == "down"
-    assert '"state": "down"' in await pbal.say("show pool app AS JSON")
+    assert (await pbal.say("show pool app")).split("\n")[0].split()[2] == "DOWN"
+    assert '"state": "DOWN"' in await pbal.say("show pool app AS JSON")
 
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -528,7 +528,7 @@ async def test_a_node_that_refuses_every_connection_is_down(lab: Lab) -> None:
     server = await asyncio.start_server(app, "127.0.0.1", port)
     lab.keep(server)
     assert (await pbal.ask("site", GET)).status == 200
-    assert '"state": "up"' in await pbal.say("show pool app AS JSON")
+    assert '"state": "UP"' in await pbal.say("show pool app AS JSON")
 
 
 @lab

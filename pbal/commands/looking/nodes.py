@@ -20,8 +20,9 @@ MOMENTS = ("lastattempt", "lastconnect", "lastresponse")
 def nodes(session: Session, node: Endpoint | None = None) -> Reply:
     """Show what pbal knows of each node. Times are in seconds since 1970, the response codes those of its last 500 responses.
 
-    The state is UP, DOWN, DRAIN or MAINT, in each of its pools; UNTRIED where nothing was sent yet. `show health` says why.
-    Source: Perlbal manual, nodes. differs: connects counts only those that succeeded; the rows failures, active and state.
+    On a terminal and AS JSON there is the state, too: UP, DOWN, DRAIN or MAINT, in each of its pools; UNTRIED where nothing was sent yet.
+    `show health` says why.
+    Source: Perlbal manual, nodes. differs: connects counts only those that succeeded; the rows failures and active.
     """
     found: dict[str, list[tuple[str, Node]]] = {}
     for pool in session.world.pools.values():
@@ -48,8 +49,8 @@ def _known(name: str, of: list[tuple[str, Node]], began: float, now: float) -> I
     facts: dict[str, object] = {key: int(began + at) if at else None for key, at in zip(MOMENTS, last, strict=True)}
     facts |= {"attempts": connects + failures, "connects": connects, "failures": failures, "verifies": sum(node.verifies for node in each)}
     facts |= {"active": sum(node.active for node in each), "requests": sum(node.requests for node in each)}
+    lines = [f"{name} {key} {value}" for key, value in facts.items() if value is not None]  # a monitor of Perlbal's reads numbers there
     facts["state"] = "/".join(dict.fromkeys(node.verdict(now).word for node in each))
-    lines = [f"{name} {key} {value}" for key, value in facts.items() if value is not None]
     lines += [f"{name} responsecodes {code} {number}" for code, number in sorted(codes.items())]
     counted = {str(code): number for code, number in sorted(codes.items())}
     return Item({"node": name, "pools": [pool for pool, _ in of], **facts, "responsecodes": counted}, tuple(lines))
