@@ -42,6 +42,7 @@ from pbal.net.wire import (
     READING_BODY,
     READING_HEADERS,
     RESTED,
+    RESTS,
     TUNNEL,
     UPGRADED,
     WAIT_RES,
@@ -226,7 +227,7 @@ class ClientConnection(Answering):
             self.deadline = inf
         elif self.state is PERSIST_WAIT:
             self.deadline = self._until_rested()
-        self.flags &= ~FULL
+        self.flags &= ~(FULL | RESTS)
         exchange = self.exchange
         if self.flags & PRESSING:
             self._press_on()
@@ -547,7 +548,7 @@ class ClientConnection(Answering):
         elif self.state is READING_BODY or self.state is READING_HEADERS:
             self._refuse(self._late(now))
         elif self.state is PERSIST_WAIT:
-            if self.reader is not None and self.requests and self._rest(now):
+            if self.requests and not self.flags & RESTS and self._rest(now):
                 return
             counts["idle_closed"] += 1
             self._close()
@@ -561,6 +562,7 @@ class ClientConnection(Answering):
 
     def _rest(self, now: float) -> bool:
         """A client has asked nothing more for RESTED seconds: what was remembered of it goes. False: it may not wait any longer."""
+        self.flags |= RESTS
         if self.reader is not None and not self.reader.buffered:
             self.reader = None
         self.deadline += (self.home.values["persist_client_idle_timeout"] or inf) - RESTED

@@ -73,7 +73,9 @@ UPGRADED: Final = 8192
 """Of a parked client: what it sends goes to record.received()."""
 PRESSING: Final = 1 << 17
 """Octets of the answer wait to be compressed, in another turn of the loop or when the client has taken some."""
-OF_ONE_ANSWER: Final = FACTS | BODY_PAUSED | CHUNKS | ENDS_WITH_CLOSE | STREAMS
+RESTS: Final = 1 << 18
+"""Between two requests: RESTED has passed, and what was remembered of the last one is gone."""
+OF_ONE_ANSWER: Final = FACTS | BODY_PAUSED | CHUNKS | ENDS_WITH_CLOSE | STREAMS | RESTS
 
 
 class Wire(Stream):

@@ -53,3 +53,27 @@ async def test_without_a_limit_nobody_is_closed(lab: Lab) -> None:
     assert connection.deadline == float("inf")
     client.writer.write(get())
     assert (await read_response(client.reader)).status == 404
+
+
+@lab
+async def test_a_client_whose_poll_was_answered_may_wait_as_long_as_any(lab: Lab) -> None:
+    pbal = await lab.pbal(
+        """
+        LOAD poll
+        CREATE SERVICE web
+          SET role = web_server
+          SET listen = 127.0.0.1:0
+          SET plugins = poll
+          SET poll_uri = ^/poll/(?P<queue>[^/]+)$
+          SET persist_client_idle_timeout = 60s
+        ENABLE web
+        """
+    )
+    client = await Client.of(pbal, request=get("/poll/a"))
+    await pbal.until("poll_parked", 1)
+    assert '"parked": 1' in await pbal.say("poll publish web a hello")
+    assert (await read_response(client.reader)).status == 200
+    await ticks(pbal, 4)
+    assert pbal.counts["idle_closed"] == 0
+    client.writer.write(get())
+    assert (await read_response(client.reader)).status == 404
