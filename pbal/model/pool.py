@@ -140,11 +140,15 @@ class Pool(Group):
             if endpoint.is_name:
                 self.named.append(node)
             self._set_options(node, weight, backup, most)
-            order = self._left.pop(endpoint, None)
-            if order is not None:
-                change.then(node.ordered, order)
+            change.then(self._ordered_before, node)
             for tell in list(self.added_listeners):
                 tell()
+
+    def _ordered_before(self, node: Node) -> None:
+        """What was ordered of the address holds for the node that came."""
+        order = self._left.pop(node.endpoint, None)
+        if order is not None:
+            node.ordered(order)
 
     def _set_options(self, node: Node, weight: int, backup: bool, most: int) -> None:
         node.weight, node.backup, node.most = weight, backup, most

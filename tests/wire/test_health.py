@@ -404,6 +404,21 @@ async def test_orders_are_no_configuration_and_survive_its_reload(lab: Lab) -> N
     assert await pbal.say(f"POOL app ADD {apps[0].address}") == "OK"
     assert (await health(pbal, apps[0].address))["state"] == "MAINT"
     assert "has no node" in await pbal.say("POOL app READY 127.0.0.1:1")
+    assert await pbal.say(f"POOL app REMOVE {apps[0].address}") == "OK"
+    file = lab.folder / pbal.server.interpreter.path.name
+    file.write_text(file.read_text() + f"CREATE SERVICE m\nSET role = management\nSET listen = {apps[1].address}\nENABLE m\n")
+    assert "nothing is changed" in await pbal.say("RELOAD CONFIG"), "the node had come by then, and the address is taken"
+    assert await pbal.say(f"POOL app ADD {apps[0].address}") == "OK"
+    assert (await health(pbal, apps[0].address))["state"] == "MAINT"
+
+
+@lab
+async def test_a_reason_is_text_in_the_log_whatever_it_says(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    pbal = await lab.pbal(proxy("127.0.0.1:1", "127.0.0.1:2"))
+    assert await pbal.say("POOL app DRAIN 127.0.0.1:1 BECAUSE 100% %(by)s %(nothing)s") == "OK"
+    assert "node 127.0.0.1:1 is DRAIN because 100% %(by)s %(nothing)s, says test" in caplog.text
+    assert await pbal.say("POOL app DOWN 127.0.0.1:2 BECAUSE 100%") == "OK"
+    assert "node 127.0.0.1:2 is DOWN because 100%, says test" in caplog.text
 
 
 def test_in_a_file_an_order_is_refused(tmp_path: Path) -> None:
