@@ -330,7 +330,7 @@ class Backends(Owner):
             self.queue.expect(seeker, backend)
         if node.limit:  # connections that rest are not in use; but what the node takes at most are all of them
             node.pool.sharing.close_idle(node, node.active + node.connecting - node.limit)
-        spawn(self, self._connect(backend), f"connect {self.name} {node.name}")
+        spawn(backend, self._connect(backend), f"connect {self.name} {node.name}")
 
     async def _connect(self, backend: BackendConnection) -> None:
         """Open a connection, have it verified, and offer it."""
@@ -361,7 +361,9 @@ class Backends(Owner):
                 {"event": "connect_failed", "service": self.name, "node": node.name, "reason": error.strerror or str(error) or "too slow"},
             )
         finally:
-            self._verifying.pop(backend, None)
+            verification = self._verifying.pop(backend, None)
+            if verification is not None:
+                verification.forget()
             seeker = self._settle(backend)
         if failed and seeker is not None:
             self.queue.leave(seeker)
@@ -481,7 +483,7 @@ class Backends(Owner):
         self.counts["backend_connects"] += 1
         node, now = backend.node, self.clock.now()
         node.reached(now)
-        if self.terms.verify and self.unasked.get(node, 0.0) <= now:
+        if self.terms.verify and backend in self.opening and self.unasked.get(node, 0.0) <= now:
             self._verifying[backend] = Verification(backend, self.terms)
         else:
             self._arrived(backend)
@@ -652,14 +654,20 @@ class Backends(Owner):
         for seeker in list(self.queue.in_order()):
             self.forget(seeker)
             seeker.seek()
-        cancel_all(self)
+        self._open_no_more()
 
     def close(self) -> None:
         """The service is going: who waits is told so; requests that run end by their own."""
         for seeker in list(self.queue.in_order()):
             seeker.give_up(503)
-        cancel_all(self)
+        self._open_no_more()
         self._leave_pool()
+
+    def _open_no_more(self) -> None:
+        """Connections that are being opened are for nobody. One that was made in this turn of the loop is not: somebody may have it."""
+        for backend in list(self.opening):
+            cancel_all(backend)
+            self._settle(backend)  # here, since a task that has not begun yet ends without a word
 
     def _leave_pool(self) -> None:
         """Hear of its nodes no longer. Twice is once."""
