@@ -278,8 +278,6 @@ class Backends(Owner):
                 backend.abort()
                 continue
             if not backend.unread:
-                if self.terms.ahead:
-                    self.open_ahead()
                 return backend
             self._unread(backend)
         return None
@@ -512,6 +510,8 @@ class Backends(Owner):
         backend.uses += 1
         backend.relay = seeker
         backend.state = link.WAIT_RES
+        if self.terms.ahead:  # here, where the node counts this one
+            self.open_ahead()
         return node
 
     def release(self, backend: BackendConnection, request_sent_whole: bool) -> None:
