@@ -155,6 +155,7 @@ FOREIGN = [
     ("MethodSelector", "WHEN method POST,PUT"),
     ("StickySessions", "SET sticky = NAME"),
     ("SessionAffinity", "SET sticky = NAME"),
+    ("RequestLimiter", "LIMIT SERVICE 10/s"),
     ("BackendHeaders", "HEADER name RESPONSE"),
     ("ForwardedFor", "trusted_upstream_proxies"),
     ("TrustHeader", "trusted_upstream_proxies"),
