@@ -218,6 +218,16 @@ async def test_checks_take_a_node_down_and_bring_it_up(lab: Lab) -> None:
 
 
 @lab
+async def test_an_interval_that_becomes_shorter_holds_at_once(lab: Lab) -> None:
+    app = await App.start(lab)
+    pbal = await lab.pbal(proxy(app.address, pool=CHECKED.replace("= 50ms", "= 1h")))
+    (node,) = pbal.world.pool("app").nodes
+    await until(lambda: node.checks == 1, "the first check")
+    assert await pbal.say("SET app.check_interval = 50ms") == "OK"
+    await until(lambda: node.checks > 2, "more of them")
+
+
+@lab
 async def test_what_is_wrong_is_said(lab: Lab) -> None:
     async def close(taken: Taken) -> None:
         await taken.reader.readuntil(b"\r\n\r\n")
