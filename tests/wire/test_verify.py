@@ -269,7 +269,11 @@ async def test_connections_ahead_take_no_place_that_is_not_there(lab: Lab) -> No
     assert (known.active, known.connecting, pbal.counts["backend_connects"]) == (1, 0, 1)
     node.say(OK)
     assert (await read_response(client.reader)).status == 200
-    assert len(origin.connections) == 1
+    assert await pbal.say("SET web.connect_ahead = 5") == "OK"
+    for _ in range(3):
+        _tick(pbal, 0)
+        await until(lambda: not known.connecting, "nothing to be opened")
+    assert len(origin.connections) == _bored(pbal) == 1
 
 
 # -- nodes that are slow -----------------------------------------------------------------------------------------

@@ -442,7 +442,7 @@ class Backends(Owner):
         missing = min(terms.ahead - self.idle - coming, AHEAD_AT_ONCE - coming)
         now = self.clock.now()
         while missing > 0:
-            passed_over = tuple(node for node in pool.nodes if node.at_rest(now) or node.full) + self._pending()
+            passed_over = tuple(node for node in pool.nodes if node.at_rest(now) or _is_taken(node)) + self._pending()
             node = pool.pick(now, passed_over)
             if node is None or node in passed_over:
                 return
@@ -708,6 +708,11 @@ class Share(Sharer):
         for backend in chosen:
             backend.abort()
         return len(chosen)
+
+
+def _is_taken(node: Node) -> bool:
+    """Whether a node has all the connections that it takes, idle ones included: another one would be in place of one of those."""
+    return node.limit > 0 and node.active + node.connecting + node.pool.sharing.rest_on(node) >= node.limit
 
 
 def _fits(seeker: Seeker, backend: BackendConnection) -> bool:
