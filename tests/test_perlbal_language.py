@@ -155,7 +155,6 @@ FOREIGN = [
     ("MethodSelector", "WHEN method POST,PUT"),
     ("StickySessions", "SET sticky = NAME"),
     ("SessionAffinity", "SET sticky = NAME"),
-    ("RequestLimiter", "LIMIT SERVICE 10/s"),
     ("BackendHeaders", "HEADER name RESPONSE"),
     ("ForwardedFor", "trusted_upstream_proxies"),
     ("TrustHeader", "trusted_upstream_proxies"),

@@ -79,7 +79,6 @@ def _integer(text: str) -> int:
 
 _SIGNED: Type[int] = Type("integer", _integer)
 
-_LIMITED = "LIMIT SERVICE 10/s BURST 20 BY address bounds what a client may ask for; DRY RUN only counts"
 _NO_PUT = "web_server answers GET and HEAD only"
 
 SERVICE: dict[str, Unbuilt] = _by_name(
@@ -99,7 +98,7 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("fallback_udp_ping_addr", plugin="lazycdn"),
         Unbuilt("echo_delay", "", types.INT, "0", "echoservice"),
         *(
-            Unbuilt(name, _LIMITED, plugin="throttle")
+            Unbuilt(name, "limits of the poll plugin bound how often a client may poll", plugin="throttle")
             for name in (
                 "whitelist_file", "blacklist_file", "default_action", "blacklist_action", "path_regex", "method_regex", "log_events",
                 "log_only", "throttle_threshold_seconds", "initial_delay", "max_delay", "max_concurrent", "ban_threshold",
@@ -145,7 +144,7 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
         Unbuilt("Queues", "the console shows the same: queues"),
         Unbuilt("Redirect", "https_redirect sends clients to https; for other hosts write a pbal plugin: pbal plugin new NAME"),
         Unbuilt("Stats", "the console shows the same: show counters"),
-        Unbuilt("Throttle", _LIMITED),
+        Unbuilt("Throttle", "limits of the poll plugin bound how often a client may poll"),
         Unbuilt("XFFExtras", "its send_backend_proto and send_backend_port are in the core: leave LOAD and the plugin's name out"),
     )
 )
@@ -209,8 +208,7 @@ FOREIGN: tuple[Foreign, ...] = (
     _foreign("static files", r"static|docroot|file", "a service of the role web_server answers with files: SET docroot = FOLDER"),
     _foreign("monitoring", r"stat|metric|monitor|status|health|debug", "the console tells it: show counters, nodes, queues"),
     _foreign("application", r"psgi|plack|cgi|app|handler", "run the application as a server of its own, and name it with POOL ADD"),
-    _foreign("limits", r"limit|throttl|flood", _LIMITED),
-    _foreign("access rules", r"access|acl|auth|login|deny|block|ban",
+    _foreign("access rules", r"access|acl|auth|login|deny|block|ban|limit|throttle|flood",
              "write a pbal plugin with start_http_request, which may answer 403: pbal plugin new"),
 )  # fmt: skip
 """Kinds of plugins that others wrote, the most particular first. A name is of the first kind that it fits."""
