@@ -35,6 +35,8 @@ SET  site . pool = "app"
 SET buffer_size = " 1m "   #   kept
   header site insert "X-A" :   "b  c"
   header site INSERT X-B:"a # b"
+limit site 10/s burst 20
+     limit site 5/s by address dry run
 SET docroot = ${file:a b}"x
 set index_files = "${env:A:-a b}"
 set access_log_format = "\$client $$status \"x\""
@@ -69,6 +71,8 @@ CREATE SERVICE site
   SET buffer_size = " 1m "  #   kept
   HEADER site INSERT X-A: b  c
   HEADER site INSERT X-B: "a # b"
+  LIMIT site 10/s BURST 20
+  LIMIT site 5/s BY address DRY RUN
   SET docroot = ${file:a b}"x
   SET index_files = "${env:A:-a b}"
   SET access_log_format = "$$client $$status \"x\""

@@ -46,6 +46,8 @@ STALLED: Final = 1.0
 """Seconds that requests have waited altogether, where a node stalls: ten for a tenth of a second, a hundred for a hundredth."""
 LOG_SECONDS: Final = 10.0
 """How often one node says that it stalls, or that it cannot be ejected."""
+_SAID: Final = "pool %(pool)s: node %(node)s is %(state)s, says %(by)s"
+_SAID_WHY: Final = "pool %(pool)s: node %(node)s is %(state)s because %(why)s, says %(by)s"
 WINDOW: Final = 500
 """Responses whose codes are remembered; Perlbal's."""
 
@@ -321,8 +323,7 @@ class Health(Member):
             "by": order.by,
             "why": order.why,
         }
-        because = f" because {order.why}" if order.why else ""
-        log.warning("pool %(pool)s: node %(node)s is %(state)s" + because + ", says %(by)s", fields)
+        log.warning(_SAID_WHY if order.why else _SAID, fields)
         self.rested()
 
     def rested(self) -> None:
@@ -366,7 +367,7 @@ class Health(Member):
         self.check, self.check_since, self.check_error, self.check_by = DOWN, now, why, by
         self.hits = self.misses = 0
         fields = {"event": "node_ordered", "pool": self.group.name, "node": self.name, "state": DOWN, "by": by, "why": why}
-        log.warning("pool %(pool)s: node %(node)s is %(state)s" + (f" because {why}" if why else "") + ", says %(by)s", fields)
+        log.warning(_SAID_WHY if why else _SAID, fields)
         self.group.flip()
 
     def unchecked(self) -> None:

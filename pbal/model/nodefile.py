@@ -169,7 +169,7 @@ class NodeFiles:
         watched = self._watched.get(pool)
         if watched is None or watched.path != path:
             watched = self._watched[pool] = Watched(path)
-        listing = self._ahead.pop(path, None)
+        listing = self._ahead.get(path)  # other pools of the same change may have the same file
         if listing is not None:
             self._apply(pool, watched, listing)
 

@@ -22,7 +22,7 @@ from typing import Final, cast
 from pbal.http1.events import RequestHead
 from pbal.model.balance import CODES, HASH, Asking, choose, key_octets, key_of, weights_of
 from pbal.model.change import BeginChange
-from pbal.model.errors import UnknownName, bad_value
+from pbal.model.errors import ConfigError, UnknownName, bad_value
 from pbal.model.health import DOWN, LOG_SECONDS, MAINT, READY, UP, Group, Health, Order, Policy
 from pbal.model.sharing import Sharing
 from pbal.model.sticky import Sticky
@@ -140,11 +140,15 @@ class Pool(Group):
             if endpoint.is_name:
                 self.named.append(node)
             self._set_options(node, weight, backup, most)
-            order = self._left.pop(endpoint, None)
-            if order is not None:
-                change.then(node.ordered, order)
+            change.then(self._ordered_before, node)
             for tell in list(self.added_listeners):
                 tell()
+
+    def _ordered_before(self, node: Node) -> None:
+        """What was ordered of the address holds for the node that came."""
+        order = self._left.pop(node.endpoint, None)
+        if order is not None:
+            node.ordered(order)
 
     def _set_options(self, node: Node, weight: int, backup: bool, most: int) -> None:
         node.weight, node.backup, node.most = weight, backup, most
@@ -390,8 +394,10 @@ class Pool(Group):
         self._put({**self.values, tunable.name: value}, {**self.written, tunable.name: text})
 
     def unset(self, name: str) -> None:
-        """A tunable of the pool has its default again. Raises: UnknownName."""
+        """A tunable of the pool has its default again. Raises: UnknownName; ConfigError if it was not set."""
         tunable = self._tunable(name)
+        if tunable.name not in self.written:
+            raise ConfigError(f"{tunable.name} was not set on '{self.name}'", about=tunable.name)
         written = {name: text for name, text in self.written.items() if name != tunable.name}
         self._put({**self.values, tunable.name: tunable.default_value()}, written)
 

@@ -91,10 +91,13 @@ class Sharing:
         if progress:
             self.wake()
 
+    def rest_on(self, node: object) -> int:
+        """How many connections to a node are idle, whoever's they are."""
+        return sum([sharer.rest_on(node) for sharer in self.sharers])
+
     def close_idle(self, node: object, too_many: int) -> None:
         """A node takes so many connections and no more, and one is to be opened: close idle ones, whoever's they are."""
-        for sharer in self.sharers:
-            too_many += sharer.rest_on(node)
+        too_many += self.rest_on(node)
         for sharer in self.sharers:
             if too_many <= 0:
                 return

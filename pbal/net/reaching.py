@@ -6,7 +6,7 @@ after the others for a while.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 
 from pbal.model.pool import Node
 from pbal.model.resolving import ADDRESS_PENALTY, Name, Names
@@ -22,10 +22,10 @@ async def reach(names: Names, now: float, node: Node, protocol: asyncio.BaseProt
     endpoint = node.endpoint
     port = port or endpoint.port
     if endpoint.path:
-        await loop.create_unix_connection(lambda: protocol, endpoint.path)
+        await made(protocol, loop.create_unix_connection(lambda: protocol, endpoint.path))
         return
     if not endpoint.is_name:
-        await loop.create_connection(lambda: protocol, endpoint.host, port)
+        await made(protocol, loop.create_connection(lambda: protocol, endpoint.host, port))
         return
     name = await names.addresses(node)
     addresses = name.in_turn(now)
@@ -33,7 +33,7 @@ async def reach(names: Names, now: float, node: Node, protocol: asyncio.BaseProt
         address = addresses.pop(0)
         try:
             async with asyncio.timeout(seconds / (len(addresses) + 1) if addresses else None):
-                await loop.create_connection(lambda: protocol, address, port)
+                await made(protocol, loop.create_connection(lambda: protocol, address, port))
         except (OSError, TimeoutError):
             name.unreachable[address] = now + ADDRESS_PENALTY
             if not addresses or getattr(protocol, "transport", None) is not None:  # it was connected, and its time was over just then
@@ -41,6 +41,20 @@ async def reach(names: Names, now: float, node: Node, protocol: asyncio.BaseProt
         else:
             name.unreachable.pop(address, None)
             return
+
+
+async def made(protocol: asyncio.BaseProtocol, opening: Coroutine[object, object, object]) -> None:
+    """Wait for a connection that is being opened for `protocol`, which hears of its end whatever happens.
+
+    Who is cancelled, or has no more time, in the very turn of the loop in which the connection was made, leaves one that may have a
+    request already. uvloop closes it and tells nobody. asyncio tells; to be told twice does no harm.
+    """
+    try:
+        await opening
+    except BaseException:
+        if getattr(protocol, "transport", None) is not None:
+            asyncio.get_running_loop().call_soon(protocol.connection_lost, None)
+        raise
 
 
 def leave(backends: Iterable[BackendConnection], name: Name) -> None:

@@ -6,9 +6,10 @@ hooks are named. The head that a node would be sent is made by the code that mak
 
 import os
 from collections.abc import Generator, Iterator
+from typing import cast
 
 from pbal.config.spec import NodeSpec, Standing
-from pbal.model.balance import HASH
+from pbal.model.balance import HASH, key_octets
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation, Step
 from pbal.model.faults import asked
@@ -29,6 +30,7 @@ from pbal.roles.proxy.priority import has_cookie
 from pbal.roles.proxy.request import request_octets
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.roles.selector import DEEPEST
+from pbal.schema.balancing import HashOf
 from pbal.schema.pools import OF_POOLS
 
 
@@ -261,8 +263,11 @@ def _chosen(pool: Pool, method: str, exchange: Exchange, now: float) -> tuple[No
     if node is None:
         return None, ""
     if held is None or pool.sticky is None:
-        of = OF_POOLS["balance_hash"].type.render(pool.values["balance_hash"])
-        return node, f"{node.name} by the hash of {of}"
+        of = cast(HashOf, pool.values["balance_hash"])
+        said = OF_POOLS["balance_hash"].type.render(of)
+        if of.name and key_octets(of.what, of.name, exchange) == exchange.client_address:
+            return node, f"{node.name} by the hash of the client's address, since there is no {said}"
+        return node, f"{node.name} by the hash of {said}"
     if node is held:
         return node, f"{node.name} by the cookie {pool.sticky.name.decode()}"
     return (node if method == "hash" else None), f"the cookie {pool.sticky.name.decode()} names {held.name}, which gets no requests"

@@ -302,6 +302,9 @@ async def test_operators_are_told_who_gets_a_request_and_why(lab: Lab) -> None:
     for path in ("/1", "/2", "/3", "/4"):
         got = (await asked(client, path)).body.decode()
         assert f" {(a, b)['ab'.index(got)].address} by the hash of path" in await told(path)
+    await pbal.say("SET app.balance_hash = header:X-Key")
+    assert "by the hash of header:x-key" in await told("/1", "X-Key: 1")
+    assert "by the hash of the client's address, since there is no header:x-key" in await told("/1")
     await pbal.say("SET app.sticky = node")
     cookie = (await asked(client, "/1")).fields["set-cookie"].split("; ")[0]
     bound = (a, b)["ab".index((await asked(client, "/1")).body.decode())]

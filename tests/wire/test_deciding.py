@@ -88,7 +88,7 @@ async def test_a_node_that_ends_in_the_middle_of_a_dropped_response_is_given_bac
 async def test_a_request_is_sent_again_to_another_pool_after_a_while_and_not_for_a_client_that_left(lab: Lab) -> None:
     node = await Scripted.start(lab, answers(NO % 2 + b"no", NO % 2 + b"no"))
     other = await Scripted.start(lab, answers(OK))
-    pbal = await lab.pbal(f"CREATE POOL second\nPOOL second ADD {other.address}\n" + proxy(node.address))
+    pbal = await lab.pbal(f"CREATE POOL second\nPOOL second ADD {other.address}\n" + proxy(node.address, more="SET fallback_pool = second"))
 
     def again(relay: Undecided, head: ResponseHead) -> None:
         assert relay.again_is_safe

@@ -218,6 +218,16 @@ async def test_checks_take_a_node_down_and_bring_it_up(lab: Lab) -> None:
 
 
 @lab
+async def test_an_interval_that_becomes_shorter_holds_at_once(lab: Lab) -> None:
+    app = await App.start(lab)
+    pbal = await lab.pbal(proxy(app.address, pool=CHECKED.replace("= 50ms", "= 1h")))
+    (node,) = pbal.world.pool("app").nodes
+    await until(lambda: node.checks == 1, "the first check")
+    assert await pbal.say("SET app.check_interval = 50ms") == "OK"
+    await until(lambda: node.checks > 2, "more of them")
+
+
+@lab
 async def test_what_is_wrong_is_said(lab: Lab) -> None:
     async def close(taken: Taken) -> None:
         await taken.reader.readuntil(b"\r\n\r\n")
@@ -404,6 +414,21 @@ async def test_orders_are_no_configuration_and_survive_its_reload(lab: Lab) -> N
     assert await pbal.say(f"POOL app ADD {apps[0].address}") == "OK"
     assert (await health(pbal, apps[0].address))["state"] == "MAINT"
     assert "has no node" in await pbal.say("POOL app READY 127.0.0.1:1")
+    assert await pbal.say(f"POOL app REMOVE {apps[0].address}") == "OK"
+    file = lab.folder / pbal.server.interpreter.path.name
+    file.write_text(file.read_text() + f"CREATE SERVICE m\nSET role = management\nSET listen = {apps[1].address}\nENABLE m\n")
+    assert "nothing is changed" in await pbal.say("RELOAD CONFIG"), "the node had come by then, and the address is taken"
+    assert await pbal.say(f"POOL app ADD {apps[0].address}") == "OK"
+    assert (await health(pbal, apps[0].address))["state"] == "MAINT"
+
+
+@lab
+async def test_a_reason_is_text_in_the_log_whatever_it_says(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    pbal = await lab.pbal(proxy("127.0.0.1:1", "127.0.0.1:2"))
+    assert await pbal.say("POOL app DRAIN 127.0.0.1:1 BECAUSE 100% %(by)s %(nothing)s") == "OK"
+    assert "node 127.0.0.1:1 is DRAIN because 100% %(by)s %(nothing)s, says test" in caplog.text
+    assert await pbal.say("POOL app DOWN 127.0.0.1:2 BECAUSE 100%") == "OK"
+    assert "node 127.0.0.1:2 is DOWN because 100%, says test" in caplog.text
 
 
 def test_in_a_file_an_order_is_refused(tmp_path: Path) -> None:

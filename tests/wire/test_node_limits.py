@@ -245,3 +245,26 @@ async def test_two_services_have_the_places_of_a_node_in_turn_and_an_idle_connec
         may.release()
         assert (await pbal.ask(service, get("/again"))).status == 200
     assert len([node for node in origin.connections if not node.is_gone]) == 1
+
+
+@lab
+async def test_a_pool_that_is_set_while_connections_are_made_loses_no_request_and_no_place(lab: Lab) -> None:
+    async def closes(taken: Taken) -> None:
+        head = await taken.request()
+        taken.say(answer(head.split(b" ")[1], "Connection: close"))
+
+    origin = await Scripted.start(lab, closes)
+    pbal = await lab.pbal(f"CREATE POOL other\nPOOL other ADD {origin.address}\n" + proxy(origin.address, more="SET verify_backend = off"))
+
+    async def asks(number: int) -> bytes:
+        return (await pbal.ask("web", get(f"/{number}", "Content-Length: 0", method="POST"))).body
+
+    asking = asyncio.gather(*(asks(number) for number in range(100)))
+    for number in range(60):
+        assert await pbal.say(f"SET web.pool = {('other', 'app')[number % 2]}") == "OK"
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+    assert await asking == [b"/%d" % number for number in range(100)]
+    nodes = [node for pool in pbal.world.pools.values() for node in pool.nodes]
+    assert [(node.active, node.connecting) for node in nodes] == [(0, 0), (0, 0)]
+    await until(lambda: not pbal.world.backends, "every connection to be known as closed")

@@ -226,6 +226,10 @@ async def test_reload_config_goes_from_named_nodes_to_a_file_and_back(lab: Lab) 
     said = await pbal.say("RELOAD CONFIG")
     assert "nothing is changed" in said and "bad:2: expected one node a line" in said
     assert names(pbal) == ["127.0.0.1:1", "127.0.0.1:2"]
+    other = "CREATE POOL other\nSET nodefile = nodes.txt\nCREATE POOL third\nSET nodefile = nodes.txt\n"
+    file.write_text(other + with_file)
+    assert await pbal.say("RELOAD CONFIG") == "OK"
+    assert [len(pool.nodes) for pool in pbal.world.pools.values()] == [2, 2, 2], "the file is that of each"
 
 
 @lab

@@ -4,7 +4,8 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from lab import Lab, Pbal, lab
+from lab import Lab, Pbal, lab, read_response, until
+from scripted import Client, Scripted, answer, get
 from test_conditions import spelt
 
 from pbal.http1.paths import plain
@@ -91,6 +92,33 @@ async def test_routes_come_and_go_while_it_runs(lab: Lab) -> None:
     assert not any(not backend.closing for backend in kept), "the pool is nobody's any more"
     assert await pbal.say("DROP POOL api") == "OK"
     assert "pool 'nowhere' does not exist" in await pbal.say("ROUTE web TO nowhere WHEN path ^/")
+
+
+@lab
+async def test_who_waits_for_a_pool_that_no_rule_names_any_more_goes_where_the_rules_say_now(lab: Lab) -> None:
+    busy = await Scripted.start(lab)
+    pbal = await start(lab, "ROUTE web TO api WHEN path ^/api", "ROUTE web TO beta WHEN path ^/api/beta")
+    for statement in (f"POOL api ADD {busy.address} MAX 1", f"POOL api REMOVE {pbal.world.pool('api').nodes[0].name}"):
+        assert await pbal.say(statement) == "OK"
+    handler = pbal.world.service("web").handler
+    assert handler is not None
+    clients = [await Client.of(pbal, request=get("/api/0"))]
+    node = await busy.connection()
+    await node.request()
+    clients += [await Client.of(pbal, request=get(path)) for path in ("/api/1", "/api/beta/2")]
+    body = await Client.of(pbal, request=get("/api/3", "Content-Length: 2", method="POST") + b"x")
+    await until(lambda: handler.load()[0] == 2, "two to wait, and one for its body")
+    file = lab.folder / pbal.server.interpreter.path.name
+    lines = [line for line in file.read_text().splitlines() if " api" not in line or " beta " in line]
+    file.write_text("\n".join(lines))
+    assert await pbal.say("RELOAD CONFIG") == "OK"
+    assert "api" not in pbal.world.pools
+    body.writer.write(b"x")
+    node.say(answer(b"api"))
+    got = [(await read_response(client.reader)).body.split(b" ")[0] for client in (*clients, body)]
+    assert got == [b"api", b"app", b"beta", b"app"]
+    assert len(busy.connections) == 1
+    await until(lambda: not [backend for backend in pbal.world.backends if backend.node.pool.name == "api"], "its connection to close")
 
 
 @lab

@@ -48,6 +48,8 @@ async def test_unset_gives_the_default_that_holds_now(laboratory: Lab) -> None:
         ("UNSET site.idle_timeou", "did you mean 'idle_timeout'"), ("UNSET nobody.idle_timeout", "does not exist"),
     ):  # fmt: skip
         assert why in await pbal.say(wrong), wrong
+    assert await pbal.say("CREATE POOL app") == "OK" and await pbal.say("SET app.sticky = node") == "OK"
+    assert await pbal.say("UNSET app.sticky") == "OK" and "sticky was not set on 'app'" in await pbal.say("UNSET app.sticky")
 
 
 @lab

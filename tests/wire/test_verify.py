@@ -255,6 +255,27 @@ async def test_a_connection_that_was_there_ahead_and_breaks_says_nothing_of_its_
     assert node.errors == 0 and pbal.counts["backend_retries"] == 1
 
 
+@lab
+async def test_connections_ahead_take_no_place_that_is_not_there(lab: Lab) -> None:
+    origin = await Scripted.start(lab)
+    pbal = await lab.pbal(proxy(origin.address, pool="SET node_max_connections = 1", more="SET connect_ahead = 1"))
+    _tick(pbal, 0)
+    await until(lambda: _bored(pbal) == 1, "it to rest")
+    client = await Client.of(pbal, request=get())
+    node = await origin.connection()
+    await node.request()
+    _tick(pbal, 0)
+    (known,) = pbal.world.pool("app").nodes
+    assert (known.active, known.connecting, pbal.counts["backend_connects"]) == (1, 0, 1)
+    node.say(OK)
+    assert (await read_response(client.reader)).status == 200
+    assert await pbal.say("SET web.connect_ahead = 5") == "OK"
+    for _ in range(3):
+        _tick(pbal, 0)
+        await until(lambda: not known.connecting, "nothing to be opened")
+    assert len(origin.connections) == _bored(pbal) == 1
+
+
 # -- nodes that are slow -----------------------------------------------------------------------------------------
 
 

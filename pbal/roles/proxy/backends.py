@@ -278,8 +278,6 @@ class Backends(Owner):
                 backend.abort()
                 continue
             if not backend.unread:
-                if self.terms.ahead:
-                    self.open_ahead()
                 return backend
             self._unread(backend)
         return None
@@ -330,7 +328,7 @@ class Backends(Owner):
             self.queue.expect(seeker, backend)
         if node.limit:  # connections that rest are not in use; but what the node takes at most are all of them
             node.pool.sharing.close_idle(node, node.active + node.connecting - node.limit)
-        spawn(self, self._connect(backend), f"connect {self.name} {node.name}")
+        spawn(backend, self._connect(backend), f"connect {self.name} {node.name}")
 
     async def _connect(self, backend: BackendConnection) -> None:
         """Open a connection, have it verified, and offer it."""
@@ -361,7 +359,9 @@ class Backends(Owner):
                 {"event": "connect_failed", "service": self.name, "node": node.name, "reason": error.strerror or str(error) or "too slow"},
             )
         finally:
-            self._verifying.pop(backend, None)
+            verification = self._verifying.pop(backend, None)
+            if verification is not None:
+                verification.forget()
             seeker = self._settle(backend)
         if failed and seeker is not None:
             self.queue.leave(seeker)
@@ -442,7 +442,7 @@ class Backends(Owner):
         missing = min(terms.ahead - self.idle - coming, AHEAD_AT_ONCE - coming)
         now = self.clock.now()
         while missing > 0:
-            passed_over = tuple(node for node in pool.nodes if node.at_rest(now) or node.full) + self._pending()
+            passed_over = tuple(node for node in pool.nodes if node.at_rest(now) or _is_taken(node)) + self._pending()
             node = pool.pick(now, passed_over)
             if node is None or node in passed_over:
                 return
@@ -481,7 +481,7 @@ class Backends(Owner):
         self.counts["backend_connects"] += 1
         node, now = backend.node, self.clock.now()
         node.reached(now)
-        if self.terms.verify and self.unasked.get(node, 0.0) <= now:
+        if self.terms.verify and backend in self.opening and self.unasked.get(node, 0.0) <= now:
             self._verifying[backend] = Verification(backend, self.terms)
         else:
             self._arrived(backend)
@@ -510,6 +510,8 @@ class Backends(Owner):
         backend.uses += 1
         backend.relay = seeker
         backend.state = link.WAIT_RES
+        if self.terms.ahead:  # here, where the node counts this one
+            self.open_ahead()
         return node
 
     def release(self, backend: BackendConnection, request_sent_whole: bool) -> None:
@@ -652,14 +654,20 @@ class Backends(Owner):
         for seeker in list(self.queue.in_order()):
             self.forget(seeker)
             seeker.seek()
-        cancel_all(self)
+        self._open_no_more()
 
     def close(self) -> None:
         """The service is going: who waits is told so; requests that run end by their own."""
         for seeker in list(self.queue.in_order()):
             seeker.give_up(503)
-        cancel_all(self)
+        self._open_no_more()
         self._leave_pool()
+
+    def _open_no_more(self) -> None:
+        """Connections that are being opened are for nobody. One that was made in this turn of the loop is not: somebody may have it."""
+        for backend in list(self.opening):
+            cancel_all(backend)
+            self._settle(backend)  # here, since a task that has not begun yet ends without a word
 
     def _leave_pool(self) -> None:
         """Hear of its nodes no longer. Twice is once."""
@@ -700,6 +708,11 @@ class Share(Sharer):
         for backend in chosen:
             backend.abort()
         return len(chosen)
+
+
+def _is_taken(node: Node) -> bool:
+    """Whether a node has all the connections that it takes, idle ones included: another one would be in place of one of those."""
+    return node.limit > 0 and node.active + node.connecting + node.pool.sharing.rest_on(node) >= node.limit
 
 
 def _fits(seeker: Seeker, backend: BackendConnection) -> bool:

@@ -59,6 +59,10 @@ class Checker:
                 node.check_due = 0.0
                 if not node.check_by:
                     node.unchecked()
+        for pool in self._pools:
+            latest = now + cast(float, pool.values["check_interval"]) * (1 + JITTER)
+            for node in pool.nodes:
+                node.check_due = min(node.check_due, latest)  # where the interval has become shorter
         if self._pools:
             self._arm(now)
 

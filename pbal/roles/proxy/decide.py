@@ -26,4 +26,7 @@ class Undecided(Seeker):
 
     @abstractmethod
     def again(self, head: ResponseHead, delay: float, pool: Pool | None) -> None:
-        """Drop the response, and send the request again in `delay` seconds: to `pool`, or to where it went."""
+        """Drop the response, and send the request again in `delay` seconds: to `pool`, or to where it went.
+
+        The service has to name the pool (Service.pools), also when `delay` is over: else the request goes where its rules say.
+        """

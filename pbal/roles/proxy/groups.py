@@ -2,7 +2,8 @@
 
 `main` is that of SET pool. A rule or a fallback may send a request to another pool: `of` has, or makes, its Backends. When SET pool names
 another one, the former Backends retires: who waits there seeks again and finds the new one, bored connections close, and the
-requests that run finish where they are.
+requests that run finish where they are. So it is when the service has nothing to do with a pool any more: who waits there, and who comes
+for it later, because a body took its time, is sent where the rules say now (relay.py).
 """
 
 from pbal.model.pool import Pool
@@ -13,12 +14,14 @@ from pbal.roles.proxy.terms import Terms
 class Groups:
     """See above."""
 
-    __slots__ = ("_by_pool", "main", "terms")
+    __slots__ = ("_by_pool", "_pools", "main", "terms")
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self.main = Backends(terms, None)
         self._by_pool: dict[Pool, Backends] = {}
+        self._pools: frozenset[Pool] = frozenset()
+        """Those that the service has to do with."""
 
     def of(self, pool: Pool | None) -> Backends:
         """The connections to a pool; those of SET pool where it is None."""
@@ -42,10 +45,16 @@ class Groups:
         self.main = Backends(self.terms, pool) if kept is None else kept
         former.retire()
 
-    def keep(self, names: set[str]) -> None:
-        """The pools that the service has to do with. Connections to others close when they are bored, as those of a former SET pool do."""
-        for pool in [pool for pool in self._by_pool if pool.name not in names]:
+    def keep(self) -> None:
+        """Pools were named, or are named no more. Connections to those close when they are bored, as those of a former SET pool do."""
+        service = self.terms.service
+        self._pools = frozenset(service.world.pool(name) for name in service.pools())
+        for pool in [pool for pool in self._by_pool if pool not in self._pools]:
             self._by_pool.pop(pool).retire()
+
+    def has(self, pool: Pool) -> bool:
+        """Whether the service has to do with a pool."""
+        return pool in self._pools
 
     def close_bored(self) -> None:
         """Connections that wait for a request are of no use any more."""

@@ -122,6 +122,10 @@ class Relay(Undecided):
 
     def seek(self) -> None:
         """Ask for a backend on a node not tried yet, or give up with the status of the last failure."""
+        if self.pool is not None and not self.groups.has(self.pool):  # no rule names it any more
+            route = self.terms.service.rules.route(self.exchange)
+            self.pool = None if route is None else route.pool
+            self.tried = ()
         self.group = group = self.groups.of(self.pool)
         if not group.seek(self):
             self.give_up(self.failure)

@@ -160,18 +160,19 @@ class ReverseProxy(HttpRole):
             self.groups.close_bored()
         elif tunable in _DECIDING:
             self._choose_deciders()
-            self.groups.keep(self.service.pools())
+            self.groups.keep()
         elif tunable == "reproxy_cache_maxsize" and self.reproxy is not None:
             self.reproxy.read_cache_size()
         elif tunable == "pool":
             self.groups.use(self.service.world.pool(values["pool"]) if values["pool"] else None)
+            self.groups.keep()
         else:
             self._changed(tunable)
 
     def _changed(self, tunable: str) -> None:
         """A tunable was set that neither relays nor connections read."""
         if tunable == "rules":
-            self.groups.keep(self.service.pools())
+            self.groups.keep()
         elif tunable == "upload_status_listeners":
             self._follow(self.service.values[tunable])
 

@@ -83,6 +83,11 @@ class Verification(Attendant):
         if not self.ready.done():
             self.ready.set_exception(error)
 
+    def forget(self) -> None:
+        """Nobody waits for `ready` any more."""
+        if not self.ready.cancel() and not self.ready.cancelled():
+            self.ready.exception()  # else the loop complains that nobody heard of it
+
     def backend_eof(self) -> None:
         """See Attendant."""
         self._ended(ConnectionError("it closed the connection and did not answer OPTIONS"))

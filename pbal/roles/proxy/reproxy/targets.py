@@ -28,6 +28,7 @@ from pbal.model.pool import Node, Pool
 from pbal.model.world import World
 from pbal.net import backend as link
 from pbal.net.backend import REPROXY, Attendant, BackendConnection, Owner
+from pbal.net.reaching import made
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ClientLink
 from pbal.schema.types import Endpoint
@@ -235,25 +236,25 @@ class Target(Owner):
         spawn(self, self._connect(fetch, backend), f"connect reproxy {self.label}")
 
     async def _connect(self, fetch: Fetcher, backend: BackendConnection) -> None:
-        node, made, why = backend.node, False, ""
+        node, connected, why = backend.node, False, ""
         tls = None
         try:
             if self.scheme == "https":
                 tls = ClientLink(backend, await Targets.of(self.world).context(), self.host, None)
             protocol = cast(asyncio.Protocol, tls or backend)  # not by base class: compiled classes have no foreign bases
             async with asyncio.timeout(fetch.connect_timeout):
-                await asyncio.get_running_loop().create_connection(lambda: protocol, node.endpoint.host, self.port)
+                await made(protocol, asyncio.get_running_loop().create_connection(lambda: protocol, node.endpoint.host, self.port))
                 if tls is not None:
                     await tls.ready
-            made = True
+            connected = True
         except (OSError, TimeoutError) as error:
             why = f"cannot connect to {node.name}: {error.strerror or error or 'too slow'}"
             self.world.counters.counts["reproxy_connect_failures"] += 1
         finally:
-            if tls is not None and not made:  # also where the process ends
+            if tls is not None and not connected:  # also where the process ends
                 tls.abort()
             self.opening.pop(backend, None)
-        if not made:
+        if not connected:
             self._failed(fetch, node.endpoint.host, why)
         self._open_more()
 
@@ -324,6 +325,7 @@ class Target(Owner):
             fetch.give_up()
         if not self.waiting and not self.looking:
             cancel_all(self)
+            self.opening.clear()  # here, since a task that has not begun yet ends without a word
             while self.idle:
                 self.idle.popleft().abort()
 
