@@ -764,6 +764,42 @@ async def test_what_belongs_to_one_client_is_not_remembered(lab: Lab) -> None:
 
 
 @lab
+async def test_what_a_rule_parts_is_parted_in_the_cache_too(lab: Lab) -> None:
+    server = await node(lab, lambda head: answer(head.split(b" ")[1]))
+
+    def say(head: bytes) -> bytes:
+        """Where it leads is by all that rules may change of a request."""
+        fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:] if line)
+        what = b"-".join([head.split(b" ")[1][1:], fields[b"host"], fields.get(b"x-group", b"")]).decode()
+        vary = "Vary: X-Forwarded-For" if what.startswith("seen") else "Vary: X-Group"
+        return to(f"http://{server.address}/{what}", more=("X-REPROXY-CACHE-FOR: 60; X", vary))
+
+    origin, inner = (
+        await node(lab, say),
+        await node(lab, lambda head: to(f"http://{server.address}/inner", more=("X-REPROXY-CACHE-FOR: 9",))),
+    )
+    rules = [
+        "SET reproxy_cache_maxsize = 100", "ROUTE web TO inner WHEN header X-Staff = yes",
+        "REWRITE web ^/x = /y WHEN header X-New", "HEADER web REQUEST SET X-Group : high WHEN header X-Rank = 1",
+        "HEADER web REQUEST SET Host : other WHEN header X-Other",
+    ]  # fmt: skip
+    inside = f"CREATE POOL inner\nPOOL inner ADD {inner.address}\n"
+    pbal = await lab.pbal(inside + reproxying(origin.address, allow=server.address, more=";".join(rules)))
+    for _ in range(2):
+        for fields, leads in (
+            (("X-Staff: yes",), b"/inner"), ((), b"/x-h-"), (("X-New: 1",), b"/y-h-"), (("X-Rank: 1",), b"/x-h-high"),
+            (("X-Other: 1",), b"/x-other-"), (("X-Group: high",), b"/x-h-high"),
+        ):  # fmt: skip
+            assert (await pbal.ask("web", get("/x", *fields))).body == leads, fields
+    before = len(asked(origin))
+    assert (await pbal.ask("web", get("/x", "X-Other: 1"))).body == b"/x-other-"
+    assert len(asked(origin)) == before, "it is remembered"
+    for _ in range(2):
+        assert (await pbal.ask("web", get("/seen"))).body == b"/seen-h-"
+    assert len(asked(origin)) == before + 2, "what varies with what pbal says of a client is not"
+
+
+@lab
 async def test_an_order_that_works_no_more_or_is_over_goes_back_to_the_node(lab: Lab) -> None:
     server = await node(lab, answer(b"far"))
     remembered = ("X-REPROXY-CACHE-FOR: 1; X",)
