@@ -185,6 +185,8 @@ class Answering(Wire):
 
     def _end_with(self, exchange: Exchange, data: bytes, trailer: bytes) -> None:
         exchange.sent += len(data)
+        if trailer and (changes := exchange.ruled()) is not None:  # what is taken from the head is not to come back behind the body
+            trailer = changes.cut(trailer)
         if self.flags & CHUNKS:
             data = encoder.chunk(data) + encoder.last_chunk(trailer)
         if self.head:

@@ -43,7 +43,7 @@ from pbal.roles.proxy.decide import Undecided
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.priority import CLASS_NAMES, priority_of
 from pbal.roles.proxy.pump import Pump
-from pbal.roles.proxy.request import request_octets
+from pbal.roles.proxy.request import request_octets, trailer_octets
 from pbal.roles.proxy.retry import enter, leave
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS, NORMAL
 
@@ -210,7 +210,7 @@ class Relay(Undecided):
             if self.chunked_up and octets:
                 octets = chunk(octets)
             if self.chunked_up and held.whole:
-                octets += last_chunk(self.exchange.trailer)
+                octets += last_chunk(trailer_octets(self.exchange))
             if len(octets) <= JOINED:
                 backend.write(head + octets)
             else:
@@ -280,7 +280,7 @@ class Relay(Undecided):
             self._tunnel_end(CLIENT)
             return
         if self.chunked_up:
-            backend.write(last_chunk(self.exchange.trailer))
+            backend.write(last_chunk(trailer_octets(self.exchange)))
         self._extend(backend)
 
     def client_full(self) -> None:
