@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import os
 import random
 import socket
@@ -392,6 +393,18 @@ async def test_bodies_of_every_framing(lab: Lab) -> None:
     assert [(each.status, each.body) for each in got] == [(200, body) for body in (b"abcde", b"abcde", b"", b"", b"abcde")]
     old = await Client.of(pbal, request=get(version="1.0"))
     assert (await old.rest()).endswith(b"\r\n\r\nabcde")
+
+
+@lab
+async def test_a_body_that_a_server_keeps_coded_says_so_and_is_not_coded_twice(lab: Lab) -> None:
+    coded = gzip.compress(b"a" * 5000)
+    server = await node(lab, answer(coded, "Content-Encoding: gzip"))
+    said = [("Content-Type: text/plain",), ("Content-Type: text/plain", "Content-Encoding: x-own")]
+    origin = await node(lab, *(to(f"http://{server.address}/", more=more) for more in said))
+    pbal = await lab.pbal(reproxying(origin.address, allow=server.address, more="SET compress = gzip"))
+    for coding in ("gzip", "x-own"):
+        got = await pbal.ask("web", get("/", "Accept-Encoding: gzip"))
+        assert (got.fields["content-encoding"], got.body) == (coding, coded)
 
 
 @lab
