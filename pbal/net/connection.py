@@ -348,8 +348,7 @@ class ClientConnection(Answering):
         """Hand on what has come of the body; False when no more is there."""
         event = reader.next()
         if event is None:
-            if reader.tired:
-                self._wait_for_turn()
+            self._await_body(reader)
             return False
         sink = exchange.sink
         if event is END:
@@ -377,6 +376,13 @@ class ClientConnection(Answering):
         if sink is not None:
             sink.body_data(event)
         return True
+
+    def _await_body(self, reader: RequestReader) -> None:
+        """No more of a body is there now."""
+        if reader.tired:
+            self._wait_for_turn()
+        elif self.flags & HALF_CLOSED:  # the client's end was heard while an earlier request had its turn: this body is cut off
+            self.abort()
 
     def _body_limit(self, exchange: Exchange) -> int:
         """Most octets of its body; 0: no limit."""
