@@ -181,7 +181,11 @@ class ClientConnection(Answering):
             self.home.world.pace.leave(self._close)
             return True
         if not exchange.body_complete:
-            return False  # a body cut off
+            # Under TLS the end may come with octets that wait for whoever takes the body. Else it is a body cut off.
+            if self.flags & (BODY_PAUSED | WAITS_FOR_TURN):
+                self.flags |= HALF_CLOSED
+                return True
+            return False
         self.flags |= HALF_CLOSED
         if exchange.stage is not ANSWERING:
             self._await_answer(exchange, self.home.world.clock.now())
@@ -354,9 +358,11 @@ class ClientConnection(Answering):
         if event is END:
             exchange.body_complete = True
             exchange.trailer = reader.trailer
-            exchange.body_at = self.home.world.clock.now()
+            exchange.body_at = now = self.home.world.clock.now()
             if self.state is READING_BODY:
                 self.state, self.deadline = WAIT_RES, inf
+                if self.flags & HALF_CLOSED:
+                    self._await_answer(exchange, now)
             if sink is not None:
                 sink.body_end()
             return True
