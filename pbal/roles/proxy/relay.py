@@ -302,6 +302,8 @@ class Relay(Undecided):
         """Nobody waits for the answer any more: the backend is told by closing."""
         if self.phase is WAITING:
             self.group.forget(self)
+        elif self.phase is ANSWERING and self.node is not None and self.node.strikes:  # who streams mostly ends so
+            self.node.whole(self.exchange.status)
         self._done()
         self._drop_backend()
 
@@ -475,6 +477,7 @@ class Relay(Undecided):
         if not self.exchange.body_complete:  # what comes of it meanwhile has nowhere to go
             self.stream.pause_body()
         if pool is not None:
+            leave(self)  # it is no retry in the pool that it goes to, nor in the former one any more
             self.pool = pool
             self.tried = ()
         if delay:
@@ -496,6 +499,8 @@ class Relay(Undecided):
         backend, self.backend = self.backend, None
         if backend is None:
             return
+        if backend.node.strikes:
+            backend.node.whole(head.status)
         backend.relay = None
         sent_whole = self.exchange.body_complete and self.pump is None
         self._stop_pump()
@@ -536,6 +541,8 @@ class Relay(Undecided):
         leave(self)
         backend.state = link.TUNNEL
         backend.node.answered(self.terms.clock.now(), 101)
+        if backend.node.strikes:
+            backend.node.whole(101)
         self.terms.counts["tunnels"] += 1
         block = forwardable_block(head)
         node = backend.node
