@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import os
 import random
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from authority import Authority
-from lab import Lab, Pbal, lab, read_response, until
+from lab import Lab, Pbal, free_port, lab, read_response, until
 from scripted import Client, Scripted, Taken, answer, get, proxy
 
 from pbal.roles.files import memory
@@ -606,6 +607,19 @@ async def until_state(pbal: Pbal, line: str, there: bool = True) -> None:
     while (line in await pbal.say("reproxy_state")) is not there:
         assert asyncio.get_running_loop().time() < end, await pbal.say("reproxy_state")
         await asyncio.sleep(0.003)
+
+
+@lab
+async def test_services_whose_nodes_lead_to_each_other_are_found_out(lab: Lab) -> None:
+    ports = {"web": free_port(), "other": free_port()}
+    nodes = {}
+    for name, there in (("web", "other"), ("other", "web")):
+        nodes[name] = await node(lab, to(f"http://127.0.0.1:{ports[there]}/"))
+    one = reproxying(nodes["web"].address, allow="127.0.0.1:*").replace("127.0.0.1:0", f"127.0.0.1:{ports['web']}")
+    two = reproxying(nodes["other"].address, allow="127.0.0.1:*").replace("127.0.0.1:0", f"127.0.0.1:{ports['other']}")
+    pbal = await lab.pbal(one + "\n" + re.sub(r"\b(web|app)\b", "other", two))
+    assert (await pbal.ask("web", get())).status == 503
+    assert pbal.counts["loops_refused"] == 1 and len(asked(nodes["web"])) == len(asked(nodes["other"])) == 1
 
 
 @lab
