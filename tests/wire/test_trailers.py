@@ -94,6 +94,23 @@ async def test_what_rules_take_from_a_head_or_set_in_it_does_not_come_in_a_trail
 
 
 @lab
+async def test_what_rules_take_from_responses_is_not_in_1xx_and_101_is_one_of_them(lab: Lab) -> None:
+    node = await Scripted.start(lab)
+    rules = ["HEADER web RESPONSE REMOVE X-Debug", "HEADER web RESPONSE SET X-Mine : $$path"]
+    pbal = await lab.pbal(proxy(node.address, more=";".join(rules)))
+    client = await Client.of(pbal, request=get("/a", "Connection: Upgrade", "Upgrade: x"))
+    taken = await node.connection()
+    await taken.request()
+    said = b"X-Debug: secret\r\nX-Mine: 2\r\n"
+    taken.say(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n" + said + b"\r\n")
+    taken.say(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n" + said + b"\r\n")
+    async with asyncio.timeout(DEADLINE):
+        assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        upgraded = await client.reader.readuntil(b"\r\n\r\n")
+    assert b"X-Mine: /a\r\n" in upgraded and b"secret" not in upgraded and upgraded.count(b"X-Mine") == 1
+
+
+@lab
 async def test_a_trailer_section_of_one_request_is_not_the_next_ones(lab: Lab) -> None:
     async def behaviour(taken: Taken) -> None:
         await taken.request()
