@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from authority import Authority
@@ -17,6 +18,7 @@ from lab import Lab, Pbal, free_port, lab, read_response, until
 from scripted import Client, Scripted, Taken, answer, get, proxy
 
 from pbal.roles.files import memory
+from pbal.roles.proxy.reproxy.targets import Targets
 
 CONTENT = random.Random(9).randbytes(300_000)
 LARGE = 8_000_000
@@ -607,6 +609,27 @@ async def until_state(pbal: Pbal, line: str, there: bool = True) -> None:
     while (line in await pbal.say("reproxy_state")) is not there:
         assert asyncio.get_running_loop().time() < end, await pbal.say("reproxy_state")
         await asyncio.sleep(0.003)
+
+
+@lab
+async def test_a_service_that_goes_as_it_begins_to_look_up_a_name_leaves_the_name_to_others(lab: Lab) -> None:
+    server = await node(lab, answer(b"far"))
+    origin = await node(lab, to(f"http://localhost:{server.address.partition(':')[2]}/"))
+    pbal = await lab.pbal(reproxying(origin.address, allow="127.0.0.0/8:*"))
+    loop = asyncio.get_running_loop()
+
+    def go() -> None:
+        for target in Targets.of(pbal.world).all():
+            target.leave("web")
+
+    def before_it_begins(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> asyncio.Task[Any]:
+        loop.call_soon(go)
+        return asyncio.Task(coroutine, loop=loop, **more)
+
+    loop.set_task_factory(before_it_begins)
+    assert (await pbal.ask("web", get())).status == 503
+    loop.set_task_factory(None)
+    assert (await pbal.ask("web", get())).body == b"far"
 
 
 @lab

@@ -326,6 +326,7 @@ class Target(Owner):
             cancel_all(self)
             while self.idle:
                 self.idle.popleft().abort()
+            self._looking_up = False  # a look-up that had not begun yet never will, and others may want one
 
 
 class Targets:
