@@ -472,6 +472,7 @@ class Relay(Undecided):
         self._drop_response(head)
         self._unassigned()
         self.exchange.asked = None
+        self.exchange.answered_at = 0.0  # nothing of it is the client's
         self.body_sent = False
         self.terms.counts["backend_retries"] += 1
         if not self.exchange.body_complete:  # what comes of it meanwhile has nowhere to go
