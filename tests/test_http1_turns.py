@@ -72,6 +72,7 @@ PLACES = st.lists(st.integers(0, 400), max_size=5)
     data=st.one_of(messages(), st.tuples(BODIES, ENDS).map(lambda parts: POST + b"".join(parts))), places=PLACES, steps=st.integers(1, 5)
 )
 @example(data=b"GET / HTTP/2.0\r\n\nHost: h\r\n\r\n", places=[17], steps=1)
+@example(data=b"GET / HTTP/2.0\r\nAccept: a\nHost: h\r\n\r\n", places=[26], steps=1)
 def test_requests_are_the_same_with_and_without_a_budget(data, places, steps):
     whole = everything(RequestReader(Limits()), [data], eof=False)
     assert everything(RequestReader(Limits()), [data], eof=False, steps=steps) == whole

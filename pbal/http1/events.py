@@ -54,7 +54,7 @@ _NOTHING: Final[frozenset[bytes]] = frozenset()
 class Head:
     """What requests and responses share. Readers may give out the same head twice: it is not to be changed."""
 
-    __slots__ = ("block", "fields", "forwarded", "framing", "headers", "keep_alive", "minor", "ours", "underscores")
+    __slots__ = ("block", "fields", "forwarded", "framing", "headers", "keep_alive", "minor", "ours", "touched", "underscores")
 
     minor: int
     """0 for HTTP/1.0, 1 for HTTP/1.1 and any later HTTP/1."""
@@ -74,10 +74,12 @@ class Head:
     """Whether a field's name has a `_`, which many applications read as `-`."""
     ours: frozenset[bytes]
     """Names, lower case and with `-` for `_`, of fields that a plugin or a HEADER statement set: the peer has no say in them."""
+    touched: frozenset[bytes]
+    """Those, and the names of fields that a plugin or a HEADER statement took away: a trailer section must not bring them back."""
 
     def __init__(self) -> None:
         self.forwarded = None
-        self.ours = _NOTHING
+        self.ours = self.touched = _NOTHING
         self.underscores = False
 
 
@@ -117,6 +119,7 @@ class RequestHead(Head):
         wanted = canonical(name)
         other = self._copy([field for field in self.headers if canonical(field[0]) != wanted])
         other.fields = {key: text for key, text in self.fields.items() if canonical(key) != wanted}
+        other.touched = self.touched | {wanted}
         if wanted == b"host":
             other.host = value or b""
         if value is None:
@@ -144,6 +147,7 @@ class RequestHead(Head):
                 other.host = value
         other.fields = fields
         other.ours = frozenset(ours)
+        other.touched = self.touched | removed | ours
         other.underscores = b"_" in b"".join(fields)
         return other
 
@@ -152,7 +156,8 @@ class RequestHead(Head):
         other = RequestHead()
         other.method, other.target, other.path, other.query, other.host = self.method, self.target, self.path, self.query, self.host
         other.minor, other.framing, other.keep_alive, other.underscores = self.minor, self.framing, self.keep_alive, self.underscores
-        other.expect_continue, other.upgrade, other.ours = self.expect_continue, self.upgrade, self.ours
+        other.expect_continue, other.upgrade = self.expect_continue, self.upgrade
+        other.ours, other.touched = self.ours, self.touched
         other.headers = headers
         other.block = b"".join([b"%b: %b\r\n" % field for field in headers])
         return other

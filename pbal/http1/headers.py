@@ -44,7 +44,7 @@ NOT_IN_TRAILERS: Final = (
         b"content-range", b"www-authenticate", b"authentication-info", b"proxy-authentication-info", b"cookie2", b"set-cookie2",
         b"range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"pragma", b"age", b"expires",
         b"retry-after", b"vary", b"warning", b"accept-ranges", b"content-location", b"refresh", b"proxy", b"x-request-id", b"traceparent",
-        b"tracestate", b"clear-site-data", b"strict-transport-security", b"content-security-policy",
+        b"tracestate", b"x-proxy-capabilities", b"clear-site-data", b"strict-transport-security", b"content-security-policy",
     }
 )  # fmt: skip
 """What does not travel on in a trailer section: it frames or routes a message, changes a request, says who somebody is, or tells how the

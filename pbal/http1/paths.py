@@ -13,7 +13,10 @@ not ASCII can be written in no other way."""
 
 
 def plain(path: bytes) -> bytes:
-    """RFC 3986 section 6.2.2, and no doubled slash: visible characters not escaped, dot segments resolved."""
+    """RFC 3986 section 6.2.2, and no doubled slash: visible characters not escaped, dot segments resolved.
+
+    `..;x` is a dot segment, too: Servlet containers take a segment's parameters off before they resolve it.
+    """
     if not path.startswith(b"/"):  # asterisk form, or a path that is none
         return path
     if b"%" in path:
@@ -22,6 +25,8 @@ def plain(path: bytes) -> bytes:
         return path
     kept: list[bytes] = []
     *segments, last = path.split(b"/")
+    if b"/.;" in path or b"/..;" in path:
+        *segments, last = [bare if (bare := each.partition(b";")[0]) in (b".", b"..") else each for each in (*segments, last)]
     for segment in segments:
         if segment == b"..":
             del kept[-1:]

@@ -452,7 +452,7 @@ class Health(Member):
             self._strike(now)
 
     def whole(self, status: int) -> None:
-        """An answer ended as it should. It is worth telling where there are strikes."""
+        """An answer ended as it should, or pbal or its client wanted no more of it. It is worth telling where there are strikes."""
         if status not in self.group.policy.eject_status:
             self.strikes = 0
 

@@ -127,6 +127,8 @@ class Answering(Wire):
         """See Stream."""
         exchange = self.exchange
         if exchange is not None and exchange.request.minor:
+            if (changes := exchange.ruled()) is not None:
+                block = changes.cut(block)
             self._send(encoder.interim(head.status, head.reason, block))
 
     def start(self, exchange: Exchange, head: ResponseHead, block: bytes, more: bytes) -> None:
@@ -185,6 +187,8 @@ class Answering(Wire):
 
     def _end_with(self, exchange: Exchange, data: bytes, trailer: bytes) -> None:
         exchange.sent += len(data)
+        if trailer and (changes := exchange.ruled()) is not None:  # what is taken from the head is not to come back behind the body
+            trailer = changes.cut(trailer)
         if self.flags & CHUNKS:
             data = encoder.chunk(data) + encoder.last_chunk(trailer)
         if self.head:
@@ -396,6 +400,8 @@ class Answering(Wire):
         reader, self.reader = self.reader, None
         if not self.transport.is_reading():
             self.transport.resume_reading()
+        if (changes := exchange.ruled()) is not None:
+            block = changes.block(block)
         self._send(encoder.switching(head.reason, block, protocol) + data)
         return b"" if reader is None else reader.take_rest()
 
@@ -594,6 +600,8 @@ class Answering(Wire):
         if self.flags & (OLD | BODY_COMES):
             raise self._refused("HTTP/1.0 knows no upgrade" if self.flags & OLD else "the body of the request is still to come")
         try:
+            if self.changes is not None:
+                fields, _ = self._changed(self.changes, fields, b"")
             octets = encoder.upgrading(fields, protocol) + data
             if not callable(getattr(record, "received", None)):
                 raise TypeError(f"a record to upgrade has a method received(): {record!r:.100} has none")

@@ -181,7 +181,11 @@ class ClientConnection(Answering):
             self.home.world.pace.leave(self._close)
             return True
         if not exchange.body_complete:
-            return False  # a body cut off
+            # Under TLS the end may come with octets that wait for whoever takes the body. Else it is a body cut off.
+            if self.flags & (BODY_PAUSED | WAITS_FOR_TURN):
+                self.flags |= HALF_CLOSED
+                return True
+            return False
         self.flags |= HALF_CLOSED
         if exchange.stage is not ANSWERING:
             self._await_answer(exchange, self.home.world.clock.now())
@@ -348,16 +352,17 @@ class ClientConnection(Answering):
         """Hand on what has come of the body; False when no more is there."""
         event = reader.next()
         if event is None:
-            if reader.tired:
-                self._wait_for_turn()
+            self._await_body(reader)
             return False
         sink = exchange.sink
         if event is END:
             exchange.body_complete = True
             exchange.trailer = reader.trailer
-            exchange.body_at = self.home.world.clock.now()
+            exchange.body_at = now = self.home.world.clock.now()
             if self.state is READING_BODY:
                 self.state, self.deadline = WAIT_RES, inf
+                if self.flags & HALF_CLOSED:
+                    self._await_answer(exchange, now)
             if sink is not None:
                 sink.body_end()
             return True
@@ -377,6 +382,13 @@ class ClientConnection(Answering):
         if sink is not None:
             sink.body_data(event)
         return True
+
+    def _await_body(self, reader: RequestReader) -> None:
+        """No more of a body is there now."""
+        if reader.tired:
+            self._wait_for_turn()
+        elif self.flags & HALF_CLOSED:  # the client's end was heard while an earlier request had its turn: this body is cut off
+            self.abort()
 
     def _body_limit(self, exchange: Exchange) -> int:
         """Most octets of its body; 0: no limit."""

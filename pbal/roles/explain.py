@@ -228,7 +228,7 @@ def _sent(service: Service, role: ReverseProxy, exchange: Exchange, pool: Pool) 
     octets = request_octets(exchange, request, service, (chosen or usable[0]).name, None, role.terms.via)
     for line in octets.removesuffix(b"\r\n\r\n").split(b"\r\n"):
         yield Step("head", service.name, line.decode("latin-1"))
-    yield from _reproxied(service, role, exchange)
+    yield from _reproxied(service, role, exchange, pool)
 
 
 def _waiting(role: ReverseProxy, exchange: Exchange, pool: Pool, usable: list[Node]) -> str:
@@ -244,11 +244,11 @@ def _waiting(role: ReverseProxy, exchange: Exchange, pool: Pool, usable: list[No
     return f"every node is full: it waits, {others} others do{first}"
 
 
-def _reproxied(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterator[Step]:
+def _reproxied(service: Service, role: ReverseProxy, exchange: Exchange, pool: Pool) -> Iterator[Step]:
     """What a node may name in place of its answer."""
     if role.reproxy is not None:
         now = service.world.clock.now()
-        known = role.reproxy.cache is not None and role.reproxy.cache.knows(exchange, now)
+        known = role.reproxy.cache is not None and role.reproxy.cache.knows(exchange, pool.name, now)
         before = "an order for it is remembered: no node is asked while a URL of that works; " if known else ""
         files, urls = service.shown("reproxy_root") or "nowhere", service.shown("reproxy_allow") or "nowhere"
         yield Step("rule", service.name, f"enable_reproxy: {before}a node may name files in {files}, URLs to {urls}, and services")

@@ -660,3 +660,19 @@ def test_stdout_that_nobody_reads_stops_nothing(tmp_path):
     finally:
         os.close(writing)
         os.close(reading)
+
+
+@lab
+async def test_who_leaves_while_a_request_waits_to_be_sent_again_has_not_had_an_answer(lab: Lab) -> None:
+    async def fails(taken: Taken) -> None:
+        await taken.request()
+        taken.say(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+
+    node = await Scripted.start(lab, fails)
+    again = "SET enable_error_retries = on;SET error_retry_schedule = 60"
+    pbal = await lab.pbal(proxy(node.address, more=f"{FILE};SET access_log_format = $$end,$$phase,$$status;{again}"))
+    client = await Client.of(pbal, request=get())
+    await pbal.until("backend_retries", 1)
+    client.reset()
+    await pbal.until("clients", 0)
+    assert await logged(pbal, 1) == ["client_left,node,0"]

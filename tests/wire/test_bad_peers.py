@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from lab import Handler, Lab, Pbal, lab, read_response, until
+from scripted import OK, Client, Scripted
 
 from pbal.net.connection import READ_AHEAD
 
@@ -405,3 +406,22 @@ def test_a_client_that_closes_at_once_has_its_message_and_nobody_else_has_but_fo
         assert pbal.counts["poll_answered"] == 40 and pbal.counts["answers_lost"] == back
 
     run()
+
+
+@lab
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_upload_behind_another_request_whose_client_ended_in_the_middle_is_over_when_its_turn_comes(
+    lab: Lab, streamed: bool
+) -> None:
+    node = await Scripted.start(lab)
+    pbal = await lab.pbal(proxy(node.address, more=f"SET buffer_backend_connect = {0 if streamed else 1000}"))
+    client = await Client.of(pbal, request=get("/first") + b"POST /cut HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc")
+    taken = await node.connection()
+    await taken.request()
+    client.writer.write_eof()
+    await until(lambda: any(each.half_closed for each in pbal.world.clients), "the client's end")
+    taken.say(OK)
+    assert (await client.rest()).endswith(b"\r\n\r\nok")
+    await pbal.until("clients", 0)
+    await until(lambda: all(backend.state == "bored" for backend in pbal.world.backends), "no node to wait for the rest")
+    assert pbal.counts["aborted_clients"] == 1

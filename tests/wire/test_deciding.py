@@ -102,3 +102,31 @@ async def test_a_request_is_sent_again_to_another_pool_after_a_while_and_not_for
     await until(lambda: pbal.counts["backend_retries"] == 2, "the second one")
     client.reset()
     await until(lambda: not pbal.world.clients, "it to be gone")
+
+
+@lab
+async def test_a_node_whose_answers_are_not_sent_or_not_sent_whole_answers_all_the_same(lab: Lab) -> None:
+    """Failures in a row eject a node: between them it has to be seen to answer, whatever becomes of its answer."""
+    streamed, upgraded = b"HTTP/1.1 200 OK\r\n\r\nok", b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+
+    async def behave(taken: Taken) -> None:
+        while True:
+            head = await taken.request()
+            if b"/cut" in head:
+                taken.writer.transport.abort()
+                return
+            taken.say(streamed if b"/stream" in head else upgraded if b"/tunnel" in head else NO % 2 + b"no")
+
+    node, spare = await Scripted.start(lab, behave), await Scripted.start(lab)
+    pbal = await lab.pbal(proxy(node.address, spare.address, pool="SET eject_after = 2;SET stall_after = 0"))
+    assert await pbal.say(f"POOL app DRAIN {spare.address}") == "OK"
+    decide(pbal, say_own)
+    (failing,) = (each for each in pbal.world.pools["app"].nodes if each.name == node.address)
+    for fields in (("/dropped",), ("/stream",), ("/tunnel", "Connection: Upgrade", "Upgrade: x")):
+        assert (await pbal.ask("web", get("/cut", method="POST"))).status == 502
+        assert failing.strikes == 1
+        client = await Client.of(pbal, request=get(*fields))
+        await client.reader.readuntil(b"\r\n\r\n")
+        client.reset()
+        await until(lambda: failing.strikes == 0, f"{fields[0]} to count")
+    assert not failing.ejected

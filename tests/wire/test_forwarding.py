@@ -195,6 +195,9 @@ async def test_a_status_that_is_named_goes_to_the_second_pool_and_what_that_answ
     assert await pbal.say("SET web.fallback_on = 5xx") == "OK"
     assert (await pbal.ask("web", get())).status == 404
     assert await pbal.say("POOL spare REMOVE " + spare.address) == "OK"
+    assert await pbal.say("SET web.fallback_on = 404") == "OK"
+    response = await pbal.ask("web", get())
+    assert (response.status, response.body) == (404, b"no"), "there is no node in the second pool"
     assert "is used by service 'web'" in await pbal.say("DROP POOL spare")
 
 

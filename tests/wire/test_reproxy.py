@@ -2,19 +2,23 @@
 
 import asyncio
 import contextlib
+import gzip
 import os
 import random
+import re
 import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from authority import Authority
-from lab import Lab, Pbal, lab, read_response, until
+from lab import Lab, Pbal, free_port, lab, read_response, until
 from scripted import Client, Scripted, Taken, answer, get, proxy
 
 from pbal.roles.files import memory
+from pbal.roles.proxy.reproxy.targets import Targets
 
 CONTENT = random.Random(9).randbytes(300_000)
 LARGE = 8_000_000
@@ -395,6 +399,18 @@ async def test_bodies_of_every_framing(lab: Lab) -> None:
 
 
 @lab
+async def test_a_body_that_a_server_keeps_coded_says_so_and_is_not_coded_twice(lab: Lab) -> None:
+    coded = gzip.compress(b"a" * 5000)
+    server = await node(lab, answer(coded, "Content-Encoding: gzip"))
+    said = [("Content-Type: text/plain",), ("Content-Type: text/plain", "Content-Encoding: x-own")]
+    origin = await node(lab, *(to(f"http://{server.address}/", more=more) for more in said))
+    pbal = await lab.pbal(reproxying(origin.address, allow=server.address, more="SET compress = gzip"))
+    for coding in ("gzip", "x-own"):
+        got = await pbal.ask("web", get("/", "Accept-Encoding: gzip"))
+        assert (got.fields["content-encoding"], got.body) == (coding, coded)
+
+
+@lab
 async def test_ranges_go_to_the_server_and_its_206_and_416_come_back(lab: Lab) -> None:
     def serve(head: bytes) -> bytes:
         if b"bytes=1-2" in head:
@@ -596,6 +612,40 @@ async def until_state(pbal: Pbal, line: str, there: bool = True) -> None:
 
 
 @lab
+async def test_a_service_that_goes_as_it_begins_to_look_up_a_name_leaves_the_name_to_others(lab: Lab) -> None:
+    server = await node(lab, answer(b"far"))
+    origin = await node(lab, to(f"http://localhost:{server.address.partition(':')[2]}/"))
+    pbal = await lab.pbal(reproxying(origin.address, allow="127.0.0.0/8:*"))
+    loop = asyncio.get_running_loop()
+
+    def go() -> None:
+        for target in Targets.of(pbal.world).all():
+            target.leave("web")
+
+    def before_it_begins(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> asyncio.Task[Any]:
+        loop.call_soon(go)
+        return asyncio.Task(coroutine, loop=loop, **more)
+
+    loop.set_task_factory(before_it_begins)
+    assert (await pbal.ask("web", get())).status == 503
+    loop.set_task_factory(None)
+    assert (await pbal.ask("web", get())).body == b"far"
+
+
+@lab
+async def test_services_whose_nodes_lead_to_each_other_are_found_out(lab: Lab) -> None:
+    ports = {"web": free_port(), "other": free_port()}
+    nodes = {}
+    for name, there in (("web", "other"), ("other", "web")):
+        nodes[name] = await node(lab, to(f"http://127.0.0.1:{ports[there]}/"))
+    one = reproxying(nodes["web"].address, allow="127.0.0.1:*").replace("127.0.0.1:0", f"127.0.0.1:{ports['web']}")
+    two = reproxying(nodes["other"].address, allow="127.0.0.1:*").replace("127.0.0.1:0", f"127.0.0.1:{ports['other']}")
+    pbal = await lab.pbal(one + "\n" + re.sub(r"\b(web|app)\b", "other", two))
+    assert (await pbal.ask("web", get())).status == 503
+    assert pbal.counts["loops_refused"] == 1 and len(asked(nodes["web"])) == len(asked(nodes["other"])) == 1
+
+
+@lab
 async def test_a_slow_client_stops_the_server_after_buffer_size_reproxy_url(lab: Lab) -> None:
     async def streams(taken: Taken) -> None:
         await taken.request()
@@ -761,6 +811,42 @@ async def test_what_belongs_to_one_client_is_not_remembered(lab: Lab) -> None:
         posted = await pbal.ask("web", b"POST /plain HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
         assert posted.body == b"far"
     assert len(asked(origin)) - before == 2
+
+
+@lab
+async def test_what_a_rule_parts_is_parted_in_the_cache_too(lab: Lab) -> None:
+    server = await node(lab, lambda head: answer(head.split(b" ")[1]))
+
+    def say(head: bytes) -> bytes:
+        """Where it leads is by all that rules may change of a request."""
+        fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:] if line)
+        what = b"-".join([head.split(b" ")[1][1:], fields[b"host"], fields.get(b"x-group", b"")]).decode()
+        vary = "Vary: X-Forwarded-For" if what.startswith("seen") else "Vary: X-Group"
+        return to(f"http://{server.address}/{what}", more=("X-REPROXY-CACHE-FOR: 60; X", vary))
+
+    origin, inner = (
+        await node(lab, say),
+        await node(lab, lambda head: to(f"http://{server.address}/inner", more=("X-REPROXY-CACHE-FOR: 9",))),
+    )
+    rules = [
+        "SET reproxy_cache_maxsize = 100", "ROUTE web TO inner WHEN header X-Staff = yes",
+        "REWRITE web ^/x = /y WHEN header X-New", "HEADER web REQUEST SET X-Group : high WHEN header X-Rank = 1",
+        "HEADER web REQUEST SET Host : other WHEN header X-Other",
+    ]  # fmt: skip
+    inside = f"CREATE POOL inner\nPOOL inner ADD {inner.address}\n"
+    pbal = await lab.pbal(inside + reproxying(origin.address, allow=server.address, more=";".join(rules)))
+    for _ in range(2):
+        for fields, leads in (
+            (("X-Staff: yes",), b"/inner"), ((), b"/x-h-"), (("X-New: 1",), b"/y-h-"), (("X-Rank: 1",), b"/x-h-high"),
+            (("X-Other: 1",), b"/x-other-"), (("X-Group: high",), b"/x-h-high"),
+        ):  # fmt: skip
+            assert (await pbal.ask("web", get("/x", *fields))).body == leads, fields
+    before = len(asked(origin))
+    assert (await pbal.ask("web", get("/x", "X-Other: 1"))).body == b"/x-other-"
+    assert len(asked(origin)) == before, "it is remembered"
+    for _ in range(2):
+        assert (await pbal.ask("web", get("/seen"))).body == b"/seen-h-"
+    assert len(asked(origin)) == before + 2, "what varies with what pbal says of a client is not"
 
 
 @lab

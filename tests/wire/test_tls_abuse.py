@@ -11,6 +11,7 @@ import ssl
 import struct
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,34 @@ def test_however_and_whenever_a_client_ends_nothing_is_left(state: str, how: str
         await until(lambda: not pbal.world.backends, "the backend to be gone")
 
     run()
+
+
+@lab
+async def test_an_upload_that_comes_with_the_end_of_its_client_is_taken_and_a_part_of_one_is_not_waited_for(lab: Lab) -> None:
+    authority = Authority(lab.folder)
+    bodies: list[bytes] = []
+
+    async def node(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            if head.startswith(b"POST"):
+                bodies.append(await reader.readexactly(9000))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    pbal = await proxy(lab, node, authority.certify("a.test"), more="SET buffer_backend_connect = 0")
+    upload = get("/", "Content-Length: 9000", method="POST") + b"x" * 9000
+    for sent, answers in ((upload, 1), (get("/first") + upload, 2), (get("/first") + upload[:-1], 1)):
+        client = await (await raw(pbal, "site", authority)).shake()
+        client.tls.write(sent)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.tls.unwrap()
+        client.flush()
+        got = b""
+        with contextlib.suppress(EOFError, ssl.SSLError):
+            while data := await client.do(partial(client.tls.read, 65536)):
+                got += data
+        assert got.count(b"HTTP/1.1 200 OK") == answers
+        await gone(pbal)
+    assert bodies == [b"x" * 9000] * 2
 
 
 @pytest.mark.parametrize("how", ENDINGS)

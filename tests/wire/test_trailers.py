@@ -67,6 +67,50 @@ async def test_the_trailer_section_of_a_request_passes_and_te_says_that_a_client
 
 
 @lab
+async def test_what_rules_take_from_a_head_or_set_in_it_does_not_come_in_a_trailer(lab: Lab) -> None:
+    node = await Scripted.start(lab)
+    rules = [
+        "HEADER web REQUEST REMOVE X-User", "HEADER web REQUEST SET X-Role : guest", "HEADER web REQUEST ADD X-More : 1 WHEN path ^/",
+        "HEADER web RESPONSE REMOVE X-Debug", "HEADER web RESPONSE SET X-Mine : 1", "SET web.header_underscores = drop",
+    ]  # fmt: skip
+    pbal = await lab.pbal(proxy(node.address, more=";".join([*rules, "SET buffer_backend_connect = 0"])))
+    for held in (False, True):
+        if held:
+            assert await pbal.say("SET web.buffer_backend_connect = 1000") == "OK"
+        fields = (
+            b"X-User: root\r\nx_user: root\r\nX-Role: root\r\nX-More: 2\r\nA_B: 1\r\nX-Proxy-Capabilities: reproxy-file\r\nX-End: 1\r\n"
+        )
+        client = await Client.of(
+            pbal, request=b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" + fields + b"\r\n"
+        )
+        taken = await node.connection()
+        assert b"\r\nX-Role: guest\r\n" in await taken.request()
+        async with asyncio.timeout(DEADLINE):
+            assert await taken.reader.readuntil(b"\r\n\r\n") == b"1\r\na\r\n0\r\nX-End: 1\r\n\r\n"
+        taken.say(CHUNKED + b"X-Debug: secret\r\nx_debug: secret\r\nX-Mine: 2\r\nX-Sum: 1\r\n\r\n")
+        async with asyncio.timeout(DEADLINE):
+            assert b"\r\nX-Mine: 1\r\n" in await client.reader.readuntil(b"\r\n\r\n")
+            assert await client.reader.readuntil(b"\r\n\r\n") == b"2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"
+
+
+@lab
+async def test_what_rules_take_from_responses_is_not_in_1xx_and_101_is_one_of_them(lab: Lab) -> None:
+    node = await Scripted.start(lab)
+    rules = ["HEADER web RESPONSE REMOVE X-Debug", "HEADER web RESPONSE SET X-Mine : $$path"]
+    pbal = await lab.pbal(proxy(node.address, more=";".join(rules)))
+    client = await Client.of(pbal, request=get("/a", "Connection: Upgrade", "Upgrade: x"))
+    taken = await node.connection()
+    await taken.request()
+    said = b"X-Debug: secret\r\nX-Mine: 2\r\n"
+    taken.say(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n" + said + b"\r\n")
+    taken.say(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n" + said + b"\r\n")
+    async with asyncio.timeout(DEADLINE):
+        assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        upgraded = await client.reader.readuntil(b"\r\n\r\n")
+    assert b"X-Mine: /a\r\n" in upgraded and b"secret" not in upgraded and upgraded.count(b"X-Mine") == 1
+
+
+@lab
 async def test_a_trailer_section_of_one_request_is_not_the_next_ones(lab: Lab) -> None:
     async def behaviour(taken: Taken) -> None:
         await taken.request()

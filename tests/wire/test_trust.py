@@ -344,6 +344,7 @@ def test_what_is_remembered_of_addresses_is_bounded() -> None:
         ("/x/%2E%2e/admin", True), ("/../admin", True), ("///x//..//%2fadmin", True), ("/%2Fadmin", True), ("http://h//%61dmin", True),
         ("/admin/..", False), ("/admin/../x", False), ("/%2561dmin", False), ("/%admin", False), ("/x%3F/../admin", True),
         ("/x?/../admin", False), ("/admin%00", True), ("/.admin", False), ("/..admin", False), ("/x/.", False),
+        ("/x/..;/admin", True), ("/x/..;a=b/admin", True), ("/.;/admin", True), ("/admin/..;", False), ("/x/;../admin", False),
     ],
 )  # fmt: skip
 def test_a_path_rule_is_about_the_path_in_whatever_form_it_is_asked_for(target: str, admin: bool) -> None:

@@ -10,6 +10,7 @@ from lab import Lab, Pbal, free_port, lab, read_response, until
 from scripted import OK, Client, Scripted, get, proxy
 
 from pbal.model.progress import KEPT, MOST_SESSIONS, Progress, Sessions, read, session_of
+from pbal.roles.proxy import following
 
 
 async def followed(lab: Lab, node: str, more: str = "") -> tuple[Pbal, int]:
@@ -107,6 +108,18 @@ async def test_without_a_session_or_listeners_nothing_is_followed(lab: Lab) -> N
     assert (await node.request()).startswith(b"GET /__upload_status?")
     node.say(OK)
     assert (await read_response(asking.reader)).body == b"ok"
+
+
+@lab
+async def test_sessions_of_strangers_are_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "MOST", 2)
+    node = await Scripted.start(lab)
+    pbal, _ = await followed(lab, node.address)
+    role: Any = pbal.world.service("web").handler
+    for number in range(4):
+        await Client.of(pbal, request=get(f"/?client_up_sess=abcd{number}", "Content-Length: 9", method="POST"))
+    await pbal.until("upload_reports_lost", 2)
+    assert len(role.following) == 2
 
 
 @lab

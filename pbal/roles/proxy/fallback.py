@@ -30,8 +30,8 @@ class Fallback(Decider):
         if not self._answers.has(head.status) or not relay.again_is_safe:
             return False
         node = relay.node
-        if node is None or node.pool is self._pool:
-            return False
+        if node is None or node.pool is self._pool or not self._pool.usable(self._terms.clock.now()):
+            return False  # what the first pool says is better than that the second has no node
         self._terms.counts["fallbacks"] += 1
         relay.again(head, 0.0, self._pool)
         return True

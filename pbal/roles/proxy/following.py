@@ -15,6 +15,8 @@ from pbal.schema.types import Endpoint
 
 PORTION: Final = 1000
 """Uploads told of in one tick: 5 ms. Where there are more, each is told of more seldom."""
+MOST: Final = 10_000
+"""Uploads that are followed at a time: strangers say sessions, and what is followed is remembered until a tick has told its end."""
 _ANSWER: Final = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
 
 
@@ -46,7 +48,9 @@ class Following:
         """Tell of its body from here on, if its client wants that."""
         if exchange not in self._uploads:
             session = session_of(exchange.request.query)
-            if session:
+            if session and len(self._uploads) >= MOST:
+                self._count_lost(f"{MOST} uploads are followed already", "anybody")
+            elif session:
                 self._uploads[exchange] = (session, exchange.received)
                 self._tell(exchange, session)
 
@@ -79,12 +83,15 @@ class Following:
         return found
 
     def _lost(self, listener: Endpoint, error: OSError) -> None:
+        self._count_lost(error.strerror or str(error), str(listener))
+
+    def _count_lost(self, reason: str, listener: str) -> None:
         world = self._service.world
         world.counters.counts["upload_reports_lost"] += 1
         world.log_limited(
             f"report {self._service.name}",
             "service %(service)s: the progress of an upload could not be sent to %(listener)s: %(reason)s",
-            {"event": "report_lost", "service": self._service.name, "listener": str(listener), "reason": error.strerror or str(error)},
+            {"event": "report_lost", "service": self._service.name, "listener": listener, "reason": reason},
         )
 
     def close(self) -> None:

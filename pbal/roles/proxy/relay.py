@@ -43,7 +43,7 @@ from pbal.roles.proxy.decide import Undecided
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.priority import CLASS_NAMES, priority_of
 from pbal.roles.proxy.pump import Pump
-from pbal.roles.proxy.request import request_octets
+from pbal.roles.proxy.request import request_octets, trailer_octets
 from pbal.roles.proxy.retry import enter, leave
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS, NORMAL
 
@@ -214,7 +214,7 @@ class Relay(Undecided):
             if self.chunked_up and octets:
                 octets = chunk(octets)
             if self.chunked_up and held.whole:
-                octets += last_chunk(self.exchange.trailer)
+                octets += last_chunk(trailer_octets(self.exchange))
             if len(octets) <= JOINED:
                 backend.write(head + octets)
             else:
@@ -284,7 +284,7 @@ class Relay(Undecided):
             self._tunnel_end(CLIENT)
             return
         if self.chunked_up:
-            backend.write(last_chunk(self.exchange.trailer))
+            backend.write(last_chunk(trailer_octets(self.exchange)))
         self._extend(backend)
 
     def client_full(self) -> None:
@@ -306,6 +306,8 @@ class Relay(Undecided):
         """Nobody waits for the answer any more: the backend is told by closing."""
         if self.phase is WAITING:
             self.group.forget(self)
+        elif self.phase is ANSWERING and self.node is not None and self.node.strikes:  # who streams mostly ends so
+            self.node.whole(self.exchange.status)
         self._done()
         self._drop_backend()
 
@@ -474,11 +476,13 @@ class Relay(Undecided):
         self._drop_response(head)
         self._unassigned()
         self.exchange.asked = None
+        self.exchange.answered_at = 0.0  # nothing of it is the client's
         self.body_sent = False
         self.terms.counts["backend_retries"] += 1
         if not self.exchange.body_complete:  # what comes of it meanwhile has nowhere to go
             self.stream.pause_body()
         if pool is not None:
+            leave(self)  # it is no retry in the pool that it goes to, nor in the former one any more
             self.pool = pool
             self.tried = ()
         if delay:
@@ -500,6 +504,8 @@ class Relay(Undecided):
         backend, self.backend = self.backend, None
         if backend is None:
             return
+        if backend.node.strikes:
+            backend.node.whole(head.status)
         backend.relay = None
         sent_whole = self.exchange.body_complete and self.pump is None
         self._stop_pump()
@@ -540,6 +546,8 @@ class Relay(Undecided):
         leave(self)
         backend.state = link.TUNNEL
         backend.node.answered(self.terms.clock.now(), 101)
+        if backend.node.strikes:
+            backend.node.whole(101)
         self.terms.counts["tunnels"] += 1
         block = forwardable_block(head)
         node = backend.node

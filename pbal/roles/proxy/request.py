@@ -107,6 +107,25 @@ def _wants_trailers(request: RequestHead) -> bool:
     return request.minor == 1 and b"trailers" in tokens(fields[b"te"]) and b"te" in tokens(fields.get(b"connection", b""))
 
 
+def trailer_octets(exchange: Exchange) -> bytes:
+    """The lines of the request's trailer section to send: without fields that are not the client's to say in the head either."""
+    trailer = exchange.trailer
+    if not trailer:
+        return b""
+    service = exchange.service
+    gone = exchange.request.touched
+    if service.rules.request is not None:
+        changes = service.rules.request.changes(exchange)
+        gone = gone.union(changes.removed, [canonical(name) for name, _ in changes.added])
+    misspelt = service.values["header_underscores"] != "colliding"
+    kept = []
+    for line in trailer.splitlines(keepends=True):
+        name = line.partition(b":")[0]
+        if canonical(name) not in gone and not (misspelt and b"_" in name):
+            kept.append(line)
+    return b"".join(kept)
+
+
 def _set_or_misspelt(request: RequestHead, dropped: frozenset[bytes], forwarded_for: bytes) -> tuple[frozenset[bytes], bytes]:
     """Fields to drop, and X-Forwarded-For, where fields were set here or have a `_` in their names.
 

@@ -100,8 +100,10 @@ class ReverseProxy(HttpRole):
             if route is not None:
                 pool = route.pool
         reproxy = self.reproxy
-        if reproxy is not None and reproxy.cache is not None and reproxy.from_cache(exchange, partial(self.relay, exchange, pool)):
-            return
+        if reproxy is not None and reproxy.cache is not None:
+            asked = self.groups.of(pool).pool
+            if asked is not None and reproxy.from_cache(exchange, asked.name, partial(self.relay, exchange, pool)):
+                return
         self.relay(exchange, pool)
 
     def relay(self, exchange: Exchange, pool: Pool | None) -> None:

@@ -1,7 +1,9 @@
 """X-REPROXY-CACHE-FOR: what a node ordered for a URL, remembered, so that the next request for it asks no node.
 
 What is remembered is the order (its URLs, its size, the fields that it names), and not what the URLs lead to. An entry is for GET and
-HEAD, for one Host and one target, and for requests whose fields are the same in what the node's Vary names. The one that was not used for
+HEAD, for one scheme, Host and target as the node sees them, for one pool, since ROUTE may part clients by what they may have, and for
+requests whose fields are the same in what the node's Vary names. Of what pbal itself tells nodes of a client, nothing is compared: an order
+that varies with that is not remembered. The one that was not used for
 longest goes when there are more than reproxy_cache_maxsize; those whose time is over go as the ticks find them.
 
 What belongs to one client is nobody else's. So nothing is remembered of a response with Cache-Control private or no-store, or with
@@ -15,6 +17,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from pbal.http1.encoder import FRAMING_FIELDS
+from pbal.http1.events import canonical
+from pbal.http1.headers import KNOWN_FORWARDING
 from pbal.model.exchange import Exchange
 from pbal.roles.proxy.reproxy.order import URL, Order
 
@@ -24,9 +28,10 @@ SWEPT: Final = 500
 _PERSONAL: Final = (b"authorization", b"cookie")
 _METHODS: Final = (b"GET", b"HEAD")
 _NEVER: Final = FRAMING_FIELDS | {b"set-cookie", b"date"}
+_OURS: Final = KNOWN_FORWARDING | {b"x-request-id", b"x-proxy-capabilities", b"traceparent", b"tracestate", b"via"}
 _DIRECTIVE: Final = re.compile(rb"[^,=\s]+")
 
-Key = tuple[bytes, bytes]
+Key = tuple[str, bytes, bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +84,12 @@ class Cache:
             or exchange.method not in _METHODS
             or exchange.request.framing
             or b"*" in varied
+            or not _OURS.isdisjoint(map(canonical, varied))
             or b"private" in control
             or b"no-store" in control
             or (not public and _is_personal(exchange))
         ):
             return
-        request = exchange.request.fields
         names = order.cached_fields - _NEVER
         entry = Entry(
             order.said(URL),
@@ -92,40 +97,39 @@ class Cache:
             order.size,
             now + order.cache_for,
             public,
-            tuple((name, request.get(name, b"")) for name in varied),
+            tuple((name, _seen(exchange, name)) for name in varied),
         )
-        key = _key(exchange)
+        key = _key(exchange, order.pool)
         self._entries[key] = entry
         self._entries.move_to_end(key)
         self._crop()
 
-    def find(self, exchange: Exchange, now: float) -> Entry | None:
-        """The order for a request, if it is known."""
+    def find(self, exchange: Exchange, pool: str, now: float) -> Entry | None:
+        """The order for a request that is to go to `pool`, if it is known."""
         if exchange.method not in _METHODS or exchange.request.framing:
             return None
         self.lookups += 1
-        entry = self._for(exchange, now)
+        entry = self._for(exchange, pool, now)
         if entry is not None:
-            self._entries.move_to_end(_key(exchange))
+            self._entries.move_to_end(_key(exchange, pool))
             self.hits += 1
         return entry
 
-    def knows(self, exchange: Exchange, now: float) -> bool:
+    def knows(self, exchange: Exchange, pool: str, now: float) -> bool:
         """Whether there is one, for who only looks."""
-        return exchange.method in _METHODS and not exchange.request.framing and self._for(exchange, now) is not None
+        return exchange.method in _METHODS and not exchange.request.framing and self._for(exchange, pool, now) is not None
 
-    def _for(self, exchange: Exchange, now: float) -> Entry | None:
-        entry = self._entries.get(_key(exchange))
+    def _for(self, exchange: Exchange, pool: str, now: float) -> Entry | None:
+        entry = self._entries.get(_key(exchange, pool))
         if entry is None or entry.expires <= now:
             return None
-        request = exchange.request.fields
-        if (not entry.public and _is_personal(exchange)) or any(request.get(name, b"") != value for name, value in entry.varies):
+        if (not entry.public and _is_personal(exchange)) or any(_seen(exchange, name) != value for name, value in entry.varies):
             return None
         return entry
 
-    def forget(self, exchange: Exchange) -> None:
+    def forget(self, exchange: Exchange, pool: str) -> None:
         """The order could not be carried out any more."""
-        self._entries.pop(_key(exchange), None)
+        self._entries.pop(_key(exchange, pool), None)
 
     def tick(self, now: float) -> None:
         """Once a second: drop some of what is over."""
@@ -138,9 +142,21 @@ class Cache:
         del self._sweep[-SWEPT:]
 
 
-def _key(exchange: Exchange) -> Key:
+def _key(exchange: Exchange, pool: str) -> Key:
     request = exchange.request
-    return request.host.lower(), request.path + b"?" + request.query
+    host = request.host if exchange.service.rules.request is None else _seen(exchange, b"host")
+    return pool, exchange.scheme, host.lower(), exchange.rewritten or request.path + b"?" + request.query
+
+
+def _seen(exchange: Exchange, name: bytes) -> bytes:
+    """A field of the request as HEADER statements let a node see it."""
+    said = exchange.request.fields.get(name, b"")
+    rules = exchange.service.rules.request
+    if rules is None:
+        return said
+    changes, wanted = rules.changes(exchange), canonical(name)
+    set_here = [value for key, value in changes.added if canonical(key) == wanted]
+    return b", ".join(set_here if wanted in changes.removed else [said, *set_here])
 
 
 def _is_personal(exchange: Exchange) -> bool:

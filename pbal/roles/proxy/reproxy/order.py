@@ -41,10 +41,12 @@ ANY_SIZE: Final = -1
 class Order:
     """One response that a node left to pbal. Its exchange is new, and whoever carries out the order answers it."""
 
-    __slots__ = ("cache_for", "cached_fields", "exchange", "fields", "head", "size", "status", "validators")
+    __slots__ = ("cache_for", "cached_fields", "exchange", "fields", "head", "pool", "size", "status", "validators")
 
-    def __init__(self, exchange: Exchange, head: ResponseHead) -> None:
+    def __init__(self, exchange: Exchange, head: ResponseHead, pool: str) -> None:
+        """`pool`: that of the node."""
         self.exchange = exchange
+        self.pool = pool
         self.head = head
         self.status = 200 if head.status in _OF_NO_OR_A_PART else head.status
         self.fields = [

@@ -51,7 +51,8 @@ class Reproxy(Decider):
         """See Decider."""
         if ORDERS.isdisjoint(head.fields):
             return False
-        exchange, order = relay.exchange, Order(relay.exchange, head)
+        exchange = relay.exchange
+        order = Order(exchange, head, "" if relay.node is None else relay.node.pool.name)
         relay.part(head)
         node, exchange.asked = exchange.asked, None
         if node is not None:
@@ -113,25 +114,25 @@ class Reproxy(Decider):
         if self.cache is not None:
             self.cache.remember(order, self.terms.clock.now())
 
-    def from_cache(self, exchange: Exchange, relay: Callable[[], None]) -> bool:
-        """Answer a request whose order is known. `relay` asks a node, if none of the URLs works any more."""
+    def from_cache(self, exchange: Exchange, pool: str, relay: Callable[[], None]) -> bool:
+        """Answer a request whose order is known of `pool`. `relay` asks a node, if none of the URLs works any more."""
         cache = self.cache
         if cache is None:
             return False
-        entry = cache.find(exchange, self.terms.clock.now())
+        entry = cache.find(exchange, pool, self.terms.clock.now())
         if entry is None:
             return False
         head = ResponseHead.made(200, [(b"Date", http_date(self.terms.clock.epoch())), *entry.fields])
         head.block = b"".join([b"%b: %b\r\n" % field for field in head.headers])
-        order = Order(exchange, head)
+        order = Order(exchange, head, pool)
         order.size = entry.size
-        Fetch(self.terms, order, list(entry.urls), _nothing, partial(self._again, exchange, relay)).go()
+        Fetch(self.terms, order, list(entry.urls), _nothing, partial(self._again, order, relay)).go()
         return True
 
-    def _again(self, exchange: Exchange, relay: Callable[[], None]) -> None:
+    def _again(self, order: Order, relay: Callable[[], None]) -> None:
         """Nothing of what was remembered works: a node may know better."""
         if self.cache is not None:
-            self.cache.forget(exchange)
+            self.cache.forget(order.exchange, order.pool)
         relay()
 
     # -- time ----------------------------------------------------------------------------------------------------

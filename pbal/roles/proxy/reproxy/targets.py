@@ -328,6 +328,7 @@ class Target(Owner):
             self.opening.clear()  # here, since a task that has not begun yet ends without a word
             while self.idle:
                 self.idle.popleft().abort()
+            self._looking_up = False  # a look-up that had not begun yet never will, and others may want one
 
 
 class Targets:

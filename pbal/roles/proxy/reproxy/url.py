@@ -5,9 +5,10 @@
     answering  the head went to the client                -> cut off if the server is
     done
 
-The server is asked with GET, or HEAD for a HEAD, and with Host of its own URL. Of the client's fields it gets Range, and that only if the
-node's answer is 200 and If-Range holds by what the node said. Its 200 is the body of the node's answer; 206 and 416 are passed on with
-their Content-Range. A redirect is not followed, and an order in its answer is nothing: a node is trusted, what a URL leads to is not.
+The server is asked with GET, or HEAD for a HEAD, and with Host of its own URL. Of the client's fields it gets Via, and Range only if the
+node's answer is 200 and If-Range holds by what the node said. Its 200 is the body of the node's answer, with its Content-Encoding where the
+node says none; 206 and 416 are passed on with their Content-Range. A redirect is not followed, and an order in its answer is nothing: a
+node is trusted, what a URL leads to is not.
 
 A URL may lead only where reproxy_allow says (schema/destinations.py), by the address in the end. When no URL is left: 502 if all of them
 were refused, else 503. Not more than buffer_size_reproxy_url waits for a slow client; then the server is not read.
@@ -245,9 +246,10 @@ class Fetch(Fetcher):
             exchange.trace(terms.service.tracer, "reproxy", f"asked {backend.node.name} for {url.text}")
         backend.reader.expect(method)
         backend.deadline = terms.clock.now() + terms.response_timeout
+        before = exchange.request.fields.get(b"via", b"")  # services whose nodes send each other round are found out by it
+        via = b"%b, 1.1 %b" % (before, terms.via) if before else b"1.1 " + terms.via
         backend.write(
-            b"%b %b HTTP/1.1\r\nHost: %b\r\n%bAccept-Encoding: identity\r\nVia: 1.1 %b\r\n\r\n"
-            % (method, url.target, url.authority, more, terms.via)
+            b"%b %b HTTP/1.1\r\nHost: %b\r\n%bAccept-Encoding: identity\r\nVia: %b\r\n\r\n" % (method, url.target, url.authority, more, via)
         )
 
     def backend_readable(self) -> None:
@@ -355,6 +357,9 @@ class Fetch(Fetcher):
             kind = head.fields.get(b"content-type", b"")
             if kind.lower().startswith(b"multipart/byteranges"):
                 fields = [field for field in fields if field[0].lower() != b"content-type"] + [(b"Content-Type", kind)]
+        coding = head.fields.get(b"content-encoding", b"")
+        if coding and not any(field[0].lower() == b"content-encoding" for field in fields):
+            fields.append((b"Content-Encoding", coding))  # a store may keep what is coded already, and sends that to everybody
         more = b""
         for name, said in ((b"Accept-Ranges", b"accept-ranges"), (b"Content-Range", b"content-range")):
             if said in head.fields and (head.status == 206 or said == b"accept-ranges"):
