@@ -3,14 +3,29 @@
 A name's addresses are taken in turn. Where one cannot be reached the next is tried, in the same attempt: the node failed when none of
 them answers. While several are left each has its share of the time, so one that is silent does not use up all of it, and it comes
 after the others for a while.
+
+Who is cancelled while it connects, because the time is over or the service goes, may have been connected in that very turn. The loop
+then closes the socket and tells nobody; `connected` does.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from pbal.model.pool import Node
 from pbal.model.resolving import ADDRESS_PENALTY, Name, Names
 from pbal.net.backend import BORED, BackendConnection
+
+
+async def connected(connecting: Coroutine[Any, Any, object], protocol: asyncio.BaseProtocol) -> None:
+    """Wait until the loop has connected `protocol`. Who was connected and is cancelled hears that the connection is lost."""
+    there = False
+    try:
+        await connecting
+        there = True
+    finally:
+        if not there and getattr(protocol, "transport", None) is not None:
+            protocol.connection_lost(None)
 
 
 async def reach(names: Names, now: float, node: Node, protocol: asyncio.BaseProtocol, seconds: float, port: int = 0) -> None:
@@ -22,10 +37,10 @@ async def reach(names: Names, now: float, node: Node, protocol: asyncio.BaseProt
     endpoint = node.endpoint
     port = port or endpoint.port
     if endpoint.path:
-        await loop.create_unix_connection(lambda: protocol, endpoint.path)
+        await connected(loop.create_unix_connection(lambda: protocol, endpoint.path), protocol)
         return
     if not endpoint.is_name:
-        await loop.create_connection(lambda: protocol, endpoint.host, port)
+        await connected(loop.create_connection(lambda: protocol, endpoint.host, port), protocol)
         return
     name = await names.addresses(node)
     addresses = name.in_turn(now)
@@ -33,7 +48,7 @@ async def reach(names: Names, now: float, node: Node, protocol: asyncio.BaseProt
         address = addresses.pop(0)
         try:
             async with asyncio.timeout(seconds / (len(addresses) + 1) if addresses else None):
-                await loop.create_connection(lambda: protocol, address, port)
+                await connected(loop.create_connection(lambda: protocol, address, port), protocol)
         except (OSError, TimeoutError):
             name.unreachable[address] = now + ADDRESS_PENALTY
             if not addresses or getattr(protocol, "transport", None) is not None:  # it was connected, and its time was over just then

@@ -28,6 +28,7 @@ from pbal.model.pool import Node, Pool
 from pbal.model.world import World
 from pbal.net import backend as link
 from pbal.net.backend import REPROXY, Attendant, BackendConnection, Owner
+from pbal.net.reaching import connected
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ClientLink
 from pbal.schema.types import Endpoint
@@ -242,7 +243,8 @@ class Target(Owner):
                 tls = ClientLink(backend, await Targets.of(self.world).context(), self.host, None)
             protocol = cast(asyncio.Protocol, tls or backend)  # not by base class: compiled classes have no foreign bases
             async with asyncio.timeout(fetch.connect_timeout):
-                await asyncio.get_running_loop().create_connection(lambda: protocol, node.endpoint.host, self.port)
+                connecting = asyncio.get_running_loop().create_connection(lambda: protocol, node.endpoint.host, self.port)
+                await connected(connecting, protocol)
                 if tls is not None:
                     await tls.ready
             made = True
