@@ -144,7 +144,6 @@ def left_in(world: World) -> list[str]:
         "octets of bodies on disk": bodies.spooled,
         "octets of bodies on their way to disk": bodies.unflushed,
         "spools": len(bodies.spools),
-        "parked polls": counts.get("poll_parked", 0),
         "answers not acknowledged": counts["answers_unacknowledged"],
     }
     for pool in world.pools.values():
@@ -190,7 +189,7 @@ def descriptors() -> dict[str, str]:
 
 async def nothing_left_of(what: Callable[[], list[str]]) -> None:
     """Wait until `what` finds nothing. What was closed goes with a turn of the loop or two, a file with the job that has it open."""
-    end = time.monotonic() + 1.0
+    end = time.monotonic() + DEADLINE
     while left := what():
         assert time.monotonic() < end, f"left over: {'; '.join(left)}"
         await asyncio.sleep(0.001)
@@ -342,8 +341,8 @@ class Lab:
         await until(lambda: all(listener.serving for listener in server.listeners()), "listeners")
         return pbal
 
-    async def origin(self, handler: Handler) -> Origin:
-        """Start a backend."""
+    async def origin(self, handler: Handler, port: int = 0) -> Origin:
+        """Start a backend, on a port or on any."""
 
         async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self._accepted.add(writer)
@@ -352,7 +351,7 @@ class Lab:
             except (OSError, EOFError, asyncio.CancelledError):
                 writer.transport.abort()
 
-        origin = Origin(await asyncio.start_server(guarded, "127.0.0.1", 0))
+        origin = Origin(await asyncio.start_server(guarded, "127.0.0.1", port))
         self._origins.append(origin)
         return origin
 

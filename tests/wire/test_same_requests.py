@@ -97,13 +97,14 @@ def sent(octets: bytes) -> list[Request]:
             front.receive_data(b"")
             event = front.next_event()
             assert isinstance(event, h11.Request)
-            method, target, body = bytes(event.method), re.sub(rb"^http://[^/]*", b"", bytes(event.target)), b""
+            method, target, body = bytes(event.method), re.sub(rb"^http://[^/]*", b"", bytes(event.target)) or b"/", b""
+            kept = event.http_version == b"1.0" and (b"connection", b"keep-alive") in event.headers  # as RFC 9112 section 9.3 has it
             found.append((method, target, None))
             while isinstance(event := front.next_event(), h11.Data):
                 body += bytes(event.data)
             assert isinstance(event, h11.EndOfMessage)
             found[-1] = (method, target, body)
-            if front.their_state is h11.MUST_CLOSE:
+            if front.their_state is h11.MUST_CLOSE and not kept:
                 break
             octets = front.trailing_data[0]
     except h11.RemoteProtocolError:
