@@ -2,9 +2,14 @@
 
 Everything listens on free ports and is ended with the test. Nothing sleeps: `until` looks at a counter (or anything else)
 every few milliseconds, and fails after a deadline that only a broken program reaches.
+
+When a test has passed and everything is ended, nothing may be left over: of a pbal no connection, request, place, task or octet of a
+body (`left_in`, `tasks_left`), and of the test no descriptor (`descriptors`). One that is left fails the test. So what a test opens by
+itself it closes, or gives to the laboratory: Lab.keep, Lab.connect.
 """
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import os
@@ -22,11 +27,13 @@ from typing import Any, cast
 import pytest
 import uvloop
 
+import pbal as package
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.session import Session
 from pbal.lang.mistakes import Mistake
 from pbal.life.process import Process
 from pbal.model.world import World
+from pbal.net.tasks import running
 from pbal.server import Server
 
 DEADLINE = 10.0
@@ -121,6 +128,71 @@ class Pbal:
         for writer in self._writers:
             writer.close()
         await self.server.close()
+        for writer in self._writers:
+            writer.transport.abort()  # what is still to be written has nobody to read it
+
+
+def left_in(world: World) -> list[str]:
+    """What requests and connections have left behind in a pbal in which there should be none any more, in words."""
+    bodies, counts = world.bodies, world.counters.counts
+    amounts: dict[str, int] = {
+        "client connections": len(world.clients),
+        "backend connections": len(world.backends),
+        "requests that a plugin took": len(world.taken),
+        "tunnels": len(world.tunnels),
+        "octets of bodies in memory": bodies.memory,
+        "octets of bodies on disk": bodies.spooled,
+        "octets of bodies on their way to disk": bodies.unflushed,
+        "spools": len(bodies.spools),
+        "answers not acknowledged": counts["answers_unacknowledged"],
+    }
+    for pool in world.pools.values():
+        amounts[f"requests that {pool.name} was sent again"] = pool.retrying
+        for node in (*pool.nodes, *pool.draining):
+            amounts[f"requests at {pool.name} {node.name}"] = node.active
+            amounts[f"connections begun to {pool.name} {node.name}"] = node.connecting
+    for service in world.services.values():
+        for limit in service.limiting:
+            if limit.most is None:
+                amounts[f"places of {service.name} {limit.said}"] = limit.clients
+        groups = getattr(service.handler, "groups", None)
+        if groups is not None:
+            waiting, opening, bored = groups.load()
+            amounts |= {
+                f"clients that wait in {service.name}": waiting,
+                f"connections opening in {service.name}": opening,
+                f"bored connections in {service.name}": bored,
+            }
+    left = [f"{amount} {what}" for what, amount in amounts.items() if amount]
+    return left + [connection.describe().text for connection in (*world.clients, *world.backends)]
+
+
+def tasks_left() -> list[str]:
+    """Tasks of pbal's that run in this loop: those that it holds, and any whose code is its own."""
+    every = (task.get_coro() for task in asyncio.all_tasks())
+    codes = (getattr(coroutine, "cr_code", None) for coroutine in every)
+    return running() + [f"{code.co_qualname} of {code.co_filename}" for code in codes if code is not None and _PBAL in code.co_filename]
+
+
+_PBAL = str(Path(package.__file__).parent) + os.sep
+
+
+def descriptors() -> dict[str, str]:
+    """What this process has open, by number. Without /dev/null: libuv keeps one from its first stream on, for when there are no more."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that listed them
+            if (what := os.readlink(f"/proc/self/fd/{number}")) != os.devnull:
+                found[number] = what
+    return found
+
+
+async def nothing_left_of(what: Callable[[], list[str]]) -> None:
+    """Wait until `what` finds nothing. What was closed goes with a turn of the loop or two, a file with the job that has it open."""
+    end = time.monotonic() + DEADLINE
+    while left := what():
+        assert time.monotonic() < end, f"left over: {'; '.join(left)}"
+        await asyncio.sleep(0.001)
 
 
 class Response:
@@ -247,6 +319,9 @@ class Lab:
         self._origins: list[Origin] = []
         self._caches: list[Memcached] = []
         self._servers: list[asyncio.AbstractServer] = []
+        self._accepted: set[asyncio.StreamWriter] = set()
+        """Connections of its backends."""
+        self._descriptors = descriptors()
         self.folder = Path(tempfile.mkdtemp(prefix="pbal-test-"))
         self._number = 0
 
@@ -266,16 +341,17 @@ class Lab:
         await until(lambda: all(listener.serving for listener in server.listeners()), "listeners")
         return pbal
 
-    async def origin(self, handler: Handler) -> Origin:
-        """Start a backend."""
+    async def origin(self, handler: Handler, port: int = 0) -> Origin:
+        """Start a backend, on a port or on any."""
 
         async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self._accepted.add(writer)
             try:
                 await handler(reader, writer)
             except (OSError, EOFError, asyncio.CancelledError):
                 writer.transport.abort()
 
-        origin = Origin(await asyncio.start_server(guarded, "127.0.0.1", 0))
+        origin = Origin(await asyncio.start_server(guarded, "127.0.0.1", port))
         self._origins.append(origin)
         return origin
 
@@ -299,9 +375,21 @@ class Lab:
             await pbal.close()
         for origin in self._origins:
             origin.close()
+        for writer in self._accepted:
+            writer.transport.abort()
         for cache in self._caches:
             cache.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def nothing_left(self) -> None:
+        """Everything was ended, and the test passed: see that it is all gone. Raises: AssertionError, which tells what is left."""
+        for pbal in self._pbals:
+            await nothing_left_of(functools.partial(left_in, pbal.world))
+        await nothing_left_of(tasks_left)
+        await nothing_left_of(self._opened)
+
+    def _opened(self) -> list[str]:
+        return [f"descriptor {number}, {what}" for number, what in descriptors().items() if self._descriptors.get(number) != what]
 
 
 def lab(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -313,6 +401,7 @@ def lab(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
             await test(laboratory, *args, **kwargs)
         finally:
             await laboratory.close()
+        await laboratory.nothing_left()
 
     @functools.wraps(test)
     def wrapper(*args: Any, **kwargs: Any) -> None:

@@ -93,6 +93,7 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
         self.process.wait()
+        self._log.close()
 
     def log(self) -> str:
         """What it logged so far."""

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pbal.http1 import whereabouts
 from pbal.http1.events import Malformed
 from pbal.http1.octets import Reader
 from pbal.http1.reader import Limits, RequestReader, ResponseReader
@@ -53,3 +54,26 @@ def test_of_a_response(octets: bytes, wrong: bytes) -> None:
 @pytest.mark.parametrize("octets", [b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", b"GET / HTTP/1.1\r\nHost:\r\n\r\n"])
 def test_where_no_octet_is_to_blame_none_is_named(octets: bytes) -> None:
     assert refusal(RequestReader(Limits()), octets).place == -1
+
+
+@pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\r\nHost: a\r\n", b"HTTP/1.1 200 OK\r\n"])
+@pytest.mark.parametrize("end", [b"", b"x y: z\r\n\r\n"])
+def test_however_many_lines_there_are_few_steps_find_the_octet(monkeypatch: pytest.MonkeyPatch, begun: bytes, end: bytes) -> None:
+    steps: list[int] = []
+    walk = whereabouts._walk
+
+    def counted(head: bytes, at: int, elements: tuple[whereabouts.Element, ...]) -> tuple[int, bool]:
+        steps.append(at)
+        return walk(head, at, elements)
+
+    monkeypatch.setattr(whereabouts, "_walk", counted)
+    octets = begun + b"x: y\r\n" * 40_000 + end
+    limits = Limits(max_head=1 << 20) if end else Limits()
+    said = refusal((RequestReader if begun.startswith(b"G") else ResponseReader)(limits), octets)
+    assert octets[said.place : said.place + 1] == b" " if end else said.place == -1
+    assert len(steps) <= 3, "a loop over the lines of a quarter of a megabyte holds everybody up for a tenth of a second"
+
+
+def test_what_follows_a_head_is_not_looked_at() -> None:
+    octets = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1x\r\n\r\nContent-Length: 2y\r\n"
+    assert octets[refusal(RequestReader(Limits()), octets).place :].startswith(b"x\r\n\r\n")

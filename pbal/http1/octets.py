@@ -59,13 +59,13 @@ class Limits:
     max_target: int = 8192
     """Octets of a request line, without its CRLF: 414. RFC 9112 section 3 asks for 8000 at least. Nothing to a response."""
     max_trailer: int = 8192
-    chunked_http10: bool = False
-    """Whether a request of HTTP/1.0 may be chunked."""
     """Octets of a trailer section: 431."""
     max_trailer_fields: int = 64
     """Lines of it: 431."""
     max_chunk_line: int = 256
     """Octets of a chunk's size line: extensions have no honest use (nginx reads any, h11 20k)."""
+    chunked_http10: bool = False
+    """Whether a request of HTTP/1.0 may be chunked."""
 
 
 SHOWN: Final = 1024

@@ -3,6 +3,9 @@
 A name's addresses are taken in turn. Where one cannot be reached the next is tried, in the same attempt: the node failed when none of
 them answers. While several are left each has its share of the time, so one that is silent does not use up all of it, and it comes
 after the others for a while.
+
+Who is cancelled while it connects, because the time is over or the service goes, may have been connected in that very turn. The loop
+then closes the socket and tells nobody; `made` does.
 """
 
 import asyncio

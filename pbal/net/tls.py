@@ -530,7 +530,7 @@ class ServerLink(Link):
 class ClientLink(Link):
     """Our connection to a node with ssl_backend: the handshake is the connecting, `ready` tells of its end."""
 
-    __slots__ = ("_context", "_first", "_host", "_session", "ready")
+    __slots__ = ("_context", "_first", "_host", "_made", "_session", "ready")
 
     def __init__(self, inner: Inner, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None, first: bytes = b"") -> None:
         """`first` goes out in clear, before the handshake."""
@@ -540,6 +540,8 @@ class ClientLink(Link):
         self._context = context
         self._host = host
         self._session = session
+        self._made = False
+        """Whether who is inside was told of a connection."""
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when octets may go; raises OSError (ssl.SSLError is one) where the handshake failed."""
 
@@ -578,6 +580,7 @@ class ClientLink(Link):
         if not self.ready.done():
             self.ready.set_result(None)
         assert self._inner is not None
+        self._made = True
         self._inner.connection_made(self._inside())
         if self.phase is OPEN:
             self._open_received()
@@ -585,11 +588,11 @@ class ClientLink(Link):
     def _fail(self, error: Exception) -> None:
         if not self.ready.done():
             self.ready.set_exception(error)
+            self.ready.exception()  # who waits for it may be gone, which is no fault to be logged
 
     def connection_lost(self, exc: Exception | None) -> None:
-        made = self.phase is not SHAKING and self.ready.done() and self.ready.exception() is None
         self._fail(exc or ConnectionResetError("closed during the TLS handshake"))
-        if not made:
+        if not self._made:
             self._inner = None  # who was never connected loses nothing
         super().connection_lost(exc)
 

@@ -295,3 +295,25 @@ async def test_a_shift_under_unbroken_load_is_ended(lab: Lab) -> None:
     await asyncio.gather(*(ask(name) for name in range(SHIFTING_CLIENTS)))
     assert wrong == len(shifted), "one answer went astray for each lie, and none followed it"
     assert pbal.counts["backend_surprises"]
+
+
+# --- cancelled in the turn in which it was connected -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["", "X-REPROXY-URL"])
+@lab
+async def test_a_connection_that_is_there_when_its_service_goes_is_closed_with_it(lab: Lab, order: str) -> None:
+    target = await Scripted.start(lab)
+
+    async def orders(node: Taken) -> None:
+        await node.request()
+        node.say(answer(b"", f"{order}: http://{target.address}/"))
+
+    origin = await Scripted.start(lab, orders if order else None)
+    pbal = await lab.pbal(proxy(origin.address, more=f"SET enable_reproxy = on;SET reproxy_allow = {target.address}" if order else ""))
+    await Client.of(pbal, request=get())
+    there = 2 if order else 1
+    while len(pbal.world.backends) < there:  # noqa: ASYNC110 - to be there in the very turn: whoever connects does not know it yet
+        await asyncio.sleep(0)
+    await pbal.server.close()
+    await until(lambda: not pbal.world.backends, "no connection to be left")

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from lab import Lab, Pbal, lab, read_response, until
+from lab import Lab, Pbal, lab, read_response, transport_of, until
 from scripted import OK, Client, Scripted, Taken, get, proxy
 
 from pbal.http1.events import ResponseHead
@@ -69,7 +69,10 @@ async def test_the_connection_of_a_long_or_slow_response_is_closed_and_the_clien
     await taken.gone()
     assert all(each.active == 0 for each in pbal.world.pool("app").nodes)
     client.writer.write(get())
-    await node.connection(1)
+    transport_of((await node.connection(1)).writer).abort()
+    await until(
+        lambda: pbal.counts["requests"] == 2 and all(each.active == 0 for each in pbal.world.pool("app").nodes), "it to be given back"
+    )
 
 
 @lab

@@ -247,11 +247,12 @@ async def test_what_is_wrong_is_said(lab: Lab) -> None:
     nodes = (silent.address, closing.address, bad.address, never.address, refusing)
     pbal = await lab.pbal(proxy(*nodes, pool=CHECKED + ";SET check_timeout = 100ms;SET check_fall = 1000"))
     pool = pbal.world.pool("app")
-    await until(lambda: all(node.checks for node in pool.nodes), "every node to be checked")
-    assert [node.check_error for node in pool.nodes] == [
+    wrong = [
         "no answer within 0.1 s", "it closed the connection without an answer", "the status line is malformed",
         "more octets than an answer's head has", "connection refused",
     ]  # fmt: skip
+    # On a machine that is busy a check may be too late; there are more of them.
+    await until(lambda: [node.check_error for node in pool.nodes] == wrong, "every node to be checked")
     assert "used all the same" in await pbal.say("show health"), "none is well, and all are asked"
     assert 'pool_open{pool="app"} 1' in await pbal.say("show counters LIKE pool_open*")
 

@@ -525,8 +525,7 @@ async def test_a_node_that_refuses_every_connection_is_down(lab: Lab) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    server = await asyncio.start_server(app, "127.0.0.1", port)
-    lab.keep(server)
+    await lab.origin(app, port)
     assert (await pbal.ask("site", GET)).status == 200
     assert '"state": "UP"' in await pbal.say("show pool app AS JSON")
 
