@@ -58,9 +58,9 @@ class Limits:
     """Header lines: 431. Apache's default."""
     max_target: int = 8192
     """Octets of a request line, without its CRLF: 414. RFC 9112 section 3 asks for 8000 at least. Nothing to a response."""
-    max_trailer: int = 8192
     chunked_http10: bool = False
     """Whether a request of HTTP/1.0 may be chunked."""
+    max_trailer: int = 8192
     """Octets of a trailer section: 431."""
     max_trailer_fields: int = 64
     """Lines of it: 431."""

@@ -310,9 +310,11 @@ class Backends(Owner):
         backend.state = link.BORED
         backend.deadline = inf
         backend.bored_since = self.clock.now()
-        stack = self.bored.setdefault(backend.node, deque())
+        stack = self.bored.get(backend.node)
+        if stack is None:
+            stack = self.bored[backend.node] = deque()
         place = len(stack)
-        if backend.attention:
+        if place and backend.attention:
             while place and not stack[place - 1].attention:
                 place -= 1
         stack.insert(place, backend)
@@ -550,8 +552,9 @@ class Backends(Owner):
             backend.abort()
             return
         queue = self.queue
-        free = node.pool.may_take(node)
-        if len(queue) and free:
+        wanted = len(queue) > 0
+        free = wanted and node.pool.may_take(node)
+        if free:
             taker = self._first_for(backend, owner)
             if taker is not None:
                 if backend.uses and backend.unread:  # a reuse like any other
@@ -565,10 +568,10 @@ class Backends(Owner):
                 taker.assigned(backend)
                 return
         self._rest(backend)
-        if len(queue) and not free:  # who waits is served elsewhere, or here after all if nobody else is left
+        if wanted and not free:  # who waits is served elsewhere, or here after all if nobody else is left
             self._lack()
             node.pool.sharing.wake()
-        if self.terms.ahead:
+        if terms.ahead:
             self.open_ahead()
 
     def _first_for(self, backend: BackendConnection, owner: Seeker | None) -> Seeker | None:

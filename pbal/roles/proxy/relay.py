@@ -122,7 +122,8 @@ class Relay(Undecided):
 
     def seek(self) -> None:
         """Ask for a backend on a node not tried yet, or give up with the status of the last failure."""
-        self.group = group = self.groups.of(self.pool)
+        groups = self.groups
+        self.group = group = groups.main if self.pool is None else groups.of(self.pool)
         if not group.seek(self):
             self.give_up(self.failure)
 
@@ -613,7 +614,8 @@ class Relay(Undecided):
         data = out[0] if len(out) == 1 else b"".join(out)
         trailer = backend.reader.trailer
         sent_whole = self.exchange.body_complete and self.pump is None
-        self._stop_pump()
+        if self.pump is not None:
+            self._stop_pump()
         self.group.release(backend, sent_whole)
         self.stream.end(self.exchange, data, trailer)
 
