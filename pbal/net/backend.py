@@ -76,6 +76,33 @@ class Attendant(Sink):
         return -1
 
 
+class Unasked(Attendant):
+    """An attendant behind whom is no client, and who sends no more than a head: it has nothing to pass on, and nobody to pause."""
+
+    __slots__ = ()
+
+    def backend_full(self) -> None:
+        """See Attendant."""
+
+    def backend_drained(self) -> None:
+        """See Attendant."""
+
+    def body_data(self, data: bytes) -> None:
+        """See Sink."""
+
+    def body_end(self) -> None:
+        """See Sink."""
+
+    def client_gone(self) -> None:
+        """See Sink."""
+
+    def client_drained(self) -> None:
+        """See Sink."""
+
+    def client_full(self) -> None:
+        """See Sink."""
+
+
 class Owner(metaclass=ABCMeta):
     """Who opened the connection, and hears of it."""
 

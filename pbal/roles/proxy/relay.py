@@ -32,14 +32,14 @@ from pbal.model.hooks import Bound
 from pbal.model.pool import Node, Pool
 from pbal.model.tunnels import Tunnel
 from pbal.net import backend as link
-from pbal.net.backend import Attendant, BackendConnection
+from pbal.net.backend import BackendConnection
 from pbal.net.proxy_protocol import encode
 from pbal.observe.access import KICKED, NO_NODE, NO_ROOM, NODE_BROKE, NODE_SLOW
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
-from pbal.roles.proxy.backends import Backends
 from pbal.roles.proxy.binding import binding, unbound
 from pbal.roles.proxy.decide import Undecided
+from pbal.roles.proxy.drain import Drain
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.priority import CLASS_NAMES, priority_of
 from pbal.roles.proxy.pump import Pump
@@ -61,10 +61,6 @@ DONE: Final = "done"
 
 JOINED: Final = 65536
 """Octets of a body that go out in one write with the head: to copy more costs more than another write."""
-DRAINED: Final = 65536
-"""Octets of an unwanted response that are read for the sake of the connection; making another costs less than reading more."""
-DRAIN_TIME: Final = 5.0
-"""Seconds for that."""
 
 NOBODY, CLIENT, NODE = 0, 1, 2
 """Which side of a tunnel has ended."""
@@ -771,73 +767,6 @@ class Relay(Undecided):
         self._release_lost()
         if backend is not None:
             backend.abort()
-
-
-class Drain(Attendant):
-    """Reads the rest of a response that nobody wants, so that its connection serves others; closes the connection of a long one."""
-
-    __slots__ = ("backend", "group", "size")
-
-    def __init__(self, group: Backends, backend: BackendConnection) -> None:
-        self.group = group
-        self.backend = backend
-        self.size = 0
-        backend.relay = self
-        backend.deadline = group.clock.now() + DRAIN_TIME
-
-    def backend_readable(self) -> None:
-        """See Attendant."""
-        backend = self.backend
-        backend.reader.begin_turn()
-        try:
-            while self.size <= DRAINED:
-                event = backend.reader.next()
-                if event is None and not backend.reader.tired:
-                    return
-                if event is END:
-                    backend.relay = None
-                    self.group.release(backend, True)
-                    return
-                if not isinstance(event, bytes):
-                    break
-                self.size += len(event)
-        except BadResponse as error:
-            backend.node.failed(self.group.clock.now(), error.reason)
-        self.backend_expired()
-
-    def backend_eof(self) -> None:
-        """See Attendant."""
-        self.backend_expired()
-
-    def backend_lost(self, exc: Exception | None) -> None:
-        """See Attendant."""
-        self.backend.node.pool.released(self.backend.node)
-
-    def backend_expired(self) -> None:
-        """See Attendant."""
-        self.backend.node.pool.released(self.backend.node)
-        self.backend.abort()
-
-    def backend_full(self) -> None:
-        """See Attendant. Nothing is sent to it."""
-
-    def backend_drained(self) -> None:
-        """See Attendant."""
-
-    def body_data(self, data: bytes) -> None:
-        """See Sink. No client is behind this."""
-
-    def body_end(self) -> None:
-        """See Sink."""
-
-    def client_gone(self) -> None:
-        """See Sink."""
-
-    def client_drained(self) -> None:
-        """See Sink."""
-
-    def client_full(self) -> None:
-        """See Sink."""
 
 
 _HIDDEN: Final = frozenset({b"content-length"})
