@@ -67,6 +67,9 @@ class Attendant(Sink):
     def backend_expired(self) -> None:
         """The deadline passed: the node was silent for too long."""
 
+    def broke_down(self) -> None:
+        """A fault of pbal's own came up while it read: whoever waits for it is to be told."""
+
     def backend_now(self) -> "BackendConnection | None":
         """The connection that is its own at this moment, for who looks."""
         return None
@@ -186,7 +189,11 @@ class BackendConnection:
             self.abort()
             return
         self.reader.feed(data)
-        relay.backend_readable()
+        try:
+            relay.backend_readable()
+        except Exception:  # the loop logs it, and closes the connection; but who parted with it already hears nothing of that
+            relay.broke_down()
+            raise
 
     def eof_received(self) -> bool:
         relay = self.relay

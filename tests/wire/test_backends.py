@@ -4,6 +4,7 @@ More of nodes is in test_heads_of_nodes.py, test_pools.py, test_relaying.py and 
 """
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -295,3 +296,19 @@ async def test_a_shift_under_unbroken_load_is_ended(lab: Lab) -> None:
     await asyncio.gather(*(ask(name) for name in range(SHIFTING_CLIENTS)))
     assert wrong == len(shifted), "one answer went astray for each lie, and none followed it"
     assert pbal.counts["backend_surprises"]
+
+
+@lab
+async def test_a_fault_of_pbals_own_leaves_no_client_waiting(lab: Lab) -> None:
+    node = await Scripted.start(lab)
+    pbal = await lab.pbal(proxy(node.address))
+    client = await Client.of(pbal, request=get())
+    asked = await node.connection()
+    await asked.request()
+    del pbal.world.service("web").values["max_backend_uses"]  # which is read when the connection is given back
+    asked.say(OK)
+
+    with contextlib.suppress(ConnectionError):
+        assert not (await client.rest()).endswith(b"ok")  # the end of the answer never came
+    await until(lambda: not pbal.world.clients and not pbal.world.backends, "both to be gone")
+    assert [each.active for each in pbal.world.pool("app").nodes] == [0]

@@ -34,7 +34,7 @@ from pbal.model.tunnels import Tunnel
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
 from pbal.net.proxy_protocol import encode
-from pbal.observe.access import KICKED, NO_NODE, NO_ROOM, NODE_BROKE, NODE_SLOW
+from pbal.observe.access import BROKE, KICKED, NO_NODE, NO_ROOM, NODE_BROKE, NODE_SLOW
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
 from pbal.roles.proxy.binding import binding, unbound
@@ -754,6 +754,14 @@ class Relay(Undecided):
         self._unassigned()
         asyncio.get_running_loop().call_soon(self._seek_again)
         return True
+
+    def broke_down(self) -> None:
+        """See Attendant. While it has the connection, its loss is the end of this."""
+        if self.backend is None and self.phase is not WAITING:
+            exchange = self.exchange
+            self._finish()
+            exchange.cause = exchange.cause or BROKE
+            exchange.fail(500, b"This proxy failed.\n")
 
     def _release_lost(self) -> None:
         backend, self.backend = self.backend, None
