@@ -199,7 +199,11 @@ class BackendConnection:
         relay = self.relay
         if relay is None:
             return False
-        relay.backend_eof()
+        try:
+            relay.backend_eof()
+        except Exception:  # as above
+            relay.broke_down()
+            raise
         return self.state is TUNNEL
 
     def connection_lost(self, exc: Exception | None) -> None:
