@@ -115,8 +115,11 @@ class Backends(Owner):
 
     def seek(self, seeker: Seeker) -> bool:
         """Give it a connection, now or when there is one. False: no node is left for it."""
-        node = self._choose(seeker)
-        queue = self.queue
+        pool, terms, queue = self.pool, self.terms, self.queue
+        if pool is None or terms.verify:
+            node = self._choose(seeker)
+        else:  # nearly all
+            node = pool.pick(self.clock.now(), seeker.tried, seeker.asking, terms.method)
         if node is None:
             if not self._may_come(seeker):
                 return False

@@ -588,7 +588,9 @@ class Relay(Undecided):
 
     def _finish(self) -> None:
         """The exchange is nobody's from here, and its end is told to nobody."""
-        self._done()
+        self.phase = DONE
+        if self.again_in is not None or self.tunnel is not None:
+            self._done()
         self.exchange.sink = None
 
     def _done(self) -> None:
