@@ -63,6 +63,7 @@ COMPILED: Final = (
     "pbal.roles.proxy.backends",
     "pbal.roles.proxy.decide",
     "pbal.roles.proxy.binding",
+    "pbal.roles.proxy.drain",
     "pbal.roles.proxy.errand",
     "pbal.roles.proxy.fallback",
     "pbal.roles.proxy.groups",

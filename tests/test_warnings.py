@@ -304,6 +304,35 @@ CASES: dict[str, tuple[str, list[str]]] = {
             "18: reproxy_allow: 0.0.0.0/0:80 lets nodes reach every host there is",
         ],
     ),
+    "how something is done that is off": (
+        """
+        CREATE POOL p
+          POOL p ADD 10.0.0.1
+          SET check_path = /healthz
+          SET sticky_key = a-secret-of-many-letters
+        CREATE SERVICE a
+          SET role = reverse_proxy
+          SET listen = 8081
+          SET pool = p
+          SET fallback_on = 404
+          SET error_retry_schedule = 1,2
+          SET queue_relief_size = 10
+          SET reproxy_allow = 10.0.0.0/8:80
+          SET compress_level = 9
+          SET verify_backend_path = /up
+        ENABLE a
+        """,
+        [
+            "3: check_path has no effect: check is off",
+            "4: sticky_key has no effect: sticky is off",
+            "9: fallback_on has no effect: fallback_pool is not set",
+            "10: error_retry_schedule has no effect: enable_error_retries is off",
+            "11: queue_relief_size has no effect: queue_relief_chance is 0",
+            "12: reproxy_allow has no effect: enable_reproxy is off",
+            "13: compress_level has no effect: compress is off",
+            "14: verify_backend_path has no effect: verify_backend is off",
+        ],
+    ),
     "spools of a service that spools nothing": (
         """
         CREATE POOL p
@@ -390,7 +419,7 @@ def test_a_nodefile_with_a_mistake_or_without_a_node(tmp_path: Path) -> None:
 
 def test_each_check_has_a_case() -> None:
     assert {check.__name__ for check in lint.CHECKS} == {
-        "pools", "balancing", "proxies", "reproxying", "spooling", "docroots", "unreachable", "rules", "circles", "consoles",
+        "pools", "balancing", "proxies", "reproxying", "alone", "docroots", "unreachable", "rules", "circles", "consoles",
         "certificates", "circular_nodes", "ports", "limits",
     }  # fmt: skip
 

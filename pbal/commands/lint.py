@@ -264,15 +264,13 @@ def pools(places: Places) -> Found:
 
 
 def balancing(places: Places) -> Found:
-    """What is said of hashes and sticky cookies that has no effect; a pool whose nodes get nothing."""
+    """What is said of hashes that has no effect; a pool whose nodes get nothing."""
     world = places.world
     hashing = {service["pool"].lower() for service in world.services.values() if service["pool"] and service["balance_method"] == "hash"}
     for name, pool in world.pools.items():
         if "balance_hash" in pool.written and pool.values["balance_method"] != "hash" and name not in hashing:
             at = places.set.get(("pool", name, "balance_hash"))
             yield from _placed(at, "balance_hash has no effect: balance_method is not hash")
-        if "sticky_key" in pool.written and not pool.values["sticky"]:
-            yield from _placed(places.set.get(("pool", name, "sticky_key")), "sticky_key has no effect: sticky is off")
         if pool.nodes and not any(node.weight for node in pool.nodes):
             message = f"every node of pool '{pool.name}' has weight 0: new requests for it are answered 503"
             yield from _placed(places.made.get(("pool", name)), message)
@@ -308,14 +306,45 @@ def reproxying(places: Places) -> Found:
             yield from _placed(places.tunable(service, "enable_reproxy"), message)
 
 
-def spooling(places: Places) -> Found:
-    """What is said of spools by a service that spools nothing."""
+_NEEDS = {
+    "buffer_upload_threshold_rate": "buffer_uploads",
+    "buffer_upload_threshold_size": "buffer_uploads",
+    "buffer_upload_threshold_time": "buffer_uploads",
+    "compress_level": "compress",
+    "compress_min_length": "compress",
+    "compress_types": "compress",
+    "error_retry_schedule": "enable_error_retries",
+    "fallback_on": "fallback_pool",
+    "high_priority_cookie_contents": "high_priority_cookie",
+    "min_body_grace": "min_body_rate",
+    "queue_relief_chance": "queue_relief_size",
+    "queue_relief_size": "queue_relief_chance",
+    "reproxy_allow": "enable_reproxy",
+    "reproxy_cache_maxsize": "enable_reproxy",
+    "reproxy_root": "enable_reproxy",
+    "verify_backend_path": "verify_backend",
+    "verify_timeout": "verify_backend",
+}
+"""Tunables of services that have no effect while another is off."""
+
+
+def alone(places: Places) -> Found:
+    """What says how something is done that is off."""
     for service in places.world.services.values():
-        if service.role == "reverse_proxy" and not service["buffer_uploads"]:
-            for name in service.explicit:
-                if name.startswith("buffer_upload_threshold_"):
-                    at = places.set.get(("service", service.name.lower(), name))
-                    yield from _placed(at, f"{name} has no effect: buffer_uploads is off")
+        for name in service.explicit:
+            other = _NEEDS.get(name, "")
+            if other in service.values and not service[other] and service[name]:
+                at = places.set.get(("service", service.name.lower(), name))
+                yield from _placed(at, _no_effect(name, other, service[other]))
+    for pool in places.world.pools.values():
+        for name in pool.written:
+            other = "check" if name.startswith("check_") else "sticky" if name == "sticky_key" else ""
+            if other and pool.values[other] in ("off", b""):
+                yield from _placed(places.set.get(("pool", pool.name.lower(), name)), _no_effect(name, other, False))
+
+
+def _no_effect(name: str, other: str, value: object) -> str:
+    return f"{name} has no effect: {other} is {'not set' if value is None else '0' if value == 0 and value is not False else 'off'}"
 
 
 def docroots(places: Places) -> Found:
@@ -479,7 +508,7 @@ def limits(places: Places) -> Found:
 
 
 CHECKS: tuple[Callable[[Places], Found], ...] = (
-    pools, balancing, proxies, reproxying, spooling, docroots, unreachable, rules, circles, consoles, certificates, circular_nodes, ports,
+    pools, balancing, proxies, reproxying, alone, docroots, unreachable, rules, circles, consoles, certificates, circular_nodes, ports,
     limits,
 )  # fmt: skip
 """All of what only the whole shows."""

@@ -78,7 +78,8 @@ def pool_up(session: Session, pool: Pool, node: Endpoint) -> Reply:
 async def check_nodes(session: Session, pool: Pool, node: Endpoint | None = None) -> Reply:
     """Check the nodes of a pool now, or one of them, and show what came of it. It counts like any other check.
 
-    Nodes in maintenance are not checked. Raises: ConfigError if the pool has no checks.
+    Nodes in maintenance are not checked.
+    Raises: ConfigError if the pool has no checks.
     """
     nodes = list(pool.nodes) if node is None else [pool.member(node)]
     await session.runtime().check_nodes(pool, nodes)

@@ -268,10 +268,10 @@ def _of_services(world: World) -> Iterator[Limit]:
             yield Limit("clients waiting", service.name, waiting, most, "503 at once" if most else "503 after queue_timeout")
             yield Limit("bored connections", service.name, bored, service["backend_persist_cache"], "those that rested longest are closed")
         for limit in service.limiting:
-            then = (
-                f"{limit.refusals} requests were {'over it' if limit.dry else 'refused'}; at the limit, who came longest ago is forgotten"
-            )
-            yield Limit(f"clients of limit {limit.said},", service.name, limit.clients, limit.most, then)
+            then = f"{limit.refusals} requests were {'over it' if limit.dry else 'refused'}"
+            if limit.most is not None:
+                then += "; if there are too many clients, the one that came longest ago is forgotten"
+            yield Limit("clients of LIMIT", f"{service.name} {limit.said}", limit.clients, limit.most, then)
         if service.opened:
             for name, plugin in service.plugins:
                 yield from _told(world, name, plugin)
@@ -280,6 +280,10 @@ def _of_services(world: World) -> Iterator[Limit]:
 def _of_pools(world: World) -> Iterator[Limit]:
     for pool in world.pools.values():
         yield Limit("requests sent again", pool.name, pool.retrying, pool.retry_room, "a failure goes to the client (retry_budget)")
+        for node in pool.nodes:
+            if node.limit:
+                used = node.active + node.connecting
+                yield Limit("connections in use", f"{pool.name} {node.name}", used, node.limit, "requests wait (MAX, node_max_connections)")
 
 
 def _told(world: World, name: str, plugin: Plugin) -> list[Limit]:

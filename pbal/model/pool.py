@@ -203,8 +203,9 @@ class Pool(Group):
     def released(self, node: Node) -> None:
         """A request on `node` ended; a removed node is forgotten with its last one."""
         node.active -= 1
-        self.sharing.wake()
-        if not node.active and (node.removed or node.trial or not node.ready):
+        if self.sharing.starved:
+            self.sharing.wake()
+        if not node.active and (node.removed or node.trial or node.order.word is not READY):
             if node in self.draining:
                 self.draining.remove(node)
             node.rested()

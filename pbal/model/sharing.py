@@ -37,39 +37,39 @@ class Sharer(metaclass=ABCMeta):
 class Sharing:
     """Those who share a pool."""
 
-    __slots__ = ("_due", "_starved", "sharers")
+    __slots__ = ("_due", "sharers", "starved")
 
     def __init__(self) -> None:
         self.sharers: list[Sharer] = []
-        self._starved: dict[Sharer, None] = {}
-        """The one whose turn it is first."""
+        self.starved: dict[Sharer, None] = {}
+        """Those in which somebody waits with no connection coming; the one whose turn it is first."""
         self._due = False
 
     def leave(self, sharer: Sharer) -> None:
         """It has no connections here any more."""
         self.sharers.remove(sharer)
-        self._starved.pop(sharer, None)
+        self.starved.pop(sharer, None)
 
     def lack(self, sharer: Sharer) -> None:
         """Somebody waits there with no connection coming."""
-        self._starved[sharer] = None
+        self.starved[sharer] = None
 
     def next_starved(self) -> Sharer | None:
         """Whose turn it is."""
-        for sharer in self._starved:
+        for sharer in self.starved:
             if sharer.lacks():
                 return sharer
         return None
 
     def took(self, sharer: Sharer) -> None:
         """It has a place that became free: the others' turn is before its next one."""
-        if sharer in self._starved:
-            del self._starved[sharer]
-            self._starved[sharer] = None
+        if sharer in self.starved:
+            del self.starved[sharer]
+            self.starved[sharer] = None
 
     def wake(self) -> None:
         """A place may have become free."""
-        if self._starved and not self._due:
+        if self.starved and not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._serve)
 
@@ -79,15 +79,15 @@ class Sharing:
         progress = True
         while progress and left > 0:
             progress = False
-            for sharer in list(self._starved):
-                self._starved.pop(sharer, None)
+            for sharer in list(self.starved):
+                self.starved.pop(sharer, None)
                 if not sharer.lacks():
                     continue
                 if sharer.serve_one():
                     progress = True
                     left -= 1
                 if sharer.lacks():
-                    self._starved[sharer] = None
+                    self.starved[sharer] = None
         if progress:
             self.wake()
 

@@ -138,11 +138,12 @@ class Answering(Wire):
         self.service = exchange.service
         if self.tls is not None and b"strict-transport-security" not in head.fields:
             more += self._strict()
-        changes = exchange.ruled()
+        service = self.service
+        changes = None if service.rules.response is None and exchange.outer is None else exchange.ruled()
         if changes is not None:
             block, more = changes.block(block + more), b""
         facts = self._facts(exchange)
-        if exchange.service.coding is None:
+        if service.coding is None:
             framing = encoder.framing_of(head.framing, facts)
         else:
             framing, block, more = self._start_coded(exchange, head, block, more, facts)

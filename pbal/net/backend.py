@@ -67,6 +67,9 @@ class Attendant(Sink):
     def backend_expired(self) -> None:
         """The deadline passed: the node was silent for too long."""
 
+    def broke_down(self) -> None:
+        """A fault of pbal's own came up while it read: whoever waits for it is to be told."""
+
     def backend_now(self) -> "BackendConnection | None":
         """The connection that is its own at this moment, for who looks."""
         return None
@@ -74,6 +77,33 @@ class Attendant(Sink):
     def client_fd(self) -> int:
         """The descriptor of the client whose request it is, for who looks; -1: nobody's."""
         return -1
+
+
+class Unasked(Attendant):
+    """An attendant behind whom is no client, and who sends no more than a head: it has nothing to pass on, and nobody to pause."""
+
+    __slots__ = ()
+
+    def backend_full(self) -> None:
+        """See Attendant."""
+
+    def backend_drained(self) -> None:
+        """See Attendant."""
+
+    def body_data(self, data: bytes) -> None:
+        """See Sink."""
+
+    def body_end(self) -> None:
+        """See Sink."""
+
+    def client_gone(self) -> None:
+        """See Sink."""
+
+    def client_drained(self) -> None:
+        """See Sink."""
+
+    def client_full(self) -> None:
+        """See Sink."""
 
 
 class Owner(metaclass=ABCMeta):
@@ -159,13 +189,21 @@ class BackendConnection:
             self.abort()
             return
         self.reader.feed(data)
-        relay.backend_readable()
+        try:
+            relay.backend_readable()
+        except Exception:  # the loop logs it, and closes the connection; but who parted with it already hears nothing of that
+            relay.broke_down()
+            raise
 
     def eof_received(self) -> bool:
         relay = self.relay
         if relay is None:
             return False
-        relay.backend_eof()
+        try:
+            relay.backend_eof()
+        except Exception:  # as above
+            relay.broke_down()
+            raise
         return self.state is TUNNEL
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -26,7 +26,7 @@ from math import ceil
 from pbal.model.errors import ConfigError
 from pbal.model.service import Service
 from pbal.net.tasks import spawn
-from pbal.observe.sockets import Kind, SocketInfo
+from pbal.observe.sockets import Kind, SocketInfo, listening
 from pbal.schema import kinds
 from pbal.schema.types import Endpoint
 
@@ -268,17 +268,7 @@ class Listener:
 
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
-        class_name, state, service = self.kind()
-        return SocketInfo(
-            fd=self._sock.fileno(),
-            age=self.service.world.second - self.born,
-            class_name=class_name,
-            state=state,
-            service=service,
-            flags="R" if self.accepting else "",
-            before={"listening": str(self.address)},
-            said=f"listening on {self.address} for service '{service}'",
-        )
+        return listening(self.kind(), self._sock.fileno(), self.service.world.second - self.born, str(self.address), self.accepting)
 
 
 def listen(

@@ -188,7 +188,7 @@ COLLECTED: tuple[Counter, ...] = (
         gauge=True,
         labels=("pool",),
     ),
-    Counter("pool_opened", "Times that began.", labels=("pool",)),
+    Counter("pool_opened", "Times when a pool came to have so few nodes that are well that all of them got requests.", labels=("pool",)),
     Counter("limit_refusals", "Requests that a LIMIT refused, or would have refused with DRY RUN.", labels=(*_SERVICE, "limit")),
     Counter("limit_forgotten", "Clients that a LIMIT forgot because it watched too many.", labels=(*_SERVICE, "limit")),
     Counter("limit_clients", "Clients that a LIMIT watches now.", gauge=True, labels=(*_SERVICE, "limit")),

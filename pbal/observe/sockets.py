@@ -49,3 +49,18 @@ class SocketInfo:
             "fd": self.fd, "age": self.age, "class": class_shown(self.class_name), "flags": self.flags, "state": self.state,
             "service": self.service, "peer": self.peer or None, **self.before, **self.after,
         }  # fmt: skip
+
+
+def listening(kind: Kind, fd: int, age: int, address: str, accepting: bool) -> SocketInfo:
+    """Of a socket on which a service listens, for connections or for datagrams."""
+    class_name, state, service = kind
+    return SocketInfo(
+        fd=fd,
+        age=age,
+        class_name=class_name,
+        state=state,
+        service=service,
+        flags="R" if accepting else "",
+        before={"listening": address},
+        said=f"listening on {address} for service '{service}'",
+    )

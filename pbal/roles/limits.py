@@ -13,9 +13,9 @@ def admitted(service: Service, exchange: Exchange) -> bool:
     refused, longest = "", 0.0
     for limit, who, wait in over:
         limit.refused(who)
-        _tell(service, exchange, limit.words)
+        _tell(service, exchange, limit.said)
         if not limit.dry and wait > longest:
-            refused, longest = limit.words, wait
+            refused, longest = limit.said, wait
     counts = service.world.counters.counts
     if refused:
         counts["requests_limited"] += 1

@@ -79,6 +79,7 @@ def _integer(text: str) -> int:
 
 _SIGNED: Type[int] = Type("integer", _integer)
 
+_LIMIT = "LIMIT name 10/s BURST 50, and LIMIT name 20 CONCURRENT, bound what a client may ask for"
 _NO_PUT = "web_server answers GET and HEAD only"
 
 SERVICE: dict[str, Unbuilt] = _by_name(
@@ -98,7 +99,7 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("fallback_udp_ping_addr", plugin="lazycdn"),
         Unbuilt("echo_delay", "", types.INT, "0", "echoservice"),
         *(
-            Unbuilt(name, "limits of the poll plugin bound how often a client may poll", plugin="throttle")
+            Unbuilt(name, _LIMIT, plugin="throttle")
             for name in (
                 "whitelist_file", "blacklist_file", "default_action", "blacklist_action", "path_regex", "method_regex", "log_events",
                 "log_only", "throttle_threshold_seconds", "initial_delay", "max_delay", "max_concurrent", "ban_threshold",
@@ -144,7 +145,7 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
         Unbuilt("Queues", "the console shows the same: queues"),
         Unbuilt("Redirect", "https_redirect sends clients to https; for other hosts write a pbal plugin: pbal plugin new NAME"),
         Unbuilt("Stats", "the console shows the same: show counters"),
-        Unbuilt("Throttle", "limits of the poll plugin bound how often a client may poll"),
+        Unbuilt("Throttle", _LIMIT),
         Unbuilt("XFFExtras", "its send_backend_proto and send_backend_port are in the core: leave LOAD and the plugin's name out"),
     )
 )
@@ -206,9 +207,10 @@ FOREIGN: tuple[Foreign, ...] = (
     _foreign("TLS", r"ssl|tls|https|cert", "enable_ssl, ssl_cert_file, https_redirect and send_backend_proto are in the core"),
     _foreign("log", r"log|track|audit", "SET access_log = FILE writes a line for each request"),
     _foreign("static files", r"static|docroot|file", "a service of the role web_server answers with files: SET docroot = FOLDER"),
-    _foreign("monitoring", r"stat|metric|monitor|status|health|debug", "the console tells it: show counters, nodes, queues"),
+    _foreign("monitoring", r"stat|metric|monitor|status|health|debug", "the console tells it: show counters, show health, nodes, queues"),
     _foreign("application", r"psgi|plack|cgi|app|handler", "run the application as a server of its own, and name it with POOL ADD"),
-    _foreign("access rules", r"access|acl|auth|login|deny|block|ban|limit|throttle|flood",
+    _foreign("limits", r"limit|throttle|flood", _LIMIT),
+    _foreign("access rules", r"access|acl|auth|login|deny|block|ban",
              "write a pbal plugin with start_http_request, which may answer 403: pbal plugin new"),
 )  # fmt: skip
 """Kinds of plugins that others wrote, the most particular first. A name is of the first kind that it fits."""

@@ -63,8 +63,8 @@ UPLOADS: tuple[Tunable, ...] = (
         types.SIZE,
         default="0",
         unit="bytes per second",
-        summary="With buffer_uploads, spool a body that came at less than this when buffer_backend_connect is reached. 0: never for its"
-        " rate.",
+        summary="With buffer_uploads, spool a body that came at less than so many bytes a second when buffer_backend_connect is"
+        " reached. 0: never for its rate.",
         source=_PERLBAL,
     ),
     Tunable(
@@ -102,8 +102,8 @@ BODIES: tuple[Tunable, ...] = (
         default="240",
         perlbal="0",
         unit="bytes per second",
-        summary="A request body has to come at this rate, on average since its first byte, when min_body_grace has passed; then 408. The"
-        " time in which pbal itself does not read does not count. 0: no limit.",
+        summary="A request body has to come at so many bytes a second, on average since its first byte, when min_body_grace has passed;"
+        " then 408. The time in which pbal itself does not read does not count. 0: no limit.",
         source="pbal (Kestrel: 240 after 5 s; Apache httpd: 500 after 20 s; nginx and HAProxy: none)",
     ),
     Tunable(

@@ -4,6 +4,7 @@ More of nodes is in test_heads_of_nodes.py, test_pools.py, test_relaying.py and 
 """
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -317,3 +318,24 @@ async def test_a_connection_that_is_there_when_its_service_goes_is_closed_with_i
         await asyncio.sleep(0)
     await pbal.server.close()
     await until(lambda: not pbal.world.backends, "no connection to be left")
+
+
+@pytest.mark.parametrize("ends", ["with its length", "with the connection"])
+def test_a_fault_of_pbals_own_leaves_no_client_waiting(ends: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        node = await Scripted.start(lab)
+        pbal = await lab.pbal(proxy(node.address))
+        client = await Client.of(pbal, request=get())
+        asked = await node.connection()
+        await asked.request()
+        del pbal.world.service("web").values["max_backend_uses"]  # which is read when the connection is given back
+        asked.say(OK if ends == "with its length" else b"HTTP/1.1 200 OK\r\n\r\nok")
+        asked.writer.close()
+
+        with contextlib.suppress(ConnectionError):
+            assert not (await client.rest()).endswith((b"ok", b"0\r\n\r\n"))  # the end of the answer never came
+        await until(lambda: not pbal.world.clients and not pbal.world.backends, "both to be gone")
+        assert [each.active for each in pbal.world.pool("app").nodes] == [0]
+
+    run()

@@ -60,6 +60,8 @@ async def test_a_nodes_own_max_goes_before_what_the_pool_says(lab: Lab) -> None:
     clients = [await Client.of(pbal, request=get(f"/{place}")) for place in range(5)]
     await _waits(pbal, 2)
     assert [node.active for node in pbal.world.pool("app").nodes] == [2, 1]
+    told = " ".join((await pbal.say("show limits")).split())
+    assert f"app {origin.address} 2 of 2 (100.0%): requests wait" in told and f"app {other.address} 1 of 1 (100.0%)" in told
     await pbal.say(f"POOL app ADD {origin.address} MAX 4")
     await until(lambda: pbal.world.pool("app").nodes[0].active == 4, "the others")
     for node in (await origin.connection(3), await other.connection()):

@@ -167,7 +167,7 @@ async def test_a_node_that_says_nothing_of_a_file_leaves_it_to_pbal(lab: Lab) ->
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_only_files_below_reproxy_root(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_files_below_reproxy_root(known: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     if not known:
         monkeypatch.setattr(memory, "_usable", False)
         monkeypatch.setattr(memory, "_RWF_NOWAIT", 0)
@@ -190,6 +190,7 @@ def test_only_files_below_reproxy_root(known: bool, monkeypatch: pytest.MonkeyPa
         assert pbal.counts["reproxy_refused"] == 10
         assert (await pbal.ask("web", get(f"/{root}/large"))).body == CONTENT
         assert "not in a folder of reproxy_root" in await pbal.say("show errors")
+        assert f"service web: {origin.address}: X-REPROXY-FILE: {root}/outside is not in a folder" in caplog.text  # and whose order it was
         assert await pbal.say(f"SET web.reproxy_root = {root}/sub {lab.folder}") == "OK"
         assert (await pbal.ask("web", get(f"/{root}/outside"))).body == b"secret"
         assert await pbal.say("UNSET web.reproxy_root") == "OK"

@@ -61,7 +61,7 @@ def test_every_example_checks_and_boots(example, tmp_path):
         subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
     copy = folder / example.name
     assert pbal("check", str(copy)).returncode == 0
-    text = re.sub(r"127\.0\.0\.1:(8080|8443|16000)\b", lambda match: f"127.0.0.1:{free_port()}", text)
+    text = re.sub(r"127\.0\.0\.1:(7000|8080|8443|16000)\b", lambda match: f"127.0.0.1:{free_port()}", text)
     copy.write_text(text)
     port = int(re.search(r"listen\s*=\s*127\.0\.0\.1:(\d+)", text)[1])  # type: ignore[index]
     status, log = Running(copy, port).end()

@@ -115,8 +115,11 @@ class Backends(Owner):
 
     def seek(self, seeker: Seeker) -> bool:
         """Give it a connection, now or when there is one. False: no node is left for it."""
-        node = self._choose(seeker)
-        queue = self.queue
+        pool, terms, queue = self.pool, self.terms, self.queue
+        if pool is None or terms.verify:
+            node = self._choose(seeker)
+        else:  # nearly all
+            node = pool.pick(self.clock.now(), seeker.tried, seeker.asking, terms.method)
         if node is None:
             if not self._may_come(seeker):
                 return False
@@ -308,9 +311,11 @@ class Backends(Owner):
         backend.state = link.BORED
         backend.deadline = inf
         backend.bored_since = self.clock.now()
-        stack = self.bored.setdefault(backend.node, deque())
+        stack = self.bored.get(backend.node)
+        if stack is None:
+            stack = self.bored[backend.node] = deque()
         place = len(stack)
-        if backend.attention:
+        if place and backend.attention:
             while place and not stack[place - 1].attention:
                 place -= 1
         stack.insert(place, backend)
@@ -552,8 +557,9 @@ class Backends(Owner):
             backend.abort()
             return
         queue = self.queue
-        free = node.pool.may_take(node)
-        if len(queue) and free:
+        wanted = len(queue) > 0
+        free = wanted and node.pool.may_take(node)
+        if free:
             taker = self._first_for(backend, owner)
             if taker is not None:
                 if backend.uses and backend.unread:  # a reuse like any other
@@ -567,10 +573,10 @@ class Backends(Owner):
                 taker.assigned(backend)
                 return
         self._rest(backend)
-        if len(queue) and not free:  # who waits is served elsewhere, or here after all if nobody else is left
+        if wanted and not free:  # who waits is served elsewhere, or here after all if nobody else is left
             self._lack()
             node.pool.sharing.wake()
-        if self.terms.ahead:
+        if terms.ahead:
             self.open_ahead()
 
     def _first_for(self, backend: BackendConnection, owner: Seeker | None) -> Seeker | None:

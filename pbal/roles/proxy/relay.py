@@ -32,14 +32,14 @@ from pbal.model.hooks import Bound
 from pbal.model.pool import Node, Pool
 from pbal.model.tunnels import Tunnel
 from pbal.net import backend as link
-from pbal.net.backend import Attendant, BackendConnection
+from pbal.net.backend import BackendConnection
 from pbal.net.proxy_protocol import encode
-from pbal.observe.access import KICKED, NO_NODE, NO_ROOM, NODE_BROKE, NODE_SLOW
+from pbal.observe.access import BROKE, KICKED, NO_NODE, NO_ROOM, NODE_BROKE, NODE_SLOW
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
-from pbal.roles.proxy.backends import Backends
 from pbal.roles.proxy.binding import binding, unbound
 from pbal.roles.proxy.decide import Undecided
+from pbal.roles.proxy.drain import Drain
 from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.priority import CLASS_NAMES, priority_of
 from pbal.roles.proxy.pump import Pump
@@ -61,10 +61,6 @@ DONE: Final = "done"
 
 JOINED: Final = 65536
 """Octets of a body that go out in one write with the head: to copy more costs more than another write."""
-DRAINED: Final = 65536
-"""Octets of an unwanted response that are read for the sake of the connection; making another costs less than reading more."""
-DRAIN_TIME: Final = 5.0
-"""Seconds for that."""
 
 NOBODY, CLIENT, NODE = 0, 1, 2
 """Which side of a tunnel has ended."""
@@ -126,7 +122,8 @@ class Relay(Undecided):
             route = self.terms.service.rules.route(self.exchange)
             self.pool = None if route is None else route.pool
             self.tried = ()
-        self.group = group = self.groups.of(self.pool)
+        groups = self.groups
+        self.group = group = groups.main if self.pool is None else groups.of(self.pool)
         if not group.seek(self):
             self.give_up(self.failure)
 
@@ -603,7 +600,9 @@ class Relay(Undecided):
 
     def _finish(self) -> None:
         """The exchange is nobody's from here, and its end is told to nobody."""
-        self._done()
+        self.phase = DONE
+        if self.again_in is not None or self.tunnel is not None:
+            self._done()
         self.exchange.sink = None
 
     def _done(self) -> None:
@@ -625,7 +624,8 @@ class Relay(Undecided):
         data = out[0] if len(out) == 1 else b"".join(out)
         trailer = backend.reader.trailer
         sent_whole = self.exchange.body_complete and self.pump is None
-        self._stop_pump()
+        if self.pump is not None:
+            self._stop_pump()
         self.group.release(backend, sent_whole)
         self.stream.end(self.exchange, data, trailer)
 
@@ -769,6 +769,14 @@ class Relay(Undecided):
         asyncio.get_running_loop().call_soon(self._seek_again)
         return True
 
+    def broke_down(self) -> None:
+        """See Attendant. While it has the connection, its loss is the end of this."""
+        if self.backend is None and self.phase is not WAITING:
+            exchange = self.exchange
+            self._finish()
+            exchange.cause = exchange.cause or BROKE
+            exchange.fail(500, b"This proxy failed.\n")
+
     def _release_lost(self) -> None:
         backend, self.backend = self.backend, None
         if backend is not None and self.node is not None:
@@ -781,73 +789,6 @@ class Relay(Undecided):
         self._release_lost()
         if backend is not None:
             backend.abort()
-
-
-class Drain(Attendant):
-    """Reads the rest of a response that nobody wants, so that its connection serves others; closes the connection of a long one."""
-
-    __slots__ = ("backend", "group", "size")
-
-    def __init__(self, group: Backends, backend: BackendConnection) -> None:
-        self.group = group
-        self.backend = backend
-        self.size = 0
-        backend.relay = self
-        backend.deadline = group.clock.now() + DRAIN_TIME
-
-    def backend_readable(self) -> None:
-        """See Attendant."""
-        backend = self.backend
-        backend.reader.begin_turn()
-        try:
-            while self.size <= DRAINED:
-                event = backend.reader.next()
-                if event is None and not backend.reader.tired:
-                    return
-                if event is END:
-                    backend.relay = None
-                    self.group.release(backend, True)
-                    return
-                if not isinstance(event, bytes):
-                    break
-                self.size += len(event)
-        except BadResponse as error:
-            backend.node.failed(self.group.clock.now(), error.reason)
-        self.backend_expired()
-
-    def backend_eof(self) -> None:
-        """See Attendant."""
-        self.backend_expired()
-
-    def backend_lost(self, exc: Exception | None) -> None:
-        """See Attendant."""
-        self.backend.node.pool.released(self.backend.node)
-
-    def backend_expired(self) -> None:
-        """See Attendant."""
-        self.backend.node.pool.released(self.backend.node)
-        self.backend.abort()
-
-    def backend_full(self) -> None:
-        """See Attendant. Nothing is sent to it."""
-
-    def backend_drained(self) -> None:
-        """See Attendant."""
-
-    def body_data(self, data: bytes) -> None:
-        """See Sink. No client is behind this."""
-
-    def body_end(self) -> None:
-        """See Sink."""
-
-    def client_gone(self) -> None:
-        """See Sink."""
-
-    def client_drained(self) -> None:
-        """See Sink."""
-
-    def client_full(self) -> None:
-        """See Sink."""
 
 
 _HIDDEN: Final = frozenset({b"content-length"})

@@ -104,7 +104,10 @@ class ReverseProxy(HttpRole):
             asked = self.groups.of(pool).pool
             if asked is not None and reproxy.from_cache(exchange, asked.name, partial(self.relay, exchange, pool)):
                 return
-        self.relay(exchange, pool)
+        if exchange.body_complete:
+            Relay(self.groups, exchange, pool).seek()
+        else:
+            self.relay(exchange, pool)
 
     def relay(self, exchange: Exchange, pool: Pool | None) -> None:
         """Send it to `pool`, None: that of SET pool, when as much of its body is here as has to be."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pbal.http1.encoder import render_fields
 from pbal.http1.events import END, BadResponse, EndOfBody, ResponseHead
 from pbal.net import backend as link
-from pbal.net.backend import Attendant, BackendConnection
+from pbal.net.backend import BackendConnection, Unasked
 
 if TYPE_CHECKING:
     from pbal.roles.proxy.terms import Terms
@@ -27,7 +27,7 @@ class NotKept(Exception):
     """The node answered, and will not keep the connection open."""
 
 
-class Verification(Attendant):
+class Verification(Unasked):
     """One connection that is being verified. `ready` tells of the end."""
 
     __slots__ = ("backend", "ready", "size")
@@ -98,27 +98,6 @@ class Verification(Attendant):
 
     def backend_expired(self) -> None:
         """See Attendant. The coroutine that connects has the timer."""
-
-    def backend_full(self) -> None:
-        """See Attendant. The question is a few lines."""
-
-    def backend_drained(self) -> None:
-        """See Attendant."""
-
-    def body_data(self, data: bytes) -> None:
-        """See Sink. No client is behind this."""
-
-    def body_end(self) -> None:
-        """See Sink."""
-
-    def client_gone(self) -> None:
-        """See Sink."""
-
-    def client_drained(self) -> None:
-        """See Sink."""
-
-    def client_full(self) -> None:
-        """See Sink."""
 
 
 def question(terms: "Terms", backend: BackendConnection) -> bytes:

@@ -90,14 +90,18 @@ class Order:
         return self.size in (ANY_SIZE, size)
 
 
+def tell(exchange: Exchange, event: str, why: str) -> None:
+    """Say in the log what became of an order, and whose it was: the node's, or nobody's if it was remembered."""
+    service = exchange.service
+    fields = {"event": event, "service": service.name, "node": exchange.node or "the cache", "reason": why}
+    service.world.log_limited(f"{event} {service.name}", "service %(service)s: %(node)s: %(reason)s", fields)
+
+
 def fail(exchange: Exchange, status: int, text: bytes, cause: bytes, event: str, why: str) -> None:
     """Answer an order that cannot be carried out. The operator is told why; the client not, since it would tell of files and servers."""
-    service = exchange.service
     exchange.cause = cause
     exchange.trouble = Trouble(why)
-    service.world.log_limited(
-        f"{event} {service.name}", "%(service)s: %(reason)s", {"event": event, "service": service.name, "reason": why}
-    )
+    tell(exchange, event, why)
     exchange.error(status, text, [(b"Retry-After", b"1")] if status == 503 else [])
 
 

@@ -29,7 +29,7 @@ from pbal.net.backend import BackendConnection
 from pbal.observe.access import NO_NODE, NODE_BROKE, NODE_SLOW, quoted_text
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
-from pbal.roles.proxy.reproxy.order import ANY_SIZE, REFUSED, Order, fail
+from pbal.roles.proxy.reproxy.order import ANY_SIZE, REFUSED, Order, fail, tell
 from pbal.roles.proxy.reproxy.targets import Fetcher, Target, Targets
 from pbal.roles.proxy.terms import Terms
 from pbal.schema.destinations import allowed, may_be_allowed
@@ -181,9 +181,7 @@ class Fetch(Fetcher):
         service = self.terms.service
         if service.tracer is not None:
             self.exchange.trace(service.tracer, "reproxy", why)
-        service.world.log_limited(
-            f"{event} {service.name}", "%(service)s: %(reason)s", {"event": event, "service": service.name, "reason": why}
-        )
+        tell(self.exchange, event, why)
 
     def may_reach(self, target: Target, addresses: Iterable[str]) -> bool:
         """See Fetcher."""
