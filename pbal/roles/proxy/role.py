@@ -68,7 +68,7 @@ class ReverseProxy(HttpRole):
             self.following.follow(exchange)
         super().collect(exchange, reading)
 
-    def serve(self, exchange: Exchange) -> None:
+    def serve(self, exchange: Exchange) -> None:  # noqa: C901 - the hot path: a call costs more than a branch
         """Relay an exchange whose plugins all passed."""
         if self.following is not None and self.following.answers(exchange):
             return
