@@ -41,6 +41,7 @@ from pbal.net.wire import (
     FACTS,
     FULL,
     HALF_CLOSED,
+    LOOK,
     OF_ONE_ANSWER,
     OWED,
     PARKED_STATE,
@@ -159,7 +160,7 @@ class Answering(Wire):
         )
         self.state = XFER_RES
         if not self.flags & FULL:
-            self.deadline = inf
+            self.deadline = self.home.world.clock.now() + LOOK if self.flags & HALF_CLOSED else inf
 
     def write(self, data: bytes) -> None:
         """See Stream."""
@@ -277,7 +278,7 @@ class Answering(Wire):
         self.flags = self.flags & ~(FACTS | CHUNKS | ENDS_WITH_CLOSE) | facts | CHUNKS
         self.state = XFER_RES
         if not self.flags & FULL:
-            self.deadline = inf
+            self.deadline = self.home.world.clock.now() + LOOK if self.flags & HALF_CLOSED else inf
         self._count_coded(0, 0)
         self._code(exchange, pieces, body)
 

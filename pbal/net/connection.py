@@ -35,6 +35,7 @@ from pbal.net.wire import (
     CLOSED,
     FULL,
     HALF_CLOSED,
+    LOOK,
     OWED,
     PARKED_STATE,
     PERSIST_WAIT,
@@ -54,8 +55,6 @@ from pbal.observe.recent import Trouble
 
 READ_AHEAD: Final = 32768
 """Octets of pipelined requests kept while an answer is outstanding; then reading pauses. Perlbal's read-ahead limit."""
-LOOK: Final = 1.0
-"""Seconds between two looks whether a client that is not read has reset the connection: the loop tells that of readers only."""
 BURST: Final = 32
 """Pipelined requests answered in one turn of the loop; then it is somebody else's."""
 
@@ -155,7 +154,7 @@ class ClientConnection(Answering):
             self.abort()
         else:
             self.transport.pause_reading()
-            if self.state is WAIT_RES and not self.flags & HALF_CLOSED:
+            if self.state in (WAIT_RES, XFER_RES) and not self.flags & (HALF_CLOSED | FULL):
                 self.deadline = self.home.world.clock.now() + LOOK
 
     def eof_received(self) -> bool:
@@ -189,6 +188,8 @@ class ClientConnection(Answering):
         self.flags |= HALF_CLOSED
         if exchange.stage is not ANSWERING:
             self._await_answer(exchange, self.home.world.clock.now())
+        elif not self.flags & FULL:
+            self.deadline = self.home.world.clock.now() + LOOK
         return True
 
     def _await_answer(self, exchange: Exchange, now: float) -> None:
@@ -526,7 +527,10 @@ class ClientConnection(Answering):
         """Whether its client could leave without our being told: its octets are not read, and nothing is written."""
         if self.flags & BODY_PAUSED:
             return True
-        return self.state is WAIT_RES and self.transport is not None and (bool(self.flags & HALF_CLOSED) or not self.transport.is_reading())
+        transport = self.transport
+        if transport is None or self.state not in (WAIT_RES, XFER_RES):
+            return False
+        return bool(self.flags & HALF_CLOSED) or not transport.is_reading()
 
     def _look(self, transport: asyncio.Transport, now: float) -> None:
         """Close if the client has reset the connection, or has sent its end longer ago than half_close_timeout."""

@@ -56,6 +56,8 @@ XFER_RES: Final = "xfer_res"
 TUNNEL: Final = "tunnel"
 CLOSED: Final = "closed"
 
+LOOK: Final = 1.0
+"""Seconds between two looks whether a client that is not read has reset the connection: the loop tells that of readers only."""
 RESTED: Final = 1.0
 """Seconds between two requests after which the reader is dropped, and what it remembers of the last head with it: two thirds of what an
 idle connection costs. Who asks once more gets another."""

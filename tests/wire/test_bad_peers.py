@@ -425,3 +425,25 @@ async def test_an_upload_behind_another_request_whose_client_ended_in_the_middle
     await pbal.until("clients", 0)
     await until(lambda: all(backend.state == "bored" for backend in pbal.world.backends), "no node to wait for the rest")
     assert pbal.counts["aborted_clients"] == 1
+
+
+@pytest.mark.parametrize("ends_first", [True, False])
+@lab
+async def test_a_client_that_ended_its_side_and_then_resets_is_missed_while_its_answer_goes_on(lab: Lab, ends_first: bool) -> None:
+    node = await Scripted.start(lab)
+    pbal = await lab.pbal(proxy(node.address))
+    client = await Client.of(pbal, request=get())
+    taken = await node.connection()
+    await taken.request()
+    if ends_first:
+        client.writer.write_eof()
+        await until(lambda: any(each.half_closed for each in pbal.world.clients), "the client's end")
+    taken.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf ")
+    await client.reader.readuntil(b"half ")
+    if not ends_first:
+        client.writer.write_eof()
+        await until(lambda: any(each.half_closed for each in pbal.world.clients), "the client's end")
+    client.reset()
+    await taken.gone()
+    await pbal.until("clients", 0)
+    assert pbal.counts["aborted_clients"] == 1
