@@ -186,6 +186,7 @@ class ClientConnection(Answering):
                 return True
             return False
         self.flags |= HALF_CLOSED
+        self.home.world.counters.counts["half_closed"] += 1
         if exchange.stage is not ANSWERING:
             self._await_answer(exchange, self.home.world.clock.now())
         elif not self.flags & FULL:

@@ -43,6 +43,7 @@ CORE: tuple[Counter, ...] = (
     Counter("request_timeouts", "Requests answered 408 because the head or body did not arrive in time."),
     Counter("idle_closed", "Keep-alive connections closed after persist_client_idle_timeout."),
     Counter("slow_readers_closed", "Connections closed because the client took nothing for idle_timeout."),
+    Counter("half_closed", "Clients that ended their sending side before they had their whole answer. Who leaves does so, too."),
     Counter("aborted_clients", "Clients that left before their answer was complete."),
     Counter("backend_connects", "Connections opened to nodes."),
     Counter("backend_connect_failures", "Connections to nodes that failed or timed out."),

@@ -1,6 +1,8 @@
 """Clients between two requests: what is remembered of them goes, they may go on, and they are closed in the end."""
 
 import asyncio
+import contextlib
+import socket
 from typing import Any
 
 from lab import Lab, lab, read_response, until
@@ -77,3 +79,19 @@ async def test_a_client_whose_poll_was_answered_may_wait_as_long_as_any(lab: Lab
     assert pbal.counts["idle_closed"] == 0
     client.writer.write(get())
     assert (await read_response(client.reader)).status == 404
+
+
+@lab
+async def test_thousands_of_idle_clients_are_nobodys_trouble_and_go_when_their_time_is_up(lab: Lab) -> None:
+    number = 2000
+    pbal = await lab.pbal(SITE.format(limit="60s").replace("ENABLE web", "SET header_timeout = 2s\n    ENABLE web"))
+    address = pbal.server.address("web")
+    with contextlib.ExitStack() as crowd:
+        for _ in range(number // 500):
+            for _ in range(500):
+                crowd.enter_context(socket.create_connection(address))
+            assert (await pbal.ask("web", get())).status == 404
+        await until(lambda: pbal.counts["connections"] == number + number // 500, "all to be there")
+        assert (await pbal.ask("web", get())).status == 404
+        await pbal.until("idle_closed", number)
+        assert (await pbal.ask("web", get())).status == 404

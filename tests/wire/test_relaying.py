@@ -474,6 +474,7 @@ async def test_a_half_closed_client_still_gets_its_answer(lab: Lab) -> None:
     writer.write_eof()
     assert (await read_response(reader)).body == b"hello"
     assert await reader.read() == b""
+    assert pbal.counts["half_closed"] == 1 and pbal.counts["aborted_clients"] == 0
 
 
 @lab
