@@ -372,10 +372,11 @@ class Writer:
             for destination in self._destinations:
                 if destination.closed:
                     continue
+                closing = destination.closing  # asked before the lines are: the last one was put in before it was set
                 self._write_out(destination)
                 if reopen != reopened:
                     destination.reopen()
-                if destination.closing:
+                if closing:
                     destination.closed = True
                     destination.close()
             reopened = reopen

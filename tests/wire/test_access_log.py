@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
 from functools import partial
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from lab import Lab, Pbal, free_port, lab, read_response, until
 from process import Running
 from scripted import OK, Client, Scripted, Taken, get, proxy
+
+from pbal.observe.writer import ToFile, Writer
 
 FILE = "SET access_log = access.log"
 TEXT = 'SET access_log_format = "%s"'
@@ -638,6 +641,25 @@ def test_sigusr1_opens_files_anew_and_the_end_flushes_them(tmp_path):
         assert running.end()[0] == 0
     assert moved.read_text() == "/before\n"
     assert file.read_text() == "/after\n"
+
+
+def test_a_line_that_comes_while_its_file_is_opened_anew_is_written_before_that_is_closed(tmp_path, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(destination):
+        begun.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(ToFile, "reopen", slowly)
+    writer = Writer()
+    target = writer.open(str(tmp_path / "access.log"))
+    assert writer.reopen() and begun.wait(10)
+    target.write(b"last\n")
+    (destination,) = writer._destinations
+    destination.closing = True  # which is where close() begins
+    go_on.set()
+    writer.close()
+    assert (tmp_path / "access.log").read_text() == "last\n" and destination.closed
 
 
 def test_stdout_that_nobody_reads_stops_nothing(tmp_path):
