@@ -4,14 +4,13 @@ The two are measured in turns, several times, and the median of the differences 
 log costs within a minute.
 """
 
-import re
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench import peers
+from bench.load import spent
 
 Row = tuple[str, float, str, str]
 
@@ -74,34 +73,9 @@ def access() -> Iterator[Row]:
 
 
 def _difference(start: Callable[[str], peers.Program], without: str, with_log: str) -> float:
-    """Median of what the log adds to a request, in microseconds."""
-    return statistics.median(-_used(start(without)) + _used(start(with_log)) for _ in range(ROUNDS))
+    """Median of what the log adds to a request, in microseconds; every head is different."""
 
+    def used(log: str) -> float:
+        return spent(start(log), seconds=2, script=VARIED)
 
-def _used(program: peers.Program) -> float:
-    """CPU microseconds a request under wrk, every head different."""
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(VARIED)
-        script.flush()
-        command = [
-            "taskset",
-            "-c",
-            str(peers.CORES[-1]),
-            "wrk",
-            "-t1",
-            "-c32",
-            "-d2s",
-            "-s",
-            script.name,
-            f"http://127.0.0.1:{program.port}/",
-        ]
-        try:
-            before = program.cpu()
-            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            used = program.cpu() - before
-        finally:
-            program.end()
-    found = re.search(r"(\d+) requests in", out)
-    if found is None:
-        raise RuntimeError(f"wrk said: {out}")
-    return used / int(found[1]) * 1e6
+    return statistics.median(-used(without) + used(with_log) for _ in range(ROUNDS))

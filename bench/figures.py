@@ -7,7 +7,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from bench.distant import busy
 from bench.distant import distant as distant_of
 from bench.files import files
 from bench.hanging import hanging
+from bench.load import spent
 from bench.proxying import bodies, idle, tail
 from bench.room import room, streams
 from bench.secure import tls
@@ -99,35 +99,18 @@ def proxied() -> Iterator[Row]:
             upstream = f"upstream u {{ server 127.0.0.1:{origin.port}; keepalive 64; keepalive_requests 1000000000; }}"
             place = 'location / { proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; }'
             server = f"server {{ listen 127.0.0.1:{port}; {place} }}"
-            beside = _load(peers.nginx(upstream + server, port, first), bool(name))
+            beside = spent(peers.nginx(upstream + server, port, first), script=VARIED if name else "")
             yield f"proxied GET, nginx{name}", beside, "us CPU", ""
             target = f"{factor} x nginx: {factor * beside:.1f}"
-            yield f"proxied GET, pbal{name}", _load(start_pbal(origin.port, core=first)[0], bool(name)), "us CPU", target
+            yield f"proxied GET, pbal{name}", spent(start_pbal(origin.port, core=first)[0], script=VARIED if name else ""), "us CPU", target
         for name, start in (("haproxy", peers.haproxy), ("perlbal", peers.perlbal)):
             if peers.have(name):
-                yield f"proxied GET, {name}", _load(start(same.port, peers.free_port(), first), False), "us CPU", ""
+                yield f"proxied GET, {name}", spent(start(same.port, peers.free_port(), first)), "us CPU", ""
             else:
                 print(f"left out: {name} is not installed")
     finally:
         same.end()
         varied.end()
-
-
-def _load(program: peers.Program, varied: bool) -> float:
-    """CPU microseconds a request under wrk."""
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(VARIED)
-        script.flush()
-        more = ["-s", script.name] if varied else []
-        command = ["taskset", "-c", str(peers.CORES[-1]), "wrk", "-t1", "-c32", "-d4s", *more, f"http://127.0.0.1:{program.port}/"]
-        try:
-            before = program.cpu()
-            out = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-            used = program.cpu() - before
-        finally:
-            program.end()
-    found = re.search(r"(\d+) requests in", out)
-    return used / int(found[1]) * 1e6 if found and int(found[1]) else float("nan")
 
 
 # -- parked polls -------------------------------------------------------------------------------------------------------

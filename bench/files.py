@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import peers
-from bench.proxying import MEGABYTE, Row, load
+from bench.load import spent
+from bench.proxying import MEGABYTE, Row
 
 SMALL = 1024
 SITE = """
@@ -44,10 +45,10 @@ def files() -> Iterator[Row]:
         (Path(folder) / "megabyte").write_bytes(bytes(MEGABYTE))
         for path, what in (("/small", "file of 1 KB"), ("/megabyte", "file of 1 MB")):
             for sendfile in ("off", "on"):
-                yield f"{what}, nginx, sendfile {sendfile}", load(_nginx(folder, sendfile), path, 8), "us CPU", ""
+                yield f"{what}, nginx, sendfile {sendfile}", spent(_nginx(folder, sendfile), path, 8), "us CPU", ""
             port = peers.free_port()
             program = peers.pbal(SITE.format(port=port, folder=folder), port, peers.CORES[0])
-            yield f"{what}, pbal", load(program, path, 8), "us CPU", ""
+            yield f"{what}, pbal", spent(program, path, 8), "us CPU", ""
         yield from _named(folder)
 
 
@@ -67,14 +68,14 @@ def _named(folder: str) -> Iterator[Row]:
         http = f"upstream u {{ server 127.0.0.1:{port}; keepalive 64; }} sendfile on; server {{ listen 127.0.0.1:{own};"
         http += ' location / { proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; }'
         http += f" location /files/ {{ internal; alias {folder}/; }} }}"
-        yield "file of 1 MB that a node named, nginx", load(peers.nginx(http, own, first), "/", 8), "us CPU", ""
+        yield "file of 1 MB that a node named, nginx", spent(peers.nginx(http, own, first), "/", 8), "us CPU", ""
         if peers.have("perlbal"):
             own = peers.free_port()
             (Path(folder) / "perlbal.conf").write_text(NAMED.format(node=port, port=own, more=""))
             program = peers.Program(["perlbal", f"--config={folder}/perlbal.conf"], own, core=first)
-            yield "file of 1 MB that a node named, perlbal", load(program, "/", 8), "us CPU", ""
+            yield "file of 1 MB that a node named, perlbal", spent(program, "/", 8), "us CPU", ""
         own = peers.free_port()
         program = peers.pbal(NAMED.format(node=port, port=own, more=f"  SET reproxy_root = {folder}"), own, first)
-        yield "file of 1 MB that a node named, pbal", load(program, "/", 8), "us CPU", ""
+        yield "file of 1 MB that a node named, pbal", spent(program, "/", 8), "us CPU", ""
     finally:
         node.end()

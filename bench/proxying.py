@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench import peers
+from bench.load import spent
 
 IDLE = 10_000
 MEGABYTE = 1 << 20
@@ -101,31 +102,16 @@ def bodies() -> Iterator[Row]:
             if peers.have("haproxy"):
                 kinds.append(("haproxy", peers.haproxy))
             for name, start in kinds:
-                spent = load(start(behind.port, peers.free_port(), first), "/megabyte", 8)
-                below.append(spent)
-                yield f"response of 1 MB, {name}", spent, "us CPU", ""
+                below.append(spent(start(behind.port, peers.free_port(), first), "/megabyte", 8))
+                yield f"response of 1 MB, {name}", below[-1], "us CPU", ""
             yield (
                 "response of 1 MB, pbal",
-                load(pbal(behind.port, peers.free_port(), first), "/megabyte", 8),
+                spent(pbal(behind.port, peers.free_port(), first), "/megabyte", 8),
                 "us CPU",
                 f"below {min(below):.0f}",
             )
         finally:
             behind.end()
-
-
-def load(program: peers.Program, path: str, connections: int) -> float:
-    """CPU microseconds a request under wrk."""
-    target = f"http://127.0.0.1:{program.port}{path}"
-    command = ["taskset", "-c", str(peers.CORES[-1]), "wrk", "-t1", f"-c{connections}", "-d4s", target]
-    try:
-        before = program.cpu()
-        out = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        used = program.cpu() - before
-    finally:
-        program.end()
-    found = re.search(r"(\d+) requests in", out)
-    return used / int(found[1]) * 1e6 if found and int(found[1]) else float("nan")
 
 
 def tail() -> Iterator[Row]:

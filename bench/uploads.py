@@ -4,13 +4,12 @@ nginx by default writes what is longer than 16 KB to a file before it asks its u
 proxy_request_buffering off it streams.
 """
 
-import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
 from bench import peers
+from bench.load import spent
 from bench.proxying import MEGABYTE, Row
 
 CONF = """
@@ -54,17 +53,17 @@ def uploads() -> Iterator[Row]:
     try:
         yield from _large(sink)
         if peers.have("nginx"):
-            yield "POST of 100 bytes, nginx", _load(nginx("")(port, peers.free_port(), peers.CORES[0]), 100, 32), "us CPU", ""
-        at_once = _load(pbal("SET buffer_backend_connect = 0")(port, peers.free_port(), peers.CORES[0]), 100, 32)
+            yield "POST of 100 bytes, nginx", _posted(nginx("")(port, peers.free_port(), peers.CORES[0]), 100, 32), "us CPU", ""
+        at_once = _posted(pbal("SET buffer_backend_connect = 0")(port, peers.free_port(), peers.CORES[0]), 100, 32)
         yield "POST of 100 bytes, pbal, a node is asked at once", at_once, "us CPU", ""
-        yield "POST of 100 bytes, pbal", _load(pbal("")(port, peers.free_port(), peers.CORES[0]), 100, 32), "us CPU", f"{at_once:.1f}"
+        yield "POST of 100 bytes, pbal", _posted(pbal("")(port, peers.free_port(), peers.CORES[0]), 100, 32), "us CPU", f"{at_once:.1f}"
     finally:
         sink.end()
 
 
 def _large(sink: peers.Program) -> Iterator[Row]:
     def megabyte(start: Start) -> float:
-        return _load(start(sink.port, peers.free_port(), peers.CORES[0]), MEGABYTE, 8)
+        return _posted(start(sink.port, peers.free_port(), peers.CORES[0]), MEGABYTE, 8)
 
     streamed = spooled = 0.0
     if peers.have("haproxy"):
@@ -80,20 +79,6 @@ def _large(sink: peers.Program) -> Iterator[Row]:
     yield "upload of 1 MB, spooled, pbal", spools, "us CPU", f"{spooled:.0f}" if spooled else ""
 
 
-def _load(program: peers.Program, size: int, connections: int) -> float:
-    """CPU microseconds a request under wrk, threads of the program included."""
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(SCRIPT.format(size=size))
-        script.flush()
-        target = f"http://127.0.0.1:{program.port}/"
-        command = ["taskset", "-c", str(peers.CORES[-1]), "wrk", "-t1", f"-c{connections}", "-d4s", "-s", script.name, target]
-        try:
-            before = program.cpu()
-            out = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-            used = program.cpu() - before
-        finally:
-            program.end()
-    if found := re.search(r"Non-2xx or 3xx responses: (\d+)", out):
-        raise RuntimeError(f"{found[1]} answers were errors")
-    found = re.search(r"(\d+) requests in", out)
-    return used / int(found[1]) * 1e6 if found and int(found[1]) else float("nan")
+def _posted(program: peers.Program, size: int, connections: int) -> float:
+    """CPU microseconds a POST of so many bytes."""
+    return spent(program, connections=connections, script=SCRIPT.format(size=size))

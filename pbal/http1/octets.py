@@ -11,6 +11,7 @@ left it becomes a bytearray, whose front can be dropped without moving the rest.
 """
 
 import re
+from abc import ABCMeta, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -72,7 +73,7 @@ SHOWN: Final = 1024
 """Octets of a head that was refused which the log may show."""
 
 
-class Reader:
+class Reader(metaclass=ABCMeta):
     """The buffer, the budget, header lines and bodies. RequestReader and ResponseReader add their heads."""
 
     __slots__ = ("_buffer", "_last", "_last_octets", "_left", "_limits", "_mode", "_seen", "steps", "tired", "trailer")
@@ -159,8 +160,9 @@ class Reader:
         if refusal.place >= 0:
             refusal.octet = head[refusal.place]
 
+    @abstractmethod
     def _refusal(self, reason: str, status: int | None) -> Malformed:
-        raise NotImplementedError
+        """The exception for it, of the kind that the direction has."""
 
     # -- heads ---------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from abc import ABCMeta, abstractmethod
 from math import inf
 from typing import Final, cast
 
+from pbal.http1.events import BadResponse
 from pbal.http1.reader import Limits, ResponseReader
 from pbal.model.exchange import Sink
 from pbal.model.pool import Node
@@ -217,6 +218,14 @@ class BackendConnection:
     def attention(self) -> bool:
         """Whether a worker of the node has it, and not only the node's kernel."""
         return self.verified or self.uses > 0
+
+    def cut_off(self) -> str:
+        """The node will send no more: why that is too early, "" if the response is whole by that."""
+        try:
+            self.reader.eof()
+        except BadResponse as error:
+            return error.reason
+        return ""
 
     @property
     def closing(self) -> bool:

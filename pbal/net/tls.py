@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import re
 import ssl
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from math import inf
 from typing import Any, Final, Protocol, cast
@@ -69,7 +70,7 @@ class Inner(Protocol):
     def resume_writing(self) -> None: ...
 
 
-class Link:
+class Link(metaclass=ABCMeta):
     """Common to both sides: an SSLObject between a plain transport and an inner protocol."""
 
     __slots__ = ("_full", "_in", "_inner", "_paused", "_queued", "_ssl", "_stalled", "_truncated", "phase", "transport")
@@ -284,9 +285,9 @@ class Link:
             return None if self._ssl is None else self._ssl.context
         return None if self.transport is None else self.transport.get_extra_info(name)
 
+    @abstractmethod
     def secured(self) -> Secured | None:
         """What is known of the connection."""
-        raise NotImplementedError
 
     def _inside(self) -> asyncio.Transport:
         """This, for who takes a transport."""

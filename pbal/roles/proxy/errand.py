@@ -199,12 +199,11 @@ class Errand(Seeker):
         backend = self.backend
         if backend is None:
             return
-        try:
-            backend.reader.eof()
-        except BadResponse as error:
-            self._lost(error.reason)
-            return
-        self.backend_readable()
+        why = backend.cut_off()
+        if why:
+            self._lost(why)
+        else:
+            self.backend_readable()
 
     def backend_lost(self, exc: Exception | None) -> None:
         """See Attendant."""

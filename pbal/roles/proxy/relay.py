@@ -476,8 +476,6 @@ class Relay(Undecided):
         self.exchange.answered_at = 0.0  # nothing of it is the client's
         self.body_sent = False
         self.terms.counts["backend_retries"] += 1
-        if not self.exchange.body_complete:  # what comes of it meanwhile has nowhere to go
-            self.stream.pause_body()
         if pool is not None:
             leave(self)  # it is no retry in the pool that it goes to, nor in the former one any more
             self.pool = pool
@@ -637,12 +635,11 @@ class Relay(Undecided):
         if self.phase is TUNNEL:
             self._tunnel_end(NODE)
             return
-        try:
-            backend.reader.eof()
-        except BadResponse as error:
-            self._lost(error.reason)
-            return
-        self.backend_readable()
+        why = backend.cut_off()
+        if why:
+            self._lost(why)
+        else:
+            self.backend_readable()
 
     def backend_lost(self, exc: Exception | None) -> None:
         """The connection broke, or closed after its end was seen."""
