@@ -110,7 +110,7 @@ async def test_a_hash_brings_the_same_to_the_same_node_whichever_pbal_it_is(lab:
     nodes = [await named(lab, name) for name in "abc"]
     text = proxy(*(node.address for node in nodes), pool="SET balance_method = hash;SET balance_hash = query:user")
     first, second = await lab.pbal(text), await lab.pbal(text)
-    users = [f"/?user={number}" for number in range(12)]
+    users = [f"/?user={number}" for number in range(60)]  # of twelve, every forties run would see none at one of the nodes
     found = [await bodies(first, 2, path=user) for user in users]
     assert all(twice[0] == twice[1] for twice in found) and len(set(found)) == 3
     assert found == [await bodies(second, 2, path=user) for user in users]
