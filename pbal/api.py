@@ -1,6 +1,6 @@
 """All that a plugin may import. Re-exports, nothing else; a bundled plugin uses no door that others lack."""
 
-from pbal.http1.encoder import IllegalField
+from pbal.http1.encoder import Fields, IllegalField
 from pbal.http1.events import RequestHead, ResponseHead
 from pbal.lang.lexical import quoted, quoted_word
 from pbal.lang.mistakes import did_you_mean
@@ -9,9 +9,10 @@ from pbal.model.buckets import Buckets, holder
 from pbal.model.clock import Clock, ManualClock
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError, UnknownName
-from pbal.model.exchange import Exchange, Fields, Parked, Upgraded, Waiting
+from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation
 from pbal.model.hooks import Verdict, hook
+from pbal.model.parking import Parked, Upgraded, Waiting
 from pbal.model.plugin import Plugin
 from pbal.model.service import Service
 from pbal.model.trust import Networks

@@ -28,8 +28,9 @@ from pbal.http1.events import Head, RequestHead, ResponseHead
 from pbal.lang.parser import Language, bundled_fragments, core_grammar
 from pbal.model import asking
 from pbal.model import explaining as explaining_module
-from pbal.model.exchange import Exchange, Waiting
+from pbal.model.exchange import Exchange
 from pbal.model.hooks import HOOKS
+from pbal.model.parking import Waiting
 from pbal.model.plugin import Plugin
 from pbal.model.service import Service
 from pbal.model.variables import VARIABLES

@@ -22,8 +22,8 @@ from typing import Final, cast
 
 from pbal.http1.events import BadResponse
 from pbal.http1.reader import Limits, ResponseReader
-from pbal.model.exchange import Sink
 from pbal.model.pool import Node
+from pbal.model.sink import Sink
 from pbal.net.linger import local_port
 from pbal.observe.sockets import Kind, SocketInfo
 

@@ -27,7 +27,8 @@ from pbal.http1.encoder import chunk, http_date, last_chunk, render_fields
 from pbal.http1.events import CHUNKED, END, BadResponse, ResponseHead
 from pbal.http1.headers import announced, forwardable_block, upgrade_offer
 from pbal.model.balance import Asking
-from pbal.model.exchange import SERVED, CollectedBody, Exchange
+from pbal.model.collected import CollectedBody
+from pbal.model.exchange import SERVED, Exchange
 from pbal.model.hooks import Bound
 from pbal.model.pool import Node, Pool
 from pbal.model.tunnels import Tunnel
