@@ -252,7 +252,7 @@ class Service(Chained):
             if self.opened:
                 change.later(Phase.CHECK, self._check_open)
             if name.startswith("ssl_backend"):
-                change.later(Phase.CHECK, check_backend_tls, self.values)
+                change.later(Phase.CHECK, self._check_backend_tls)
             if self.enabled:
                 change.later(Phase.CHECK, self._check_role)
             if name in LOGGING and live:
@@ -331,7 +331,7 @@ class Service(Chained):
         self.certificates = None
         if self.values["enable_ssl"]:
             self.use_certificates(read(self.values))
-        check_backend_tls(self.values)
+        self._check_backend_tls()
         for name, plugin in self.plugins:
             asked(self.world, name, plugin.check)
 
@@ -341,6 +341,9 @@ class Service(Chained):
 
     def _check_role(self) -> None:
         check_role(self.name, self.role, self.values, self.world.server)
+
+    def _check_backend_tls(self) -> None:
+        check_backend_tls(self.values)
 
     def use_certificates(self, certificates: Certificates) -> None:
         """Handshakes begin with these from now on; what is odd about them is logged. Of a file that is read it is among its warnings."""
