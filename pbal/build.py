@@ -71,6 +71,8 @@ COMPILED: Final = (
     "pbal.roles.proxy.backends",
     "pbal.roles.proxy.decide",
     "pbal.roles.proxy.binding",
+    "pbal.roles.proxy.bored",
+    "pbal.roles.proxy.dialing",
     "pbal.roles.proxy.drain",
     "pbal.roles.proxy.errand",
     "pbal.roles.proxy.fallback",
