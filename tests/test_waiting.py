@@ -154,13 +154,14 @@ class Client(Seeker):
             self.backends.forget(self)
         self.over = True
 
-    def body_data(self, data: bytes) -> None:
-        """See Sink."""
+    full = False
 
-    def _unheard(self) -> None: ...
+    def _unheard(self, *said: object) -> bool:
+        """Nodes say nothing here."""
+        return False
 
-    backend_readable = backend_eof = backend_full = backend_drained = backend_expired = _unheard
-    body_end = client_gone = client_drained = client_full = _unheard
+    backend_readable = backend_eof = backend_expired = _unheard  # type: ignore[assignment]
+    _head = _pass_on = _complete = _garbled = _lost = _extend = _unheard  # type: ignore[assignment]
 
 
 class Waiting(RuleBasedStateMachine):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pbal.http1.encoder import render_fields
 from pbal.http1.events import END, BadResponse, EndOfBody, ResponseHead
 from pbal.net import backend as link
-from pbal.net.backend import BackendConnection, Unasked
+from pbal.net.backend import Attendant, BackendConnection
 
 if TYPE_CHECKING:
     from pbal.roles.proxy.terms import Terms
@@ -27,7 +27,7 @@ class NotKept(Exception):
     """The node answered, and will not keep the connection open."""
 
 
-class Verification(Unasked):
+class Verification(Attendant):
     """One connection that is being verified. `ready` tells of the end."""
 
     __slots__ = ("backend", "ready", "size")
