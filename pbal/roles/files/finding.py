@@ -39,6 +39,13 @@ class IsDirectory(Exception):
     """The name is that of a folder, without its final slash."""
 
 
+class NoIndex(NotServed):
+    """The name is that of a folder, with its final slash, and none of the index files is there."""
+
+    def __init__(self) -> None:
+        super().__init__(403)
+
+
 @dataclass(slots=True)
 class OpenFile:
     """A regular file, open for reading. Whoever has it closes `fd`."""
@@ -68,7 +75,7 @@ def decoded(path: bytes) -> bytes:
 def with_index(find: Find, folder: bytes, path: bytes, index_files: tuple[str, ...]) -> OpenFile:
     """The file at `path` (decoded) in `folder`; for a folder, the first of `index_files` that is there.
 
-    Raises: NotServed, IsDirectory, NotKnown.
+    Raises: NotServed (NoIndex for a folder without any), IsDirectory, NotKnown.
     """
     if not path.endswith(b"/"):
         found = find(folder, path)
@@ -88,7 +95,7 @@ def with_index(find: Find, folder: bytes, path: bytes, index_files: tuple[str, .
     if found is not None:  # it became a file just now
         os.close(found.fd)
         raise NotServed(404)
-    raise NotServed(403)
+    raise NoIndex
 
 
 # -- in the loop ---------------------------------------------------------------------------------------------------------
@@ -202,4 +209,4 @@ def _status(error: OSError) -> int:
     return 503 if error.errno in _WANTING else 500
 
 
-__all__ = ["IsDirectory", "NotKnown", "NotServed", "OpenFile", "decoded", "find", "find_in", "find_known", "with_index"]
+__all__ = ["IsDirectory", "NoIndex", "NotKnown", "NotServed", "OpenFile", "decoded", "find", "find_in", "find_known", "with_index"]
