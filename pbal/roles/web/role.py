@@ -1,7 +1,7 @@
 """web_server: what is answered to a request, by its method and by what its name leads to.
 
     by method     GET and HEAD, OPTIONS, and what tunables allow; any other is 405. `Allow` names what there is
-    GET, HEAD     a file (found), a folder without its slash (301), one without any index file (403), nothing (404)
+    GET, HEAD     a file (found), a folder without its slash (301), one without any index file (a list, or 403), nothing (404)
 
 How a name becomes an open file, and which names never do, stands in files/finding.py; how a file is sent in files/sending.py. What this
 file refuses to know: disks.
@@ -17,8 +17,9 @@ from pbal.model.exchange import SERVED, Exchange
 from pbal.model.service import Service
 from pbal.roles.files.finding import IsDirectory, NoIndex, NotKnown, NotServed, OpenFile, decoded, find, find_known, with_index
 from pbal.roles.files.media import content_type
-from pbal.roles.files.sending import Finding, Validators, send_file
+from pbal.roles.files.sending import Fields, Finding, Validators, send_file, send_made
 from pbal.roles.http import HttpRole
+from pbal.roles.web.listing import Listing, listing
 
 _REFUSALS = {403: b"Not for you.\n", 404: b"Nothing here.\n", 500: b"The file cannot be read.\n", 503: b"Too much is open here.\n"}
 
@@ -91,10 +92,13 @@ class WebServer(HttpRole):
         """A file."""
         etag = etag_for(file.mtime_ns, file.size)
         modified = file.mtime_ns // 10**9
+        kind = content_type(file.name.rpartition(b"/")[2])
+        send_file(exchange, file, self._dated(etag, modified, kind), Validators(etag, modified))
+
+    def _dated(self, etag: bytes, modified: int, kind: bytes) -> Fields:
+        """The fields that every representation has."""
         shown = min(max(modified, 0), self.clock.epoch())  # RFC 9110 section 8.8.2.1: never later than Date
-        name = file.name.rpartition(b"/")[2]
-        fields = [(b"ETag", etag), (b"Last-Modified", http_date(shown)), (b"Content-Type", content_type(name))]
-        send_file(exchange, file, fields, Validators(etag, modified))
+        return [(b"ETag", etag), (b"Last-Modified", http_date(shown)), (b"Content-Type", kind)]
 
     def _add_slash(self, exchange: Exchange) -> None:
         """A folder was asked for without its slash. Location has no host: it is the client's own, whoever is between, TLS or not.
@@ -106,8 +110,31 @@ class WebServer(HttpRole):
         exchange.respond(301, [(b"Location", location)], b"")
 
     def _folder(self, exchange: Exchange) -> None:
-        """A folder in which no index file is."""
-        self._refuse(exchange, 403)
+        """A folder in which no index file is: a list of it, if there may be one."""
+        values = self.service.values
+        if not values["dirindexing"]:
+            self._refuse(exchange, 403)
+            return
+        root, path, limit = os.fsencode(values["docroot"]), decoded(exchange.path), values["dirindexing_limit"]
+        Finding(exchange, partial(listing, root, path, limit), partial(self._listed, exchange))
+
+    def _listed(self, exchange: Exchange, made: Listing | None, error: BaseException | None) -> None:
+        """A list was made, or could not be."""
+        if made is None:
+            self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
+            return
+        if made.shown < made.there:
+            self.counts["listings_cut"] += 1
+            self.service.world.log_limited(
+                "listing", "%(service)s: the list of %(path)s has %(shown)d names, and not all of %(there)d (dirindexing_limit)",
+                {
+                    "event": "listing_cut", "service": self.name, "path": exchange.path.decode("latin-1"), "shown": made.shown,
+                    "there": made.there,
+                },
+            )  # fmt: skip
+        send_made(
+            exchange, made.page, self._dated(made.etag, made.modified, b"text/html; charset=utf-8"), Validators(made.etag, made.modified)
+        )
 
     def _refuse(self, exchange: Exchange, status: int) -> None:
         if status >= 500:
