@@ -153,8 +153,6 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
 STATEMENTS: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("ACCESS", PLUGINS["accesscontrol"].instead, plugin="accesscontrol"),
-        Unbuilt("MIME REMOVE", "pbal knows the types of files by their endings"),
-        Unbuilt("MIME SET", "pbal knows the types of files by their endings"),
         Unbuilt("PATTERNS", "show service NAME tells highpri_uri_pattern and highpri_host_pattern", plugin="highpri"),
         Unbuilt("PERLHANDLER", PLUGINS["cgilike"].instead, plugin="cgilike"),
         Unbuilt("PERLREQUIRE", PLUGINS["cgilike"].instead, plugin="cgilike"),

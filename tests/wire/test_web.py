@@ -84,7 +84,7 @@ async def test_types_by_suffix(lab: Lab) -> None:
         ("a.json", "application/json" + text), ("a.svg", "image/svg+xml" + text), ("a.png", "image/png"), ("a.JPG", "image/jpeg"),
         ("a.webp", "image/webp"), ("a.avif", "image/avif"), ("a.woff2", "font/woff2"),
         ("a.wasm", "application/wasm"), ("a.pdf", "application/pdf"),
-        ("a.html.png", "image/png"), ("a.html.gz", "application/octet-stream"), ("a.tgz", "application/octet-stream"),
+        ("a.html.png", "image/png"), ("a.html.gz", "application/gzip"), ("a.tgz", "application/gzip"),
         ("README", "application/octet-stream"), (".html", "application/octet-stream"), ("a.", "application/octet-stream"),
         ("a.html~", "application/octet-stream"), ("data:x,a.css", "text/css" + text), ("http:a.css", "text/css" + text),
         ("\u00e9.css", "text/css" + text),

@@ -7,7 +7,6 @@ from pbal.model.exchange import Exchange
 from pbal.model.explaining import Step
 from pbal.observe.access import quoted_text
 from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with_index
-from pbal.roles.files.media import content_type
 from pbal.roles.web.role import WebServer
 
 
@@ -34,5 +33,5 @@ def _file(role: WebServer, exchange: Exchange) -> str:
     except IsDirectory:
         return f"301: {path} is a folder, to {path}/"
     os.close(found.fd)
-    kind = content_type(found.name.rpartition(b"/")[2]).decode()
+    kind = role.service.world.media.kind_of(found.name.rpartition(b"/")[2]).decode()
     return f"200: {path} in {docroot}, {found.size} bytes, {kind}"

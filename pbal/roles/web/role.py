@@ -16,7 +16,6 @@ from pbal.http1.encoder import http_date
 from pbal.model.exchange import SERVED, Exchange
 from pbal.model.service import Service
 from pbal.roles.files.finding import IsDirectory, NoIndex, NotKnown, NotServed, OpenFile, decoded, find, find_known, with_index
-from pbal.roles.files.media import content_type
 from pbal.roles.files.sending import Fields, Finding, Validators, send_file, send_made
 from pbal.roles.http import HttpRole
 from pbal.roles.web.listing import Listing, listing
@@ -92,7 +91,7 @@ class WebServer(HttpRole):
         """A file."""
         etag = etag_for(file.mtime_ns, file.size)
         modified = file.mtime_ns // 10**9
-        kind = content_type(file.name.rpartition(b"/")[2])
+        kind = self.service.world.media.kind_of(file.name.rpartition(b"/")[2])
         send_file(exchange, file, self._dated(etag, modified, kind), Validators(etag, modified))
 
     def _dated(self, etag: bytes, modified: int, kind: bytes) -> Fields:
