@@ -41,6 +41,7 @@ def facts(world: World) -> dict[str, Any]:
     return {
         "server": world.server,
         "defaults": world.defaults,
+        "media": world.media.all(),
         "plugins": list(world.plugins),
         "pools": {p.name: ([node.name for node in p.nodes], p.values) for p in world.pools.values()},
         "services": {
@@ -116,6 +117,9 @@ def configurations(draw: st.DrawFn, names: st.SearchStrategy[list[str]] = NAMES)
     pool, proxy, site, front, *_ = draw(names)
     lines = ["LOAD vpaths", "LOAD poll", "LOAD vhosts"]
     lines += draw(st.sampled_from([[], ["DEFAULT idle_timeout = 7s"], ["DEFAULT poll_timeout = 9s", "SERVER graceful_timeout = 1m"]]))
+    lines += draw(
+        st.sampled_from([[], ["MIME SET foo text/x-foo"], ["MIME REMOVE css", 'MIME SET .JS "a/b; x=\\"#\\""'], ["MIME SET js text/x"]])
+    )
     lines += [f"CREATE POOL {pool}", *(f"POOL ADD {pool} {node}" for node in draw(NODES))]
     lines += draw(st.sampled_from([[], ["SET balance_method = ROUND_ROBIN"]]))
     lines += service(proxy, "reverse_proxy", draw(SETTINGS) | draw(POLL), [f"SET pool = {pool}", "SET plugins = poll"])

@@ -353,6 +353,21 @@ LIMIT s 10/s BRUST 3
 expected BURST, BY, DRY, WHEN or the end of the line, found 'BRUST'
 did you mean 'BURST'?
 
+MIME SET
+        ^
+expected an ending, found the end of the line
+usage: MIME [LIST] | MIME SET <ending> <media_type>
+
+MIME REMOVE
+           ^
+expected an ending, found the end of the line
+usage: MIME [LIST] | MIME REMOVE <ending>
+
+MIME SET css
+            ^
+expected a media type, found the end of the line
+usage: MIME [LIST] | MIME SET <ending> <media_type>
+
 HEADER
       ^
 expected a service name, found the end of the line
@@ -707,7 +722,7 @@ def misused(usage: str) -> str:
     words = re.sub(r"\[[^\]]*\]", "", usage).split()
     said = " ".join("1" if word == "<number>" else "x" if word.startswith("<") else word for word in words)
     last = re.findall(r"<(\w+)>", usage)[-1:]
-    to_the_end = last and last[0] in {"value", "field_value", "rule", "text", "password", "fields", "files", "conditions"}
+    to_the_end = last and last[0] in {"value", "field_value", "rule", "text", "password", "fields", "files", "conditions", "media_type"}
     return said.rpartition(" ")[0] if to_the_end else f"{said} x x x x"
 
 

@@ -134,6 +134,8 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("show tunables web CHANGED", "show_tunables_changed", {"service_name": "web"}),
     ("State Changes", "state_changes", {}),
     ("mime list", "mime", {}),
+    ("MIME set .css text/css; a=b", "mime_set", {"ending": ".css", "media_type": "text/css; a=b"}),
+    ("mime  Remove CSS", "mime_remove", {"ending": "CSS"}),
     *((word, word, {}) for word in ("pending", "noverify", "reproxy_state", "aio", "xs", "obj", "track", "gladiator", "leaks", "varsize")),
     ("SHOW PLUGINS", "show_plugins", {}),
     ("plugins", "plugins", {}),

@@ -108,8 +108,6 @@ ELSE = [
     ("THROTTLE RELOAD CONFIG", "THROTTLE"),
     ("PERLHANDLER = A::b", "PERLHANDLER"),
     ("PERLREQUIRE = A", "PERLREQUIRE"),
-    ("MIME set abc text/plain", "MIME SET"),
-    ("mime  remove abc", "MIME REMOVE"),
     ("STATS", "STATS"),
     ("RECENT", "RECENT"),
     ("PATTERNS", "PATTERNS"),

@@ -177,12 +177,13 @@ class _Editor:
                     self._replace(record)
         elif found is not None and step.kind is Kind.STANDING:
             self._replace(found, step.statement)
+        elif found is not None and step.kind is Kind.MEDIA:
+            self._replace(found, step.statement + _comment(found.statement.source))
         elif found is not None and step.kind is Kind.NODE:
             source = found.statement.source
             node = found.statement.args["node"]
             options = step.statement.partition(step.key)[2]
-            comment = source[len(source[: comment_start(source)].rstrip(" \t")) :]
-            self._replace(found, source[: node.end - 1] + options + comment)
+            self._replace(found, source[: node.end - 1] + options + _comment(source))
         elif (beside := self._last(lambda record: _is_beside(record, step), self._until(step))) is not None:
             self._insert(beside, step)
         elif step.kind in (Kind.SERVER, Kind.LOAD) and step.said:
@@ -253,6 +254,11 @@ class _Editor:
         return next((at for at, record in enumerate(self._records) if record.statement.rule == "load"), None)
 
 
+def _comment(source: str) -> str:
+    """The comment of a line, with the white space before it."""
+    return source[len(source[: comment_start(source)].rstrip(" \t")) :]
+
+
 def _value(step: Step) -> str:
     return step.statement.partition("=")[2].strip()
 
@@ -285,6 +291,8 @@ def _says(record: Record, step: Step) -> bool:
         return rule == "default" and args["tunable"].text.lower() == step.key
     if step.kind is Kind.STANDING:
         return rule in ("enable", "disable") and _about(record) == about
+    if step.kind is Kind.MEDIA:
+        return rule in ("mime_set", "mime_remove") and args["ending"].text.lower().removeprefix(".") == step.key
     if step.kind is Kind.UNLOAD:
         return rule == "load" and args["plugin_name"].text.lower() == about
     if step.kind is Kind.NODE:
@@ -322,6 +330,8 @@ def _is_beside(record: Record, step: Step) -> bool:
         return rule == "load"
     if step.kind is Kind.SERVER:
         return rule == "server_set"
+    if step.kind is Kind.MEDIA:
+        return rule.startswith("mime_")
     if step.kind in (Kind.SETTING, Kind.RULE, Kind.NODE) and step.said:
         return _about(record) == step.object.lower() and rule not in ("enable", "disable")
     return False

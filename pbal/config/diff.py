@@ -3,6 +3,7 @@
     SERVER                    it says where plugins are
     LOAD                      new plugins bring what may be said
     UNSET SERVER
+    MIME
     pools                     made, SET, nodes that come
     services                  those that are made anew in their place; then what is SET and UNSET, and the rules that go
     what names services       default_service, rules that come
@@ -22,9 +23,10 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TypeVar
 
-from pbal.config.render import Fits, OwnRule, change_defaults, concerns, in_order, own_rules, pool_statement
+from pbal.config.render import Fits, OwnRule, change_defaults, concerns, in_order, media_statement, own_rules, pool_statement
 from pbal.config.spec import Config, HeaderSpec, PoolSpec, RuleSpec, ServiceSpec, Standing
 from pbal.lang.lexical import escaped, written
+from pbal.schema.media import BUILT_IN
 
 T = TypeVar("T")
 
@@ -35,6 +37,8 @@ class Kind(Enum):
     LOAD = auto()
     UNLOAD = auto()
     SERVER = auto()
+    MEDIA = auto()
+    """MIME, about one ending."""
     DEFAULT = auto()
     POOL = auto()
     """A pool that comes or goes."""
@@ -58,13 +62,14 @@ class Step:
     object: str = ""
     """The pool or service, or the plugin, it is about; `USE` it first where the kind is RULE."""
     key: str = ""
-    """The tunable, the node, or the rule as it was said."""
+    """The tunable, the node, the ending, or the rule as it was said."""
     said: bool = True
 
 
 def difference(old: Config, new: Config, fits: Fits) -> Iterator[Step]:
     """The steps from `old` to `new`. `fits` knows the tunables of both."""
     yield from _beginning(old, new)
+    yield from _media(dict(old.media), dict(new.media))
     before = {pool.name.lower(): pool for pool in old.pools}
     for pool in new.pools:
         yield from _pool(before.get(pool.name.lower()), pool)
@@ -153,6 +158,14 @@ def _services(old: Config, new: Config, fits: Fits) -> Iterator[Step]:
         if (former.standing if former is not None else Standing.NEW) is not service.standing:
             verb = "ENABLE" if service.standing is Standing.ENABLED else "DISABLE"
             yield Step(Kind.STANDING, f"{verb} {service.name}", service.name)
+
+
+def _media(before: dict[str, str], after: dict[str, str]) -> Iterator[Step]:
+    """What is not said any more becomes what is built in."""
+    for ending in sorted(before.keys() | after.keys()):
+        if before.get(ending) != after.get(ending):
+            kind = after.get(ending, BUILT_IN.get(ending, ""))
+            yield Step(Kind.MEDIA, media_statement(ending, kind), key=ending, said=ending in after)
 
 
 def _let_go(old: Config, new: Config) -> Generator[Step, None, Config]:

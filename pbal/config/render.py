@@ -1,6 +1,7 @@
 """A Config as statements that make it again, in an order that loads.
 
     SERVER, LOAD              first of all, since they say what may be said
+    MIME
     pools                     services name them
     services                  in the order they were made; what DEFAULT was for a service stands before it
     what names services       VHOST, VPATH, default_service: all services have to be there
@@ -28,6 +29,7 @@ Fits = Callable[[str, str], bool]
 def render(config: Config, fits: Fits = lambda tunable, role: True) -> Iterator[str]:
     """The lines, one statement each, with empty lines between objects."""
     yield from _beginning(config)
+    yield from (media_statement(ending, kind) for ending, kind in config.media)
     now: dict[str, str] = {}
     for pool in config.pools:
         yield from _pool(pool)
@@ -75,6 +77,11 @@ def _beginning(config: Config) -> Iterator[str]:
         yield f"LOAD {plugin.name}"
     if path != final and final:
         yield f"SERVER plugin_path = {written(final)}"
+
+
+def media_statement(ending: str, kind: str) -> str:
+    """MIME SET, or MIME REMOVE where no type is left."""
+    return f"MIME SET {ending} {written(kind)}" if kind else f"MIME REMOVE {ending}"
 
 
 def _pool(pool: PoolSpec) -> Iterator[str]:

@@ -136,3 +136,5 @@ class Config:
     defaults: Pairs
     pools: tuple[PoolSpec, ...]
     services: tuple[ServiceSpec, ...]
+    media: Pairs = ()
+    """Endings of file names and the media types that they were given; "" for one that was removed."""

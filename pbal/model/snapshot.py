@@ -63,6 +63,7 @@ def in_pieces(world: World) -> Generator[None, None, Config]:
         defaults=_canonical(world.tunables, world.defaults),
         pools=tuple(pools),
         services=tuple(services),
+        media=tuple(sorted(world.media.said.items())),
     )
 
 

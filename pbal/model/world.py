@@ -21,6 +21,7 @@ from pbal.model.deliveries import Deliveries
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
 from pbal.model.limited import LimitedLog
+from pbal.model.media import MediaTypes
 from pbal.model.nodefile import NodeFiles
 from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
@@ -163,6 +164,7 @@ class World:
         self.lent: Mapping[str, LoadedPlugin | ConfigError] = {}
         """Plugins of another World, which LOAD takes from there, and why others cannot be had."""
         self.settings = Defaults(self.changing)
+        self.media = MediaTypes(self.changing)
         self.tunables = self.settings.tunables
         self.defaults = self.settings.said
         self.addressed: dict[Endpoint, set[str]] = {}

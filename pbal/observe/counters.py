@@ -65,6 +65,7 @@ CORE: tuple[Counter, ...] = (
     Counter("reproxy_connects", "Connections opened to servers that X-REPROXY-URL named."),
     Counter("reproxy_connect_failures", "Connections to such servers that failed or timed out."),
     Counter("files_cut_off", "Answers cut off because their file became shorter, or could not be read any more."),
+    Counter("listings_cut", "Lists of directories that ended at dirindexing_limit."),
     Counter("fallbacks", "Requests sent to fallback_pool after an answer of their pool that fallback_on names."),
     Counter("rewrites_refused", "Requests answered 400 because REWRITE made a path with dot segments or new escapes of theirs."),
     Counter("requests_limited", "Requests answered 429 because of a LIMIT."),

@@ -4,7 +4,6 @@ No hook runs. What a plugin would do it tells itself (Plugin.explain); one that 
 hooks are named. The head that a node would be sent is made by the code that makes it for a relay (proxy/request.py).
 """
 
-import os
 from collections.abc import Generator, Iterator
 from typing import cast
 
@@ -22,14 +21,14 @@ from pbal.model.service import Service
 from pbal.model.steering import UnsafePath
 from pbal.observe.access import quoted_text
 from pbal.roles import entrance
-from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with_index
-from pbal.roles.files.media import content_type
 from pbal.roles.proxy import uploads
 from pbal.roles.proxy.binding import unbound
 from pbal.roles.proxy.priority import has_cookie
 from pbal.roles.proxy.request import request_octets
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.roles.selector import DEEPEST
+from pbal.roles.web import explaining as web
+from pbal.roles.web.role import WebServer
 from pbal.schema.balancing import HashOf
 from pbal.schema.pools import OF_POOLS
 
@@ -137,30 +136,10 @@ def _selected(service: Service, explained: Explanation | None) -> Service | str:
 
 def _served(service: Service, exchange: Exchange) -> Iterator[Step]:
     """What the role does with what no plugin took."""
-    request = exchange.request
     if isinstance(service.handler, ReverseProxy):
         yield from _relayed(service, service.handler, exchange)
-    elif service.role == "web_server":
-        if request.method not in (b"GET", b"HEAD"):
-            yield Step("answer", service.name, "405: only GET and HEAD here")
-        else:
-            yield Step("file", service.name, _file(service, exchange))
-
-
-def _file(service: Service, exchange: Exchange) -> str:
-    docroot = service.values["docroot"]
-    if docroot is None:
-        return "404: no docroot"
-    path = quoted_text(exchange.path).decode("ascii")
-    try:
-        found = with_index(find, os.fsencode(docroot), decoded(exchange.path), service.values["index_files"])
-    except NotServed as refusal:
-        return f"{refusal.status}: {path} in {docroot}"
-    except IsDirectory:
-        return f"301: {path} is a folder, to {path}/"
-    os.close(found.fd)
-    kind = content_type(found.name.rpartition(b"/")[2]).decode()
-    return f"200: {path} in {docroot}, {found.size} bytes, {kind}"
+    elif isinstance(service.handler, WebServer):
+        yield from web.explained(service.handler, exchange)
 
 
 def _steered(service: Service, exchange: Exchange) -> Generator[Step, None, Pool | None]:

@@ -85,7 +85,6 @@ _NO_PUT = "web_server answers GET and HEAD only"
 SERVICE: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
-        Unbuilt("dirindexing", "a directory without one of index_files is answered 403", types.BOOL, "off"),
         Unbuilt("enable_concatenate_get", "ask for the files one by one", types.BOOL, "off"),
         Unbuilt("enable_put", _NO_PUT, types.BOOL, "off"),
         Unbuilt("enable_md5", _NO_PUT, types.BOOL, "on"),
@@ -154,8 +153,6 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
 STATEMENTS: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("ACCESS", PLUGINS["accesscontrol"].instead, plugin="accesscontrol"),
-        Unbuilt("MIME REMOVE", "pbal knows the types of files by their endings"),
-        Unbuilt("MIME SET", "pbal knows the types of files by their endings"),
         Unbuilt("PATTERNS", "show service NAME tells highpri_uri_pattern and highpri_host_pattern", plugin="highpri"),
         Unbuilt("PERLHANDLER", PLUGINS["cgilike"].instead, plugin="cgilike"),
         Unbuilt("PERLREQUIRE", PLUGINS["cgilike"].instead, plugin="cgilike"),

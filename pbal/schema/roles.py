@@ -19,6 +19,7 @@ from pbal.schema.reproxy import REPROXY
 from pbal.schema.tls import TLS, TLS_HTTP, TLS_NODES
 from pbal.schema.tunables import COMMON, HTTP, Applies, Tunable
 from pbal.schema.uploads import BODIES, UPLOADS, not_datagrams, unwritable
+from pbal.schema.web import WEB
 
 _PERLBAL = "Perlbal service parameters"
 
@@ -156,21 +157,7 @@ REVERSE_PROXY = Role(
 WEB_SERVER = Role(
     "web_server",
     "ClientHTTP",
-    (
-        Tunable(
-            "docroot",
-            types.DIRECTORY,
-            summary="Directory of the files to serve.",
-            source=_PERLBAL,
-        ),
-        Tunable(
-            "index_files",
-            types.WORDS,
-            default="index.html",
-            summary="Files to try, in this order, when the request is for a directory.",
-            source=_PERLBAL,
-        ),
-    ),
+    WEB,
 )
 
 SELECTOR = Role(

@@ -113,7 +113,7 @@ async def test_hosts_paths_and_files(lab: Lab) -> None:
     assert "front vhosts: VHOST files.example = files" in found.said("plugin")
     assert found.said("file") == [f"files 404: /nothing in {lab.folder}"]
     assert (await explain(pbal, "GET /static", host="files.example")).said("file")[0].startswith("files 301: ")
-    assert (await explain(pbal, "POST /static/a.txt")).said("answer") == ["files 405: only GET and HEAD here"]
+    assert (await explain(pbal, "POST /static/a.txt")).said("answer") == ["files 405: only GET, HEAD, OPTIONS here"]
     assert (await explain(pbal, "GET /none")).said("answer") == ["front 404: no rule fits, and there is no default_service"]
     assert await pbal.say("SET front.default_service = site") == "OK"
     assert (await explain(pbal, "GET /none")).said("rule")[1] == "front default_service = site"

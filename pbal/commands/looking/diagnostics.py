@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from pbal.commands.looking.tables import opening, table
 from pbal.commands.session import Session
-from pbal.roles.files.media import media_types
 from pbal.schema.commands import CommandError, Facts, Reply, command
 
 _NO_XS = (
@@ -24,11 +23,11 @@ def aio(session: Session) -> Reply:
 
 @command
 def mime(session: Session) -> Reply:
-    """List the endings of file names that a web_server knows, each with its media type.
+    """List the endings of file names that are known, each with its media type. MIME SET and MIME REMOVE change them.
 
     Source: Perlbal manual, mime list.
     """
-    return table("ending type", sorted(media_types().items()))
+    return table("ending type", sorted(session.world.media.all().items()))
 
 
 @command

@@ -39,6 +39,13 @@ class IsDirectory(Exception):
     """The name is that of a folder, without its final slash."""
 
 
+class NoIndex(NotServed):
+    """The name is that of a folder, with its final slash, and none of the index files is there."""
+
+    def __init__(self) -> None:
+        super().__init__(403)
+
+
 @dataclass(slots=True)
 class OpenFile:
     """A regular file, open for reading. Whoever has it closes `fd`."""
@@ -68,7 +75,7 @@ def decoded(path: bytes) -> bytes:
 def with_index(find: Find, folder: bytes, path: bytes, index_files: tuple[str, ...]) -> OpenFile:
     """The file at `path` (decoded) in `folder`; for a folder, the first of `index_files` that is there.
 
-    Raises: NotServed, IsDirectory, NotKnown.
+    Raises: NotServed (NoIndex for a folder without any), IsDirectory, NotKnown.
     """
     if not path.endswith(b"/"):
         found = find(folder, path)
@@ -88,7 +95,7 @@ def with_index(find: Find, folder: bytes, path: bytes, index_files: tuple[str, .
     if found is not None:  # it became a file just now
         os.close(found.fd)
         raise NotServed(404)
-    raise NotServed(403)
+    raise NoIndex
 
 
 # -- in the loop ---------------------------------------------------------------------------------------------------------
@@ -174,15 +181,42 @@ def _root_of(roots: list[bytes], real: bytes) -> bytes | None:
     return next((root for root in roots if real == root or real.startswith(root.rstrip(b"/") + b"/")), None)
 
 
-def _walk(root: bytes, below: bytes, name: bytes) -> OpenFile | None:
-    """Open `below`, which has no link in it, from `root` on. Raises: NotServed, OSError."""
+def find_folder(folder: bytes, path: bytes) -> int:
+    """A descriptor of the folder at `path` in `folder`, to list it. It may wait for the disk. Raises: NotServed."""
+    try:
+        root = os.path.realpath(folder, strict=True)
+        real = os.path.realpath(folder.rstrip(b"/") + path, strict=True)
+        if _root_of([root], real) is None:
+            raise NotServed(404, outside=True)
+        at = _descend(root, [step for step in real[len(root) :].split(b"/") if step])
+        try:
+            return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
+        finally:
+            os.close(at)
+    except OSError as error:
+        raise NotServed(_status(error)) from None
+
+
+def _descend(root: bytes, steps: list[bytes]) -> int:
+    """A descriptor of the folder that is reached from `root` by `steps`, none of which is a link. Raises: OSError."""
     at = os.open(root, _STEP)
     try:
-        *steps, last = below.split(b"/") if below else [b"."]
         for step in steps:
             onward = os.open(step, _STEP, dir_fd=at)
             os.close(at)
             at = onward
+        found, at = at, -1
+        return found
+    finally:
+        if at >= 0:
+            os.close(at)
+
+
+def _walk(root: bytes, below: bytes, name: bytes) -> OpenFile | None:
+    """Open `below`, which has no link in it, from `root` on. Raises: NotServed, OSError."""
+    *steps, last = below.split(b"/") if below else [b"."]
+    at = _descend(root, steps)
+    try:
         mode = os.stat(last, dir_fd=at, follow_symlinks=False).st_mode
         if stat.S_ISDIR(mode):
             return None
@@ -202,4 +236,16 @@ def _status(error: OSError) -> int:
     return 503 if error.errno in _WANTING else 500
 
 
-__all__ = ["IsDirectory", "NotKnown", "NotServed", "OpenFile", "decoded", "find", "find_in", "find_known", "with_index"]
+__all__ = [
+    "IsDirectory",
+    "NoIndex",
+    "NotKnown",
+    "NotServed",
+    "OpenFile",
+    "decoded",
+    "find",
+    "find_folder",
+    "find_in",
+    "find_known",
+    "with_index",
+]

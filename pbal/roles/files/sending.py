@@ -20,7 +20,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from pbal.http1.conditional import evaluate, range_holds
 from pbal.http1.encoder import http_date, render_fields
@@ -45,8 +45,7 @@ _OF_CONTENT: Final = frozenset({b"content-type", b"content-encoding", b"content-
 _VALIDATING: Final = frozenset({b"etag", b"last-modified"})
 
 Fields = list[tuple[bytes, bytes]]
-Found = Callable[[OpenFile | None, BaseException | None], None]
-"""Told of a file, of a folder (None), or of what was raised."""
+T = TypeVar("T")
 
 
 class Validators:
@@ -82,6 +81,17 @@ def send_file(exchange: Exchange, file: OpenFile, fields: Fields, of: Validators
         _begin(exchange, file, [*fields, (b"Accept-Ranges", b"bytes")], parts, status, reason)
     else:
         _begin(exchange, file, fields, None, status, reason)
+
+
+def send_made(exchange: Exchange, body: bytes, fields: Fields, of: Validators) -> None:
+    """Answer a GET or HEAD with octets that were made for it, or by the preconditions. There are no ranges of it."""
+    status = evaluate(exchange.method, exchange.request.fields, of.etag, of.modified)
+    if status != 200:
+        _refuse(exchange, status, fields, len(body))
+        return
+    response = _modified(exchange, 200, fields, b"")
+    if response is not None:
+        exchange.respond(200, response.headers, body)
 
 
 def _wanted(exchange: Exchange, file: OpenFile, of: Validators) -> list[Range] | None:
@@ -284,24 +294,24 @@ class FileSending(Sink):
         """A body sent with a GET means nothing here."""
 
 
-class Finding(Sink):
-    """The sink of an exchange for which a thread looks for a file. `then` is told, unless the client has left: then the file is closed."""
+class Finding(Sink, Generic[T]):
+    """The sink of an exchange for which a thread looks for something. `then` is told, unless the client has left: then a file is closed."""
 
     __slots__ = ("_exchange", "_gone", "_then")
 
-    def __init__(self, exchange: Exchange, find: Callable[[], OpenFile | None], then: Found) -> None:
+    def __init__(self, exchange: Exchange, find: Callable[[], T | None], then: Callable[[T | None, BaseException | None], None]) -> None:
         self._exchange, self._then = exchange, then
         self._gone = False
         exchange.sink = self
         in_thread(find, self._found)
 
-    def _found(self, file: OpenFile | None, error: BaseException | None) -> None:
+    def _found(self, found: T | None, error: BaseException | None) -> None:
         if self._gone:
-            if file is not None:
-                os.close(file.fd)
+            if isinstance(found, OpenFile):
+                os.close(found.fd)
             return
         self._exchange.sink = None
-        self._then(file, error)
+        self._then(found, error)
 
     def client_gone(self) -> None:
         self._gone = True

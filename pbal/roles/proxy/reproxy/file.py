@@ -14,7 +14,6 @@ from pbal.http1.encoder import http_date
 from pbal.model.exchange import SERVED
 from pbal.observe.access import BROKE, NODE_BROKE, quoted_text
 from pbal.roles.files.finding import NotKnown, NotServed, OpenFile, find_in, find_known
-from pbal.roles.files.media import content_type
 from pbal.roles.files.sending import Finding, Validators, send_file
 from pbal.roles.proxy.reproxy.order import NOTHING, REFUSED, Order, fail
 
@@ -80,5 +79,5 @@ def _send(order: Order, file: OpenFile) -> None:
         shown = min(max(file.mtime_ns // 10**9, 0), exchange.service.world.clock.epoch())
         fields = [*fields, (b"ETag", of.etag), (b"Last-Modified", http_date(shown))]
     if not any(field[0].lower() == b"content-type" for field in fields):
-        fields = [*fields, (b"Content-Type", content_type(file.name.rpartition(b"/")[2]))]
+        fields = [*fields, (b"Content-Type", exchange.service.world.media.kind_of(file.name.rpartition(b"/")[2]))]
     send_file(exchange, file, fields, of, order.status, order.reason)

@@ -1,0 +1,37 @@
+"""What a web_server would answer to a request that nobody sent, told to the operator (console: explain)."""
+
+import os
+from collections.abc import Iterator
+
+from pbal.model.exchange import Exchange
+from pbal.model.explaining import Step
+from pbal.observe.access import quoted_text
+from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with_index
+from pbal.roles.web.role import WebServer
+
+
+def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
+    """The steps of a request that no plugin took."""
+    method = exchange.method
+    if method in (b"GET", b"HEAD"):
+        yield Step("file", role.name, _file(role, exchange))
+    elif method == b"OPTIONS":
+        yield Step("answer", role.name, f"204: Allow: {role.allow.decode()}")
+    else:
+        yield Step("answer", role.name, f"405: only {role.allow.decode()} here")
+
+
+def _file(role: WebServer, exchange: Exchange) -> str:
+    docroot = role.service.values["docroot"]
+    if docroot is None:
+        return "404: no docroot"
+    path = quoted_text(exchange.path).decode("ascii")
+    try:
+        found = with_index(find, os.fsencode(docroot), decoded(exchange.path), role.service.values["index_files"])
+    except NotServed as refusal:
+        return f"{refusal.status}: {path} in {docroot}"
+    except IsDirectory:
+        return f"301: {path} is a folder, to {path}/"
+    os.close(found.fd)
+    kind = role.service.world.media.kind_of(found.name.rpartition(b"/")[2]).decode()
+    return f"200: {path} in {docroot}, {found.size} bytes, {kind}"
