@@ -393,8 +393,9 @@ CASES: dict[str, tuple[str, list[str]]] = {
         """,
         [
             f"{line}: {what}it repeats what is repeated itself: a text that nearly matches may stop pbal for seconds"
-            for line, what in ((7, "poll_uri: "), (8, "poll_publish_uri: "), (13, ""))
-        ],
+            for line, what in ((7, "poll_uri: "), (8, "poll_publish_uri: "))
+        ]
+        + ["13: it repeats what is repeated itself: the search in a path that nearly matches is given up, and answered 500"],
     ),
 }
 
