@@ -7,6 +7,7 @@ for the connection; what the target says holds for the answer. 404 when nothing 
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
 from pbal.model.service import Service
+from pbal.observe.recent import Trouble
 from pbal.roles import chain, entrance, limits
 from pbal.roles.http import HttpRole
 
@@ -30,7 +31,7 @@ class Selector(HttpRole):
             return
         exchange.hops += 1
         if exchange.hops > DEEPEST:
-            exchange.error(508, b"These selectors select each other.\n")
+            self._circle(exchange)
             return
         if chain.run(hooks.select_service, exchange):
             return
@@ -43,3 +44,14 @@ class Selector(HttpRole):
             exchange.hand_to(target)
         except ConfigError:
             exchange.error(500, b"The selected service answers no requests.\n")
+
+    def _circle(self, exchange: Exchange) -> None:
+        """Selectors that lead to each other."""
+        self.counts["selector_loops"] += 1
+        exchange.trouble = Trouble(f"more than {DEEPEST} selectors in a row, {self.name} the last")
+        self.service.world.log_limited(
+            f"selector loop {self.name}",
+            "selector %(service)s: more than %(most)d selectors handed on a request to each other: 508",
+            {"event": "selector_loop", "service": self.name, "most": DEEPEST},
+        )
+        exchange.error(508, b"These selectors select each other.\n")
