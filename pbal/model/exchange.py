@@ -239,10 +239,10 @@ class Exchange(Account):
 
     @property
     def plain_path(self) -> bytes:
-        """The path as whoever serves it reads it, for rules about who may see what: /%61dmin, //admin and /x/../admin are /admin.
+        """The path as whoever serves it reads it, for rules about who may see what: /%61dmin, //admin, /x/../admin, /admin;x are /admin.
 
-        Escapes of visible ASCII characters are decoded (those of %, ? and # stay), doubled slashes are one, and the segments . and
-        .. are resolved. The request goes on with `path`, as it was sent.
+        Escapes of visible ASCII characters are decoded (those of %, ? and # stay), parameters are taken off the segments, doubled slashes
+        are one, and the segments . and .. are resolved. The request goes on with `path`, as it was sent.
         """
         return plain(self.request.path)
 

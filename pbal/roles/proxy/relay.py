@@ -23,6 +23,7 @@ import logging
 from math import inf
 from typing import Final
 
+from pbal.http1.changes import Changes
 from pbal.http1.encoder import http_date
 from pbal.http1.events import CHUNKED, BadResponse, ResponseHead
 from pbal.http1.headers import announced, forwardable_block, upgrade_offer
@@ -50,6 +51,7 @@ log = logging.getLogger("pbal.proxy")
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """RFC 9110 section 9.2.2."""
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 _NO_LENGTH: Final = frozenset({b"content-length"})
 
 WAITING: Final = "waiting"
@@ -63,7 +65,7 @@ class Relay(Outgoing):
 
     __slots__ = (
         "again_in", "backend", "body_sent", "bound", "chunked_up", "coming", "exchange", "failure", "fresh", "group", "groups",
-        "heard", "held", "node", "phase", "pool", "priority", "pump", "resting", "said", "started", "stream", "terms", "tried",
+        "heard", "held", "node", "phase", "pool", "priority", "pump", "resting", "said", "started", "stream", "terms", "touched", "tried",
         "waited",
     )  # fmt: skip
 
@@ -86,6 +88,8 @@ class Relay(Outgoing):
         self.again_in: Pool | None = None
         self.failure = 503
         self.body_sent = self.chunked_up = False
+        self.touched: Changes | None = None
+        """What hooks took from the head of the response, or changed: it comes as no trailer either."""
         self.fresh = False
         self.priority = NORMAL
         self.waited = False
@@ -247,7 +251,7 @@ class Relay(Outgoing):
                 self._finish()
                 self._drop_backend()
                 return False
-            head = own
+            head, self.touched = own
             block = head.block
         else:
             block = forwardable_block(head) if status != 204 else forwardable_block(head, _NO_LENGTH)  # RFC 9110 section 8.6
@@ -259,7 +263,7 @@ class Relay(Outgoing):
             more += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % offer
         if node.pool.sticky is not None:
             more += binding(exchange, status, node, node.pool.sticky, self.terms.counts)
-        if trailer is not None and (names := announced(trailer)):
+        if trailer is not None and (names := announced(trailer, _NOTHING if self.touched is None else self.touched.removed)):
             more += b"Trailer: %b\r\n" % names
         self.phase = ANSWERING
         self.stream.start(exchange, head, block, more)
@@ -352,6 +356,8 @@ class Relay(Outgoing):
             backend.node.whole(self.exchange.status)
         data = out[0] if len(out) == 1 else b"".join(out)
         trailer = backend.reader.trailer
+        if trailer and self.touched is not None:
+            trailer = self.touched.cut(trailer)
         sent_whole = self.exchange.body_complete and self.pump is None
         if self.pump is not None:
             self._stop_pump()

@@ -2,8 +2,9 @@
 
 from typing import Final
 
+from pbal.http1.changes import Changes
 from pbal.http1.encoder import render_fields
-from pbal.http1.events import ResponseHead
+from pbal.http1.events import CHUNKED, ResponseHead, canonical
 from pbal.http1.headers import forwardable_block
 from pbal.model.exchange import Exchange
 from pbal.model.hooks import Bound
@@ -19,12 +20,14 @@ def forwardable_fields(head: ResponseHead) -> list[tuple[bytes, bytes]]:
     return [(name, value.strip(b" \t")) for name, value in pairs]
 
 
-def modified(head: ResponseHead, hooks: tuple[Bound, ...], exchange: Exchange) -> ResponseHead | None:
-    """What modify_response_headers makes of a head, as a head of our own; None when a plugin failed and the client has its 500.
+def modified(head: ResponseHead, hooks: tuple[Bound, ...], exchange: Exchange) -> tuple[ResponseHead, Changes | None] | None:
+    """What modify_response_headers makes of a head, as a head of our own, and what is not to come as a trailer after it.
 
-    What frames the message the hooks do not see, and cannot change.
+    None when a plugin failed and the client has its 500. What frames the message the hooks do not see, and cannot change. A field that
+    they took away, or gave another value, may not come back behind the body: some read trailers as fields of the head.
     """
-    own = ResponseHead.made(head.status, forwardable_fields(head))
+    fields = forwardable_fields(head)
+    own = ResponseHead.made(head.status, list(fields))
     if not chain.run_all(hooks, exchange, own):
         return None
     block = render_fields(own.headers)
@@ -33,4 +36,8 @@ def modified(head: ResponseHead, hooks: tuple[Bound, ...], exchange: Exchange) -
         block += b"Content-Length: %b\r\n" % length
     own.block, own.reason, own.framing = block, head.reason, head.framing
     own.fields = {name.lower(): value for name, value in own.headers}
-    return own
+    if head.framing != CHUNKED:
+        return own, None
+    sent = {(bytes(name), bytes(value)) for name, value in own.headers}
+    touched = frozenset([canonical(name) for name, _ in sent.symmetric_difference(fields)])
+    return own, Changes(touched, []) if touched else None
