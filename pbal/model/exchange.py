@@ -185,8 +185,9 @@ class Exchange(Account):
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_clock", "body_complete", "client_end", "coded", "home",
-        "hops", "outer", "owner", "record", "request", "rewritten", "service", "sink", "slot", "stage", "stream", "trailer", "trouble",
+        "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_clock", "body_complete", "body_most", "client_end", "coded",
+        "home", "hops", "outer", "owner", "record", "request", "rewritten", "service", "sink", "slot", "stage", "stream", "trailer",
+        "trouble",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -205,6 +206,8 @@ class Exchange(Account):
         self.trailer = b""
         """The trailer section of a body that came in chunks, as lines: see http1/headers.py, trailer_block."""
         self._body_limit: int | None = None
+        self.body_most = 0
+        """Most octets of its body by the word of selectors that handed it on, beside `body_limit`; 0: they said nothing."""
         self.body_clock = 0.0
         """Since when its body comes (clock time); while it is paused, how long it came; 0 before its first octet."""
         self.asked: Node | None = None

@@ -394,6 +394,11 @@ class ClientConnection(Parking):
 
     def _body_limit(self, exchange: Exchange) -> int:
         """Most octets of its body; 0: no limit."""
+        limit, most = self._body_limit_here(exchange), exchange.body_most
+        return min(limit, most) if limit and most else limit or most
+
+    def _body_limit_here(self, exchange: Exchange) -> int:
+        """The same, by the word of the service that has it."""
         limit = exchange.body_limit
         if limit is not None:
             return limit

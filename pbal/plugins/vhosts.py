@@ -40,6 +40,7 @@ log = logging.getLogger("pbal.vhosts")
 _HOST: Final = r"[\w-]+(?:\.[\w-]+)*|\[[0-9a-f:.]+\]"
 _PATTERN: Final = re.compile(rf"(\*(?:\.?[\w-]+(?:\.[\w-]+)*)?|{_HOST})(?:;using:({_HOST}))?", re.ASCII)
 _BORROWED: Final = re.compile(rb"/__using/([\w.-]+)/\w+", re.ASCII)
+_NO_ANSWER: Final = b"The selected service answers no requests.\n"
 MOST: Final = 4096
 """Hosts that are remembered. Strangers can ask for very many where a pattern has a `*`."""
 LONGEST: Final = 255
@@ -229,20 +230,21 @@ class Vhosts(Plugin):
             service = self._look_up(request.host)
         if service is None:
             return Verdict.PASS
-        return self._hand(exchange, service)
+        try:
+            exchange.hand_to(service)
+        except ConfigError:  # the log has it
+            exchange.error(500, _NO_ANSWER)
+        return Verdict.TAKEN
 
     def _lend(self, exchange: Exchange, other: str, found: tuple[str, str, Service, bool] | None) -> Verdict:
         if found is None:
             exchange.error(404, b"This host may not use that one.\n")
             return Verdict.TAKEN
         exchange.set_field(b"Host", other.encode("latin-1"))
-        return self._hand(exchange, found[2])
-
-    def _hand(self, exchange: Exchange, service: Service) -> Verdict:
         try:
-            exchange.hand_to(service)
-        except ConfigError:  # the log has it
-            exchange.error(500, b"The selected service answers no requests.\n")
+            exchange.hand_to(found[2])
+        except ConfigError:
+            exchange.error(500, _NO_ANSWER)
         return Verdict.TAKEN
 
     def explain(self, exchange: Exchange) -> Explanation | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 
 import pytest
@@ -301,3 +302,258 @@ async def test_a_path_that_would_keep_a_pattern_busy_for_ever_is_given_up(lab: L
     assert (await pbal.ask("front", get("/page", "www.example.com"))).body == b"a page"
     assert (await pbal.ask("front", get("/other", "www.example.com"))).body == b"/other"
     assert pbal.counts["regex_timeouts"] == 1
+
+
+THROUGH = """
+    LOAD vhosts
+    LOAD vpaths
+    LOAD poll
+    CREATE POOL app
+      POOL app ADD {node}
+    CREATE SERVICE site
+      SET role           = reverse_proxy
+      SET pool           = app
+      SET persist_client = off
+    CREATE SERVICE other
+      SET role    = web_server
+      SET docroot = {folder}
+    CREATE SERVICE talk
+      SET role     = web_server
+      SET plugins  = poll
+      SET poll_uri = ^/poll/(?P<queue>[^/]+)$
+    CREATE SERVICE inner
+      SET role            = selector
+      SET plugins         = vpaths
+      SET default_service = site
+      VPATH ^/poll/ = talk
+    CREATE SERVICE front
+      SET role    = selector
+      SET listen  = 127.0.0.1:0
+      SET plugins = vhosts
+      VHOST a.test = inner
+      VHOST b.test = site
+    ENABLE front
+"""
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A backend that answers with the body of a request."""
+    while head := (await reader.readuntil(b"\r\n\r\n")).lower():
+        body = b""
+        if b"expect: 100-continue" in head:
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        if length is not None:
+            body = await reader.readexactly(int(length[1]))
+        elif b"transfer-encoding: chunked" in head:
+            while size := int(await reader.readline(), 16):
+                body += (await reader.readexactly(size + 2))[:-2]
+            await reader.readline()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+async def through(lab: Lab, node: str, more: str = "") -> Pbal:
+    """Two selectors in a row, and services behind the second."""
+    (lab.folder / "page").write_text("a page")
+    return await lab.pbal(THROUGH.format(node=node, folder=lab.folder) + more)
+
+
+@lab
+async def test_bodies_of_every_kind_go_through_selectors(lab: Lab) -> None:
+    node = await lab.origin(echo)
+    pbal = await through(lab, node.address)
+    reader, writer = await pbal.connect("front")
+    for number in range(2):  # in memory, and spooled
+        assert await pbal.say(f"SET site.buffer_uploads = {'on' if number else 'off'}") == "OK"
+        writer.write(get("/a", "a.test", "Transfer-Encoding: chunked", method="POST") + b"3\r\nabc\r\n")
+        writer.write(b"2\r\nde\r\n0\r\n\r\n")
+        assert (await read_response(reader)).body == b"abcde"
+        writer.write(get("/b", "a.test", method="PUT", body=b"x" * 70000))
+        assert (await read_response(reader)).body == b"x" * 70000
+        writer.write(get("/c", "a.test", "Content-Length: 4", "Expect: 100-continue", method="POST"))
+        assert (await read_response(reader)).status == 100
+        writer.write(b"body")
+        assert (await read_response(reader)).body == b"body"
+    assert (await pbal.say("show service site")).count("app") == 1
+
+
+@lab
+async def test_a_tunnel_goes_through_selectors(lab: Lab) -> None:
+    async def node(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\n")
+        while said := await reader.read(100):
+            writer.write(said.upper())
+
+    origin = await lab.origin(node)
+    pbal = await through(lab, origin.address)
+    reader, writer = await pbal.connect("front")
+    writer.write(get("/", "a.test", "Connection: Upgrade", "Upgrade: shout"))
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    assert await pbal.say("VHOST front a.test = other") == "OK"  # what was begun goes on
+    assert await pbal.say("DISABLE site") == "OK"
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"HELLO"
+    assert "site" in await pbal.say("show tunnels")
+
+
+@lab
+async def test_a_selectors_max_body_holds_beside_that_of_the_service(lab: Lab) -> None:
+    node = await lab.origin(echo)
+    pbal = await through(lab, node.address)
+
+    async def status(size: int, chunked: bool, host: str = "a.test") -> int:
+        fields, body = (["Transfer-Encoding: chunked"], b"%x\r\n%b\r\n0\r\n\r\n" % (size, b"x" * size)) if chunked else ([], b"x" * size)
+        head = get("/", host, *(fields or [f"Content-Length: {size}"]), method="POST")
+        return (await pbal.ask("front", head + body)).status
+
+    for statement, size, refused in (
+        ("SET site.max_body = 30", 30, 31),
+        ("SET front.max_body = 50", 30, 31),
+        ("SET front.max_body = 10", 10, 11),
+        ("SET inner.max_body = 5", 5, 6),
+        ("SET inner.max_body = 20", 10, 11),
+        ("SET front.max_body = 0", 20, 21),
+        ("UNSET front.max_body", 20, 21),
+        ("UNSET inner.max_body", 30, 31),
+    ):
+        assert await pbal.say(statement) == "OK"
+        for chunked in (False, True):
+            assert await status(size, chunked) == 200, (statement, chunked)
+            assert await status(refused, chunked) == 413, (statement, chunked)
+    assert await status(30, True, "b.test") == 200
+
+
+@lab
+async def test_the_connection_is_the_selectors(lab: Lab) -> None:
+    node = await lab.origin(echo)
+    pbal = await through(lab, node.address)  # where site says persist_client = off
+    reader, writer = await pbal.connect("front")
+    for path, host in (("/", "a.test"), ("/page", "b.test"), ("/", "a.test")):
+        writer.write(get(path, host))
+        assert "close" not in (await read_response(reader)).head.decode().lower()
+    assert await pbal.say("SET front.persist_client_idle_timeout = 100ms") == "OK"
+    writer.write(get("/", "a.test"))
+    assert (await read_response(reader)).status == 200
+    assert await reader.read() == b""
+    assert await pbal.say("SET front.persist_client = off") == "OK"
+    reader, writer = await pbal.connect("front")
+    writer.write(get("/", "a.test"))
+    assert (await read_response(reader)).fields["connection"] == "close"
+    assert await reader.read() == b""
+
+
+@lab
+async def test_a_target_that_goes_finishes_what_it_has(lab: Lab) -> None:
+    go = asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\non")
+            await go.wait()
+            writer.write(b"ly")
+
+    origin = await lab.origin(app)
+    for statements, status in (
+        (["VHOST front b.test = other"], 200),
+        (["DISABLE site"], 503),
+        (["VHOST front b.test = other", "UNSET inner.default_service", "DROP SERVICE site"], 200),
+        (["UNSET inner.default_service", "DROP SERVICE site"], 404),
+        (["DROP RULE front VHOST b.test = site"], 404),
+        (["SET front.default_service = other", "SET front.plugins = none"], 200),
+    ):
+        go.clear()
+        pbal = await through(lab, origin.address)
+        reader, writer = await pbal.connect("front")
+        writer.write(get("/page", "b.test"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(2) == b"on"
+        writer.write(get("/page", "b.test"))  # pipelined: it is chosen for when its turn comes
+        for statement in statements:
+            assert await pbal.say(statement) == "OK", statement
+        go.set()
+        assert await reader.readexactly(2) == b"ly" and b" 200 " in head, statements
+        answer = await read_response(reader)
+        assert answer.status == status, statements
+        assert status != 200 or answer.body == b"a page"
+
+
+@lab
+async def test_a_selector_that_is_dropped_leaves_no_connection(lab: Lab) -> None:
+    node = await lab.origin(echo)
+    pbal = await through(lab, node.address)
+    reader, writer = await pbal.connect("front")
+    writer.write(get("/", "b.test"))
+    assert (await read_response(reader)).status == 200
+    assert await pbal.say("DROP SERVICE front") == "OK"
+    assert await reader.read() == b""
+
+
+@lab
+async def test_parked_polls_of_a_target_that_goes_get_the_empty_answer(lab: Lab) -> None:
+    node = await lab.origin(echo)
+    for statements in (["DISABLE talk"], ["DROP RULE inner VPATH ^/poll/ = talk", "DROP SERVICE talk"]):
+        pbal = await through(lab, node.address)
+        reader, writer = await pbal.connect("front")
+        writer.write(get("/poll/a", "a.test") + get("/page", "b.test"))
+        await pbal.until("poll_parked", 1)
+        assert await pbal.say("VHOST front b.test = other") == "OK"
+        for statement in statements:
+            assert await pbal.say(statement) == "OK"
+        assert (await read_response(reader)).status == 204
+        assert (await read_response(reader)).body == b"a page"
+        assert (await pbal.ask("front", get("/poll/a", "a.test"))).status == (503 if statements == ["DISABLE talk"] else 200)
+
+
+@lab
+async def test_both_plugins_in_one_chain_are_asked_in_their_order(lab: Lab) -> None:
+    pbal = await lab.pbal(f"""
+        LOAD vhosts
+        LOAD vpaths
+        CREATE SERVICE files
+          SET role    = web_server
+          SET docroot = {lab.folder}
+        CREATE SERVICE gone
+          SET role    = web_server
+        CREATE SERVICE front
+          SET role            = selector
+          SET listen          = 127.0.0.1:0
+          SET plugins         = vhosts vpaths
+          SET default_service = gone
+          VHOST a.test  = files
+          VPATH ^/page$ = gone
+          VPATH [?&]x=1 = files
+        ENABLE front
+    """)
+    (lab.folder / "page").write_text("a page")
+    (lab.folder / "other").write_text("other")
+
+    async def seen() -> list[int]:
+        asked = (("/page", "a.test"), ("/page", "b.test"), ("/other?x=1", "b.test"), ("/other?y=1", "b.test"), ("/other", "a.test"))
+        return [(await pbal.ask("front", get(path, host))).status for path, host in asked]
+
+    assert await seen() == [200, 404, 200, 404, 200]
+    assert await pbal.say("SET front.plugins = vpaths vhosts") == "OK"  # the rules stay
+    assert await seen() == [404, 404, 200, 404, 200]
+    rows = (await pbal.say("show service front")).splitlines()
+    assert [row.split(": ", 1)[1] for row in rows if row.strip().startswith("rule:")] == [
+        "VPATH ^/page$ = gone", 'VPATH "[?&]x=1" = files', "VHOST a.test = files",
+    ]  # fmt: skip
+    for number in range(20):
+        assert await pbal.say(f"VHOST front h{number}.test = files") == "OK"
+    rows = (await pbal.say("show service front")).splitlines()
+    assert sum(row.strip().startswith("rule:") for row in rows) == 20
+    assert "         rules: 23: show rules front lists them all" in rows
+
+
+@lab
+async def test_the_selectors_own_answers_have_its_pages(lab: Lab) -> None:
+    node = await lab.origin(echo)
+    pages = lab.folder / "pages"
+    pages.mkdir()
+    (pages / "404.html").write_text("<p>the selector's own</p>")
+    pbal = await through(lab, node.address, f"\n    SET front.error_pages = {pages}\n")
+    accept = "Accept: text/html"
+    assert (await pbal.ask("front", get("/", "nowhere.test", accept))).body == b"<p>the selector's own</p>"
+    assert await pbal.say("VHOST front b.test = other") == "OK"
+    assert (await pbal.ask("front", get("/missing", "b.test", accept))).body != b"<p>the selector's own</p>"
