@@ -14,6 +14,7 @@ connections are `suspect`: none of them serves another request.
 
 import asyncio
 import fcntl
+import select
 import ssl
 import termios
 from abc import ABCMeta, abstractmethod
@@ -231,6 +232,16 @@ class BackendConnection:
         try:
             return fcntl.ioctl(self.fd, termios.FIONREAD, _ZERO) != _ZERO
         except OSError:
+            return True
+
+    @property
+    def ended(self) -> bool:
+        """Whether the node has ended, and the loop has not brought that yet; where nothing is `unread`. Three system calls."""
+        poll = select.poll()
+        try:
+            poll.register(self.fd, select.POLLIN)
+            return bool(poll.poll(0))
+        except (OSError, ValueError):
             return True
 
     def write(self, data: bytes) -> None:

@@ -339,3 +339,80 @@ def test_a_fault_of_pbals_own_leaves_no_client_waiting(ends: str) -> None:
         assert [each.active for each in pbal.world.pool("app").nodes] == [0]
 
     run()
+
+
+@lab
+async def test_however_many_kept_connections_are_stale_no_request_fails_by_it(lab: Lab) -> None:
+    """Each is asked on a new connection next, whatever the budget says: as when a node is started anew."""
+
+    async def once(taken: Taken) -> None:
+        await taken.request()
+        await together.wait()
+        taken.say(OK)
+        await taken.request()
+        transport_of(taken.writer).abort()
+
+    together = asyncio.Event()
+    node = await Scripted.start(lab, once)
+    pool = "SET retry_budget = 0;SET retry_budget_least = 0"
+    pbal = await lab.pbal(proxy(node.address, more="SET backend_persist_cache = 20", pool=pool))
+    first = [await Client.of(pbal, request=get()) for _ in range(8)]
+    await until(lambda: len(node.connections) == 8, "as many connections")
+    together.set()
+    for client in first:
+        assert (await read_response(client.reader)).status == 200
+        client.writer.write(get("/again"))
+    for client in first:
+        assert (await read_response(client.reader)).status == 200
+    assert pbal.counts["backend_retries"] == 8 and pbal.counts["backend_retries_denied"] == 0
+    assert len(node.connections) == 16
+
+
+@lab
+async def test_what_cannot_be_sent_again_is_not_sent_on_a_connection_that_the_node_has_ended(lab: Lab) -> None:
+    node = await Scripted.start(lab)
+    pbal = await lab.pbal(proxy(node.address))
+    client = await Client.of(pbal, request=get())
+    kept = await node.connection()
+    await kept.request()
+    kept.say(OK)
+    await read_response(client.reader)
+    at_once(client.writer, get("/post", "Content-Length: 0", method="POST"))
+    with socket.fromfd(kept.writer.get_extra_info("socket").fileno(), socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.shutdown(socket.SHUT_WR)
+    fresh = await node.connection(1)
+    assert (await fresh.request()).startswith(b"POST /post ")
+    fresh.say(OK)
+    assert (await read_response(client.reader)).status == 200
+    assert await kept.gone() == b"" and pbal.counts["backend_retries"] == 0
+
+
+@lab
+async def test_who_met_a_stale_connection_gets_no_other_kept_one_that_becomes_free(lab: Lab) -> None:
+    node = await Scripted.start(lab)
+    pbal = await lab.pbal(proxy(f"{node.address} MAX 2"))
+    first, second = [await Client.of(pbal, request=get()) for _ in range(2)]
+    kept = [await node.connection(number) for number in range(2)]
+    for taken, client in zip(kept, (first, second), strict=True):
+        await taken.request()
+        taken.say(OK)
+        await read_response(client.reader)
+    for client, path in ((first, "/first"), (second, "/second")):
+        client.writer.write(get(path))
+    asked = {(await taken.request()).split()[1]: taken for taken in kept}
+    third = await Client.of(pbal, request=get("/third"))
+    handler = pbal.world.service("web").handler
+    assert handler is not None
+    await until(lambda: handler.load()[0] == 1, "the third to wait")
+    transport_of(asked[b"/first"].writer).abort()
+    new = await node.connection(2)
+    assert (await new.request()).startswith(b"GET /third ")
+    await until(lambda: handler.load()[0] == 1, "the first to wait")
+    asked[b"/second"].say(OK)
+    fresh = await node.connection(3)
+    assert (await fresh.request()).startswith(b"GET /first ")
+    assert await asked[b"/second"].gone() == b""
+    new.say(OK)
+    fresh.say(OK)
+    for client in (first, second, third):
+        assert (await read_response(client.reader)).status == 200

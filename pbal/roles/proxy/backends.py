@@ -407,6 +407,11 @@ class Backends(Opener):
         if free:
             taker = self._first_for(backend, owner)
             if taker is not None:
+                if taker.fresh and backend.uses:  # the place is its own, but not this connection
+                    backend.abort()
+                    node.pool.sharing.took(self._share)
+                    self._open(node, taker)
+                    return
                 if backend.uses and backend.unread:  # a reuse like any other
                     give_up_unread(backend)
                     return
@@ -429,7 +434,7 @@ class Backends(Opener):
         if backend.said:
             return owner if owner is not None and self.queue.has(owner) and owner.said == backend.said else None
         for seeker in self.queue.in_order(self._relieved()):
-            if _fits(seeker, backend):
+            if _fits(seeker, backend) and not (seeker.fresh and backend.uses and seeker.coming is not None):
                 return seeker
         return None
 

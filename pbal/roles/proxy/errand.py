@@ -199,9 +199,9 @@ class Errand(Seeker):
         """The connection went before the answer was whole. A GET may be sent again while nothing of an answer came."""
         backend = self.backend
         assert backend is not None
-        stale, node = backend.kept, backend.node
+        stale, node = backend.kept and not self.fresh, backend.node
         self.reason = f"{node.name}: {reason}"
-        safe = not self.heard and self.attempts < MOST_ATTEMPTS and enter(self, node.pool, self.terms)
+        safe = not self.heard and (stale or (self.attempts < MOST_ATTEMPTS and enter(self, node.pool, self.terms)))
         self._drop_backend()
         if not safe:
             node.broke(self.terms.clock.now(), f"no response: {reason}")

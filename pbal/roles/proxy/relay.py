@@ -151,7 +151,13 @@ class Relay(Outgoing):
         """`backend` is ours: send the request."""
         terms, exchange = self.terms, self.exchange
         self.backend = backend
-        self.node = exchange.asked = node = self.group.lend(backend, self)
+        self.node = node = self.group.lend(backend, self)
+        if backend.kept and (exchange.request.framing or exchange.request.method not in IDEMPOTENT) and backend.ended:
+            self._drop_backend()  # once sent on it, it might be a request that cannot be sent again
+            self.fresh = True
+            self.seek()
+            return
+        exchange.asked = node
         exchange.attempts += 1
         exchange.node = node.name
         exchange.asked_at = now = terms.clock.now()
@@ -378,14 +384,14 @@ class Relay(Outgoing):
             )
             self._failed(502)
             return
-        reused = backend.kept
-        safe = self.again_is_safe and not self.heard and self.exchange.attempts < MOST_ATTEMPTS
-        if safe and not enter(self, node.pool, self.terms):
+        stale = backend.kept and not self.fresh
+        safe = self.again_is_safe and not self.heard and (stale or self.exchange.attempts < MOST_ATTEMPTS)
+        if safe and not stale and not enter(self, node.pool, self.terms):
             safe = False
             reason += "; retry_budget is used up"
         if safe:
             self._drop_backend()
-            if reused:  # a stale connection says nothing of the node; but the others may be stale as well
+            if stale:  # which says nothing of the node; but the others may be stale as well. Once a request, so it needs no budget
                 self.fresh = True
             else:
                 self._blame(node, f"no response: {reason}")
