@@ -344,9 +344,10 @@ LIMIT s
        ^
 expected a number at once or a rate, found the end of the line
 
-LIMIT s 5
-         ^
-expected CONCURRENT, found the end of the line
+LIMIT s 5 CONCURENT
+          ^^^^^^^^^
+expected CONCURRENT, found 'CONCURENT'
+did you mean 'CONCURRENT'?
 
 LIMIT s 10/s BRUST 3
              ^^^^^

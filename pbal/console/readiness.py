@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from pbal.model.pool import Pool
 from pbal.model.world import World
 
 
@@ -19,6 +20,23 @@ def why_not_ready(world: World) -> str:
     return f"not listening: {', '.join(missing)}" if missing else ""
 
 
+def _said_of(pool: Pool, now: float) -> str:
+    """What is wrong with a pool's nodes; "" if nothing is. A node of weight 0 is meant to get nothing, as a spare is while others can."""
+    usable = pool.usable(now)  # which finds out whether it is open
+    if pool.open:
+        return "too few nodes are well, all of them get requests"
+    first = [node for node in pool.nodes if node.weight and not node.backup]
+    spare = [node for node in pool.nodes if node.weight and node.backup]
+    serving = [node for node in first if node in usable]
+    if spare and not serving:
+        return f"0 of {len(first)} nodes get requests, {len(usable)} of {len(spare)} backup nodes do"
+    well = [node for node in spare if node.ready and node.healthy(now)]
+    told = [f"{len(serving)} of {len(first)} nodes get requests"] if len(serving) < len(first) else []
+    if len(well) < len(spare):
+        told.append(f"{len(well)} of {len(spare)} backup nodes are well")
+    return ", ".join(told)
+
+
 MOST: Final = 20
 """Pools that are told of."""
 
@@ -33,9 +51,7 @@ def unwell(world: World) -> list[str]:
     lines: list[str] = []
     for name in sorted(used & world.pools.keys()):
         pool = world.pools[name]
-        usable = len(pool.usable(now))
-        if pool.open:
-            lines.append(f"pool {pool.name}: too few nodes are well, all of them get requests")
-        elif usable < len([node for node in pool.nodes if node.weight and not node.backup]):
-            lines.append(f"pool {pool.name}: {usable} of {len(pool.nodes)} nodes get requests")
+        said = _said_of(pool, now)
+        if said:
+            lines.append(f"pool {pool.name}: {said}")
     return lines if len(lines) <= MOST else [*lines[:MOST], f"and {len(lines) - MOST} more"]

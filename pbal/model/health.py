@@ -243,7 +243,7 @@ class Health(Member):
             self.ejected = False
             self.trial = True
             self.strikes = self.group.policy.eject_after - 1
-            log.info("%(node)s is tried again", {"event": "node_on_trial", "pool": self.group.name, "node": self.name})
+            log.info("pool %(pool)s: node %(node)s is tried again", {"event": "node_on_trial", "pool": self.group.name, "node": self.name})
         return not self.ejected and self.check is not DOWN
 
     def at_rest(self, now: float) -> bool:

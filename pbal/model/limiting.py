@@ -184,6 +184,8 @@ class RateLimit(Limit):
         match = _RATE.fullmatch(rate)
         if match is None or not int(match[1]):
             expected = "a rate such as 10/s, 100/m or 1000/h"
+            if rate.isdecimal():
+                expected += f", or {rate} CONCURRENT"
             raise BadValue(f"expected {expected}, found {rate!r}", expected=expected)
         number = int(match[1])
         most = number if burst is None else _count(burst)

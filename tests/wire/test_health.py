@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -453,6 +454,55 @@ async def test_explain_and_metrics_know_the_states(lab: Lab) -> None:
     assert f'node_up{{pool="app",node="{apps[0].address}"}} 0' in shown
     assert f'node_up{{pool="app",node="{apps[1].address}"}} 1' in shown
     assert 'pool_usable{pool="app"} 1' in shown
+
+
+@lab
+async def test_readyz_tells_nodes_from_backup_nodes(lab: Lab) -> None:
+    apps = [await App.start(lab) for _ in range(4)]
+    nodes = [f"{app.address}{' BACKUP' if number > 1 else ''}" for number, app in enumerate(apps)]
+    more = "CREATE SERVICE console;SET role = management;SET listen = 127.0.0.1:0;ENABLE console;USE web"
+    pbal = await lab.pbal(proxy(*nodes, more=more))
+
+    async def said() -> bytes:
+        return (await pbal.ask("console", READYZ)).body.removeprefix(b"ready\n").strip()
+
+    assert await said() == b""
+    for order, told in (
+        (f"DRAIN {apps[3].address}", b"pool app: 1 of 2 backup nodes are well"),
+        (f"DRAIN {apps[0].address}", b"pool app: 1 of 2 nodes get requests, 1 of 2 backup nodes are well"),
+        (f"DRAIN {apps[1].address}", b"pool app: 0 of 2 nodes get requests, 1 of 2 backup nodes do"),
+        (f"READY {apps[3].address}", b"pool app: 0 of 2 nodes get requests, 2 of 2 backup nodes do"),
+        (f"ADD {apps[2].address} WEIGHT 0 BACKUP", b"pool app: 0 of 2 nodes get requests, 1 of 1 backup nodes do"),
+        (f"READY {apps[1].address}", b"pool app: 1 of 2 nodes get requests"),
+    ):
+        assert await pbal.say(f"POOL app {order}") == "OK"
+        assert await said() == told, order
+
+
+@lab
+async def test_a_log_line_about_a_node_names_service_and_pool(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    async def garbage(taken: Taken) -> None:
+        await taken.request()
+        taken.say(b"rubbish\r\n\r\n")
+
+    async def nothing(taken: Taken) -> None:
+        await taken.request()
+        taken.writer.close()
+
+    bad, gone = await Scripted.start(lab, garbage), await Scripted.start(lab, nothing)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        closed = f"127.0.0.1:{free.getsockname()[1]}"
+        pbal = await lab.pbal(proxy())
+        for node, event in ((closed, "connect_failed"), (bad.address, "bad_response"), (gone.address, "no_response")):
+            assert await pbal.say(f"POOL app ADD {node}") == "OK"
+            await pbal.ask("web", get())
+            assert await pbal.say(f"POOL app REMOVE {node}") == "OK"
+            said = next(record for record in caplog.records if isinstance(record.args, dict) and record.args.get("event") == event)
+            assert f"service web: node {node} of pool app: " in said.getMessage()
+            fields = said.args
+            assert isinstance(fields, dict)
+            assert (fields["service"], fields["pool"], fields["node"]) == ("web", "app", node)
 
 
 @lab

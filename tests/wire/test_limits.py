@@ -216,6 +216,8 @@ async def test_what_is_no_limit_is_refused(lab: Lab) -> None:
     pbal = await limited(lab)
     assert "expected a rate such as 10/s" in await pbal.say("LIMIT web 10/x")
     assert "expected a rate such as 10/s" in await pbal.say("LIMIT web 0/s")
+    for unfinished in ("10", "10 BURST 3", "10 BY host"):
+        assert "a rate such as 10/s, 100/m or 1000/h, or 10 CONCURRENT, found '10'" in await pbal.say(f"LIMIT web {unfinished}")
     assert "expected a number of requests" in await pbal.say("LIMIT web 1/s BURST 0")
     assert "expected a number of requests" in await pbal.say("LIMIT web 0 CONCURRENT")
     assert "expected address, host, service" in await pbal.say("LIMIT web 1/s BY ip")

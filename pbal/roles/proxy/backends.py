@@ -337,11 +337,7 @@ class Backends(Opener):
         """A node sent octets that belong to no request: its connections may give each client its predecessor's answer."""
         node = backend.node
         self.counts["backend_surprises"] += 1
-        self.service.world.log_limited(
-            f"surprise {node.name}",
-            "%(node)s: sent octets that nobody asked for; its kept connections are closed",
-            {"event": "node_surprise", "service": self.name, "node": node.name},
-        )
+        self.terms.tell(node, "node_surprise", "sent octets that nobody asked for; its kept connections are closed")
         for other in list(self.service.world.backends):  # of other services and pools, too
             if other.node.endpoint == node.endpoint:
                 other.suspect = True

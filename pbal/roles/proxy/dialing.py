@@ -93,8 +93,7 @@ class Dialer:
     async def _connect(self, backend: BackendConnection) -> None:
         """Open a connection, have it verified, and offer it."""
         node, terms = backend.node, self._terms
-        service = terms.service
-        values = service.values
+        values = terms.service.values
         failed = 0
         try:
             async with asyncio.timeout(values["connect_timeout"]):
@@ -114,11 +113,7 @@ class Dialer:
             terms.counts["backend_connect_failures"] += 1
             failed = 504 if isinstance(error, TimeoutError) else 502
             node.unreachable(terms.clock.now(), self._why(error, backend))
-            service.world.log_limited(
-                f"connect {node.name}",
-                "cannot connect to %(node)s: %(reason)s",
-                {"event": "connect_failed", "service": terms.name, "node": node.name, "reason": error.strerror or str(error) or "too slow"},
-            )
+            terms.tell(node, "connect_failed", "cannot connect: %(reason)s", error.strerror or str(error) or "too slow")
         finally:
             verification = self._verifying.pop(backend, None)
             if verification is not None:
@@ -152,11 +147,7 @@ class Dialer:
         """A node answered OPTIONS, and does not keep connections open: its next ones are used as they come."""
         node, terms = backend.node, self._terms
         self.unasked[node] = terms.clock.now() + UNASKED
-        terms.service.world.log_limited(
-            f"noverify {node.name}",
-            "%(node)s: does not keep a connection open after OPTIONS: its connections are not verified for a minute",
-            {"event": "not_verified", "service": terms.name, "node": node.name},
-        )
+        terms.tell(node, "not_verified", "does not keep a connection open after OPTIONS: its connections are not verified for a minute")
 
     def _why(self, error: OSError | TimeoutError, backend: BackendConnection) -> str:
         """Words for a connection that could not be made."""

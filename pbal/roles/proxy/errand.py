@@ -173,6 +173,7 @@ class Errand(Seeker):
     def _garbled(self, backend: BackendConnection, error: BadResponse) -> None:
         """See Reading."""
         backend.node.broke(self.terms.clock.now(), error.reason)
+        self.terms.tell(backend.node, "bad_response", "%(reason)s", error.reason)
         self._fail(f"{backend.node.name}: {error.reason}")
 
     def backend_expired(self) -> None:

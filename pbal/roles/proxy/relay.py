@@ -54,6 +54,8 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _NO_LENGTH: Final = frozenset({b"content-length"})
 
+_NO_RESPONSE: Final = "no response: %(reason)s"
+
 WAITING: Final = "waiting"
 ASKED: Final = "asked"
 ANSWERING: Final = "answering"
@@ -218,11 +220,7 @@ class Relay(Outgoing):
     def _garbled(self, backend: BackendConnection, error: BadResponse) -> None:
         """See Reading."""
         self._blame(backend.node, error.reason, error.place, error.octet)
-        self.terms.service.world.log_limited(
-            f"bad response {backend.node.name}",
-            "%(node)s: %(reason)s",
-            {"event": "bad_response", "service": self.terms.name, "node": backend.node.name, "reason": error.reason},
-        )
+        self.terms.tell(backend.node, "bad_response", "%(reason)s", error.reason)
         self._failed(502)
 
     def _head(self, head: ResponseHead) -> bool:
@@ -374,14 +372,9 @@ class Relay(Outgoing):
         """The backend went before the response was whole."""
         backend, node = self.backend, self.node
         assert backend is not None and node is not None
-        world = self.terms.service.world
         if self.phase is ANSWERING:
             self._blame(node, f"response cut off: {reason}")
-            world.log_limited(
-                f"cut off {node.name}",
-                "%(node)s: response cut off: %(reason)s",
-                {"event": "cut_off", "service": self.terms.name, "node": node.name, "reason": reason},
-            )
+            self.terms.tell(node, "cut_off", "response cut off: %(reason)s", reason)
             self._failed(502)
             return
         stale = backend.kept and not self.fresh
@@ -395,7 +388,7 @@ class Relay(Outgoing):
                 self.fresh = True
             else:
                 self._blame(node, f"no response: {reason}")
-                world.log_limited(*self._no_response(node, reason))
+                self.terms.tell(node, "no_response", _NO_RESPONSE, reason)
                 self.tried = (*self.tried, node)
             self.failure = 502
             self.exchange.asked = None
@@ -404,23 +397,14 @@ class Relay(Outgoing):
             self.seek()
             return
         self._blame(node, f"no response: {reason}")
-        world.log_limited(*self._no_response(node, reason))
+        self.terms.tell(node, "no_response", _NO_RESPONSE, reason)
         self._failed(502)
-
-    def _no_response(self, node: Node, reason: str) -> tuple[str, str, dict[str, str]]:
-        """What is logged of it."""
-        fields = {"event": "no_response", "service": self.terms.name, "node": node.name, "reason": reason}
-        return f"no response {node.name}", "%(node)s: no response: %(reason)s", fields
 
     def backend_expired(self) -> None:
         """The node was silent for response_timeout."""
         if self.node is not None:
             self._blame(self.node, f"silent for {self.terms.response_timeout:g} s")
-            self.terms.service.world.log_limited(
-                f"silent {self.node.name}",
-                "%(node)s: silent for too long",
-                {"event": "node_silent", "service": self.terms.name, "node": self.node.name},
-            )
+            self.terms.tell(self.node, "node_silent", "silent for too long")
         self._failed(504)
 
     def _blame(self, node: Node, why: str, place: int = -1, octet: int = -1) -> None:

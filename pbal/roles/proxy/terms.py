@@ -12,7 +12,7 @@ from typing import Final
 from pbal.http1.reader import Limits
 from pbal.model.balance import CODES
 from pbal.model.certificates import backend_context
-from pbal.model.pool import Pool
+from pbal.model.pool import Node, Pool
 from pbal.model.service import Service
 from pbal.roles.proxy.decider import Decider
 
@@ -88,6 +88,15 @@ class Terms:
         identity = hashlib.blake2s(self.name.lower().encode(), key=service.world.identity, digest_size=4).hexdigest()
         self.via = f"pbal-{identity}".encode()
         """This process and service in a Via field: who sees it come back has sent the request to itself."""
+
+    def tell(self, node: Node, event: str, what: str, reason: str = "") -> None:
+        """Log, now and then, what happened to a node of this service: `what` is words for it, in which %(reason)s stands for `reason`."""
+        fields = {"event": event, "service": self.name, "pool": node.pool.name, "node": node.name}
+        if reason:
+            fields["reason"] = reason
+        self.service.world.log_limited(
+            f"{event} {self.name} {node.pool.name} {node.name}", f"service %(service)s: node %(node)s of pool %(pool)s: {what}", fields
+        )
 
     def buffer_size(self) -> int:
         """Octets unsent, in either direction, at which a sender is stopped."""
