@@ -50,6 +50,64 @@ def word(node: Node, now: float) -> str:
     return node.verdict(now).word
 
 
+# -- trials -------------------------------------------------------------------------------------------------------------
+
+
+def test_where_there_are_checks_no_client_tries_a_node_before_one_was_good() -> None:
+    pool = pool_of(3, check="http")
+    node = pool.nodes[0]
+    node.checked(0.5, "")
+    fail(node, 5, 1)
+    assert (names(pool, 2), node.verdict(2).why[:12]) == ("23", "ejected for ")
+    node.checked(10, "no answer")
+    assert (names(pool, 12), node.verdict(12).why[:27]) == ("23", "ejected until a check finds"), "its time is over"
+    node.checked(13, "")
+    assert names(pool, 13) == "123" and node.trial
+    node.lent(13)
+    assert names(pool, 13) == "23", "one at a time"
+    node.answered(13, 200)
+    assert names(pool, 13) == "123" and not node.trial
+
+
+def test_a_good_check_while_it_is_ejected_will_do() -> None:
+    pool = pool_of(3, check="http")
+    node = pool.nodes[0]
+    node.checked(0.5, "")
+    fail(node, 5, 1)
+    node.checked(9, "")
+    assert names(pool, 10) == "23"
+    assert names(pool, 11.5) == "123" and node.trial
+
+
+def test_a_node_that_lets_a_request_time_out_and_answers_nothing_meanwhile_gets_one_at_a_time() -> None:
+    pool = pool_of(3)
+    node = pool.nodes[0]
+    node.lent(1)
+    node.lent(2)
+    node.broke(3, "silent")
+    node.silent(3, 1)
+    assert names(pool, 3) == "23", "another request waits there still"
+    pool.released(node)
+    node.broke(4, "silent")
+    pool.released(node)
+    assert names(pool, 4) == "123"
+    node.lent(5)
+    assert names(pool, 5) == "23"
+    node.answered(5, 200)
+    assert names(pool, 5) == "123" and not node.trial
+
+
+def test_a_node_that_answered_others_meanwhile_is_only_slow_with_that_one() -> None:
+    pool = pool_of(3)
+    node = pool.nodes[0]
+    node.lent(1)
+    answer(node, 2)
+    node.lent(2.5)
+    node.broke(3, "silent")
+    node.silent(3, 1)
+    assert not node.trial and names(pool, 3) == "123"
+
+
 # -- strikes -----------------------------------------------------------------------------------------------------------
 
 

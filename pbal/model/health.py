@@ -9,8 +9,10 @@ which keeps a list of the nodes that get requests and makes it anew when one of 
 a request to a pool in which all is well pays for nothing but two additions.
 
     in        eject_after failures in a row -> ejected, for longer each time; unless too much of the pool were out then
-    ejected   its time is over -> on trial, with one strike left
-    on trial  nothing new while something is under way at it; an answer -> in (slow_start begins); a failure -> ejected
+    ejected   its time is over -> on trial, with one strike left; where the pool has checks, not before one was good since
+    on trial  nothing new while something is under way at it, nor, where the pool has checks, before one was good; an answer -> in
+              (slow_start begins); a failure -> ejected
+    in        a request that it did not answer in time, nor any other since that was sent -> on trial: else it would get as many again
     in        stall_after requests were sent since its last answer, and wait, and others answered as many -> on trial: it hangs, or is much
               slower. Whoever waits at it goes on waiting; when the last of them has left, it is tried once more
     resting   for a second after a connection that it refused, as in Perlbal. That bounds nothing else
@@ -56,6 +58,7 @@ class Policy:
     """What the tunables of a pool say about the health of its nodes."""
 
     __slots__ = (
+        "checked",
         "eject_after",
         "eject_most",
         "eject_status",
@@ -69,6 +72,7 @@ class Policy:
     )
 
     def __init__(self, values: Mapping[str, object]) -> None:
+        self.checked = values["check"] != "off"
         self.eject_after = cast(int, values["eject_after"]) or 1 << 62
         self.eject_most = cast(float, values["eject_most"])
         self.eject_status = frozenset(status for some in cast(tuple[range, ...], values["eject_status"]) for status in some)
@@ -142,7 +146,7 @@ class Health(Member):
         "ejected_at", "ejected_until", "ejections", "error", "error_at", "errors", "failed_at", "failures", "group", "hits",
         "last_attempt", "last_connect", "last_response", "last_success", "misses", "name", "order", "quiet_heard", "quiet_since",
         "reached_for", "reached_heard", "removed", "requests", "responses", "rests_until", "returned_at", "since", "stalls", "strikes",
-        "times", "told_at", "trial", "unanswered", "unmade", "window",
+        "times", "told_at", "trial", "trial_at", "unanswered", "unmade", "window",
     )  # fmt: skip
 
     def __init__(self, name: str, group: Group) -> None:
@@ -178,6 +182,8 @@ class Health(Member):
         """How often lately: each makes the next longer, and each eject_time without one takes one away."""
         self.trial = False
         """Whether it gets one request at a time until it answers."""
+        self.trial_at = 0.0
+        """What a good check has to be later than, where there are checks, before it gets one (clock time)."""
         self.stalls = 0
         self.rests_until = 0.0
         self.returned_at = 0.0
@@ -239,9 +245,10 @@ class Health(Member):
 
     def healthy(self, now: float) -> bool:
         """Whether nothing is known against it but what passes in a moment. What is over by `now` ends here."""
-        if self.ejected and self.ejected_until <= now:
+        if self.ejected and self.ejected_until <= now and self._probed(self.ejected_at):
             self.ejected = False
             self.trial = True
+            self.trial_at = self.ejected_at
             self.strikes = self.group.policy.eject_after - 1
             log.info("pool %(pool)s: node %(node)s is tried again", {"event": "node_on_trial", "pool": self.group.name, "node": self.name})
         return not self.ejected and self.check is not DOWN
@@ -252,8 +259,12 @@ class Health(Member):
 
     @property
     def occupied(self) -> bool:
-        """Whether it is on trial, and the request that tries it is under way."""
-        return self.trial and self.active + self.connecting > 0
+        """Whether it is on trial, and the request that tries it is under way, or a check has to find it well before there is one."""
+        return self.trial and (self.active + self.connecting > 0 or not self._probed(self.trial_at))
+
+    def _probed(self, since: float) -> bool:
+        """Whether a check found that somebody is there, where there are checks: that is no client's business."""
+        return not self.group.policy.checked or (self.hits > 0 and self.check_at > since)
 
     def share(self, now: float) -> float:
         """See Member: less than all of it in slow_start."""
@@ -287,10 +298,12 @@ class Health(Member):
         """The same, while it is ejected or on trial."""
         silent = self.unanswered + self.unmade
         if self.ejected:
-            return Verdict(DOWN, self.ejected_at, f"ejected for {self.ejected_until - now:.3g} s more, {self._struck()}", "")
+            left = self.ejected_until - now
+            how_long = f"for {left:.3g} s more" if left > 0 else "until a check finds it well"
+            return Verdict(DOWN, self.ejected_at, f"ejected {how_long}, {self._struck()}", "")
         if silent >= self.group.policy.stall_after:
             return Verdict(DOWN, self._silent_since(), f"no answer to the last {silent} requests", "")
-        return Verdict(DOWN, self.ejected_at, f"on trial, {self._struck()}", "")
+        return Verdict(DOWN, self.trial_at, f"on trial, {self._struck()}", "")
 
     def _struck(self) -> str:
         return f"{self.strikes} failures in a row, the last: {self.error}"
@@ -350,6 +363,8 @@ class Health(Member):
             self.hits, self.misses = self.hits + 1, 0
             if self.check is UNKNOWN or (self.check is DOWN and self.hits >= policy.rise):
                 self._found(now, UP, "")
+            if self.ejected or self.trial:
+                self.group.flip()
 
     def _found(self, now: float, word: str, why: str) -> None:
         first = self.check is UNKNOWN
@@ -462,6 +477,15 @@ class Health(Member):
         self.failed(now, why)
         self._strike(now)
 
+    def silent(self, now: float, asked_at: float) -> None:
+        """It did not answer in time what it was asked at `asked_at`. If it has answered nothing since, it has to answer one thing first."""
+        if self.unanswered and self.quiet_since <= asked_at and not self.trial and not self.ejected:
+            self._try(now)
+
+    def _try(self, now: float) -> None:
+        self.trial, self.trial_at = True, now
+        self.group.flip()
+
     def failed(self, now: float, why: str) -> None:
         """Something went wrong with it: what an operator should hear."""
         self.error, self.error_at = why, now
@@ -510,9 +534,8 @@ class Health(Member):
         after = self.group.policy.stall_after
         if self.trial or self.ejected or number < after or self.group.answers - heard < after:
             return
-        self.trial = True
+        self._try(now)
         self.stalls += 1
-        self.group.flip()
         if self._may_tell(now):
             fields = {
                 "event": "node_stalls",

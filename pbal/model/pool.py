@@ -287,7 +287,7 @@ class Pool(Group):
         self._until = inf
         slow = self.policy.slow_start
         for node in ready:
-            if node.ejected:
+            if node.ejected and node.ejected_until > now:  # else a check has to find it well, and says so
                 self._until = min(self._until, node.ejected_until)
             if node.rests_until > now:
                 self._until = min(self._until, node.rests_until)

@@ -160,7 +160,7 @@ HEALTH: tuple[Tunable, ...] = (
         unit="seconds",
         minimum="10ms",
         summary="How long a node is ejected for the first time. The second time is twice as long, the third three times. Then it gets one"
-        " request at a time until it has answered one.",
+        " request at a time until it has answered one; where `check` is on, not before a check found it well.",
         source="pbal",
     ),
     Tunable(

@@ -457,6 +457,28 @@ async def test_explain_and_metrics_know_the_states(lab: Lab) -> None:
 
 
 @lab
+async def test_after_an_ejection_a_check_tries_the_node_and_no_client(lab: Lab) -> None:
+    apps = [await App.start(lab) for _ in range(3)]
+    ejecting = "SET eject_after = 1;SET eject_time = 10ms;SET check_fall = 1000;SET balance_method = round_robin"
+    pbal = await lab.pbal(proxy(*(app.address for app in apps), pool=f"{CHECKED};{ejecting}", more="SET response_timeout = 1s"))
+    hangs, node = apps[0], pbal.world.pool("app").nodes[0]
+    await until(lambda: all(each.check == "UP" for each in pbal.world.pool("app").nodes), "good checks")
+    hangs.silent = True
+    checks = node.check_failures
+    await until(lambda: node.check_failures > checks, "the node to hang")
+    statuses = [(await pbal.ask("web", get("/x"))).status for _ in range(3)]
+    assert sorted(statuses) == [200, 200, 504] and node.ejections == 1
+    checks = node.check_failures
+    await until(lambda: node.check_failures > checks, "the ejection to be over")
+    assert [(await pbal.ask("web", get("/x"))).status for _ in range(9)] == [200] * 9
+    assert hangs.got(b"/x") == 1, "nobody else had to find out"
+    hangs.silent = False
+    while hangs.got(b"/x") == 1:
+        assert (await pbal.ask("web", get("/x"))).status == 200
+    assert node.ejections == 1
+
+
+@lab
 async def test_readyz_tells_nodes_from_backup_nodes(lab: Lab) -> None:
     apps = [await App.start(lab) for _ in range(4)]
     nodes = [f"{app.address}{' BACKUP' if number > 1 else ''}" for number, app in enumerate(apps)]

@@ -221,6 +221,7 @@ class Errand(Seeker):
             now = self.terms.clock.now()
             self.node.latency.add(now - self.asked_at)
             self.node.broke(now, "silent for too long")
+            self.node.silent(now, self.asked_at)
         self._fail(f"no answer in {self.question.timeout:g} s")
 
     def _fail(self, reason: str) -> None:

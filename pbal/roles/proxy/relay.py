@@ -404,6 +404,7 @@ class Relay(Outgoing):
         """The node was silent for response_timeout."""
         if self.node is not None:
             self._blame(self.node, f"silent for {self.terms.response_timeout:g} s")
+            self.node.silent(self.terms.clock.now(), self.exchange.asked_at)
             self.terms.tell(self.node, "node_silent", "silent for too long")
         self._failed(504)
 
