@@ -2,9 +2,10 @@
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import DEADLINE, Lab, lab
+from lab import DEADLINE, Lab, lab, read_response
 from scripted import Client, Scripted, Taken, get, proxy
 
 from pbal.http1.events import END, RequestHead, ResponseHead
@@ -91,6 +92,42 @@ async def test_what_rules_take_from_a_head_or_set_in_it_does_not_come_in_a_trail
         async with asyncio.timeout(DEADLINE):
             assert b"\r\nX-Mine: 1\r\n" in await client.reader.readuntil(b"\r\n\r\n")
             assert await client.reader.readuntil(b"\r\n\r\n") == b"2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize("held", ["in memory", "on disk"])
+@pytest.mark.parametrize("expects", [False, True])
+def test_trailers_of_a_body_that_was_held_go_out_and_once_more_with_each_attempt(held: str, expects: bool) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        nodes = [await Scripted.start(lab) for _ in range(2)]
+        most = "1k" if held == "on disk" else "1m"
+        more = f"SET buffer_uploads = on;SET buffer_uploads_path = {lab.folder};SET buffer_backend_connect = {most}"
+        pbal = await lab.pbal(proxy(nodes[0].address, f"{nodes[1].address} BACKUP", more=more))
+        body = bytes(range(65, 91)) * 200
+        expect = b"Expect: 100-continue\r\n" if expects else b""
+        client = await Client.of(
+            pbal, request=b"PUT / HTTP/1.1\r\nHost: h\r\n" + expect + b"Transfer-Encoding: chunked\r\nTrailer: X-End\r\n\r\n"
+        )
+        if expects:
+            async with asyncio.timeout(DEADLINE):
+                assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.writer.write(b"%x\r\n%b\r\n0\r\nX-End: yes\r\nX-User: a\r\n\r\n" % (len(body), body))
+        for attempt, node in enumerate(nodes):
+            taken = await node.connection()
+            head = (await taken.request()).lower()
+            assert b"\r\ntransfer-encoding: chunked" in head and b"\r\ntrailer: x-end" in head
+            assert b"content-length" not in head and b"expect" not in head
+            async with asyncio.timeout(DEADLINE):
+                got = await taken.reader.readuntil(b"\r\n\r\n")
+            assert got == b"%x\r\n%b\r\n0\r\nX-End: yes\r\nX-User: a\r\n\r\n" % (len(body), body)
+            assert pbal.counts["bodies_spooled"] == (held == "on disk")
+            if not attempt:
+                taken.writer.close()
+            else:
+                taken.say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        assert (await read_response(client.reader)).status == 200
+
+    run()
 
 
 @lab

@@ -57,7 +57,7 @@ class Outgoing(Undecided):
         if held is None:
             backend.write(head)
         elif held.spooled:
-            backend.write(head)
+            backend.write(head + b"%x\r\n" % held.size if self.chunked_up else head)  # all of it is one chunk
             self.body_sent = True
             self.pump = Pump(held, backend, self._pumped, self._unreadable)
             self.pump.go_on()
@@ -82,14 +82,15 @@ class Outgoing(Undecided):
             self.stream.resume_body()
 
     def _keeps_chunks(self, held: CollectedBody) -> bool:
-        """Whether a body that is held whole goes out in chunks all the same: it has trailers. From the disk it goes out without them."""
-        exchange = self.exchange
-        return bool(exchange.trailer) and not held.spooled and not exchange.request.expect_continue
+        """Whether a body that is held whole goes out in chunks all the same: it has trailers."""
+        return held.whole and bool(self.exchange.trailer)
 
     def _pumped(self, all_out: bool) -> None:
         """A piece of a body from the disk went out."""
         if all_out:
             self.pump = None
+            if self.chunked_up and self.backend is not None:
+                self.backend.write(b"\r\n" + last_chunk(trailer_octets(self.exchange)))
         if self.backend is not None:
             self._extend(self.backend)
 

@@ -41,7 +41,7 @@ from pbal.roles.proxy.groups import Groups
 from pbal.roles.proxy.outgoing import Outgoing
 from pbal.roles.proxy.priority import CLASS_NAMES, priority_of
 from pbal.roles.proxy.pump import Pump
-from pbal.roles.proxy.request import request_octets
+from pbal.roles.proxy.request import IN_CHUNKS, request_octets
 from pbal.roles.proxy.response import modified
 from pbal.roles.proxy.retry import enter, leave
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS, NORMAL
@@ -175,8 +175,8 @@ class Relay(Outgoing):
         if node.pool.sticky is not None:
             request = unbound(request, node.pool.sticky)
         size = None
-        if held is not None and held.whole and (request.framing == CHUNKED or request.expect_continue) and not self._keeps_chunks(held):
-            size = held.size  # else the client said it
+        if held is not None and held.whole and (request.framing == CHUNKED or request.expect_continue):
+            size = IN_CHUNKS if self._keeps_chunks(held) else held.size  # else the client said it
         head = request_octets(exchange, request, terms.service, node.authority, size, terms.via)
         if not exchange.body_complete:
             backend.deadline = inf  # the node waits for us; its time begins with the end of the body

@@ -30,11 +30,15 @@ _seeing: dict[frozenset[bytes], frozenset[bytes]] = {}
 _TRACE: Final = frozenset({b"traceparent", b"tracestate"})
 
 
+IN_CHUNKS: Final = -1
+"""The size of a body that was collected whole and goes out in chunks: it has trailers."""
+
+
 def request_octets(  # noqa: C901 - the hot path: a call costs more than a branch
     exchange: Exchange, request: RequestHead, service: Service, node: str, size: int | None, via: bytes
 ) -> bytes:
     """The head to send. `request` is the exchange's own, or what a node sees in its place. `size`: octets of a body that was collected
-    whole; `node` is the Host for who sent none.
+    whole, or IN_CHUNKS; `node` is the Host for who sent none.
 
     Source: RFC 9110 section 7.6, RFC 9112 section 3.2; Perlbal manual, header management.
     """
@@ -190,6 +194,7 @@ def _unusual(
         own.append((b"Host", node.encode()))
     if size is not None:
         dropped |= {b"expect", b"content-length"}
+    if size is not None and size >= 0:
         own.append((b"Content-Length", b"%d" % size))
     elif request.framing == CHUNKED:
         own.append((b"Transfer-Encoding", b"chunked"))
