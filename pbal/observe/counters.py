@@ -49,6 +49,7 @@ CORE: tuple[Counter, ...] = (
     Counter("backend_connect_failures", "Connections to nodes that failed or timed out."),
     Counter("backend_reuses", "Requests sent on a connection that had served one before."),
     Counter("backend_retries", "Requests sent again to a node, where RFC 9110 section 9.2.2 allows it."),
+    Counter("backend_stale", "Kept connections that a node ended just as a request was to go out on them. It goes out on a new one."),
     Counter("backend_retries_denied", "Requests not sent again because the retry_budget of their pool was used up."),
     Counter("sticky_bound", "Clients bound to a node by a cookie (sticky), new ones and those whose node was not to be had."),
     Counter("sticky_kept", "Requests answered by the node that their sticky cookie names."),

@@ -210,6 +210,7 @@ class Errand(Seeker):
             return
         if stale:  # says nothing of the node
             self.fresh = True
+            self.terms.counts["backend_stale"] += 1
         else:
             node.broke(self.terms.clock.now(), f"no response: {reason}")
             self.tried = (*self.tried, node)

@@ -155,6 +155,7 @@ class Relay(Outgoing):
         self.backend = backend
         self.node = node = self.group.lend(backend, self)
         if backend.kept and (exchange.request.framing or exchange.request.method not in IDEMPOTENT) and backend.ended:
+            self.terms.counts["backend_stale"] += 1
             self._drop_backend()  # once sent on it, it might be a request that cannot be sent again
             self.fresh = True
             self.seek()
@@ -386,6 +387,7 @@ class Relay(Outgoing):
             self._drop_backend()
             if stale:  # which says nothing of the node; but the others may be stale as well. Once a request, so it needs no budget
                 self.fresh = True
+                self.terms.counts["backend_stale"] += 1
             else:
                 self._blame(node, f"no response: {reason}")
                 self.terms.tell(node, "no_response", _NO_RESPONSE, reason)
