@@ -557,3 +557,36 @@ async def test_the_selectors_own_answers_have_its_pages(lab: Lab) -> None:
     assert (await pbal.ask("front", get("/", "nowhere.test", accept))).body == b"<p>the selector's own</p>"
     assert await pbal.say("VHOST front b.test = other") == "OK"
     assert (await pbal.ask("front", get("/missing", "b.test", accept))).body != b"<p>the selector's own</p>"
+
+
+@lab
+async def test_both_tables_are_reloaded_with_rules_that_are_said_twice(lab: Lab) -> None:
+    text = """
+        LOAD vhosts
+        LOAD vpaths
+        CREATE SERVICE a
+          SET role = web_server
+        CREATE SERVICE b
+          SET role = web_server
+        CREATE SERVICE front
+          SET role    = selector
+          SET listen  = 127.0.0.1:0
+          SET plugins = vhosts vpaths
+        {rules}
+        ENABLE front
+    """
+    first = ["VHOST *a.com = a", "VHOST x.com;using:y.com = b", "VPATH ^/x = a", "VPATH ^/y = b", "VPATH ^/x = a", 'VPATH "a b=c" = b']
+    then = ["VHOST x.com;using:y.com = a", "VHOST [::1] = b", "VPATH ^/x = a", "VPATH ^/x = a", "VPATH ^/z = b"]
+    pbal = await lab.pbal(text.format(rules="\n        ".join(first)))
+    file = lab.folder / "test1.conf"
+
+    async def rules() -> list[str]:
+        return [line.split(" ", 2)[2] for line in (await pbal.say("show rules front")).splitlines()[:-1]]
+
+    assert await rules() == first
+    for wanted in (then, first, []):
+        file.write_text(text.format(rules="\n        ".join(wanted)).replace("\n        ", "\n"))
+        assert await pbal.say("RELOAD CONFIG") == "OK"
+        assert sorted(await rules()) == sorted(wanted)
+        assert [rule for rule in await rules() if rule.startswith("VPATH")] == [rule for rule in wanted if rule.startswith("VPATH")]
+        assert await pbal.say("CONFIG DRIFT") == "."
