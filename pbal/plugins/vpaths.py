@@ -45,8 +45,8 @@ def vpath(session: Any, regex: str, target: str, selector: Service | None = None
     """Send requests to a service if a regular expression matches somewhere in their target (path and query).
 
     The expression sees the path as a service reads it: escapes of visible ASCII characters are decoded (those of %, ? and #
-    stay), doubled slashes are one, and the segments . and .. are resolved. It sees the query as it was sent. pbal sends the
-    request on unchanged.
+    stay), the parameters of segments (;x) are taken off, doubled slashes are one, and the segments . and .. are resolved. It sees the
+    query as it was sent. pbal sends the request on unchanged.
 
     In a file, the service may be made further down. At the console it must exist.
 
