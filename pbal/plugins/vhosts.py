@@ -259,7 +259,7 @@ class Vhosts(Plugin):
             if found is None:
                 return Explanation([f"404: no VHOST says that this host uses {other}"], takes=True)
             words = f"VHOST {found[0]};using:{other} = {found[2].name}"
-            return Explanation([words, f"Host becomes {other}"], found[2].name)
+            return Explanation([words, f"Host becomes {other}"], found[2].name, host=other.encode("latin-1"))
         found = self._first(self._made(), exchange.request.host)
         if found is None:
             return None
