@@ -71,6 +71,8 @@ def plain_pattern(pattern: str) -> str:
             hint = f"did you mean '{pattern.lower().encode('idna').decode()}'?"
     elif pattern.startswith(".") and _PATTERN.fullmatch("*" + pattern.lower()):
         hint = f"did you mean '*{pattern}'?"
+    elif pattern.endswith(".") and _PATTERN.fullmatch(pattern[:-1].lower()):
+        hint = f"did you mean '{pattern[:-1]}'?"
     elif ":" in pattern and _PATTERN.fullmatch(f"[{pattern.lower()}]"):
         hint = f"did you mean '[{pattern}]'?"
     elif (host := pattern.rpartition(":")[0]) and _PATTERN.fullmatch(host.lower()):

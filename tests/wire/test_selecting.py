@@ -277,6 +277,7 @@ async def test_a_pattern_that_is_wrong_is_told_with_what_was_meant(lab: Lab) -> 
     for pattern, hint in (
         (".example.com", "did you mean '*.example.com'?"),
         ("www.example.com:80", "did you mean 'www.example.com'?"),
+        ("www.example.com.", "did you mean 'www.example.com'?"),
         ("::1", "did you mean '[::1]'?"),
         ("bücher.example", "did you mean 'xn--bcher-kva.example'?"),
         ("foo*.org", "expected a host"),
