@@ -23,6 +23,7 @@ from bench.load import spent
 from bench.proxying import bodies, idle, tail
 from bench.room import room, streams
 from bench.secure import tls
+from bench.selecting import vhosts
 from bench.status import status
 from bench.uploads import uploads
 from bench.waits import waits
@@ -353,6 +354,7 @@ FIGURES = {
     "bodies": bodies,
     "files": files,
     "uploads": uploads,
+    "vhosts": vhosts,
     "idle": idle,
     "hanging": hanging,
     "tail": tail,

@@ -13,7 +13,9 @@ or none (model/change.py). What stands in no statement is not touched. It is wha
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +26,7 @@ from pbal.commands.interpreter import Interpreter
 from pbal.commands.lint import log_odd
 from pbal.commands.session import Session
 from pbal.commands.slices import in_slices, uncollected
+from pbal.commands.taking_back import drop_several
 from pbal.config.diff import Kind, Step, difference, listing
 from pbal.config.render import Fits
 from pbal.config.spec import Config
@@ -243,8 +246,8 @@ def _change(session: Session, draft: Draft, steps: list[Step]) -> None:
                 for _, plugin in service.plugins:
                     if plugin.dumpconfig():
                         change.undo(plugin.adopt, plugin.carry())
-            for step in steps:
-                _say(own, draft, step)
+            for steps_together in _together(steps):
+                _carry_out_together(own, draft, steps_together)
             for service in _secured_otherwise(world, steps):
                 change.undo(setattr, service, "certificates", service.certificates)
                 change.later(Phase.CHECK, world.check, service)
@@ -252,6 +255,28 @@ def _change(session: Session, draft: Draft, steps: list[Step]) -> None:
             change.then(_sort, world, draft.config)
     finally:
         interpreter.folder = folder
+
+
+def _is_drop(step: Step) -> bool:
+    return step.kind is Kind.RULE and not step.said
+
+
+def _together(steps: list[Step]) -> Iterator[list[Step]]:
+    """The steps in their order, those together that drop rules of one service."""
+    for (drops, _), found in groupby(steps, lambda step: (_is_drop(step), step.object if _is_drop(step) else "")):
+        if drops:
+            yield list(found)
+        else:
+            yield from ([step] for step in found)
+
+
+def _carry_out_together(session: Session, draft: Draft, steps: list[Step]) -> None:
+    left = steps
+    if _is_drop(steps[0]):
+        rules = drop_several(session.world.service(steps[0].object), [step.key for step in steps])
+        left = [step for step in steps if step.key in rules]
+    for step in left:
+        _say(session, draft, step)
 
 
 def _say(session: Session, draft: Draft, step: Step) -> None:

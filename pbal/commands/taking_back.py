@@ -4,11 +4,14 @@ A rule is a statement of which a service may have many: HEADER, ROUTE, REWRITE, 
 prints them as they were said; DROP RULE takes one back, named by its number or by its words.
 """
 
+from collections.abc import Iterable
+
 from pbal.commands.looking.tables import table
 from pbal.commands.session import Session
 from pbal.config.render import own_rules
 from pbal.lang.lexical import escaped
 from pbal.model.errors import ConfigError
+from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.snapshot import own_specs
@@ -115,6 +118,26 @@ def drop_rule(session: Session, service: Service, rule: str) -> Reply:
         else:
             _drop_of_plugin(service, place - plugins_from)
     return OK
+
+
+def drop_several(service: Service, rules: Iterable[str]) -> list[str]:
+    """Take back the rules of plugins that are among these, which are said as `show rules` prints them. Returns the others.
+
+    It looks through the service's rules once: of a thousand VHOSTs, DROP RULE would do so a thousand times.
+    """
+    known: dict[tuple[str, ...], list[tuple[Plugin, str]]] = {}
+    for _, plugin in service.plugins:
+        for line in plugin.dumpconfig():
+            known.setdefault(tuple(_words(escaped(line))), []).append((plugin, line))
+    left: list[str] = []
+    for rule in rules:
+        places = known.get(tuple(_words(rule)))
+        if places:
+            plugin, line = places.pop(0)
+            plugin.drop_rule(line)
+        else:
+            left.append(rule)
+    return left
 
 
 def _drop_of_plugin(service: Service, place: int) -> None:

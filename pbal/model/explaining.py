@@ -21,3 +21,5 @@ class Explanation(NamedTuple):
     """The service that it would hand the request to, "" if it hands it to none."""
     takes: bool = False
     """Whether the request ends here: neither the plugins after it nor the role would see it."""
+    host: bytes = b""
+    """The Host that it would give the request before it hands it on, b"" if it leaves Host as it is."""

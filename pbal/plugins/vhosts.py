@@ -71,6 +71,8 @@ def plain_pattern(pattern: str) -> str:
             hint = f"did you mean '{pattern.lower().encode('idna').decode()}'?"
     elif pattern.startswith(".") and _PATTERN.fullmatch("*" + pattern.lower()):
         hint = f"did you mean '*{pattern}'?"
+    elif pattern.endswith(".") and _PATTERN.fullmatch(pattern[:-1].lower()):
+        hint = f"did you mean '{pattern[:-1]}'?"
     elif ":" in pattern and _PATTERN.fullmatch(f"[{pattern.lower()}]"):
         hint = f"did you mean '[{pattern}]'?"
     elif (host := pattern.rpartition(":")[0]) and _PATTERN.fullmatch(host.lower()):
@@ -132,7 +134,7 @@ def vhost(session: Any, pattern: str, target: str, selector: Service | None = No
     instance = session.on_selector("vhosts", selector)
     instance.table[plain] = target
     instance.settle()
-    instance.check()
+    instance.look_at(plain)
     return OK
 
 
@@ -151,7 +153,8 @@ class Vhosts(Plugin):
         """The patterns without `using`; made when a request asks for them."""
         self._lent: dict[str, Hosts] = {}
         """The others, by the host that they use."""
-        self._lends = False
+        self._lends = True
+        """Whether there are such. True also before that is known."""
         self._known: dict[bytes, tuple[str, Service]] = {}
         """Hosts that were asked for: the key of the service in `world.services`, and the service."""
         self._warned: set[str] = set()
@@ -160,7 +163,7 @@ class Vhosts(Plugin):
         """The table has changed: what is made of it is made anew when a request comes."""
         self._hosts = None
         self._known = {}
-        self._lends = any(";using:" in pattern for pattern in self.table)
+        self._lends = True  # as far as is known
 
     def _made(self) -> Hosts:
         """The patterns without `using`; those with it are made with them."""
@@ -170,19 +173,23 @@ class Vhosts(Plugin):
                 host, _, other = pattern.partition(";using:")
                 hosts = self._lent.setdefault(other, Hosts()) if other else self._hosts
                 hosts.add(host, name)
+            self._lends = bool(self._lent)
         return self._hosts
 
     def check(self) -> None:
         """Warn, once each, of hosts that no certificate is for. Of a file that is read, `pbal check` and the start warn."""
-        certificates = self.service.certificates
-        if self.world.runtime is None or certificates is None or not self.service["enable_ssl"]:
-            return
         for pattern in self.table:
-            host = pattern.partition(";")[0]
-            if host != "*" and host not in self._warned and certificates.covering(certified_as(host)) is None:
-                self._warned.add(host)
-                fields = {"event": "certificate_missing", "service": self.service.name, "pattern": host}
-                log.warning("service %(service)s: no certificate in ssl_cert_file is for VHOST %(pattern)s", fields)
+            self.look_at(pattern)
+
+    def look_at(self, pattern: str) -> None:
+        """The same, for one pattern."""
+        certificates, host = self.service.certificates, pattern.partition(";")[0]
+        if self.world.runtime is None or certificates is None or not self.service["enable_ssl"] or host in self._warned or host == "*":
+            return
+        if certificates.covering(certified_as(host)) is None:
+            self._warned.add(host)
+            fields = {"event": "certificate_missing", "service": self.service.name, "pattern": host}
+            log.warning("service %(service)s: no certificate in ssl_cert_file is for VHOST %(pattern)s", fields)
 
     def _first(self, hosts: Hosts, host: bytes) -> tuple[str, str, Service, bool] | None:
         """The pattern that a host fits, its service by key and itself, and whether nothing was passed over; None if no pattern fits."""
@@ -208,10 +215,10 @@ class Vhosts(Plugin):
 
     def _borrowed(self, exchange: Exchange) -> tuple[str, tuple[str, str, Service, bool] | None] | None:
         """The other host that a request is to use, and what fits; None for a request that is like others."""
-        match = _BORROWED.fullmatch(exchange.path)
+        self._made()
+        match = _BORROWED.fullmatch(exchange.path) if self._lends else None
         if match is None:
             return None
-        self._made()
         other = plain_host(match[1].decode("latin-1"))
         hosts = self._lent.get(other)
         return other, None if hosts is None else self._first(hosts, exchange.request.host)
@@ -248,13 +255,13 @@ class Vhosts(Plugin):
         return Verdict.TAKEN
 
     def explain(self, exchange: Exchange) -> Explanation | None:
-        borrowed = self._borrowed(exchange) if self._lends else None
+        borrowed = self._borrowed(exchange)
         if borrowed is not None:
             other, found = borrowed
             if found is None:
                 return Explanation([f"404: no VHOST says that this host uses {other}"], takes=True)
             words = f"VHOST {found[0]};using:{other} = {found[2].name}"
-            return Explanation([words, f"Host becomes {other}"], found[2].name)
+            return Explanation([words, f"Host becomes {other}"], found[2].name, host=other.encode("latin-1"))
         found = self._first(self._made(), exchange.request.host)
         if found is None:
             return None

@@ -45,8 +45,8 @@ def vpath(session: Any, regex: str, target: str, selector: Service | None = None
     """Send requests to a service if a regular expression matches somewhere in their target (path and query).
 
     The expression sees the path as a service reads it: escapes of visible ASCII characters are decoded (those of %, ? and #
-    stay), doubled slashes are one, and the segments . and .. are resolved. It sees the query as it was sent. pbal sends the
-    request on unchanged.
+    stay), the parameters of segments (;x) are taken off, doubled slashes are one, and the segments . and .. are resolved. It sees the
+    query as it was sent. pbal sends the request on unchanged.
 
     In a file, the service may be made further down. At the console it must exist.
 
@@ -57,7 +57,8 @@ def vpath(session: Any, regex: str, target: str, selector: Service | None = None
         compiled = REGEX.parse(regex)
     except ValueError as error:
         raise bad_argument("regex", error) from None
-    instance.use([*instance.rules, (compiled, target)])
+    instance.rules.append((compiled, target))
+    instance.use(instance.rules)
     if REGEX.odd(regex):
         session.warn("it repeats what is repeated itself: the search in a path that nearly matches is given up, and answered 500", "regex")
     return OK
@@ -72,20 +73,26 @@ class Vpaths(Plugin):
     def __init__(self, service: Any, world: Any) -> None:
         super().__init__(service, world)
         self.rules: list[tuple[re.Pattern[bytes], str]] = []
-        self._searches = Searches(())
+        self._searches: Searches | None = None
+        """Made of the rules when a request asks for them."""
 
     def use(self, rules: list[tuple[re.Pattern[bytes], str]]) -> None:
         """Go by these."""
         self.rules = rules
-        self._searches = Searches([pattern for pattern, _ in rules])
+        self._searches = None
 
     def _find(self, exchange: Exchange) -> tuple[re.Pattern[bytes], str] | None:
         """The first rule that a request's target matches; None if none does."""
         request = exchange.request
         target = request.target
         if request.path.startswith(b"/"):  # in absolute form, too
-            target = exchange.plain_path + (b"?" + request.query if request.query else b"")
-        place = self._searches.first(target)
+            target = exchange.plain_path
+            if request.query:
+                target = b"%b?%b" % (target, request.query)
+        searches = self._searches
+        if searches is None:
+            searches = self._searches = Searches([pattern for pattern, _ in self.rules])
+        place = searches.first(target)
         return None if place < 0 else self.rules[place]
 
     @hook.select_service
@@ -136,10 +143,14 @@ class Vpaths(Plugin):
         self.use(list(carried))
 
     def dumpconfig(self) -> tuple[str, ...]:
-        services = self.world.services
-        made = ((quoted_word(pattern.pattern.decode()), services.get(name.lower()), name) for pattern, name in self.rules)
-        return tuple(f"VPATH {pattern} = {service.name if service is not None else name}" for pattern, service, name in made)
+        return tuple(self._statement(pattern, name) for pattern, name in self.rules)
+
+    def _statement(self, pattern: re.Pattern[bytes], name: str) -> str:
+        service = self.world.services.get(name.lower())
+        return f"VPATH {quoted_word(pattern.pattern.decode())} = {service.name if service is not None else name}"
 
     def drop_rule(self, statement: str) -> None:
-        at = self.dumpconfig().index(statement)
-        self.use(self.rules[:at] + self.rules[at + 1 :])
+        for at, (pattern, name) in enumerate(self.rules):
+            if self._statement(pattern, name) == statement:
+                self.use(self.rules[:at] + self.rules[at + 1 :])
+                return

@@ -57,6 +57,8 @@ def explain(exchange: Exchange) -> Iterator[Step]:
             return
         if explained is None or not explained.service:
             yield Step("rule", service.name, f"default_service = {following.name}")
+        elif explained.host:
+            exchange.request = exchange.request.altered(b"Host", explained.host)
         exchange.hops += 1
         if exchange.hops > DEEPEST:
             yield Step("answer", service.name, "508: these selectors select each other")
@@ -101,9 +103,14 @@ def _refusal(service: Service, exchange: Exchange) -> str:
         return answer
     if request.underscores and values["header_underscores"] == "refuse":
         return "400: a header field name has '_' in it (header_underscores)"
-    if request.framing > 0 and values["max_body"] and request.framing > values["max_body"] and service.role != "selector":
+    if request.framing > 0 and values["max_body"] and request.framing > values["max_body"] and _binds(service):
         return f"413: the body is larger than {values['max_body']} bytes (max_body)"
     return ""
+
+
+def _binds(service: Service) -> bool:
+    """Whether its max_body holds here: a selector's does where it was SET."""
+    return service.role != "selector" or "max_body" in service.explicit
 
 
 def _plugins(service: Service, exchange: Exchange) -> tuple[Explanation | None, list[Step]]:

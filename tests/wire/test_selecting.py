@@ -263,6 +263,7 @@ async def test_a_host_uses_another(lab: Lab) -> None:
         assert (await pbal.ask("front", get(target, host))).status == status
     told = await pbal.say(f"explain GET http://www.example.com{word}")
     assert "VHOST www.example.com;using:login.example.com = login" in told and "Host becomes login.example.com" in told
+    assert "head login Host: login.example.com" in " ".join(told.split())
     assert "VHOST *.example.org;using:login.example.com = login" in await pbal.say("dumpconfig")
     assert await pbal.say("DROP RULE front VHOST www.example.com;using:login.example.com = login") == "OK"
     assert (await pbal.ask("front", get(word, "www.example.com"))).status == 404
@@ -276,6 +277,7 @@ async def test_a_pattern_that_is_wrong_is_told_with_what_was_meant(lab: Lab) -> 
     for pattern, hint in (
         (".example.com", "did you mean '*.example.com'?"),
         ("www.example.com:80", "did you mean 'www.example.com'?"),
+        ("www.example.com.", "did you mean 'www.example.com'?"),
         ("::1", "did you mean '[::1]'?"),
         ("bücher.example", "did you mean 'xn--bcher-kva.example'?"),
         ("foo*.org", "expected a host"),
@@ -415,6 +417,8 @@ async def test_a_selectors_max_body_holds_beside_that_of_the_service(lab: Lab) -
         ("SET inner.max_body = 20", 10, 11),
         ("SET front.max_body = 0", 20, 21),
         ("UNSET front.max_body", 20, 21),
+        ("SET front.max_body = 15", 15, 16),
+        ("UNSET front.max_body", 20, 21),
         ("UNSET inner.max_body", 30, 31),
     ):
         assert await pbal.say(statement) == "OK"
@@ -422,6 +426,8 @@ async def test_a_selectors_max_body_holds_beside_that_of_the_service(lab: Lab) -
             assert await status(size, chunked) == 200, (statement, chunked)
             assert await status(refused, chunked) == 413, (statement, chunked)
     assert await status(30, True, "b.test") == 200
+    assert await pbal.say("SET front.max_body = 10") == "OK"
+    assert "413: the body is larger than 10 bytes" in await pbal.say("explain POST http://a.test/ Content-Length: 11")
 
 
 @lab
@@ -557,3 +563,65 @@ async def test_the_selectors_own_answers_have_its_pages(lab: Lab) -> None:
     assert (await pbal.ask("front", get("/", "nowhere.test", accept))).body == b"<p>the selector's own</p>"
     assert await pbal.say("VHOST front b.test = other") == "OK"
     assert (await pbal.ask("front", get("/missing", "b.test", accept))).body != b"<p>the selector's own</p>"
+
+
+@lab
+async def test_both_tables_are_reloaded_with_rules_that_are_said_twice(lab: Lab) -> None:
+    text = """
+        LOAD vhosts
+        LOAD vpaths
+        CREATE SERVICE a
+          SET role = web_server
+        CREATE SERVICE b
+          SET role = web_server
+        CREATE SERVICE front
+          SET role    = selector
+          SET listen  = 127.0.0.1:0
+          SET plugins = vhosts vpaths
+        {rules}
+        ENABLE front
+    """
+    first = ["VHOST *a.com = a", "VHOST x.com;using:y.com = b", "VPATH ^/x = a", "VPATH ^/y = b", "VPATH ^/x = a", 'VPATH "a b=c" = b']
+    then = ["VHOST x.com;using:y.com = a", "VHOST [::1] = b", "VPATH ^/x = a", "VPATH ^/x = a", "VPATH ^/z = b"]
+    pbal = await lab.pbal(text.format(rules="\n        ".join(first)))
+    file = lab.folder / "test1.conf"
+
+    async def rules() -> list[str]:
+        return [line.split(" ", 2)[2] for line in (await pbal.say("show rules front")).splitlines()[:-1]]
+
+    assert await rules() == first
+    for wanted in (then, first, []):
+        file.write_text(text.format(rules="\n        ".join(wanted)).replace("\n        ", "\n"))
+        assert await pbal.say("RELOAD CONFIG") == "OK"
+        assert sorted(await rules()) == sorted(wanted)
+        assert [rule for rule in await rules() if rule.startswith("VPATH")] == [rule for rule in wanted if rule.startswith("VPATH")]
+        assert await pbal.say("CONFIG DRIFT") == "."
+
+
+@lab
+async def test_a_service_that_answers_no_requests_is_told_and_not_named(lab: Lab) -> None:
+    pbal = await lab.pbal("""
+        LOAD vhosts
+        LOAD vpaths
+        CREATE SERVICE inside
+          SET role   = management
+          SET listen = 127.0.0.1:0
+        ENABLE inside
+        CREATE SERVICE default
+          SET role            = selector
+          SET default_service = inside
+        CREATE SERVICE front
+          SET role    = selector
+          SET listen  = 127.0.0.1:0
+          SET plugins = vhosts vpaths
+          VHOST a.test      = inside
+          VHOST b.test      = default
+          VPATH ^/console = inside
+        ENABLE front
+    """)
+    reader, writer = await pbal.connect("front")
+    for host in ("a.test", "b.test", "c.test"):
+        writer.write(get("/console", host))
+        answer = await read_response(reader)
+        assert answer.status == 500 and b"inside" not in answer.body and b"answers no requests" in answer.body
+    assert (await pbal.say("show errors")).count("/console") == 3
