@@ -30,6 +30,7 @@ COMPILED: Final = (
     "pbal.model.forwarding",
     "pbal.model.health",
     "pbal.model.imagined",
+    "pbal.model.openfiles",
     "pbal.model.pace",
     "pbal.model.pool",
     "pbal.model.rules",

@@ -426,9 +426,9 @@ class Server:
     def _watch_descriptors(self) -> None:
         """Stop accepting when descriptors run short; go on when there is room again."""
         world = self.world
-        used = len(world.clients) + len(world.backends) + len(world.bodies.spools)
+        used = len(world.clients) + len(world.backends) + len(world.bodies.spools) + len(world.files.open)
         if not self._paused and used > world.room - 4 * self._kept and _open_descriptors() > world.room + self._kept // 2:
-            self.out_of_room()  # something else holds many: files, a plugin's sockets
+            self.out_of_room()  # something else holds many: a plugin's sockets
         elif self._paused and used < world.room - self._kept // 2 and self._phase in (Phase.SERVING, Phase.LEAVING):
             self._paused = False
             log.warning("%(connections)d connections: accepting again", {"event": "accept_resumed", "connections": used})

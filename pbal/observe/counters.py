@@ -201,7 +201,8 @@ COLLECTED: tuple[Counter, ...] = (
     Counter("spool_bytes", "Bytes of request bodies that were spooled to disk, or are on their way there.", gauge=True, unit="bytes"),
     Counter("upload_sessions", "Uploads that upload_trackers heard of in the last seconds.", gauge=True),
     Counter("spools", "Files of request bodies open now.", gauge=True),
-    Counter("descriptors", "Connections, listeners and spools open now.", gauge=True),
+    Counter("files_open", "Files open now that are sent, or kept to be sent again.", gauge=True),
+    Counter("descriptors", "Connections, listeners, spools and files that are sent, open now.", gauge=True),
     Counter("descriptors_limit", "Most files that the system lets pbal open.", gauge=True),
     Counter("uptime_seconds", "Time since pbal started.", gauge=True, unit="seconds"),
     Counter(

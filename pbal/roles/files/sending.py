@@ -26,11 +26,11 @@ from pbal.http1.conditional import evaluate, range_holds
 from pbal.http1.encoder import http_date, render_fields
 from pbal.http1.events import ResponseHead
 from pbal.model.exchange import Exchange, Sink
+from pbal.model.openfiles import OpenFile
 from pbal.observe.access import BROKE
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
 from pbal.roles.files.disk import in_thread
-from pbal.roles.files.finding import OpenFile
 from pbal.roles.files.memory import read_known
 from pbal.roles.files.ranges import Parts, Range, content_range, wanted
 
@@ -67,12 +67,12 @@ def send_file(exchange: Exchange, file: OpenFile, fields: Fields, of: Validators
     if status == 200 and exchange.method in (b"GET", b"HEAD"):
         status = evaluate(exchange.method, exchange.request.fields, of.etag, of.modified)
         if status != 200:
-            os.close(file.fd)
+            file.release()
             _refuse(exchange, status, fields, file.size)
             return
         parts = _wanted(exchange, file, of)
         if parts is not None and not parts:
-            os.close(file.fd)
+            file.release()
             _refuse(exchange, 416, fields, file.size)
             return
         if parts is not None:
@@ -109,7 +109,7 @@ def _begin(exchange: Exchange, file: OpenFile, fields: Fields, parts: list[Range
     """Send a file, or parts of it."""
     response = _modified(exchange, status, fields, reason)
     if response is None:
-        os.close(file.fd)
+        file.release()
         return
     size = file.size
     several: Parts | None = None
@@ -124,9 +124,9 @@ def _begin(exchange: Exchange, file: OpenFile, fields: Fields, parts: list[Range
         response.headers.append((b"Content-Type", several.content_type))
         _start(exchange, response, several.length, b"")
     if size and exchange.method != b"HEAD":
-        FileSending(exchange, file.fd, parts, several).go_on()
+        FileSending(exchange, file, parts, several).go_on()
     else:
-        os.close(file.fd)
+        file.release()
         exchange.stream.end(exchange, b"")
 
 
@@ -172,11 +172,11 @@ def _start(exchange: Exchange, response: ResponseHead, length: int, more: bytes)
 class FileSending(Sink):
     """The sink of an exchange whose file is going out piece by piece."""
 
-    __slots__ = ("_at", "_exchange", "_fd", "_gone", "_left", "_next", "_parts", "_prefix", "_reading", "_several", "_stream", "_waits")
+    __slots__ = ("_at", "_exchange", "_file", "_gone", "_left", "_next", "_parts", "_prefix", "_reading", "_several", "_stream", "_waits")
 
-    def __init__(self, exchange: Exchange, fd: int, parts: list[Range], several: Parts | None) -> None:
+    def __init__(self, exchange: Exchange, file: OpenFile, parts: list[Range], several: Parts | None) -> None:
         self._exchange, self._stream = exchange, exchange.stream
-        self._fd = fd
+        self._file = file
         self._parts, self._several = parts, several
         self._prefix = b"" if several is None else several.before[0]
         """What stands before the next piece."""
@@ -201,13 +201,13 @@ class FileSending(Sink):
                 return
             pieces -= 1
             try:
-                piece = read_known(self._fd, self._at, min(PIECE, self._left))
+                piece = read_known(self._file.fd, self._at, min(PIECE, self._left))
             except OSError as error:
                 self._broke(f"the file cannot be read: {error.strerror}")
                 return
             if piece is None:
                 self._reading = True
-                in_thread(partial(os.pread, self._fd, min(PIECE, self._left), self._at), self._read)
+                in_thread(partial(os.pread, self._file.fd, min(PIECE, self._left), self._at), self._read)
                 return
             self._write(piece)
 
@@ -219,7 +219,7 @@ class FileSending(Sink):
         """What the thread read."""
         self._reading = False
         if self._gone:
-            self._close()
+            self._file.release()
         elif piece is None:
             self._broke(f"the file cannot be read: {error}")
         else:
@@ -246,7 +246,7 @@ class FileSending(Sink):
             else:
                 self._gone = True
                 self._exchange.sink = None
-                self._close()
+                self._file.release()
                 self._stream.end(self._exchange, data if several is None else data + several.end)
                 return
         self._stream.write(data)
@@ -256,7 +256,7 @@ class FileSending(Sink):
         exchange = self._exchange
         self._gone = True
         exchange.sink = None
-        self._close()
+        self._file.release()
         counts = exchange.service.world.counters.counts
         counts["files_cut_off"] += 1
         exchange.service.world.log_limited(
@@ -270,11 +270,6 @@ class FileSending(Sink):
         exchange.trouble = Trouble(why)
         self._stream.cut(exchange)
 
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
     def client_drained(self) -> None:
         self.go_on()
 
@@ -284,7 +279,7 @@ class FileSending(Sink):
     def client_gone(self) -> None:
         self._gone = True
         if not self._reading:
-            self._close()
+            self._file.release()
 
     def body_data(self, data: bytes) -> None:
         """A body sent with a GET means nothing here."""
@@ -307,7 +302,7 @@ class Finding(Sink, Generic[T]):
     def _found(self, found: T | None, error: BaseException | None) -> None:
         if self._gone:
             if isinstance(found, OpenFile):
-                os.close(found.fd)
+                found.release()
             return
         self._exchange.sink = None
         self._then(found, error)

@@ -1,6 +1,5 @@
 """What a web_server would answer to a request that nobody sent, told to the operator (console: explain)."""
 
-import os
 from collections.abc import Iterator
 
 from pbal.model.exchange import Exchange
@@ -22,16 +21,16 @@ def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
 
 
 def _file(role: WebServer, exchange: Exchange) -> str:
-    docroot = role.service.values["docroot"]
-    if docroot is None:
+    docroot, rules = role.service.values["docroot"], role.rules
+    if rules is None:
         return "404: no docroot"
     path = quoted_text(exchange.path).decode("ascii")
     try:
-        found = with_index(find, os.fsencode(docroot), decoded(exchange.path), role.service.values["index_files"])
+        found = with_index(find, rules, decoded(exchange.path, rules), role.service.values["index_files"])
     except NotServed as refusal:
         return f"{refusal.status}: {path} in {docroot}"
     except IsDirectory:
         return f"301: {path} is a folder, to {path}/"
-    os.close(found.fd)
+    found.release()
     kind = role.service.world.media.kind_of(found.name.rpartition(b"/")[2]).decode()
     return f"200: {path} in {docroot}, {found.size} bytes, {kind}"

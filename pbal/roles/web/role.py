@@ -15,7 +15,7 @@ from pbal.http1.conditional import etag_for
 from pbal.http1.encoder import http_date
 from pbal.model.exchange import SERVED, Exchange
 from pbal.model.service import Service
-from pbal.roles.files.finding import IsDirectory, NoIndex, NotKnown, NotServed, OpenFile, decoded, find, find_known, with_index
+from pbal.roles.files.finding import IsDirectory, NoIndex, NotKnown, NotServed, OpenFile, Rules, decoded, find, find_known, with_index
 from pbal.roles.files.sending import Fields, Finding, Validators, send_file, send_made
 from pbal.roles.http import HttpRole
 from pbal.roles.web.listing import Listing, listing
@@ -32,6 +32,8 @@ class WebServer(HttpRole):
         """Who answers which method."""
         self.allow = b""
         """Their names, as Allow says them."""
+        self.rules: Rules | None = None
+        """Where files are found; None without a docroot."""
         self._offer()
 
     def changed(self, tunable: str) -> None:
@@ -43,6 +45,9 @@ class WebServer(HttpRole):
         """Which methods there are, by the service's tunables."""
         self._methods = {b"GET": self._get, b"HEAD": self._get, b"OPTIONS": self._options}
         self.allow = b", ".join(self._methods)
+        values = self.service.values
+        docroot, files = values["docroot"], self.service.world.files
+        self.rules = None if docroot is None else Rules(files, os.fsencode(docroot), values["follow_symlinks"], values["dot_files"])
 
     def serve(self, exchange: Exchange) -> None:
         """Answer by the method."""
@@ -60,17 +65,17 @@ class WebServer(HttpRole):
 
     def _get(self, exchange: Exchange) -> None:
         """Look for a file: in memory at once, else in a thread."""
-        values = self.service.values
-        if values["docroot"] is None:
+        rules = self.rules
+        if rules is None:
             exchange.error(404, b"Nothing here.\n")
             return
         exchange.enter(SERVED)
-        folder, index_files = os.fsencode(values["docroot"]), values["index_files"]
+        index_files = self.service.values["index_files"]
         try:
-            path = decoded(exchange.path)
-            file = with_index(find_known, folder, path, index_files)
+            path = decoded(exchange.path, rules)
+            file = with_index(find_known, rules, path, index_files)
         except NotKnown:
-            Finding(exchange, partial(with_index, find, folder, path, index_files), partial(self._found, exchange))
+            Finding(exchange, partial(with_index, find, rules, path, index_files), partial(self._found, exchange))
         except (NotServed, IsDirectory) as refusal:
             self._found(exchange, None, refusal)
         else:
@@ -110,12 +115,12 @@ class WebServer(HttpRole):
 
     def _folder(self, exchange: Exchange) -> None:
         """A folder in which no index file is: a list of it, if there may be one."""
-        values = self.service.values
-        if not values["dirindexing"]:
+        values, rules = self.service.values, self.rules
+        if rules is None or not values["dirindexing"]:
             self._refuse(exchange, 403)
             return
-        root, path, limit = os.fsencode(values["docroot"]), decoded(exchange.path), values["dirindexing_limit"]
-        Finding(exchange, partial(listing, root, path, limit), partial(self._listed, exchange))
+        made = partial(listing, rules, decoded(exchange.path, rules), values["dirindexing_limit"])
+        Finding(exchange, made, partial(self._listed, exchange))
 
     def _listed(self, exchange: Exchange, made: Listing | None, error: BaseException | None) -> None:
         """A list was made, or could not be."""
