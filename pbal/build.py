@@ -59,6 +59,7 @@ COMPILED: Final = (
     "pbal.roles.entrance",
     "pbal.roles.http",
     "pbal.roles.collect",
+    "pbal.roles.files.cache",
     "pbal.roles.files.ranges",
     "pbal.roles.files.sending",
     "pbal.roles.proxy.backends",

@@ -304,6 +304,8 @@ _COLLECTORS: Final[dict[str, Collector]] = {
     "spool_bytes": _one(lambda world: world.bodies.spooled),
     "upload_sessions": _one(lambda world: len(world.uploads)),
     "spools": _one(lambda world: len(world.bodies.spools)),
+    "file_cache_entries": _one(lambda world: world.files.kept),
+    "file_cache_bytes": _one(lambda world: world.files.memory),
     "files_open": _one(lambda world: len(world.files.open)),
     "resident_bytes": _one(lambda world: resident_bytes()),
     "descriptors": _one(_open),

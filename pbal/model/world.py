@@ -185,7 +185,7 @@ class World:
         self.names = Names(self.clock, self.counters.counts, self.limited, self.pools)
         self.pace = Pace()
         self.bodies: Bodies = Bodies(self.server, self.clock.now)
-        self.files = OpenFiles()
+        self.files: OpenFiles = OpenFiles(self.server, self.counters.counts)
         self.uploads: Sessions = Sessions(self.clock.now)
         """What upload_trackers heard."""
         self.deliveries = Deliveries(self)

@@ -3,7 +3,7 @@
     open_known   openat2(2) with RESOLVE_CACHED (Linux 5.12): every step of the path is in memory, or nothing happens. With
                  RESOLVE_BENEATH no link on the way leads out of the folder that it begins at; with RESOLVE_NO_SYMLINKS there is none.
     facts_of     statx(2) with AT_STATX_DONT_SYNC: what is known of an open file, though a server of files might know better.
-    read_known   preadv2(2) with RWF_NOWAIT (Linux 4.14, ext4, xfs, btrfs): octets of the page cache, or nothing.
+    read_into    preadv2(2) with RWF_NOWAIT (Linux 4.14, ext4, xfs, btrfs): octets of the page cache, or nothing.
 
 A thread costs some fifty microseconds a file, most files that are asked for are in memory, and a disk may take seconds. A kernel or
 file system without these calls costs the thread each time, and nothing else. The constants are those of <linux/openat2.h>.
@@ -48,9 +48,6 @@ _EMPTY_PATH, _DONT_SYNC, _BASIC_STATS = 0x1000, 0x4000, 0x7FF
 _STATX: Final = struct.Struct("=28xH2xQQ48xqI4xqI4x8xII")
 """Of struct statx: mode, inode, size, ctime, mtime (both in seconds and nanoseconds), device (major and minor)."""
 _statx = getattr(_libc, "statx", None)
-
-_LITTLE: Final = 16384
-_octet: Final = bytearray(1)
 
 _RWF_NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
 _usable = sys.platform == "linux" and os.uname().machine != "alpha"
@@ -122,24 +119,21 @@ def facts_of(fd: int) -> Identity:
 
 
 def read_known(fd: int, at: int, size: int) -> bytes | None:
-    """At most `size` octets of a file from `at` on; None if they are not in memory; none at its end. Raises: OSError.
+    """At most `size` octets of a file from `at` on; None if they are not in memory; fewer at its end. Raises: OSError."""
+    piece = bytearray(size)
+    length = read_into(fd, at, memoryview(piece))
+    return None if length < 0 else bytes(piece) if length == size else bytes(piece[:length])
 
-    A large piece is asked for at its two ends only, and then read in the plain way, which copies it once and not twice. The kernel
-    reads and forgets files in runs of pages, so it is there, or the loop waits for one read.
-    """
+
+def read_into(fd: int, at: int, buffer: memoryview) -> int:
+    """Fill a buffer with the octets of a file from `at` on that are in memory: how many; 0 at its end; -1 for none. Raises: OSError."""
     if not _RWF_NOWAIT:
-        return None
+        return -1
     try:
-        if size <= _LITTLE:
-            piece = bytearray(size)
-            length = os.preadv(fd, [piece], at, _RWF_NOWAIT)
-            return bytes(piece) if length == size else bytes(piece[:length])
-        if not os.preadv(fd, [_octet], at, _RWF_NOWAIT) or not os.preadv(fd, [_octet], at + size - 1, _RWF_NOWAIT):
-            return None  # it has become shorter; a thread finds where it ends
+        return os.preadv(fd, (buffer,), at, _RWF_NOWAIT)
     except BlockingIOError:
-        return None
+        return -1
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:  # a file system that cannot say
-            return None
+            return -1
         raise
-    return os.pread(fd, size, at)

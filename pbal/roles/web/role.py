@@ -14,9 +14,11 @@ from functools import partial
 from pbal.http1.conditional import etag_for
 from pbal.http1.encoder import http_date
 from pbal.model.exchange import SERVED, Exchange
+from pbal.model.openfiles import Kept
 from pbal.model.service import Service
-from pbal.roles.files.finding import IsDirectory, NoIndex, NotKnown, NotServed, OpenFile, Rules, decoded, find, find_known, with_index
-from pbal.roles.files.sending import Fields, Finding, Validators, send_file, send_made
+from pbal.roles.files.cache import FileCache
+from pbal.roles.files.finding import IsDirectory, NoIndex, NotServed, Rules, decoded, with_index
+from pbal.roles.files.sending import Fields, Finding, Said, Validators, send_known, send_made
 from pbal.roles.http import HttpRole
 from pbal.roles.web.listing import Listing, listing
 
@@ -27,6 +29,7 @@ class WebServer(HttpRole):
     """The handler of one web_server service."""
 
     def __init__(self, service: Service) -> None:
+        self.cache = FileCache(service.world)
         super().__init__(service)
         self._methods: dict[bytes, Callable[[Exchange], None]] = {}
         """Who answers which method."""
@@ -40,6 +43,12 @@ class WebServer(HttpRole):
         """See RoleHandler."""
         super().changed(tunable)
         self._offer()
+        self.cache.drop()
+
+    def close(self) -> None:
+        """See RoleHandler."""
+        super().close()
+        self.cache.drop()
 
     def _offer(self) -> None:
         """Which methods there are, by the service's tunables."""
@@ -70,21 +79,23 @@ class WebServer(HttpRole):
             exchange.error(404, b"Nothing here.\n")
             return
         exchange.enter(SERVED)
-        index_files = self.service.values["index_files"]
+        key = exchange.path
+        kept = self.cache.fresh(key, exchange.started)
+        if kept is not None:
+            self._send(exchange, kept)
+            return
         try:
-            path = decoded(exchange.path, rules)
-            file = with_index(find_known, rules, path, index_files)
-        except NotKnown:
-            Finding(exchange, partial(with_index, find, rules, path, index_files), partial(self._found, exchange))
-        except (NotServed, IsDirectory) as refusal:
+            path = decoded(key, rules)
+        except NotServed as refusal:
             self._found(exchange, None, refusal)
-        else:
-            self._found(exchange, file, None)
+            return
+        index_files = self.service.values["index_files"]
+        self.cache.look(exchange, key, lambda find: with_index(find, rules, path, index_files), self._found)
 
-    def _found(self, exchange: Exchange, file: OpenFile | None, error: BaseException | None) -> None:
+    def _found(self, exchange: Exchange, kept: Kept | None, error: BaseException | None) -> None:
         """What the name leads to."""
-        if file is not None:
-            self._send(exchange, file)
+        if kept is not None:
+            self._send(exchange, kept)
         elif isinstance(error, IsDirectory):
             self._add_slash(exchange)
         elif isinstance(error, NoIndex):
@@ -92,12 +103,14 @@ class WebServer(HttpRole):
         else:
             self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
 
-    def _send(self, exchange: Exchange, file: OpenFile) -> None:
+    def _send(self, exchange: Exchange, kept: Kept) -> None:
         """A file."""
-        etag = etag_for(file.mtime_ns, file.size)
-        modified = file.mtime_ns // 10**9
-        kind = self.service.world.media.kind_of(file.name.rpartition(b"/")[2])
-        send_file(exchange, file, self._dated(etag, modified, kind), Validators(etag, modified))
+        file, said, media = kept.file, kept.said, self.service.world.media
+        if not isinstance(said, Said) or said.generation != media.generation:
+            etag, modified = etag_for(file.mtime_ns, file.size), file.mtime_ns // 10**9
+            fields = self._dated(etag, modified, media.kind_of(file.name.rpartition(b"/")[2]))
+            said = kept.said = Said(fields, Validators(etag, modified), file.size, media.generation)
+        send_known(exchange, file, said)
 
     def _dated(self, etag: bytes, modified: int, kind: bytes) -> Fields:
         """The fields that every representation has."""
