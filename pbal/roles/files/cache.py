@@ -20,8 +20,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from pbal.model.exchange import Exchange, Sink
+from pbal.model.exchange import Exchange
 from pbal.model.openfiles import Kept, OpenFile
+from pbal.model.sink import Sink
 from pbal.model.world import World
 from pbal.roles.files.disk import in_thread
 from pbal.roles.files.finding import Find, NotKnown, NotServed, find, find_known
@@ -126,6 +127,8 @@ class FileCache:
         """Whether a file is the one that is kept, with the same content."""
         identity = file.identity
         changed = max(identity[3], identity[5])
+        if kept.file.varies is not file.varies or kept.file.stale != file.stale:
+            return False
         return kept.file.identity == identity and (kept.file.body is None) == (file.body is None) and changed + RACY < kept.seen_at
 
     def _read(self, file: OpenFile, read: Callable[[int, int, int], bytes | None]) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Step
 from pbal.observe.access import quoted_text
-from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with_index
-from pbal.roles.web.role import WebServer
+from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find
+from pbal.roles.web.role import WebServer, seek
 
 
 def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
@@ -26,11 +26,15 @@ def _file(role: WebServer, exchange: Exchange) -> str:
         return "404: no docroot"
     path = quoted_text(exchange.path).decode("ascii")
     try:
-        found = with_index(find, rules, decoded(exchange.path, rules), role.service.values["index_files"])
+        neighbours = role.neighbours
+        wanted = () if neighbours is None else neighbours.wanted(exchange.request.fields.get(b"accept-encoding"))
+        found = seek(rules, decoded(exchange.path, rules), role.service.values["index_files"], neighbours, wanted, find)
     except NotServed as refusal:
         return f"{refusal.status}: {path} in {docroot}"
     except IsDirectory:
         return f"301: {path} is a folder, to {path}/"
     found.release()
     kind = role.service.world.media.kind_of(found.name.rpartition(b"/")[2]).decode()
-    return f"200: {path} in {docroot}, {found.size} bytes, {kind}"
+    coded = f", {found.coding.decode()} (precompressed)" if found.coding else ""
+    stale = f"; its {found.stale.decode()} is older, and passed over" if found.stale else ""
+    return f"200: {path} in {docroot}, {found.size} bytes, {kind}{coded}{stale}"
