@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Step
+from pbal.model.rules import shown_when
 from pbal.observe.access import quoted_text
 from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find
 from pbal.roles.web.role import WebServer, seek
@@ -13,7 +14,14 @@ def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
     """The steps of a request that no plugin took."""
     method = exchange.method
     if method in (b"GET", b"HEAD"):
-        yield Step("file", role.name, _file(role, exchange))
+        file = _file(role, exchange)
+        if file.startswith("200"):
+            for rule in role.service.rules.caching:
+                if rule.when is None or rule.when.hold(exchange):
+                    when = "" if rule.when is None else f" WHEN {shown_when(rule.when, rule.when_said)}"
+                    yield Step("rule", role.name, f"CACHE {rule.words}{when}")
+                    break
+        yield Step("file", role.name, file)
     elif method == b"OPTIONS":
         yield Step("answer", role.name, f"204: Allow: {role.allow.decode()}")
     else:

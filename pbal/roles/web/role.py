@@ -115,16 +115,19 @@ class WebServer(HttpRole):
     def _send(self, exchange: Exchange, kept: Kept) -> None:
         """A file."""
         file, said, media = kept.file, kept.said, self.service.world.media
-        if not isinstance(said, Said) or said.generation != media.generation:
+        control = self.service.rules.cache_control(exchange) if self.service.rules.caching else b""
+        if not isinstance(said, Said) or said.generation != media.generation or said.control != control:
             etag, modified = etag_for(file.mtime_ns, file.size, file.coding), file.mtime_ns // 10**9
             fields = self._dated(etag, modified, media.kind_of(file.name.rpartition(b"/")[2]))
             if file.coding:
                 fields.append((b"Content-Encoding", file.coding))
             if file.varies:
                 fields.append((b"Vary", b"Accept-Encoding"))
+            if control:
+                fields.append((b"Cache-Control", control))
             if file.stale:
                 self._tell_stale(file)
-            said = kept.said = Said(fields, Validators(etag, modified), file.size, media.generation)
+            said = kept.said = Said(fields, Validators(etag, modified), file.size, media.generation, control)
         if file.coding and self.service.coding is not None:  # it is compressed already, and so is what a 304 is about
             exchange.request = exchange.request.altered(b"accept-encoding", None)
         send_known(exchange, file, said)
