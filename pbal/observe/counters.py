@@ -69,6 +69,7 @@ CORE: tuple[Counter, ...] = (
     Counter("file_cache_hits", "Requests answered with a file that was kept (SERVER file_cache_files)."),
     Counter("file_cache_misses", "Requests for which a file was looked for: not kept, or not looked at within file_recheck."),
     Counter("file_cache_evictions", "Files kept no longer because there were too many, or too large ones."),
+    Counter("concatenations_refused", "Requests for several files answered 403: for more than 100, or concatenate_max_size bytes."),
     Counter("precompressed_stale", "Files of `precompressed` that were found to be older than what they were made of, and passed over."),
     Counter("fallbacks", "Requests sent to fallback_pool after an answer of their pool that fallback_on names."),
     Counter("rewrites_refused", "Requests answered 400 because REWRITE made a path with dot segments or new escapes of theirs."),

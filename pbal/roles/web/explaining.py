@@ -7,13 +7,17 @@ from pbal.model.explaining import Step
 from pbal.model.rules import shown_when
 from pbal.observe.access import quoted_text
 from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find
+from pbal.roles.web.joined import members
 from pbal.roles.web.role import WebServer, seek
 
 
 def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
     """The steps of a request that no plugin took."""
     method = exchange.method
-    if method in (b"GET", b"HEAD"):
+    names = members(exchange.request.query) if role.joins and exchange.path.endswith(b"/") else []
+    if method in (b"GET", b"HEAD") and names:
+        yield Step("file", role.name, f"{len(names)} files as one (enable_concatenate_get), or 404 if one is missing")
+    elif method in (b"GET", b"HEAD"):
         file = _file(role, exchange)
         if file.startswith("200"):
             for rule in role.service.rules.caching:
