@@ -25,6 +25,7 @@ COMPILED: Final = (
     "pbal.model.balance",
     "pbal.model.bodies",
     "pbal.model.chained",
+    "pbal.model.caching",
     "pbal.model.clock",
     "pbal.model.collected",
     "pbal.model.conditions",
@@ -34,6 +35,7 @@ COMPILED: Final = (
     "pbal.model.handling",
     "pbal.model.health",
     "pbal.model.imagined",
+    "pbal.model.openfiles",
     "pbal.model.pace",
     "pbal.model.parking",
     "pbal.model.pool",
@@ -66,6 +68,7 @@ COMPILED: Final = (
     "pbal.roles.entrance",
     "pbal.roles.http",
     "pbal.roles.collect",
+    "pbal.roles.files.cache",
     "pbal.roles.files.ranges",
     "pbal.roles.files.sending",
     "pbal.roles.proxy.backends",
@@ -96,6 +99,8 @@ COMPILED: Final = (
     "pbal.roles.proxy.verify",
     "pbal.roles.selector",
     "pbal.roles.tracker",
+    "pbal.roles.web.joined",
+    "pbal.roles.web.neighbours",
     "pbal.roles.web.role",
 )
 

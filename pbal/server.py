@@ -41,6 +41,7 @@ from pbal.model.errors import ConfigError
 from pbal.model.faults import report
 from pbal.model.hooks import Bound
 from pbal.model.measures import histograms
+from pbal.model.openfiles import MOST_OPEN
 from pbal.model.pool import Node, Pool
 from pbal.model.renewal import Watch
 from pbal.model.service import Service
@@ -294,6 +295,7 @@ class Server:
         self.descriptor_limit = raise_descriptor_limit(wanted)
         self._kept = min(DESCRIPTORS_KEPT, self.descriptor_limit // 2)
         self.world.room = self.descriptor_limit - self._kept
+        self.world.files.most_open = min(MOST_OPEN, self.descriptor_limit // 8)
 
     def unlisten(self, service: Service) -> None:
         """See model.world.Runtime."""
@@ -339,6 +341,7 @@ class Server:
         self._duty("descriptors", self._watch_descriptors)
         self._duty("access logs", self._watch_access_logs)
         self._duty("spools", world.bodies.tick, now)
+        self._duty("files", world.files.tick, now)
         self._duty("histograms", self._turn_histograms)
         self._duty("notify", self._tell)
         if self._certificates.due(world.second):
@@ -410,7 +413,7 @@ class Server:
 
     def out_of_room(self) -> None:
         """See model.world.Runtime: stop accepting, and say so once."""
-        if self._paused:
+        if self._paused or (self.world.files.shed() and self._used() <= self.world.room):
             return
         self._paused = True
         self.world.counters.counts["accept_pauses"] += 1
@@ -423,12 +426,17 @@ class Server:
             if listener.service.role != "management":
                 listener.pause()
 
+    def _used(self) -> int:
+        """Descriptors of connections and files."""
+        world = self.world
+        return len(world.clients) + len(world.backends) + len(world.bodies.spools) + len(world.files.open)
+
     def _watch_descriptors(self) -> None:
         """Stop accepting when descriptors run short; go on when there is room again."""
         world = self.world
-        used = len(world.clients) + len(world.backends) + len(world.bodies.spools)
+        used = self._used()
         if not self._paused and used > world.room - 4 * self._kept and _open_descriptors() > world.room + self._kept // 2:
-            self.out_of_room()  # something else holds many: files, a plugin's sockets
+            self.out_of_room()  # something else holds many: a plugin's sockets
         elif self._paused and used < world.room - self._kept // 2 and self._phase in (Phase.SERVING, Phase.LEAVING):
             self._paused = False
             log.warning("%(connections)d connections: accepting again", {"event": "accept_resumed", "connections": used})

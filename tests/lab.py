@@ -331,6 +331,7 @@ class Lab:
         path = self.folder / f"test{self._number}.conf"
         path.write_text(inspect.cleandoc(text) + "\n")
         world = World()
+        world.server["file_recheck"] = 0.0  # tests change files and look at once, unless they say otherwise
         interpreter = Interpreter(world)
         mistakes = interpreter.run_file(str(path))
         assert not mistakes, "\n".join(mistake.render() for mistake in mistakes)

@@ -340,6 +340,11 @@ POOL a ADD x=y
 expected BACKUP, MAX, WEIGHT or the end of the line, found '='
 usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>]
 
+CACHE s
+       ^
+expected cache words, found the end of the line
+usage: CACHE <service_name> <cache_words> [WHEN <conditions>]
+
 LIMIT s
        ^
 expected a number at once or a rate, found the end of the line
@@ -723,7 +728,18 @@ def misused(usage: str) -> str:
     words = re.sub(r"\[[^\]]*\]", "", usage).split()
     said = " ".join("1" if word == "<number>" else "x" if word.startswith("<") else word for word in words)
     last = re.findall(r"<(\w+)>", usage)[-1:]
-    to_the_end = last and last[0] in {"value", "field_value", "rule", "text", "password", "fields", "files", "conditions", "media_type"}
+    to_the_end = last and last[0] in {
+        "value",
+        "field_value",
+        "rule",
+        "text",
+        "password",
+        "fields",
+        "files",
+        "conditions",
+        "media_type",
+        "cache_words",
+    }
     return said.rpartition(" ")[0] if to_the_end else f"{said} x x x x"
 
 

@@ -140,6 +140,11 @@ class Stream(Waiting):
     def write(self, data: bytes) -> None:
         """Octets of the body that start() began, or of a tunnel."""
 
+    def write_from(self, buffer: memoryview) -> bool:
+        """As write(), of octets in a buffer of the caller's. False: it is held until they have gone out, and is not to be changed."""
+        self.write(bytes(buffer))
+        return True
+
     @abstractmethod
     def end(self, exchange: "Exchange", data: bytes, trailer: bytes = b"") -> None:
         """The last octets of the body: the exchange ends. `trailer`: lines of a trailer section, for who gets chunks."""

@@ -259,7 +259,7 @@ def _one(value: "Callable[[World], float]") -> Collector:
 
 def _open(world: "World") -> int:
     listeners = world.runtime.listeners() if world.runtime is not None else ()
-    return len(world.clients) + len(world.backends) + len(world.bodies.spools) + len(listeners)
+    return len(world.clients) + len(world.backends) + len(world.bodies.spools) + len(world.files.open) + len(listeners)
 
 
 def _build(world: "World") -> Iterator[Measured]:
@@ -304,6 +304,9 @@ _COLLECTORS: Final[dict[str, Collector]] = {
     "spool_bytes": _one(lambda world: world.bodies.spooled),
     "upload_sessions": _one(lambda world: len(world.uploads)),
     "spools": _one(lambda world: len(world.bodies.spools)),
+    "file_cache_entries": _one(lambda world: world.files.kept),
+    "file_cache_bytes": _one(lambda world: world.files.memory),
+    "files_open": _one(lambda world: len(world.files.open)),
     "resident_bytes": _one(lambda world: resident_bytes()),
     "descriptors": _one(_open),
     "descriptors_limit": _one(lambda world: 0 if world.runtime is None else world.runtime.descriptor_limit),

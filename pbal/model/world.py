@@ -23,6 +23,7 @@ from pbal.model.exchange import Exchange
 from pbal.model.limited import LimitedLog
 from pbal.model.media import MediaTypes
 from pbal.model.nodefile import NodeFiles
+from pbal.model.openfiles import OpenFiles
 from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Node, Pool
@@ -184,6 +185,7 @@ class World:
         self.names = Names(self.clock, self.counters.counts, self.limited, self.pools)
         self.pace = Pace()
         self.bodies: Bodies = Bodies(self.server, self.clock.now)
+        self.files: OpenFiles = OpenFiles(self.server, self.counters.counts)
         self.uploads: Sessions = Sessions(self.clock.now)
         """What upload_trackers heard."""
         self.deliveries = Deliveries(self)

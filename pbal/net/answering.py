@@ -129,6 +129,23 @@ class Answering(Pressing):
             data, self.head = self.head + data, b""
         self._send(data)
 
+    def write_from(self, buffer: memoryview) -> bool:
+        """See Stream. What a transport has not sent at once it holds, and a copy for each piece would cost as much as sending it."""
+        exchange, transport = self.exchange, self.transport
+        if exchange is None or exchange.coded is not None or self.flags & CHUNKS or transport is None or transport.is_closing():
+            self.write(bytes(buffer))
+            return True
+        exchange.sent += len(buffer)
+        if self.head and self.tls is None:
+            head, self.head = self.head, b""
+            transport.writelines((head, buffer))
+        else:
+            if self.head:
+                head, self.head = self.head, b""
+                transport.write(head)
+            transport.write(buffer)
+        return not transport.get_write_buffer_size()
+
     def end(self, exchange: Exchange, data: bytes, trailer: bytes = b"") -> None:
         """See Stream."""
         if self.exchange is not exchange:

@@ -86,7 +86,10 @@ class ClientConnection(Parking):
         counts = world.counters.counts
         counts["connections"] += 1
         counts["clients"] += 1
-        if len(world.clients) + len(world.backends) + len(world.bodies.spools) > world.room and world.runtime is not None:
+        if (
+            len(world.clients) + len(world.backends) + len(world.bodies.spools) + len(world.files.open) > world.room
+            and world.runtime is not None
+        ):
             world.runtime.out_of_room()
         self.tls = transport.get_extra_info("secured")
         name = transport.get_extra_info("peername")

@@ -85,7 +85,6 @@ _NO_PUT = "web_server answers GET and HEAD only"
 SERVICE: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
-        Unbuilt("enable_concatenate_get", "ask for the files one by one", types.BOOL, "off"),
         Unbuilt("enable_put", _NO_PUT, types.BOOL, "off"),
         Unbuilt("enable_md5", _NO_PUT, types.BOOL, "on"),
         Unbuilt("max_put_size", _NO_PUT, types.SIZE, "0"),

@@ -12,6 +12,7 @@ from pbal.schema import management, types
 from pbal.schema.backends import BACKENDS
 from pbal.schema.balancing import OF_PROXIES
 from pbal.schema.coding import CODING
+from pbal.schema.files import FINDING
 from pbal.schema.forwarding import FORWARDING
 from pbal.schema.limits import INTERCEPT, LIMITS
 from pbal.schema.names import ACCEPTING
@@ -157,7 +158,7 @@ REVERSE_PROXY = Role(
 WEB_SERVER = Role(
     "web_server",
     "ClientHTTP",
-    WEB,
+    (*WEB, *FINDING),
 )
 
 SELECTOR = Role(

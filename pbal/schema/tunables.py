@@ -450,6 +450,37 @@ SERVER: tuple[Tunable, ...] = (
         source="pbal",
     ),
     Tunable(
+        "file_cache_files",
+        types.INT,
+        default="4096",
+        perlbal="0",
+        unit="files",
+        maximum="1000000",
+        summary="Most files that all web servers together keep, so that who asks for one again has it at once. Files of at most 64 KB are"
+        " kept in memory. Of larger ones the descriptor is kept: at most 1024, an eighth of `max_connections`, and for 10 s after the last"
+        " request. 0: none.",
+        source="pbal",
+    ),
+    Tunable(
+        "file_cache_memory",
+        types.SIZE,
+        default="32m",
+        unit="bytes",
+        maximum="64g",
+        summary="Most memory for those small files. A file that takes more than a quarter of it is not kept in memory.",
+        source="pbal",
+    ),
+    Tunable(
+        "file_recheck",
+        types.DURATION,
+        default="1s",
+        unit="seconds",
+        maximum="1h",
+        summary="How long a file that is kept is sent as it is before pbal looks whether it has changed. 0: files are not kept. PUT and"
+        " DELETE are seen at once.",
+        source="pbal",
+    ),
+    Tunable(
         "max_connections",
         types.INT,
         unit="descriptors",

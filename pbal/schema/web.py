@@ -1,9 +1,28 @@
 """Of a web_server: which files, and what is said of them."""
 
 from pbal.schema import types
+from pbal.schema.kinds import BadValue
 from pbal.schema.tunables import Tunable
 
+NEIGHBOURS = ("gzip", "br", "zstd")
+"""Codings of files that may stand beside those that they are made of."""
+
 _PERLBAL = "Perlbal service parameters"
+
+
+def _neighbours(text: str) -> tuple[str, ...]:
+    names = text.lower().replace(",", " ").split()
+    if names == ["off"]:
+        return ()
+    if not names or len(set(names)) != len(names) or not set(names) <= set(NEIGHBOURS):
+        expected = "off, or some of gzip, br and zstd, the preferred one first"
+        raise BadValue(f"expected {expected}, found {text!r}", expected=expected)
+    return tuple(names)
+
+
+PRECOMPRESSED: types.Type[tuple[str, ...]] = types.Type(
+    "codings", _neighbours, lambda value: " ".join(value) or "off", ("off", *NEIGHBOURS)
+)
 
 WEB: tuple[Tunable, ...] = (
     Tunable(
@@ -36,5 +55,29 @@ WEB: tuple[Tunable, ...] = (
         unit="names",
         summary="Most names in such a list. One of a larger directory says how many there are.",
         source="pbal",
+    ),
+    Tunable(
+        "enable_concatenate_get",
+        types.BOOL,
+        default="off",
+        summary="Answer a request such as `/js/??a.js,b.js` with several files in one: at most 100, of which none is missing.",
+        source="differs: names are decoded after they are divided at commas; off: what follows `??` is a query as any other",
+    ),
+    Tunable(
+        "concatenate_max_size",
+        types.SIZE,
+        default="16m",
+        perlbal="0",
+        unit="bytes",
+        summary="Most bytes of several files together. More are answered 403. 0: no limit.",
+        source="pbal",
+    ),
+    Tunable(
+        "precompressed",
+        PRECOMPRESSED,
+        default="off",
+        summary="Send a file that was compressed before in place of another: `app.js.gz`, `.br` or `.zst` beside `app.js`, if the client"
+        " accepts it and it is not older. Of those that it accepts equally, the first is sent.",
+        source="pbal (nginx: gzip_static)",
     ),
 )

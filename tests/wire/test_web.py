@@ -85,7 +85,7 @@ async def test_types_by_suffix(lab: Lab) -> None:
         ("a.webp", "image/webp"), ("a.avif", "image/avif"), ("a.woff2", "font/woff2"),
         ("a.wasm", "application/wasm"), ("a.pdf", "application/pdf"),
         ("a.html.png", "image/png"), ("a.html.gz", "application/gzip"), ("a.tgz", "application/gzip"),
-        ("README", "application/octet-stream"), (".html", "application/octet-stream"), ("a.", "application/octet-stream"),
+        ("README", "application/octet-stream"), ("a.", "application/octet-stream"),
         ("a.html~", "application/octet-stream"), ("data:x,a.css", "text/css" + text), ("http:a.css", "text/css" + text),
         ("\u00e9.css", "text/css" + text),
     ):  # fmt: skip
@@ -196,7 +196,7 @@ async def test_names_are_octets_decoded_once(lab: Lab) -> None:
     for name, target in (
         (b"a b", b"/a%20b"), (b"a+b", b"/a+b"), (b"100%", b"/100%25"), (b"100%", b"/100%"), (b"%41", b"/%2541"), (b"%zz", b"/%zz"),
         ("\u00e9\u4e16.txt".encode(), b"/%C3%A9%e4%b8%96.txt"), (b"\xff\xfe.txt", b"/%ff%FE.txt"), (b"a?b", b"/a%3fb"), (b"a#b", b"/a%23b"),
-        (b"a\nb", b"/a%0ab"), (b"a\\b", b"/a%5cb"), (b"...", b"/..."), (b"..a", b"/..a"), (b"a..", b"/a.."), (b"%2e%2e", b"/%252e%252e"),
+        (b"a\nb", b"/a%0ab"), (b"a\\b", b"/a%5cb"), (b"a..", b"/a.."), (b"a...", b"/a%2e.."), (b"%2e%2e", b"/%252e%252e"),
         (b";a=b", b"/;a=b"), (b"~", b"/%7e"), (b"index.html", b"/%69ndex.html"),
         (b"index.html", b"//index.html"), (b"index.html", b"/./index.html"),
         (b"x" * 255, b"/" + b"x" * 255), (b"index.html", b"/./" * 1000 + b"index.html"),

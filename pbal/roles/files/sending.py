@@ -5,8 +5,13 @@
     else the whole file
 
 They hold for an answer of 200; one of another status, which some node ordered, goes out as that. Then the hooks modify_response_headers
-run, and the octets follow: a piece at a time, PIECES in a turn of the loop, so a slow reader of a large file holds one piece, one
-descriptor, and nobody up. What is in the kernel's memory is read in the loop, the rest in a thread (memory.py, disk.py).
+run, and the octets follow. Those of a small file are in memory, and go out with the head (cache.py). Of any other they go a piece at a
+time, PIECES in a turn of the loop, so a slow reader of a large file holds one piece, and nobody up. What is in the kernel's memory is
+read in the loop, the rest in a thread (memory.py, disk.py).
+
+All that is read in the loop is read into one buffer. A client that takes a piece at once leaves it for the next one: neither making and
+zeroing memory for each piece, nor what that does to the processor's cache, is cheap beside the copy. One that does not take it keeps the
+buffer until it has, and there is a new one.
 
     reading  a thread has the descriptor: whoever closes waits for it, or another file might be read under the same number
 
@@ -26,20 +31,24 @@ from pbal.http1.conditional import evaluate, range_holds
 from pbal.http1.encoder import http_date, render_fields
 from pbal.http1.events import ResponseHead
 from pbal.model.exchange import Exchange
+from pbal.model.openfiles import OpenFile
 from pbal.model.sink import Sink
 from pbal.observe.access import BROKE
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
 from pbal.roles.files.disk import in_thread
-from pbal.roles.files.finding import OpenFile
-from pbal.roles.files.memory import read_known
+from pbal.roles.files.memory import read_into
 from pbal.roles.files.ranges import Parts, Range, content_range, wanted
 
 PIECE: Final = 131072
 """Octets read at a time; Perlbal's sendfile step."""
+SHARED: Final = 32768
+"""Octets of a piece that goes out from the buffer itself. Of a smaller one a copy is held, if need be, and not the whole buffer."""
 PIECES: Final = 8
 """Pieces written in one turn of the loop, to a client that takes them that fast."""
 
+_DECIDING: Final = (b"if-none-match", b"if-modified-since", b"range", b"if-match", b"if-unmodified-since")
+"""Without these fields a file is sent whole."""
 _OF_CONTENT: Final = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-length", b"content-range"})
 """What says nothing of a 304 or an error (RFC 9110 section 15.4.5)."""
 _VALIDATING: Final = frozenset({b"etag", b"last-modified"})
@@ -60,6 +69,57 @@ class Validators:
         """Seconds since 1970."""
 
 
+class Said:
+    """What is said of a file: made once, for all answers with it."""
+
+    __slots__ = ("control", "fields", "generation", "head", "of")
+
+    def __init__(self, fields: Fields, of: Validators, size: int, generation: int, control: bytes = b"") -> None:
+        self.control = control
+        """Its Cache-Control, which may differ from request to request; b"" where there is none."""
+        self.generation = generation
+        """Of what it was made by, for who looks whether that has changed."""
+        self.fields = fields
+        self.of = of
+        self.head = ResponseHead.made(200, [*fields, (b"Accept-Ranges", b"bytes")])
+        """Of the whole file, with its lines. It is read, and not changed."""
+        self.head.framing = size
+        self.head.block = render_fields(self.head.headers) + b"Content-Length: %d\r\n" % size
+
+
+def send_known(exchange: Exchange, file: OpenFile, said: Said) -> None:
+    """Answer a GET or HEAD with a file. The caller goes on to hold it."""
+    fields, service = exchange.request.fields, exchange.service
+    if service.hooks.modify_response_headers:
+        send_file(exchange, file.hold(), said.fields, said.of)
+        return
+    for name in _DECIDING:
+        if name in fields:
+            send_file(exchange, file.hold(), said.fields, said.of)
+            return
+    head = said.head
+    exchange.stream.start(exchange, head, head.block, _own_lines(service.values["server_tokens"], service.world.clock.epoch()))
+    body = file.body
+    if not head.framing or exchange.method == b"HEAD":
+        exchange.stream.end(exchange, b"")
+    elif body is not None:
+        exchange.stream.end(exchange, body)
+    else:
+        FileSending(exchange, file.hold(), [(0, file.size)], None).go_on()
+
+
+_own: tuple[int, bool, bytes] = (-1, False, b"")
+
+
+def _own_lines(tokens: bool, epoch: float) -> bytes:
+    """Date, and Server where the service says it."""
+    global _own
+    second = int(epoch)
+    if _own[0] != second or _own[1] is not tokens:
+        _own = (second, tokens, b"%bDate: %b\r\n" % (b"Server: pbal\r\n" if tokens else b"", http_date(epoch)))
+    return _own[2]
+
+
 def send_file(exchange: Exchange, file: OpenFile, fields: Fields, of: Validators, status: int = 200, reason: bytes = b"") -> None:
     """Answer with a file, which is closed in the end. `fields` is all that is to be said of it, `of` included.
 
@@ -68,12 +128,12 @@ def send_file(exchange: Exchange, file: OpenFile, fields: Fields, of: Validators
     if status == 200 and exchange.method in (b"GET", b"HEAD"):
         status = evaluate(exchange.method, exchange.request.fields, of.etag, of.modified)
         if status != 200:
-            os.close(file.fd)
+            file.release()
             _refuse(exchange, status, fields, file.size)
             return
         parts = _wanted(exchange, file, of)
         if parts is not None and not parts:
-            os.close(file.fd)
+            file.release()
             _refuse(exchange, 416, fields, file.size)
             return
         if parts is not None:
@@ -94,6 +154,22 @@ def send_made(exchange: Exchange, body: bytes, fields: Fields, of: Validators) -
         exchange.respond(200, response.headers, body)
 
 
+def begin_made(exchange: Exchange, length: int, fields: Fields, of: Validators) -> bool:
+    """Begin an answer to GET or HEAD whose octets the caller sends. False if it is answered: by the preconditions, or without octets."""
+    status = evaluate(exchange.method, exchange.request.fields, of.etag, of.modified)
+    if status != 200:
+        _refuse(exchange, status, fields, length)
+        return False
+    response = _modified(exchange, 200, fields, b"")
+    if response is None:
+        return False
+    _start(exchange, response, length, b"")
+    if not length or exchange.method == b"HEAD":
+        exchange.stream.end(exchange, b"")
+        return False
+    return True
+
+
 def _wanted(exchange: Exchange, file: OpenFile, of: Validators) -> list[Range] | None:
     """The parts that the client asks for; None: all of it. GET alone has ranges (RFC 9110 section 14.2)."""
     said = exchange.request.fields
@@ -110,7 +186,7 @@ def _begin(exchange: Exchange, file: OpenFile, fields: Fields, parts: list[Range
     """Send a file, or parts of it."""
     response = _modified(exchange, status, fields, reason)
     if response is None:
-        os.close(file.fd)
+        file.release()
         return
     size = file.size
     several: Parts | None = None
@@ -125,9 +201,9 @@ def _begin(exchange: Exchange, file: OpenFile, fields: Fields, parts: list[Range
         response.headers.append((b"Content-Type", several.content_type))
         _start(exchange, response, several.length, b"")
     if size and exchange.method != b"HEAD":
-        FileSending(exchange, file.fd, parts, several).go_on()
+        FileSending(exchange, file, parts, several).go_on()
     else:
-        os.close(file.fd)
+        file.release()
         exchange.stream.end(exchange, b"")
 
 
@@ -170,14 +246,57 @@ def _start(exchange: Exchange, response: ResponseHead, length: int, more: bytes)
     exchange.stream.start(exchange, response, response.block, more)
 
 
+def cut_off(exchange: Exchange, why: str) -> None:
+    """The rest of an answer that has begun cannot be sent: let the client see that."""
+    exchange.sink = None
+    counts = exchange.service.world.counters.counts
+    counts["files_cut_off"] += 1
+    exchange.service.world.log_limited(
+        "file cut off",
+        "%(service)s: %(path)s was cut off: %(reason)s",
+        {
+            "event": "file_cut_off", "service": exchange.service.name, "path": exchange.path.decode("latin-1"), "reason": why,
+        },
+    )  # fmt: skip
+    exchange.cause = BROKE
+    exchange.trouble = Trouble(why)
+    exchange.stream.cut(exchange)
+
+
+_buffer: memoryview = memoryview(bytearray(PIECE))
+
+
 class FileSending(Sink):
     """The sink of an exchange whose file is going out piece by piece."""
 
-    __slots__ = ("_at", "_exchange", "_fd", "_gone", "_left", "_next", "_parts", "_prefix", "_reading", "_several", "_stream", "_waits")
+    __slots__ = (
+        "_at",
+        "_exchange",
+        "_file",
+        "_gone",
+        "_left",
+        "_next",
+        "_onward",
+        "_parts",
+        "_prefix",
+        "_reading",
+        "_several",
+        "_stream",
+        "_waits",
+    )
 
-    def __init__(self, exchange: Exchange, fd: int, parts: list[Range], several: Parts | None) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        file: OpenFile,
+        parts: list[Range],
+        several: Parts | None,
+        onward: Callable[[], None] | None = None,
+    ) -> None:
+        self._onward = onward
+        """What is done when the file is out; None: the answer ends."""
         self._exchange, self._stream = exchange, exchange.stream
-        self._fd = fd
+        self._file = file
         self._parts, self._several = parts, several
         self._prefix = b"" if several is None else several.before[0]
         """What stands before the next piece."""
@@ -201,16 +320,20 @@ class FileSending(Sink):
                     asyncio.get_running_loop().call_soon(self._next_turn)
                 return
             pieces -= 1
+            if self._file.body is not None:
+                self._write(self._file.body[self._at : self._at + min(PIECE, self._left)])
+                continue
+            size = min(PIECE, self._left)
             try:
-                piece = read_known(self._fd, self._at, min(PIECE, self._left))
+                length = read_into(self._file.fd, self._at, _buffer[:size])
             except OSError as error:
                 self._broke(f"the file cannot be read: {error.strerror}")
                 return
-            if piece is None:
+            if length < 0:
                 self._reading = True
-                in_thread(partial(os.pread, self._fd, min(PIECE, self._left), self._at), self._read)
+                in_thread(partial(os.pread, self._file.fd, size, self._at), self._read)
                 return
-            self._write(piece)
+            self._write_from(length)
 
     def _next_turn(self) -> None:
         self._waits = False
@@ -220,12 +343,25 @@ class FileSending(Sink):
         """What the thread read."""
         self._reading = False
         if self._gone:
-            self._close()
+            self._file.release()
         elif piece is None:
             self._broke(f"the file cannot be read: {error}")
         else:
             self._write(piece)
             self.go_on()
+
+    def _write_from(self, length: int) -> None:
+        """Send so many octets of the buffer."""
+        global _buffer
+        if length < SHARED or self._several is not None:
+            self._write(bytes(_buffer[:length]))
+            return
+        self._at += length
+        self._left -= length
+        if not self._stream.write_from(_buffer[:length]):
+            _buffer = memoryview(bytearray(PIECE))
+        if not self._left and not self._gone:
+            self._ended(b"")
 
     def _write(self, piece: bytes) -> None:
         """Send a piece, and what stands around it. The last one ends the exchange."""
@@ -245,36 +381,27 @@ class FileSending(Sink):
                 self._prefix = several.before[self._next]
                 self._next += 1
             else:
-                self._gone = True
-                self._exchange.sink = None
-                self._close()
-                self._stream.end(self._exchange, data if several is None else data + several.end)
+                self._ended(data if several is None else data + several.end)
                 return
         self._stream.write(data)
 
+    def _ended(self, data: bytes) -> None:
+        """Send the last octets."""
+        self._gone = True
+        self._exchange.sink = None
+        self._file.release()
+        if self._onward is None:
+            self._stream.end(self._exchange, data)
+            return
+        if data:
+            self._stream.write(data)
+        self._onward()
+
     def _broke(self, why: str) -> None:
         """The rest cannot be sent."""
-        exchange = self._exchange
         self._gone = True
-        exchange.sink = None
-        self._close()
-        counts = exchange.service.world.counters.counts
-        counts["files_cut_off"] += 1
-        exchange.service.world.log_limited(
-            "file cut off",
-            "%(service)s: %(path)s was cut off: %(reason)s",
-            {
-                "event": "file_cut_off", "service": exchange.service.name, "path": exchange.path.decode("latin-1"), "reason": why,
-            },
-        )  # fmt: skip
-        exchange.cause = BROKE
-        exchange.trouble = Trouble(why)
-        self._stream.cut(exchange)
-
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self._file.release()
+        cut_off(self._exchange, why)
 
     def client_drained(self) -> None:
         self.go_on()
@@ -285,7 +412,7 @@ class FileSending(Sink):
     def client_gone(self) -> None:
         self._gone = True
         if not self._reading:
-            self._close()
+            self._file.release()
 
     def body_data(self, data: bytes) -> None:
         """A body sent with a GET means nothing here."""
@@ -308,7 +435,7 @@ class Finding(Sink, Generic[T]):
     def _found(self, found: T | None, error: BaseException | None) -> None:
         if self._gone:
             if isinstance(found, OpenFile):
-                os.close(found.fd)
+                found.release()
             return
         self._exchange.sink = None
         self._then(found, error)

@@ -1,20 +1,31 @@
 """What a web_server would answer to a request that nobody sent, told to the operator (console: explain)."""
 
-import os
 from collections.abc import Iterator
 
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Step
+from pbal.model.rules import shown_when
 from pbal.observe.access import quoted_text
-from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with_index
-from pbal.roles.web.role import WebServer
+from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find
+from pbal.roles.web.joined import members
+from pbal.roles.web.role import WebServer, seek
 
 
 def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
     """The steps of a request that no plugin took."""
     method = exchange.method
-    if method in (b"GET", b"HEAD"):
-        yield Step("file", role.name, _file(role, exchange))
+    names = members(exchange.request.query) if role.joins and exchange.path.endswith(b"/") else []
+    if method in (b"GET", b"HEAD") and names:
+        yield Step("file", role.name, f"{len(names)} files as one (enable_concatenate_get), or 404 if one is missing")
+    elif method in (b"GET", b"HEAD"):
+        file = _file(role, exchange)
+        if file.startswith("200"):
+            for rule in role.service.rules.caching:
+                if rule.when is None or rule.when.hold(exchange):
+                    when = "" if rule.when is None else f" WHEN {shown_when(rule.when, rule.when_said)}"
+                    yield Step("rule", role.name, f"CACHE {rule.words}{when}")
+                    break
+        yield Step("file", role.name, file)
     elif method == b"OPTIONS":
         yield Step("answer", role.name, f"204: Allow: {role.allow.decode()}")
     else:
@@ -22,16 +33,20 @@ def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
 
 
 def _file(role: WebServer, exchange: Exchange) -> str:
-    docroot = role.service.values["docroot"]
-    if docroot is None:
+    docroot, rules = role.service.values["docroot"], role.rules
+    if rules is None:
         return "404: no docroot"
     path = quoted_text(exchange.path).decode("ascii")
     try:
-        found = with_index(find, os.fsencode(docroot), decoded(exchange.path), role.service.values["index_files"])
+        neighbours = role.neighbours
+        wanted = () if neighbours is None else neighbours.wanted(exchange.request.fields.get(b"accept-encoding"))
+        found = seek(rules, decoded(exchange.path, rules), role.service.values["index_files"], neighbours, wanted, find)
     except NotServed as refusal:
         return f"{refusal.status}: {path} in {docroot}"
     except IsDirectory:
         return f"301: {path} is a folder, to {path}/"
-    os.close(found.fd)
+    found.release()
     kind = role.service.world.media.kind_of(found.name.rpartition(b"/")[2]).decode()
-    return f"200: {path} in {docroot}, {found.size} bytes, {kind}"
+    coded = f", {found.coding.decode()} (precompressed)" if found.coding else ""
+    stale = f"; its {found.stale.decode()} is older, and passed over" if found.stale else ""
+    return f"200: {path} in {docroot}, {found.size} bytes, {kind}{coded}{stale}"

@@ -19,7 +19,7 @@ from hashlib import blake2b
 from typing import Final
 from urllib.parse import quote_from_bytes
 
-from pbal.roles.files.finding import NotServed, find, find_folder
+from pbal.roles.files.finding import NotServed, Rules, find, find_folder
 
 SCANNED: Final = 20_000
 """Names that are looked at, of one directory."""
@@ -66,17 +66,17 @@ class Listing:
         """Names that were looked at: more than `shown` if the page does not have all."""
 
 
-def listing(root: bytes, path: bytes, limit: int) -> Listing:
-    """The list of the folder at `path` (decoded, with its final slash) in `root`. It waits for the disk. Raises: NotServed."""
-    folder = find_folder(root, path)
+def listing(rules: Rules, path: bytes, limit: int) -> Listing:
+    """The list of the folder at `path` (decoded, with its final slash) of `rules`. It waits for the disk. Raises: NotServed."""
+    folder = find_folder(rules, path)
     try:
-        names, more = _names(folder)
+        names, more = _names(folder, rules, path)
         modified = os.fstat(folder).st_mtime
         rows: list[str] = []
         for name in names:
             if len(rows) == limit:
                 break
-            facts = _facts(folder, root, path, name)
+            facts = _facts(folder, rules, path, name)
             if facts is not None:
                 modified = max(modified, facts.st_mtime)
                 rows.append(_row(os.fsencode(name), facts))
@@ -90,13 +90,13 @@ def listing(root: bytes, path: bytes, limit: int) -> Listing:
     return Listing(page.encode(), int(modified), len(rows), there if cut else len(rows))
 
 
-def _names(folder: int) -> tuple[list[str], bool]:
-    """Those of a folder, in their order, without dot files; and whether there are more. Raises: NotServed."""
+def _names(folder: int, rules: Rules, path: bytes) -> tuple[list[str], bool]:
+    """Those of a folder, in their order, as far as the rules allow them; and whether there are more. Raises: NotServed."""
     found: list[tuple[bool, list[str | int], str]] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if not rules.allows(path + os.fsencode(entry.name)):
                     continue
                 if len(found) == SCANNED:
                     return [name for _, _, name in sorted(found)], True
@@ -119,15 +119,15 @@ def _counted(name: str) -> list[str | int]:
     return [int(part) if at % 2 else part for at, part in enumerate(parts)]
 
 
-def _facts(folder: int, root: bytes, path: bytes, name: str) -> os.stat_result | None:
+def _facts(folder: int, rules: Rules, path: bytes, name: str) -> os.stat_result | None:
     """Of a file or folder that would be served; None of anything else."""
     try:
         facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISLNK(facts.st_mode):
             facts = os.stat(name, dir_fd=folder)
-            found = find(root, path + os.fsencode(name))
+            found = find(rules, path + os.fsencode(name))
             if found is not None:
-                os.close(found.fd)
+                found.release()
     except (OSError, NotServed):
         return None
     return facts if stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode) else None

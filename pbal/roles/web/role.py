@@ -1,7 +1,8 @@
 """web_server: what is answered to a request, by its method and by what its name leads to.
 
     by method     GET and HEAD, OPTIONS, and what tunables allow; any other is 405. `Allow` names what there is
-    GET, HEAD     a file (found), a folder without its slash (301), one without any index file (a list, or 403), nothing (404)
+    GET, HEAD     a file (found), a folder without its slash (301), one without any index file (a list, or 403), nothing (404),
+                  several files as one (`/dir/??a,b`)
 
 How a name becomes an open file, and which names never do, stands in files/finding.py; how a file is sent in files/sending.py. What this
 file refuses to know: disks.
@@ -14,12 +15,18 @@ from functools import partial
 from pbal.http1.conditional import etag_for
 from pbal.http1.encoder import http_date
 from pbal.model.exchange import SERVED, Exchange
+from pbal.model.openfiles import Kept
 from pbal.model.service import Service
-from pbal.roles.files.finding import IsDirectory, NoIndex, NotKnown, NotServed, OpenFile, decoded, find, find_known, with_index
-from pbal.roles.files.sending import Fields, Finding, Validators, send_file, send_made
+from pbal.roles.files.cache import FileCache
+from pbal.roles.files.finding import Find, IsDirectory, NoIndex, NotServed, OpenFile, Rules, decoded, with_index
+from pbal.roles.files.sending import Fields, Finding, Said, Validators, begin_made, send_known, send_made
 from pbal.roles.http import HttpRole
+from pbal.roles.web.joined import MOST, Joined, Member, members
 from pbal.roles.web.listing import Listing, listing
+from pbal.roles.web.neighbours import Neighbours
+from pbal.schema.media import UNKNOWN
 
+_UNKNOWN = UNKNOWN.encode()
 _REFUSALS = {403: b"Not for you.\n", 404: b"Nothing here.\n", 500: b"The file cannot be read.\n", 503: b"Too much is open here.\n"}
 
 
@@ -27,22 +34,40 @@ class WebServer(HttpRole):
     """The handler of one web_server service."""
 
     def __init__(self, service: Service) -> None:
+        self.cache = FileCache(service.world)
         super().__init__(service)
         self._methods: dict[bytes, Callable[[Exchange], None]] = {}
         """Who answers which method."""
         self.allow = b""
         """Their names, as Allow says them."""
+        self.rules: Rules | None = None
+        """Where files are found; None without a docroot."""
+        self.neighbours: Neighbours | None = None
+        """None where none are looked for."""
+        self.joins = False
+        """Whether `/dir/??a,b` asks for several files."""
         self._offer()
 
     def changed(self, tunable: str) -> None:
         """See RoleHandler."""
         super().changed(tunable)
         self._offer()
+        self.cache.drop()
+
+    def close(self) -> None:
+        """See RoleHandler."""
+        super().close()
+        self.cache.drop()
 
     def _offer(self) -> None:
         """Which methods there are, by the service's tunables."""
         self._methods = {b"GET": self._get, b"HEAD": self._get, b"OPTIONS": self._options}
         self.allow = b", ".join(self._methods)
+        values = self.service.values
+        self.neighbours = Neighbours(values["precompressed"]) if values["precompressed"] else None
+        self.joins = values["enable_concatenate_get"]
+        docroot, files = values["docroot"], self.service.world.files
+        self.rules = None if docroot is None else Rules(files, os.fsencode(docroot), values["follow_symlinks"], values["dot_files"])
 
     def serve(self, exchange: Exchange) -> None:
         """Answer by the method."""
@@ -60,26 +85,38 @@ class WebServer(HttpRole):
 
     def _get(self, exchange: Exchange) -> None:
         """Look for a file: in memory at once, else in a thread."""
-        values = self.service.values
-        if values["docroot"] is None:
+        rules = self.rules
+        if rules is None:
             exchange.error(404, b"Nothing here.\n")
             return
+        key = path = exchange.path
+        if self.joins and exchange.request.query.startswith(b"?") and path.endswith(b"/"):
+            names = members(exchange.request.query)
+            if names:
+                self._join(exchange, rules, names)
+                return
         exchange.enter(SERVED)
-        folder, index_files = os.fsencode(values["docroot"]), values["index_files"]
+        wanted: tuple[bytes, ...] = ()
+        neighbours = self.neighbours
+        if neighbours is not None:
+            wanted = neighbours.wanted(exchange.request.fields.get(b"accept-encoding"))
+            key = _key(wanted, path)
+        kept = self.cache.fresh(key, exchange.started)
+        if kept is not None:
+            self._send(exchange, kept)
+            return
         try:
-            path = decoded(exchange.path)
-            file = with_index(find_known, folder, path, index_files)
-        except NotKnown:
-            Finding(exchange, partial(with_index, find, folder, path, index_files), partial(self._found, exchange))
-        except (NotServed, IsDirectory) as refusal:
+            path = decoded(path, rules)
+        except NotServed as refusal:
             self._found(exchange, None, refusal)
-        else:
-            self._found(exchange, file, None)
+            return
+        index_files = self.service.values["index_files"]
+        self.cache.look(exchange, key, partial(seek, rules, path, index_files, neighbours, wanted), self._found)
 
-    def _found(self, exchange: Exchange, file: OpenFile | None, error: BaseException | None) -> None:
+    def _found(self, exchange: Exchange, kept: Kept | None, error: BaseException | None) -> None:
         """What the name leads to."""
-        if file is not None:
-            self._send(exchange, file)
+        if kept is not None:
+            self._send(exchange, kept)
         elif isinstance(error, IsDirectory):
             self._add_slash(exchange)
         elif isinstance(error, NoIndex):
@@ -87,12 +124,80 @@ class WebServer(HttpRole):
         else:
             self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
 
-    def _send(self, exchange: Exchange, file: OpenFile) -> None:
+    def _send(self, exchange: Exchange, kept: Kept) -> None:
         """A file."""
-        etag = etag_for(file.mtime_ns, file.size)
-        modified = file.mtime_ns // 10**9
-        kind = self.service.world.media.kind_of(file.name.rpartition(b"/")[2])
-        send_file(exchange, file, self._dated(etag, modified, kind), Validators(etag, modified))
+        file, said, media = kept.file, kept.said, self.service.world.media
+        control = self.service.rules.cache_control(exchange) if self.service.rules.caching else b""
+        if not isinstance(said, Said) or said.generation != media.generation or said.control != control:
+            etag, modified = etag_for(file.mtime_ns, file.size, file.coding), file.mtime_ns // 10**9
+            fields = self._dated(etag, modified, media.kind_of(file.name.rpartition(b"/")[2]))
+            if file.coding:
+                fields.append((b"Content-Encoding", file.coding))
+            if file.varies:
+                fields.append((b"Vary", b"Accept-Encoding"))
+            if control:
+                fields.append((b"Cache-Control", control))
+            if file.stale:
+                self._tell_stale(file)
+            said = kept.said = Said(fields, Validators(etag, modified), file.size, media.generation, control)
+        if file.coding and self.service.coding is not None:  # it is compressed already, and so is what a 304 is about
+            exchange.request = exchange.request.altered(b"accept-encoding", None)
+        send_known(exchange, file, said)
+
+    def _tell_stale(self, file: OpenFile) -> None:
+        """Say that a neighbour is older than its file."""
+        self.counts["precompressed_stale"] += 1
+        self.service.world.log_limited(
+            "precompressed", "%(service)s: the %(coding)s of %(file)s is older than the file, and is not served",
+            {"event": "precompressed_stale", "service": self.name, "coding": file.stale.decode(), "file": os.fsdecode(file.name)},
+        )  # fmt: skip
+
+    # -- several as one --------------------------------------------------------------------------------------------
+
+    def _join(self, exchange: Exchange, rules: Rules, names: list[bytes]) -> None:
+        """Files of one folder as one answer."""
+        if len(names) > MOST:
+            self._refuse_joined(exchange, b"These are more than %d files.\n" % MOST)
+            return
+        found: list[Member] = []
+        for name in names:
+            path = exchange.path + name
+            try:
+                if not name or name.endswith(b"/"):
+                    raise NotServed(404)
+                meant = decoded(path, rules)
+            except NotServed as refusal:
+                self._refuse(exchange, refusal.status)
+                return
+            key = path if self.neighbours is None else _key((), path)
+            found.append(Member(key, partial(seek, rules, meant, (), self.neighbours, ())))
+        exchange.enter(SERVED)
+        Joined(exchange, self.cache, found, partial(self._joined, exchange))
+
+    def _joined(self, exchange: Exchange, joined: Joined, error: BaseException | None) -> None:
+        """All were found, or one is not to be had."""
+        if error is not None:
+            self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
+            return
+        most = self.service.values["concatenate_max_size"]
+        if most and joined.size > most:
+            self._refuse_joined(exchange, b"These are more than %d bytes.\n" % most)
+            return
+        kinds = [self.service.world.media.kind_of(name) for name in joined.names]
+        fields = self._dated(joined.etag, joined.modified, next((kind for kind in kinds if kind != _UNKNOWN), _UNKNOWN))
+        control = self.service.rules.cache_control(exchange)
+        if control:
+            fields.append((b"Cache-Control", control))
+        if begin_made(exchange, joined.size, fields, Validators(joined.etag, joined.modified)):
+            joined.send()
+
+    def _refuse_joined(self, exchange: Exchange, text: bytes) -> None:
+        self.counts["concatenations_refused"] += 1
+        self.service.world.log_limited(
+            "concatenation", "%(service)s: 403 to a request for several files: %(reason)s",
+            {"event": "concatenation_refused", "service": self.name, "reason": text.decode().strip()},
+        )  # fmt: skip
+        exchange.error(403, text)
 
     def _dated(self, etag: bytes, modified: int, kind: bytes) -> Fields:
         """The fields that every representation has."""
@@ -110,12 +215,12 @@ class WebServer(HttpRole):
 
     def _folder(self, exchange: Exchange) -> None:
         """A folder in which no index file is: a list of it, if there may be one."""
-        values = self.service.values
-        if not values["dirindexing"]:
+        values, rules = self.service.values, self.rules
+        if rules is None or not values["dirindexing"]:
             self._refuse(exchange, 403)
             return
-        root, path, limit = os.fsencode(values["docroot"]), decoded(exchange.path), values["dirindexing_limit"]
-        Finding(exchange, partial(listing, root, path, limit), partial(self._listed, exchange))
+        made = partial(listing, rules, decoded(exchange.path, rules), values["dirindexing_limit"])
+        Finding(exchange, made, partial(self._listed, exchange))
 
     def _listed(self, exchange: Exchange, made: Listing | None, error: BaseException | None) -> None:
         """A list was made, or could not be."""
@@ -142,3 +247,17 @@ class WebServer(HttpRole):
                 {"event": "file_not_opened", "service": self.name, "status": status},
             )  # fmt: skip
         exchange.error(status, _REFUSALS[status])
+
+
+def _key(wanted: tuple[bytes, ...], path: bytes) -> bytes:
+    """By what the cache knows a path, where neighbours count."""
+    return b"%b %b" % (b",".join(wanted), path)
+
+
+def seek(
+    rules: Rules, path: bytes, index_files: tuple[str, ...], neighbours: Neighbours | None, wanted: tuple[bytes, ...], find: Find
+) -> OpenFile:
+    """What is sent for a decoded path: a file, or one of its neighbours. Raises: as with_index()."""
+    if neighbours is not None:
+        find = partial(neighbours.best, find, wanted)
+    return with_index(find, rules, path, index_files)

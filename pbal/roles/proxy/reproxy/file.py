@@ -13,7 +13,7 @@ from pbal.http1.conditional import etag_for
 from pbal.http1.encoder import http_date
 from pbal.model.exchange import SERVED
 from pbal.observe.access import BROKE, NODE_BROKE, quoted_text
-from pbal.roles.files.finding import NotKnown, NotServed, OpenFile, find_in, find_known
+from pbal.roles.files.finding import NotKnown, NotServed, OpenFile, Rules, find_in, known_in
 from pbal.roles.files.sending import Finding, Validators, send_file
 from pbal.roles.proxy.reproxy.order import NOTHING, REFUSED, Order, fail
 
@@ -24,7 +24,8 @@ def reproxy_file(order: Order, path: bytes) -> None:
     """Answer with the file at `path`."""
     exchange = order.exchange
     exchange.enter(SERVED)
-    folders = tuple(os.fsencode(folder) for folder in exchange.service.values["reproxy_root"])
+    service = exchange.service  # what a node names may begin with a dot
+    folders = tuple(Rules(service.world.files, os.fsencode(folder), dot_files=True) for folder in service.values["reproxy_root"])
     if not path.startswith(b"/") or not folders:
         _found(order, path, None, NotServed(404, outside=True))
         return
@@ -38,12 +39,12 @@ def reproxy_file(order: Order, path: bytes) -> None:
         _found(order, path, file, None)
 
 
-def _known(folders: tuple[bytes, ...], path: bytes) -> OpenFile | None:
+def _known(folders: tuple[Rules, ...], path: bytes) -> OpenFile | None:
     """The file, if it is known without waiting. Raises: NotKnown, NotServed."""
-    for folder in folders:
-        start = folder.rstrip(b"/") + b"/"
+    for rules in folders:
+        start = rules.folder.rstrip(b"/") + b"/"
         if path.startswith(start):
-            return find_known(folder, path[len(start) - 1 :])
+            return known_in(rules, path[len(start) - 1 :])
     raise NotKnown
 
 
@@ -55,7 +56,7 @@ def _found(order: Order, path: bytes, file: OpenFile | None, error: BaseExceptio
         if order.fits(file.size):
             _send(order, file)
             return
-        os.close(file.fd)
+        file.release()
         why = f"X-REPROXY-FILE: {name} has {file.size} bytes, and not as many as X-REPROXY-EXPECTED-SIZE says"
         fail(exchange, 404, NOTHING, NODE_BROKE, "reproxy_missing", why)
     elif isinstance(error, NotServed) and error.outside:

@@ -1,0 +1,201 @@
+"""Regular files that are open for reading, shared by all who send them, and those that are kept to be sent again.
+
+    opened -> held by one or more -> closed when the last one lets go
+
+Whoever finds a file holds it, and lets go of it once. Ten thousand slow readers of one file hold one descriptor. `open` is what the
+process has open of them; a thread may add to it, so it is a set, which takes one at a time. The octets of a small file are taken into
+memory, and its descriptor is closed at once.
+
+A service keeps what its names were found to be (roles/files/cache.py) as Kept; here are the bounds on all of them together:
+
+    SERVER file_cache_files     names, of all services
+    SERVER file_cache_memory    octets of small files
+    descriptors                 those of larger ones: an eighth of what the process may have open, and MOST_OPEN
+
+What was not asked for since the hand of the clock came by last is given up first (the clock algorithm): a hit costs no more than to say
+so. A descriptor that nobody asks for is given up after IDLE seconds, so that the disk of a file that was deleted is free again.
+"""
+
+import os
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+Identity = tuple[int, ...]
+"""What the system says of a file: mode, inode, size; ctime and mtime, each in seconds and nanoseconds; device, major and minor.
+
+Where its content was changed, one of these is another, unless that was within one tick of the system's clock.
+"""
+
+MOST_OPEN: Final = 1024
+IDLE: Final = 10.0
+
+
+class OpenFile:
+    """A regular file, open for reading, or its octets. Whoever is given it lets go of it with release()."""
+
+    __slots__ = ("body", "coding", "fd", "files", "holders", "identity", "mtime_ns", "name", "size", "stale", "varies")
+
+    def __init__(self, files: "OpenFiles", fd: int, identity: Identity, name: bytes) -> None:
+        self.files = files
+        self.fd = fd
+        """Its descriptor; -1 when it is closed."""
+        self.body: bytes | None = None
+        """Its octets, where they are in memory."""
+        self.size = identity[2]
+        self.mtime_ns = identity[5] * 10**9 + identity[6]
+        self.name = name
+        """By which it was asked for."""
+        self.identity = identity
+        self.coding = b""
+        """Of a file that is sent in place of another: its content coding."""
+        self.varies = False
+        """Whether there is one that others may be sent in place of it."""
+        self.stale = b""
+        """The coding of one that is there and older than what it was made of; b"" where there is none."""
+        self.holders = 1
+        files.open.add(self)
+
+    def hold(self) -> "OpenFile":
+        """One more holder."""
+        self.holders += 1
+        return self
+
+    def release(self) -> None:
+        """One holder less; the last one closes it."""
+        self.holders -= 1
+        if not self.holders:
+            self._close()
+
+    def take_in(self, body: bytes) -> None:
+        """Have its octets in memory, and the descriptor no more."""
+        self.body = body
+        self._close()
+
+    def _close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            self.files.open.discard(self)
+            os.close(fd)
+
+
+class Kept:
+    """What a name was found to be, for who asks again. It holds its file."""
+
+    __slots__ = ("asked", "file", "fresh_until", "gone", "home", "key", "said", "seen_at", "stamp")
+
+    def __init__(self, home: dict[bytes, "Kept"], key: bytes, file: OpenFile) -> None:
+        self.home = home
+        """Where it is kept."""
+        self.key = key
+        self.file = file
+        self.asked = False
+        """Since the hand of the clock came by."""
+        self.gone = True
+        """It is not kept, or not any more."""
+        self.fresh_until = 0.0
+        """Until when nobody looks again (clock time)."""
+        self.stamp = 0
+        """OpenFiles.stamp, when it was looked at."""
+        self.seen_at = 0.0
+        """Seconds since 1970, when it was first found to be so."""
+        self.said: object = None
+        """What whoever answers with it has made ready."""
+
+
+class OpenFiles:
+    """Those of a process."""
+
+    __slots__ = ("_counts", "_descriptors", "_in_memory", "_server", "kept", "memory", "most_open", "open", "stamp")
+
+    def __init__(self, server: Mapping[str, Any], counts: dict[str, int]) -> None:
+        """`server`: the tunables of the process, as they are at any time."""
+        self._server = server
+        self._counts = counts
+        self.open: set[OpenFile] = set()
+        self.kept = 0
+        """Names that are kept."""
+        self.memory = 0
+        """Octets of kept files that are in memory."""
+        self.most_open = MOST_OPEN
+        self.stamp = 0
+        """What was kept under another one has to be looked at again."""
+        self._in_memory: deque[Kept] = deque()
+        self._descriptors: deque[Kept] = deque()
+
+    @property
+    def recheck(self) -> float:
+        """Seconds after which what is kept is looked at again; 0: nothing is kept."""
+        seconds: float = self._server["file_recheck"]
+        return seconds if self._server["file_cache_files"] else 0.0
+
+    def forget(self) -> None:
+        """Something was written or deleted, or other things are to be said of files: all is looked at again before it is sent.
+
+        All of it, since a file may be kept under many names: as an index file, behind links, by services with the same docroot.
+        """
+        self.stamp += 1
+
+    def takes(self, size: int) -> bool:
+        """Whether a file of so many octets may be kept in memory."""
+        limit: int = self._server["file_cache_memory"]
+        return size * 4 <= limit
+
+    def keep(self, found: Kept) -> None:
+        """Keep it, and give up others if that is too much."""
+        found.gone = False
+        found.home[found.key] = found
+        found.file.hold()
+        self.kept += 1
+        most: int = self._server["file_cache_files"]
+        body = found.file.body
+        if body is None:
+            self._descriptors.append(found)
+            self._give_up(self._descriptors, min(self.most_open, most))
+            return
+        self.memory += len(body)
+        self._in_memory.append(found)
+        self._give_up(self._in_memory, most)
+        limit: int = self._server["file_cache_memory"]
+        while self.memory > limit and self._in_memory:
+            self._give_up(self._in_memory, len(self._in_memory) - 1)
+
+    def _give_up(self, queue: deque[Kept], most: int) -> None:
+        """Let the hand of the clock go round until there are no more than that."""
+        while len(queue) > most:
+            found = queue.popleft()
+            if found.asked and not found.gone:
+                found.asked = False
+                queue.append(found)
+            elif not found.gone:
+                self._counts["file_cache_evictions"] += 1
+                self.drop(found)
+
+    def drop(self, found: Kept) -> None:
+        """Keep it no longer. Twice is once."""
+        if found.gone:
+            return
+        found.gone = True
+        del found.home[found.key]
+        self.kept -= 1
+        if found.file.body is not None:
+            self.memory -= len(found.file.body)
+        found.file.release()
+
+    def tick(self, now: float) -> None:
+        """Once a second: give up descriptors that nobody asks for, and what `file_cache_files` does not allow any more."""
+        for _ in range(len(self._descriptors)):
+            found = self._descriptors.popleft()
+            if found.gone:
+                continue
+            if found.fresh_until + IDLE < now or not self.recheck:
+                self.drop(found)
+            else:
+                self._descriptors.append(found)
+
+    def shed(self) -> bool:
+        """Descriptors run short: keep none. Whether there were any."""
+        there = bool(self._descriptors)
+        while self._descriptors:
+            self.drop(self._descriptors.popleft())
+        return there
