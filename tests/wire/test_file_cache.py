@@ -2,15 +2,20 @@
 
 import asyncio
 import contextlib
+import gzip
+import inspect
 import os
+import random
 import resource
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from authority import Authority
 from lab import Lab, Pbal, Response, lab, read_response, until
 from scripted import Client
+from secure import files, secure, trusting
 
 from pbal.roles.files import cache, finding, memory
 from pbal.roles.files.cache import SMALL
@@ -82,10 +87,13 @@ async def test_a_file_that_was_asked_for_is_had_at_once(lab: Lab) -> None:
     assert pbal.counts["file_cache_misses"] == 3
     text = (await pbal.say("show counters like file_cache_*")).split()
     assert text[text.index("file_cache_bytes") + 1] == "15" and text[text.index("file_cache_entries") + 1] == "3"
+    shown = (await pbal.say("show files site")).splitlines()
+    assert shown[1].startswith("site /a.txt 10 bytes, memory, sent to 0, looked at in 3")
+    assert [line.split()[1] for line in shown if line.startswith("site")] == ["/", "/a.txt", "/empty"]
     assert pbal.world.files.memory == 15 and pbal.world.files.kept == 3
 
 
-@pytest.mark.parametrize("size", [10, SMALL, SMALL + 1, 500_000])
+@pytest.mark.parametrize("size", [10, SMALL, 65537, SMALL + 1])
 def test_every_change_is_seen_and_no_answer_is_of_two_versions(size: int) -> None:
     """Each octet of a version is its number: an answer that mixes two, or has the length of another, is found out."""
 
@@ -285,6 +293,24 @@ async def test_bounds_on_what_is_kept(lab: Lab) -> None:
 
 
 @lab
+async def test_what_slow_readers_hold_in_memory_is_bounded(lab: Lab) -> None:
+    """Each has a file of its own, which had to make room for the next one."""
+    docroot, pbal = await site(lab, "file_cache_memory = 4m")
+    size = 1 << 20
+    for number in range(10):
+        (docroot / f"{number}").write_bytes(b"%x" % number * size)
+    files, clients = pbal.world.files, []
+    for number in range(10):
+        clients.append(await Client.of(pbal, "site", get(f"/{number}") * 12 + get("/none", "Connection: close")))
+        await until(lambda: sum(client.full for client in pbal.world.clients) == number + 1, "it to be full")  # noqa: B023 - it waits here
+        assert files.memory <= 4 * size and files.pinned <= 4 * size
+    assert files.pinned, "some are sent that are kept no more"
+    for number, client in enumerate(clients):
+        assert (await client.rest()).count(b"%x" % number * size) == 12
+    assert files.pinned == 0
+
+
+@lab
 async def test_descriptors_are_given_back_where_they_run_short(lab: Lab) -> None:
     docroot, pbal = await site(lab)
     for name in ("a", "b", "c"):
@@ -306,6 +332,42 @@ async def test_descriptors_are_given_back_where_they_run_short(lab: Lab) -> None
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for number in taken:
             os.close(number)
+
+
+@lab
+async def test_files_in_memory_go_out_whole_by_every_way(lab: Lab) -> None:
+    """Plain and under TLS, compressed, in ranges, to fast readers and slow ones, pipelined: each kind of file in memory and beside it."""
+    authority = Authority(lab.folder)
+    pair = authority.certify("a.test")
+    docroot, content = lab.folder / "docroot", random.Random(5).randbytes(SMALL + 100_000)
+    docroot.mkdir()
+    sizes = (1, 65536, 65537, 500_000, SMALL, SMALL + 100_000)
+    for size in sizes:
+        (docroot / f"{size}.txt").write_bytes(content[:size])
+    services = "".join(
+        f"CREATE SERVICE {name}\nSET role = web_server\nSET listen = 127.0.0.1:0\nSET docroot = {docroot}\n{more}\nENABLE {name}\n"
+        for name, more in (("plain", ""), ("packed", "SET compress = gzip"), ("safe", files(pair)))
+    )
+    pbal = await lab.pbal("SERVER file_recheck = 1h\n" + inspect.cleandoc(services))
+    for service in ("plain", "packed", "safe"):
+        reader, writer = await (secure(pbal, service, trusting(authority)) if service == "safe" else pbal.connect(service))
+        for size in (*sizes, *sizes):
+            writer.write(get(f"/{size}.txt", "Accept-Encoding: gzip"))
+            answer = await read_response(reader)
+            coded = answer.fields.get("content-encoding") == "gzip"
+            assert (gzip.decompress(answer.body) if coded else answer.body) == content[:size]
+            assert coded == (service == "packed" and size > 1)
+            assert int(answer.fields.get("content-length", size)) == len(answer.body) or coded
+            first, last = size // 3, max(size // 3, size - 7)
+            for said, body in ((f"{first}-{last}", content[first : last + 1]), ("-1", content[size - 1 : size])):
+                writer.write(get(f"/{size}.txt", f"Range: bytes={said}", method="GET"))
+                answer = await read_response(reader)
+                assert (answer.status, answer.body) == (206, body)
+        writer.write(b"".join(get(f"/{size}.txt") + get(f"/{size}.txt", method="HEAD") for size in sizes * 4))
+        for size in sizes * 4:
+            assert (await read_response(reader)).body == content[:size]
+            assert (await read_response(reader, head_only=True)).fields["content-length"] == str(size)
+    assert pbal.counts["file_cache_hits"] > 100 and pbal.counts["files_cut_off"] == 0
 
 
 @lab
