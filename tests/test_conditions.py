@@ -97,6 +97,8 @@ def test_what_is_refused_says_where(said: str, message: str, span: tuple[int, in
 
 def test_a_regular_expression_that_may_run_away_is_odd() -> None:
     assert "repeats what is repeated" in parse("path (a+)+$").odd
+    assert "no path has a `;`" in parse("method GET AND path ^/a;v=1").odd
+    assert not parse("path ^/[^/;]+/x$").odd
     assert "10.0.0.0/8 is used" in parse("from 10.1.2.3/8").odd
     assert parse("path ^/a").odd == ""
 
