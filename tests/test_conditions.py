@@ -52,6 +52,8 @@ def holds(service: Service, conditions: str, lines: str, peer: str = "192.0.2.1"
         (r'header A = "a\"b\\"', r'header A = "a\"b\\"'),
         ("cookie beta", "cookie beta"),
         ("cookie beta=yes AND cookie b ~ ^x$", "cookie beta = yes AND cookie b ~ ^x$"),
+        ("host A.com or path ^/x and not method GET", "host a.com OR path ^/x AND NOT method GET"),
+        ('header A = "or" OR not not cookie B', 'header A = "or" OR cookie B'),
         ("from 10.1.2.3/8,::1", "from 10.0.0.0/8,::1/128"),
     ],
 )
