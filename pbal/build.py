@@ -80,6 +80,7 @@ COMPILED: Final = (
     "pbal.roles.proxy.errand",
     "pbal.roles.proxy.fallback",
     "pbal.roles.proxy.groups",
+    "pbal.roles.proxy.openings",
     "pbal.roles.proxy.outgoing",
     "pbal.roles.proxy.pump",
     "pbal.roles.proxy.reading",

@@ -52,6 +52,8 @@ def holds(service: Service, conditions: str, lines: str, peer: str = "192.0.2.1"
         (r'header A = "a\"b\\"', r'header A = "a\"b\\"'),
         ("cookie beta", "cookie beta"),
         ("cookie beta=yes AND cookie b ~ ^x$", "cookie beta = yes AND cookie b ~ ^x$"),
+        ("host A.com or path ^/x and not method GET", "host a.com OR path ^/x AND NOT method GET"),
+        ('header A = "or" OR not not cookie B', 'header A = "or" OR cookie B'),
         ("from 10.1.2.3/8,::1", "from 10.0.0.0/8,::1/128"),
     ],
 )
@@ -97,6 +99,8 @@ def test_what_is_refused_says_where(said: str, message: str, span: tuple[int, in
 
 def test_a_regular_expression_that_may_run_away_is_odd() -> None:
     assert "repeats what is repeated" in parse("path (a+)+$").odd
+    assert "no path has a `;`" in parse("method GET AND path ^/a;v=1").odd
+    assert not parse("path ^/[^/;]+/x$").odd
     assert "10.0.0.0/8 is used" in parse("from 10.1.2.3/8").odd
     assert parse("path ^/a").odd == ""
 

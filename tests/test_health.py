@@ -69,6 +69,21 @@ def test_where_there_are_checks_no_client_tries_a_node_before_one_was_good() -> 
     assert names(pool, 13) == "123" and not node.trial
 
 
+def test_where_there_are_checks_a_silent_node_is_tried_after_one() -> None:
+    pool = pool_of(3, check="http")
+    node = pool.nodes[0]
+    node.checked(0.5, "")
+    node.lent(1)
+    node.broke(3, "silent")
+    node.silent(3, 1)
+    pool.released(node)
+    assert names(pool, 3) == "23"
+    assert node.verdict(4).why == "on trial when a check has found it well, 1 failure, the last: silent"
+    node.checked(5, "")
+    assert names(pool, 5) == "123" and node.trial
+    assert node.verdict(5).why == "on trial, 1 failure, the last: silent"
+
+
 def test_a_good_check_while_it_is_ejected_will_do() -> None:
     pool = pool_of(3, check="http")
     node = pool.nodes[0]

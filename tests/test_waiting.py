@@ -87,11 +87,12 @@ class Wire(asyncio.Transport):
 class Client(Seeker):
     """Who wants a connection."""
 
-    def __init__(self, backends: Backends, priority: int) -> None:
+    def __init__(self, backends: Backends, priority: int, fresh: bool = False) -> None:
+        """`fresh`: it met a stale connection."""
         self.backends = backends
         self.started = backends.clock.now()
         self.tried: tuple[Node, ...] = ()
-        self.fresh = self.waited = False
+        self.fresh, self.waited = fresh, False
         self.priority = priority
         self.coming: BackendConnection | None = None
         self.bound: Node | None = None
@@ -116,6 +117,7 @@ class Client(Seeker):
         """See Seeker."""
         assert self.backend is None and not self.over
         assert backend.node not in self.tried and not self.backends.queue.has(self)
+        assert not (self.fresh and backend.uses)
         self.backend = backend
         self.backends.lend(backend, self)
 
@@ -214,10 +216,10 @@ class Waiting(RuleBasedStateMachine):
         """Who waits."""
         return [client for client in self.clients if client.backend is None and not client.over]
 
-    @rule(which=st.integers(0, 1), priority=st.sampled_from([HIGH, NORMAL, NORMAL, LOW]))
-    def arrive(self, which: int, priority: int) -> None:
-        """A request comes."""
-        client = Client(self.groups[which], priority)
+    @rule(which=st.integers(0, 1), priority=st.sampled_from([HIGH, NORMAL, NORMAL, LOW]), fresh=st.sampled_from([False, False, True]))
+    def arrive(self, which: int, priority: int, fresh: bool) -> None:
+        """A request comes, or comes back from a stale connection."""
+        client = Client(self.groups[which], priority, fresh)
         self.clients.append(client)
         with self.running():
             client.seek()

@@ -1,6 +1,7 @@
 """HEADER, ROUTE, REWRITE and CACHE: the rules that are a service's own."""
 
 from pbal.commands.session import Session
+from pbal.http1.paths import never_found
 from pbal.model import conditions
 from pbal.model.caching import CacheRule
 from pbal.model.conditions import Conditions
@@ -145,7 +146,7 @@ def rewrite(session: Session, service: Service, pattern: str, replacement: str, 
     if any(other.pattern == pattern and other.when == when and other.to != replacement for other in service.rules.rewrites):
         _warn(session, "it never counts: an earlier REWRITE has the same pattern", "pattern")
     service.use_rules(service.rules.with_rewrite(rule))
-    _warn(session, REGEX.odd(pattern), "pattern")
+    _warn(session, REGEX.odd(pattern) or never_found(pattern), "pattern")
     return OK
 
 

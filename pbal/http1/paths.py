@@ -12,6 +12,7 @@ from typing import Final
 _ESCAPED: Final = re.compile(rb"%(2[1246-9a-fA-F]|3[0-9a-eA-E]|[4-6][0-9a-fA-F]|7[0-9a-eA-E])")
 """An escape of a visible character. Those of `%`, `?` and `#` mean something else than the character; one of a blank or of what is
 not ASCII can be written in no other way."""
+_CLASS: Final = re.compile(r"\[\^?\]?[^\]]*\]")
 _PARAMETERS: Final = re.compile(rb";[A-Za-z0-9\-._~!$&'()*+,;=:@]*\Z")
 
 
@@ -20,6 +21,11 @@ def plain(path: bytes) -> bytes:
     if not path.startswith(b"/"):  # asterisk form, or a path that is none
         return path
     return _resolved(without_parameters(decoded(path)))
+
+
+def never_found(pattern: str) -> str:
+    """Why a regular expression for plain paths finds nothing, for people; "" if nothing is known against it."""
+    return "no path has a `;` here: parameters are taken off" if ";" in _CLASS.sub("", pattern) else ""
 
 
 def decoded(path: bytes) -> bytes:

@@ -23,6 +23,7 @@ from typing import Final, NoReturn
 
 from pbal.http1.events import RequestHead, canonical
 from pbal.http1.headers import HOP_BY_HOP, KNOWN_FORWARDING, stripped
+from pbal.http1.paths import never_found
 from pbal.lang.lexical import STRING, unquoted
 from pbal.model.certificates import host_name
 from pbal.model.exchange import Exchange
@@ -101,7 +102,7 @@ class _Path(Condition):
 
     def __init__(self, pattern: str) -> None:
         self.text = f"path {_written(pattern)}"
-        self.odd = REGEX.odd(pattern)
+        self.odd = REGEX.odd(pattern) or never_found(pattern)
         self._pattern: re.Pattern[bytes] = REGEX.parse(pattern)
 
     def holds(self, exchange: Exchange) -> bool:

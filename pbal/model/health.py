@@ -303,10 +303,12 @@ class Health(Member):
             return Verdict(DOWN, self.ejected_at, f"ejected {how_long}, {self._struck()}", "")
         if silent >= self.group.policy.stall_after:
             return Verdict(DOWN, self._silent_since(), f"no answer to the last {silent} requests", "")
-        return Verdict(DOWN, self.trial_at, f"on trial, {self._struck()}", "")
+        when = "" if self._probed(self.trial_at) else " when a check has found it well"
+        return Verdict(DOWN, self.trial_at, f"on trial{when}, {self._struck()}", "")
 
     def _struck(self) -> str:
-        return f"{self.strikes} failures in a row, the last: {self.error}"
+        failures = "1 failure" if self.strikes == 1 else f"{self.strikes} failures in a row"
+        return f"{failures}, the last: {self.error}"
 
     def _silent_since(self) -> float:
         return self.quiet_since if self.unanswered else self.reached_for

@@ -172,6 +172,8 @@ class Errand(Seeker):
 
     def _garbled(self, backend: BackendConnection, error: BadResponse) -> None:
         """See Reading."""
+        if not self._has(backend):  # what came before it was too much already
+            return
         backend.node.broke(self.terms.clock.now(), error.reason)
         self.terms.tell(backend.node, "bad_response", "%(reason)s", error.reason)
         self._fail(f"{backend.node.name}: {error.reason}")
