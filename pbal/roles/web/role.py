@@ -24,6 +24,7 @@ from pbal.roles.http import HttpRole
 from pbal.roles.web.joined import MOST, Joined, Member, members
 from pbal.roles.web.listing import Listing, listing
 from pbal.roles.web.neighbours import Neighbours
+from pbal.schema.caching import cache_control
 from pbal.schema.media import UNKNOWN
 
 _UNKNOWN = UNKNOWN.encode()
@@ -44,6 +45,8 @@ class WebServer(HttpRole):
         """Where files are found; None without a docroot."""
         self.neighbours: Neighbours | None = None
         """None where none are looked for."""
+        self._control = b""
+        """Cache-Control of files of which CACHE says nothing."""
         self.joins = False
         """Whether `/dir/??a,b` asks for several files."""
         self._offer()
@@ -65,6 +68,7 @@ class WebServer(HttpRole):
         self.allow = b", ".join(self._methods)
         values = self.service.values
         self.neighbours = Neighbours(values["precompressed"]) if values["precompressed"] else None
+        self._control = cache_control(values["cache_control"])
         self.joins = values["enable_concatenate_get"]
         docroot, files = values["docroot"], self.service.world.files
         self.rules = None if docroot is None else Rules(files, os.fsencode(docroot), values["follow_symlinks"], values["dot_files"])
@@ -127,7 +131,7 @@ class WebServer(HttpRole):
     def _send(self, exchange: Exchange, kept: Kept) -> None:
         """A file."""
         file, said, media = kept.file, kept.said, self.service.world.media
-        control = self.service.rules.cache_control(exchange) if self.service.rules.caching else b""
+        control = self.service.rules.cache_control(exchange, self._control) if self.service.rules.caching else self._control
         if not isinstance(said, Said) or said.generation != media.generation or said.control != control:
             etag, modified = etag_for(file.mtime_ns, file.size, file.coding), file.mtime_ns // 10**9
             fields = self._dated(etag, modified, media.kind_of(file.name.rpartition(b"/")[2]))
@@ -185,7 +189,7 @@ class WebServer(HttpRole):
             return
         kinds = [self.service.world.media.kind_of(name) for name in joined.names]
         fields = self._dated(joined.etag, joined.modified, next((kind for kind in kinds if kind != _UNKNOWN), _UNKNOWN))
-        control = self.service.rules.cache_control(exchange)
+        control = self.service.rules.cache_control(exchange, self._control)
         if control:
             fields.append((b"Cache-Control", control))
         if begin_made(exchange, joined.size, fields, Validators(joined.etag, joined.modified)):
@@ -211,7 +215,7 @@ class WebServer(HttpRole):
         """
         request = exchange.request
         location = b"/" + request.path.lstrip(b"/") + b"/" + (b"?" + request.query if request.query else b"")
-        exchange.respond(301, [(b"Location", location)], b"")
+        exchange.respond(301, [(b"Location", location), (b"Cache-Control", b"no-cache")], b"")  # it may be a file tomorrow
 
     def _folder(self, exchange: Exchange) -> None:
         """A folder in which no index file is: a list of it, if there may be one."""
@@ -236,9 +240,8 @@ class WebServer(HttpRole):
                     "there": made.there,
                 },
             )  # fmt: skip
-        send_made(
-            exchange, made.page, self._dated(made.etag, made.modified, b"text/html; charset=utf-8"), Validators(made.etag, made.modified)
-        )
+        fields = [*self._dated(made.etag, made.modified, b"text/html; charset=utf-8"), (b"Cache-Control", b"no-cache")]
+        send_made(exchange, made.page, fields, Validators(made.etag, made.modified))
 
     def _refuse(self, exchange: Exchange, status: int) -> None:
         if status >= 500:
