@@ -85,6 +85,7 @@ COMPILED: Final = (
     "pbal.roles.selector",
     "pbal.roles.tracker",
     "pbal.roles.web.role",
+    "pbal.roles.web.writing",
 )
 
 

@@ -69,6 +69,12 @@ CORE: tuple[Counter, ...] = (
     Counter("file_cache_hits", "Requests answered with a file that was kept (SERVER file_cache_files)."),
     Counter("file_cache_misses", "Requests for which a file was looked for: not kept, or not looked at within file_recheck."),
     Counter("file_cache_evictions", "Files kept no longer because there were too many, or too large ones."),
+    Counter("puts", "Files written by PUT, new ones and those that replaced another."),
+    Counter("deletes", "Files removed by DELETE."),
+    Counter(
+        "writes_refused", "Requests PUT and DELETE that were refused (4xx) for their name, their fields, or a condition. Nothing changed."
+    ),
+    Counter("writes_failed", "Requests PUT and DELETE answered 5xx because the disk was full (507) or failed."),
     Counter("fallbacks", "Requests sent to fallback_pool after an answer of their pool that fallback_on names."),
     Counter("rewrites_refused", "Requests answered 400 because REWRITE made a path with dot segments or new escapes of theirs."),
     Counter("requests_limited", "Requests answered 429 because of a LIMIT."),

@@ -6,7 +6,9 @@ from pbal.model.exchange import Exchange
 from pbal.model.explaining import Step
 from pbal.observe.access import quoted_text
 from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with_index
+from pbal.roles.files.writing import NotWritten, look, refusal
 from pbal.roles.web.role import WebServer
+from pbal.roles.web.writing import target_of, wanted
 
 
 def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
@@ -16,8 +18,30 @@ def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
         yield Step("file", role.name, _file(role, exchange))
     elif method == b"OPTIONS":
         yield Step("answer", role.name, f"204: Allow: {role.allow.decode()}")
+    elif method in (b"PUT", b"DELETE") and method in role.allow.split(b", "):
+        yield Step("file", role.name, _written(role, exchange))
     else:
         yield Step("answer", role.name, f"405: only {role.allow.decode()} here")
+
+
+def _written(role: WebServer, exchange: Exchange) -> str:
+    """What a PUT or DELETE would do."""
+    path = quoted_text(exchange.path).decode("ascii")
+    try:
+        if exchange.method == b"PUT":
+            wanted(role.service, exchange)
+        target = target_of(role.service, role.rules, exchange)
+        there, missing = look(target, exchange.method)
+    except (NotWritten, OSError) as error:
+        why = refusal(error)
+        return f"{why.status}: {path}: {why.why.rstrip('.')}"
+    docroot = role.service.values["docroot"]
+    if exchange.method == b"DELETE":
+        return f"204: {path} in {docroot} is removed"
+    if there is not None:
+        return f"204: {path} in {docroot} is replaced, {there} bytes today"
+    folders = f", and the folders {quoted_text(b'/'.join(missing)).decode('ascii')}" if missing else ""
+    return f"201: {path} in {docroot} is made{folders}"
 
 
 def _file(role: WebServer, exchange: Exchange) -> str:

@@ -2,6 +2,7 @@
 
     by method     GET and HEAD, OPTIONS, and what tunables allow; any other is 405. `Allow` names what there is
     GET, HEAD     a file (found), a folder without its slash (301), one without any index file (a list, or 403), nothing (404)
+    PUT, DELETE   with enable_put, enable_delete: writing.py
 
 How a name becomes an open file, and which names never do, stands in files/finding.py; how a file is sent in files/sending.py. What this
 file refuses to know: disks.
@@ -19,8 +20,10 @@ from pbal.model.service import Service
 from pbal.roles.files.cache import FileCache
 from pbal.roles.files.finding import IsDirectory, NoIndex, NotServed, Rules, decoded, with_index
 from pbal.roles.files.sending import Fields, Finding, Said, Validators, send_known, send_made
+from pbal.roles.files.writing import NotWritten, Target
 from pbal.roles.http import HttpRole
 from pbal.roles.web.listing import Listing, listing
+from pbal.roles.web.writing import Writing, chunked_limit, refuse, target_of, wanted
 
 _REFUSALS = {403: b"Not for you.\n", 404: b"Nothing here.\n", 500: b"The file cannot be read.\n", 503: b"Too much is open here.\n"}
 
@@ -33,6 +36,8 @@ class WebServer(HttpRole):
         super().__init__(service)
         self._methods: dict[bytes, Callable[[Exchange], None]] = {}
         """Who answers which method."""
+        self.writings: set[Writing] = set()
+        """PUTs and DELETEs under way."""
         self.allow = b""
         """Their names, as Allow says them."""
         self.rules: Rules | None = None
@@ -53,6 +58,10 @@ class WebServer(HttpRole):
     def _offer(self) -> None:
         """Which methods there are, by the service's tunables."""
         self._methods = {b"GET": self._get, b"HEAD": self._get, b"OPTIONS": self._options}
+        if self.service.values["enable_put"]:
+            self._methods[b"PUT"] = self._put
+        if self.service.values["enable_delete"]:
+            self._methods[b"DELETE"] = self._delete
         self.allow = b", ".join(self._methods)
         values = self.service.values
         docroot, files = values["docroot"], self.service.world.files
@@ -69,6 +78,41 @@ class WebServer(HttpRole):
     def _options(self, exchange: Exchange) -> None:
         """RFC 9110 section 9.3.7. Of `*` and of every name the same is said."""
         exchange.respond(204, [(b"Allow", self.allow)])
+
+    def tick(self, now: float) -> None:
+        """See RoleHandler."""
+        super().tick(now)
+        for writing in list(self.writings):
+            writing.late(now)
+
+    # -- PUT and DELETE --------------------------------------------------------------------------------------------
+
+    def _put(self, exchange: Exchange) -> None:
+        """Take a file."""
+        try:
+            target, digests = target_of(self.service, self.rules, exchange), wanted(self.service, exchange)
+        except NotWritten as why:
+            refuse(exchange, why)
+            return
+        limit = chunked_limit(self.service, exchange)
+        if limit is not None:
+            exchange.body_limit = limit
+        self._written(exchange, target, digests).put()
+
+    def _delete(self, exchange: Exchange) -> None:
+        """Remove a file."""
+        try:
+            target = target_of(self.service, self.rules, exchange)
+        except NotWritten as why:
+            refuse(exchange, why)
+            return
+        self._written(exchange, target, []).delete()
+
+    def _written(self, exchange: Exchange, target: Target, digests: list[tuple[str, bytes]]) -> Writing:
+        exchange.enter(SERVED)
+        writing = Writing(exchange, target, digests, self.writings.discard)
+        self.writings.add(writing)
+        return writing
 
     # -- GET and HEAD ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,567 @@
+"""PUT and DELETE of a web_server on the wire: whole files or none, conditions, checksums, and nothing outside the docroot."""
+
+import asyncio
+import base64
+import errno
+import hashlib
+import os
+import resource
+import threading
+from pathlib import Path
+
+import pytest
+from lab import Lab, Pbal, Response, lab, read_response, transport_of, until
+
+from pbal.model.bodies import UNFLUSHED
+from pbal.model.exchange import Exchange
+from pbal.roles.files import writing
+from pbal.roles.files.finding import PRIVATE
+from pbal.roles.web.role import WebServer
+
+CONF = """
+    CREATE SERVICE site
+      SET role          = web_server
+      SET listen        = 127.0.0.1:0
+      SET docroot       = {docroot}
+      SET enable_put    = on
+      SET enable_delete = on
+      {more}
+    ENABLE site
+"""
+
+
+async def site(lab: Lab, *more: str) -> tuple[Path, Pbal]:
+    """An empty docroot beside a secret."""
+    docroot = lab.folder / "docroot"
+    docroot.mkdir()
+    (lab.folder / "secret").write_text("secret")
+    return docroot, await lab.pbal(CONF.format(docroot=docroot, more="\n      ".join(more)))
+
+
+def request(method: str, path: str, *fields: str, body: bytes | None = None) -> bytes:
+    more = [] if body is None else [f"Content-Length: {len(body)}"]
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: h", *fields, *more, "", ""]).encode() + (body or b"")
+
+
+async def put(pbal: Pbal, path: str, body: bytes, *fields: str) -> Response:
+    return await pbal.ask("site", request("PUT", path, *fields, body=body))
+
+
+async def get(pbal: Pbal, path: str) -> Response:
+    return await pbal.ask("site", request("GET", path))
+
+
+async def delete(pbal: Pbal, path: str, *fields: str) -> Response:
+    return await pbal.ask("site", request("DELETE", path, *fields))
+
+
+def tree(docroot: Path) -> dict[str, bytes | None]:
+    """Everything below a docroot: octets of files, None of folders."""
+    return {str(path.relative_to(docroot)): path.read_bytes() if path.is_file() else None for path in docroot.rglob("*")}
+
+
+def chunks(body: bytes, size: int) -> bytes:
+    pieces = [body[place : place + size] for place in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+
+
+def sha256(body: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
+
+
+@lab
+async def test_a_file_is_made_replaced_read_and_removed(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    answer = await put(pbal, "/a/b/c%20d.txt", b"first")
+    assert (answer.status, answer.body) == (201, b"")
+    read = await get(pbal, "/a/b/c%20d.txt")
+    assert (read.body, read.fields["etag"], read.fields["last-modified"]) == (
+        b"first", answer.fields["etag"], answer.fields["last-modified"],
+    )  # fmt: skip
+    os.chmod(docroot / "a/b/c d.txt", 0o600)
+    answer = await put(pbal, "/a/b/c%20d.txt", b"other")
+    assert answer.status == 204 and answer.fields["etag"] != read.fields["etag"]
+    assert (docroot / "a/b/c d.txt").stat().st_mode & 0o777 == 0o600, "a file hands on its rights"
+    assert (await get(pbal, "/a/b/c%20d.txt")).body == b"other"
+    assert (await delete(pbal, "/a/b/c%20d.txt")).status == 204
+    assert (await get(pbal, "/a/b/c%20d.txt")).status == 404
+    assert (await delete(pbal, "/a/b/c%20d.txt")).status == 404
+    assert (await put(pbal, "/empty", b"")).status == 201
+    assert (await pbal.ask("site", request("PUT", "/none"))).status == 201
+    assert tree(docroot) == {"a": None, "a/b": None, "empty": b"", "none": b""}
+    assert [pbal.counts[name] for name in ("puts", "deletes", "writes_refused", "writes_failed")] == [4, 1, 1, 0]
+
+
+@pytest.fixture(params=["nameless", "named"])
+def drafts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways in which a file is written: on a file system that has files without names, and on one that has none."""
+    if request.param == "named":
+        monkeypatch.setattr(writing, "_NAMELESS", 0)
+    return str(request.param)
+
+
+# -- what may be written -----------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_both_are_off_unless_said(lab: Lab) -> None:
+    docroot, pbal = await site(lab, "SET enable_put = off", "SET enable_delete = off")
+    (docroot / "x").write_text("there")
+    for method in ("PUT", "DELETE"):
+        answer = await pbal.ask("site", request(method, "/x", body=b"new"))
+        assert (answer.status, answer.fields["allow"]) == (405, "GET, HEAD, OPTIONS")
+    await pbal.say("SET site.enable_put = on")
+    answer = await delete(pbal, "/x")
+    assert (answer.status, answer.fields["allow"]) == (405, "GET, HEAD, OPTIONS, PUT")
+    assert (await put(pbal, "/x", b"new")).status == 204
+    assert tree(docroot) == {"x": b"new"}
+    await pbal.say("UNSET site.docroot")
+    assert (await put(pbal, "/x", b"newer")).status == 404
+
+
+NOT_NAMES = {
+    "/": 400, "/..": 400, "/../secret": 400, "/%2e%2e/secret": 400, "/..%2fsecret": 400, "/sub/../../secret": 400, "/./x": 400,
+    "/sub/%2e/x": 400, "//x": 400, "/sub//x": 400, "/x/": 400, "/x%2f": 400, "/%00": 400, "/x%00.txt": 400, "/x%0d%0ay": 400, "/%7f": 400,
+    "/" + "x" * 256: 400, "/" + "x/" * 101 + "x": 400, "/" + ("x" * 250 + "/") * 17 + "x": 400,
+    "http://h/../secret": 400, "/up/secret": 403, "/up/new": 403, "/out": 403,
+    "/inner": 403, "/dangling": 403, "/dangling/x": 409, "/loop/x": 403, "/pipe": 403, "/sub": 409, "/index.html/x": 409,
+    "/.pbal-1": 403, "/sub/.pbal-1": 403, "/sub/%2epbal-1/x": 403,
+}  # fmt: skip
+
+
+@lab
+async def test_nothing_else_is_written_or_removed(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    (docroot / "sub").mkdir()
+    (docroot / "index.html").write_text("index")
+    (docroot / "out").symlink_to(lab.folder / "secret")
+    (docroot / "up").symlink_to(lab.folder)
+    (docroot / "inner").symlink_to(docroot / "index.html")
+    (docroot / "dangling").symlink_to(lab.folder / "not-there")
+    (docroot / "loop").symlink_to("loop")
+    os.mkfifo(docroot / "pipe")
+    before = sorted(os.walk(lab.folder))
+    for path, status in NOT_NAMES.items():
+        assert (await put(pbal, path, b"evil")).status == status, path[:100]
+        removed = (await delete(pbal, path)).status
+        assert removed == status or (status == 409 and removed in (400, 404)), path[:100]
+    assert b"Is a directory" in (await delete(pbal, "/sub")).body
+    assert sorted(os.walk(lab.folder)) == before
+    assert (lab.folder / "secret").read_text() == "secret" and (docroot / "index.html").read_text() == "index"
+    assert pbal.counts["puts"] == pbal.counts["deletes"] == 0
+    assert pbal.counts["writes_refused"] == 2 * len(NOT_NAMES) + 1
+
+
+@lab
+async def test_a_folder_may_be_reached_by_a_link_that_stays_inside(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    (docroot / "sub").mkdir()
+    (docroot / "link").symlink_to("sub")
+    assert (await put(pbal, "/link/deep/x", b"by a link")).status == 201
+    assert (docroot / "sub/deep/x").read_bytes() == b"by a link"
+    assert (await delete(pbal, "/link/deep/x")).status == 204
+    docroot.rename(lab.folder / "elsewhere")
+    docroot.symlink_to("elsewhere")
+    assert (await put(pbal, "/link/x", b"docroot is one")).status == 201
+    assert (lab.folder / "elsewhere/sub/x").read_bytes() == b"docroot is one"
+
+
+@lab
+async def test_dot_files_and_links_are_written_as_they_are_served(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    (docroot / ".git").mkdir()
+    (docroot / "sub").mkdir()
+    (docroot / "link").symlink_to("sub")
+    (docroot / "hooks").symlink_to(".git")
+    for path in ("/.htaccess", "/.git/config", "/%2egit/config", "/sub/.x/y", "/hooks/x", "/hooks/deep/x"):
+        assert (await put(pbal, path, b"evil")).status == 403, path
+        assert (await delete(pbal, path)).status == 403, path
+    assert (await put(pbal, "/.well-known/x", b"known")).status == 201
+    await pbal.say("SET site.dot_files = on")
+    assert (await put(pbal, "/hooks/x", b"dotted")).status == 201
+    assert (await put(pbal, "/.pbal-x", b"evil")).status == 403
+    await pbal.say("SET site.follow_symlinks = never")
+    for method in ("PUT", "DELETE"):
+        assert (await pbal.ask("site", request(method, "/hooks/x", body=b"new"))).status == 403
+        assert (await pbal.ask("site", request(method, "/link/x", body=b"new"))).status == 403
+    await pbal.say("SET site.follow_symlinks = anywhere")
+    (docroot / "up").symlink_to(lab.folder)
+    assert (await put(pbal, "/up/secret", b"evil")).status == 403, "nothing is written outside, whatever is read there"
+    assert (await delete(pbal, "/up/secret")).status == 403
+    assert tree(docroot / ".git") == {"x": b"dotted"} and tree(docroot / "sub") == {}
+
+
+@lab
+async def test_a_link_that_is_put_there_while_the_body_comes_is_not_followed(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    (docroot / "sub").mkdir()
+    _, writer, reader = await begin_put(pbal, "/sub/secret", 6)
+    (docroot / "sub").rename(docroot / "old")
+    (docroot / "sub").symlink_to(lab.folder)
+    writer.write(b"public")
+    assert (await read_response(reader)).status == 403
+    assert (lab.folder / "secret").read_text() == "secret" and tree(docroot / "old") == {}
+
+
+async def begin_put(pbal: Pbal, path: str, size: int, *fields: str) -> tuple[Response, asyncio.StreamWriter, asyncio.StreamReader]:
+    """A PUT whose client waits for 100 Continue: it has come, or another answer."""
+    reader, writer = await pbal.connect("site")
+    writer.write(request("PUT", path, "Expect: 100-continue", f"Content-Length: {size}", *fields))
+    return await read_response(reader), writer, reader
+
+
+@lab
+async def test_min_put_directory(lab: Lab) -> None:
+    docroot, pbal = await site(lab, "SET min_put_directory = 2")
+    (docroot / "a").mkdir()
+    for path in ("/x", "/a/x"):
+        answer = await put(pbal, path, b"new")
+        assert answer.status == 400 and b"Does not meet minimum directory requirement" in answer.body
+    answer = await put(pbal, "/a/b/x", b"new")
+    assert answer.status == 404 and b"Base directory does not exist" in answer.body
+    (docroot / "a" / "b").mkdir()
+    assert (await put(pbal, "/a/b/x", b"new")).status == 201
+    assert (await put(pbal, "/a/b/c/d/x", b"new")).status == 201
+    assert (await pbal.ask("site", request("PUT", "/a/c/x", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n\r\n")).status == 404
+    assert tree(docroot) == {"a": None, "a/b": None, "a/b/x": b"new", "a/b/c": None, "a/b/c/d": None, "a/b/c/d/x": b"new"}
+
+
+@lab
+async def test_new_files_and_folders_have_the_rights_that_the_umask_leaves(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    before = os.umask(0o027)
+    try:
+        assert (await put(pbal, "/sub/x", b"new")).status == 201
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (docroot / "sub", docroot / "sub/x")] == [0o750, 0o640]
+
+
+# -- what comes --------------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_what_is_refused_is_refused_before_its_body_comes(lab: Lab) -> None:
+    docroot, pbal = await site(lab, "SET max_put_size = 1000", "SET max_body = 0")
+    (docroot / "x").write_text("there")
+    for path, size, field, status in (
+        ("/x", 1001, "A: b", 413),
+        ("/x/", 10, "A: b", 400),
+        ("/x", 10, "Content-Range: bytes 0-9/20", 400),
+        ("/x", 10, "Content-Encoding: gzip", 415),
+        ("/x", 10, "Content-MD5: abc", 400),
+        ("/x", 10, "Content-Digest: sha-256=abc", 400),
+        ("/x", 10, "If-None-Match: *", 412),
+        ("/x", 10, 'If-Match: "other"', 412),
+        ("/y", 10, "If-Match: *", 412),
+        ("/no/y", 10, "If-Match: *", 412),
+        ("/x", 10, "If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT", 412),
+    ):
+        answer, writer, _ = await begin_put(pbal, path, size, field)
+        assert answer.status == status, (path, size, field)
+        assert answer.fields["connection"] == "close", "its body may follow"
+        writer.close()
+    await pbal.say("SET site.max_put_size = 0")
+    answer, writer, _ = await begin_put(pbal, "/x", 10**15)
+    assert answer.status == 507
+    writer.close()
+    answer, writer, reader = await begin_put(pbal, "/x", 3)
+    assert answer.status == 100
+    writer.write(b"new" + request("GET", "/x"))
+    assert (await read_response(reader)).status == 204
+    assert (await read_response(reader)).body == b"new", "and the connection goes on"
+
+
+@lab
+async def test_a_body_in_chunks_is_a_file_and_bounded(lab: Lab) -> None:
+    docroot, pbal = await site(lab, "SET max_put_size = 200k")
+    body = bytes(range(256)) * 780
+    head = request("PUT", "/x", "Transfer-Encoding: chunked")
+    assert (await pbal.ask("site", head + chunks(body, 70_000) + b"0\r\n\r\n")).status == 201
+    assert (docroot / "x").read_bytes() == body
+    assert (await pbal.ask("site", head + chunks(body[:20_000], 1) + b"0\r\n\r\n")).status == 204
+    assert (docroot / "x").read_bytes() == body[:20_000]
+    reader, writer = await pbal.connect("site")
+    writer.write(head + chunks(body + body[:8000], 70_000) + b"0\r\n\r\n")
+    assert (await read_response(reader)).status == 413
+    reader, writer = await pbal.connect("site")
+    writer.write(head + chunks(body[:100_000], 70_000) + b"nonsense\r\n")
+    assert (await read_response(reader)).status == 400
+    assert tree(docroot) == {"x": body[:20_000]}
+
+
+DIGEST = "Content-Digest: "
+
+
+@lab
+async def test_checksums(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    body = b"checked" * 20_000
+    md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
+    sha512 = f"sha-512=:{base64.b64encode(hashlib.sha512(body).digest()).decode()}:"
+    good, wrong = sha256(body), sha256(b"")
+    await put(pbal, "/x", b"old")
+    for fields, status in (
+        ([f"Content-MD5: {md5}"], 204),
+        ([f"Content-MD5: {md5.rstrip('=')}"], 204),
+        (["Content-MD5: 1B2M2Y8AsgTpgAmY7PhCfg=="], 400),
+        ([DIGEST + good], 204),
+        ([f"{DIGEST}{sha512};a=1, {good}"], 204),
+        ([f"Repr-Digest: {good}", DIGEST + sha512, f"Content-MD5: {md5}"], 204),
+        ([DIGEST + wrong], 400),
+        ([f"{DIGEST}{good}, sha-512=:{'A' * 86}==:"], 400),
+        ([f"Repr-Digest: {wrong}", DIGEST + good], 400),
+        ([f"{DIGEST}md5=:AAAA:, crc32c=:AAAA:"], 204),
+        ([DIGEST + good, DIGEST + wrong], 400),
+        ([f"{DIGEST}sha-256=:AAAA:"], 400),
+        ([f"{DIGEST}nonsense"], 400),
+    ):
+        await put(pbal, "/x", b"old")
+        answer = await put(pbal, "/x", body, *fields)
+        assert answer.status == status, fields
+        assert tree(docroot) == {"x": body if status == 204 else b"old"}, fields
+        if status == 400 and fields[0].startswith(DIGEST):
+            assert answer.fields["want-content-digest"] == "sha-512=10, sha-256=5"
+    answer = await put(pbal, "/x", b"abc", "Content-MD5: 1B2M2Y8AsgTpgAmY7PhCfg==")
+    assert b"Content-MD5 mismatch, expected: 1B2M2Y8AsgTpgAmY7PhCfg== actual: kAFQmDzST7DWlj99KOF/cg==" in answer.body
+    await pbal.say("SET site.enable_md5 = off")
+    assert (await put(pbal, "/x", b"abc", "Content-MD5: 1B2M2Y8AsgTpgAmY7PhCfg==")).status == 204
+
+
+@lab
+async def test_a_checksum_may_follow_the_body(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    body = b"checked" * 20_000
+    head = request("PUT", "/x", "Transfer-Encoding: chunked", "Trailer: Content-Digest") + chunks(body, 9000) + b"0\r\n"
+    for said, status in ((sha256(b""), 400), ("nonsense", 400), (sha256(body), 201)):
+        reader, writer = await pbal.connect("site")
+        writer.write(head + f"Content-Digest: {said}\r\n\r\n".encode())
+        assert (await read_response(reader)).status == status
+        assert tree(docroot) == ({"x": body} if status == 201 else {})
+
+
+@lab
+async def test_conditions_hold_for_put_and_delete(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    past, future = "Sun, 06 Nov 1994 08:49:37 GMT", "Fri, 31 Dec 2100 23:59:59 GMT"
+    for method in ("PUT", "DELETE"):
+        for field, status in (
+            ("If-Match: *", 204),
+            ("If-Match: {etag}", 204),
+            ('If-Match: "other", {etag}', 204),
+            ("If-Match: W/{etag}", 412),
+            ('If-Match: "other"', 412),
+            ("If-None-Match: *", 412),
+            ("If-None-Match: W/{etag}", 412),
+            ('If-None-Match: "other"', 204),
+            (f"If-Unmodified-Since: {past}", 412),
+            (f"If-Unmodified-Since: {future}", 204),
+            ("If-Unmodified-Since: yesterday", 204),
+            (f"If-Modified-Since: {future}", 204),
+        ):
+            etag = (await put(pbal, "/x", b"there")).fields["etag"]
+            answer = await pbal.ask("site", request(method, "/x", field.format(etag=etag), body=b"new"))
+            assert answer.status == status, (method, field)
+            if status == 412:
+                assert answer.fields["etag"] == etag
+            assert tree(docroot) == ({"x": b"there"} if status == 412 else {"x": b"new"} if method == "PUT" else {}), (method, field)
+    for field in ("If-Match: *", 'If-None-Match: "other"'):
+        assert (await delete(pbal, "/none", field)).status == 404, "without the condition it would be no success either"
+    assert (await put(pbal, "/y", b"new", "If-None-Match: *")).status == 201
+    assert (await put(pbal, "/z", b"new", f"If-Unmodified-Since: {past}")).status == 201
+
+
+# -- several at once ---------------------------------------------------------------------------------------------------
+
+
+def test_of_several_who_ask_for_one_version_one_wins(drafts: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        docroot, pbal = await site(lab)
+        (docroot / "sub").mkdir()
+        (docroot / "link").symlink_to("sub")
+        condition = "If-None-Match: *"
+        for turn in range(5):
+            begun = [await begin_put(pbal, f"/{'link' if number % 2 else 'sub'}/x", 3, condition) for number in range(8)]
+            for number, (_, writer, _) in enumerate(begun):
+                writer.write(b"%d-%d" % (turn, number))  # as long as each other, so that only their times tell them apart
+            answers = await asyncio.gather(*(read_response(reader) for *_, reader in begun))
+            won = [answer.status in (201, 204) for answer in answers]
+            assert sorted(answer.status for answer in answers) == [204 if turn else 201] + [412] * 7
+            assert tree(docroot / "sub") == {"x": b"%d-%d" % (turn, won.index(True))}
+            condition = f"If-Match: {answers[won.index(True)].fields['etag']}"
+
+    run()
+
+
+def test_two_writers_never_mix_and_who_reads_goes_on_with_what_it_began(drafts: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        docroot, pbal = await site(lab)
+        bodies = [letter * 500_000 for letter in (b"a", b"b")]
+        await put(pbal, "/x", b"o" * 20_000_000)
+        reader, writer = await pbal.connect("site")
+        writer.write(request("GET", "/x"))
+        assert await reader.readexactly(100)
+        transport_of(writer).pause_reading()
+        begun = [await begin_put(pbal, "/x", 500_000) for _ in bodies]
+        for place in range(0, 500_000, 50_000):
+            for body, (_, other, _) in zip(bodies, begun, strict=True):
+                other.write(body[place : place + 50_000])
+        for _, _, answers in begun:
+            assert (await read_response(answers)).status == 204
+            assert (docroot / "x").read_bytes() in bodies
+        transport_of(writer).resume_reading()
+        rest = await reader.readexactly(19_000_000)
+        assert rest.endswith(b"o" * 18_000_000)
+
+    run()
+
+
+# -- what fails --------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_leaves_leaves_nothing(drafts: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        docroot, pbal = await site(lab)
+        await put(pbal, "/x", b"old")
+        _, writer, _ = await begin_put(pbal, "/x", 1_000_000)
+        _, other, _ = await begin_put(pbal, "/new/folder/y", 1_000_000)
+        await put_half(pbal, writer)
+        await put_half(pbal, other)
+        hidden = [name for name in os.listdir(docroot) if name != "x"]
+        assert len(hidden) == (2 if drafts == "named" else 0)
+        for name in hidden:
+            assert name.startswith(PRIVATE.decode())
+            assert (await get(pbal, f"/{name}")).status == 404 and (await delete(pbal, f"/{name}")).status == 403
+        transport_of(writer).abort()
+        other.close()
+        await until(lambda: not handler_of(pbal).writings, "their end")
+        await until(lambda: tree(docroot) == {"x": b"old"}, "nothing but the old file")
+        assert pbal.counts["puts"] == 1
+
+    run()
+
+
+def handler_of(pbal: Pbal) -> WebServer:
+    handler = pbal.world.service("site").handler
+    assert isinstance(handler, WebServer)
+    return handler
+
+
+async def put_half(pbal: Pbal, writer: asyncio.StreamWriter) -> None:
+    """Send some of a body, and see it come."""
+    before = sum(exchange.received for exchange in exchanges(pbal))
+    writer.write(b"n" * 300_000)
+    await until(lambda: sum(exchange.received for exchange in exchanges(pbal)) == before + 300_000, "half of it")
+    await until(lambda: pbal.world.bodies.unflushed < 65536, "the disk")
+
+
+def exchanges(pbal: Pbal) -> list[Exchange]:
+    """Requests that are not answered yet."""
+    found = (getattr(client, "exchange", None) for client in pbal.world.clients)
+    return [exchange for exchange in found if exchange is not None]
+
+
+@lab
+async def test_an_end_of_pbal_leaves_nothing(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    await put(pbal, "/x", b"old")
+    _, writer, _ = await begin_put(pbal, "/x", 1_000_000)
+    await put_half(pbal, writer)
+    await pbal.close()
+    assert tree(docroot) == {"x": b"old"}
+
+
+def test_a_full_disk_is_507_and_leaves_nothing(drafts: str) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        docroot, pbal = await site(lab)
+        await put(pbal, "/x", b"old")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # no file of this process may be larger
+        try:
+            for path, size in (("/x", 200_001), ("/new/y", 400_000), ("/x", 3_000_000)):
+                reader, writer = await pbal.connect("site")
+                writer.write(request("PUT", path, body=b"n" * size))
+                assert (await read_response(reader)).status == 507
+                writer.close()
+            assert (await put(pbal, "/small", b"n" * 200_000)).status == 201
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert tree(docroot) == {"x": b"old", "small": b"n" * 200_000}
+        assert (pbal.counts["writes_failed"], pbal.world.bodies.unflushed) == (3, 0)
+        assert "507" in await pbal.say("show errors")
+
+    run()
+
+
+def test_a_failure_of_the_last_step_leaves_the_old_file_and_no_folders(drafts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @lab
+    async def run(lab: Lab) -> None:
+        docroot, pbal = await site(lab)
+        await put(pbal, "/x", b"old")
+        for call in ("rename", "link", "utime", "fsync"):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, call, full)
+                if call == "rename" or (call == "utime" and drafts == "named"):
+                    assert (await put(pbal, "/x", b"new")).status == 507
+                if call != "rename":
+                    assert (await put(pbal, "/a/b/c", b"new")).status == 507
+        assert tree(docroot) == {"x": b"old"}
+
+    run()
+
+
+@lab
+async def test_a_client_waits_while_the_disk_is_slow_and_memory_is_bounded(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    gate, write = threading.Event(), writing.Draft.write
+
+    def slow(self: writing.Draft, pieces: list[bytes]) -> None:
+        gate.wait()
+        write(self, pieces)
+
+    writing.Draft.write = slow  # type: ignore[method-assign]
+    try:
+        body = os.urandom(100_000) * 200
+        reader, writer = await pbal.connect("site")
+        writer.write(request("PUT", "/x", body=body))
+        await until(lambda: pbal.world.bodies.unflushed > UNFLUSHED, "a client that waits")
+        assert pbal.world.bodies.unflushed <= UNFLUSHED + (1 << 18), "what one read brings on top"
+        assert (await get(pbal, "/x")).status == 404, "and nobody else waits"
+    finally:
+        gate.set()
+        writing.Draft.write = write  # type: ignore[method-assign]
+    assert (await read_response(reader)).status == 201
+    assert (docroot / "x").read_bytes() == body
+
+
+@lab
+async def test_a_disk_that_does_not_answer_is_given_up(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    gate, write = threading.Event(), writing.Draft.write
+
+    def slow(self: writing.Draft, pieces: list[bytes]) -> None:
+        gate.wait()
+        write(self, pieces)
+
+    writing.Draft.write = slow  # type: ignore[method-assign]
+    try:
+        _, writer, reader = await begin_put(pbal, "/x", 1_000_000)
+        writer.write(b"n" * 100_000)
+        handler = handler_of(pbal)
+        await until(lambda: pbal.world.bodies.unflushed, "some of it")
+        handler.tick(pbal.world.clock.now() + 5)
+        assert pbal.counts["writes_failed"] == 0
+        handler.tick(pbal.world.clock.now() + 60)
+        assert (await read_response(reader)).status == 500
+    finally:
+        gate.set()
+        writing.Draft.write = write  # type: ignore[method-assign]
+    await until(lambda: not handler.writings, "the end of the job")
+    assert tree(docroot) == {} and pbal.counts["writes_failed"] == 1
