@@ -4,13 +4,17 @@ import asyncio
 import base64
 import errno
 import hashlib
+import json
 import os
+import random
 import resource
+import signal
 import threading
 from pathlib import Path
 
 import pytest
-from lab import Lab, Pbal, Response, lab, read_response, transport_of, until
+from lab import Lab, Pbal, Response, free_port, lab, read_response, transport_of, until
+from process import Running
 
 from pbal.model.bodies import UNFLUSHED
 from pbal.model.exchange import Exchange
@@ -565,3 +569,203 @@ async def test_a_disk_that_does_not_answer_is_given_up(lab: Lab) -> None:
         writing.Draft.write = write  # type: ignore[method-assign]
     await until(lambda: not handler.writings, "the end of the job")
     assert tree(docroot) == {} and pbal.counts["writes_failed"] == 1
+
+
+def test_a_kill_leaves_whole_files_and_nothing_else_that_is_served(tmp_path: Path) -> None:
+    docroot = tmp_path / "docroot"
+    docroot.mkdir()
+    (docroot / "old").write_text("old")
+    path, port = tmp_path / "test.conf", free_port()
+    path.write_text(CONF.format(docroot=docroot, more="").replace(":0\n", f":{port}\n"))
+    with Running(path, port) as pbal:
+        half = pbal.connect()
+        half.sendall(request("PUT", "/old", "Expect: 100-continue", "Content-Length: 200000"))
+        assert half.recv(100).startswith(b"HTTP/1.1 100 ")
+        half.sendall(b"n" * 199_999)
+        busy = [pbal.connect() for _ in range(4)]
+        for round_of in range(5):
+            for number, sock in enumerate(busy):
+                sock.sendall(request("PUT", f"/new/{number}", body=b"%d" % round_of * 100_000))
+            if round_of < 4:
+                for sock in busy:
+                    assert sock.recv(1000).startswith(b"HTTP/1.1 204" if round_of else b"HTTP/1.1 201")
+        pbal.send_signal(signal.SIGKILL)
+        pbal.ended()
+        for sock in (half, *busy):
+            sock.close()
+    left = {name: body for name, body in tree(docroot).items() if not os.path.basename(name).startswith(PRIVATE.decode())}
+    assert left.pop("old") == b"old" and left.pop("new") is None
+    assert left.keys() == {f"new/{number}" for number in range(4)}
+    assert set(left.values()) <= {b"3" * 100_000, b"4" * 100_000}
+
+
+# -- beside other things -----------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_a_body_that_a_plugin_has_read_becomes_the_same_file(lab: Lab) -> None:
+    (lab.folder / "reads.py").write_text(
+        '"""Reads."""\n\nfrom pbal.api import Plugin, Verdict, hook\n\n\nclass Reads(Plugin):\n    @hook.proxy_read_request\n'
+        "    def read(self, exchange):\n        return Verdict.PASS if exchange.read_body() != b'no' else exchange.error(403, b'no')\n"
+    )
+    docroot = lab.folder / "docroot"
+    docroot.mkdir()
+    more = "SET plugins = reads\n      SET max_put_size = 1m\n      SET max_body = 0"
+    pbal = await lab.pbal(f"SERVER plugin_path = {lab.folder}\n    LOAD reads\n" + CONF.format(docroot=docroot, more=more))
+    for size in (0, 5, 90_000, 700_000):
+        body = os.urandom(size)
+        assert (await put(pbal, f"/{size}", body, f"Content-Digest: {sha256(body)}")).status == 201
+        assert (docroot / str(size)).read_bytes() == body
+        head = request("PUT", f"/{size}", "Transfer-Encoding: chunked")
+        assert (await pbal.ask("site", head + chunks(body, 9000) + b"0\r\n\r\n")).status == 204
+        assert (docroot / str(size)).read_bytes() == body
+    assert pbal.counts["bodies_spooled"] == 2
+    reader, writer = await pbal.connect("site")
+    writer.write(request("PUT", "/large", "Transfer-Encoding: chunked") + chunks(b"l" * 1_100_000, 90_000) + b"0\r\n\r\n")
+    assert (await read_response(reader)).status == 413
+    assert not (docroot / "large").exists()
+
+
+@lab
+async def test_it_works_behind_a_selector_and_is_told_in_log_and_explanation(lab: Lab) -> None:
+    docroot = lab.folder / "docroot"
+    docroot.mkdir()
+    (docroot / "old").write_text("12345")
+    text = CONF.format(docroot=docroot, more=f"SET access_log = {lab.folder / 'log'}").replace("SET listen        = 127.0.0.1:0", "")
+    front = """
+    CREATE SERVICE front
+      SET role            = selector
+      SET listen          = 127.0.0.1:0
+      SET default_service = site
+    ENABLE front
+    """
+    pbal = await lab.pbal(text + front)
+    at = f"http://127.0.0.1:{pbal.server.address('front')[1]}"
+    for statement, words in (
+        (f"explain PUT {at}/a/b/new", f"201: /a/b/new in {docroot} is made, and the folders a/b"),
+        (f"explain PUT {at}/old", f"204: /old in {docroot} is replaced, 5 bytes today"),
+        (f"explain PUT {at}/old If-None-Match: *", "412: /old: The condition does not hold"),
+        (f"explain PUT {at}/old/x", "409: /old/x: A name on the way is that of a file"),
+        (f"explain PUT {at}/x Content-Range: bytes 0-1/2", "400: /x: A PUT of a part (Content-Range) is not taken"),
+        (f"explain DELETE {at}/old", f"204: /old in {docroot} is removed"),
+        (f"explain DELETE {at}/new", "404: /new: Nothing here"),
+        (f"explain PATCH {at}/new", "405: only GET, HEAD, OPTIONS, PUT, DELETE here"),
+    ):
+        assert words in await pbal.say(statement), statement
+    assert tree(docroot) == {"old": b"12345"}, "nothing was done"
+    for method, path, status in (("PUT", "/new", 201), ("PUT", "/old", 204), ("DELETE", "/old", 204), ("DELETE", "/old", 404)):
+        assert (await pbal.ask("front", request(method, path, body=b"body"))).status == status
+    log = lab.folder / "log"
+    await until(lambda: log.exists() and log.read_bytes().count(b"\n") == 4, "four lines")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line.get("written") for line in lines] == ["created", "replaced", "removed", None]
+    assert [line["octets_in"] for line in lines[:2]] == [4, 4]
+
+
+# -- all at once -------------------------------------------------------------------------------------------------------
+
+
+class Model:
+    """What several clients did to a tree, and what may be in it."""
+
+    NAMES = ("/a", "/b/c", "/b/d", "/e/f/g")
+
+    def __init__(self, pbal: Pbal) -> None:
+        self.pbal = pbal
+        self.sent: dict[str, set[bytes]] = {name: set() for name in self.NAMES}
+        """Bodies that were sent whole and may be there."""
+        self.seen: set[bytes] = set()
+        self.refused: set[bytes] = set()
+        self.taken: list[tuple[str, str]] = []
+        """Versions that somebody replaced or removed by If-Match."""
+        self.puts = self.deletes = 0
+
+    async def read(self, name: str) -> str:
+        """GET a file: it is one of those that were sent, whole. Its ETag, or ""."""
+        answer = await get(self.pbal, name)
+        if answer.status == 404:
+            return ""
+        assert answer.status == 200 and answer.body in self.sent[name], (name, answer.status, answer.body[:40])
+        self.seen.add(answer.body)
+        return answer.fields["etag"]
+
+    async def write(self, name: str, body: bytes, rng: random.Random) -> None:
+        """PUT a file in one of many ways."""
+        fields, etag, statuses = [f"Content-Digest: {sha256(body)}"], "", {201, 204}
+        way = rng.choice(("plain", "wrong", "match", "new", "cut", "chunked", "waits"))
+        if way == "wrong":
+            fields, statuses = [f"Content-Digest: {sha256(body + b'!')}"], {400}
+        elif way == "match":
+            etag = await self.read(name)
+            fields, statuses = [f"If-Match: {etag or '*'}"], {204, 412} if etag else {201, 204, 412}
+        elif way == "new":
+            fields, statuses = ["If-None-Match: *"], {201, 412}
+        if way not in ("wrong", "cut"):
+            self.sent[name].add(body)
+        if way == "chunked":
+            octets = request("PUT", name, *fields, "Transfer-Encoding: chunked") + chunks(body, rng.randrange(50, 9000)) + b"0\r\n\r\n"
+        else:
+            octets = request("PUT", name, *fields, body=body)
+        if way == "waits":
+            answer, writer, reader = await begin_put(self.pbal, name, len(body), *fields)
+            assert answer.status == 100
+            writer.write(body)
+        else:
+            reader, writer = await self.pbal.connect("site")
+            writer.write(octets[: rng.randrange(len(octets))] if way == "cut" else octets)
+            if way == "cut":
+                await asyncio.sleep(0)
+                transport_of(writer).abort() if rng.random() < 0.5 else writer.close()
+                return
+        answer = await read_response(reader)
+        assert answer.status in statuses, (way, answer.status)
+        if answer.status in (201, 204):
+            self.puts += 1
+            if etag:
+                self.taken.append((name, etag))
+        else:
+            self.refused.add(body)
+
+    async def remove(self, name: str, rng: random.Random) -> None:
+        """DELETE a file, or that version of it."""
+        etag = await self.read(name) if rng.random() < 0.5 else ""
+        answer = await delete(self.pbal, name, *([f"If-Match: {etag}"] if etag else []))
+        assert answer.status in ({204, 404, 412} if etag else {204, 404})
+        if answer.status == 204:
+            self.deletes += 1
+            if etag:
+                self.taken.append((name, etag))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_writers_readers_and_deleters_on_one_tree(drafts: str, seed: int) -> None:
+    @lab
+    async def run(lab: Lab) -> None:
+        docroot, pbal = await site(lab)
+        model = Model(pbal)
+
+        async def work(who: int) -> None:
+            rng = random.Random(f"{seed} {who}")
+            for turn in range(25):
+                name = rng.choice(model.NAMES)
+                if who < 4:
+                    await model.write(name, b"%d.%d|" % (who, turn) * rng.randrange(1, 20_000), rng)
+                elif who == 4:
+                    await model.remove(name, rng)
+                else:
+                    await model.read(name)
+
+        await asyncio.gather(*map(work, range(7)))
+        await until(lambda: not exchanges(pbal) and not handler_of(pbal).writings, "the end of all")
+        left = tree(docroot)
+        assert {f"/{name}" for name, body in left.items() if body is not None} <= set(model.NAMES)
+        assert {name for name, body in left.items() if body is None} <= {"b", "e", "e/f"}
+        for name, body in left.items():
+            assert body is None or body in model.sent[f"/{name}"]
+        model.seen |= {body for body in left.values() if body is not None}
+        assert not model.seen & model.refused, "what was refused was never there"
+        assert len(model.taken) == len(set(model.taken)) > 0, "each version was replaced or removed once"
+        assert (pbal.counts["puts"], pbal.counts["deletes"]) == (model.puts, model.deletes)
+        assert pbal.world.bodies.unflushed == 0
+
+    run()
