@@ -9,8 +9,11 @@ import os
 import random
 import resource
 import signal
+import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import Lab, Pbal, Response, free_port, lab, read_response, transport_of, until
@@ -396,6 +399,84 @@ def test_of_several_who_ask_for_one_version_one_wins(drafts: str) -> None:
             condition = f"If-Match: {answers[won.index(True)].fields['etag']}"
 
     run()
+
+
+def test_a_condition_is_looked_at_while_nobody_else_can_change_the_file(drafts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, asked, utime, lock = threading.Event(), threading.Semaphore(0), os.utime, writing._lock
+
+    def slow(path: int, *, ns: tuple[int, int]) -> None:
+        gate.wait()
+        utime(path, ns=ns)
+
+    def asking(folder: int, name: bytes) -> threading.Lock:
+        asked.release()
+        return lock(folder, name)
+
+    @lab
+    async def run(lab: Lab) -> None:
+        _, pbal = await site(lab)
+        etag = (await put(pbal, "/x", b"old")).fields["etag"]
+        monkeypatch.setattr(os, "utime", slow)
+        monkeypatch.setattr(writing, "_lock", asking)
+        try:
+            begun = [asyncio.ensure_future(put(pbal, "/x", body, f"If-Match: {etag}")) for body in (b"one", b"two")]
+            for _ in begun:
+                await until(lambda: asked.acquire(blocking=False), "both at the lock")
+            for _ in range(10):  # whoever would not wait there gets on meanwhile
+                assert (await get(pbal, "/x")).body == b"old"
+        finally:
+            gate.set()
+        assert sorted([(await each).status for each in begun]) == [204, 412]
+
+    run()
+
+
+def test_what_is_on_the_disk_before_what(drafts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def told(name: str, call: Callable[..., None]) -> Callable[..., None]:
+        def tell(first: Any, *args: Any, **kwargs: Any) -> None:
+            calls.append(f"{name} folder" if name == "fsync" and stat.S_ISDIR(os.fstat(first).st_mode) else name)
+            call(first, *args, **kwargs)
+
+        return tell
+
+    @lab
+    async def run(lab: Lab) -> None:
+        _, pbal = await site(lab)
+        for name in ("fsync", "rename", "link", "unlink", "mkdir"):
+            monkeypatch.setattr(os, name, told(name, getattr(os, name)))
+        own = ["unlink"] if drafts == "named" else []
+        assert (await put(pbal, "/a/x", b"new")).status == 201
+        assert calls == ["fsync", "mkdir", "link", "fsync folder", "fsync folder", *own]
+        calls.clear()
+        assert (await put(pbal, "/a/x", b"newer")).status == 204
+        assert calls == ["fsync", *([] if own else ["link"]), "rename", "fsync folder"]
+        calls.clear()
+        assert (await delete(pbal, "/a/x")).status == 204
+        assert calls == ["unlink", "fsync folder"]
+
+    run()
+
+
+@lab
+async def test_a_folder_that_goes_while_it_is_needed_is_made_again(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    step = writing._step
+    gone: list[bytes] = []
+
+    def going(at: int, name: bytes) -> int:
+        if not gone:
+            gone.append(name)
+            os.rmdir(name, dir_fd=at)  # by another PUT, which had made it, and failed
+        return step(at, name)
+
+    writing._step = going
+    try:
+        assert (await put(pbal, "/a/b/x", b"new")).status == 201
+    finally:
+        writing._step = step
+    assert gone == [b"a"] and tree(docroot) == {"a": None, "a/b": None, "a/b/x": b"new"}
 
 
 def test_two_writers_never_mix_and_who_reads_goes_on_with_what_it_began(drafts: str) -> None:
