@@ -122,8 +122,11 @@ async def test_both_are_off_unless_said(lab: Lab) -> None:
     assert (answer.status, answer.fields["allow"]) == (405, "GET, HEAD, OPTIONS, PUT")
     assert (await put(pbal, "/x", b"new")).status == 204
     assert tree(docroot) == {"x": b"new"}
+    docroot.rename(lab.folder / "away")
+    assert (await put(pbal, "/x", b"newer")).status == 404
     await pbal.say("UNSET site.docroot")
     assert (await put(pbal, "/x", b"newer")).status == 404
+    assert tree(lab.folder / "away") == {"x": b"new"}
 
 
 NOT_NAMES = {
@@ -600,6 +603,37 @@ def test_a_failure_of_the_last_step_leaves_the_old_file_and_no_folders(drafts: s
         assert tree(docroot) == {"x": b"old"}
 
     run()
+
+
+@lab
+async def test_a_body_that_comes_too_slowly_is_408_and_leaves_nothing(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    _, writer, reader = await begin_put(pbal, "/a/x", 1_000_000)
+    await put_half(pbal, writer)
+    (exchange,) = exchanges(pbal)
+    (client,) = [each for each in pbal.world.clients if getattr(each, "exchange", None) is exchange]
+    client.expired(pbal.world.clock.now() + 3600)
+    assert (await read_response(reader)).status == 408
+    await until(lambda: not handler_of(pbal).writings, "its end")
+    assert tree(docroot) == {}
+
+
+@lab
+async def test_a_new_configuration_while_a_body_comes_is_for_the_next_one(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    other = lab.folder / "other"
+    other.mkdir()
+    _, writer, reader = await begin_put(pbal, "/x", 3)
+    conf = lab.folder / "test1.conf"
+    conf.write_text(conf.read_text().replace(str(docroot), str(other)).replace("enable_put    = on", "enable_put    = off"))
+    assert (await pbal.say("RELOAD CONFIG")).endswith("OK")
+    writer.write(b"new" + request("PUT", "/x", body=b"more"))
+    assert (await read_response(reader)).status == 201
+    assert (await read_response(reader)).status == 405
+    assert (tree(docroot), tree(other)) == ({"x": b"new"}, {})
+    await pbal.say("SET site.enable_put = on")
+    assert (await put(pbal, "/y", b"other")).status == 201
+    assert tree(other) == {"y": b"other"}
 
 
 @lab

@@ -45,7 +45,8 @@ VECTOR: Final = 512
 """Pieces that one call writes; systems take 1024."""
 
 _STEP: Final[int] = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_NAMELESS: Final[int] = getattr(os, "O_TMPFILE", 0)
+_NAMELESS: Final[int] = getattr(os, "O_TMPFILE", 0) if os.path.isdir("/proc/self/fd") else 0
+"""How a file without a name is made; it gets one by way of /proc. 0: there is no such thing here."""
 _NO_NAMELESS: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
 """What a file system says that has no files without names."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -131,7 +132,10 @@ class Target:
 
     def walk(self) -> tuple[int, tuple[bytes, ...]]:
         """A descriptor of the last of its folders that is there, and the names of those that are missing. Raises: NotWritten, OSError."""
-        root = os.path.realpath(self.rules.folder, strict=True)
+        try:
+            root = os.path.realpath(self.rules.folder, strict=True)
+        except FileNotFoundError:
+            raise NotWritten(404, "Nothing here.", why="docroot is not there") from None
         folders = self.steps[:-1]
         there = len(folders)
         while True:
@@ -256,6 +260,8 @@ class Draft:
         if _NAMELESS:
             try:
                 self._fd = os.open(b".", _NAMELESS | os.O_RDWR | os.O_CLOEXEC, FILE_MODE, dir_fd=self._folder)
+                os.close(self._folder)  # of many that wait for their bodies, each has one descriptor
+                self._folder = -1
                 return
             except OSError as error:
                 if error.errno not in _NO_NAMELESS:
@@ -365,10 +371,10 @@ class Draft:
         if not replaces and self._linked(folder, name):
             return
         if not self._name:
+            self._folder = os.dup(folder)
             private = _private()
             self._linked(folder, private)
-            os.close(self._folder)
-            self._folder, self._name = os.dup(folder), private
+            self._name = private
         os.rename(self._name, name, src_dir_fd=self._folder, dst_dir_fd=folder)
         self._name = b""
 
