@@ -212,8 +212,8 @@ COLLECTED: tuple[Counter, ...] = (
     Counter("spools", "Files of request bodies open now.", gauge=True),
     Counter("file_cache_entries", "Names whose files are kept to be sent again.", gauge=True),
     Counter("file_cache_bytes", "Bytes of kept files that are in memory.", gauge=True, unit="bytes"),
-    Counter("files_open", "Files open now that are sent, or kept to be sent again.", gauge=True),
-    Counter("descriptors", "Connections, listeners, spools and files that are sent, open now.", gauge=True),
+    Counter("files_open", "Files open now that are sent, kept to be sent again, or written by a PUT.", gauge=True),
+    Counter("descriptors", "Connections, listeners, spools, and files that are sent or written, open now.", gauge=True),
     Counter("descriptors_limit", "Most files that the system lets pbal open.", gauge=True),
     Counter("uptime_seconds", "Time since pbal started.", gauge=True, unit="seconds"),
     Counter(

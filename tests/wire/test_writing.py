@@ -381,6 +381,24 @@ async def test_conditions_hold_for_put_and_delete(lab: Lab) -> None:
     assert (await put(pbal, "/z", b"new", f"If-Unmodified-Since: {past}")).status == 201
 
 
+@lab
+async def test_who_reads_sees_a_change_at_once_though_files_are_kept(lab: Lab) -> None:
+    docroot, pbal = await site(lab)
+    await pbal.say("SERVER file_recheck = 1h")
+    (docroot / "index.html").write_text("old")
+    os.utime(docroot / "index.html", (784111777, 784111777))
+    for path in ("/", "/index.html", "/"):
+        assert (await get(pbal, path)).body == b"old"
+    assert pbal.counts["file_cache_hits"] == 1
+    etag = (await put(pbal, "/index.html", b"new")).fields["etag"]
+    for path in ("/", "/index.html"):
+        answer = await get(pbal, path)
+        assert (answer.body, answer.fields["etag"]) == (b"new", etag)
+    os.utime(docroot / "index.html", (784111777, 784111777))
+    assert (await delete(pbal, "/index.html")).status == 204
+    assert [(await get(pbal, path)).status for path in ("/", "/index.html")] == [403, 404]
+
+
 # -- several at once ---------------------------------------------------------------------------------------------------
 
 
@@ -518,6 +536,7 @@ def test_a_client_that_leaves_leaves_nothing(drafts: str) -> None:
         _, other, _ = await begin_put(pbal, "/new/folder/y", 1_000_000)
         await put_half(pbal, writer)
         await put_half(pbal, other)
+        assert "files_open 2" in await pbal.say("show counters like files_open")
         hidden = [name for name in os.listdir(docroot) if name != "x"]
         assert len(hidden) == (2 if drafts == "named" else 0)
         for name in hidden:
@@ -526,6 +545,7 @@ def test_a_client_that_leaves_leaves_nothing(drafts: str) -> None:
         transport_of(writer).abort()
         other.close()
         await until(lambda: not handler_of(pbal).writings, "their end")
+        assert "files_open 0" in await pbal.say("show counters like files_open")
         await until(lambda: tree(docroot) == {"x": b"old"}, "nothing but the old file")
         assert pbal.counts["puts"] == 1
 

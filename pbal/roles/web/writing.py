@@ -104,14 +104,14 @@ class Writing(Sink):
     """The sink of an exchange whose body becomes a file, or whose file is removed."""
 
     __slots__ = (
-        "_bodies", "_busy_since", "_digests", "_done", "_draft", "_ending", "_exchange", "_gone", "_in_job", "_paused", "_place", "_source",
-        "_target", "_unflushed", "_waiting", "busy",
+        "_bodies", "_busy_since", "_digests", "_done", "_draft", "_ending", "_exchange", "_files", "_gone", "_in_job", "_paused", "_place",
+        "_source", "_target", "_unflushed", "_waiting", "busy",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, target: Target, digests: list[tuple[str, bytes]], done: "Callable[[Writing], None]") -> None:
         """`done` is told when nothing of it is under way any more."""
         self._exchange, self._target, self._digests, self._done = exchange, target, digests, done
-        self._bodies = exchange.service.world.bodies
+        self._bodies, self._files = exchange.service.world.bodies, exchange.service.world.files
         self._draft: Draft | None = None
         self._waiting: list[bytes] = []
         self._unflushed = 0
@@ -134,6 +134,7 @@ class Writing(Sink):
         """Begin a PUT."""
         expected = self._exchange.request.framing if self._source is None else self._source.size
         self._begin()
+        self._files.open.add(self)
         in_thread(partial(Draft, self._target, expected, {name for name, _ in self._digests}), self._opened)
 
     def delete(self) -> None:
@@ -279,9 +280,8 @@ class Writing(Sink):
     def _put(self, version: Version | None, error: BaseException | None) -> None:
         """The file is in its place, or could not be put there."""
         self._written()
-        counts = self._exchange.service.world.counters.counts
         if version is not None:
-            counts["puts"] += 1
+            self._changed("puts")
         if self._gone:
             self._drop()
         elif version is None:
@@ -296,7 +296,7 @@ class Writing(Sink):
         """The file is gone, or could not be removed."""
         self.busy = False
         if error is None:
-            self._exchange.service.world.counters.counts["deletes"] += 1
+            self._changed("deletes")
         if self._gone:
             self._drop()
         elif error is not None:
@@ -304,6 +304,12 @@ class Writing(Sink):
         else:
             self._exchange.note("written", "removed")
             self._answer(204, [])
+
+    def _changed(self, counter: str) -> None:
+        """A file is another one, or gone: whoever asks next is to see that."""
+        world = self._exchange.service.world
+        world.counters.counts[counter] += 1
+        world.files.forget()
 
     # -- ways out ------------------------------------------------------------------------------------------------
 
@@ -345,6 +351,7 @@ class Writing(Sink):
         draft, self._draft = self._draft, None
         if draft is not None:
             in_thread(draft.close, _closed)
+        self._files.open.discard(self)
         self._done(self)
 
 
