@@ -350,7 +350,12 @@ class Writing(Sink):
         """Nothing is under way: give back what there is."""
         draft, self._draft = self._draft, None
         if draft is not None:
-            in_thread(draft.close, _closed)
+            in_thread(draft.close, self._closed)
+        else:
+            self._closed(None, None)
+
+    def _closed(self, _: None, error: BaseException | None) -> None:
+        """Nothing of it is left. Closing a draft fails at nothing that somebody would have to know."""
         self._files.open.discard(self)
         self._done(self)
 
@@ -361,10 +366,6 @@ def _placed(draft: Draft, pieces: list[bytes], digests: list[tuple[str, bytes]],
         return draft.finish(pieces, digests, now_ns)
     finally:
         draft.close()
-
-
-def _closed(_: None, error: BaseException | None) -> None:
-    """A draft was dropped; close() fails at nothing that somebody would have to know."""
 
 
 def _fields_of(trailer: bytes) -> dict[bytes, bytes]:
