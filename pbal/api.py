@@ -1,6 +1,6 @@
 """All that a plugin may import. Re-exports, nothing else; a bundled plugin uses no door that others lack."""
 
-from pbal.http1.encoder import IllegalField
+from pbal.http1.encoder import Fields, IllegalField
 from pbal.http1.events import RequestHead, ResponseHead
 from pbal.lang.lexical import quoted, quoted_word
 from pbal.lang.mistakes import did_you_mean
@@ -9,10 +9,12 @@ from pbal.model.buckets import Buckets, holder
 from pbal.model.clock import Clock, ManualClock
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError, UnknownName
-from pbal.model.exchange import Exchange, Fields, Parked, Upgraded, Waiting
+from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation
 from pbal.model.hooks import Verdict, hook
+from pbal.model.parking import Parked, Upgraded, Waiting
 from pbal.model.plugin import Plugin
+from pbal.model.searching import Searches, TookTooLong
 from pbal.model.service import Service
 from pbal.model.trust import Networks
 from pbal.model.world import World
@@ -45,6 +47,7 @@ __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS", "AnswerRefused",
     "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Explanation", "Fields",
     "Histogram", "IllegalField", "Kind", "Limit", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked", "Plugin",
-    "Reply", "RequestHead", "ResponseHead", "Rows", "Service", "Text", "Tunable", "Type", "Unit", "UnknownName", "Upgraded", "Verdict",
-    "Waiting", "World", "bad_argument", "did_you_mean", "enum", "holder", "hook", "quoted", "quoted_word", "resident_bytes", "spawn",
+    "Reply", "RequestHead", "ResponseHead", "Rows", "Searches", "Service", "Text", "TookTooLong", "Tunable", "Type", "Unit", "UnknownName",
+    "Upgraded", "Verdict", "Waiting", "World", "bad_argument", "did_you_mean", "enum", "holder", "hook", "quoted", "quoted_word",
+    "resident_bytes", "spawn",
 ]  # fmt: skip

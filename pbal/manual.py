@@ -28,8 +28,10 @@ from pbal.http1.events import Head, RequestHead, ResponseHead
 from pbal.lang.parser import Language, bundled_fragments, core_grammar
 from pbal.model import asking
 from pbal.model import explaining as explaining_module
-from pbal.model.exchange import Exchange, Waiting
+from pbal.model.chained import Chained
+from pbal.model.exchange import Exchange
 from pbal.model.hooks import HOOKS
+from pbal.model.parking import Waiting
 from pbal.model.plugin import Plugin
 from pbal.model.service import Service
 from pbal.model.variables import VARIABLES
@@ -402,7 +404,8 @@ def pages() -> dict[str, str]:
         "response": _members((ResponseHead, ("status", "reason"))),
         "waiting": _members((Waiting, ("peer_name", "answer", "begin", "push", "finish", "upgrade", "unsent", "repark", "kick"))),
         "service": _members(
-            (Service, ("name", "plugin", "trust", "ask")),
+            (Service, ("name", "trust", "ask")),
+            (Chained, ("plugin",)),
             (asking, ("NodeAnswer", "NoAnswer")),
             (World, ("service", "pool", "log_limited", "instances")),
         ),

@@ -70,8 +70,11 @@ def test_one_text_for_whatever_is_meant(said: str, text: str) -> None:
     [
         ("", "expected a condition (host, path, method, header, cookie, scheme or from), found the end of the conditions", (0, 1)),
         ("hots a.com", "found 'hots'", (0, 4)),
-        ("host a.com OR host b.com", "a second rule, or a list such as host a.com,b.com, says OR", (11, 13)),
-        ("host a.com path ^/", "expected AND, or the end, found 'path'", (11, 15)),
+        ("host a.com OR", "expected a condition (host, path, method, header, cookie, scheme or from), found the end", (13, 14)),
+        ("OR host a.com", "expected a condition (host, path, method, header, cookie, scheme or from), found 'OR'", (0, 2)),
+        ("host a.com OR AND", "expected a condition (host, path, method, header, cookie, scheme or from), found 'AND'", (14, 17)),
+        ("host a.com path ^/", "expected AND, OR, or the end, found 'path'", (11, 15)),
+        ("host a.com ) AND path ^/", "there are no brackets; AND binds closer than OR", (11, 12)),
         ("host a.com:80", "expected a host without port", (5, 13)),
         ("host bücher.example", "write it as xn--", (5, 19)),
         ("host AND path /", "expected a host without port", (5, 8)),
@@ -145,7 +148,7 @@ def spelt(path: bytes, chance: random.Random) -> bytes:
     for octet in path:
         letter = bytes([octet])
         if octet == 0x2F:
-            out += chance.choice((b"/", b"//", b"/./", b"/x/../", b"%2F", b"/%2e/", b"/y/%2E%2e/"))
+            out += chance.choice((b"/", b"//", b"/./", b"/x/../", b"%2F", b"/%2e/", b"/y/%2E%2e/", b"/z/..;a/", b";v=1/", b"%3b/", b"/;/"))
         elif chance.random() < 0.5:
             out += b"%%%02x" % octet if chance.random() < 0.5 else b"%%%02X" % octet
         else:

@@ -89,8 +89,8 @@ def test_a_file_in_another_language_is_told_what_a_statement_begins_with_once(tm
     mistakes = run(tmp_path, "frontend http\nlisten 80;\nlog_level = info\nbalance_method random\nbind *:80\nLOAD nothing\n= x\nfrob")
     assert [mistake.line for mistake in mistakes] == [1, 2, 3, 4, 5, 6, 7], "frob may be a statement of the plugin that is not there"
     assert mistakes[0].hint == (
-        "a statement begins with one of CREATE, DEFAULT, DISABLE, DROP, ENABLE, HEADER, INCLUDE, LIMIT, LOAD, POOL,"
-        " REWRITE, ROUTE, SERVER, SET, UNLOAD, UNSET, USE"
+        "a statement begins with one of CREATE, DEFAULT, DISABLE, DROP, ENABLE, HEADER, INCLUDE, LIMIT, LOAD, MIME,"
+        " POOL, REWRITE, ROUTE, SERVER, SET, UNLOAD, UNSET, USE"
     )
     assert [mistake.hint for mistake in mistakes[1:5]] == [
         "did you mean 'SET listen = VALUE'?",

@@ -154,13 +154,14 @@ class Client(Seeker):
             self.backends.forget(self)
         self.over = True
 
-    def body_data(self, data: bytes) -> None:
-        """See Sink."""
+    full = False
 
-    def _unheard(self) -> None: ...
+    def _unheard(self, *said: object) -> bool:
+        """Nodes say nothing here."""
+        return False
 
-    backend_readable = backend_eof = backend_full = backend_drained = backend_expired = _unheard
-    body_end = client_gone = client_drained = client_full = _unheard
+    backend_readable = backend_eof = backend_expired = _unheard  # type: ignore[assignment]
+    _head = _pass_on = _complete = _garbled = _lost = _extend = _unheard  # type: ignore[assignment]
 
 
 class Waiting(RuleBasedStateMachine):
@@ -273,13 +274,13 @@ class Waiting(RuleBasedStateMachine):
         with self.running():
             data.draw(st.sampled_from(self.waiting())).leaves()
 
-    @precondition(lambda self: any(group.idle for group in self.groups))
+    @precondition(lambda self: any(group.bored for group in self.groups))
     @rule()
     def idle_ones_close(self) -> None:
         """Nodes close what they kept."""
         with self.running():
             for group in self.groups:
-                for backend in list(group.resting()):
+                for backend in list(group.bored):
                     backend.abort()
 
     @rule(endpoint=st.sampled_from(ENDPOINTS))
@@ -318,7 +319,7 @@ class Waiting(RuleBasedStateMachine):
                 usable = self.pool.usable(self.world.clock.now())
                 pending = [each.node for each in client.backends.opening] if client.backends.terms.verify else []
                 assert all(node.full or node in client.tried or node in pending for node in usable)
-                assert not any(node in client.backends.bored and not node.full for node in usable if node not in client.tried)
+                assert not any(client.backends.bored.on(node) and not node.full for node in usable if node not in client.tried)
 
     @invariant()
     def what_is_counted_is_there(self) -> None:
@@ -333,7 +334,7 @@ class Waiting(RuleBasedStateMachine):
         for node in self.pool.nodes if hasattr(self, "pool") else []:
             assert node.active == sum(client.backend.node is node for client in self.lent() if client.backend is not None)
             assert node.connecting == sum(backend.node is node for group in self.groups for backend in group.opening)
-            resting = sum(len(group.bored.get(node, ())) for group in self.groups)
+            resting = sum(len(group.bored.on(node)) for group in self.groups)
             assert not node.limit or node.active + node.connecting + resting <= node.limit
 
     def teardown(self) -> None:

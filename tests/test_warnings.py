@@ -164,6 +164,82 @@ CASES: dict[str, tuple[str, list[str]]] = {
         """,
         ["10: VPATH ^/x comes first and hides this one (said here: 9)", "12: VPATH ^/ comes first and hides this one (said here: 11)"],
     ),
+    "vpaths that begin like an earlier one": (
+        r"""
+        LOAD vpaths
+        CREATE SERVICE a
+          SET role = web_server
+          SET docroot = FOLDER
+        CREATE SERVICE front
+          SET role = selector
+          SET listen = 8081
+          SET plugins = vpaths
+          VPATH ^/api/ = a
+          VPATH ^/api/v2 = a
+          VPATH ^/api/(v1|v2)/x$ = a
+          VPATH ^/api/|^/b = a
+          VPATH ^/api = a
+          VPATH ^/a\.b = a
+          VPATH ^/a\.b*c = a
+          VPATH ^/a\.b+c = a
+          VPATH \.js$ = a
+          VPATH \.js$$x = a
+        ENABLE front
+        """,
+        [
+            "10: VPATH ^/api/ comes first and hides this one (said here: 9)",
+            "11: VPATH ^/api/ comes first and hides this one (said here: 9)",
+            "16: VPATH ^/a\\.b comes first and hides this one (said here: 14)",
+        ],
+    ),
+    "a vhost for every host": (
+        """
+        LOAD vhosts
+        LOAD vpaths
+        CREATE SERVICE a
+          SET role = web_server
+          SET docroot = FOLDER
+        CREATE SERVICE front
+          SET role = selector
+          SET listen = 8081
+          SET plugins = vhosts vpaths
+          SET default_service = a
+          VHOST a.com = a
+          VHOST *;using:b.com = a
+          VPATH ^/x = a
+          VHOST * = a
+        ENABLE front
+        CREATE SERVICE other
+          SET role = selector
+          SET listen = 8082
+          SET plugins = vpaths vhosts
+          VHOST * = a
+          VPATH ^/x = a
+        ENABLE other
+        """,
+        [
+            "10: VHOST * takes every request before default_service (said here: 14)",
+            "13: VHOST * takes every request before this: SET plugins names vhosts first (said here: 14)",
+        ],
+    ),
+    "a vpath for every path": (
+        """
+        LOAD vhosts
+        LOAD vpaths
+        CREATE SERVICE a
+          SET role = web_server
+          SET docroot = FOLDER
+        CREATE SERVICE front
+          SET role = selector
+          SET listen = 8081
+          SET plugins = vpaths vhosts
+          VPATH ^/x = a
+          VPATH . = a
+          VHOST * = a
+        ENABLE front
+        """,
+        ["12: VPATH . takes every request before this: SET plugins names vpaths first (said here: 11)"],
+    ),
     "rules for who cannot answer": (
         """
         LOAD vhosts
@@ -405,8 +481,9 @@ CASES: dict[str, tuple[str, list[str]]] = {
         """,
         [
             f"{line}: {what}it repeats what is repeated itself: a text that nearly matches may stop pbal for seconds"
-            for line, what in ((7, "poll_uri: "), (8, "poll_publish_uri: "), (13, ""))
-        ],
+            for line, what in ((7, "poll_uri: "), (8, "poll_publish_uri: "))
+        ]
+        + ["13: it repeats what is repeated itself: the search in a path that nearly matches is given up, and answered 500"],
     ),
 }
 
@@ -431,8 +508,8 @@ def test_a_nodefile_with_a_mistake_or_without_a_node(tmp_path: Path) -> None:
 
 def test_each_check_has_a_case() -> None:
     assert {check.__name__ for check in lint.CHECKS} == {
-        "pools", "balancing", "proxies", "reproxying", "alone", "docroots", "writing", "unreachable", "rules", "circles", "consoles",
-        "certificates", "circular_nodes", "ports", "limits",
+        "pools", "balancing", "proxies", "reproxying", "alone", "docroots", "writing", "unreachable", "rules", "passed_by", "circles",
+        "consoles", "certificates", "circular_nodes", "ports", "limits",
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ looks at files and rights only where it has to: what it finds holds for who runs
 
 import logging
 import os
+import re
 import resource
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +37,12 @@ Object = tuple[str, str]
 _COUNTED = frozenset({"connections", "polls"})
 """Units of tunables that limit what takes a descriptor each."""
 _EVERY_PATH = frozenset({"", "/", "^/", ".", "^", ".*", "^.*", "^/.*", ".*$", "^.*$"})
+_EVERY_RULE = {"vhosts": ("vhost", "*"), "vpaths": ("vpath", "")}
+"""The rule of a selector's plugin that takes every request, as Places.first has it."""
+_BEGINNING = re.compile(r"\^(?:[\w/~,;:@=&%!-]|\\[^\w])*", re.ASCII)
+"""A pattern that says what a path begins with, and nothing else."""
+_GROUPED = re.compile(r"\\.|\[\^?\]?[^\]]*\]|\((?:[^()|]|\|)*\)")
+"""Groups without groups in them, and what could look like one: a `|` outside of these may be the whole pattern's."""
 _CAP_NET_BIND_SERVICE = 10  # linux/capability.h
 _REQUIRED = 3
 """Bits of ssl_verify_mode: without either of them a client may come without a certificate."""
@@ -199,11 +206,22 @@ def _rule(places: Places, statement: Statement, current: object) -> Found:
         if before is not None:
             yield Finding(statement, f"VHOST {pattern} hides the one before, which says {before['target_name']}", before)
         return
-    every = places.first.get((selector, "vpath", ""))
-    before = every or places.first.get((selector, "vpath", statement["regex"]))
+    before = _hiding(places, selector, statement["regex"])
     if before is not None:
         yield Finding(statement, f"VPATH {before['regex']} comes first and hides this one", before)
     places.first.setdefault((selector, "vpath", "" if statement["regex"] in _EVERY_PATH else statement["regex"]), statement)
+
+
+def _hiding(places: Places, selector: str, regex: str) -> Statement | None:
+    """An earlier VPATH that takes whatever this one would: for every path, the same, or ^/a before ^/a/b."""
+    every = places.first.get((selector, "vpath", "")) or places.first.get((selector, "vpath", regex))
+    if every is not None or "|" in _GROUPED.sub("", regex):
+        return every
+    for end in range(1, len(regex)):
+        before = places.first.get((selector, "vpath", regex[:end]))
+        if before is not None and _BEGINNING.fullmatch(before["regex"]) and regex[end] not in "?*{":
+            return before
+    return None
 
 
 _STEPS: dict[str, Callable[[Places, Statement, object], Found]] = {
@@ -411,6 +429,28 @@ def rules(places: Places) -> Found:
                 yield Finding(statement, f"service '{service.name}' is disabled: requests for it are answered 503")
 
 
+def passed_by(places: Places) -> Found:
+    """What no request reaches, since a rule before it takes every one: default_service, and the rules of plugins behind."""
+    for name, statements in places.rules.items():
+        selector = places.world.services.get(name)
+        if selector is None:
+            continue
+        order = [plugin for plugin, _ in selector.plugins if plugin in _EVERY_RULE]
+        taking = {plugin: places.first.get((name, *_EVERY_RULE[plugin])) for plugin in order}
+        first = next((plugin for plugin in order if taking[plugin] is not None), "")
+        every = taking.get(first)
+        if every is None:
+            continue
+        said = f"{every.rule.upper()} {every.get('pattern') or every.get('regex')} takes every request before"
+        at = places.set.get(("service", name, "default_service"))
+        if first == "vhosts" and selector["default_service"] and at is not None:  # VPATH lets OPTIONS * pass
+            yield Finding(at, f"{said} default_service", every)
+        behind = order[order.index(first) + 1 :]
+        for statement in statements:
+            if f"{statement.rule}s" in behind:
+                yield Finding(statement, f"{said} this: SET plugins names {first} first", every)
+
+
 def circles(places: Places) -> Found:
     """A selector that hands requests to itself, straight or by others."""
     world = places.world
@@ -467,8 +507,10 @@ def certificates(places: Places) -> Found:
         for warning in service.certificates.warnings:
             yield from _placed(places.tunable(service, "ssl_cert_file"), warning)
         for statement in places.rules.get(name, ()):
-            pattern = statement.get("pattern") or "*"
-            if pattern != "*" and service.certificates.covering(pattern.strip("[]").lower()) is None:
+            pattern = (statement.get("pattern") or "*").partition(";")[0]
+            loose = pattern.startswith("*") and not pattern.startswith("*.")
+            named = f"*.{pattern[1:]}" if loose else pattern.strip("[]")
+            if pattern != "*" and service.certificates.covering(named.lower()) is None:
                 yield Finding(statement, f"no certificate in ssl_cert_file is for VHOST {pattern}")
 
 
@@ -532,7 +574,7 @@ def limits(places: Places) -> Found:
 
 
 CHECKS: tuple[Callable[[Places], Found], ...] = (
-    pools, balancing, proxies, reproxying, alone, docroots, writing, unreachable, rules, circles, consoles, certificates, circular_nodes,
-    ports, limits,
+    pools, balancing, proxies, reproxying, alone, docroots, writing, unreachable, rules, passed_by, circles, consoles, certificates,
+    circular_nodes, ports, limits,
 )  # fmt: skip
 """All of what only the whole shows."""

@@ -11,7 +11,8 @@ from pbal.console.history import History
 from pbal.http1.reader import Limits
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
-from pbal.model.service import RoleHandler, Service
+from pbal.model.handling import RoleHandler
+from pbal.model.service import Service
 from pbal.schema.management import risks
 
 log = logging.getLogger("pbal.console")

@@ -118,12 +118,14 @@ def _in_trailers(name: bytes) -> bool:
     return known not in NOT_IN_TRAILERS and not known.startswith((b"x-forwarded-", b"x-ssl-", b"access-control-"))
 
 
-def announced(said: bytes) -> bytes:
+def announced(said: bytes, without: frozenset[bytes] = _NOTHING) -> bytes:
     """What the Trailer field of a message in chunks says to the other side: the names that may come; b"" if there are none.
+
+    `without`: canonical names that may not, beside those that never do.
 
     Source: RFC 9110 section 6.6.2.
     """
-    names = [name for each in said.split(b",") if (name := each.strip(b" \t")) and _in_trailers(name)]
+    names = [name for each in said.split(b",") if (name := each.strip(b" \t")) and _in_trailers(name) and canonical(name) not in without]
     return b", ".join(names)
 
 

@@ -1,7 +1,9 @@
 """A path as whoever serves it reads it, whatever way it is spelt.
 
 Rules about who may see what are about this one: `/%61dmin`, `//admin` and `/x/../admin` are `/admin` to nearly every
-application. The request itself goes on as it came.
+application, and `/admin;x` is to Servlet containers, which take the parameters off each segment (RFC 3986 section 3.3) before they look
+whose path it is. Other applications take them for a part of the name: to these it is a name that nobody uses. So the parameters are
+taken off here. The request itself goes on as it came.
 """
 
 import re
@@ -10,23 +12,38 @@ from typing import Final
 _ESCAPED: Final = re.compile(rb"%(2[1246-9a-fA-F]|3[0-9a-eA-E]|[4-6][0-9a-fA-F]|7[0-9a-eA-E])")
 """An escape of a visible character. Those of `%`, `?` and `#` mean something else than the character; one of a blank or of what is
 not ASCII can be written in no other way."""
+_PARAMETERS: Final = re.compile(rb";[A-Za-z0-9\-._~!$&'()*+,;=:@]*\Z")
 
 
 def plain(path: bytes) -> bytes:
-    """RFC 3986 section 6.2.2, and no doubled slash: visible characters not escaped, dot segments resolved.
-
-    `..;x` is a dot segment, too: Servlet containers take a segment's parameters off before they resolve it.
-    """
+    """RFC 3986 section 6.2.2, and no doubled slash and no parameters: visible characters not escaped, dot segments resolved."""
     if not path.startswith(b"/"):  # asterisk form, or a path that is none
         return path
-    if b"%" in path:
-        path = _ESCAPED.sub(lambda escape: bytes([int(escape[1], 16)]), path)
+    return _resolved(without_parameters(decoded(path)))
+
+
+def decoded(path: bytes) -> bytes:
+    """Visible characters not escaped."""
+    return _ESCAPED.sub(lambda escape: bytes([int(escape[1], 16)]), path) if b"%" in path else path
+
+
+def without_parameters(path: bytes) -> bytes:
+    """Each segment up to its first `;`."""
+    return b"/".join([segment.partition(b";")[0] for segment in path.split(b"/")]) if b";" in path else path
+
+
+def parameters(path: bytes) -> bytes:
+    """The parameters of a path's last segment, as they came: b";jsessionid=1"; b"" for what is none, or would have to be decoded."""
+    match = _PARAMETERS.search(path)
+    return b"" if match is None else match[0]
+
+
+def _resolved(path: bytes) -> bytes:
+    """Dot segments resolved, and doubled slashes one."""
     if b"//" not in path and b"/." not in path:
         return path
     kept: list[bytes] = []
     *segments, last = path.split(b"/")
-    if b"/.;" in path or b"/..;" in path:
-        *segments, last = [bare if (bare := each.partition(b";")[0]) in (b".", b"..") else each for each in (*segments, last)]
     for segment in segments:
         if segment == b"..":
             del kept[-1:]

@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
+from pbal.model.collected import CollectedBody
 from pbal.model.disk import Disk
-from pbal.model.exchange import CollectedBody
 
 UNFLUSHED: Final = 1 << 20
 """Octets of a body that may wait for the disk; then its client is paused. Perlbal's number."""

@@ -10,8 +10,8 @@ A rule may be what keeps strangers out, so a condition sees the request as whoev
     cookie   each of that name, in every Cookie line; with quotes around its value or without
     scheme, from   after trust: what a trusted proxy says of the client
 
-All of it is compiled once, when the statement is said. There is no OR: two rules say it, and lists (`host a.com,b.com`). So that
-a condition has one meaning, there are no brackets either.
+All of it is compiled once, when the statement is said. AND binds closer than OR, and NOT closer than both; there are no brackets, so
+whatever is said is a choice of lists: `a AND b OR c` holds where a and b do, or c does.
 
 A text is parsed by `parse`, and `Conditions.text` is the one text of whatever was meant, which parses back to an equal one.
 """
@@ -191,24 +191,33 @@ class _Cookie(Condition):
         return False
 
 
+Parts = tuple[tuple[Condition, bool], ...]
+"""What AND joins: conditions, and whether each has to hold or, with NOT, must not."""
+
+
 class Conditions:
-    """What WHEN says: all of them have to hold, those with NOT must not."""
+    """What WHEN says: one of the alternatives, all of whose conditions have to hold, those with NOT must not."""
 
-    __slots__ = ("_parts", "odd", "text")
+    __slots__ = ("_alternatives", "odd", "text")
 
-    def __init__(self, parts: tuple[tuple[Condition, bool], ...]) -> None:
-        self._parts = parts
-        self.text = " AND ".join([condition.text if wanted else f"NOT {condition.text}" for condition, wanted in parts])
+    def __init__(self, alternatives: tuple[Parts, ...]) -> None:
+        self._alternatives = alternatives
+        self.text = " OR ".join(
+            [" AND ".join([condition.text if wanted else f"NOT {condition.text}" for condition, wanted in parts]) for parts in alternatives]
+        )
         """As it has to be written."""
-        self.odd = next((condition.odd for condition, _ in parts if condition.odd), "")
+        self.odd = next((condition.odd for parts in alternatives for condition, _ in parts if condition.odd), "")
         """What is most likely not what was meant; "" if nothing is."""
 
     def hold(self, exchange: Exchange) -> bool:
         """Whether they do, for the request as it is now."""
-        for condition, wanted in self._parts:  # noqa: SIM110 - compiled, a generator costs more
-            if condition.holds(exchange) is not wanted:
-                return False
-        return True
+        for parts in self._alternatives:
+            for condition, wanted in parts:
+                if condition.holds(exchange) is not wanted:
+                    break
+            else:
+                return True
+        return False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Conditions) and self.text == other.text
@@ -268,17 +277,16 @@ class _Parser:
         self._place = 0
 
     def conditions(self) -> Conditions:
-        parts = [self._part()]
+        alternatives = [[self._part()]]
         while (word := self._next()) is not None:
-            if word.plain != "and":
-                more = (
-                    ": conditions are joined by AND; a second rule, or a list such as host a.com,b.com, says OR"
-                    if word.plain == "or"
-                    else ""
-                )
-                _refuse("AND, or the end", word.text, word.span, more=more)
-            parts.append(self._part())
-        return Conditions(tuple(parts))
+            if word.plain == "or":
+                alternatives.append([self._part()])
+            elif word.plain == "and":
+                alternatives[-1].append(self._part())
+            else:
+                more = ": there are no brackets; AND binds closer than OR" if word.text.startswith(("(", ")")) else ""
+                _refuse("AND, OR, or the end", word.text, word.span, more=more)
+        return Conditions(tuple([tuple(parts) for parts in alternatives]))
 
     def _next(self) -> _Word | None:
         if self._place == len(self._words):

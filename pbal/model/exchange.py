@@ -17,25 +17,26 @@ parked poll ends on its connection, which kept what an answer needs.
 The stream is an abstract base class and not a Protocol: a compiled call through it costs 2 ns instead of 35.
 """
 
-from abc import ABCMeta, abstractmethod
+from abc import abstractmethod
 from bisect import bisect_left
-from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from pbal.config.spec import Standing
 from pbal.http1.changes import Changes
-from pbal.http1.coding import Coder
-from pbal.http1.encoder import FRAMING_FIELDS, IllegalField, render_fields
+from pbal.http1.encoder import FRAMING_FIELDS, Fields, IllegalField, render_fields
 from pbal.http1.events import RequestHead, ResponseHead, canonical
 from pbal.http1.paths import plain
+from pbal.http1.pieces import Pieces
 from pbal.http1.reader import is_host
+from pbal.model.collected import CollectedBody
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused
 from pbal.model.faults import guarded
 from pbal.model.pages import error_page
+from pbal.model.parking import Parked, Waiting
 from pbal.model.pool import Node
 from pbal.model.secured import Secured
+from pbal.model.sink import Sink
 from pbal.model.slots import Slot
 from pbal.model.tracing import begun, is_id, trace_of
 from pbal.observe.access import (
@@ -65,8 +66,6 @@ from pbal.observe.tracer import Tracer
 if TYPE_CHECKING:
     from pbal.model.service import Service
 
-Fields = Iterable[tuple[bytes, bytes]]
-
 NEW: Final = "new"
 SERVED: Final = "served"
 TAKEN: Final = "taken"
@@ -87,149 +86,6 @@ EDGES: Final[dict[str, frozenset[str]]] = {
 
 UNSENDABLE: Final = b"The answer could not be sent.\n"
 """The body of the 500 that stands for it."""
-
-
-class Parked(Protocol):
-    """What a client connection tells of a request that is parked on it."""
-
-    def gone(self) -> None:
-        """The client left, or its connection was closed by the server's own shutdown. Called at most once."""
-
-
-class Patient(Parked, Protocol):
-    """A record that may be answered although its client has sent its end."""
-
-    def half_closed(self) -> bool:
-        """The client has sent its last octet: it left, or has asked all it wanted. True: it is answered soon. False: gone() follows."""
-
-
-class Upgraded(Parked, Protocol):
-    """The record of a client that was upgraded to another protocol."""
-
-    def received(self, data: bytes) -> None:
-        """Octets from the client, as they come. What this raises ends the connection; gone() follows."""
-
-
-class CollectedBody(metaclass=ABCMeta):
-    """A request body that is held: whole, or the beginning of one whose rest goes to a node as it comes."""
-
-    size: int
-    """Octets that are held."""
-    whole: bool
-
-    @property
-    @abstractmethod
-    def spooled(self) -> bool:
-        """Whether it is in a file."""
-
-    @property
-    @abstractmethod
-    def parts(self) -> list[bytes]:
-        """Its octets in pieces, where it is in memory."""
-
-    @abstractmethod
-    def read(self) -> bytes:
-        """All of it."""
-
-    @abstractmethod
-    def read_now(self, place: int, octets: int) -> bytes | None:
-        """Of one in a file: octets from `place` on that the system has at hand; None where it would wait for the disk."""
-
-    @abstractmethod
-    def read_soon(self, place: int, octets: int, done: Callable[[bytes | None, Exception | None], None]) -> None:
-        """Of one in a file: so many octets from `place` on, off the loop; or why they cannot be had. Nobody is told after close()."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give its memory or its file back. Twice is once."""
-
-
-class Sink(metaclass=ABCMeta):
-    """Who has an exchange: where the octets of its body go, and who hears of its client."""
-
-    @abstractmethod
-    def body_data(self, data: bytes) -> None:
-        """Octets of the request body, or of a tunnel."""
-
-    @abstractmethod
-    def body_end(self) -> None:
-        """The request body is complete; in a tunnel: the client will send no more."""
-
-    @abstractmethod
-    def client_gone(self) -> None:
-        """Nobody waits for the answer any more. The last call."""
-
-    @abstractmethod
-    def client_drained(self) -> None:
-        """The client took what was waiting for it: a paused sender may go on."""
-
-    @abstractmethod
-    def client_full(self) -> None:
-        """More is waiting for the client than buffer_size: the sender should pause."""
-
-
-class Waiting(metaclass=ABCMeta):
-    """A client that is parked."""
-
-    peer: bytes
-    """The address at the other end, without port, as text: b"127.0.0.1". Who is believed to be behind it: client_address."""
-
-    @property
-    @abstractmethod
-    def peer_name(self) -> str:
-        """The peer's address and port, for people."""
-
-    @abstractmethod
-    def answer(self, record: Parked, status: int, fields: Fields, body: bytes, on_lost: OnLost | None, patience: float = PATIENCE) -> bool:
-        """Answer the request parked under `record`, as Exchange.respond does. Returns False also if that request is not parked any more.
-
-        Raises: AnswerRefused if a response has begun with begin() or upgrade().
-        """
-
-    @abstractmethod
-    def begin(self, record: Parked, status: int, fields: Fields, data: bytes) -> bool:
-        """Begin a response of unknown length, with the first octets of its body. The client stays parked under `record`.
-
-        It goes out in chunks; to a client of HTTP/1.0 until the connection closes; to a HEAD without a body. Returns False if the client
-        has gone. Raises: AnswerRefused if a response has begun; IllegalField as `answer` does, and the client gets 500 likewise.
-        Source: RFC 9112 sections 6.3 and 7.1.
-        """
-
-    @abstractmethod
-    def push(self, record: Parked, data: bytes, on_lost: OnLost | None = None, patience: float = PATIENCE) -> bool:
-        """Send more octets on what begin() or upgrade() began. Returns False if nothing began under `record`, or the client has gone.
-
-        `on_lost` and `patience` are those of Exchange.respond. Of several that are lost, the newest is told first.
-        """
-
-    @abstractmethod
-    def finish(self, record: Parked, data: bytes) -> bool:
-        """Send the last octets. pbal does not call record.gone(), and the client's next request may come.
-
-        An upgraded connection is closed after the octets have gone out. Returns False as push() does.
-        """
-
-    @abstractmethod
-    def upgrade(self, record: Upgraded, protocol: bytes, fields: Fields, data: bytes) -> bool:
-        """Answer 101 and `data`, and speak `protocol` from then on. The client stays parked under `record`.
-
-        Octets of the client go to record.received(), those that are there already before this returns. push() sends octets as they are.
-        The client's end is record.gone(), and closes. Returns False if the client has gone.
-        Raises: AnswerRefused if a response has begun, the client speaks HTTP/1.0, or a body of the request is still to come; IllegalField
-        as `answer` does. Source: RFC 9110 section 7.8.
-        """
-
-    @abstractmethod
-    def unsent(self, record: Parked) -> int:
-        """Octets sent under `record` that the system has not taken yet, since the client reads too slowly."""
-
-    @abstractmethod
-    def repark(self, record: Parked) -> bool:
-        """Put another record in place of the parked client's, for a new generation. Returns False if it is not parked any more."""
-
-    @abstractmethod
-    def kick(self, record: Parked) -> None:
-        """Close the connection now, without an answer. pbal does not call record.gone()."""
 
 
 class Stream(Waiting):
@@ -330,27 +186,13 @@ class Stream(Waiting):
         """Take a park() back: respond() to `exchange` is possible again. False: `record` is not parked any more."""
 
 
-class Pieces:
-    """A body that is compressed piece by piece."""
-
-    __slots__ = ("coder", "ends", "flushes", "trailer", "waiting")
-
-    def __init__(self, coder: Coder, flushes: bool) -> None:
-        self.coder = coder
-        self.flushes = flushes
-        """Whether its length was not known: what comes of it may be waited for, and goes out at once."""
-        self.waiting: deque[memoryview] = deque()
-        """What is to be compressed in other turns of the loop."""
-        self.ends = False
-        self.trailer = b""
-
-
 class Exchange(Account):
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_clock", "body_complete", "client_end", "coded", "home",
-        "hops", "outer", "owner", "record", "request", "rewritten", "service", "sink", "slot", "stage", "stream", "trailer", "trouble",
+        "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_clock", "body_complete", "body_most", "client_end", "coded",
+        "home", "hops", "outer", "owner", "record", "request", "rewritten", "service", "sink", "slot", "stage", "stream", "trailer",
+        "trouble",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -365,10 +207,12 @@ class Exchange(Account):
         self.slot: Slot | None = None
         """Places that it holds of limits on how many there may be at once. Given back when it ends or is parked."""
         self.coded: Pieces | None = None
-        """Its answer is compressed as it goes out: see net/answering.py."""
+        """Its answer is compressed as it goes out: see net/pressing.py."""
         self.trailer = b""
         """The trailer section of a body that came in chunks, as lines: see http1/headers.py, trailer_block."""
         self._body_limit: int | None = None
+        self.body_most = 0
+        """Most octets of its body by the word of selectors that handed it on, beside `body_limit`; 0: they said nothing."""
         self.body_clock = 0.0
         """Since when its body comes (clock time); while it is paused, how long it came; 0 before its first octet."""
         self.asked: Node | None = None
@@ -403,10 +247,10 @@ class Exchange(Account):
 
     @property
     def plain_path(self) -> bytes:
-        """The path as whoever serves it reads it, for rules about who may see what: /%61dmin, //admin and /x/../admin are /admin.
+        """The path as whoever serves it reads it, for rules about who may see what: /%61dmin, //admin, /x/../admin, /admin;x are /admin.
 
-        Escapes of visible ASCII characters are decoded (those of %, ? and # stay), doubled slashes are one, and the segments . and
-        .. are resolved. The request goes on with `path`, as it was sent.
+        Escapes of visible ASCII characters are decoded (those of %, ? and # stay), parameters are taken off the segments, doubled slashes
+        are one, and the segments . and .. are resolved. The request goes on with `path`, as it was sent.
         """
         return plain(self.request.path)
 

@@ -10,7 +10,8 @@ from pbal.http1.events import RequestHead, ResponseHead
 from pbal.model.certificates import Certificates
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused
-from pbal.model.exchange import Exchange, Parked, Stream, Upgraded, Waiting
+from pbal.model.exchange import Exchange, Stream
+from pbal.model.parking import Parked, Upgraded, Waiting
 from pbal.model.secured import CLIENT_FIELDS, Secured
 from pbal.model.service import Service
 

@@ -5,23 +5,22 @@ and never asks whether it was set. `explicit` remembers which were, and in what 
 """
 
 import logging
-from abc import ABCMeta, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pbal.config.spec import Standing
 from pbal.http1.coding import Coding
-from pbal.http1.events import RequestHead
-from pbal.http1.reader import Limits
 from pbal.model.asking import OnAnswer, Question
-from pbal.model.certificates import Certificates, backend_context, read
-from pbal.model.change import Change, Phase
-from pbal.model.errors import ConfigError, NotBuilt, UnknownName, bad_value
+from pbal.model.certificates import Certificates, read
+from pbal.model.chained import Chained
+from pbal.model.change import Phase
+from pbal.model.errors import ConfigError, NotBuilt, bad_value
 from pbal.model.exchange import Exchange
 from pbal.model.faults import asked, guarded
+from pbal.model.fitting import check_backend_tls, check_needs, check_role, refuse_rules
 from pbal.model.forwarding import NAMES as FORWARDING_NAMES
 from pbal.model.forwarding import Forwarding, forwarding_of
-from pbal.model.hooks import Bound, HookTable, hooks_of
+from pbal.model.handling import RoleHandler
 from pbal.model.limiting import Limit
 from pbal.model.pace import Rate
 from pbal.model.plugin import Plugin
@@ -34,7 +33,7 @@ from pbal.observe.traffic import Traffic
 from pbal.observe.writer import Rotation
 from pbal.schema import perlbal
 from pbal.schema.kinds import Kind, Needed
-from pbal.schema.roles import ROLES, SENDING_ON
+from pbal.schema.roles import ROLES
 from pbal.schema.said import Said
 from pbal.schema.tunables import LOGGING, Tunable
 from pbal.schema.types import either
@@ -48,41 +47,6 @@ _ROLE_FIRST = Needed("set", "role")
 _POOLS = frozenset({"pool", "fallback_pool"})
 
 
-class RoleHandler(metaclass=ABCMeta):
-    """What a role does; made by the server when the service is first reachable."""
-
-    limits: Limits
-    """What requests may be, for connections of the service's listener."""
-
-    def arrive(self, exchange: Exchange) -> None:
-        """An exchange came in by this service's own listener."""
-        self.begin(exchange)
-
-    @abstractmethod
-    def begin(self, exchange: Exchange) -> None:
-        """An exchange arrived, here or at a selector: answer it, now or later."""
-
-    def ask(self, question: Question) -> None:
-        """Bring a question to a node. Raises: ConfigError where the role has none."""
-        raise ConfigError("only a reverse_proxy has nodes to ask")
-
-    def load(self) -> tuple[int, int, int]:
-        """Clients that wait for a connection to a node; connections to nodes that are being opened; those kept for the next request."""
-        return 0, 0, 0
-
-    @abstractmethod
-    def changed(self, tunable: str) -> None:
-        """A tunable was set live."""
-
-    @abstractmethod
-    def tick(self, now: float) -> None:
-        """Called once a second."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """The service is going: give back what the role holds."""
-
-
 class _Told:
     """Which plugins have heard of a value."""
 
@@ -90,13 +54,11 @@ class _Told:
         self.plugins: list[tuple[str, Plugin]] = []
 
 
-class Service:
+class Service(Chained):
     """One named service."""
 
     def __init__(self, name: str, world: "World") -> None:
-        self.name = name
-        self.world = world
-        self.role = ""
+        super().__init__(name, world)
         self.standing = Standing.NEW
         self.enabled = False
         """Whether `standing` is ENABLED: asked for every request."""
@@ -104,14 +66,11 @@ class Service:
         self.explicit: dict[str, str] = {}
         self.defaults: dict[str, str] = dict(world.defaults)
         """The DEFAULTs that were in force when it was made. Later ones do not reach back."""
-        self.plugins: list[tuple[str, Plugin]] = []
         self.extra: dict[str, str] = {}
         """What SET service.extra.NAME said, for plugins to read."""
-        self.hooks = HookTable()
         self.rules = NO_RULES
         """What HEADER, ROUTE and REWRITE say."""
         self.handler: RoleHandler | None = None
-        self.opened = False
         self.certificates: Certificates | None = None
         """With enable_ssl, from ENABLE on. Replaced whole when they are read again."""
         self.handshakes = Rate(world.clock.now)
@@ -165,7 +124,7 @@ class Service:
 
     def use_rules(self, rules: Rules) -> None:
         """Go by these from now on. Raises: ConfigError where one would have no effect."""
-        self._refuse_rules(rules, self.role)
+        refuse_rules(self.name, self.role, rules)
         with self.world.changing() as change:
             change.undo(setattr, self, "rules", self.rules)
             self.rules = rules
@@ -175,23 +134,6 @@ class Service:
         """The names of the pools that it may send requests to."""
         named = {self.values[name] for name in _POOLS if self.values.get(name) is not None}
         return named | {route.pool.name for route in self.rules.routes}
-
-    def _refuse_rules(self, rules: Rules, role: str) -> None:
-        """Refuse what a role does not do. What has none yet may get it."""
-        if not role:
-            return
-        message = ""
-        if (rules.routes or rules.rewrites) and role != "reverse_proxy":
-            name = "ROUTE" if rules.routes else "REWRITE"
-            message = f"{name} has no effect on a {role}: it is about requests that a reverse_proxy sends to nodes"
-        elif rules.request is not None and not ROLES[role].sends_on:
-            message = f"HEADER has no effect on a {role}: it changes requests that a {either(SENDING_ON)} sends on"
-            if ROLES[role].http:
-                message += "; HEADER RESPONSE changes answers"
-        elif rules.response is not None and not ROLES[role].http:
-            message = f"HEADER RESPONSE has no effect on a {role}, which answers no HTTP"
-        if message:
-            raise ConfigError(message, about=self.name)
 
     def add_limit(self, limit: Limit) -> None:
         """A LIMIT statement; the same twice is one. Raises: ConfigError where the service answers no requests."""
@@ -322,8 +264,12 @@ class Service:
                 change.later(Phase.TELL, self._tell, told, name)
             change.then(self._settle, name)
 
+    def instance(self, plugin_class: type[Plugin]) -> Plugin:
+        """See Chained."""
+        return plugin_class(self, self.world)
+
     def _check_open(self) -> None:
-        """Refuse what would leave an open service without what it needs."""
+        """See Chained."""
         self._check_needs()
         for owner, plugin in self.plugins:
             asked(self.world, owner, plugin.check)
@@ -372,83 +318,8 @@ class Service:
         if self.role and self.role != role:
             message = f"service '{self.name}' has role {self.role} already"
             raise ConfigError(message, about=role, kind=Kind.EXISTS_ALREADY, against=("set", self.name.lower(), "role"))
-        self._refuse_rules(self.rules, role)
+        refuse_rules(self.name, role, self.rules)
         self.role = role
-
-    def _set_plugins(self, names: tuple[str, ...], change: Change) -> None:
-        """Replace the chain. Plugins that stay keep their instance; those that go are open until the change is committed."""
-        if not self.role and any(name.lower() != "none" for name in names):
-            raise ConfigError("SET role before plugins", about="plugins", kind=Kind.NEEDS_OTHER_FIRST, needs=_ROLE_FIRST)
-        wanted: list[str] = []
-        for name in names:
-            plugin_name = self.world.loaded_plugin(name).name if name.lower() != "none" else ""
-            if plugin_name and plugin_name not in wanted:
-                wanted.append(plugin_name)
-        former = self.plugins
-        current = dict(former)
-        chain = [(name, current.get(name) or self._make(name)) for name in wanted]
-        change.undo(self.replace_chain, former)
-        self.replace_chain(chain)
-        if self.opened:
-            change.later(Phase.CHECK, self._check_open)
-            change.later(Phase.TAKE, self._open_new, tuple(former), change)
-            change.then(self._let_go, former, chain)
-
-    def _open_new(self, former: tuple[tuple[str, Plugin], ...], change: Change) -> None:
-        """Open the plugins that have come into the chain."""
-        new = [pair for pair in self.plugins if pair not in former]
-        self._open(new)
-        change.undo(self._let_go, new, [])
-
-    def _let_go(self, former: list[tuple[str, Plugin]], chain: list[tuple[str, Plugin]]) -> None:
-        """Close the plugins of a former chain that are not in this one."""
-        for name, plugin in former:
-            if all(plugin is not other for _, other in chain):
-                guarded(self.world, name, plugin.service_disabled)
-                guarded(self.world, name, plugin.close)
-
-    def _open(self, plugins: list[tuple[str, Plugin]]) -> None:
-        """Open plugins, all or none."""
-        done: list[tuple[str, Plugin]] = []
-        try:
-            for name, plugin in plugins:
-                asked(self.world, name, plugin.open)
-                done.append((name, plugin))
-        except Exception:
-            for name, plugin in done:
-                guarded(self.world, name, plugin.close)
-            raise
-
-    def _make(self, name: str) -> Plugin:
-        loaded = self.world.loaded_plugin(name)
-        roles = loaded.plugin_class.roles
-        if roles and self.role not in roles:
-            raise ConfigError(
-                f"plugin '{name}' works on {either(sorted(roles))} services, and '{self.name}' is a {self.role}",
-                about=name,
-                kind=Kind.CONFLICT,
-                against=("set", self.name.lower(), "role"),
-            )
-        made: list[Plugin] = []
-        asked(self.world, name, lambda: made.append(loaded.plugin_class(self, self.world)), name="__init__")
-        return made[0]
-
-    def replace_chain(self, chain: list[tuple[str, Plugin]]) -> None:
-        """Swap the whole chain, hooks included, in one step."""
-        bound = tuple(
-            Bound(name, hook_name, getattr(plugin, method), plugin.wants_body)
-            for name, plugin in chain
-            for hook_name, method in hooks_of(type(plugin)).items()
-        )
-        self.plugins = chain
-        self.hooks = HookTable(bound)
-
-    def plugin(self, name: str) -> Plugin | None:
-        """This service's plugin called `name`, or None."""
-        for plugin_name, plugin in self.plugins:
-            if plugin_name == name:
-                return plugin
-        return None
 
     def check(self) -> None:
         """Refuse to be opened without what the role and the plugins need."""
@@ -465,29 +336,14 @@ class Service:
             asked(self.world, name, plugin.check)
 
     def _check_needs(self) -> None:
-        for needed in ROLES[self.role].needs:
-            if self.values[needed] is None:
-                message = f"{self.role} service '{self.name}' needs SET {needed}"
-                raise ConfigError(message, about=self.name, kind=Kind.NEEDS_OTHER_FIRST, needs=Needed("set", needed))
-        if self.role == "selector" and not self.hooks.select_service and self.values["default_service"] is None:
-            raise ConfigError(f"selector '{self.name}' has no selector plugin (vhosts, vpaths) and no default_service", about=self.name)
+        check_needs(self.name, self.role, self.values, bool(self.hooks.select_service))
         self._check_role()
 
     def _check_role(self) -> None:
-        """Refuse what the role does not let stand together."""
-        refuses = ROLES[self.role].refuses
-        if refuses is not None and (why := refuses(self.values, self.world.server)):
-            raise ConfigError(f"service '{self.name}': {why}", about=self.name)
+        check_role(self.name, self.role, self.values, self.world.server)
 
     def _check_backend_tls(self) -> None:
-        """Refuse what TLS to nodes cannot be made with."""
-        if self.values["ssl_backend"]:
-            backend_context(self.values["ssl_backend_ca"], self.values["ssl_backend_verify"])
-            name = self.values["ssl_backend_name"]
-            try:
-                name.encode("idna")
-            except UnicodeError:
-                raise ConfigError(f"ssl_backend_name: '{name}' is not the name of a host", about=name) from None
+        check_backend_tls(self.values)
 
     def use_certificates(self, certificates: Certificates) -> None:
         """Handshakes begin with these from now on; what is odd about them is logged. Of a file that is read it is among its warnings."""
@@ -544,12 +400,6 @@ class Service:
             raise ConfigError(f"service '{self.name}' (role {self.role or 'none'}) answers no requests")
         return self.handler
 
-    def disabled(self) -> None:
-        """Tell the plugins that the service stopped listening."""
-        if self.opened:
-            for name, plugin in self.plugins:
-                guarded(self.world, name, plugin.service_disabled)
-
     def close(self) -> None:
         """Close plugins and role."""
         if self.opened:
@@ -558,6 +408,3 @@ class Service:
             self.opened = False
         if self.handler is not None:
             self.handler.close()
-
-
-__all__ = ["RequestHead", "RoleHandler", "Service", "UnknownName"]

@@ -1,13 +1,14 @@
 """Where a request goes, and as what: ROUTE to a pool, REWRITE of the path that nodes see.
 
-What a rewrite sends is made of the plain path (Exchange.plain_path), with what may not stand in a path escaped again. If dot segments
-come of it, the request is refused: `^/img-(.*) = /img/$1` must not lead `/img-../secret` to /secret.
+What a rewrite sends is made of the plain path (Exchange.plain_path), with what may not stand in a path escaped again, and the parameters
+of the last segment behind it (`;jsessionid=`). If dot segments come of it, the request is refused: `^/img-(.*) = /img/$1` must not lead
+`/img-../secret` to /secret.
 """
 
 import re
 from typing import Final
 
-from pbal.http1.paths import plain
+from pbal.http1.paths import decoded, parameters, plain, without_parameters
 from pbal.model.conditions import Conditions
 from pbal.model.exchange import Exchange
 from pbal.model.pool import Pool
@@ -75,7 +76,7 @@ class Rewrite:
             why = {"?": ": the query of a request stays as it is", "#": "", "%": ": % begins an escape of two hexadecimal digits"}
             message = f"expected a path, found '{found}' in it{why.get(found, '; other characters are escaped, as %20')}"
             raise BadValue(message, expected="a path", span=(at, at + 1))
-        if plain(b"/" + text.encode()).count(b"%") != text.count("%"):
+        if decoded(text.encode()) != text.encode():
             raise BadValue(f"expected a path, found an escape in '{text}' of what needs none", expected="a path", span=(start, end))
         if _DOTS.search(text):
             raise BadValue(f"expected a path without the segments . and .., found '{text}'", expected="a path", span=(start, end))
@@ -107,9 +108,9 @@ class Rewrite:
         made.append(path[match.end() :])
         result = b"".join(made)
         result = _SLASHES.sub(b"/", result if result.startswith(b"/") else b"/" + result)
-        if plain(result) != result:
+        if plain(result) != without_parameters(result):
             raise UnsafePath(result)
-        result = _NOT_IN_A_PATH.sub(_escape, result)
+        result = _NOT_IN_A_PATH.sub(_escape, result) + parameters(exchange.request.path)
         query = exchange.request.query
         return result + b"?" + query if query else result
 

@@ -378,7 +378,7 @@ class World:
         service.disabled()
         service.close()
         for client in list(self.clients):
-            if client.service is service:
+            if getattr(client, "home", client.service) is service:  # a selector's stays, wherever its last request went
                 client.shutdown(True)
         self.settle_logs()
 

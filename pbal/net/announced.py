@@ -18,7 +18,7 @@ from math import inf
 from typing import Any, Final, Protocol, cast
 
 from pbal.model.service import Service
-from pbal.net.linger import class_of, local_port, peer_name
+from pbal.net.linger import class_of, described, peer_name
 from pbal.net.proxy_protocol import BadHeader, Header, decode
 from pbal.observe.sockets import Kind, SocketInfo
 
@@ -236,14 +236,4 @@ class Announced:
 
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
-        sock = self.get_extra_info("socket")
-        class_name, state, service = self.kind()
-        return SocketInfo(
-            fd=sock.fileno() if sock is not None else -1,
-            age=self._service.world.second - self.born,
-            class_name=class_name,
-            state=state,
-            service=service,
-            peer=self.peer_name,
-            before={"localport": local_port(cast(asyncio.Transport, self))},
-        )
+        return described(self._service, cast(asyncio.Transport, self), self.state, self.born, {})

@@ -22,8 +22,8 @@ from typing import Final, cast
 
 from pbal.http1.events import BadResponse
 from pbal.http1.reader import Limits, ResponseReader
-from pbal.model.exchange import Sink
 from pbal.model.pool import Node
+from pbal.model.sink import Sink
 from pbal.net.linger import local_port
 from pbal.observe.sockets import Kind, SocketInfo
 
@@ -42,7 +42,11 @@ _ZERO: Final = bytes(4)
 
 
 class Attendant(Sink):
-    """Who has the backend's attention: its octets in one direction, its client's in the other."""
+    """Who has the backend's attention: its octets in one direction, its client's in the other.
+
+    Behind many of them is no client, and they send no more than a head: nothing is to be passed on, and nobody to be paused. So what
+    is about a client, and about a node that takes slowly, does nothing unless an attendant says otherwise.
+    """
 
     @abstractmethod
     def backend_readable(self) -> None:
@@ -56,40 +60,15 @@ class Attendant(Sink):
     def backend_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
 
-    @abstractmethod
     def backend_full(self) -> None:
         """The node takes slower than we write."""
 
-    @abstractmethod
     def backend_drained(self) -> None:
         """The node took what was waiting."""
 
     @abstractmethod
     def backend_expired(self) -> None:
         """The deadline passed: the node was silent for too long."""
-
-    def broke_down(self) -> None:
-        """A fault of pbal's own came up while it read: whoever waits for it is to be told."""
-
-    def backend_now(self) -> "BackendConnection | None":
-        """The connection that is its own at this moment, for who looks."""
-        return None
-
-    def client_fd(self) -> int:
-        """The descriptor of the client whose request it is, for who looks; -1: nobody's."""
-        return -1
-
-
-class Unasked(Attendant):
-    """An attendant behind whom is no client, and who sends no more than a head: it has nothing to pass on, and nobody to pause."""
-
-    __slots__ = ()
-
-    def backend_full(self) -> None:
-        """See Attendant."""
-
-    def backend_drained(self) -> None:
-        """See Attendant."""
 
     def body_data(self, data: bytes) -> None:
         """See Sink."""
@@ -105,6 +84,17 @@ class Unasked(Attendant):
 
     def client_full(self) -> None:
         """See Sink."""
+
+    def broke_down(self) -> None:
+        """A fault of pbal's own came up while it read: whoever waits for it is to be told."""
+
+    def backend_now(self) -> "BackendConnection | None":
+        """The connection that is its own at this moment, for who looks."""
+        return None
+
+    def client_fd(self) -> int:
+        """The descriptor of the client whose request it is, for who looks; -1: nobody's."""
+        return -1
 
 
 class Owner(metaclass=ABCMeta):

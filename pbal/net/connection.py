@@ -1,6 +1,6 @@
 """One client connection of HTTP/1: requests in, in order; answers out, in the same order. It is the stream of its exchange.
 
-States and what ends a connection stand in net/wire.py, the answers in net/answering.py; here are the socket's events and the
+States and what ends a connection stand in net/wire.py, answers in net/answering.py and net/parking.py; here are the socket's events and the
 requests. A proxied request: data_received feeds the reader, _next_request makes an Exchange and hands it to the service; the relay
 answers with start(), write(), end(); then the exchange ends, and what is pipelined is taken up. An upload: _more_body hands
 pieces to exchange.sink, which may pause_body(). A parked poll has no exchange and often no reader: what its client sends waits, also
@@ -27,7 +27,7 @@ from pbal.model.faults import call_back
 from pbal.model.pace import SLICE
 from pbal.model.pages import error_page
 from pbal.net.announced import header_refused
-from pbal.net.answering import Answering
+from pbal.net.parking import Parking
 from pbal.net.resets import was_reset
 from pbal.net.wire import (
     ADVANCING,
@@ -72,7 +72,7 @@ def _interned(host: str) -> bytes:
     return found
 
 
-class ClientConnection(Answering):
+class ClientConnection(Parking):
     """An accepted connection of an HTTP service."""
 
     __slots__ = ()
@@ -397,6 +397,11 @@ class ClientConnection(Answering):
 
     def _body_limit(self, exchange: Exchange) -> int:
         """Most octets of its body; 0: no limit."""
+        limit, most = self._body_limit_here(exchange), exchange.body_most
+        return min(limit, most) if limit and most else limit or most
+
+    def _body_limit_here(self, exchange: Exchange) -> int:
+        """The same, by the word of the service that has it."""
         limit = exchange.body_limit
         if limit is not None:
             return limit

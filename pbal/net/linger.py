@@ -60,6 +60,23 @@ def local_port(transport: asyncio.BaseTransport | None) -> int:
     return int(name[1]) if isinstance(name, tuple) else 0
 
 
+def described(
+    service: Service, transport: asyncio.BaseTransport | None, state: str, born: int, before: dict[str, object], flags: str = ""
+) -> SocketInfo:
+    """One line for `socks`, of a connection that has no request: one that has not begun, or has ended. `before` follows the port."""
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    return SocketInfo(
+        fd=sock.fileno() if sock is not None else -1,
+        age=service.world.second - born,
+        class_name=class_of(service),
+        state=state,
+        service=service.name,
+        flags=flags,
+        peer=peer_name(transport),
+        before={"localport": local_port(transport), **before},
+    )
+
+
 class Lingering:
     """A socket on its way out."""
 
@@ -178,15 +195,5 @@ class Lingering:
 
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
-        sock = self.transport.get_extra_info("socket")
-        class_name, state, service = self.kind()
-        return SocketInfo(
-            fd=sock.fileno() if sock is not None else -1,
-            age=self._service.world.second - self.born,
-            class_name=class_name,
-            state=state,
-            service=service,
-            flags="RW" if self.unsent_octets else "R",
-            peer=peer_name(self.transport),
-            before={"localport": local_port(self.transport), "reqs": self.requests},
-        )
+        flags = "RW" if self.unsent_octets else "R"
+        return described(self._service, self.transport, self.state, self.born, {"reqs": self.requests}, flags)

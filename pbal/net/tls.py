@@ -31,7 +31,7 @@ from pbal.model.certificates import Certificates
 from pbal.model.secured import Secured
 from pbal.model.service import Service
 from pbal.net.announced import header_refused
-from pbal.net.linger import Lingering, class_of, local_port, peer_name
+from pbal.net.linger import Lingering, class_of, described, peer_name
 from pbal.net.proxy_protocol import begins
 from pbal.observe.sockets import Kind, SocketInfo
 
@@ -515,17 +515,7 @@ class ServerLink(Link):
 
     def describe(self) -> SocketInfo:
         """One line for `socks`."""
-        sock = self.get_extra_info("socket")
-        class_name, state, service = self.kind()
-        return SocketInfo(
-            fd=sock.fileno() if sock is not None else -1,
-            age=self._service.world.second - self.born,
-            class_name=class_name,
-            state=state,
-            service=service,
-            peer=self.peer_name,
-            before={"localport": local_port(self.transport)},
-        )
+        return described(self._service, self.transport, SHAKING, self.born, {})
 
 
 class ClientLink(Link):

@@ -1,7 +1,7 @@
 """What a client connection is to everything it does: its socket, its state and flags, and how it ends.
 
-Two files build on this one. net/answering.py writes answers, and keeps what is parked; net/connection.py reads requests. The states
-stand here, by Perlbal's names:
+Four files build on this one, each on the one before: net/pressing.py compresses, net/answering.py writes answers, net/parking.py keeps what
+is parked, net/connection.py reads requests. The states stand here, by Perlbal's names:
 
     persist_wait      between requests; a pipelined one is taken up at once    -> rests after RESTED, closed after the idle timeout
     reading_headers   part of a head is there           -> 408 when header_timeout passes
@@ -31,8 +31,9 @@ from pbal.http1.coding import ACCEPTED
 from pbal.http1.encoder import HEAD_ONLY, KEEP, OLD
 from pbal.http1.reader import RequestReader
 from pbal.model.deliveries import OnLost
-from pbal.model.exchange import Exchange, Parked, Stream
+from pbal.model.exchange import Exchange, Stream
 from pbal.model.faults import call_back
+from pbal.model.parking import Parked
 from pbal.model.secured import Secured
 from pbal.model.service import Service
 from pbal.net.backend import REPROXY, Attendant

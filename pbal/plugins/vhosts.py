@@ -9,50 +9,129 @@
       VHOST *.example.com   = other
     ENABLE front
 
-For foo.site.com these are looked for, in this order: foo.site.com, *.foo.site.com, *.site.com, *.com, *. A pattern whose
-service does not exist (any more) is passed over. Case does not count; a port and one trailing dot are cut off.
+The host itself is looked for first, then the longest pattern that fits. For foo.site.com: foo.site.com, *.foo.site.com, *foo.site.com,
+*.site.com, *site.com, *.com, *. So *.site.com is for site.com, too, and *site.com is also for mysite.com. A pattern whose service does
+not exist (any more) is passed over. Case does not count; a port and one trailing dot are cut off; an IPv6 address is the same
+however it is spelt. Names with other letters than ASCII are said as they are sent: xn--bcher-kva.example.
+
+A host may borrow from another: with `VHOST www.example.com;using:login.example.com = login` a request of www.example.com for
+/__using/login.example.com/NAME goes to that service, with its Host changed to login.example.com and its path as it was. NAME is
+one word. Where a selector has such patterns, and none is for the pair of hosts, the answer is 404; where it has none, the path is
+one like others. Source: Perlbal's Vhosts. It looks for the pair as it is said; here each half of it is a host, and the first may be a
+pattern.
+
+Which host leads to which service is remembered, so that a request costs one look into a dict however many patterns there are. What
+is remembered holds while the service of that name is the same one; what was passed over is not remembered.
 
 Under TLS, a pattern that no certificate of the selector covers is warned of: who asks for such a host is shown another's.
 """
 
+import ipaddress
 import logging
 import re
 from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from pbal.api import OK, CommandError, ConfigError, Exchange, Explanation, Kind, Plugin, Reply, Service, Verdict, hook
 
 log = logging.getLogger("pbal.vhosts")
 
-_PATTERN = re.compile(r"\*|(?:\*\.)?[\w-]+(?:\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII)
+_HOST: Final = r"[\w-]+(?:\.[\w-]+)*|\[[0-9a-f:.]+\]"
+_PATTERN: Final = re.compile(rf"(\*(?:\.?[\w-]+(?:\.[\w-]+)*)?|{_HOST})(?:;using:({_HOST}))?", re.ASCII)
+_BORROWED: Final = re.compile(rb"/__using/([\w.-]+)/\w+", re.ASCII)
+_NO_ANSWER: Final = b"The selected service answers no requests.\n"
+MOST: Final = 4096
+"""Hosts that are remembered. Strangers can ask for very many where a pattern has a `*`."""
+LONGEST: Final = 255
+"""Characters of a host that is remembered: no name is longer (RFC 1035 section 2.3.4)."""
 
 
-def candidates(host: str) -> Iterator[str]:
-    """What to look up for a host, most particular first."""
+def plain_host(host: str) -> str:
+    """A host as it is compared: in lower case, without port and trailing dot, an IPv6 address in its shortest form."""
     host = host.lower()
-    host = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
-    host = host.removesuffix(".")
-    if host:
-        yield host
-        yield "*." + host
-        place = host.find(".")
-        while place >= 0:
-            yield "*" + host[place:]
-            place = host.find(".", place + 1)
-    yield "*"
+    if host.startswith("[") and "]" in host:
+        literal = host[1 : host.index("]")]
+        with suppress(ValueError):
+            literal = ipaddress.IPv6Address(literal).compressed
+        return f"[{literal}]"
+    return host.partition(":")[0].removesuffix(".")
+
+
+def plain_pattern(pattern: str) -> str:
+    """A pattern as it is kept. Raises: CommandError."""
+    match = _PATTERN.fullmatch(pattern.lower())
+    if match is not None:
+        own = match[1] if match[1].startswith("*") else plain_host(match[1])
+        return own if match[2] is None else f"{own};using:{plain_host(match[2])}"
+    message = f"invalid host pattern: expected a host without port such as www.example.com, *.example.com or *, found '{pattern}'"
+    hint = ""
+    if not pattern.isascii():
+        with suppress(UnicodeError):
+            hint = f"did you mean '{pattern.lower().encode('idna').decode()}'?"
+    elif pattern.startswith(".") and _PATTERN.fullmatch("*" + pattern.lower()):
+        hint = f"did you mean '*{pattern}'?"
+    elif ":" in pattern and _PATTERN.fullmatch(f"[{pattern.lower()}]"):
+        hint = f"did you mean '[{pattern}]'?"
+    elif (host := pattern.rpartition(":")[0]) and _PATTERN.fullmatch(host.lower()):
+        hint = f"a pattern is for every port: did you mean '{host}'?"
+    raise CommandError(message, "pattern", hint, kind=Kind.BAD_VALUE)
+
+
+def certified_as(host: str) -> str:
+    """The name that a certificate for a pattern's hosts has."""
+    return f"*.{host[1:]}" if host.startswith("*") and not host.startswith("*.") else host.strip("[]")
+
+
+class Hosts:
+    """Patterns of hosts, and the names of services, to look a host up in."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, str] = {}
+        self._ending: dict[str, str] = {}
+        """By what a host that fits ends in, with a dot put before it: '' for *, '.site.com' for *.site.com, 'site.com' for *site.com."""
+        self._lengths: list[int] = []
+        """Of those, each once, the longest first."""
+
+    def add(self, pattern: str, name: str) -> None:
+        """A pattern, once."""
+        if not pattern.startswith("*"):
+            self._exact[pattern] = name
+            return
+        self._ending[pattern[1:]] = name
+        if len(pattern) - 1 not in self._lengths:
+            self._lengths.append(len(pattern) - 1)
+            self._lengths.sort(reverse=True)
+
+    def fitting(self, host: str) -> Iterator[tuple[str, str]]:
+        """The patterns that fit a host, and their services; the most particular first."""
+        name = self._exact.get(host)
+        if name is not None:
+            yield host, name
+        dotted = "." + host
+        whole = len(dotted)
+        for length in self._lengths:
+            if length <= whole:
+                ending = dotted[whole - length :]
+                name = self._ending.get(ending)
+                if name is not None:
+                    yield "*" + ending, name
 
 
 def vhost(session: Any, pattern: str, target: str, selector: Service | None = None) -> Reply:
-    """Send requests for a host (or *.host, or *) to a service. A later statement with the same pattern replaces it.
+    """Send requests for a host, or for hosts that fit a pattern, to a service. A later statement with the same pattern replaces it.
+
+    PATTERN is a host, `*.host` (the host and all that end in .host), `*host` (all that end so), or `*`. The host itself comes first, then
+    the longest pattern. Case, a port and a trailing dot do not count. With `;using:OTHER` behind it, it is for paths
+    /__using/OTHER/NAME of such a host, whose Host becomes OTHER. DROP RULE takes a VHOST back.
 
     In a file, the service may be made further down. At the console it must exist.
-    Source: Perlbal manual, VHOST. differs: a service that is never made is an error.
+    Source: Perlbal manual, VHOST. differs: a service that is never made is an error; *host fits hosts; the case of Host does not count.
     """
-    if not _PATTERN.fullmatch(pattern.lower()):
-        message = f"invalid host pattern: expected a host without port such as www.example.com, *.example.com or *, found '{pattern}'"
-        raise CommandError(message, "pattern", kind=Kind.BAD_VALUE)
+    plain = plain_pattern(pattern)
     instance = session.on_selector("vhosts", selector)
-    instance.table[pattern.lower()] = target
+    instance.table[plain] = target
+    instance.settle()
     instance.check()
     return OK
 
@@ -67,7 +146,31 @@ class Vhosts(Plugin):
     def __init__(self, service: Any, world: Any) -> None:
         super().__init__(service, world)
         self.table: dict[str, str] = {}
+        """Patterns, and names of services."""
+        self._hosts: Hosts | None = None
+        """The patterns without `using`; made when a request asks for them."""
+        self._lent: dict[str, Hosts] = {}
+        """The others, by the host that they use."""
+        self._lends = False
+        self._known: dict[bytes, tuple[str, Service]] = {}
+        """Hosts that were asked for: the key of the service in `world.services`, and the service."""
         self._warned: set[str] = set()
+
+    def settle(self) -> None:
+        """The table has changed: what is made of it is made anew when a request comes."""
+        self._hosts = None
+        self._known = {}
+        self._lends = any(";using:" in pattern for pattern in self.table)
+
+    def _made(self) -> Hosts:
+        """The patterns without `using`; those with it are made with them."""
+        if self._hosts is None:
+            self._hosts, self._lent = Hosts(), {}
+            for pattern, name in self.table.items():
+                host, _, other = pattern.partition(";using:")
+                hosts = self._lent.setdefault(other, Hosts()) if other else self._hosts
+                hosts.add(host, name)
+        return self._hosts
 
     def check(self) -> None:
         """Warn, once each, of hosts that no certificate is for. Of a file that is read, `pbal check` and the start warn."""
@@ -75,37 +178,87 @@ class Vhosts(Plugin):
         if self.world.runtime is None or certificates is None or not self.service["enable_ssl"]:
             return
         for pattern in self.table:
-            if pattern != "*" and pattern not in self._warned and certificates.covering(pattern.strip("[]")) is None:
-                self._warned.add(pattern)
-                fields = {"event": "certificate_missing", "service": self.service.name, "pattern": pattern}
+            host = pattern.partition(";")[0]
+            if host != "*" and host not in self._warned and certificates.covering(certified_as(host)) is None:
+                self._warned.add(host)
+                fields = {"event": "certificate_missing", "service": self.service.name, "pattern": host}
                 log.warning("service %(service)s: no certificate in ssl_cert_file is for VHOST %(pattern)s", fields)
 
-    def _find(self, exchange: Exchange) -> tuple[str, Service] | None:
-        """The pattern that a request's host fits, and the service; None if no pattern does."""
-        table, services = self.table, self.world.services
-        for candidate in candidates(exchange.request.host.decode("latin-1")):
-            name = table.get(candidate)
-            if name is not None and name.lower() in services:
-                return candidate, services[name.lower()]
+    def _first(self, hosts: Hosts, host: bytes) -> tuple[str, str, Service, bool] | None:
+        """The pattern that a host fits, its service by key and itself, and whether nothing was passed over; None if no pattern fits."""
+        services, sure = self.world.services, True
+        for pattern, name in hosts.fitting(plain_host(host.decode("latin-1"))):
+            service = services.get(name.lower())
+            if service is not None:
+                return pattern, name.lower(), service, sure
+            sure = False
         return None
+
+    def _look_up(self, host: bytes) -> Service | None:
+        """The service for a host that is not known, which is remembered then."""
+        found = self._first(self._made(), host)
+        if found is None:
+            return None
+        _, key, service, sure = found
+        if sure and len(host) <= LONGEST:
+            if len(self._known) >= MOST:
+                self._known = {}
+            self._known[host] = key, service
+        return service
+
+    def _borrowed(self, exchange: Exchange) -> tuple[str, tuple[str, str, Service, bool] | None] | None:
+        """The other host that a request is to use, and what fits; None for a request that is like others."""
+        match = _BORROWED.fullmatch(exchange.path)
+        if match is None:
+            return None
+        self._made()
+        other = plain_host(match[1].decode("latin-1"))
+        hosts = self._lent.get(other)
+        return other, None if hosts is None else self._first(hosts, exchange.request.host)
 
     @hook.select_service
     def by_host(self, exchange: Exchange) -> Verdict:
-        found = self._find(exchange)
-        if found is None:
+        request = exchange.request
+        if self._lends and request.path.startswith(b"/__using/"):
+            borrowed = self._borrowed(exchange)
+            if borrowed is not None:
+                return self._lend(exchange, *borrowed)
+        known = self._known.get(request.host)
+        if known is not None and self.world.services.get(known[0]) is known[1]:
+            service: Service | None = known[1]
+        else:
+            service = self._look_up(request.host)
+        if service is None:
             return Verdict.PASS
         try:
-            exchange.hand_to(found[1])
-        except ConfigError as error:
-            exchange.error(500, f"{error.message}\n".encode())
+            exchange.hand_to(service)
+        except ConfigError:  # the log has it
+            exchange.error(500, _NO_ANSWER)
+        return Verdict.TAKEN
+
+    def _lend(self, exchange: Exchange, other: str, found: tuple[str, str, Service, bool] | None) -> Verdict:
+        if found is None:
+            exchange.error(404, b"This host may not use that one.\n")
+            return Verdict.TAKEN
+        exchange.set_field(b"Host", other.encode("latin-1"))
+        try:
+            exchange.hand_to(found[2])
+        except ConfigError:
+            exchange.error(500, _NO_ANSWER)
         return Verdict.TAKEN
 
     def explain(self, exchange: Exchange) -> Explanation | None:
-        found = self._find(exchange)
+        borrowed = self._borrowed(exchange) if self._lends else None
+        if borrowed is not None:
+            other, found = borrowed
+            if found is None:
+                return Explanation([f"404: no VHOST says that this host uses {other}"], takes=True)
+            words = f"VHOST {found[0]};using:{other} = {found[2].name}"
+            return Explanation([words, f"Host becomes {other}"], found[2].name)
+        found = self._first(self._made(), exchange.request.host)
         if found is None:
             return None
-        pattern, service = found
-        return Explanation([f"VHOST {pattern} = {service.name}"], service.name)
+        return Explanation([f"VHOST {found[0]} = {found[2].name}"], found[2].name)
 
     def targets(self) -> tuple[str, ...]:
         return tuple(self.table.values())
@@ -115,6 +268,7 @@ class Vhosts(Plugin):
 
     def adopt(self, carried: dict[str, str]) -> None:
         self.table = dict(carried)
+        self.settle()
 
     def dumpconfig(self) -> tuple[str, ...]:
         return tuple(self._statement(pattern, name) for pattern, name in self.table.items())
@@ -124,4 +278,5 @@ class Vhosts(Plugin):
         return f"VHOST {pattern} = {service.name if service is not None else name}"
 
     def drop_rule(self, statement: str) -> None:
-        self.table = {pattern: name for pattern, name in self.table.items() if self._statement(pattern, name) != statement}
+        del self.table[statement.split()[1]]
+        self.settle()

@@ -13,6 +13,9 @@ r"""vpaths: a selector chooses the service by the path of a request.
 The first pattern, in the order of the statements, that is found in the target (path and query) decides. No match:
 default_service, or 404. Beside vhosts in `plugins`, the one named first is asked first.
 
+A search that takes longer than 50 ms of processor time is given up, so that no target can stop pbal: the request is answered 500, for no
+later rule may decide in place of one that could not, and `regex_timeouts` counts it.
+
 A rule may be what keeps strangers out of ^/admin, so it sees the path as a service will understand it, and not as it is spelt:
 `/%61dmin`, `//admin` and `/x/../admin` are `/admin`. The request itself goes on as it came.
 """
@@ -20,7 +23,22 @@ A rule may be what keeps strangers out of ^/admin, so it sees the path as a serv
 import re
 from typing import Any
 
-from pbal.api import OK, REGEX, ConfigError, Exchange, Explanation, Plugin, Reply, Service, Verdict, bad_argument, hook, quoted_word
+from pbal.api import (
+    OK,
+    REGEX,
+    ConfigError,
+    Exchange,
+    Explanation,
+    Plugin,
+    Reply,
+    Searches,
+    Service,
+    TookTooLong,
+    Verdict,
+    bad_argument,
+    hook,
+    quoted_word,
+)
 
 
 def vpath(session: Any, regex: str, target: str, selector: Service | None = None) -> Reply:
@@ -39,9 +57,9 @@ def vpath(session: Any, regex: str, target: str, selector: Service | None = None
         compiled = REGEX.parse(regex)
     except ValueError as error:
         raise bad_argument("regex", error) from None
-    instance.rules.append((compiled, target))
-    if odd := REGEX.odd(regex):
-        session.warn(odd, "regex")
+    instance.use([*instance.rules, (compiled, target)])
+    if REGEX.odd(regex):
+        session.warn("it repeats what is repeated itself: the search in a path that nearly matches is given up, and answered 500", "regex")
     return OK
 
 
@@ -54,6 +72,12 @@ class Vpaths(Plugin):
     def __init__(self, service: Any, world: Any) -> None:
         super().__init__(service, world)
         self.rules: list[tuple[re.Pattern[bytes], str]] = []
+        self._searches = Searches(())
+
+    def use(self, rules: list[tuple[re.Pattern[bytes], str]]) -> None:
+        """Go by these."""
+        self.rules = rules
+        self._searches = Searches([pattern for pattern, _ in rules])
 
     def _find(self, exchange: Exchange) -> tuple[re.Pattern[bytes], str] | None:
         """The first rule that a request's target matches; None if none does."""
@@ -61,27 +85,42 @@ class Vpaths(Plugin):
         target = request.target
         if request.path.startswith(b"/"):  # in absolute form, too
             target = exchange.plain_path + (b"?" + request.query if request.query else b"")
-        for pattern, name in self.rules:
-            if pattern.search(target):
-                return pattern, name
-        return None
+        place = self._searches.first(target)
+        return None if place < 0 else self.rules[place]
 
     @hook.select_service
     def by_path(self, exchange: Exchange) -> Verdict:
-        found = self._find(exchange)
+        try:
+            found = self._find(exchange)
+        except TookTooLong:
+            self._given_up(exchange)
+            return Verdict.TAKEN
         if found is None:
             return Verdict.PASS
         service = self.world.services.get(found[1].lower())
+        if service is None:
+            exchange.error(500, b"The selected service does not exist.\n")
+            return Verdict.TAKEN
         try:
-            if service is None:
-                raise ConfigError(f"service '{found[1]}' does not exist")
             exchange.hand_to(service)
-        except ConfigError as error:
-            exchange.error(500, f"{error.message}\n".encode())
+        except ConfigError:  # the log has it
+            exchange.error(500, b"The selected service answers no requests.\n")
         return Verdict.TAKEN
 
+    def _given_up(self, exchange: Exchange) -> None:
+        self.counts["regex_timeouts"] += 1
+        self.world.log_limited(
+            f"regex timeout {self.service.name}",
+            "service %(service)s: a VPATH took too long over a path of %(octets)d bytes: 500",
+            {"event": "regex_timeout", "service": self.service.name, "octets": len(exchange.request.target)},
+        )
+        exchange.error(500, b"The rules for this path took too long.\n")
+
     def explain(self, exchange: Exchange) -> Explanation | None:
-        found = self._find(exchange)
+        try:
+            found = self._find(exchange)
+        except TookTooLong:
+            return Explanation(["500: a pattern took too long over this path"], takes=True)
         if found is None:
             return None
         pattern, name = found
@@ -94,7 +133,7 @@ class Vpaths(Plugin):
         return list(self.rules)
 
     def adopt(self, carried: list[tuple[re.Pattern[bytes], str]]) -> None:
-        self.rules = list(carried)
+        self.use(list(carried))
 
     def dumpconfig(self) -> tuple[str, ...]:
         services = self.world.services
@@ -103,4 +142,4 @@ class Vpaths(Plugin):
 
     def drop_rule(self, statement: str) -> None:
         at = self.dumpconfig().index(statement)
-        self.rules = self.rules[:at] + self.rules[at + 1 :]
+        self.use(self.rules[:at] + self.rules[at + 1 :])

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from typing import Final
 
 from pbal.model.bodies import UNFLUSHED, HeldBody
-from pbal.model.exchange import Exchange, Sink
+from pbal.model.exchange import Exchange
 from pbal.model.hooks import Bound
+from pbal.model.sink import Sink
 from pbal.observe.access import NO_ROOM
 from pbal.observe.recent import Trouble
 

@@ -187,7 +187,7 @@ def _sent(service: Service, role: ReverseProxy, exchange: Exchange, pool: Pool) 
     well = ", too few are well: all get requests" if pool.open else ""
     method = service.values["balance_method"] or pool.values["balance_method"]
     yield Step("pool", service.name, f"{pool.name}: balance_method {method}, {len(usable)} of {len(pool.nodes)} nodes get requests{well}")
-    bored = next((group.bored for group in role.groups.all() if group.pool is pool), {})
+    bored = next((group.bored.by_node for group in role.groups.all() if group.pool is pool), {})
     for node in pool.nodes:
         kept = len(bored.get(node, ()))
         verdict = node.verdict(now)

@@ -9,8 +9,9 @@ from pbal.http1.coding import Coding
 from pbal.http1.reader import Limits
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
+from pbal.model.handling import RoleHandler
 from pbal.model.hooks import Bound
-from pbal.model.service import RoleHandler, Service
+from pbal.model.service import Service
 from pbal.net.connection import ClientConnection
 from pbal.observe.access import BAD_REQUEST
 from pbal.observe.recent import Trouble

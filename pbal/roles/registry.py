@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
-from pbal.model.service import RoleHandler, Service
+from pbal.model.handling import RoleHandler
+from pbal.model.service import Service
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.roles.selector import Selector
 from pbal.roles.tracker import UploadTracker

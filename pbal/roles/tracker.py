@@ -3,8 +3,9 @@
 from pbal.http1.reader import Limits
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
+from pbal.model.handling import RoleHandler
 from pbal.model.progress import read
-from pbal.model.service import RoleHandler, Service
+from pbal.model.service import Service
 
 
 class UploadTracker(RoleHandler):

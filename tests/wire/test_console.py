@@ -507,6 +507,7 @@ def block(facts: Json) -> list[str]:
     lines += [f"        docroot: {facts['docroot']}"] if "docroot" in facts else []
     lines += [f"         bored: {facts['bored']}"] if "bored" in facts else []
     lines += [f"       plugins: {' '.join(facts['plugins'])}"] if "plugins" in facts else []
+    lines += [f"          rule: {rule}" for rule in facts.get("rules", ())]
     return lines + [f"           set: {name} = {text}" for name, text in facts["set"].items()]
 
 

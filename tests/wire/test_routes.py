@@ -77,6 +77,24 @@ async def test_however_a_path_is_spelt_it_goes_where_its_plain_path_goes(lab: La
 
 
 @lab
+async def test_or_joins_lists_of_conditions(lab: Lab) -> None:
+    rule = "ROUTE web TO api WHEN path ^/a/ AND method GET OR NOT path ^/ab/ AND header X-B = or OR host b.example.com"
+    pbal = await start(lab, rule.replace("= or", '= "or"'))
+    assert await pool_of(pbal, "/a/") == "api"
+    assert await pool_of(pbal, "/a/", method="POST") == "app"
+    assert await pool_of(pbal, "/x", "X-B: or", method="POST") == "api"
+    assert await pool_of(pbal, "/ab/", "X-B: or") == "app"
+    assert await pool_of(pbal, "/ab/", "X-B: no", host="b.example.com", method="POST") == "api"
+    text = rule.replace("= or", '= "or"')
+    assert text in await pbal.say("dumpconfig")
+    assert text.partition("TO ")[2] in await pbal.say("show rules web")
+    port = pbal.server.address("web")[1]
+    assert text.partition("WHEN ")[2] in await pbal.say(f"explain GET http://127.0.0.1:{port}/a/")
+    assert await pbal.say(text.replace(" or ", " OR ").replace(" and ", " AND ")) == "OK"
+    assert (await pbal.say("dumpconfig")).count("ROUTE web") == 1
+
+
+@lab
 async def test_routes_come_and_go_while_it_runs(lab: Lab) -> None:
     pbal = await start(lab)
     assert await pool_of(pbal, "/api/x") == "app"
@@ -144,6 +162,9 @@ async def test_what_nodes_see_of_a_rewritten_path(lab: Lab) -> None:
         ("/img-a/b", "app GET /img/a/b"),
         ("/tohttp://other/x", "app GET /http:/other/x"),
         ("/%7Eother//x%2fy", "app GET /%7Eother//x%2fy"),
+        ("/old;v=1/x;jsessionid=2?q", "api GET /new/x;jsessionid=2?q"),
+        ("/ann;v=1/12", "app GET /users/ann/items/12"),
+        ("/other;v=1/x;y", "app GET /other;v=1/x;y"),
     ):
         assert await got(pbal, target) == line
     assert await got(pbal, "/ann/12", method="PUT") == "app PUT /ann/12"
@@ -177,7 +198,9 @@ async def test_what_is_refused(lab: Lab) -> None:
         ("REWRITE web ^/a = /../x", "without the segments . and .."),
         ("REWRITE web ^/(a) = /$$2", "'$$2' is no group of '^/(a)', which has one group"),
         ('REWRITE web ^/a = "/b c"', "other characters are escaped, as %20"),
-        ("ROUTE web TO api WHEN host a OR host b", "says OR"),
+        ("ROUTE web TO api WHEN host a OR", "expected a condition"),
+        ("ROUTE web TO api WHEN (host a OR host b) AND method GET", "expected a condition"),
+        ("ROUTE web TO api WHEN host a ) AND method GET", "AND binds closer than OR"),
     ):
         said = await pbal.say(statement)
         assert said.startswith("ERROR") and why in said, (statement, said)

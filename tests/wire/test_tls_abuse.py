@@ -545,7 +545,7 @@ async def test_a_selected_service_redirects_and_is_strict_for_itself(lab: Lab) -
           SET plugins = vhosts
           {files(authority.certify("a.test", "b.test"))}
           VHOST a.test = inner
-          VHOST b.test = open
+          VHOST * = open
         ENABLE site
     """)
     assert (await pbal.ask("clear", get())).fields["location"] == "https://a.test/page"
@@ -556,6 +556,9 @@ async def test_a_selected_service_redirects_and_is_strict_for_itself(lab: Lab) -
     writer.write(get() + get(host="b.test"))
     answers = [await read_response(reader) for _ in range(2)]
     assert [answer.fields.get("strict-transport-security") for answer in answers] == ["max-age=60", None]
+    assert await pbal.say("SET site.ssl_host_check = certificate") == "OK"
+    writer.write(get(host="c.test") + get(host="b.test"))  # a VHOST fits, and the connection is not for that host
+    assert [(await read_response(reader)).status for _ in range(2)] == [421, 200]
 
 
 @lab

@@ -111,6 +111,32 @@ async def test_what_rules_take_from_responses_is_not_in_1xx_and_101_is_one_of_th
 
 
 @lab
+async def test_what_a_plugin_takes_from_a_head_or_changes_in_it_does_not_come_back_in_a_trailer(lab: Lab) -> None:
+    code = """
+from pbal.api import Exchange, Plugin, ResponseHead, hook
+
+class Censor(Plugin):
+    @hook.modify_response_headers
+    def cut(self, exchange: Exchange, response: ResponseHead) -> None:
+        kept = [field for field in response.headers if field[0].lower() not in (b"x-debug", b"x-user")]
+        response.headers = [*kept, (b"X-User", b"guest"), (b"X-Mine", b"1")]
+"""
+    (lab.folder / "censor.py").write_text(code, encoding="utf-8")
+    node = await Scripted.start(lab)
+    pbal = await lab.pbal(f"SERVER plugin_path = {lab.folder}\nLOAD censor\n" + proxy(node.address, more="SET plugins = censor"))
+    client = await Client.of(pbal, request=get("/", "Connection: close"))
+    taken = await node.connection()
+    await taken.request()
+    taken.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Debug: d\r\nX-User: root\r\nX-Kept: 1\r\n")
+    taken.say(b"Trailer: X-Debug, X_User, X-Mine, X-Sum, X-Kept\r\n\r\n")
+    taken.say(b"2\r\nok\r\n0\r\nX-Debug: d\r\nX_User: root\r\nX-Mine: 2\r\nX-Sum: 3\r\nX-Kept: 2\r\n\r\n")
+    head, _, body = (await client.rest()).partition(b"\r\n\r\n")
+    assert b"\r\nX-User: guest" in head and b"X-Debug" not in head
+    assert b"\r\nTrailer: X-Sum, X-Kept" in head
+    assert body == b"2\r\nok\r\n0\r\nX-Sum: 3\r\nX-Kept: 2\r\n\r\n"
+
+
+@lab
 async def test_a_trailer_section_of_one_request_is_not_the_next_ones(lab: Lab) -> None:
     async def behaviour(taken: Taken) -> None:
         await taken.request()

@@ -89,7 +89,7 @@ def noverify(session: Session) -> Reply:
     now = session.world.clock.now()
     left: dict[str, int] = {}
     for _, group in groups(session):
-        for node, until in group.unasked.items():
+        for node, until in group.dialer.unasked.items():
             if until > now:
                 left[node.name] = max(left.get(node.name, 0), ceil(until - now))
     return table("node left", sorted(left.items()), units={"left": Unit.SECONDS})

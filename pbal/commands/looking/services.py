@@ -21,9 +21,10 @@ from pbal.schema.tunables import Tunable
 
 @command
 def show_service(session: Session, service: Service | None = None) -> Reply:
-    """List the services, or describe one: who waits, its nodes, its plugins, and what was SET.
+    """List the services, or describe one: who waits, its nodes, its plugins, the rules of a selector's, and what was SET.
 
-    Source: Perlbal manual, show service. differs: the rows bored, plugins and set.
+    Of a selector with more than 20 rules the first are told; show rules lists all.
+    Source: Perlbal manual, show service. differs: the rows bored, plugins, rule and set.
     """
     if service is not None:
         return _described(session, service)
@@ -41,6 +42,9 @@ def _address(service: Service) -> str | None:
 
 _SHOWN = frozenset({"listen", "role", "pool", "docroot", "plugins"})
 """Tunables that `show service` has a row of its own for."""
+
+_RULES = 20
+"""Rules of a selector that `show service` tells."""
 
 
 def _described(session: Session, service: Service) -> Reply:
@@ -78,6 +82,12 @@ def _described(session: Session, service: Service) -> Reply:
         names = [name for name, _ in service.plugins]
         facts["plugins"] = names
         more.append(label("plugins", " ".join(names)))
+    if service.role == "selector":
+        rules = [line for _, plugin in service.plugins for line in plugin.dumpconfig()]
+        facts["rules"], facts["rule_count"] = rules[:_RULES], len(rules)
+        more += [label("rule", line) for line in rules[:_RULES]]
+        if len(rules) > _RULES:
+            more.append(label("rules", f"{len(rules)}: show rules {service.name} lists them all"))
     said = {name: service.shown(name) for name in sorted(service.explicit.keys() - _SHOWN)}
     facts["set"] = said
     more += [label("set", f"{name} = {text}") for name, text in said.items()]

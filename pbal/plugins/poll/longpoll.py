@@ -26,7 +26,7 @@ class LongPoll(Reader):
     stays: ClassVar[bool] = False
 
     def half_closed(self) -> bool:
-        """See model.exchange.Patient: the store may not have said yet what it has. It gets a moment."""
+        """See model.parking.Patient: the store may not have said yet what it has. It gets a moment."""
         lot = self.lot
         return lot is not None and lot.on_half_closed(self)
 

@@ -120,7 +120,7 @@ class Reader(ABC):
         """It was taken out of the lot without messages: tell it `why`, one of the reasons in delivery.py."""
 
     def gone(self) -> None:
-        """See model.exchange.Parked."""
+        """See model.parking.Parked."""
         lot = self.lot
         if lot is not None:
             lot.remove(self)

@@ -153,7 +153,7 @@ class Socket(Staying):
     # -- in ------------------------------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
-        """See model.exchange.Upgraded."""
+        """See model.parking.Upgraded."""
         protocol = self._protocol
         if protocol is None or self.lot is None:
             return

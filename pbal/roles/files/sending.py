@@ -30,8 +30,9 @@ from typing import Final, Generic, TypeVar
 from pbal.http1.conditional import evaluate, range_holds
 from pbal.http1.encoder import http_date, render_fields
 from pbal.http1.events import ResponseHead
-from pbal.model.exchange import Exchange, Sink
+from pbal.model.exchange import Exchange
 from pbal.model.openfiles import OpenFile
+from pbal.model.sink import Sink
 from pbal.observe.access import BROKE
 from pbal.observe.recent import Trouble
 from pbal.roles import chain

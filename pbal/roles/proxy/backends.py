@@ -13,8 +13,8 @@ Who lacks a connection is served when anything may have become free: the end of 
 verification, a node that is added. Whoever frees something says so to the pool (model/sharing.py), since other services may lack
 it, too: they are served in turn. Nobody waits while a node is free for it.
 
-Bored backends are kept per node: those that had a worker's attention first, and of them the longest rested. More than
-backend_persist_cache of them are closed by the tick a second after they became bored, and not at once: under load thirty are bored
+Two objects help: Bored (bored.py) keeps what rests, Dialer (dialing.py) opens what is missing. More than
+backend_persist_cache bored ones are closed by the tick a second after they became bored, and not at once: under load thirty are bored
 for a millisecond between two turns of the loop, and closing them would mean connecting thirty again.
 
 Connections ahead (connect_ahead) are opened for nobody: a few at a time, at most one to a node, and none to a node that refused in
@@ -26,14 +26,8 @@ A Backends that was retired (its service has another pool now) gives out nothing
 closes when it is released.
 """
 
-import asyncio
-import contextlib
 import random
-import ssl
-from collections import deque
-from collections.abc import Iterator
-from math import inf
-from typing import Final, cast
+from typing import Final
 
 from pbal.http1.reader import Limits
 from pbal.model.balance import HASH
@@ -41,35 +35,29 @@ from pbal.model.health import MAINT
 from pbal.model.pool import A_MOMENT, Node, Pool
 from pbal.model.sharing import Sharer
 from pbal.net import backend as link
-from pbal.net.backend import BackendConnection, Owner
-from pbal.net.reaching import reach
-from pbal.net.tasks import cancel_all, spawn
-from pbal.net.tls import ClientLink
+from pbal.net.backend import BackendConnection
+from pbal.net.tasks import cancel_all
+from pbal.roles.proxy.bored import Bored, give_up_unread
+from pbal.roles.proxy.dialing import Dialer, Opener
 from pbal.roles.proxy.queue import Queue
 from pbal.roles.proxy.seeker import Seeker
 from pbal.roles.proxy.terms import Terms
-from pbal.roles.proxy.verify import NotKept, Verification
 
-UNASKED: Final = 60.0
-"""Seconds for which a node that does not keep connections open is not asked to verify one; Perlbal's."""
 AHEAD_AT_ONCE: Final = 10
 """Connections that are opened ahead at the same time; Perlbal's."""
 SLOW: Final = 2
 """Ticks after which a connection that is being opened counts as slow: more than a second."""
 NOT_IN_TIME: Final = 2.0
 """Seconds before a node closes a kept connection (Keep-Alive: timeout) in which it gets no request any more; Perlbal's."""
-OF_A_CLIENT: Final = 5.0
-"""Seconds for which a connection that names its client is kept for the next request of that client."""
 LOOKED_AT: Final = 500
 """Of those who wait, so many are looked at for one place that is free, where what each can use differs."""
 
 
-class Backends(Owner):
+class Backends(Opener):
     """See above."""
 
     __slots__ = (
-        "_sessions", "_share", "_verifying", "bored", "clock", "counts", "name", "opening", "pool", "queue", "retired", "service", "terms",
-        "unasked",
+        "_share", "bored", "clock", "counts", "dialer", "name", "opening", "pool", "queue", "retired", "service", "terms",
     )  # fmt: skip
 
     def __init__(self, terms: Terms, pool: Pool | None) -> None:
@@ -80,31 +68,17 @@ class Backends(Owner):
         self.clock = terms.clock
         self.counts = terms.counts
         self.retired = False
-        self.bored: dict[Node, deque[BackendConnection]] = {}
-        """The one that rested longest first: what a node sends too much has most time to show. Those without attention are last."""
+        self.bored = Bored(terms.clock)
         self.queue = Queue()
         """Relays and errands without a backend."""
         self.opening: dict[BackendConnection, Seeker | None] = {}
         """Connections that are being opened, or verified, and who waits for each."""
-        self.unasked: dict[Node, float] = {}
-        """Nodes whose connections are not verified, and until when (clock time)."""
-        self._verifying: dict[BackendConnection, Verification] = {}
-        self._sessions: dict[Node, ssl.SSLSession] = {}
+        self.dialer = Dialer(self, terms)
         self._share = Share(self)
         if pool is not None:
             pool.removed_listeners.append(self._node_removed)
             pool.added_listeners.append(self._node_added)
             pool.sharing.sharers.append(self._share)
-
-    @property
-    def idle(self) -> int:
-        """Connections that wait for a request."""
-        return sum(map(len, self.bored.values()))
-
-    def resting(self) -> Iterator[BackendConnection]:
-        """Each of them."""
-        for stack in self.bored.values():
-            yield from stack
 
     @property
     def choosy(self) -> bool:
@@ -124,7 +98,7 @@ class Backends(Owner):
             if not self._may_come(seeker):
                 return False
         elif not queue.lacking and not seeker.fresh:  # nobody waits in vain before it
-            backend = self._bored_on(node, seeker.said)
+            backend = self.bored.take(node, seeker.said)
             if backend is not None:
                 seeker.assigned(backend)
                 return True
@@ -141,7 +115,7 @@ class Backends(Owner):
             return pool.pick(now, seeker.tried, seeker.asking, self.terms.method)
         # A connection that has a worker's attention is worth more than one that is yet to get it; then, one is enough at a time.
         usable = [node for node in pool.usable(now) if node not in seeker.tried]
-        passed_over = tuple(node for node in pool.nodes if node not in self.bored or node not in usable)
+        passed_over = tuple(node for node in pool.nodes if not self.bored.on(node) or node not in usable)
         if seeker.fresh or len(passed_over) == len(pool.nodes):
             passed_over = self._pending()
             if usable and all(node in passed_over for node in usable):
@@ -228,13 +202,13 @@ class Backends(Owner):
                 queue.leave(seeker)
                 seeker.seek()  # which says why it got none
                 return True
-            if node is None or (self.terms.verify and not self.bored.get(node) and node in self._pending()):
+            if node is None or (self.terms.verify and not self.bored.on(node) and node in self._pending()):
                 if node is None and not seeker.tried:  # nor is there one for anybody else
                     return False
                 if node is None:
                     hopeless.add(seeker.tried)
                 continue
-            backend = None if seeker.fresh else self._bored_on(node, seeker.said)
+            backend = None if seeker.fresh else self.bored.take(node, seeker.said)
             if backend is not None:
                 queue.leave(seeker)
                 seeker.assigned(backend)
@@ -264,62 +238,6 @@ class Backends(Owner):
         pool = self.pool
         return pool is not None and not pool.nodes and pool.emptied_at + A_MOMENT > self.clock.now()
 
-    # -- connections that rest -----------------------------------------------------------------------------------
-
-    def _bored_on(self, node: Node, said: bytes) -> BackendConnection | None:
-        """A bored backend to `node`, taken out of the list; `said` is what it has to have begun with."""
-        stack = self.bored.get(node)
-        if stack and said:
-            stack = deque(backend for backend in stack if backend.said == said)
-        while stack:
-            backend = stack.popleft()
-            if said:
-                self.bored[node].remove(backend)
-            if backend.state is not link.BORED or backend.closing:
-                continue
-            if backend.due != inf and backend.due <= self.clock.now():
-                backend.abort()
-                continue
-            if not backend.unread:
-                return backend
-            self._unread(backend)
-        return None
-
-    def backend_surprised(self, backend: BackendConnection) -> None:
-        """A node sent octets that belong to no request: its connections may give each client its predecessor's answer."""
-        node = backend.node
-        self.counts["backend_surprises"] += 1
-        self.service.world.log_limited(
-            f"surprise {node.name}",
-            "%(node)s: sent octets that nobody asked for; its kept connections are closed",
-            {"event": "node_surprise", "service": self.name, "node": node.name},
-        )
-        for other in list(self.service.world.backends):  # of other services and pools, too
-            if other.node.endpoint == node.endpoint:
-                other.suspect = True
-                if other.state is link.BORED:
-                    other.abort()
-
-    def _unread(self, backend: BackendConnection) -> None:
-        """Give up a connection on which octets wait before its next request."""
-        if backend.tls is None:
-            self.backend_surprised(backend)
-        backend.abort()
-
-    def _rest(self, backend: BackendConnection) -> None:
-        """Nobody wants it now."""
-        backend.state = link.BORED
-        backend.deadline = inf
-        backend.bored_since = self.clock.now()
-        stack = self.bored.get(backend.node)
-        if stack is None:
-            stack = self.bored[backend.node] = deque()
-        place = len(stack)
-        if place and backend.attention:
-            while place and not stack[place - 1].attention:
-                place -= 1
-        stack.insert(place, backend)
-
     # -- connections that are opened -----------------------------------------------------------------------------
 
     def _open(self, node: Node, seeker: Seeker | None) -> None:
@@ -333,63 +251,10 @@ class Backends(Owner):
             self.queue.expect(seeker, backend)
         if node.limit:  # connections that rest are not in use; but what the node takes at most are all of them
             node.pool.sharing.close_idle(node, node.active + node.connecting - node.limit)
-        spawn(backend, self._connect(backend), f"connect {self.name} {node.name}")
+        self.dialer.open(backend)
 
-    async def _connect(self, backend: BackendConnection) -> None:
-        """Open a connection, have it verified, and offer it."""
-        node = backend.node
-        values = self.service.values
-        failed = 0
-        try:
-            async with asyncio.timeout(values["connect_timeout"]):
-                await self._dial(backend)
-            verification = self._verifying.get(backend)
-            if verification is not None:
-                async with asyncio.timeout(values["verify_timeout"]):
-                    await verification.ready
-                if backend.closing:
-                    raise ConnectionError("it answered OPTIONS, and closed the connection")
-                backend.verified = True
-                node.verifies += 1
-                self._arrived(backend)
-        except NotKept:
-            self._not_kept(backend)
-        except (OSError, TimeoutError) as error:
-            self.counts["backend_connect_failures"] += 1
-            failed = 504 if isinstance(error, TimeoutError) else 502
-            node.unreachable(self.clock.now(), self._why(error, backend))
-            self.service.world.log_limited(
-                f"connect {node.name}",
-                "cannot connect to %(node)s: %(reason)s",
-                {"event": "connect_failed", "service": self.name, "node": node.name, "reason": error.strerror or str(error) or "too slow"},
-            )
-        finally:
-            verification = self._verifying.pop(backend, None)
-            if verification is not None:
-                verification.forget()
-            seeker = self._settle(backend)
-        if failed and seeker is not None:
-            self.queue.leave(seeker)
-            seeker.connect_failed(node, failed)
-
-    async def _dial(self, backend: BackendConnection) -> None:
-        """Connect, TLS included. Raises: OSError."""
-        node = backend.node
-        endpoint = node.endpoint
-        link = None if self.terms.tls is None else self._link(backend, "localhost" if endpoint.path else endpoint.host)
-        made = False
-        try:
-            protocol = cast(asyncio.Protocol, link or backend)  # not by base class: compiled classes have no foreign bases
-            await reach(self.service.world.names, self.clock.now(), node, protocol, self.service.values["connect_timeout"])
-            if link is not None:
-                await link.ready
-            made = True
-        finally:
-            if link is not None and not made:  # also where the service was closed meanwhile
-                link.abort()
-
-    def _settle(self, backend: BackendConnection) -> Seeker | None:
-        """A connection is being opened no longer, whatever became of it. Who waited for it; it lacks one now."""
+    def settle(self, backend: BackendConnection) -> Seeker | None:
+        """See Opener."""
         if backend not in self.opening:
             return None
         seeker = self.opening.pop(backend)
@@ -403,40 +268,17 @@ class Backends(Owner):
         node.pool.sharing.wake()
         return seeker
 
-    def _arrived(self, backend: BackendConnection) -> None:
-        """A connection is there, and verified where that is asked for."""
+    def arrived(self, backend: BackendConnection) -> None:
+        """See Opener."""
         state, backend.state = backend.state, link.BORED
         if state is link.CLOSED:
             backend.state = state
-        self._offer(backend, self._settle(backend))
+        self._offer(backend, self.settle(backend))
 
-    def _not_kept(self, backend: BackendConnection) -> None:
-        """A node answered OPTIONS, and does not keep connections open: its next ones are used as they come."""
-        node = backend.node
-        self.unasked[node] = self.clock.now() + UNASKED
-        self.service.world.log_limited(
-            f"noverify {node.name}",
-            "%(node)s: does not keep a connection open after OPTIONS: its connections are not verified for a minute",
-            {"event": "not_verified", "service": self.name, "node": node.name},
-        )
-
-    def _why(self, error: OSError | TimeoutError, backend: BackendConnection) -> str:
-        """Words for a connection that could not be made."""
-        if isinstance(error, ConnectionRefusedError):
-            return "connection refused"
-        if backend in self._verifying:
-            if isinstance(error, TimeoutError):
-                return f"no answer to OPTIONS within {self.service.values['verify_timeout']:g} s"
-            return str(error)
-        if isinstance(error, TimeoutError) and not error.errno:
-            return f"no connection within {self.service.values['connect_timeout']:g} s"
-        return f"cannot connect: {error.strerror or error}"
-
-    def _link(self, backend: BackendConnection, host: str) -> ClientLink:
-        """TLS to a node. It goes on from the node's last session where that is known."""
-        assert self.terms.tls is not None
-        name = self.service.values["ssl_backend_name"] or host
-        return ClientLink(backend, self.terms.tls, name, self._sessions.get(backend.node), backend.said)
+    def failed(self, seeker: Seeker, node: Node, status: int) -> None:
+        """See Opener."""
+        self.queue.leave(seeker)
+        seeker.connect_failed(node, status)
 
     def open_ahead(self) -> None:
         """Have connect_ahead connections at rest: open what is missing."""
@@ -444,7 +286,7 @@ class Backends(Owner):
         if pool is None or self.retired or terms.closed or self.queue.lacking or terms.send_proxy:
             return
         coming = sum(seeker is None for seeker in self.opening.values())
-        missing = min(terms.ahead - self.idle - coming, AHEAD_AT_ONCE - coming)
+        missing = min(terms.ahead - len(self.bored) - coming, AHEAD_AT_ONCE - coming)
         now = self.clock.now()
         while missing > 0:
             passed_over = tuple(node for node in pool.nodes if node.at_rest(now) or _is_taken(node)) + self._pending()
@@ -484,22 +326,27 @@ class Backends(Owner):
         """Connected."""
         self.service.world.backends.add(backend)
         self.counts["backend_connects"] += 1
-        node, now = backend.node, self.clock.now()
-        node.reached(now)
-        if self.terms.verify and backend in self.opening and self.unasked.get(node, 0.0) <= now:
-            self._verifying[backend] = Verification(backend, self.terms)
-        else:
-            self._arrived(backend)
+        self.dialer.made(backend, backend in self.opening)
 
     def backend_closed(self, backend: BackendConnection) -> None:
         """The socket is gone."""
         self.service.world.backends.discard(backend)
-        stack = self.bored.get(backend.node)
-        if stack is not None:
-            with contextlib.suppress(ValueError):  # it was not bored
-                stack.remove(backend)
-            if not stack:
-                self.bored.pop(backend.node, None)
+        self.bored.discard(backend)
+
+    def backend_surprised(self, backend: BackendConnection) -> None:
+        """A node sent octets that belong to no request: its connections may give each client its predecessor's answer."""
+        node = backend.node
+        self.counts["backend_surprises"] += 1
+        self.service.world.log_limited(
+            f"surprise {node.name}",
+            "%(node)s: sent octets that nobody asked for; its kept connections are closed",
+            {"event": "node_surprise", "service": self.name, "node": node.name},
+        )
+        for other in list(self.service.world.backends):  # of other services and pools, too
+            if other.node.endpoint == node.endpoint:
+                other.suspect = True
+                if other.state is link.BORED:
+                    other.abort()
 
     def backend_second(self) -> int:
         """The shared clock of ages."""
@@ -526,10 +373,8 @@ class Backends(Owner):
         values = self.service.values
         most = values["max_backend_uses"]
         reader = backend.reader
-        if self.terms.tls is not None and backend.tls is self.terms.tls and backend.uses == 1 and backend.transport is not None:
-            session = backend.transport.get_extra_info("session")
-            if session is not None:
-                self._sessions[node] = session
+        if self.terms.tls is not None and backend.uses == 1:
+            self.dialer.used(backend)
         if reader.leftover:
             self.backend_surprised(backend)
         if (
@@ -563,7 +408,7 @@ class Backends(Owner):
             taker = self._first_for(backend, owner)
             if taker is not None:
                 if backend.uses and backend.unread:  # a reuse like any other
-                    self._unread(backend)
+                    give_up_unread(backend)
                     return
                 coming = queue.leave(taker)
                 if coming is not None:
@@ -572,7 +417,7 @@ class Backends(Owner):
                 node.pool.sharing.took(self._share)
                 taker.assigned(backend)
                 return
-        self._rest(backend)
+        self.bored.add(backend)
         if wanted and not free:  # who waits is served elsewhere, or here after all if nobody else is left
             self._lack()
             node.pool.sharing.wake()
@@ -595,10 +440,8 @@ class Backends(Owner):
 
     def _node_removed(self, node: Node) -> None:
         """POOL REMOVE or MAINT: its bored connections close at once, the others when their response ends."""
-        self._sessions.pop(node, None)
-        self.unasked.pop(node, None)
-        for backend in self.bored.pop(node, ()):
-            backend.abort()
+        self.dialer.forget(node)
+        self.bored.close_on(node)
         for backend, seeker in list(self.opening.items()):
             if backend.node is node and seeker is not None:
                 self.opening[backend] = None
@@ -615,21 +458,16 @@ class Backends(Owner):
 
     def close_bored(self) -> None:
         """Close what waits for a request, and forget sessions."""
-        self._sessions.clear()
-        for stack in list(self.bored.values()):
-            for backend in list(stack):
-                backend.abort()
-        self.bored.clear()
+        self.dialer.forget_sessions()
+        self.bored.close_all()
 
     def tick(self, now: float) -> None:
         """Once a second: clients that waited too long, connections whose time is over, and those that are to be there ahead."""
         queue = self.queue
         if len(queue):
             self._tick_queue(now)
-        for node in [node for node, until in self.unasked.items() if until <= now]:
-            del self.unasked[node]
-        for backend in [each for each in self.resting() if each.due <= now or (each.said and each.bored_since + OF_A_CLIENT < now)]:
-            backend.abort()
+        self.dialer.tick(now)
+        self.bored.tick(now)
         if self.terms.ahead:
             self.open_ahead()
 
@@ -673,7 +511,7 @@ class Backends(Owner):
         """Connections that are being opened are for nobody. One that was made in this turn of the loop is not: somebody may have it."""
         for backend in list(self.opening):
             cancel_all(backend)
-            self._settle(backend)  # here, since a task that has not begun yet ends without a word
+            self.settle(backend)  # here, since a task that has not begun yet ends without a word
 
     def _leave_pool(self) -> None:
         """Hear of its nodes no longer. Twice is once."""
@@ -705,12 +543,12 @@ class Share(Sharer):
     def rest_on(self, node: object) -> int:
         """See Sharer."""
         assert isinstance(node, Node)
-        return len(self._backends.bored.get(node, ()))
+        return len(self._backends.bored.on(node))
 
     def close_on(self, node: object, number: int) -> int:
         """See Sharer."""
         assert isinstance(node, Node)
-        chosen = list(self._backends.bored.get(node, ()))[:number]
+        chosen = list(self._backends.bored.on(node))[:number]
         for backend in chosen:
             backend.abort()
         return len(chosen)

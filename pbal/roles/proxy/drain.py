@@ -6,7 +6,7 @@ A Drain has the connection from where its relay parted with it, until it is give
 from typing import Final
 
 from pbal.http1.events import END, BadResponse
-from pbal.net.backend import BackendConnection, Unasked
+from pbal.net.backend import Attendant, BackendConnection
 from pbal.roles.proxy.backends import Backends
 
 DRAINED: Final = 65536
@@ -15,7 +15,7 @@ DRAIN_TIME: Final = 5.0
 """Seconds for that."""
 
 
-class Drain(Unasked):
+class Drain(Attendant):
     """See above."""
 
     __slots__ = ("backend", "group", "size")

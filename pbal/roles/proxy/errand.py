@@ -3,8 +3,8 @@
     waiting -> asked -> done       the whole answer is there
                                    NoAnswer: no node, none in time, cut off, unreadable, too long
 
-It has no client: nothing is streamed, nothing is paused. An answer that is longer than MOST, or that comes in more pieces than
-a turn of the loop reads, ends with its connection. One timer bounds all of it, however many nodes are tried.
+It has no client: nothing is streamed, nothing is paused. An answer that is longer than MOST ends with its
+connection. One timer bounds all of it, however many nodes are tried.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from math import inf
 from typing import Final
 
 from pbal.http1.encoder import render_fields
-from pbal.http1.events import END, BadResponse, RequestHead, ResponseHead
+from pbal.http1.events import BadResponse, RequestHead, ResponseHead
 from pbal.model import faults
 from pbal.model.asking import MOST, NoAnswer, NodeAnswer, Question
 from pbal.model.balance import Asking
@@ -27,6 +27,7 @@ from pbal.roles.proxy.retry import enter, leave
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS, NORMAL, Seeker
 
 _GET: Final = b"GET"
+_TOO_LONG: Final = f"the answer is longer than {MOST} bytes"
 
 
 class Inquiry:
@@ -51,7 +52,7 @@ class Errand(Seeker):
 
     __slots__ = (
         "again_in", "asked_at", "attempts", "backend", "body", "bound", "coming", "done", "fresh", "group", "groups", "head", "heard",
-        "node", "priority", "question", "reason", "said", "size", "started", "terms", "timer", "tried", "waited",
+        "node", "priority", "question", "reason", "resting", "said", "size", "started", "terms", "timer", "tried", "waited",
     )  # fmt: skip
 
     def __init__(self, groups: Groups, question: Question) -> None:
@@ -74,7 +75,7 @@ class Errand(Seeker):
         self.coming: BackendConnection | None = None
         self.bound: Node | None = None
         self.said = b"" if not self.terms.send_proxy else encode_local(self.terms.send_proxy)
-        self.heard = False
+        self.heard = self.resting = False
         self.done = False
         self.reason = "no node is in the pool"
         self.head: ResponseHead | None = None
@@ -117,7 +118,7 @@ class Errand(Seeker):
         backend.deadline = inf  # the timer's business
         self.asked_at = self.terms.clock.now()
         self.attempts += 1
-        self.heard = False
+        self.heard = self.resting = False
         backend.reader.expect(_GET)
         backend.write(self._octets(node))
 
@@ -136,114 +137,57 @@ class Errand(Seeker):
             more += b"Connection: close\r\n"
         return b"GET %b HTTP/1.1\r\n%b%bVia: 1.1 %b\r\n\r\n" % (question.target, render_fields(fields), more, terms.via)
 
-    def backend_now(self) -> BackendConnection | None:
-        """See Attendant."""
-        return self.backend
+    # -- Reading -------------------------------------------------------------------------------------------------
 
-    # -- Attendant: the node's side -------------------------------------------------------------------------------
-
-    def backend_readable(self) -> None:
-        """Read what came."""
-        backend = self.backend
-        if backend is None:
-            return
-        self.heard = True
-        backend.reader.begin_turn()
-        try:
-            self._read(backend)
-        except BadResponse as error:
-            backend.node.broke(self.terms.clock.now(), error.reason)
-            self._fail(f"{backend.node.name}: {error.reason}")
-
-    def _read(self, backend: BackendConnection) -> None:
-        """Take in what came, to its end if that is there. Raises: BadResponse."""
-        reader = backend.reader
-        while True:
-            event = reader.next()
-            if event is None:
-                break
-            if event is END:
-                self._complete()
-                return
-            if isinstance(event, bytes):
-                self.body.append(event)
-                self.size += len(event)
-                continue
-            assert isinstance(event, ResponseHead)
-            if event.status == 101:
-                raise BadResponse("it changed the protocol, unasked")
-            if event.status >= 200 and self._begins(event, backend):
-                return
-        if reader.tired:
-            raise BadResponse("the answer comes in too many pieces")
-        self._look_at_size(self.size)
-
-    def _look_at_size(self, size: int) -> None:
-        if size > MOST:
-            raise BadResponse(f"the answer is longer than {MOST} bytes")
-
-    def _begins(self, head: ResponseHead, backend: BackendConnection) -> bool:
-        """The head of the answer is there. True when there is nothing more to read. Raises: BadResponse."""
-        backend.state = link.XFER_RES
-        node = backend.node
-        node.answered(self.terms.clock.now(), head.status)
-        self.head = head
-        self._look_at_size(head.framing)
-        if head.framing == 0:
-            self._complete()
-            return True
+    @property
+    def full(self) -> bool:
+        """See Reading. All of an answer is taken."""
         return False
 
-    def backend_eof(self) -> None:
-        """See Attendant."""
-        backend = self.backend
-        if backend is None:
-            return
-        why = backend.cut_off()
-        if why:
-            self._lost(why)
-        else:
-            self.backend_readable()
+    def _extend(self, backend: BackendConnection) -> None:
+        """See Reading. The timer bounds all of it."""
 
-    def backend_lost(self, exc: Exception | None) -> None:
-        """See Attendant."""
-        if self.backend is not None:
-            self._lost(str(exc) if exc else "the connection was closed")
+    def _head(self, head: ResponseHead) -> bool:
+        """See Reading."""
+        backend = self.backend
+        assert backend is not None
+        if head.status == 101:
+            raise BadResponse("it changed the protocol, unasked")
+        if head.status < 200:
+            return False
+        backend.state = link.XFER_RES
+        backend.node.answered(self.terms.clock.now(), head.status)
+        self.head = head
+        if head.framing > MOST:
+            raise BadResponse(_TOO_LONG)
+        return head.framing == 0
+
+    def _pass_on(self, out: list[bytes]) -> None:
+        """See Reading."""
+        backend = self.backend
+        self.body += out
+        self.size += sum(map(len, out))
+        if self.size > MOST and backend is not None:
+            self._garbled(backend, BadResponse(_TOO_LONG))
+
+    def _garbled(self, backend: BackendConnection, error: BadResponse) -> None:
+        """See Reading."""
+        backend.node.broke(self.terms.clock.now(), error.reason)
+        self._fail(f"{backend.node.name}: {error.reason}")
 
     def backend_expired(self) -> None:
         """See Attendant. The backend has no deadline here."""
 
-    def backend_full(self) -> None:
-        """See Attendant. A question is a few lines."""
-
-    def backend_drained(self) -> None:
-        """See Attendant."""
-
-    # -- Sink: no client is behind this ----------------------------------------------------------------------------
-
-    def body_data(self, data: bytes) -> None:
-        """See Sink."""
-
-    def body_end(self) -> None:
-        """See Sink."""
-
-    def client_gone(self) -> None:
-        """See Sink."""
-
-    def client_drained(self) -> None:
-        """See Sink."""
-
-    def client_full(self) -> None:
-        """See Sink."""
-
     # -- endings -------------------------------------------------------------------------------------------------
 
-    def _complete(self) -> None:
-        """The answer is there whole. Raises: BadResponse for one that is too long."""
-        self._look_at_size(self.size)
+    def _complete(self, out: list[bytes]) -> None:
+        """See Reading."""
+        self._pass_on(out)
         backend, self.backend = self.backend, None
+        if backend is None:  # it was too long
+            return
         head = self.head
-        assert backend is not None and head is not None
+        assert head is not None
         backend.relay = None
         if backend.node.strikes:
             backend.node.whole(head.status)

@@ -66,9 +66,9 @@ class Groups:
         for backends in self.all():
             backends.tick(now)
         kept = max(int(self.terms.service.values["backend_persist_cache"]), self.terms.ahead)
-        surplus = sum(backends.idle for backends in self.all()) - kept
+        surplus = sum(len(backends.bored) for backends in self.all()) - kept
         if surplus > 0:
-            every = sorted((backend for backends in self.all() for backend in backends.resting()), key=lambda backend: backend.bored_since)
+            every = sorted((backend for backends in self.all() for backend in backends.bored), key=lambda backend: backend.bored_since)
             for backend in every[:surplus]:
                 if backend.bored_since + 1 < now:
                     backend.abort()
@@ -84,5 +84,5 @@ class Groups:
         return (
             sum(len(backends.queue) for backends in every),
             sum(len(backends.opening) for backends in every),
-            sum(backends.idle for backends in every),
+            sum(len(backends.bored) for backends in every),
         )

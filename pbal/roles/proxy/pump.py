@@ -8,7 +8,7 @@ from collections.abc import Callable
 from math import inf
 
 from pbal.model.bodies import PIECE
-from pbal.model.exchange import CollectedBody
+from pbal.model.collected import CollectedBody
 from pbal.net.backend import BackendConnection
 
 

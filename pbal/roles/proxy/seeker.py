@@ -11,7 +11,8 @@ from typing import Final
 
 from pbal.model.balance import Asking
 from pbal.model.pool import Node, Pool
-from pbal.net.backend import Attendant, BackendConnection
+from pbal.net.backend import BackendConnection
+from pbal.roles.proxy.reading import Reading
 
 MOST_ATTEMPTS: Final = 4
 """Times a request is sent; connection failures are bounded by the number of nodes instead."""
@@ -22,7 +23,7 @@ LOW: Final = 2
 """Classes of the queue (queue.py), in the order in which they are served."""
 
 
-class Seeker(Attendant):
+class Seeker(Reading):
     """See above. While it waits it is in the queue of a Backends."""
 
     started: float

@@ -2,7 +2,7 @@
 
 A kernel accepts connections for a node whose workers are all busy, or stuck. An answer means that a worker has this connection: it
 has attention. Any status will do, 501 included; what it has to allow is that the connection stays open, or the question would have
-used it up. A node that does not allow it is not asked again for a while (Backends.unasked).
+used it up. A node that does not allow it is not asked again for a while (Dialer.unasked).
 
 The answer is read and dropped, and bounded in size. What the node says after it, before it is asked anything, closes the connection
 as it does for every bored one. Source: Perlbal manual, verify_backend. differs: HTTP/1.1 with Host, where Perlbal asks in HTTP/1.0.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pbal.http1.encoder import render_fields
 from pbal.http1.events import END, BadResponse, EndOfBody, ResponseHead
 from pbal.net import backend as link
-from pbal.net.backend import BackendConnection, Unasked
+from pbal.net.backend import Attendant, BackendConnection
 
 if TYPE_CHECKING:
     from pbal.roles.proxy.terms import Terms
@@ -27,7 +27,7 @@ class NotKept(Exception):
     """The node answered, and will not keep the connection open."""
 
 
-class Verification(Unasked):
+class Verification(Attendant):
     """One connection that is being verified. `ready` tells of the end."""
 
     __slots__ = ("backend", "ready", "size")

@@ -25,8 +25,10 @@ from pbal.http1.digests import PREFERRED, BadDigest, named
 from pbal.http1.encoder import http_date
 from pbal.http1.events import CHUNKED
 from pbal.model.bodies import ALL_UNFLUSHED, BATCH, DISK_SECONDS, PIECE, UNFLUSHED, append
-from pbal.model.exchange import CollectedBody, Exchange, Sink
+from pbal.model.collected import CollectedBody
+from pbal.model.exchange import Exchange
 from pbal.model.service import Service
+from pbal.model.sink import Sink
 from pbal.observe.access import NO_ROOM
 from pbal.observe.recent import Trouble
 from pbal.roles.files.disk import in_thread

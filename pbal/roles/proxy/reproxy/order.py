@@ -19,7 +19,7 @@ from pbal.http1.events import ResponseHead
 from pbal.model.exchange import Exchange
 from pbal.observe.recent import Trouble
 from pbal.roles.files.sending import Validators
-from pbal.roles.proxy.relay import forwardable_fields
+from pbal.roles.proxy.response import forwardable_fields
 
 FILE: Final = b"x-reproxy-file"
 URL: Final = b"x-reproxy-url"

@@ -27,10 +27,11 @@ from pbal.model.certificates import backend_context
 from pbal.model.pool import Node, Pool
 from pbal.model.world import World
 from pbal.net import backend as link
-from pbal.net.backend import REPROXY, Attendant, BackendConnection, Owner
+from pbal.net.backend import REPROXY, BackendConnection, Owner
 from pbal.net.reaching import made
 from pbal.net.tasks import cancel_all, spawn
 from pbal.net.tls import ClientLink
+from pbal.roles.proxy.reading import Reading
 from pbal.schema.types import Endpoint
 
 IDLE: Final = 5.0
@@ -43,7 +44,7 @@ MOST_ADDRESSES: Final = 16
 _LIMITS: Final = Limits(max_head=262144, max_fields=1000)
 
 
-class Fetcher(Attendant):
+class Fetcher(Reading):
     """Who wants something of a Target."""
 
     addresses: list[str]

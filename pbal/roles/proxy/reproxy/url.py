@@ -14,7 +14,6 @@ A URL may lead only where reproxy_allow says (schema/destinations.py), by the ad
 were refused, else 503. Not more than buffer_size_reproxy_url waits for a slow client; then the server is not read.
 """
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable
 from math import inf
@@ -22,7 +21,7 @@ from typing import Final
 
 from pbal.http1.conditional import evaluate, range_holds
 from pbal.http1.encoder import http_date, render_fields
-from pbal.http1.events import END, BadResponse, ResponseHead
+from pbal.http1.events import BadResponse, ResponseHead
 from pbal.model.exchange import SERVED
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
@@ -110,10 +109,7 @@ class Fetch(Fetcher):
         """URLs that may not be gone to; those that did not work."""
         self.fresh = False
         """Whether only a new connection will do: a kept one was stale."""
-        self.heard = False
-        """Whether an octet of an answer came."""
-        self.resting = False
-        """Whether the rest of what the server sent is read in the next turn of the loop."""
+        self.heard = self.resting = False
 
     def go(self) -> None:
         """Begin."""
@@ -250,66 +246,32 @@ class Fetch(Fetcher):
             b"%b %b HTTP/1.1\r\nHost: %b\r\n%bAccept-Encoding: identity\r\nVia: %b\r\n\r\n" % (method, url.target, url.authority, more, via)
         )
 
-    def backend_readable(self) -> None:
-        """See Attendant."""
-        backend = self.backend
-        if backend is None or self.resting:
-            return
-        self.heard = True
-        reader = backend.reader
-        reader.begin_turn()
-        out: list[bytes] = []
-        try:
-            while True:
-                event = reader.next()
-                if event is None:
-                    break
-                if event is END:
-                    self._complete(out)
-                    return
-                if isinstance(event, bytes):
-                    out.append(event)
-                    continue
-                assert isinstance(event, ResponseHead)
-                if event.status == 101:
-                    raise BadResponse("it changed the protocol, unasked")
-                if event.status >= 200 and not self._head(event):
-                    return
-        except BadResponse as error:
-            self._pass_on(out)
-            self._broke(error.reason, NODE_BROKE)
-            return
-        self._pass_on(out)
-        if reader.tired:
-            self.resting = True
-            backend.pause()
-            asyncio.get_running_loop().call_soon(self._after_rest, backend)
-        else:
-            self._extend(backend)
+    # -- Reading -------------------------------------------------------------------------------------------------
 
-    def _pass_on(self, out: list[bytes]) -> None:
-        if out and self.phase is ANSWERING:
-            self.stream.write(out[0] if len(out) == 1 else b"".join(out))
-
-    def _after_rest(self, backend: BackendConnection) -> None:
-        """Another turn of the loop: read on."""
-        if not self._has(backend):  # given back; who took it now is not the one that was full
-            backend.resume()
-            return
-        self.resting = False
-        if not self.stream.full:
-            backend.resume()
-        self.backend_readable()
-
-    def _has(self, backend: BackendConnection) -> bool:
-        """Whether this is the connection still. A call, since what a compiler knows of an attribute must not outlast one."""
-        return self.backend is backend
+    @property
+    def full(self) -> bool:
+        """See Reading."""
+        return self.stream.full
 
     def _extend(self, backend: BackendConnection) -> None:
+        """See Reading."""
         backend.deadline = inf if self.stream.full else self.terms.clock.now() + self.terms.response_timeout
 
+    def _pass_on(self, out: list[bytes]) -> None:
+        """See Reading. Nothing at all brings the head out."""
+        if self.phase is ANSWERING:
+            self.stream.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _garbled(self, backend: BackendConnection, error: BadResponse) -> None:
+        """See Reading."""
+        self._broke(error.reason, NODE_BROKE)
+
     def _head(self, head: ResponseHead) -> bool:
-        """The head of the server's answer. False: nothing more of it is to be read."""
+        """See Reading."""
+        if head.status == 101:
+            raise BadResponse("it changed the protocol, unasked")
+        if head.status < 200:
+            return False
         why = self._why_not(head)
         if why:
             self._failed(why, NODE_BROKE)
@@ -326,9 +288,7 @@ class Fetch(Fetcher):
             self.exchange.error(416, b"There is no such range of it.\n", more)
             return False
         self._begin(head)
-        if self.phase is ANSWERING and head.framing == 0:
-            self._complete([])
-        return self.phase is ANSWERING
+        return self.phase is ANSWERING and head.framing == 0
 
     def _why_not(self, head: ResponseHead) -> str:
         """Why the server's answer is not what was ordered; "" if it is."""
@@ -422,22 +382,6 @@ class Fetch(Fetcher):
         self._finish()
         self.stream.cut(exchange)
 
-    def backend_eof(self) -> None:
-        """See Attendant."""
-        backend = self.backend
-        if backend is None:
-            return
-        why = backend.cut_off()
-        if why:
-            self._lost(why)
-        else:
-            self.backend_readable()
-
-    def backend_lost(self, exc: Exception | None) -> None:
-        """See Attendant."""
-        if self.backend is not None:
-            self._lost(str(exc) if exc else "the connection was closed")
-
     def _lost(self, why: str) -> None:
         backend, target = self.backend, self.target
         assert backend is not None and target is not None
@@ -453,36 +397,11 @@ class Fetch(Fetcher):
         """See Attendant."""
         self._broke(f"silent for {self.terms.response_timeout:g} s", NODE_SLOW)
 
-    def backend_full(self) -> None:
-        """See Attendant. A request is a few lines."""
-
-    def backend_drained(self) -> None:
-        """See Attendant."""
-
-    def backend_now(self) -> BackendConnection | None:
-        """See Attendant."""
-        return self.backend
-
     def client_fd(self) -> int:
         """See Attendant."""
         return self.stream.fd
 
     # -- Sink: the client ----------------------------------------------------------------------------------------
-
-    def client_full(self) -> None:
-        """See Sink."""
-        backend = self.backend
-        if backend is not None and backend.state is not link.CLOSED:
-            backend.pause()
-            backend.deadline = inf
-
-    def client_drained(self) -> None:
-        """See Sink."""
-        backend = self.backend
-        if backend is not None and not backend.closing:
-            self._extend(backend)
-            if not self.resting:
-                backend.resume()
 
     def client_gone(self) -> None:
         """See Sink."""
@@ -490,9 +409,3 @@ class Fetch(Fetcher):
         if self.target is not None:
             self.target.forget(self)
         self._drop()
-
-    def body_data(self, data: bytes) -> None:
-        """See Sink. The node answered before it had the body; the rest is of no use."""
-
-    def body_end(self) -> None:
-        """See Sink."""

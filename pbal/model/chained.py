@@ -1,0 +1,123 @@
+"""A service's chain of plugins: made, opened, replaced and closed. Each of its plugins is an instance of its own.
+
+A chain is replaced in a change (model/change.py): plugins that stay keep their instance; those that come are opened before the change is
+committed, and those that go are closed after it.
+"""
+
+from abc import ABCMeta, abstractmethod
+from typing import TYPE_CHECKING
+
+from pbal.model.change import Change, Phase
+from pbal.model.errors import ConfigError
+from pbal.model.faults import asked, guarded
+from pbal.model.hooks import Bound, HookTable, hooks_of
+from pbal.model.plugin import Plugin
+from pbal.schema.kinds import Kind, Needed
+from pbal.schema.types import either
+
+if TYPE_CHECKING:
+    from pbal.model.world import World
+
+Chain = list[tuple[str, Plugin]]
+"""Plugins with the names that they were loaded by, in the order in which their hooks run."""
+
+
+class Chained(metaclass=ABCMeta):
+    """What runs plugins: a service, as far as they are concerned."""
+
+    def __init__(self, name: str, world: "World") -> None:
+        self.name = name
+        self.world = world
+        self.role = ""
+        self.opened = False
+        self.plugins: Chain = []
+        self.hooks = HookTable()
+
+    @abstractmethod
+    def instance(self, plugin_class: type[Plugin]) -> Plugin:
+        """Make a plugin for this service."""
+
+    @abstractmethod
+    def _check_open(self) -> None:
+        """Refuse what would leave an open service without what it needs."""
+
+    def _set_plugins(self, names: tuple[str, ...], change: Change) -> None:
+        """Replace the chain. Plugins that stay keep their instance; those that go are open until the change is committed."""
+        if not self.role and any(name.lower() != "none" for name in names):
+            raise ConfigError("SET role before plugins", about="plugins", kind=Kind.NEEDS_OTHER_FIRST, needs=Needed("set", "role"))
+        wanted: list[str] = []
+        for name in names:
+            plugin_name = self.world.loaded_plugin(name).name if name.lower() != "none" else ""
+            if plugin_name and plugin_name not in wanted:
+                wanted.append(plugin_name)
+        former = self.plugins
+        current = dict(former)
+        chain = [(name, current.get(name) or self._make(name)) for name in wanted]
+        change.undo(self.replace_chain, former)
+        self.replace_chain(chain)
+        if self.opened:
+            change.later(Phase.CHECK, self._check_open)
+            change.later(Phase.TAKE, self._open_new, tuple(former), change)
+            change.then(self._let_go, former, chain)
+
+    def _open_new(self, former: tuple[tuple[str, Plugin], ...], change: Change) -> None:
+        """Open the plugins that have come into the chain."""
+        new = [pair for pair in self.plugins if pair not in former]
+        self._open(new)
+        change.undo(self._let_go, new, [])
+
+    def _let_go(self, former: Chain, chain: Chain) -> None:
+        """Close the plugins of a former chain that are not in this one."""
+        for name, plugin in former:
+            if all(plugin is not other for _, other in chain):
+                guarded(self.world, name, plugin.service_disabled)
+                guarded(self.world, name, plugin.close)
+
+    def _open(self, plugins: Chain) -> None:
+        """Open plugins, all or none."""
+        done: Chain = []
+        try:
+            for name, plugin in plugins:
+                asked(self.world, name, plugin.open)
+                done.append((name, plugin))
+        except Exception:
+            for name, plugin in done:
+                guarded(self.world, name, plugin.close)
+            raise
+
+    def _make(self, name: str) -> Plugin:
+        loaded = self.world.loaded_plugin(name)
+        roles = loaded.plugin_class.roles
+        if roles and self.role not in roles:
+            raise ConfigError(
+                f"plugin '{name}' works on {either(sorted(roles))} services, and '{self.name}' is a {self.role}",
+                about=name,
+                kind=Kind.CONFLICT,
+                against=("set", self.name.lower(), "role"),
+            )
+        made: list[Plugin] = []
+        asked(self.world, name, lambda: made.append(self.instance(loaded.plugin_class)), name="__init__")
+        return made[0]
+
+    def replace_chain(self, chain: Chain) -> None:
+        """Swap the whole chain, hooks included, in one step."""
+        bound = tuple(
+            Bound(name, hook_name, getattr(plugin, method), plugin.wants_body)
+            for name, plugin in chain
+            for hook_name, method in hooks_of(type(plugin)).items()
+        )
+        self.plugins = chain
+        self.hooks = HookTable(bound)
+
+    def plugin(self, name: str) -> Plugin | None:
+        """This service's plugin called `name`, or None."""
+        for plugin_name, plugin in self.plugins:
+            if plugin_name == name:
+                return plugin
+        return None
+
+    def disabled(self) -> None:
+        """Tell the plugins that the service stopped listening."""
+        if self.opened:
+            for name, plugin in self.plugins:
+                guarded(self.world, name, plugin.service_disabled)
