@@ -20,8 +20,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from pbal.model.exchange import Exchange, Sink
+from pbal.model.exchange import Exchange
 from pbal.model.openfiles import Kept, OpenFile
+from pbal.model.sink import Sink
 from pbal.model.world import World
 from pbal.roles.files.disk import in_thread
 from pbal.roles.files.finding import Find, NotKnown, NotServed, find, find_known
