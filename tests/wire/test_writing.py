@@ -21,7 +21,7 @@ from process import Running
 
 from pbal.model.bodies import UNFLUSHED
 from pbal.model.exchange import Exchange
-from pbal.roles.files import writing
+from pbal.roles.files import memory, writing
 from pbal.roles.files.finding import PRIVATE
 from pbal.roles.web.role import WebServer
 
@@ -657,7 +657,7 @@ async def test_a_new_configuration_while_a_body_comes_is_for_the_next_one(lab: L
 
 
 @lab
-async def test_a_client_waits_while_the_disk_is_slow_and_memory_is_bounded(lab: Lab) -> None:
+async def test_a_client_waits_while_the_disk_is_slow_and_memory_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     docroot, pbal = await site(lab)
     gate, write = threading.Event(), writing.Draft.write
 
@@ -673,10 +673,17 @@ async def test_a_client_waits_while_the_disk_is_slow_and_memory_is_bounded(lab: 
         await until(lambda: pbal.world.bodies.unflushed > UNFLUSHED, "a client that waits")
         assert pbal.world.bodies.unflushed <= UNFLUSHED + (1 << 18), "what one read brings on top"
         assert (await get(pbal, "/x")).status == 404, "and nobody else waits"
+        others = [await begin_put(pbal, f"/{number}", 100_000) for number in range(10)]
+        for _, other, _ in others:
+            other.write(body[:100_000])
+        (docroot / "there").write_text("there")
+        monkeypatch.setattr(memory, "_usable", False)  # every file that is read takes a thread
+        assert (await get(pbal, "/there")).body == b"there"
     finally:
         gate.set()
         writing.Draft.write = write  # type: ignore[method-assign]
-    assert (await read_response(reader)).status == 201
+    for answers in (reader, *(each for *_, each in others)):
+        assert (await read_response(answers)).status == 201
     assert (docroot / "x").read_bytes() == body
 
 

@@ -31,7 +31,7 @@ from pbal.model.service import Service
 from pbal.model.sink import Sink
 from pbal.observe.access import NO_ROOM
 from pbal.observe.recent import Trouble
-from pbal.roles.files.disk import in_thread
+from pbal.roles.files.disk import in_writing_thread
 from pbal.roles.files.finding import Rules
 from pbal.roles.files.writing import Draft, NotWritten, Target, Version, refusal, remove
 
@@ -137,13 +137,13 @@ class Writing(Sink):
         expected = self._exchange.request.framing if self._source is None else self._source.size
         self._begin()
         self._files.open.add(self)
-        in_thread(partial(Draft, self._target, expected, {name for name, _ in self._digests}), self._opened)
+        in_writing_thread(partial(Draft, self._target, expected, {name for name, _ in self._digests}), self._opened)
 
     def delete(self) -> None:
         """Begin a DELETE."""
         self._ending = True
         self._begin()
-        in_thread(partial(remove, self._target), self._removed)
+        in_writing_thread(partial(remove, self._target), self._removed)
 
     # -- from the exchange ---------------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class Writing(Sink):
         """Have a thread write what waits."""
         assert self._draft is not None
         self._begin()
-        in_thread(partial(self._draft.write, self._take()), self._wrote)
+        in_writing_thread(partial(self._draft.write, self._take()), self._wrote)
 
     def _take(self) -> list[bytes]:
         pieces, self._waiting = self._waiting, []
@@ -242,7 +242,7 @@ class Writing(Sink):
         self._begin()
         now_ns = int(exchange.service.world.clock.epoch() * 10**9)
         draft, self._draft = self._draft, None
-        in_thread(partial(_placed, draft, self._take(), digests, now_ns), self._put)
+        in_writing_thread(partial(_placed, draft, self._take(), digests, now_ns), self._put)
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
@@ -352,7 +352,7 @@ class Writing(Sink):
         """Nothing is under way: give back what there is."""
         draft, self._draft = self._draft, None
         if draft is not None:
-            in_thread(draft.close, self._closed)
+            in_writing_thread(draft.close, self._closed)
         else:
             self._closed(None, None)
 
