@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab, Pbal, Response, free_port, lab, read_response, transport_of, until
+from lab import DEADLINE, Lab, Pbal, Response, free_port, lab, read_response, transport_of, until
 from process import Running
 
 from pbal.model.bodies import UNFLUSHED
@@ -780,6 +780,10 @@ async def test_it_works_behind_a_selector_and_is_told_in_log_and_explanation(lab
       SET listen          = 127.0.0.1:0
       SET default_service = site
     ENABLE front
+    CREATE SERVICE console
+      SET role   = management
+      SET listen = 127.0.0.1:0
+    ENABLE console
     """
     pbal = await lab.pbal(text + front)
     at = f"http://127.0.0.1:{pbal.server.address('front')[1]}"
@@ -795,6 +799,9 @@ async def test_it_works_behind_a_selector_and_is_told_in_log_and_explanation(lab
     ):
         assert words in await pbal.say(statement), statement
     assert tree(docroot) == {"old": b"12345"}, "nothing was done"
+    told, follower = await pbal.connect("console")
+    follower.write(b"trace site\n")
+    await until(lambda: pbal.world.tracer is not None, "somebody to follow")
     for method, path, status in (("PUT", "/new", 201), ("PUT", "/old", 204), ("DELETE", "/old", 204), ("DELETE", "/old", 404)):
         assert (await pbal.ask("front", request(method, path, body=b"body"))).status == status
     log = lab.folder / "log"
@@ -802,6 +809,9 @@ async def test_it_works_behind_a_selector_and_is_told_in_log_and_explanation(lab
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line.get("written") for line in lines] == ["created", "replaced", "removed", None]
     assert [line["octets_in"] for line in lines[:2]] == [4, 4]
+    for word in (b"created", b"replaced", b"removed"):
+        async with asyncio.timeout(DEADLINE):
+            assert (await told.readuntil(b"written: " + word)).count(b"written: ") == 1
 
 
 # -- all at once -------------------------------------------------------------------------------------------------------

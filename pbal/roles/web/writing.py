@@ -76,7 +76,7 @@ def wanted(service: Service, exchange: Exchange) -> list[tuple[str, bytes]]:
     fields = request.fields
     if b"content-range" in fields:  # RFC 9110 section 14.5
         raise NotWritten(400, "A PUT of a part (Content-Range) is not taken.")
-    if fields.get(b"content-encoding", b"identity").lower() != b"identity":
+    if fields.get(b"content-encoding", b"").lower() not in (b"", b"identity"):
         raise NotWritten(415, "A body with a Content-Encoding is not taken: it would be served without.")
     limit = values["max_put_size"]
     body = exchange.collected_body()
@@ -291,8 +291,7 @@ class Writing(Sink):
         else:
             modified = min(max(version.mtime_ns // 10**9, 0), int(self._exchange.service.world.clock.epoch()))
             fields = [(b"ETag", version.etag), (b"Last-Modified", http_date(modified))]
-            self._exchange.note("written", "created" if version.is_new else "replaced")
-            self._answer(201 if version.is_new else 204, fields)
+            self._answer(201 if version.is_new else 204, fields, "created" if version.is_new else "replaced")
 
     def _removed(self, _: None, error: BaseException | None) -> None:
         """The file is gone, or could not be removed."""
@@ -304,8 +303,7 @@ class Writing(Sink):
         elif error is not None:
             self._fail(error)
         else:
-            self._exchange.note("written", "removed")
-            self._answer(204, [])
+            self._answer(204, [], "removed")
 
     def _changed(self, counter: str) -> None:
         """A file is another one, or gone: whoever asks next is to see that."""
@@ -320,8 +318,13 @@ class Writing(Sink):
         if self.busy and not self._ending and not self._gone and self._busy_since + DISK_SECONDS < now:
             self._fail(TimeoutError(f"no answer from the disk in {DISK_SECONDS:g} seconds"))
 
-    def _answer(self, status: int, fields: Fields) -> None:
+    def _answer(self, status: int, fields: Fields, what: str) -> None:
+        """It is done. `what` is in the access log, and in a trace."""
         exchange = self._exchange
+        exchange.note("written", what)
+        tracer = exchange.service.tracer
+        if tracer is not None:
+            exchange.trace(tracer, "written", what)
         exchange.sink = None
         self._leave()
         exchange.respond(status, fields)
