@@ -705,7 +705,8 @@ async def test_a_disk_that_does_not_answer_is_given_up(lab: Lab) -> None:
         handler.tick(pbal.world.clock.now() + 5)
         assert pbal.counts["writes_failed"] == 0
         handler.tick(pbal.world.clock.now() + 60)
-        assert (await read_response(reader)).status == 500
+        answer = await read_response(reader)
+        assert (answer.status, answer.fields["retry-after"]) == (503, "5")
     finally:
         gate.set()
         writing.Draft.write = write  # type: ignore[method-assign]

@@ -194,7 +194,8 @@ def refusal(error: BaseException) -> NotWritten:
         return NotWritten(400, "Invalid filename.", why=why)
     if number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
         return NotWritten(409, "The folder has gone, or something else is there now.", why=why)
-    return NotWritten(503 if number in _WANTING else 500, "The file cannot be written.", why=why)
+    later = number in _WANTING or isinstance(error, TimeoutError)
+    return NotWritten(503 if later else 500, "The file cannot be written.", why=why)
 
 
 def _lock(folder: int, name: bytes) -> threading.Lock:

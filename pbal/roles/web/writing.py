@@ -31,6 +31,7 @@ from pbal.model.service import Service
 from pbal.model.sink import Sink
 from pbal.observe.access import NO_ROOM
 from pbal.observe.recent import Trouble
+from pbal.roles.collect import RETRY_AFTER
 from pbal.roles.files.disk import in_writing_thread
 from pbal.roles.files.finding import Rules
 from pbal.roles.files.writing import Draft, NotWritten, Target, Version, refusal, remove
@@ -402,6 +403,8 @@ def refuse(exchange: Exchange, why: NotWritten) -> None:
             },
         )  # fmt: skip
     fields = [(b"ETag", why.etag)] if why.etag else []
+    if status == 503:
+        fields += RETRY_AFTER
     if status == 415:
         fields.append((b"Accept-Encoding", b"identity"))
     if status == 400 and "igest" in why.message:
