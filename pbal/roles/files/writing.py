@@ -8,10 +8,10 @@
 So a client that leaves, a full disk and a kill at any moment leave the old file. What a kill may leave is a file named PRIVATE... that had
 to replace another one, or is on such a file system.
 
-Who may write where: the name is walked from the folder on, step by step, following no link; links of folders are resolved first, and have
-to end inside, whatever follow_symlinks says. What is swapped in between ends the walk. The last step is never a link: neither what it leads
-to nor the link itself is written or removed. The walk is made anew when the file is put in place, since folders may have moved while its
-body came; missing folders are made only then.
+Who may write where: the name is walked from the folder on, step by step, following no link. Where there is one, all of them are resolved
+first, and have to end inside, whatever follow_symlinks says. What is swapped in between ends the walk. The last step is never a link:
+neither what it leads to nor the link itself is written or removed. The walk is made anew when the file is put in place, since folders may
+have moved while its body came; missing folders are made only then.
 
 Two writers of one name: conditions are looked at, and the file put in place, under a lock of that place in its folder, by whatever way it
 was named. So of several that ask for one version with If-Match, one wins. Every version gets a time of change of its own, since size and
@@ -45,6 +45,7 @@ VECTOR: Final = 512
 """Pieces that one call writes; systems take 1024."""
 
 _STEP: Final[int] = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_ROOT: Final[int] = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _NAMELESS: Final[int] = getattr(os, "O_TMPFILE", 0) if os.path.isdir("/proc/self/fd") else 0
 """How a file without a name is made; it gets one by way of /proc. 0: there is no such thing here."""
 _NO_NAMELESS: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
@@ -133,9 +134,31 @@ class Target:
     def walk(self) -> tuple[int, tuple[bytes, ...]]:
         """A descriptor of the last of its folders that is there, and the names of those that are missing. Raises: NotWritten, OSError."""
         try:
-            root = os.path.realpath(self.rules.folder, strict=True)
+            at = os.open(self.rules.folder, _ROOT)
         except FileNotFoundError:
             raise NotWritten(404, "Nothing here.", why="docroot is not there") from None
+        folders = self.steps[:-1]
+        for there, name in enumerate(folders):
+            try:
+                onward = os.open(name, _STEP, dir_fd=at)
+            except FileNotFoundError:
+                if there < self.least:
+                    os.close(at)
+                    raise NotWritten(404, "Base directory does not exist.") from None
+                return at, folders[there:]
+            except NotADirectoryError:  # a link, or a file
+                os.close(at)
+                return self._walk_by_links()
+            except BaseException:
+                os.close(at)
+                raise
+            os.close(at)
+            at = onward
+        return at, ()
+
+    def _walk_by_links(self) -> tuple[int, tuple[bytes, ...]]:
+        """The same, where there may be links on the way. Raises: NotWritten, OSError."""
+        root = os.path.realpath(self.rules.folder, strict=True)
         folders = self.steps[:-1]
         there = len(folders)
         while True:
@@ -153,7 +176,7 @@ class Target:
             raise NotWritten(403, "Not for you.", why="there is a link on the way (follow_symlinks)")
         if not self.rules.allows(b"/%b/%b" % (below, self.name)):
             raise NotWritten(403, "Not for you.", why="a link on the way leads to what is not served")
-        if there < min(self.least, len(folders)):
+        if there < self.least:
             raise NotWritten(404, "Base directory does not exist.")
         return _opened(root, below), folders[there:]
 
