@@ -90,6 +90,10 @@ class FileCache:
             finally:
                 file.release()
 
+    def all(self) -> list[Kept]:
+        """What is kept, for who looks."""
+        return list(self._known.values())
+
     def drop(self) -> None:
         """Keep nothing of what is known: what is served has changed."""
         for kept in list(self._known.values()):

@@ -89,7 +89,7 @@ class WebServer(HttpRole):
         if neighbours is not None:
             wanted = neighbours.wanted(exchange.request.fields.get(b"accept-encoding"))
             key = b"%b %b" % (b",".join(wanted), path)
-        kept = self.cache.fresh(key, exchange.started)
+        kept = self.cache.fresh(key, self.clock.now())
         if kept is not None:
             self._send(exchange, kept)
             return
