@@ -25,6 +25,7 @@ COMPILED: Final = (
     "pbal.model.balance",
     "pbal.model.bodies",
     "pbal.model.chained",
+    "pbal.model.caching",
     "pbal.model.clock",
     "pbal.model.collected",
     "pbal.model.conditions",

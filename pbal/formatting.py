@@ -32,7 +32,7 @@ _NAMES = ("object_name", "owner_name", "selector_name")
 _OF_AN_OBJECT = {
     "pool_add": "pool_name", "pool_remove": "pool_name", "header_insert": "service_name", "header_remove": "service_name",
     "header_set": "service_name", "header_add": "service_name", "header_drop": "service_name", "route": "service_name",
-    "rewrite": "service_name", "limit": "service_name", "limit_dry_run": "service_name",
+    "rewrite": "service_name", "cache": "service_name", "limit": "service_name", "limit_dry_run": "service_name",
 }  # fmt: skip
 
 

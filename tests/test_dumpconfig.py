@@ -111,6 +111,9 @@ RULES = (
 )
 
 
+CACHES = ("1y immutable WHEN path \\.[0-9a-f]{8}\\.js$$", "off WHEN host a.test", "90s, s-maxage=5", "No-Cache WHEN path ^/$$")
+
+
 @st.composite
 def configurations(draw: st.DrawFn, names: st.SearchStrategy[list[str]] = NAMES) -> list[str]:
     """A pool, a proxy that polls, a web server, a selector; some of them enabled."""
@@ -127,6 +130,7 @@ def configurations(draw: st.DrawFn, names: st.SearchStrategy[list[str]] = NAMES)
     lines += [f"HEADER {proxy} REMOVE X-Gone"] if draw(st.booleans()) else []
     lines += [rule.replace("PROXY", proxy).replace("POOL", pool) for rule in draw(st.lists(st.sampled_from(RULES), max_size=5))]
     lines += service(site, "web_server", {"docroot": ".", "index_files": "a.html, b.html"}, [])
+    lines += [f"CACHE {site} {words}" for words in draw(st.lists(st.sampled_from(CACHES), max_size=3))]
     lines += service(front, "selector", {}, [f"SET plugins = {draw(st.permutations(['vhosts', 'vpaths']).map(' '.join))}"])
     lines += [f"SET default_service = {site}"] if draw(st.booleans()) else []
     lines += [f"VHOST *.Example.com = {proxy}", f"VPATH ^/a=b/[^/]+$ = {site}"] if draw(st.booleans()) else []

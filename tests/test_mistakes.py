@@ -34,11 +34,11 @@ did you mean 'SHOW'?
 
 SHOW
     ^
-expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, HEALTH, LATENCY, LIMITS, NAMES, NODES, PARKED, PLUGINS, POOL, PRESENCE, QUEUE, RULES, SERVICE, STORE, TUNABLES, TUNNELS or VERSION, found the end of the line
+expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, FILES, HEALTH, LATENCY, LIMITS, NAMES, NODES, PARKED, PLUGINS, POOL, PRESENCE, QUEUE, RULES, SERVICE, STORE, TUNABLES, TUNNELS or VERSION, found the end of the line
 
 SHOW SERVCE
      ^^^^^^
-expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, HEALTH, LATENCY, LIMITS, NAMES, NODES, PARKED, PLUGINS, POOL, PRESENCE, QUEUE, RULES, SERVICE, STORE, TUNABLES, TUNNELS or VERSION, found 'SERVCE'
+expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, FILES, HEALTH, LATENCY, LIMITS, NAMES, NODES, PARKED, PLUGINS, POOL, PRESENCE, QUEUE, RULES, SERVICE, STORE, TUNABLES, TUNNELS or VERSION, found 'SERVCE'
 did you mean 'SERVICE'?
 
 SHOW SERVICE a b
@@ -55,6 +55,11 @@ show names app
            ^^^
 expected AS JSON or the end of the line, found 'app'
 usage: SHOW NAMES
+
+show files a b
+             ^
+expected AS JSON or the end of the line, found 'b'
+usage: SHOW FILES [<service_name>]
 
 show tunnels 5
              ^
@@ -340,6 +345,11 @@ POOL a ADD x=y
 expected BACKUP, MAX, WEIGHT or the end of the line, found '='
 usage: POOL <pool_name> ADD <node> [WEIGHT <node_weight>] [BACKUP] [MAX <node_max>]
 
+CACHE s
+       ^
+expected cache words, found the end of the line
+usage: CACHE <service_name> <cache_words> [WHEN <conditions>]
+
 LIMIT s
        ^
 expected a number at once or a rate, found the end of the line
@@ -589,7 +599,7 @@ LOAD vhosts adds this statement
 
 show parked
      ^^^^^^
-expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, HEALTH, LATENCY, LIMITS, NAMES, NODES, PLUGINS, POOL, RULES, SERVICE, TUNABLES, TUNNELS or VERSION, found 'parked'
+expected CERTIFICATES, CLIENTS, COUNTERS, ERRORS, FILES, HEALTH, LATENCY, LIMITS, NAMES, NODES, PLUGINS, POOL, RULES, SERVICE, TUNABLES, TUNNELS or VERSION, found 'parked'
 LOAD poll adds this statement
 
 POLL KICK 3
@@ -722,7 +732,18 @@ def misused(usage: str) -> str:
     words = re.sub(r"\[[^\]]*\]", "", usage).split()
     said = " ".join("1" if word == "<number>" else "x" if word.startswith("<") else word for word in words)
     last = re.findall(r"<(\w+)>", usage)[-1:]
-    to_the_end = last and last[0] in {"value", "field_value", "rule", "text", "password", "fields", "files", "conditions", "media_type"}
+    to_the_end = last and last[0] in {
+        "value",
+        "field_value",
+        "rule",
+        "text",
+        "password",
+        "fields",
+        "files",
+        "conditions",
+        "media_type",
+        "cache_words",
+    }
     return said.rpartition(" ")[0] if to_the_end else f"{said} x x x x"
 
 

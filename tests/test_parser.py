@@ -100,6 +100,8 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
             "conditions": "path ^/login AND NOT from 10.0.0.0/8",
         },
     ),
+    ("CACHE s 1y immutable WHEN path ^/a", "cache", {"service_name": "s", "cache_words": "1y immutable", "conditions": "path ^/a"}),
+    ("cache s no-cache, private", "cache", {"service_name": "s", "cache_words": "no-cache, private"}),
     ("limit web 5 concurrent", "limit", {"service_name": "web", "number_at_once": "5"}),
     (
         "LIMIT web 10/s DRY RUN when host a",
@@ -200,6 +202,7 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("SHOW ERRORS 5 LIKE *x*", "show_errors", {"number": "5", "glob": "*x*"}),
     ("SHOW LIMITS", "show_limits", {}),
     ("show names", "show_names", {}),
+    ("SHOW FILES site", "show_files", {"service_name": "site"}),
     ("SHOW TUNNELS", "show_tunnels", {}),
     ("TUNNEL KICK 17", "tunnel_kick", {"number": "17"}),
     ("SHOW CLIENTS LIKE 10.*", "show_clients", {"glob": "10.*"}),

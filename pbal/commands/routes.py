@@ -1,7 +1,8 @@
-"""HEADER, ROUTE and REWRITE: the rules that are a service's own."""
+"""HEADER, ROUTE, REWRITE and CACHE: the rules that are a service's own."""
 
 from pbal.commands.session import Session
 from pbal.model import conditions
+from pbal.model.caching import CacheRule
 from pbal.model.conditions import Conditions
 from pbal.model.pool import Pool
 from pbal.model.rules import ADD, INSERT, REMOVE, SET, HeaderRule
@@ -145,4 +146,24 @@ def rewrite(session: Session, service: Service, pattern: str, replacement: str, 
         _warn(session, "it never counts: an earlier REWRITE has the same pattern", "pattern")
     service.use_rules(service.rules.with_rewrite(rule))
     _warn(session, REGEX.odd(pattern), "pattern")
+    return OK
+
+
+@command
+def cache(session: Session, service: Service, cache_words: str, conditions: str | None = None) -> Reply:
+    """Say how long caches and browsers may keep the files of a web_server (Cache-Control). The first CACHE whose conditions hold counts.
+
+    It says a duration such as `10m`, `12h`, `30d` or `1y`, directives such as `no-cache`, `no-store`, `private`, `immutable` or
+    `s-maxage=1h`, or `off` for none. It is said with files and with 304, not with errors and lists of directories. `show rules` numbers
+    them in their order.
+    Source: RFC 9111 section 5.2.2.
+    """
+    try:
+        rule = CacheRule(cache_words, when_said(session, conditions), conditions or "")
+    except ValueError as error:
+        raise _refusal("cache_words", cache_words, error) from None
+    before = next((other for other in service.rules.caching if other.when is None or other.when == rule.when), None)
+    if before is not None and before.words != rule.words:
+        _warn(session, f"it never counts: an earlier CACHE says {before.words} of the same requests", "cache_words")
+    service.use_rules(service.rules.with_cache(rule))
     return OK

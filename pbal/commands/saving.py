@@ -19,7 +19,7 @@ from pbal.model.errors import ConfigError
 from pbal.schema import kinds
 from pbal.schema.said import Said
 
-_NAMING = ("HEADER", "ROUTE", "REWRITE", "LIMIT")
+_NAMING = ("HEADER", "ROUTE", "REWRITE", "CACHE", "LIMIT")
 """Rules that name their service."""
 _KEY_WORDS = frozenset({"REQUEST", "RESPONSE", "INSERT", "SET", "ADD", "REMOVE", "TO", "WHEN"})
 _ABOUT = ("service_name", "object_name", "owner_name", "selector_name", "pool_name", "new_name")

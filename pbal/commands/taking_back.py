@@ -1,7 +1,7 @@
 """UNSET, DROP, and the rules one by one: what takes a statement back.
 
-A rule is a statement of which a service may have many: HEADER, ROUTE, REWRITE, LIMIT, and those of plugins (VHOST, VPATH). `show rules`
-prints them as they were said; DROP RULE takes one back, named by its number or by its words.
+A rule is a statement of which a service may have many: HEADER, ROUTE, REWRITE, CACHE, LIMIT, and those of plugins (VHOST, VPATH).
+`show rules` prints them as they were said; DROP RULE takes one back, named by its number or by its words.
 """
 
 from pbal.commands.looking.tables import table
@@ -69,9 +69,9 @@ def drop_pool(session: Session, pool: Pool) -> Reply:
 
 @command
 def show_rules(session: Session, service: Service | None = None) -> Reply:
-    """List the rules of each service, or of one: HEADER, ROUTE, REWRITE, LIMIT, and the statements of its plugins.
+    """List the rules of each service, or of one: HEADER, ROUTE, REWRITE, CACHE, LIMIT, and the statements of its plugins.
 
-    DROP RULE takes one back by its number or by its words. Rules of ROUTE and REWRITE are tried in this order.
+    DROP RULE takes one back by its number or by its words. Rules of ROUTE, REWRITE and CACHE are tried in this order.
     """
     services = [service] if service is not None else sorted(session.world.services.values(), key=lambda each: each.name)
     rows = ((each.name, number, rule) for each in services for number, rule in enumerate(rules_of(each), 1))

@@ -48,7 +48,7 @@ class Kind(Enum):
     """A tunable of a pool or a service, SET or UNSET."""
     NODE = auto()
     RULE = auto()
-    """HEADER, ROUTE, REWRITE, LIMIT, or a statement of a plugin."""
+    """HEADER, ROUTE, REWRITE, CACHE, LIMIT, or a statement of a plugin."""
     STANDING = auto()
 
 
@@ -254,6 +254,7 @@ def _own_beyond(one: ServiceSpec, other: ServiceSpec | None) -> list[OwnRule]:
         found += _past_common(headers, there.get(subject, []))
     found += _past_common(one.routes, other.routes if other is not None else ())
     found += _past_common(one.rewrites, other.rewrites if other is not None else ())
+    found += _past_common(one.caching, other.caching if other is not None else ())
     found += [spec for spec in one.limits if other is None or spec not in other.limits]
     return found
 

@@ -13,7 +13,7 @@ A `$` that would begin a variable is written twice. What came from variables tha
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from pbal.config.spec import Config, HeaderSpec, LimitSpec, PoolSpec, RewriteSpec, RouteSpec, ServiceSpec, Standing
+from pbal.config.spec import CacheSpec, Config, HeaderSpec, LimitSpec, PoolSpec, RewriteSpec, RouteSpec, ServiceSpec, Standing
 from pbal.lang.lexical import escaped, quoted, quoted_word, written
 from pbal.schema.said import Hidden
 
@@ -103,7 +103,7 @@ def _service(service: ServiceSpec) -> Iterator[str]:
         if name != "default_service":  # it may name a service that comes later
             of = f"{service.name}." if "." in name else ""  # of extra.NAME, the first word would be taken for a service
             yield f"SET {of}{name} = {written(said[name])}"
-    yield from own_rules(service.name, (*service.headers, *service.routes, *service.rewrites, *service.limits))
+    yield from own_rules(service.name, (*service.headers, *service.routes, *service.rewrites, *service.caching, *service.limits))
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -111,7 +111,7 @@ def in_order(names: Iterable[str]) -> list[str]:
     return [*(name for name in _FIRST if name in names), *sorted(set(names) - set(_FIRST))]
 
 
-OwnRule = HeaderSpec | RouteSpec | RewriteSpec | LimitSpec
+OwnRule = HeaderSpec | RouteSpec | RewriteSpec | CacheSpec | LimitSpec
 
 
 def own_rules(service: str, rules: Iterable[OwnRule], end: Callable[[str], str] = escaped) -> Iterator[str]:
@@ -127,6 +127,8 @@ def own_rules(service: str, rules: Iterable[OwnRule], end: Callable[[str], str] 
             yield f"ROUTE {service} TO {rule.pool}{when}"
         elif isinstance(rule, RewriteSpec):
             yield f"REWRITE {service} {word(rule.pattern)} = {word(rule.to)}{when}"
+        elif isinstance(rule, CacheSpec):
+            yield f"CACHE {service} {end(rule.words)}{when}"
         elif isinstance(rule, LimitSpec):
             yield f"LIMIT {service} {end(rule.words)}{when}"
         else:

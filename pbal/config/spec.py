@@ -94,6 +94,14 @@ class RewriteSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheSpec:
+    """A CACHE: what is said behind the service's name, and the conditions, "" for none."""
+
+    words: str
+    when: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LimitSpec:
     """A LIMIT: what is said behind the service's name, and the conditions, "" for none."""
 
@@ -124,6 +132,7 @@ class ServiceSpec:
     """Of its plugins that have any, in the order of the chain."""
     routes: tuple[RouteSpec, ...] = ()
     rewrites: tuple[RewriteSpec, ...] = ()
+    caching: tuple[CacheSpec, ...] = ()
     limits: tuple[LimitSpec, ...] = ()
 
 

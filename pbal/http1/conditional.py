@@ -38,9 +38,9 @@ def parse_http_date(value: bytes) -> int | None:
     return calendar.timegm((*found.timetuple()[:3], hour, minute, second))
 
 
-def etag_for(mtime_ns: int, size: int) -> bytes:
-    """A strong validator of a file's content."""
-    return b'"%x-%x"' % (mtime_ns, size)
+def etag_for(mtime_ns: int, size: int, coding: bytes = b"") -> bytes:
+    """A strong validator of a file's content. One that has a content coding is another representation than what it was made of."""
+    return b'"%x-%x-%b"' % (mtime_ns, size, coding) if coding else b'"%x-%x"' % (mtime_ns, size)
 
 
 def _named(value: bytes, etag: bytes, *, weakly: bool) -> bool:

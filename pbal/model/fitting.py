@@ -21,6 +21,10 @@ def refuse_rules(name: str, role: str, rules: Rules) -> None:
     if (rules.routes or rules.rewrites) and role != "reverse_proxy":
         said = "ROUTE" if rules.routes else "REWRITE"
         message = f"{said} has no effect on a {role}: it is about requests that a reverse_proxy sends to nodes"
+    elif rules.caching and role != "web_server":
+        message = (
+            f"CACHE has no effect on a {role}: it is about the files of a web_server. HEADER RESPONSE SET Cache-Control: ... is for others"
+        )
     elif rules.request is not None and not ROLES[role].sends_on:
         message = f"HEADER has no effect on a {role}: it changes requests that a {either(SENDING_ON)} sends on"
         if ROLES[role].http:

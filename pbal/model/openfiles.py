@@ -34,7 +34,7 @@ IDLE: Final = 10.0
 class OpenFile:
     """A regular file, open for reading, or its octets. Whoever is given it lets go of it with release()."""
 
-    __slots__ = ("body", "fd", "files", "holders", "identity", "mtime_ns", "name", "pinned", "size")
+    __slots__ = ("body", "coding", "fd", "files", "holders", "identity", "mtime_ns", "name", "pinned", "size", "stale", "varies")
 
     def __init__(self, files: "OpenFiles", fd: int, identity: Identity, name: bytes) -> None:
         self.files = files
@@ -47,6 +47,12 @@ class OpenFile:
         self.name = name
         """By which it was asked for."""
         self.identity = identity
+        self.coding = b""
+        """Of a file that is sent in place of another: its content coding."""
+        self.varies = False
+        """Whether there is one that others may be sent in place of it."""
+        self.stale = b""
+        """The coding of one that is there and older than what it was made of; b"" where there is none."""
         self.holders = 1
         self.pinned = False
         """Its octets are in memory and are not kept any more, but somebody still sends them."""

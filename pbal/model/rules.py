@@ -1,16 +1,17 @@
-"""What an operator's rules make of a request and of its response: HEADER, ROUTE, REWRITE.
+"""What an operator's rules make of a request and of its response: HEADER, ROUTE, REWRITE, CACHE.
 
     HEADER ... REQUEST    fields of the request: on a reverse_proxy those that a node gets, on a selector those that go on from it
     HEADER ... RESPONSE   fields of the response: of a node's, of a file's, and of pbal's own, errors included. nginx's add_header leaves
                           errors out, and so the one page that a browser must not frame is the one that may be framed
     ROUTE                 the pool that a request goes to in place of SET pool: the first whose conditions hold
     REWRITE               the path that nodes see: the first that matches
+    CACHE                 Cache-Control of the files of a web_server: the first whose conditions hold
 
 Rules about headers are carried out in the order in which they were said, so the last one about a name counts. One that holds always, and
 does not only add, makes those before it about its name void, and takes their place.
 
-The values of fields stand in variables.py, routes and rewrites in steering.py, and what WHEN says in conditions.py. A field whose value
-comes out empty is not there.
+The values of fields stand in variables.py, routes and rewrites in steering.py, CACHE in caching.py, and what WHEN says in conditions.py.
+A field whose value comes out empty is not there.
 
 A `Rules` never changes: a statement puts another in its place.
 """
@@ -23,6 +24,7 @@ from pbal.http1.encoder import FRAMING_FIELDS
 from pbal.http1.events import canonical
 from pbal.http1.headers import KNOWN_FORWARDING
 from pbal.http1.reader import is_host
+from pbal.model.caching import CacheRule
 from pbal.model.conditions import Conditions
 from pbal.model.exchange import Exchange
 from pbal.model.steering import Rewrite, Route
@@ -157,9 +159,16 @@ def _changes(rules: list[HeaderRule], exchange: Exchange | None) -> Changes:
 class Rules:
     """The rules of one service."""
 
-    __slots__ = ("headers", "request", "response", "rewrites", "routes", "steers")
+    __slots__ = ("caching", "headers", "request", "response", "rewrites", "routes", "steers")
 
-    def __init__(self, headers: tuple[HeaderRule, ...] = (), routes: tuple[Route, ...] = (), rewrites: tuple[Rewrite, ...] = ()) -> None:
+    def __init__(
+        self,
+        headers: tuple[HeaderRule, ...] = (),
+        routes: tuple[Route, ...] = (),
+        rewrites: tuple[Rewrite, ...] = (),
+        caching: tuple[CacheRule, ...] = (),
+    ) -> None:
+        self.caching = caching
         self.headers = headers
         self.routes = routes
         self.rewrites = rewrites
@@ -173,32 +182,39 @@ class Rules:
 
     def with_header(self, rule: HeaderRule) -> "Rules":
         """These, and one about a header after them."""
-        return Rules((*(other for other in self.headers if not rule.voids(other)), rule), self.routes, self.rewrites)
+        return Rules((*(other for other in self.headers if not rule.voids(other)), rule), self.routes, self.rewrites, self.caching)
 
     def with_route(self, route: Route) -> "Rules":
         """These, and a route after them. One that was there with the same conditions and pool stays where it is."""
         known = any(other.pool is route.pool and other.when == route.when for other in self.routes)
-        return self if known else Rules(self.headers, (*self.routes, route), self.rewrites)
+        return self if known else Rules(self.headers, (*self.routes, route), self.rewrites, self.caching)
 
     def with_rewrite(self, rewrite: Rewrite) -> "Rules":
         """These, and a rewrite after them. One that was there in the same words stays where it is."""
         said = rewrite.pattern, rewrite.to, rewrite.when
         known = any((other.pattern, other.to, other.when) == said for other in self.rewrites)
-        return self if known else Rules(self.headers, self.routes, (*self.rewrites, rewrite))
+        return self if known else Rules(self.headers, self.routes, (*self.rewrites, rewrite), self.caching)
+
+    def with_cache(self, rule: CacheRule) -> "Rules":
+        """These, and one about caches after them. One that was there in the same words stays where it is."""
+        known = any((other.words, other.when) == (rule.words, rule.when) for other in self.caching)
+        return self if known else Rules(self.headers, self.routes, self.rewrites, (*self.caching, rule))
 
     def without(self, place: int) -> "Rules":
-        """All but one, counted through headers, routes and rewrites."""
-        headers, routes, rewrites = list(self.headers), list(self.routes), list(self.rewrites)
+        """All but one, counted through headers, routes, rewrites and those about caches."""
+        headers, routes, rewrites, caching = list(self.headers), list(self.routes), list(self.rewrites), list(self.caching)
         if place < len(headers):
             del headers[place]
         elif place < len(headers) + len(routes):
             del routes[place - len(headers)]
-        else:
+        elif place < len(headers) + len(routes) + len(rewrites):
             del rewrites[place - len(headers) - len(routes)]
-        return Rules(tuple(headers), tuple(routes), tuple(rewrites))
+        else:
+            del caching[place - len(headers) - len(routes) - len(rewrites)]
+        return Rules(tuple(headers), tuple(routes), tuple(rewrites), tuple(caching))
 
     def __len__(self) -> int:
-        return len(self.headers) + len(self.routes) + len(self.rewrites)
+        return len(self.headers) + len(self.routes) + len(self.rewrites) + len(self.caching)
 
     def route(self, exchange: Exchange) -> Route | None:
         """The ROUTE that a request goes by; None: to that of SET pool."""
@@ -206,6 +222,13 @@ class Rules:
             if route.when.hold(exchange):
                 return route
         return None
+
+    def cache_control(self, exchange: Exchange) -> bytes:
+        """What CACHE makes of a file; b"" if nothing."""
+        for rule in self.caching:
+            if rule.when is None or rule.when.hold(exchange):
+                return rule.value
+        return b""
 
     def target(self, exchange: Exchange) -> bytes:
         """What REWRITE makes of a request's target; b"" if nothing. Raises: UnsafePath."""

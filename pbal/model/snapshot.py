@@ -9,6 +9,7 @@ from functools import partial
 
 from pbal.config.render import OwnRule
 from pbal.config.spec import (
+    CacheSpec,
     Config,
     HeaderSpec,
     LimitSpec,
@@ -93,6 +94,7 @@ def _service(service: Service) -> ServiceSpec:
         rules=tuple(rules for rules in map(partial(_rules, service), service.plugins) if rules.statements),
         routes=tuple(_routes(service, hidden)),
         rewrites=tuple(_rewrites(service, hidden)),
+        caching=tuple(_caching(service, hidden)),
         limits=tuple(_limits(service, hidden)),
     )
 
@@ -108,7 +110,7 @@ def own_specs(service: Service, show: Show = hidden) -> list[OwnRule]:
 
     `show`: what stands for what was said.
     """
-    return [*_headers(service, show), *_routes(service, show), *_rewrites(service, show), *_limits(service, show)]
+    return [*_headers(service, show), *_routes(service, show), *_rewrites(service, show), *_caching(service, show), *_limits(service, show)]
 
 
 def _headers(service: Service, show: Show) -> Iterator[HeaderSpec]:
@@ -131,6 +133,11 @@ def _rewrites(service: Service, show: Show) -> Iterator[RewriteSpec]:
 
 def _when(when: Conditions | None, said: str, show: Show) -> str:
     return "" if when is None else show(said, when.text)
+
+
+def _caching(service: Service, show: Show) -> Iterator[CacheSpec]:
+    for rule in service.rules.caching:
+        yield CacheSpec(rule.words, _when(rule.when, rule.when_said, show))
 
 
 def _limits(service: Service, show: Show) -> Iterator[LimitSpec]:

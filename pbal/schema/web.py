@@ -1,9 +1,28 @@
 """Of a web_server: which files, and what is said of them."""
 
 from pbal.schema import types
+from pbal.schema.kinds import BadValue
 from pbal.schema.tunables import Tunable
 
+NEIGHBOURS = ("gzip", "br", "zstd")
+"""Codings of files that may stand beside those that they are made of."""
+
 _PERLBAL = "Perlbal service parameters"
+
+
+def _neighbours(text: str) -> tuple[str, ...]:
+    names = text.lower().replace(",", " ").split()
+    if names == ["off"]:
+        return ()
+    if not names or len(set(names)) != len(names) or not set(names) <= set(NEIGHBOURS):
+        expected = "off, or some of gzip, br and zstd, the preferred one first"
+        raise BadValue(f"expected {expected}, found {text!r}", expected=expected)
+    return tuple(names)
+
+
+PRECOMPRESSED: types.Type[tuple[str, ...]] = types.Type(
+    "codings", _neighbours, lambda value: " ".join(value) or "off", ("off", *NEIGHBOURS)
+)
 
 WEB: tuple[Tunable, ...] = (
     Tunable(
@@ -36,5 +55,13 @@ WEB: tuple[Tunable, ...] = (
         unit="names",
         summary="Most names in such a list. One of a larger directory says how many there are.",
         source="pbal",
+    ),
+    Tunable(
+        "precompressed",
+        PRECOMPRESSED,
+        default="off",
+        summary="Send a file that was compressed before in place of another: `app.js.gz`, `.br` or `.zst` beside `app.js`, if the client"
+        " accepts it and it is not older. Of those that it accepts equally, the first is sent.",
+        source="pbal (nginx: gzip_static)",
     ),
 )

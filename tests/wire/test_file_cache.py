@@ -82,6 +82,9 @@ async def test_a_file_that_was_asked_for_is_had_at_once(lab: Lab) -> None:
     assert pbal.counts["file_cache_misses"] == 3
     text = (await pbal.say("show counters like file_cache_*")).split()
     assert text[text.index("file_cache_bytes") + 1] == "15" and text[text.index("file_cache_entries") + 1] == "3"
+    shown = (await pbal.say("show files site")).splitlines()
+    assert shown[1].startswith("site /a.txt 10 bytes, memory, sent to 0, looked at in 3")
+    assert [line.split()[1] for line in shown if line.startswith("site")] == ["/", "/a.txt", "/empty"]
     assert pbal.world.files.memory == 15 and pbal.world.files.kept == 3
 
 

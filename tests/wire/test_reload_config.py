@@ -132,6 +132,9 @@ CHANGES = [
         "DROP SERVICE site", "CREATE SERVICE site", "SET site.role = reverse_proxy", "SET site.pool = app", "ENABLE site",
     ]),
     ([("ENABLE site", "LOAD vpaths\nENABLE site")], ["LOAD vpaths"]),
+    ([("ENABLE site", "CACHE site 365d IMMUTABLE when path \\.js$\nCACHE site no-cache\nENABLE site")], [
+        "USE site", "CACHE site 1y immutable WHEN path \\.js$", "CACHE site no-cache",
+    ]),
     ([("LOAD vhosts", "LOAD vhosts\nMIME SET foo text/foo; a=b\nMIME REMOVE CSS\nMIME SET js text/javascript\n")], [
         "MIME REMOVE css", "MIME SET foo text/foo; a=b",
     ]),

@@ -90,6 +90,10 @@ class FileCache:
             finally:
                 file.release()
 
+    def all(self) -> list[Kept]:
+        """What is kept, for who looks."""
+        return list(self._known.values())
+
     def drop(self) -> None:
         """Keep nothing of what is known: what is served has changed."""
         for kept in list(self._known.values()):
@@ -134,6 +138,8 @@ class FileCache:
         return (
             had.identity == identity
             and had.name == file.name
+            and had.varies is file.varies
+            and had.stale == file.stale
             and changed + RACY < kept.seen_at
             and (had.body is not None or not self._fits(file))
         )

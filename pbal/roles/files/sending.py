@@ -73,9 +73,11 @@ class Validators:
 class Said:
     """What is said of a file: made once, for all answers with it."""
 
-    __slots__ = ("fields", "generation", "head", "of")
+    __slots__ = ("control", "fields", "generation", "head", "of")
 
-    def __init__(self, fields: Fields, of: Validators, size: int, generation: int) -> None:
+    def __init__(self, fields: Fields, of: Validators, size: int, generation: int, control: bytes = b"") -> None:
+        self.control = control
+        """Its Cache-Control, which may differ from request to request; b"" where there is none."""
         self.generation = generation
         """Of what it was made by, for who looks whether that has changed."""
         self.fields = fields

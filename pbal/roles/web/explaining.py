@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Step
+from pbal.model.rules import shown_when
 from pbal.observe.access import quoted_text
-from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find, with_index
+from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find
 from pbal.roles.files.writing import NotWritten, look, refusal
-from pbal.roles.web.role import WebServer
+from pbal.roles.web.role import WebServer, seek
 from pbal.roles.web.writing import target_of, wanted
 
 
@@ -15,7 +16,14 @@ def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
     """The steps of a request that no plugin took."""
     method = exchange.method
     if method in (b"GET", b"HEAD"):
-        yield Step("file", role.name, _file(role, exchange))
+        file = _file(role, exchange)
+        if file.startswith("200"):
+            for rule in role.service.rules.caching:
+                if rule.when is None or rule.when.hold(exchange):
+                    when = "" if rule.when is None else f" WHEN {shown_when(rule.when, rule.when_said)}"
+                    yield Step("rule", role.name, f"CACHE {rule.words}{when}")
+                    break
+        yield Step("file", role.name, file)
     elif method == b"OPTIONS":
         yield Step("answer", role.name, f"204: Allow: {role.allow.decode()}")
     elif method in (b"PUT", b"DELETE") and method in role.allow.split(b", "):
@@ -50,11 +58,15 @@ def _file(role: WebServer, exchange: Exchange) -> str:
         return "404: no docroot"
     path = quoted_text(exchange.path).decode("ascii")
     try:
-        found = with_index(find, rules, decoded(exchange.path, rules), role.service.values["index_files"])
+        neighbours = role.neighbours
+        wanted = () if neighbours is None else neighbours.wanted(exchange.request.fields.get(b"accept-encoding"))
+        found = seek(rules, decoded(exchange.path, rules), role.service.values["index_files"], neighbours, wanted, find)
     except NotServed as refusal:
         return f"{refusal.status}: {path} in {docroot}"
     except IsDirectory:
         return f"301: {path} is a folder, to {path}/"
     found.release()
     kind = role.service.world.media.kind_of(found.name.rpartition(b"/")[2]).decode()
-    return f"200: {path} in {docroot}, {found.size} bytes, {kind}"
+    coded = f", {found.coding.decode()} (precompressed)" if found.coding else ""
+    stale = f"; its {found.stale.decode()} is older, and passed over" if found.stale else ""
+    return f"200: {path} in {docroot}, {found.size} bytes, {kind}{coded}{stale}"

@@ -18,11 +18,12 @@ from pbal.model.exchange import SERVED, Exchange
 from pbal.model.openfiles import Kept
 from pbal.model.service import Service
 from pbal.roles.files.cache import FileCache
-from pbal.roles.files.finding import IsDirectory, NoIndex, NotServed, Rules, decoded, with_index
+from pbal.roles.files.finding import Find, IsDirectory, NoIndex, NotServed, OpenFile, Rules, decoded, with_index
 from pbal.roles.files.sending import Fields, Finding, Said, Validators, send_known, send_made
 from pbal.roles.files.writing import NotWritten, Target
 from pbal.roles.http import HttpRole
 from pbal.roles.web.listing import Listing, listing
+from pbal.roles.web.neighbours import Neighbours
 from pbal.roles.web.writing import Writing, chunked_limit, refuse, target_of, wanted
 
 _REFUSALS = {403: b"Not for you.\n", 404: b"Nothing here.\n", 500: b"The file cannot be read.\n", 503: b"Too much is open here.\n"}
@@ -42,6 +43,8 @@ class WebServer(HttpRole):
         """Their names, as Allow says them."""
         self.rules: Rules | None = None
         """Where files are found; None without a docroot."""
+        self.neighbours: Neighbours | None = None
+        """None where none are looked for."""
         self._offer()
 
     def changed(self, tunable: str) -> None:
@@ -64,6 +67,7 @@ class WebServer(HttpRole):
             self._methods[b"DELETE"] = self._delete
         self.allow = b", ".join(self._methods)
         values = self.service.values
+        self.neighbours = Neighbours(values["precompressed"]) if values["precompressed"] else None
         docroot, files = values["docroot"], self.service.world.files
         self.rules = None if docroot is None else Rules(files, os.fsencode(docroot), values["follow_symlinks"], values["dot_files"])
 
@@ -123,18 +127,23 @@ class WebServer(HttpRole):
             exchange.error(404, b"Nothing here.\n")
             return
         exchange.enter(SERVED)
-        key = exchange.path
-        kept = self.cache.fresh(key, exchange.started)
+        key = path = exchange.path
+        wanted: tuple[bytes, ...] = ()
+        neighbours = self.neighbours
+        if neighbours is not None:
+            wanted = neighbours.wanted(exchange.request.fields.get(b"accept-encoding"))
+            key = b"%b %b" % (b",".join(wanted), path)
+        kept = self.cache.fresh(key, self.clock.now())
         if kept is not None:
             self._send(exchange, kept)
             return
         try:
-            path = decoded(key, rules)
+            path = decoded(path, rules)
         except NotServed as refusal:
             self._found(exchange, None, refusal)
             return
         index_files = self.service.values["index_files"]
-        self.cache.look(exchange, key, lambda find: with_index(find, rules, path, index_files), self._found)
+        self.cache.look(exchange, key, partial(seek, rules, path, index_files, neighbours, wanted), self._found)
 
     def _found(self, exchange: Exchange, kept: Kept | None, error: BaseException | None) -> None:
         """What the name leads to."""
@@ -150,11 +159,30 @@ class WebServer(HttpRole):
     def _send(self, exchange: Exchange, kept: Kept) -> None:
         """A file."""
         file, said, media = kept.file, kept.said, self.service.world.media
-        if not isinstance(said, Said) or said.generation != media.generation:
-            etag, modified = etag_for(file.mtime_ns, file.size), file.mtime_ns // 10**9
+        control = self.service.rules.cache_control(exchange) if self.service.rules.caching else b""
+        if not isinstance(said, Said) or said.generation != media.generation or said.control != control:
+            etag, modified = etag_for(file.mtime_ns, file.size, file.coding), file.mtime_ns // 10**9
             fields = self._dated(etag, modified, media.kind_of(file.name.rpartition(b"/")[2]))
-            said = kept.said = Said(fields, Validators(etag, modified), file.size, media.generation)
+            if file.coding:
+                fields.append((b"Content-Encoding", file.coding))
+            if file.varies:
+                fields.append((b"Vary", b"Accept-Encoding"))
+            if control:
+                fields.append((b"Cache-Control", control))
+            if file.stale:
+                self._tell_stale(file)
+            said = kept.said = Said(fields, Validators(etag, modified), file.size, media.generation, control)
+        if file.coding and self.service.coding is not None:  # it is compressed already, and so is what a 304 is about
+            exchange.request = exchange.request.altered(b"accept-encoding", None)
         send_known(exchange, file, said)
+
+    def _tell_stale(self, file: OpenFile) -> None:
+        """Say that a neighbour is older than its file."""
+        self.counts["precompressed_stale"] += 1
+        self.service.world.log_limited(
+            "precompressed", "%(service)s: the %(coding)s of %(file)s is older than the file, and is not served",
+            {"event": "precompressed_stale", "service": self.name, "coding": file.stale.decode(), "file": os.fsdecode(file.name)},
+        )  # fmt: skip
 
     def _dated(self, etag: bytes, modified: int, kind: bytes) -> Fields:
         """The fields that every representation has."""
@@ -204,3 +232,12 @@ class WebServer(HttpRole):
                 {"event": "file_not_opened", "service": self.name, "status": status},
             )  # fmt: skip
         exchange.error(status, _REFUSALS[status])
+
+
+def seek(
+    rules: Rules, path: bytes, index_files: tuple[str, ...], neighbours: Neighbours | None, wanted: tuple[bytes, ...], find: Find
+) -> OpenFile:
+    """What is sent for a decoded path: a file, or one of its neighbours. Raises: as with_index()."""
+    if neighbours is not None:
+        find = partial(neighbours.best, find, wanted)
+    return with_index(find, rules, path, index_files)
