@@ -99,6 +99,8 @@ COMPILED: Final = (
     "pbal.roles.proxy.verify",
     "pbal.roles.selector",
     "pbal.roles.tracker",
+    "pbal.roles.web.joined",
+    "pbal.roles.web.neighbours",
     "pbal.roles.web.role",
     "pbal.roles.web.writing",
 )

@@ -1,5 +1,7 @@
 """A web_server with a docroot in a folder that holds a secret too, and requests to it."""
 
+import asyncio
+import socket
 from pathlib import Path
 
 from lab import Lab, Pbal
@@ -18,3 +20,14 @@ async def docroot(lab: Lab, *statements: str) -> tuple[Path, Pbal]:
     (lab.folder / "secret").write_text("secret")
     service = f"CREATE SERVICE site\nSET role = web_server\nSET listen = 127.0.0.1:0\nSET docroot = {folder}\n"
     return folder, await lab.pbal(service + "\n".join((*statements, "ENABLE site")))
+
+
+async def slow_socket(address: tuple[str, int], request: bytes) -> socket.socket:
+    """A client with a small window that has sent its request, and reads nothing by itself."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, address)
+    await loop.sock_sendall(sock, request)
+    return sock

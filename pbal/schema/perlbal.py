@@ -84,7 +84,6 @@ _LIMIT = "LIMIT name 10/s BURST 50, and LIMIT name 20 CONCURRENT, bound what a c
 SERVICE: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
-        Unbuilt("enable_concatenate_get", "ask for the files one by one", types.BOOL, "off"),
         Unbuilt("latency", "", types.INT, "0"),
         # of plugins
         Unbuilt("max_content_length", "max_body limits every body", types.INT, "0", "maxcontentlength"),

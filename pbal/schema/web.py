@@ -57,6 +57,22 @@ WEB: tuple[Tunable, ...] = (
         source="pbal",
     ),
     Tunable(
+        "enable_concatenate_get",
+        types.BOOL,
+        default="off",
+        summary="Answer a request such as `/js/??a.js,b.js` with several files in one: at most 100, of which none is missing.",
+        source="differs: names are decoded after they are divided at commas; off: what follows `??` is a query as any other",
+    ),
+    Tunable(
+        "concatenate_max_size",
+        types.SIZE,
+        default="16m",
+        perlbal="0",
+        unit="bytes",
+        summary="Most bytes of several files together. More are answered 403. 0: no limit.",
+        source="pbal",
+    ),
+    Tunable(
         "precompressed",
         PRECOMPRESSED,
         default="off",

@@ -155,6 +155,22 @@ def send_made(exchange: Exchange, body: bytes, fields: Fields, of: Validators) -
         exchange.respond(200, response.headers, body)
 
 
+def begin_made(exchange: Exchange, length: int, fields: Fields, of: Validators) -> bool:
+    """Begin an answer to GET or HEAD whose octets the caller sends. False if it is answered: by the preconditions, or without octets."""
+    status = evaluate(exchange.method, exchange.request.fields, of.etag, of.modified)
+    if status != 200:
+        _refuse(exchange, status, fields, length)
+        return False
+    response = _modified(exchange, 200, fields, b"")
+    if response is None:
+        return False
+    _start(exchange, response, length, b"")
+    if not length or exchange.method == b"HEAD":
+        exchange.stream.end(exchange, b"")
+        return False
+    return True
+
+
 def _wanted(exchange: Exchange, file: OpenFile, of: Validators) -> list[Range] | None:
     """The parts that the client asks for; None: all of it. GET alone has ranges (RFC 9110 section 14.2)."""
     said = exchange.request.fields
@@ -231,6 +247,23 @@ def _start(exchange: Exchange, response: ResponseHead, length: int, more: bytes)
     exchange.stream.start(exchange, response, response.block, more)
 
 
+def cut_off(exchange: Exchange, why: str) -> None:
+    """The rest of an answer that has begun cannot be sent: let the client see that."""
+    exchange.sink = None
+    counts = exchange.service.world.counters.counts
+    counts["files_cut_off"] += 1
+    exchange.service.world.log_limited(
+        "file cut off",
+        "%(service)s: %(path)s was cut off: %(reason)s",
+        {
+            "event": "file_cut_off", "service": exchange.service.name, "path": exchange.path.decode("latin-1"), "reason": why,
+        },
+    )  # fmt: skip
+    exchange.cause = BROKE
+    exchange.trouble = Trouble(why)
+    exchange.stream.cut(exchange)
+
+
 _buffer: memoryview = memoryview(bytearray(PIECE))
 
 
@@ -245,6 +278,7 @@ class FileSending(Sink):
         "_gone",
         "_left",
         "_next",
+        "_onward",
         "_parts",
         "_prefix",
         "_reading",
@@ -253,7 +287,16 @@ class FileSending(Sink):
         "_waits",
     )
 
-    def __init__(self, exchange: Exchange, file: OpenFile, parts: list[Range], several: Parts | None) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        file: OpenFile,
+        parts: list[Range],
+        several: Parts | None,
+        onward: Callable[[], None] | None = None,
+    ) -> None:
+        self._onward = onward
+        """What is done when the file is out; None: the answer ends."""
         self._exchange, self._stream = exchange, exchange.stream
         self._file = file
         self._body: memoryview | None = None if file.body is None else memoryview(file.body)
@@ -353,26 +396,18 @@ class FileSending(Sink):
         self._gone = True
         self._exchange.sink = None
         self._file.release()
-        self._stream.end(self._exchange, data)
+        if self._onward is None:
+            self._stream.end(self._exchange, data)
+            return
+        if data:
+            self._stream.write(data)
+        self._onward()
 
     def _broke(self, why: str) -> None:
         """The rest cannot be sent."""
-        exchange = self._exchange
         self._gone = True
-        exchange.sink = None
         self._file.release()
-        counts = exchange.service.world.counters.counts
-        counts["files_cut_off"] += 1
-        exchange.service.world.log_limited(
-            "file cut off",
-            "%(service)s: %(path)s was cut off: %(reason)s",
-            {
-                "event": "file_cut_off", "service": exchange.service.name, "path": exchange.path.decode("latin-1"), "reason": why,
-            },
-        )  # fmt: skip
-        exchange.cause = BROKE
-        exchange.trouble = Trouble(why)
-        self._stream.cut(exchange)
+        cut_off(self._exchange, why)
 
     def client_drained(self) -> None:
         self.go_on()

@@ -8,14 +8,18 @@ from pbal.model.rules import shown_when
 from pbal.observe.access import quoted_text
 from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find
 from pbal.roles.files.writing import NotWritten, look, refusal
+from pbal.roles.web.joined import members
 from pbal.roles.web.role import WebServer, seek
-from pbal.roles.web.writing import target_of, wanted
+from pbal.roles.web.writing import required, target_of
 
 
 def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
     """The steps of a request that no plugin took."""
     method = exchange.method
-    if method in (b"GET", b"HEAD"):
+    names = members(exchange.request.query) if role.joins and exchange.path.endswith(b"/") else []
+    if method in (b"GET", b"HEAD") and names:
+        yield Step("file", role.name, f"{len(names)} files as one (enable_concatenate_get), or 404 if one is missing")
+    elif method in (b"GET", b"HEAD"):
         file = _file(role, exchange)
         if file.startswith("200"):
             for rule in role.service.rules.caching:
@@ -37,7 +41,7 @@ def _written(role: WebServer, exchange: Exchange) -> str:
     path = quoted_text(exchange.path).decode("ascii")
     try:
         if exchange.method == b"PUT":
-            wanted(role.service, exchange)
+            required(role.service, exchange)
         target = target_of(role.service, role.rules, exchange)
         there, missing = look(target, exchange.method)
     except (NotWritten, OSError) as error:

@@ -1,7 +1,8 @@
 """web_server: what is answered to a request, by its method and by what its name leads to.
 
     by method     GET and HEAD, OPTIONS, and what tunables allow; any other is 405. `Allow` names what there is
-    GET, HEAD     a file (found), a folder without its slash (301), one without any index file (a list, or 403), nothing (404)
+    GET, HEAD     a file (found), a folder without its slash (301), one without any index file (a list, or 403), nothing (404),
+                  several files as one (`/dir/??a,b`)
     PUT, DELETE   with enable_put, enable_delete: writing.py
 
 How a name becomes an open file, and which names never do, stands in files/finding.py; how a file is sent in files/sending.py. What this
@@ -19,13 +20,16 @@ from pbal.model.openfiles import Kept
 from pbal.model.service import Service
 from pbal.roles.files.cache import FileCache
 from pbal.roles.files.finding import Find, IsDirectory, NoIndex, NotServed, OpenFile, Rules, decoded, with_index
-from pbal.roles.files.sending import Fields, Finding, Said, Validators, send_known, send_made
+from pbal.roles.files.sending import Fields, Finding, Said, Validators, begin_made, send_known, send_made
 from pbal.roles.files.writing import NotWritten, Target
 from pbal.roles.http import HttpRole
+from pbal.roles.web.joined import MOST, Joined, Member, members
 from pbal.roles.web.listing import Listing, listing
 from pbal.roles.web.neighbours import Neighbours
-from pbal.roles.web.writing import Writing, chunked_limit, refuse, target_of, wanted
+from pbal.roles.web.writing import Writing, chunked_limit, refuse, required, target_of
+from pbal.schema.media import UNKNOWN
 
+_UNKNOWN = UNKNOWN.encode()
 _REFUSALS = {403: b"Not for you.\n", 404: b"Nothing here.\n", 500: b"The file cannot be read.\n", 503: b"Too much is open here.\n"}
 
 
@@ -45,6 +49,8 @@ class WebServer(HttpRole):
         """Where files are found; None without a docroot."""
         self.neighbours: Neighbours | None = None
         """None where none are looked for."""
+        self.joins = False
+        """Whether `/dir/??a,b` asks for several files."""
         self._offer()
 
     def changed(self, tunable: str) -> None:
@@ -68,6 +74,7 @@ class WebServer(HttpRole):
         self.allow = b", ".join(self._methods)
         values = self.service.values
         self.neighbours = Neighbours(values["precompressed"]) if values["precompressed"] else None
+        self.joins = values["enable_concatenate_get"]
         docroot, files = values["docroot"], self.service.world.files
         self.rules = None if docroot is None else Rules(files, os.fsencode(docroot), values["follow_symlinks"], values["dot_files"])
 
@@ -94,7 +101,7 @@ class WebServer(HttpRole):
     def _put(self, exchange: Exchange) -> None:
         """Take a file."""
         try:
-            target, digests = target_of(self.service, self.rules, exchange), wanted(self.service, exchange)
+            target, digests = target_of(self.service, self.rules, exchange), required(self.service, exchange)
         except NotWritten as why:
             refuse(exchange, why)
             return
@@ -126,13 +133,18 @@ class WebServer(HttpRole):
         if rules is None:
             exchange.error(404, b"Nothing here.\n")
             return
-        exchange.enter(SERVED)
         key = path = exchange.path
+        if self.joins and exchange.request.query.startswith(b"?") and path.endswith(b"/"):
+            names = members(exchange.request.query)
+            if names:
+                self._join(exchange, rules, names)
+                return
+        exchange.enter(SERVED)
         wanted: tuple[bytes, ...] = ()
         neighbours = self.neighbours
         if neighbours is not None:
             wanted = neighbours.wanted(exchange.request.fields.get(b"accept-encoding"))
-            key = b"%b %b" % (b",".join(wanted), path)
+            key = _key(wanted, path)
         kept = self.cache.fresh(key, self.clock.now())
         if kept is not None:
             self._send(exchange, kept)
@@ -184,6 +196,53 @@ class WebServer(HttpRole):
             {"event": "precompressed_stale", "service": self.name, "coding": file.stale.decode(), "file": os.fsdecode(file.name)},
         )  # fmt: skip
 
+    # -- several as one --------------------------------------------------------------------------------------------
+
+    def _join(self, exchange: Exchange, rules: Rules, names: list[bytes]) -> None:
+        """Files of one folder as one answer."""
+        if len(names) > MOST:
+            self._refuse_joined(exchange, b"These are more than %d files.\n" % MOST)
+            return
+        found: list[Member] = []
+        for name in names:
+            path = exchange.path + name
+            try:
+                if not name or name.endswith(b"/"):
+                    raise NotServed(404)
+                meant = decoded(path, rules)
+            except NotServed as refusal:
+                self._refuse(exchange, refusal.status)
+                return
+            key = path if self.neighbours is None else _key((), path)
+            found.append(Member(key, partial(seek, rules, meant, (), self.neighbours, ())))
+        exchange.enter(SERVED)
+        Joined(exchange, self.cache, found, partial(self._joined, exchange))
+
+    def _joined(self, exchange: Exchange, joined: Joined, error: BaseException | None) -> None:
+        """All were found, or one is not to be had."""
+        if error is not None:
+            self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
+            return
+        most = self.service.values["concatenate_max_size"]
+        if most and joined.size > most:
+            self._refuse_joined(exchange, b"These are more than %d bytes.\n" % most)
+            return
+        kinds = [self.service.world.media.kind_of(name) for name in joined.names]
+        fields = self._dated(joined.etag, joined.modified, next((kind for kind in kinds if kind != _UNKNOWN), _UNKNOWN))
+        control = self.service.rules.cache_control(exchange)
+        if control:
+            fields.append((b"Cache-Control", control))
+        if begin_made(exchange, joined.size, fields, Validators(joined.etag, joined.modified)):
+            joined.send()
+
+    def _refuse_joined(self, exchange: Exchange, text: bytes) -> None:
+        self.counts["concatenations_refused"] += 1
+        self.service.world.log_limited(
+            "concatenation", "%(service)s: 403 to a request for several files: %(reason)s",
+            {"event": "concatenation_refused", "service": self.name, "reason": text.decode().strip()},
+        )  # fmt: skip
+        exchange.error(403, text)
+
     def _dated(self, etag: bytes, modified: int, kind: bytes) -> Fields:
         """The fields that every representation has."""
         shown = min(max(modified, 0), self.clock.epoch())  # RFC 9110 section 8.8.2.1: never later than Date
@@ -232,6 +291,11 @@ class WebServer(HttpRole):
                 {"event": "file_not_opened", "service": self.name, "status": status},
             )  # fmt: skip
         exchange.error(status, _REFUSALS[status])
+
+
+def _key(wanted: tuple[bytes, ...], path: bytes) -> bytes:
+    """By what the cache knows a path, where neighbours count."""
+    return b"%b %b" % (b",".join(wanted), path)
 
 
 def seek(

@@ -71,7 +71,7 @@ def _is_name(step: bytes) -> bool:
     return step not in (b"", b".", b"..") and len(step) <= 255 and not any(octet < 32 or octet == 127 for octet in step)
 
 
-def wanted(service: Service, exchange: Exchange) -> list[tuple[str, bytes]]:
+def required(service: Service, exchange: Exchange) -> list[tuple[str, bytes]]:
     """Look at the fields of a PUT; the checksums that its body has to have. Raises: NotWritten."""
     request, values = exchange.request, service.values
     fields = request.fields
