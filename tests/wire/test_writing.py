@@ -399,6 +399,22 @@ async def test_who_reads_sees_a_change_at_once_though_files_are_kept(lab: Lab) -
     assert [(await get(pbal, path)).status for path in ("/", "/index.html")] == [403, 404]
 
 
+@lab
+async def test_a_compressed_neighbour_of_a_former_version_is_not_served(lab: Lab) -> None:
+    _, pbal = await site(lab, "SET precompressed = gzip")
+    for path, body in (("/x.js", b"old"), ("/x.js.gz", b"compressed old")):
+        assert (await put(pbal, path, body)).status == 201
+    asked = request("GET", "/x.js", "Accept-Encoding: gzip")
+    answer = await pbal.ask("site", asked)
+    assert (answer.body, answer.fields["content-encoding"]) == (b"compressed old", "gzip")
+    assert (await put(pbal, "/x.js", b"new", f"If-Match: {answer.fields['etag']}")).status == 412, "that is the other file's"
+    assert (await put(pbal, "/x.js", b"new")).status == 204
+    answer = await pbal.ask("site", asked)
+    assert answer.body == b"new" and "content-encoding" not in answer.fields
+    assert (await put(pbal, "/x.js.gz", b"compressed new")).status == 204
+    assert (await pbal.ask("site", asked)).body == b"compressed new"
+
+
 # -- several at once ---------------------------------------------------------------------------------------------------
 
 
