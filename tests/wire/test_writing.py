@@ -673,6 +673,24 @@ async def test_a_new_configuration_while_a_body_comes_is_for_the_next_one(lab: L
 
 
 @lab
+async def test_a_folder_that_cannot_be_synced_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    docroot, pbal = await site(lab)
+    fsync = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    answer = await put(pbal, "/x", b"new")
+    assert answer.status == 500 and b"may not last" in answer.body
+    assert (await get(pbal, "/x")).body == b"new"
+    assert (await delete(pbal, "/x")).status == 500
+    assert tree(docroot) == {} and pbal.counts["writes_failed"] == 2
+
+
+@lab
 async def test_a_client_waits_while_the_disk_is_slow_and_memory_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     docroot, pbal = await site(lab)
     gate, write = threading.Event(), writing.Draft.write

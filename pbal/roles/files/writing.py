@@ -63,7 +63,7 @@ _stamped = 0
 
 
 class NotWritten(Exception):
-    """Nothing was changed. `status` is that of the answer, the message is for the client."""
+    """Nothing was changed, but where the message says so. `status` is that of the answer, the message is for the client."""
 
     def __init__(self, status: int, message: str, etag: bytes = b"", why: str = "") -> None:
         super().__init__(message)
@@ -235,7 +235,7 @@ def _stamp(now_ns: int) -> int:
 
 
 def _sync(folder: int) -> None:
-    """Have what was done in a folder on the disk. It is open for walking only, so it is opened again."""
+    """Have what was done in a folder on the disk. It is open for walking only, so it is opened again. Raises: NotWritten(500)."""
     try:
         readable = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     except PermissionError:  # one that may be written and not read cannot be synced
@@ -244,7 +244,7 @@ def _sync(folder: int) -> None:
         os.fsync(readable)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system where folders cannot be synced
-            raise
+            raise NotWritten(500, "It was done, and may not last: the disk failed.", why=f"cannot sync a folder: {error}") from None
     finally:
         os.close(readable)
 
@@ -315,7 +315,7 @@ class Draft:
     def finish(self, pieces: list[bytes], digests: Iterable[tuple[str, bytes]], now_ns: int) -> Version:
         """Write the last octets, check all of them, and put the file in its place.
 
-        Raises: NotWritten and OSError; nothing was changed then, unless the folder could not be synced, which the error says.
+        Raises: NotWritten and OSError; nothing was changed then, unless a folder could not be synced, which is said.
         """
         self.write(pieces)
         for name, wanted in digests:

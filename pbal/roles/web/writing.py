@@ -288,6 +288,7 @@ class Writing(Sink):
         if self._gone:
             self._drop()
         elif version is None:
+            self._files.forget()  # it may be there all the same
             self._fail(error)
         else:
             modified = min(max(version.mtime_ns // 10**9, 0), int(self._exchange.service.world.clock.epoch()))
@@ -302,6 +303,7 @@ class Writing(Sink):
         if self._gone:
             self._drop()
         elif error is not None:
+            self._files.forget()
             self._fail(error)
         else:
             self._answer(204, [], "removed")
