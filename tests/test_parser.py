@@ -202,6 +202,7 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("SHOW ERRORS 5 LIKE *x*", "show_errors", {"number": "5", "glob": "*x*"}),
     ("SHOW LIMITS", "show_limits", {}),
     ("show names", "show_names", {}),
+    ("SHOW FILES site", "show_files", {"service_name": "site"}),
     ("SHOW TUNNELS", "show_tunnels", {}),
     ("TUNNEL KICK 17", "tunnel_kick", {"number": "17"}),
     ("SHOW CLIENTS LIKE 10.*", "show_clients", {"glob": "10.*"}),

@@ -9,7 +9,7 @@ memory, and its descriptor is closed at once.
 A service keeps what its names were found to be (roles/files/cache.py) as Kept; here are the bounds on all of them together:
 
     SERVER file_cache_files     names, of all services
-    SERVER file_cache_memory    octets of small files
+    SERVER file_cache_memory    octets of small files; those that are given up while slow readers have them are as many again at most
     descriptors                 those of larger ones: an eighth of what the process may have open, and MOST_OPEN
 
 What was not asked for since the hand of the clock came by last is given up first (the clock algorithm): a hit costs no more than to say
@@ -34,7 +34,7 @@ IDLE: Final = 10.0
 class OpenFile:
     """A regular file, open for reading, or its octets. Whoever is given it lets go of it with release()."""
 
-    __slots__ = ("body", "coding", "fd", "files", "holders", "identity", "mtime_ns", "name", "size", "stale", "varies")
+    __slots__ = ("body", "coding", "fd", "files", "holders", "identity", "mtime_ns", "name", "pinned", "size", "stale", "varies")
 
     def __init__(self, files: "OpenFiles", fd: int, identity: Identity, name: bytes) -> None:
         self.files = files
@@ -54,6 +54,8 @@ class OpenFile:
         self.stale = b""
         """The coding of one that is there and older than what it was made of; b"" where there is none."""
         self.holders = 1
+        self.pinned = False
+        """Its octets are in memory and are not kept any more, but somebody still sends them."""
         files.open.add(self)
 
     def hold(self) -> "OpenFile":
@@ -64,8 +66,12 @@ class OpenFile:
     def release(self) -> None:
         """One holder less; the last one closes it."""
         self.holders -= 1
-        if not self.holders:
-            self._close()
+        if self.holders:
+            return
+        if self.pinned and self.body is not None:
+            self.pinned = False
+            self.files.pinned -= self.size
+        self._close()
 
     def take_in(self, body: bytes) -> None:
         """Have its octets in memory, and the descriptor no more."""
@@ -106,17 +112,20 @@ class Kept:
 class OpenFiles:
     """Those of a process."""
 
-    __slots__ = ("_counts", "_descriptors", "_in_memory", "_server", "kept", "memory", "most_open", "open", "stamp")
+    __slots__ = ("_counts", "_descriptors", "_in_memory", "_server", "kept", "memory", "most_open", "open", "pinned", "stamp")
 
     def __init__(self, server: Mapping[str, Any], counts: dict[str, int]) -> None:
         """`server`: the tunables of the process, as they are at any time."""
         self._server = server
         self._counts = counts
-        self.open: set[OpenFile] = set()
+        self.open: set[object] = set()
+        """What has a file open: an OpenFile, or a PUT that is under way."""
         self.kept = 0
         """Names that are kept."""
         self.memory = 0
         """Octets of kept files that are in memory."""
+        self.pinned = 0
+        """Octets in memory of files that are not kept any more and still sent."""
         self.most_open = MOST_OPEN
         self.stamp = 0
         """What was kept under another one has to be looked at again."""
@@ -137,9 +146,9 @@ class OpenFiles:
         self.stamp += 1
 
     def takes(self, size: int) -> bool:
-        """Whether a file of so many octets may be kept in memory."""
+        """Whether a file of so many octets may be taken into memory: not while slow readers pin half of what there may be."""
         limit: int = self._server["file_cache_memory"]
-        return size * 4 <= limit
+        return size * 4 <= limit and self.pinned * 2 <= limit
 
     def keep(self, found: Kept) -> None:
         """Keep it, and give up others if that is too much."""
@@ -148,12 +157,11 @@ class OpenFiles:
         found.file.hold()
         self.kept += 1
         most: int = self._server["file_cache_files"]
-        body = found.file.body
-        if body is None:
+        if found.file.body is None:
             self._descriptors.append(found)
             self._give_up(self._descriptors, min(self.most_open, most))
             return
-        self.memory += len(body)
+        self.memory += found.file.size
         self._in_memory.append(found)
         self._give_up(self._in_memory, most)
         limit: int = self._server["file_cache_memory"]
@@ -178,9 +186,13 @@ class OpenFiles:
         found.gone = True
         del found.home[found.key]
         self.kept -= 1
-        if found.file.body is not None:
-            self.memory -= len(found.file.body)
-        found.file.release()
+        file = found.file
+        if file.body is not None:
+            self.memory -= file.size
+            if file.holders > 1:
+                file.pinned = True
+                self.pinned += file.size
+        file.release()
 
     def tick(self, now: float) -> None:
         """Once a second: give up descriptors that nobody asks for, and what `file_cache_files` does not allow any more."""

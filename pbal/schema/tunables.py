@@ -456,7 +456,7 @@ SERVER: tuple[Tunable, ...] = (
         perlbal="0",
         unit="files",
         maximum="1000000",
-        summary="Most files that all web servers together keep, so that who asks for one again has it at once. Files of at most 64 KB are"
+        summary="Most files that all web servers together keep, so that who asks for one again has it at once. Files of at most 1 MB are"
         " kept in memory. Of larger ones the descriptor is kept: at most 1024, an eighth of `max_connections`, and for 10 s after the last"
         " request. 0: none.",
         source="pbal",
@@ -467,7 +467,8 @@ SERVER: tuple[Tunable, ...] = (
         default="32m",
         unit="bytes",
         maximum="64g",
-        summary="Most memory for those small files. A file that takes more than a quarter of it is not kept in memory.",
+        summary="Most memory for those small files; what slow clients still have of files that had to go comes on top, as much again at"
+        " most. A file that takes more than a quarter of it is not kept in memory.",
         source="pbal",
     ),
     Tunable(

@@ -632,7 +632,7 @@ async def test_every_query_as_json_says_what_its_text_says(lab: Lab) -> None:
     asked = {statement.rule for query in SHAPES if (statement := language.parse_line(query)) is not None}
     queries = language.queries - {"dumpconfig", "leaks", "complete", "config_drift", "reload_config_dry_run"}
     queries -= {"show_latency", "show_health", "show_errors", "show_limits", "show_clients", "show_rules", "explain", "trace"}  # elsewhere
-    queries -= {"show_names", "show_tunnels", "check_nodes"}
+    queries -= {"show_names", "show_tunnels", "show_files", "check_nodes"}
     assert asked == queries, "each query there is"
 
     origin = await lab.origin(app)
@@ -877,7 +877,7 @@ UNKNOWN = [
     ("VHOST front x = fils", "did you mean 'files'?"),
     ("VPATH front ^/ = files", "LOAD vpaths adds this statement"),
     ("help shwo pool", "did you mean 'show pool'?"),
-    ("help Enable_Put", "'enable_put' is not built yet: web_server answers GET and HEAD only"),
+    ("help Server_Process", "'server_process' is not built yet: start the process yourself, and name it with POOL ADD"),
     ("help aio_threads", "aio_threads has no meaning here: pbal has 8 threads for files, all of which it uses when the disk is slow"),
     ("poll kick alic", "did you mean 'alice'?"),
     ("version please", "usage: VERSION"),

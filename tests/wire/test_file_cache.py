@@ -82,10 +82,13 @@ async def test_a_file_that_was_asked_for_is_had_at_once(lab: Lab) -> None:
     assert pbal.counts["file_cache_misses"] == 3
     text = (await pbal.say("show counters like file_cache_*")).split()
     assert text[text.index("file_cache_bytes") + 1] == "15" and text[text.index("file_cache_entries") + 1] == "3"
+    shown = (await pbal.say("show files site")).splitlines()
+    assert shown[1].startswith("site /a.txt 10 bytes, memory, sent to 0, looked at in 3")
+    assert [line.split()[1] for line in shown if line.startswith("site")] == ["/", "/a.txt", "/empty"]
     assert pbal.world.files.memory == 15 and pbal.world.files.kept == 3
 
 
-@pytest.mark.parametrize("size", [10, SMALL, SMALL + 1, 500_000])
+@pytest.mark.parametrize("size", [10, SMALL, 65537, SMALL + 1])
 def test_every_change_is_seen_and_no_answer_is_of_two_versions(size: int) -> None:
     """Each octet of a version is its number: an answer that mixes two, or has the length of another, is found out."""
 
@@ -282,6 +285,24 @@ async def test_bounds_on_what_is_kept(lab: Lab) -> None:
         assert opened(docroot) <= 3
     assert await pbal.say("SERVER file_cache_memory = 0") == "OK"
     assert (await client.ask("/49")).body == b"49" * 50
+
+
+@lab
+async def test_what_slow_readers_hold_in_memory_is_bounded(lab: Lab) -> None:
+    """Each has a file of its own, which had to make room for the next one."""
+    docroot, pbal = await site(lab, "file_cache_memory = 4m")
+    size = 1 << 20
+    for number in range(10):
+        (docroot / f"{number}").write_bytes(b"%x" % number * size)
+    files, clients = pbal.world.files, []
+    for number in range(10):
+        clients.append(await Client.of(pbal, "site", get(f"/{number}") * 12 + get("/none", "Connection: close")))
+        await until(lambda: sum(client.full for client in pbal.world.clients) == number + 1, "it to be full")  # noqa: B023 - it waits here
+        assert files.memory <= 4 * size and files.pinned <= 4 * size
+    assert files.pinned, "some are sent that are kept no more"
+    for number, client in enumerate(clients):
+        assert (await client.rest()).count(b"%x" % number * size) == 12
+    assert files.pinned == 0
 
 
 @lab

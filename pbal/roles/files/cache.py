@@ -2,7 +2,7 @@
 
     fresh    looked at within SERVER file_recheck, and nothing was written by this pbal since: it is sent as it is
     stale    found anew: the same file is kept on, with what was made ready of it; another one takes its place
-    unknown  found; a small file is read whole (SMALL), so that head and octets go out in one write and cannot be of two versions
+    unknown  found; a small file is read whole (SMALL), so that what is sent of it is of one version, and is copied once less
 
 A file is the same if nothing of its Identity changed. Where it was changed less than RACY before it was found, it might be changed again
 within the same tick of the system's clock: then it is read again when it is stale. So a change in place, a rename and a deletion are
@@ -28,8 +28,8 @@ from pbal.roles.files.disk import in_thread
 from pbal.roles.files.finding import Find, NotKnown, NotServed, find, find_known
 from pbal.roles.files.memory import facts_of, read_known
 
-SMALL: Final = 65536
-"""Octets of a file up to which it is kept in memory: as many as a socket takes at once, without more ado."""
+SMALL: Final = 1 << 20
+"""Octets of a file up to which it is kept in memory. Sending those saves a copy, which is half of the cost."""
 RACY: Final = 2.0
 """Seconds: file systems keep times by the nanosecond, by the tick of the kernel, and by the second or two."""
 PORTION: Final = 64
@@ -75,7 +75,8 @@ class FileCache:
                 if refusal.status != 503 or not self._files.shed():
                     raise
                 file = seek(find_known)
-            self._read(file, read_known)
+            if not self._is_same(self._known.get(key), file):
+                self._read(file, read_known)
         except NotKnown:
             self._search(exchange, key, seek, then)
         except Exception as error:  # noqa: BLE001 - whoever asked says what it means
@@ -88,6 +89,10 @@ class FileCache:
                 then(exchange, kept, None)
             finally:
                 file.release()
+
+    def all(self) -> list[Kept]:
+        """What is kept, for who looks."""
+        return list(self._known.values())
 
     def drop(self) -> None:
         """Keep nothing of what is known: what is served has changed."""
@@ -106,7 +111,7 @@ class FileCache:
         world, files = self._world, self._files
         recheck = files.recheck if known is self._known else 0.0
         kept = known.get(key)
-        if recheck and kept is not None and kept.file.name == file.name and self._is_same(kept, file):
+        if recheck and kept is not None and self._is_same(kept, file):
             file.release()
             kept.file.hold()
             kept.asked = True
@@ -123,17 +128,28 @@ class FileCache:
         kept.stamp = stamp
         return kept
 
-    def _is_same(self, kept: Kept, file: OpenFile) -> bool:
+    def _is_same(self, kept: Kept | None, file: OpenFile) -> bool:
         """Whether a file is the one that is kept, with the same content."""
-        identity = file.identity
-        changed = max(identity[3], identity[5])
-        if kept.file.varies is not file.varies or kept.file.stale != file.stale:
+        if kept is None:
             return False
-        return kept.file.identity == identity and (kept.file.body is None) == (file.body is None) and changed + RACY < kept.seen_at
+        had, identity = kept.file, file.identity
+        changed = max(identity[3], identity[5])
+        # One that could not be read into memory may be by now.
+        return (
+            had.identity == identity
+            and had.name == file.name
+            and had.varies is file.varies
+            and had.stale == file.stale
+            and changed + RACY < kept.seen_at
+            and (had.body is not None or not self._fits(file))
+        )
+
+    def _fits(self, file: OpenFile) -> bool:
+        return file.size <= SMALL and self._files.recheck > 0 and self._files.takes(file.size)
 
     def _read(self, file: OpenFile, read: Callable[[int, int, int], bytes | None]) -> None:
         """Take a small file into memory. One that is written to just now stays where it is."""
-        if file.size > SMALL or not self._files.recheck or not self._files.takes(file.size):
+        if not self._fits(file):
             return
         try:
             body = read(file.fd, 0, file.size) if file.size else b""
@@ -149,12 +165,13 @@ class FileCache:
         search, stamp = self._searches.get(key), self._files.stamp
         if search is None or search.stamp != stamp:
             search = self._searches[key] = Search(self._known, key, stamp)
-            in_thread(partial(self._find, seek), partial(self._found, search))
+            in_thread(partial(self._find, seek, self._known.get(key)), partial(self._found, search))
         search.waiting.append(Seeker(exchange, then))
 
-    def _find(self, seek: Seek) -> OpenFile:
+    def _find(self, seek: Seek, kept: Kept | None) -> OpenFile:
         file = seek(find)
-        self._read(file, _read_all)
+        if not self._is_same(kept, file):
+            self._read(file, _read_all)
         return file
 
     def _found(self, search: "Search", file: OpenFile | None, error: BaseException | None) -> None:

@@ -214,7 +214,10 @@ def find(rules: Rules, path: bytes) -> OpenFile | None:
     """A Find that may wait for the disk. Raises: NotServed."""
     if not rules.allows(path):
         raise NotServed(404)
-    return find_in((rules,), rules.folder.rstrip(b"/") + path)
+    found = find_in((rules,), rules.folder.rstrip(b"/") + path)
+    if found is not None:
+        found.name = path.lstrip(b"/")
+    return found
 
 
 def find_in(places: Iterable[Rules], name: bytes) -> OpenFile | None:

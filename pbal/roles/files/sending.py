@@ -17,8 +17,9 @@ buffer until it has, and there is a new one.
 
 A file that becomes shorter while it is sent, and a disk that fails, cut the answer off visibly: what was promised cannot be kept.
 
-Not sendfile(2): what the kernel has queued are pages of the file and no copies of them, so a file that is truncated meanwhile arrives with
-zeros in place of what it held, before the cut. It saved a tenth to a fifth of the CPU of 1 MB.
+Not sendfile(2): what the kernel has queued are pages of the file and no copies of them, so a file that is truncated or written meanwhile
+arrives with zeros, or with octets of another version, under the length and the ETag of this one. And a client that takes slower than the
+disk gives is waited for by who has the octets: with sendfile that would be a second way of waiting beside the transport's.
 """
 
 import asyncio
@@ -102,7 +103,7 @@ def send_known(exchange: Exchange, file: OpenFile, said: Said) -> None:
     body = file.body
     if not head.framing or exchange.method == b"HEAD":
         exchange.stream.end(exchange, b"")
-    elif body is not None:
+    elif body is not None and len(body) <= PIECE // 2:
         exchange.stream.end(exchange, body)
     else:
         FileSending(exchange, file.hold(), [(0, file.size)], None).go_on()
@@ -271,6 +272,7 @@ class FileSending(Sink):
 
     __slots__ = (
         "_at",
+        "_body",
         "_exchange",
         "_file",
         "_gone",
@@ -297,6 +299,7 @@ class FileSending(Sink):
         """What is done when the file is out; None: the answer ends."""
         self._exchange, self._stream = exchange, exchange.stream
         self._file = file
+        self._body: memoryview | None = None if file.body is None else memoryview(file.body)
         self._parts, self._several = parts, several
         self._prefix = b"" if several is None else several.before[0]
         """What stands before the next piece."""
@@ -312,6 +315,7 @@ class FileSending(Sink):
 
     def go_on(self) -> None:
         """Write until the client is full, or the file is out."""
+        global _buffer
         pieces = PIECES
         while not self._gone and not self._reading and not self._stream.full:
             if not pieces:
@@ -320,10 +324,10 @@ class FileSending(Sink):
                     asyncio.get_running_loop().call_soon(self._next_turn)
                 return
             pieces -= 1
-            if self._file.body is not None:
-                self._write(self._file.body[self._at : self._at + min(PIECE, self._left)])
-                continue
             size = min(PIECE, self._left)
+            if self._body is not None:
+                self._write_from(self._body[self._at : self._at + size])
+                continue
             try:
                 length = read_into(self._file.fd, self._at, _buffer[:size])
             except OSError as error:
@@ -333,7 +337,10 @@ class FileSending(Sink):
                 self._reading = True
                 in_thread(partial(os.pread, self._file.fd, size, self._at), self._read)
                 return
-            self._write_from(length)
+            if length and not self._write_from(_buffer[:length]):
+                _buffer = memoryview(bytearray(PIECE))
+            elif not length:
+                self._write(b"")
 
     def _next_turn(self) -> None:
         self._waits = False
@@ -350,18 +357,17 @@ class FileSending(Sink):
             self._write(piece)
             self.go_on()
 
-    def _write_from(self, length: int) -> None:
-        """Send so many octets of the buffer."""
-        global _buffer
-        if length < SHARED or self._several is not None:
-            self._write(bytes(_buffer[:length]))
-            return
-        self._at += length
-        self._left -= length
-        if not self._stream.write_from(_buffer[:length]):
-            _buffer = memoryview(bytearray(PIECE))
+    def _write_from(self, piece: memoryview) -> bool:
+        """Send octets of a buffer. False: it is held until they are gone."""
+        if len(piece) < SHARED or self._several is not None:
+            self._write(bytes(piece))
+            return True
+        self._at += len(piece)
+        self._left -= len(piece)
+        free = self._stream.write_from(piece)
         if not self._left and not self._gone:
             self._ended(b"")
+        return free
 
     def _write(self, piece: bytes) -> None:
         """Send a piece, and what stands around it. The last one ends the exchange."""

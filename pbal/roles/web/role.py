@@ -3,6 +3,7 @@
     by method     GET and HEAD, OPTIONS, and what tunables allow; any other is 405. `Allow` names what there is
     GET, HEAD     a file (found), a folder without its slash (301), one without any index file (a list, or 403), nothing (404),
                   several files as one (`/dir/??a,b`)
+    PUT, DELETE   with enable_put, enable_delete: writing.py
 
 How a name becomes an open file, and which names never do, stands in files/finding.py; how a file is sent in files/sending.py. What this
 file refuses to know: disks.
@@ -20,10 +21,12 @@ from pbal.model.service import Service
 from pbal.roles.files.cache import FileCache
 from pbal.roles.files.finding import Find, IsDirectory, NoIndex, NotServed, OpenFile, Rules, decoded, with_index
 from pbal.roles.files.sending import Fields, Finding, Said, Validators, begin_made, send_known, send_made
+from pbal.roles.files.writing import NotWritten, Target
 from pbal.roles.http import HttpRole
 from pbal.roles.web.joined import MOST, Joined, Member, members
 from pbal.roles.web.listing import Listing, listing
 from pbal.roles.web.neighbours import Neighbours
+from pbal.roles.web.writing import Writing, chunked_limit, refuse, required, target_of
 from pbal.schema.caching import cache_control
 from pbal.schema.media import UNKNOWN
 
@@ -39,6 +42,8 @@ class WebServer(HttpRole):
         super().__init__(service)
         self._methods: dict[bytes, Callable[[Exchange], None]] = {}
         """Who answers which method."""
+        self.writings: set[Writing] = set()
+        """PUTs and DELETEs under way."""
         self.allow = b""
         """Their names, as Allow says them."""
         self.rules: Rules | None = None
@@ -65,6 +70,10 @@ class WebServer(HttpRole):
     def _offer(self) -> None:
         """Which methods there are, by the service's tunables."""
         self._methods = {b"GET": self._get, b"HEAD": self._get, b"OPTIONS": self._options}
+        if self.service.values["enable_put"]:
+            self._methods[b"PUT"] = self._put
+        if self.service.values["enable_delete"]:
+            self._methods[b"DELETE"] = self._delete
         self.allow = b", ".join(self._methods)
         values = self.service.values
         self.neighbours = Neighbours(values["precompressed"]) if values["precompressed"] else None
@@ -84,6 +93,41 @@ class WebServer(HttpRole):
     def _options(self, exchange: Exchange) -> None:
         """RFC 9110 section 9.3.7. Of `*` and of every name the same is said."""
         exchange.respond(204, [(b"Allow", self.allow)])
+
+    def tick(self, now: float) -> None:
+        """See RoleHandler."""
+        super().tick(now)
+        for writing in list(self.writings):
+            writing.late(now)
+
+    # -- PUT and DELETE --------------------------------------------------------------------------------------------
+
+    def _put(self, exchange: Exchange) -> None:
+        """Take a file."""
+        try:
+            target, digests = target_of(self.service, self.rules, exchange), required(self.service, exchange)
+        except NotWritten as why:
+            refuse(exchange, why)
+            return
+        limit = chunked_limit(self.service, exchange)
+        if limit is not None:
+            exchange.body_limit = limit
+        self._written(exchange, target, digests).put()
+
+    def _delete(self, exchange: Exchange) -> None:
+        """Remove a file."""
+        try:
+            target = target_of(self.service, self.rules, exchange)
+        except NotWritten as why:
+            refuse(exchange, why)
+            return
+        self._written(exchange, target, []).delete()
+
+    def _written(self, exchange: Exchange, target: Target, digests: list[tuple[str, bytes]]) -> Writing:
+        exchange.enter(SERVED)
+        writing = Writing(exchange, target, digests, self.writings.discard)
+        self.writings.add(writing)
+        return writing
 
     # -- GET and HEAD ----------------------------------------------------------------------------------------------
 
@@ -105,7 +149,7 @@ class WebServer(HttpRole):
         if neighbours is not None:
             wanted = neighbours.wanted(exchange.request.fields.get(b"accept-encoding"))
             key = _key(wanted, path)
-        kept = self.cache.fresh(key, exchange.started)
+        kept = self.cache.fresh(key, self.clock.now())
         if kept is not None:
             self._send(exchange, kept)
             return
