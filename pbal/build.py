@@ -103,6 +103,7 @@ COMPILED: Final = (
     "pbal.roles.web.joined",
     "pbal.roles.web.neighbours",
     "pbal.roles.web.role",
+    "pbal.roles.web.writing",
 )
 
 

@@ -89,8 +89,8 @@ def test_who_asks_for_the_default_of_what_is_not_built_asks_for_nothing(tmp_path
 
 
 def test_a_value_that_perlbal_would_refuse_is_refused_for_that(tmp_path: Path) -> None:
-    _, mistakes, _ = read(tmp_path, "CREATE SERVICE a\nSET enable_put = perhaps")
-    assert said(mistakes) == [(2, "enable_put: expected on or off, found 'perhaps'")]
+    _, mistakes, _ = read(tmp_path, "CREATE SERVICE a\nSET latency = perhaps")
+    assert said(mistakes) == [(2, "latency: expected a whole number such as 64, found 'perhaps'")]
 
 
 def test_a_plugin_of_perlbal_is_there_or_not_built_yet_in_any_case(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_what_is_said_to_a_plugin_that_is_missing_is_not_held_against_the_file(t
           VHOST * = site
           STICKY COOKIE SID
           ACCESS DENY ip 10.0.0.1
-          SET enable_put = on
+          SET server_process = /bin/app
           SET persist_clent = on
         ENABLE site
         """,

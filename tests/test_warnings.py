@@ -105,6 +105,18 @@ CASES: dict[str, tuple[str, list[str]]] = {
         "CREATE SERVICE a\nSET role = web_server\nSET listen = 8081\nENABLE a",
         ["1: web_server 'a' has no docroot: every request is answered 404"],
     ),
+    "files from everybody": (
+        FILES.replace("127.0.0.1:8080", "8080").replace("ENABLE", "  SET enable_put = on\n      SET enable_delete = on\n    ENABLE"),
+        [
+            "5: whoever reaches 8080 may write and remove files of 'web': let it listen where only those reach it who may, or ask"
+            " for certificates of clients (ssl_verify_mode = 3), or have a plugin that refuses others"
+        ],
+    ),
+    "files from this machine": (FILES.replace("ENABLE", "  SET enable_put = on\n    ENABLE"), []),
+    "files that nobody may write": (
+        FILES.replace("ENABLE", "  SET max_put_size = 1m\n      SET min_put_directory = 1\n    ENABLE"),
+        ["5: max_put_size has no effect: enable_put is off", "6: min_put_directory has no effect: enable_put is off"],
+    ),
     "never enabled": (
         FILES + "    CREATE SERVICE b\n      SET role = web_server\n      SET docroot = FOLDER",
         ["6: service 'b' is never enabled, and no selector hands requests to it"],
@@ -496,8 +508,8 @@ def test_a_nodefile_with_a_mistake_or_without_a_node(tmp_path: Path) -> None:
 
 def test_each_check_has_a_case() -> None:
     assert {check.__name__ for check in lint.CHECKS} == {
-        "pools", "balancing", "proxies", "reproxying", "alone", "docroots", "unreachable", "rules", "passed_by", "circles", "consoles",
-        "certificates", "circular_nodes", "ports", "limits",
+        "pools", "balancing", "proxies", "reproxying", "alone", "docroots", "writing", "unreachable", "rules", "passed_by", "circles",
+        "consoles", "certificates", "circular_nodes", "ports", "limits",
     }  # fmt: skip
 
 

@@ -44,6 +44,8 @@ _BEGINNING = re.compile(r"\^(?:[\w/~,;:@=&%!-]|\\[^\w])*", re.ASCII)
 _GROUPED = re.compile(r"\\.|\[\^?\]?[^\]]*\]|\((?:[^()|]|\|)*\)")
 """Groups without groups in them, and what could look like one: a `|` outside of these may be the whole pattern's."""
 _CAP_NET_BIND_SERVICE = 10  # linux/capability.h
+_REQUIRED = 3
+"""Bits of ssl_verify_mode: without either of them a client may come without a certificate."""
 _UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _STATUS = Path("/proc/self/status")
 
@@ -334,6 +336,8 @@ _NEEDS = {
     "error_retry_schedule": "enable_error_retries",
     "fallback_on": "fallback_pool",
     "high_priority_cookie_contents": "high_priority_cookie",
+    "max_put_size": "enable_put",
+    "min_put_directory": "enable_put",
     "min_body_grace": "min_body_rate",
     "queue_relief_chance": "queue_relief_size",
     "queue_relief_size": "queue_relief_chance",
@@ -375,6 +379,26 @@ def docroots(places: Places) -> Found:
                 yield from _placed(places.service(service), f"web_server '{service.name}' has no docroot: every request is answered 404")
         elif not os.access(service["docroot"], os.R_OK | os.X_OK):
             yield from _placed(places.tunable(service, "docroot"), f"docroot {service['docroot']} cannot be read by this user")
+
+
+def writing(places: Places) -> Found:
+    """A web_server that takes files from anybody, or cannot write them."""
+    for service in places.world.services.values():
+        said = [name for name in ("enable_put", "enable_delete") if service.role == "web_server" and service[name]]
+        if not said:
+            continue
+        at = places.tunable(service, said[0])
+        docroot, listen = service["docroot"], service["listen"]
+        if docroot is not None and not os.access(docroot, os.W_OK | os.X_OK):
+            yield from _placed(at, f"{said[0]} is on, and docroot {docroot} cannot be written by this user")
+        asks = service["enable_ssl"] and service["ssl_verify_mode"] & _REQUIRED == _REQUIRED
+        if service.enabled and listen is not None and not is_local(listen) and not service.plugins and not asks:
+            what = " and ".join({"enable_put": "write", "enable_delete": "remove"}[name] for name in said)
+            message = (
+                f"whoever reaches {listen} may {what} files of '{service.name}': let it listen where only those reach it who may, or ask"
+                " for certificates of clients (ssl_verify_mode = 3), or have a plugin that refuses others"
+            )
+            yield from _placed(at, message)
 
 
 def unreachable(places: Places) -> Found:
@@ -550,7 +574,7 @@ def limits(places: Places) -> Found:
 
 
 CHECKS: tuple[Callable[[Places], Found], ...] = (
-    pools, balancing, proxies, reproxying, alone, docroots, unreachable, rules, passed_by, circles, consoles, certificates, circular_nodes,
-    ports, limits,
+    pools, balancing, proxies, reproxying, alone, docroots, writing, unreachable, rules, passed_by, circles, consoles, certificates,
+    circular_nodes, ports, limits,
 )  # fmt: skip
 """All of what only the whole shows."""

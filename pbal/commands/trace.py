@@ -23,8 +23,8 @@ def trace(session: Session, whom: str, trace_kind: str | None = None) -> Reply:
 
     WHOM is the name of a service; an address, with a port for one connection; or the name of a queue. What it is can be said before it:
     `trace queue lobby`. A line has the time, the client's address and port, the service, and what happened: accepted, request, handed on,
-    connecting, connect failed, asked, node answered, node failed, parked, waits, published, given, answered, refused, ended, closed. Of a
-    queue it has what happens to those that wait for it. Who reads too slowly is told how many lines were lost.
+    connecting, connect failed, asked, node answered, node failed, parked, waits, published, given, written, answered, refused, ended,
+    closed. Of a queue it has what happens to those that wait for it. Who reads too slowly is told how many lines were lost.
     """
     world = session.world
     client = _client(whom)

@@ -47,6 +47,8 @@ _LOOKED_AT: Final = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 """Values have their blanks: a pattern that leaves them out takes time by the square of their number."""
+_TOTAL: Final = re.compile(rb"^content-range:[^\r\n]*/([0-9]+)\r\n", re.IGNORECASE | re.MULTILINE)
+_OF_PARTS: Final = re.compile(rb"^content-(?:range|length):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 _LOST: Final = re.compile(rb"^(?:content-length|accept-ranges):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 _STRONG: Final = re.compile(rb"^(etag:[\t ]*)(?=\")", re.IGNORECASE | re.MULTILINE)
 _DIGESTS: Final = frozenset({b"content-digest", b"content-md5", b"repr-digest", b"digest"})
@@ -216,6 +218,14 @@ class Coding:
         """What was accepted when a request was parked, as far as the service still has it."""
         number = (flags & CODING) >> SHIFT
         return flags & ACCEPTED if any(each == number for _, each in self._preferred) else 0
+
+    def varies(self, status: int, block: bytes) -> bool:
+        """Whether a part (206) is one of a representation that would be coded for others."""
+        if status != 206:
+            return False
+        whole = _TOTAL.search(block)
+        length = -1 if whole is None else int(whole[1])
+        return self.suits(200, _OF_PARTS.sub(b"", block), length, 0)
 
     def suits(self, status: int, block: bytes, length: int, accepted: int) -> bool:
         """Whether a response may be coded at all. `length`: octets of its body, -1 where nobody knows.

@@ -89,7 +89,7 @@ class Bodies:
             spool.end()
 
 
-def _append(parts: list[bytes], data: bytes) -> None:
+def append(parts: list[bytes], data: bytes) -> None:
     """Add octets to pieces. Very small ones are joined: an octet in an object of its own takes forty."""
     if len(data) < SMALL and parts and len(parts[-1]) < LITTLE:
         parts[-1] += data
@@ -115,7 +115,7 @@ class HeldBody(CollectedBody):
         octets = len(data)
         self.size += octets
         if self.spool is None:
-            _append(self._parts, data)
+            append(self._parts, data)
             self._bodies.memory += octets
         else:
             self.spool.add(data)
@@ -219,7 +219,7 @@ class Spool:
         self.unflushed += octets
         self._bodies.spooled += octets
         self._bodies.unflushed += octets
-        _append(self._waiting, data)
+        append(self._waiting, data)
         if not self.busy and self.unflushed >= BATCH:
             self.flush()
 

@@ -133,7 +133,8 @@ class OpenFiles:
         """`server`: the tunables of the process, as they are at any time."""
         self._server = server
         self._counts = counts
-        self.open: set[OpenFile] = set()
+        self.open: set[object] = set()
+        """What has a file open: an OpenFile, or a PUT that is under way."""
         self.kept = 0
         """Names that are kept."""
         self.memory = 0

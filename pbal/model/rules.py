@@ -223,12 +223,12 @@ class Rules:
                 return route
         return None
 
-    def cache_control(self, exchange: Exchange) -> bytes:
-        """What CACHE makes of a file; b"" if nothing."""
+    def cache_control(self, exchange: Exchange, otherwise: bytes) -> bytes:
+        """What CACHE says of a file, or what holds where it says nothing."""
         for rule in self.caching:
             if rule.when is None or rule.when.hold(exchange):
                 return rule.value
-        return b""
+        return otherwise
 
     def target(self, exchange: Exchange) -> bytes:
         """What REWRITE makes of a request's target; b"" if nothing. Raises: UnsafePath."""

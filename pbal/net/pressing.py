@@ -107,6 +107,8 @@ class Pressing(Wire):
         if not framing and not facts & HEAD_ONLY and head.status != 304:
             return plain, block, more
         if not setting.suits(head.status, block + more, framing if framing > 0 else -1, facts):
+            if setting.varies(head.status, block + more):
+                return plain, coding.varied(block + more), b""
             return plain, block, more
         accepted = facts & ACCEPTED
         if not accepted or head.status == 304:

@@ -70,6 +70,12 @@ CORE: tuple[Counter, ...] = (
     Counter("file_cache_hits", "Requests answered with a file that was kept (SERVER file_cache_files)."),
     Counter("file_cache_misses", "Requests for which a file was looked for: not kept, or not looked at within file_recheck."),
     Counter("file_cache_evictions", "Files kept no longer because there were too many, or too large ones."),
+    Counter("puts", "Files written by PUT, new ones and those that replaced another."),
+    Counter("deletes", "Files removed by DELETE."),
+    Counter(
+        "writes_refused", "Requests PUT and DELETE that were refused (4xx) for their name, their fields, or a condition. Nothing changed."
+    ),
+    Counter("writes_failed", "Requests PUT and DELETE answered 5xx because the disk was full (507), too slow, or failed."),
     Counter("concatenations_refused", "Requests for several files answered 403: for more than 100, or concatenate_max_size bytes."),
     Counter("precompressed_stale", "Files of `precompressed` that were found to be older than what they were made of, and passed over."),
     Counter("fallbacks", "Requests sent to fallback_pool after an answer of their pool that fallback_on names."),
@@ -211,8 +217,8 @@ COLLECTED: tuple[Counter, ...] = (
     Counter("spools", "Files of request bodies open now.", gauge=True),
     Counter("file_cache_entries", "Names whose files are kept to be sent again.", gauge=True),
     Counter("file_cache_bytes", "Bytes of kept files that are in memory.", gauge=True, unit="bytes"),
-    Counter("files_open", "Files open now that are sent, or kept to be sent again.", gauge=True),
-    Counter("descriptors", "Connections, listeners, spools and files that are sent, open now.", gauge=True),
+    Counter("files_open", "Files open now that are sent, kept to be sent again, or written by a PUT.", gauge=True),
+    Counter("descriptors", "Connections, listeners, spools, and files that are sent or written, open now.", gauge=True),
     Counter("descriptors_limit", "Most files that the system lets pbal open.", gauge=True),
     Counter("uptime_seconds", "Time since pbal started.", gauge=True, unit="seconds"),
     Counter(

@@ -149,6 +149,11 @@ TYPES = {
         "`off`, or one or more of `gzip`, `zstd` and `br`, separated by spaces, the preferred one first.",
         "zstd br gzip",
     ),
+    "caching": Meaning(
+        "A duration such as `10m`, `12h`, `30d` or `1y`, directives of Cache-Control such as `no-cache`, `private`, `immutable` or"
+        " `s-maxage=1h`, or `off`.",
+        "1y immutable",
+    ),
     "media types": Meaning(
         "Media types such as `text/html`, or `text/*` for all of a kind, separated by spaces or commas.",
         "text/* application/json",

@@ -80,16 +80,10 @@ def _integer(text: str) -> int:
 _SIGNED: Type[int] = Type("integer", _integer)
 
 _LIMIT = "LIMIT name 10/s BURST 50, and LIMIT name 20 CONCURRENT, bound what a client may ask for"
-_NO_PUT = "web_server answers GET and HEAD only"
 
 SERVICE: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
-        Unbuilt("enable_put", _NO_PUT, types.BOOL, "off"),
-        Unbuilt("enable_md5", _NO_PUT, types.BOOL, "on"),
-        Unbuilt("max_put_size", _NO_PUT, types.SIZE, "0"),
-        Unbuilt("min_put_directory", _NO_PUT, types.INT, "0"),
-        Unbuilt("enable_delete", _NO_PUT, types.BOOL, "off"),
         Unbuilt("latency", "", types.INT, "0"),
         # of plugins
         Unbuilt("max_content_length", "max_body limits every body", types.INT, "0", "maxcontentlength"),

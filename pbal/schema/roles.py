@@ -21,6 +21,7 @@ from pbal.schema.tls import TLS, TLS_HTTP, TLS_NODES
 from pbal.schema.tunables import COMMON, HTTP, Applies, Tunable
 from pbal.schema.uploads import BODIES, UPLOADS, not_datagrams, unwritable
 from pbal.schema.web import WEB
+from pbal.schema.writing import WRITING
 
 _PERLBAL = "Perlbal service parameters"
 
@@ -158,7 +159,7 @@ REVERSE_PROXY = Role(
 WEB_SERVER = Role(
     "web_server",
     "ClientHTTP",
-    (*WEB, *FINDING),
+    (*WEB, *FINDING, *WRITING),
 )
 
 SELECTOR = Role(

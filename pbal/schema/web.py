@@ -1,6 +1,7 @@
 """Of a web_server: which files, and what is said of them."""
 
 from pbal.schema import types
+from pbal.schema.caching import CACHING
 from pbal.schema.kinds import BadValue
 from pbal.schema.tunables import Tunable
 
@@ -55,6 +56,15 @@ WEB: tuple[Tunable, ...] = (
         unit="names",
         summary="Most names in such a list. One of a larger directory says how many there are.",
         source="pbal",
+    ),
+    Tunable(
+        "cache_control",
+        CACHING,
+        default="no-cache",
+        perlbal="off",
+        summary="How long caches and browsers may keep files of which CACHE says nothing: a duration, directives of Cache-Control, or off."
+        " With no-cache they ask each time whether it has changed. If it is off, each cache decides for itself.",
+        source="pbal (Perlbal says nothing)",
     ),
     Tunable(
         "enable_concatenate_get",

@@ -20,7 +20,7 @@ async def test_the_first_rule_that_holds_counts_and_only_for_files(lab: Lab) -> 
         ("/index.html", (), 200, "no-cache"), ("/b.txt", (), 200, common), ("/b.txt", ("If-None-Match: *",), 304, common),
         ("/b.txt", ("Range: bytes=0-0",), 206, common), ("/b.txt", ("Range: bytes=9-",), 416, None),
         ("/b.txt", ('If-Match: "x"',), 412, None),
-        ("/none.js", (), 404, None), ("/sub/", (), 200, None), ("/sub", (), 301, None),
+        ("/none.js", (), 404, None), ("/sub/", (), 200, "no-cache"), ("/sub", (), 301, "no-cache"),
     ):  # fmt: skip
         answer = await pbal.ask("site", get(path, *fields))
         assert (answer.status, answer.fields.get("cache-control")) == (status, said), path
@@ -40,7 +40,13 @@ async def test_rules_are_listed_taken_back_and_refused_where_they_mean_nothing(l
     assert await pbal.say("DROP RULE site CACHE site 1h WHEN path ^/a") == "OK"
     assert (await pbal.ask("site", get("/a"))).fields["cache-control"] == "max-age=31536000"
     assert await pbal.say("DROP RULE site 1") == "OK"
+    assert (await pbal.ask("site", get("/a"))).fields["cache-control"] == "no-cache"
+    assert await pbal.say("SET site.cache_control = public 60s") == "OK"
+    assert (await pbal.ask("site", get("/a"))).fields["cache-control"] == "public, max-age=60"
+    assert "SET cache_control = public 1m" in await pbal.say("dumpconfig")
+    assert await pbal.say("SET site.cache_control = OFF") == "OK"
     assert "cache-control" not in (await pbal.ask("site", get("/a"))).fields
+    assert "did you mean 'immutable'" in await pbal.say("SET site.cache_control = immutible")
     await pbal.say("CREATE SERVICE proxy")
     await pbal.say("SET role = reverse_proxy")
     for wrong, why in (

@@ -877,7 +877,7 @@ UNKNOWN = [
     ("VHOST front x = fils", "did you mean 'files'?"),
     ("VPATH front ^/ = files", "LOAD vpaths adds this statement"),
     ("help shwo pool", "did you mean 'show pool'?"),
-    ("help Enable_Put", "'enable_put' is not built yet: web_server answers GET and HEAD only"),
+    ("help Server_Process", "'server_process' is not built yet: start the process yourself, and name it with POOL ADD"),
     ("help aio_threads", "aio_threads has no meaning here: pbal has 8 threads for files, all of which it uses when the disk is slow"),
     ("poll kick alic", "did you mean 'alice'?"),
     ("version please", "usage: VERSION"),

@@ -133,6 +133,7 @@ async def test_a_list_has_conditions_and_head(lab: Lab) -> None:
     assert head.fields | {"date": ""} == first.fields | {"date": ""} and head.body == b""
     etag, modified = first.fields["etag"], first.fields["last-modified"]
     assert etag.startswith('"')
+    assert first.fields["cache-control"] == "no-cache"
     for field, status in (
         (f"If-None-Match: {etag}", 304), (f"If-Modified-Since: {modified}", 304), ('If-Match: "x"', 412), ("Range: bytes=0-3", 200),
         ('If-None-Match: "x"', 200),

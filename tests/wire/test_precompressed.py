@@ -84,6 +84,10 @@ async def test_it_goes_together_with_compression_on_the_way(lab: Lab) -> None:
     answer = await ask(pbal, "gzip")
     assert gzip.decompress(answer.body) == CONTENT and answer.fields["vary"] == "Accept-Encoding", "said once"
     assert answer.fields["etag"].startswith('W/"')
+    (root / "c.png").write_bytes(CONTENT)
+    for path, vary in (("/b.txt", "Accept-Encoding"), ("/a.txt", "Accept-Encoding"), ("/c.png", None)):
+        part = await ask(pbal, None, "Range: bytes=0-4", path=path)
+        assert (part.status, part.body, part.fields.get("vary")) == (206, CONTENT[:5], vary), "as the whole says it"
 
 
 @lab

@@ -47,8 +47,8 @@ def test_check_says_good_or_reports_every_mistake(tmp_path):
 
 
 def test_a_tunable_that_is_not_built_is_an_error(tmp_path):
-    path = conf(tmp_path, 8080, "SET chat enable_put = on")
-    assert "'enable_put' is not built yet" in pbal("check", str(path)).stderr
+    path = conf(tmp_path, 8080, "SET chat server_process = /bin/app")
+    assert "'server_process' is not built yet" in pbal("check", str(path)).stderr
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.conf")), ids=lambda path: path.name)
@@ -61,7 +61,7 @@ def test_every_example_checks_and_boots(example, tmp_path):
         subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
     copy = folder / example.name
     assert pbal("check", str(copy)).returncode == 0
-    text = re.sub(r"127\.0\.0\.1:(7000|8080|8443|16000)\b", lambda match: f"127.0.0.1:{free_port()}", text)
+    text = re.sub(r"127\.0\.0\.1:(7000|8080|8081|8443|16000)\b", lambda match: f"127.0.0.1:{free_port()}", text)
     copy.write_text(text)
     port = int(re.search(r"listen\s*=\s*127\.0\.0\.1:(\d+)", text)[1])  # type: ignore[index]
     status, log = Running(copy, port).end()

@@ -7,8 +7,10 @@ from pbal.model.explaining import Step
 from pbal.model.rules import shown_when
 from pbal.observe.access import quoted_text
 from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find
+from pbal.roles.files.writing import NotWritten, look, refusal
 from pbal.roles.web.joined import members
 from pbal.roles.web.role import WebServer, seek
+from pbal.roles.web.writing import required, target_of
 
 
 def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
@@ -28,8 +30,30 @@ def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
         yield Step("file", role.name, file)
     elif method == b"OPTIONS":
         yield Step("answer", role.name, f"204: Allow: {role.allow.decode()}")
+    elif method in (b"PUT", b"DELETE") and method in role.allow.split(b", "):
+        yield Step("file", role.name, _written(role, exchange))
     else:
         yield Step("answer", role.name, f"405: only {role.allow.decode()} here")
+
+
+def _written(role: WebServer, exchange: Exchange) -> str:
+    """What a PUT or DELETE would do."""
+    path = quoted_text(exchange.path).decode("ascii")
+    try:
+        if exchange.method == b"PUT":
+            required(role.service, exchange)
+        target = target_of(role.service, role.rules, exchange)
+        there, missing = look(target, exchange.method)
+    except (NotWritten, OSError) as error:
+        why = refusal(error)
+        return f"{why.status}: {path}: {why.why.rstrip('.')}"
+    docroot = role.service.values["docroot"]
+    if exchange.method == b"DELETE":
+        return f"204: {path} in {docroot} is removed"
+    if there is not None:
+        return f"204: {path} in {docroot} is replaced, {there} bytes today"
+    folders = f", and the folders {quoted_text(b'/'.join(missing)).decode('ascii')}" if missing else ""
+    return f"201: {path} in {docroot} is made{folders}"
 
 
 def _file(role: WebServer, exchange: Exchange) -> str:

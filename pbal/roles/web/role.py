@@ -3,6 +3,7 @@
     by method     GET and HEAD, OPTIONS, and what tunables allow; any other is 405. `Allow` names what there is
     GET, HEAD     a file (found), a folder without its slash (301), one without any index file (a list, or 403), nothing (404),
                   several files as one (`/dir/??a,b`)
+    PUT, DELETE   with enable_put, enable_delete: writing.py
 
 How a name becomes an open file, and which names never do, stands in files/finding.py; how a file is sent in files/sending.py. What this
 file refuses to know: disks.
@@ -20,10 +21,13 @@ from pbal.model.service import Service
 from pbal.roles.files.cache import FileCache
 from pbal.roles.files.finding import Find, IsDirectory, NoIndex, NotServed, OpenFile, Rules, decoded, with_index
 from pbal.roles.files.sending import Fields, Finding, Said, Validators, begin_made, send_known, send_made
+from pbal.roles.files.writing import NotWritten, Target
 from pbal.roles.http import HttpRole
 from pbal.roles.web.joined import MOST, Joined, Member, members
 from pbal.roles.web.listing import Listing, listing
 from pbal.roles.web.neighbours import Neighbours
+from pbal.roles.web.writing import Writing, chunked_limit, refuse, required, target_of
+from pbal.schema.caching import cache_control
 from pbal.schema.media import UNKNOWN
 
 _UNKNOWN = UNKNOWN.encode()
@@ -38,12 +42,16 @@ class WebServer(HttpRole):
         super().__init__(service)
         self._methods: dict[bytes, Callable[[Exchange], None]] = {}
         """Who answers which method."""
+        self.writings: set[Writing] = set()
+        """PUTs and DELETEs under way."""
         self.allow = b""
         """Their names, as Allow says them."""
         self.rules: Rules | None = None
         """Where files are found; None without a docroot."""
         self.neighbours: Neighbours | None = None
         """None where none are looked for."""
+        self._control = b""
+        """Cache-Control of files of which CACHE says nothing."""
         self.joins = False
         """Whether `/dir/??a,b` asks for several files."""
         self._offer()
@@ -62,9 +70,14 @@ class WebServer(HttpRole):
     def _offer(self) -> None:
         """Which methods there are, by the service's tunables."""
         self._methods = {b"GET": self._get, b"HEAD": self._get, b"OPTIONS": self._options}
+        if self.service.values["enable_put"]:
+            self._methods[b"PUT"] = self._put
+        if self.service.values["enable_delete"]:
+            self._methods[b"DELETE"] = self._delete
         self.allow = b", ".join(self._methods)
         values = self.service.values
         self.neighbours = Neighbours(values["precompressed"]) if values["precompressed"] else None
+        self._control = cache_control(values["cache_control"])
         self.joins = values["enable_concatenate_get"]
         docroot, files = values["docroot"], self.service.world.files
         self.rules = None if docroot is None else Rules(files, os.fsencode(docroot), values["follow_symlinks"], values["dot_files"])
@@ -80,6 +93,41 @@ class WebServer(HttpRole):
     def _options(self, exchange: Exchange) -> None:
         """RFC 9110 section 9.3.7. Of `*` and of every name the same is said."""
         exchange.respond(204, [(b"Allow", self.allow)])
+
+    def tick(self, now: float) -> None:
+        """See RoleHandler."""
+        super().tick(now)
+        for writing in list(self.writings):
+            writing.late(now)
+
+    # -- PUT and DELETE --------------------------------------------------------------------------------------------
+
+    def _put(self, exchange: Exchange) -> None:
+        """Take a file."""
+        try:
+            target, digests = target_of(self.service, self.rules, exchange), required(self.service, exchange)
+        except NotWritten as why:
+            refuse(exchange, why)
+            return
+        limit = chunked_limit(self.service, exchange)
+        if limit is not None:
+            exchange.body_limit = limit
+        self._written(exchange, target, digests).put()
+
+    def _delete(self, exchange: Exchange) -> None:
+        """Remove a file."""
+        try:
+            target = target_of(self.service, self.rules, exchange)
+        except NotWritten as why:
+            refuse(exchange, why)
+            return
+        self._written(exchange, target, []).delete()
+
+    def _written(self, exchange: Exchange, target: Target, digests: list[tuple[str, bytes]]) -> Writing:
+        exchange.enter(SERVED)
+        writing = Writing(exchange, target, digests, self.writings.discard)
+        self.writings.add(writing)
+        return writing
 
     # -- GET and HEAD ----------------------------------------------------------------------------------------------
 
@@ -127,7 +175,7 @@ class WebServer(HttpRole):
     def _send(self, exchange: Exchange, kept: Kept) -> None:
         """A file."""
         file, said, media = kept.file, kept.said, self.service.world.media
-        control = self.service.rules.cache_control(exchange) if self.service.rules.caching else b""
+        control = self.service.rules.cache_control(exchange, self._control) if self.service.rules.caching else self._control
         if not isinstance(said, Said) or said.generation != media.generation or said.control != control:
             etag, modified = etag_for(file.mtime_ns, file.size, file.coding), file.mtime_ns // 10**9
             fields = self._dated(etag, modified, media.kind_of(file.name.rpartition(b"/")[2]))
@@ -185,7 +233,7 @@ class WebServer(HttpRole):
             return
         kinds = [self.service.world.media.kind_of(name) for name in joined.names]
         fields = self._dated(joined.etag, joined.modified, next((kind for kind in kinds if kind != _UNKNOWN), _UNKNOWN))
-        control = self.service.rules.cache_control(exchange)
+        control = self.service.rules.cache_control(exchange, self._control)
         if control:
             fields.append((b"Cache-Control", control))
         if begin_made(exchange, joined.size, fields, Validators(joined.etag, joined.modified)):
@@ -211,7 +259,7 @@ class WebServer(HttpRole):
         """
         request = exchange.request
         location = b"/" + request.path.lstrip(b"/") + b"/" + (b"?" + request.query if request.query else b"")
-        exchange.respond(301, [(b"Location", location)], b"")
+        exchange.respond(301, [(b"Location", location), (b"Cache-Control", b"no-cache")], b"")  # it may be a file tomorrow
 
     def _folder(self, exchange: Exchange) -> None:
         """A folder in which no index file is: a list of it, if there may be one."""
@@ -236,9 +284,8 @@ class WebServer(HttpRole):
                     "there": made.there,
                 },
             )  # fmt: skip
-        send_made(
-            exchange, made.page, self._dated(made.etag, made.modified, b"text/html; charset=utf-8"), Validators(made.etag, made.modified)
-        )
+        fields = [*self._dated(made.etag, made.modified, b"text/html; charset=utf-8"), (b"Cache-Control", b"no-cache")]
+        send_made(exchange, made.page, fields, Validators(made.etag, made.modified))
 
     def _refuse(self, exchange: Exchange, status: int) -> None:
         if status >= 500:
