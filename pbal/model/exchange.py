@@ -145,6 +145,10 @@ class Stream(Waiting):
         self.write(bytes(buffer))
         return True
 
+    def write_file(self, fd: int, at: int, size: int) -> int:
+        """As write(), of octets of a file that nobody changes. How many were sent at once; the others are the caller's to write."""
+        return 0
+
     @abstractmethod
     def end(self, exchange: "Exchange", data: bytes, trailer: bytes = b"") -> None:
         """The last octets of the body: the exchange ends. `trailer`: lines of a trailer section, for who gets chunks."""

@@ -3,8 +3,11 @@
     opened -> held by one or more -> closed when the last one lets go
 
 Whoever finds a file holds it, and lets go of it once. Ten thousand slow readers of one file hold one descriptor. `open` is what the
-process has open of them; a thread may add to it, so it is a set, which takes one at a time. The octets of a small file are taken into
-memory, and its descriptor is closed at once.
+process has open of them; a thread may add to it, so it is a set, which takes one at a time.
+
+    as it was opened   its octets are those that somebody else may change at any time
+    in memory          its octets were taken into memory, as bytes, or as a file without a name that lives in memory (memfd_create): so
+                       nobody changes them any more, and the kernel can send them without a copy (net/passing.py)
 
 A service keeps what its names were found to be (roles/files/cache.py) as Kept; here are the bounds on all of them together:
 
@@ -34,14 +37,16 @@ IDLE: Final = 10.0
 class OpenFile:
     """A regular file, open for reading, or its octets. Whoever is given it lets go of it with release()."""
 
-    __slots__ = ("body", "coding", "fd", "files", "holders", "identity", "mtime_ns", "name", "pinned", "size", "stale", "varies")
+    __slots__ = ("body", "coding", "copied", "fd", "files", "holders", "identity", "mtime_ns", "name", "pinned", "size", "stale", "varies")
 
     def __init__(self, files: "OpenFiles", fd: int, identity: Identity, name: bytes) -> None:
         self.files = files
         self.fd = fd
         """Its descriptor; -1 when it is closed."""
         self.body: bytes | None = None
-        """Its octets, where they are in memory."""
+        """Its octets, where they are in memory as bytes."""
+        self.copied = False
+        """Its descriptor is that of a copy, in memory."""
         self.size = identity[2]
         self.mtime_ns = identity[5] * 10**9 + identity[6]
         self.name = name
@@ -68,15 +73,25 @@ class OpenFile:
         self.holders -= 1
         if self.holders:
             return
-        if self.pinned and self.body is not None:
+        if self.pinned:
             self.pinned = False
             self.files.pinned -= self.size
         self._close()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether nobody changes its octets any more."""
+        return self.copied or self.body is not None
 
     def take_in(self, body: bytes) -> None:
         """Have its octets in memory, and the descriptor no more."""
         self.body = body
         self._close()
+
+    def take_copy(self, fd: int) -> None:
+        """Have a copy in memory, by its descriptor, in place of the file."""
+        os.close(self.fd)
+        self.fd, self.copied = fd, True
 
     def _close(self) -> None:
         fd, self.fd = self.fd, -1
@@ -148,7 +163,7 @@ class OpenFiles:
     def takes(self, size: int) -> bool:
         """Whether a file of so many octets may be taken into memory: not while slow readers pin half of what there may be."""
         limit: int = self._server["file_cache_memory"]
-        return size * 4 <= limit and self.pinned * 2 <= limit
+        return size * 4 <= limit and self.pinned * 2 <= limit and len(self.open) < 2 * self.most_open
 
     def keep(self, found: Kept) -> None:
         """Keep it, and give up others if that is too much."""
@@ -157,7 +172,7 @@ class OpenFiles:
         found.file.hold()
         self.kept += 1
         most: int = self._server["file_cache_files"]
-        if found.file.body is None:
+        if not found.file.in_memory:
             self._descriptors.append(found)
             self._give_up(self._descriptors, min(self.most_open, most))
             return
@@ -187,7 +202,7 @@ class OpenFiles:
         del found.home[found.key]
         self.kept -= 1
         file = found.file
-        if file.body is not None:
+        if file.in_memory:
             self.memory -= file.size
             if file.holders > 1:
                 file.pinned = True
@@ -207,7 +222,8 @@ class OpenFiles:
 
     def shed(self) -> bool:
         """Descriptors run short: keep none. Whether there were any."""
-        there = bool(self._descriptors)
-        while self._descriptors:
-            self.drop(self._descriptors.popleft())
-        return there
+        kept = [found for found in (*self._descriptors, *self._in_memory) if not found.gone and found.file.fd >= 0]
+        for found in kept:
+            self.drop(found)
+        self._descriptors.clear()
+        return bool(kept)

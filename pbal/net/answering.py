@@ -19,6 +19,7 @@ from pbal.http1.encoder import HEAD_ONLY, KEEP, Fields
 from pbal.http1.events import UNTIL_CLOSE, ResponseHead
 from pbal.model.deliveries import OnLost
 from pbal.model.exchange import ANSWERING, Exchange
+from pbal.net.passing import USABLE, pass_file, pass_head
 from pbal.net.pressing import Pressing
 from pbal.net.wire import (
     ADVANCING,
@@ -145,6 +146,32 @@ class Answering(Pressing):
                 transport.write(head)
             transport.write(buffer)
         return not transport.get_write_buffer_size()
+
+    def write_file(self, fd: int, at: int, size: int) -> int:
+        """See Stream. Past the transport, which has nothing to send: else, and where compression or TLS make other octets of them, not."""
+        exchange, transport = self.exchange, self.transport
+        if (
+            exchange is None
+            or self.tls is not None
+            or exchange.coded is not None
+            or self.flags & (CHUNKS | FULL)
+            or transport is None
+            or transport.is_closing()
+            or transport.get_write_buffer_size()
+        ):
+            return 0
+        sock = transport.get_extra_info("socket") if USABLE else None
+        number = -1 if sock is None else int(sock.fileno())
+        if number < 0:
+            return 0
+        if self.head:
+            taken = pass_head(number, self.head)
+            self.head = self.head[taken:]
+            if self.head:
+                return 0
+        sent = pass_file(number, fd, at, size)
+        exchange.sent += sent
+        return sent
 
     def end(self, exchange: Exchange, data: bytes, trailer: bytes = b"") -> None:
         """See Stream."""

@@ -2,15 +2,20 @@
 
 import asyncio
 import contextlib
+import gzip
+import inspect
 import os
+import random
 import resource
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from authority import Authority
 from lab import Lab, Pbal, Response, lab, read_response, until
 from scripted import Client
+from secure import files, secure, trusting
 
 from pbal.roles.files import cache, finding, memory
 from pbal.roles.files.cache import SMALL
@@ -327,6 +332,42 @@ async def test_descriptors_are_given_back_where_they_run_short(lab: Lab) -> None
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for number in taken:
             os.close(number)
+
+
+@lab
+async def test_files_in_memory_go_out_whole_by_every_way(lab: Lab) -> None:
+    """Plain and under TLS, compressed, in ranges, to fast readers and slow ones, pipelined: each kind of file in memory and beside it."""
+    authority = Authority(lab.folder)
+    pair = authority.certify("a.test")
+    docroot, content = lab.folder / "docroot", random.Random(5).randbytes(SMALL + 100_000)
+    docroot.mkdir()
+    sizes = (1, 65536, 65537, 500_000, SMALL, SMALL + 100_000)
+    for size in sizes:
+        (docroot / f"{size}.txt").write_bytes(content[:size])
+    services = "".join(
+        f"CREATE SERVICE {name}\nSET role = web_server\nSET listen = 127.0.0.1:0\nSET docroot = {docroot}\n{more}\nENABLE {name}\n"
+        for name, more in (("plain", ""), ("packed", "SET compress = gzip"), ("safe", files(pair)))
+    )
+    pbal = await lab.pbal("SERVER file_recheck = 1h\n" + inspect.cleandoc(services))
+    for service in ("plain", "packed", "safe"):
+        reader, writer = await (secure(pbal, service, trusting(authority)) if service == "safe" else pbal.connect(service))
+        for size in (*sizes, *sizes):
+            writer.write(get(f"/{size}.txt", "Accept-Encoding: gzip"))
+            answer = await read_response(reader)
+            coded = answer.fields.get("content-encoding") == "gzip"
+            assert (gzip.decompress(answer.body) if coded else answer.body) == content[:size]
+            assert coded == (service == "packed" and size > 1)
+            assert int(answer.fields.get("content-length", size)) == len(answer.body) or coded
+            first, last = size // 3, max(size // 3, size - 7)
+            for said, body in ((f"{first}-{last}", content[first : last + 1]), ("-1", content[size - 1 : size])):
+                writer.write(get(f"/{size}.txt", f"Range: bytes={said}", method="GET"))
+                answer = await read_response(reader)
+                assert (answer.status, answer.body) == (206, body)
+        writer.write(b"".join(get(f"/{size}.txt") + get(f"/{size}.txt", method="HEAD") for size in sizes * 4))
+        for size in sizes * 4:
+            assert (await read_response(reader)).body == content[:size]
+            assert (await read_response(reader, head_only=True)).fields["content-length"] == str(size)
+    assert pbal.counts["file_cache_hits"] > 100 and pbal.counts["files_cut_off"] == 0
 
 
 @lab

@@ -27,7 +27,7 @@ def _rows(session: Session, services: list[Service]) -> Iterator[Row]:
         if isinstance(service.handler, WebServer):
             for kept in sorted(service.handler.cache.all(), key=lambda each: each.key):
                 file = kept.file
-                where, left = "open" if file.body is None else "memory", max(0.0, round(kept.fresh_until - now, 1))
+                where, left = "memory" if file.in_memory else "open", max(0.0, round(kept.fresh_until - now, 1))
                 yield service.name, quoted_text(kept.key.strip()).decode("ascii"), file.size, where, file.holders - 1, left
 
 

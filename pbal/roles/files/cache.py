@@ -26,10 +26,13 @@ from pbal.model.sink import Sink
 from pbal.model.world import World
 from pbal.roles.files.disk import in_thread
 from pbal.roles.files.finding import Find, NotKnown, NotServed, find, find_known
-from pbal.roles.files.memory import facts_of, read_known
+from pbal.roles.files.memory import facts_of, in_memory, read_known
 
 SMALL: Final = 1 << 20
-"""Octets of a file up to which it is kept in memory. Sending those saves a copy, which is half of the cost."""
+"""Octets of a file up to which it is kept in memory. What is sent of it is of one version then, and needs no copy."""
+LITTLE: Final = 65536
+"""Octets that go out in one write, with the head, whoever takes them: more of them are worth a descriptor (net/passing.py)."""
+PIECE: Final = 131072
 RACY: Final = 2.0
 """Seconds: file systems keep times by the nanosecond, by the tick of the kernel, and by the second or two."""
 PORTION: Final = 64
@@ -58,7 +61,7 @@ class FileCache:
         if kept is None or kept.fresh_until <= now or kept.stamp != self._files.stamp:
             return None
         file = kept.file
-        if file.body is None and facts_of(file.fd) != file.identity:
+        if not file.in_memory and facts_of(file.fd) != file.identity:
             return None
         kept.asked = True
         self._counts["file_cache_hits"] += 1
@@ -141,7 +144,7 @@ class FileCache:
             and had.varies is file.varies
             and had.stale == file.stale
             and changed + RACY < kept.seen_at
-            and (had.body is not None or not self._fits(file))
+            and (had.in_memory or not self._fits(file))
         )
 
     def _fits(self, file: OpenFile) -> bool:
@@ -152,6 +155,9 @@ class FileCache:
         if not self._fits(file):
             return
         try:
+            if file.size > LITTLE:
+                _copy(file, read)
+                return
             body = read(file.fd, 0, file.size) if file.size else b""
             if body is not None and len(body) == file.size and facts_of(file.fd) == file.identity:
                 file.take_in(body)
@@ -195,6 +201,26 @@ class FileCache:
                 asyncio.get_running_loop().call_soon(self._tell, waiting, kept, error)
             elif file is not None:
                 file.release()
+
+
+def _copy(file: OpenFile, read: Callable[[int, int, int], bytes | None]) -> None:
+    """Put a copy of a file in its place, if all of it can be read and nobody writes to it. Raises: OSError."""
+    copy = in_memory(file.size)
+    if copy < 0:
+        return
+    try:
+        at = 0
+        while at < file.size:
+            piece = read(file.fd, at, min(PIECE, file.size - at))
+            if not piece:
+                return
+            at += os.pwrite(copy, piece, at)
+        if facts_of(file.fd) == file.identity:
+            file.take_copy(copy)
+            copy = -1
+    finally:
+        if copy >= 0:
+            os.close(copy)
 
 
 def _read_all(fd: int, at: int, size: int) -> bytes:

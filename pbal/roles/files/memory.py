@@ -137,3 +137,21 @@ def read_into(fd: int, at: int, buffer: memoryview) -> int:
         if error.errno == errno.EOPNOTSUPP:  # a file system that cannot say
             return -1
         raise
+
+
+def read_copy(fd: int, at: int, buffer: memoryview) -> int:
+    """Fill a buffer with octets of a file that in_memory() made. Raises: OSError."""
+    return os.preadv(fd, (buffer,), at)
+
+
+def in_memory(size: int) -> int:
+    """The descriptor of a file without a name, in memory; -1 where the system has none. Raises: OSError."""
+    if not hasattr(os, "memfd_create"):
+        return -1
+    fd = os.memfd_create("pbal", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, size)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd

@@ -17,9 +17,8 @@ buffer until it has, and there is a new one.
 
 A file that becomes shorter while it is sent, and a disk that fails, cut the answer off visibly: what was promised cannot be kept.
 
-Not sendfile(2): what the kernel has queued are pages of the file and no copies of them, so a file that is truncated or written meanwhile
-arrives with zeros, or with octets of another version, under the length and the ETag of this one. And a client that takes slower than the
-disk gives is waited for by who has the octets: with sendfile that would be a second way of waiting beside the transport's.
+sendfile(2) is for files that are in memory as copies, which nobody changes. Of any other the kernel's queue would have the pages: if it is
+truncated or written meanwhile, zeros or octets of another version would arrive under the length and the ETag of this one.
 """
 
 import asyncio
@@ -38,7 +37,7 @@ from pbal.observe.access import BROKE
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
 from pbal.roles.files.disk import in_thread
-from pbal.roles.files.memory import read_into
+from pbal.roles.files.memory import read_copy, read_into
 from pbal.roles.files.ranges import Parts, Range, content_range, wanted
 
 PIECE: Final = 131072
@@ -103,7 +102,7 @@ def send_known(exchange: Exchange, file: OpenFile, said: Said) -> None:
     body = file.body
     if not head.framing or exchange.method == b"HEAD":
         exchange.stream.end(exchange, b"")
-    elif body is not None and len(body) <= PIECE // 2:
+    elif body is not None:
         exchange.stream.end(exchange, body)
     else:
         FileSending(exchange, file.hold(), [(0, file.size)], None).go_on()
@@ -272,7 +271,6 @@ class FileSending(Sink):
 
     __slots__ = (
         "_at",
-        "_body",
         "_exchange",
         "_file",
         "_gone",
@@ -299,7 +297,6 @@ class FileSending(Sink):
         """What is done when the file is out; None: the answer ends."""
         self._exchange, self._stream = exchange, exchange.stream
         self._file = file
-        self._body: memoryview | None = None if file.body is None else memoryview(file.body)
         self._parts, self._several = parts, several
         self._prefix = b"" if several is None else several.before[0]
         """What stands before the next piece."""
@@ -324,18 +321,20 @@ class FileSending(Sink):
                     asyncio.get_running_loop().call_soon(self._next_turn)
                 return
             pieces -= 1
-            size = min(PIECE, self._left)
-            if self._body is not None:
-                self._write_from(self._body[self._at : self._at + size])
+            file, size = self._file, min(PIECE, self._left)
+            if file.body is not None:
+                self._write(file.body[self._at : self._at + size])
+                continue
+            if file.copied and self._passed():
                 continue
             try:
-                length = read_into(self._file.fd, self._at, _buffer[:size])
+                length = read_copy(file.fd, self._at, _buffer[:size]) if file.copied else read_into(file.fd, self._at, _buffer[:size])
             except OSError as error:
                 self._broke(f"the file cannot be read: {error.strerror}")
                 return
             if length < 0:
                 self._reading = True
-                in_thread(partial(os.pread, self._file.fd, size, self._at), self._read)
+                in_thread(partial(os.pread, file.fd, size, self._at), self._read)
                 return
             if length and not self._write_from(_buffer[:length]):
                 _buffer = memoryview(bytearray(PIECE))
@@ -356,6 +355,17 @@ class FileSending(Sink):
         else:
             self._write(piece)
             self.go_on()
+
+    def _passed(self) -> bool:
+        """Have the kernel send what the client takes at once; False if that is nothing."""
+        if self._several is not None or self._left < SHARED:
+            return False
+        sent = self._stream.write_file(self._file.fd, self._at, self._left)
+        self._at += sent
+        self._left -= sent
+        if not self._left:
+            self._ended(b"")
+        return sent > 0
 
     def _write_from(self, piece: memoryview) -> bool:
         """Send octets of a buffer. False: it is held until they are gone."""
