@@ -301,7 +301,7 @@ async def reload(world: World, statements: Statements, name: str) -> LoadedPlugi
         with world.changing() as change:  # from here on nothing waits
             _swap_tunables(world, old, new, change)
             world.counters.declare(new.plugin_class.counters)
-            new.errors = old.errors
+            new.errors, new.timings = old.errors, old.timings
             change.then(world.plugins.__setitem__, old.name, new)
             change.then(statements.install, *prepared)
             _swap_instances(world, old, new, change)

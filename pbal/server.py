@@ -37,9 +37,10 @@ from pbal.config.spec import Standing
 from pbal.console.management import ManagementRole
 from pbal.lang.mistakes import Mistake
 from pbal.life.process import Process
+from pbal.model import calling
+from pbal.model.bound import Bound
 from pbal.model.errors import ConfigError
 from pbal.model.faults import report
-from pbal.model.hooks import Bound
 from pbal.model.measures import histograms
 from pbal.model.pool import Node, Pool
 from pbal.model.renewal import Watch
@@ -55,7 +56,6 @@ from pbal.observe.histogram import TURN, Histogram
 from pbal.observe.loop import LoopLag
 from pbal.observe.memory import resident_bytes
 from pbal.observe.stuck import ENDING, Signals, Watchdog
-from pbal.roles import chain
 from pbal.roles.proxy.checker import Checker
 from pbal.roles.registry import HANDLERS
 from pbal.schema.types import Endpoint
@@ -638,5 +638,5 @@ async def _begin(server: Server) -> None:
 
 def _running() -> str:
     """The plugin and hook that run at this moment; nothing where none does."""
-    bound: Bound | None = getattr(chain, "running", None)
+    bound: Bound | None = getattr(calling, "running", None)
     return "" if bound is None else f"plugin {bound.plugin}, hook {bound.hook}"

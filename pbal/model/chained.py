@@ -7,10 +7,11 @@ committed, and those that go are closed after it.
 from abc import ABCMeta, abstractmethod
 from typing import TYPE_CHECKING
 
+from pbal.model.bound import Bound, HookTable, Timing
 from pbal.model.change import Change, Phase
 from pbal.model.errors import ConfigError
 from pbal.model.faults import asked, guarded
-from pbal.model.hooks import Bound, HookTable, hooks_of
+from pbal.model.hooks import HOOKS, hooks_of
 from pbal.model.plugin import Plugin
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.types import either
@@ -101,13 +102,16 @@ class Chained(metaclass=ABCMeta):
 
     def replace_chain(self, chain: Chain) -> None:
         """Swap the whole chain, hooks included, in one step."""
-        bound = tuple(
-            Bound(name, hook_name, getattr(plugin, method), plugin.wants_body)
-            for name, plugin in chain
-            for hook_name, method in hooks_of(type(plugin)).items()
-        )
+        bound: list[Bound] = []
+        for name, plugin in chain:
+            loaded = self.world.plugins.get(name)
+            timings = {} if loaded is None else loaded.timings
+            for hook_name, method in hooks_of(type(plugin)).items():
+                if self.role in HOOKS[hook_name].roles:
+                    timing = timings.setdefault(hook_name, Timing())
+                    bound.append(Bound(name, hook_name, getattr(plugin, method), plugin.wants_body, timing))
         self.plugins = chain
-        self.hooks = HookTable(bound)
+        self.hooks = HookTable(bound, self.role)
 
     def plugin(self, name: str) -> Plugin | None:
         """This service's plugin called `name`, or None."""

@@ -28,6 +28,7 @@ from pbal.http1.events import RequestHead, ResponseHead, canonical
 from pbal.http1.paths import plain
 from pbal.http1.pieces import Pieces
 from pbal.http1.reader import is_host
+from pbal.model.calling import handed, tell
 from pbal.model.collected import CollectedBody
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused
@@ -83,6 +84,9 @@ EDGES: Final[dict[str, frozenset[str]]] = {
 }
 """From a taken exchange back to NEW: a plugin that had to wait hands it to a service."""
 
+
+MOST_HANDED: Final = 20
+"""Times a request is handed on; more is a loop. Selectors and X-REPROXY-SERVICE have bounds of their own, of 8 each."""
 
 UNSENDABLE: Final = b"The answer could not be sent.\n"
 """The body of the 500 that stands for it."""
@@ -185,9 +189,9 @@ class Exchange(Account):
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_clock", "body_complete", "body_most", "client_end", "coded",
-        "home", "hops", "outer", "owner", "record", "request", "rewritten", "service", "sink", "slot", "stage", "stream", "trailer",
-        "trouble",
+        "_address", "_body", "_body_limit", "_number", "_passed", "_told", "_trace", "asked", "body_clock", "body_complete", "body_most",
+        "client_end", "coded", "handed", "home", "hops", "outer", "owner", "record", "request", "rewritten", "service", "sink", "slot",
+        "stage", "stream", "trailer", "trouble",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -218,6 +222,8 @@ class Exchange(Account):
         """When its client had sent its end, while nothing was answered yet (clock time); 0 before."""
         self.hops = 0
         """Selectors passed through."""
+        self.handed = 0
+        """How often it was handed on."""
         self.rewritten = b""
         """The target that nodes are sent in place of the request's (REWRITE); b"" where it is the same."""
         self.outer: Changes | None = None
@@ -228,6 +234,10 @@ class Exchange(Account):
         self.record: Parked | None = None
         self._body: CollectedBody | None = None
         self._address = self._number = self._trace = b""
+        self._passed: tuple[Service, ...] = ()
+        """Services that handed it on, and have plugins to tell of its end."""
+        self._told = False
+        """Whether plugins have heard of its end."""
 
     # -- what came -----------------------------------------------------------------------------------------------
 
@@ -538,16 +548,23 @@ class Exchange(Account):
             self._body.close()
         if self.slot is not None:
             self._give_back(self.slot)
+        if self.service.hooks.ended or self._passed:
+            self._tell_plugins()
         return self.stream.park(self, record)
 
     def hand_to(self, service: "Service") -> None:
-        """Give the exchange to another service, as a selector does. One that was disabled answers 503.
+        """Give the exchange to another service, as a selector does. One that was disabled answers 503; one too many in a row, 508.
 
         Raises: AnswerRefused, also for a request whose body came meanwhile and was dropped: take such a request in
         proxy_read_request. ConfigError if the service's role answers no requests.
         """
         if service.standing is Standing.DISABLED:
             self.error(503, b"The service for this is disabled.\n")
+            return
+        self.handed += 1
+        if self.handed > MOST_HANDED:
+            service.world.counters.counts["loops_refused"] += 1
+            self.error(508, b"Services hand this request to each other.\n")
             return
         handler = service.handler
         if handler is None or not service.opened:
@@ -558,7 +575,9 @@ class Exchange(Account):
         self.turn_to(service)
         if service.tracer is not None:
             self.trace(service.tracer, "handed on", f"{self.described()} by {self.home.name}")
+        at = service.world.clock.now()
         handler.begin(self)
+        handed(at)
 
     def turn_to(self, service: "Service") -> None:
         """Be another service's from here on, with what the former one's HEADER statements say."""
@@ -568,6 +587,8 @@ class Exchange(Account):
             self.request = self.request.changed(changes.removed, changes.added)
         if rules.response is not None:
             self.outer = self.ruled()
+        if self.service.hooks.ended:
+            self._passed = (self.service, *self._passed)
         self.service = service
         self.rewritten = b""
         self._address = b""
@@ -603,6 +624,16 @@ class Exchange(Account):
         elif self.stage is not ENDED:
             self.error(status, body)
 
+    def _tell_plugins(self) -> None:
+        """Its end: told once."""
+        if self._told:
+            return
+        self._told = True
+        service = self.service
+        tell(service.world, service.hooks.ended, self)
+        for former in self._passed:
+            tell(service.world, former.hooks.ended, self)
+
     def _give_back(self, slot: Slot) -> None:
         self.slot = None
         slot.give_back()
@@ -635,6 +666,8 @@ class Exchange(Account):
                 spent = now - self.asked_at
                 latency.window[bisect_left(DURATIONS, spent)] += 1
                 latency.seconds += spent
+        if service.hooks.ended or self._passed:
+            self._tell_plugins()
         if status >= 500 or self.cause:
             self._remember(whole, now)
         if service.tracer is not None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from pbal.config.spec import Standing
 from pbal.model.bodies import Bodies
+from pbal.model.bound import Timing
 from pbal.model.change import Change, Phase, restore
 from pbal.model.clock import Clock
 from pbal.model.deliveries import Deliveries
@@ -118,6 +119,8 @@ class LoadedPlugin:
     """Loaded at start-up, before the collector was told to leave alone what was there."""
     module: str = ""
     """The name its module was imported under."""
+    timings: dict[str, Timing] = field(default_factory=dict)
+    """What its hooks have cost, by hook, over all generations."""
 
 
 class Changing:

@@ -33,6 +33,7 @@ from pbal.roles import chain
 from pbal.roles.files.disk import in_thread
 from pbal.roles.files.finding import OpenFile
 from pbal.roles.files.memory import read_known
+from pbal.roles.files.offered import is_taken
 from pbal.roles.files.ranges import Parts, Range, content_range, wanted
 
 PIECE: Final = 131072
@@ -65,6 +66,10 @@ def send_file(exchange: Exchange, file: OpenFile, fields: Fields, of: Validators
 
     `status` is another than 200 where a node ordered that.
     """
+    hooks = exchange.service.hooks.start_send_file
+    if hooks and is_taken(hooks, exchange, file):
+        os.close(file.fd)
+        return
     if status == 200 and exchange.method in (b"GET", b"HEAD"):
         status = evaluate(exchange.method, exchange.request.fields, of.etag, of.modified)
         if status != 200:

@@ -9,8 +9,8 @@ import asyncio
 from functools import partial
 
 from pbal.model.asking import Question
+from pbal.model.bound import Bounds
 from pbal.model.exchange import Exchange
-from pbal.model.hooks import Bound
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.steering import UnsafePath
@@ -62,7 +62,7 @@ class ReverseProxy(HttpRole):
 
     # -- what arrives --------------------------------------------------------------------------------------------
 
-    def collect(self, exchange: Exchange, reading: tuple[Bound, ...]) -> None:
+    def collect(self, exchange: Exchange, reading: Bounds) -> None:
         """See HttpRole."""
         if self.following is not None:
             self.following.follow(exchange)
@@ -116,7 +116,7 @@ class ReverseProxy(HttpRole):
         if exchange.body_complete or not uploads.held(exchange, partial(self._send_on, pool)):
             Relay(self.groups, exchange, pool).seek()
 
-    def _send_on(self, pool: Pool | None, exchange: Exchange, reading: tuple[Bound, ...]) -> None:
+    def _send_on(self, pool: Pool | None, exchange: Exchange, reading: Bounds) -> None:
         """What was held of its body is enough."""
         Relay(self.groups, exchange, pool).seek()
 

@@ -13,8 +13,11 @@ from functools import partial
 
 from pbal.http1.conditional import etag_for
 from pbal.http1.encoder import http_date
+from pbal.model.bound import Bounds
 from pbal.model.exchange import SERVED, Exchange
+from pbal.model.served import Lookup
 from pbal.model.service import Service
+from pbal.roles import chain
 from pbal.roles.files.finding import IsDirectory, NoIndex, NotKnown, NotServed, OpenFile, decoded, find, find_known, with_index
 from pbal.roles.files.sending import Fields, Finding, Validators, send_file, send_made
 from pbal.roles.http import HttpRole
@@ -64,31 +67,54 @@ class WebServer(HttpRole):
         if values["docroot"] is None:
             exchange.error(404, b"Nothing here.\n")
             return
-        exchange.enter(SERVED)
         folder, index_files = os.fsencode(values["docroot"]), values["index_files"]
+        path = b""
         try:
             path = decoded(exchange.path)
+            if self.service.hooks.start_serve_request:
+                lookup = Lookup(path)
+                if chain.run(self.service.hooks.start_serve_request, exchange, lookup):
+                    return
+                path = lookup.path
+            exchange.enter(SERVED)
             file = with_index(find_known, folder, path, index_files)
         except NotKnown:
-            Finding(exchange, partial(with_index, find, folder, path, index_files), partial(self._found, exchange))
+            Finding(exchange, partial(with_index, find, folder, path, index_files), partial(self._found, exchange, path))
         except (NotServed, IsDirectory) as refusal:
-            self._found(exchange, None, refusal)
+            self._found(exchange, path, None, refusal)
         else:
-            self._found(exchange, file, None)
+            self._found(exchange, path, file, None)
 
-    def _found(self, exchange: Exchange, file: OpenFile | None, error: BaseException | None) -> None:
+    def _found(self, exchange: Exchange, path: bytes, file: OpenFile | None, error: BaseException | None) -> None:
         """What the name leads to."""
         if file is not None:
             self._send(exchange, file)
         elif isinstance(error, IsDirectory):
             self._add_slash(exchange)
         elif isinstance(error, NoIndex):
-            self._folder(exchange)
-        else:
+            self._folder(exchange, path)
+        elif not self.is_missing(exchange, error, self.service.hooks.static_get_poststat_file_missing):
             self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
+
+    def is_missing(self, exchange: Exchange, error: BaseException | None, hooks: Bounds) -> bool:
+        """Ask plugins about a file that is not there; whether one has the exchange now."""
+        return bool(hooks) and isinstance(error, NotServed) and error.status == 404 and self.is_taken(exchange, hooks, None)
+
+    def is_taken(self, exchange: Exchange, hooks: Bounds, more: object) -> bool:
+        """Run hooks that come when it is known what a name leads to; whether one has the exchange now."""
+        if exchange.stage is SERVED:
+            exchange.let_go()
+        if chain.run(hooks, exchange, more):
+            return True
+        exchange.enter(SERVED)
+        return False
 
     def _send(self, exchange: Exchange, file: OpenFile) -> None:
         """A file."""
+        hooks = self.service.hooks.static_get_poststat_pre_send
+        if hooks and self.is_taken(exchange, hooks, file.mtime_ns // 10**9):
+            os.close(file.fd)
+            return
         etag = etag_for(file.mtime_ns, file.size)
         modified = file.mtime_ns // 10**9
         kind = self.service.world.media.kind_of(file.name.rpartition(b"/")[2])
@@ -108,13 +134,13 @@ class WebServer(HttpRole):
         location = b"/" + request.path.lstrip(b"/") + b"/" + (b"?" + request.query if request.query else b"")
         exchange.respond(301, [(b"Location", location)], b"")
 
-    def _folder(self, exchange: Exchange) -> None:
+    def _folder(self, exchange: Exchange, path: bytes) -> None:
         """A folder in which no index file is: a list of it, if there may be one."""
         values = self.service.values
         if not values["dirindexing"]:
             self._refuse(exchange, 403)
             return
-        root, path, limit = os.fsencode(values["docroot"]), decoded(exchange.path), values["dirindexing_limit"]
+        root, limit = os.fsencode(values["docroot"]), values["dirindexing_limit"]
         Finding(exchange, partial(listing, root, path, limit), partial(self._listed, exchange))
 
     def _listed(self, exchange: Exchange, made: Listing | None, error: BaseException | None) -> None:
