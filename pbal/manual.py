@@ -16,7 +16,6 @@ it, what a writer's side looks like in PHP) is prose in man/*.in, in a notation 
 """
 
 import argparse
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,11 +27,13 @@ from pbal.http1.events import Head, RequestHead, ResponseHead
 from pbal.lang.parser import Language, bundled_fragments, core_grammar
 from pbal.model import asking
 from pbal.model import explaining as explaining_module
+from pbal.model.balance import Member
 from pbal.model.chained import Chained
 from pbal.model.exchange import Exchange
 from pbal.model.hooks import HOOKS
 from pbal.model.parking import Waiting
 from pbal.model.plugin import Plugin
+from pbal.model.pool import Node
 from pbal.model.served import FileFound, Lookup
 from pbal.model.service import Service
 from pbal.model.variables import VARIABLES
@@ -195,8 +196,7 @@ def _hooks(examples: bool) -> Iterator[str]:
         roles = f"{returns} Roles: {', '.join(sorted(hook.roles))}."
         yield from entry(f"{bold(hook.name)}(self, {', '.join(hook.arguments)})", hook.summary, roles)
         if examples:
-            yield from (".RS", ".nf", literal(f"@hook.{hook.name}"))
-            yield from (literal(line) for line in inspect.cleandoc(hook.example).split("\n"))
+            yield from (".RS", ".nf", *(literal(line) for line in hook.code.split("\n")))
             yield from (".fi", ".RE")
 
 
@@ -419,6 +419,8 @@ def pages() -> dict[str, str]:
         "waiting": _members((Waiting, ("peer_name", "answer", "begin", "push", "finish", "upgrade", "unsent", "repark", "kick"))),
         "service": _members(
             (Service, ("name", "trust", "ask")),
+            (Node, ("endpoint",)),
+            (Member, ("active", "connecting", "weight", "backup", "full")),
             (Chained, ("plugin",)),
             (asking, ("NodeAnswer", "NoAnswer")),
             (World, ("service", "pool", "log_limited", "instances")),

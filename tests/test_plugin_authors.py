@@ -43,8 +43,8 @@ SITE = """
 @contextmanager
 def example(hook: str, folder: Path, more: str = "") -> Iterator[Running]:
     """A pbal with the plugin that the manual shows for a hook, in a service of a role that runs it."""
-    method = textwrap.indent(f"@hook.{hook}\n{textwrap.dedent(HOOKS[hook].example).strip()}", "    ")
-    imports = "from pbal.api import Exchange, FileFound, Lookup, Plugin, ResponseHead, Verdict, hook"
+    method = textwrap.indent(HOOKS[hook].code, "    ")
+    imports = "from pbal.api import Exchange, FileFound, Lookup, Node, Plugin, ResponseHead, Verdict, hook"
     (folder / "example.py").write_text(f"{imports}\n\n\nclass Example(Plugin):\n{method}\n")
     (folder / "page").write_text("a page")
     role = next(role for role in ("web_server", "reverse_proxy", "selector") if role in HOOKS[hook].roles)
@@ -58,8 +58,12 @@ def example(hook: str, folder: Path, more: str = "") -> Iterator[Running]:
         yield pbal
 
 
+Said = Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]]
+"""What a node answers: status, fields, body."""
+
+
 @contextmanager
-def proxied(hook: str, folder: Path, answer: Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]]) -> Iterator[Running]:
+def proxied(hook: str, folder: Path, answer: Said, more: str = "") -> Iterator[Running]:
     """The same of a reverse_proxy with a node, which answers as `answer` says."""
 
     class Node(BaseHTTPRequestHandler):
@@ -78,7 +82,7 @@ def proxied(hook: str, folder: Path, answer: Callable[[BaseHTTPRequestHandler], 
         def log_message(self, *args: object) -> None:
             """Nothing is to be printed."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Node) as node, example(hook, folder) as pbal:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Node) as node, example(hook, folder, more) as pbal:
         node.daemon_threads = True
         threading.Thread(target=node.serve_forever, args=(0.01,), daemon=True).start()
         for statement in ("CREATE POOL app", f"POOL app ADD 127.0.0.1:{node.server_port}", "SET site.pool = app"):
@@ -134,6 +138,22 @@ def test_the_example_of_handle_put(tmp_path: Path) -> None:
         assert pbal.request("site", "PUT", "/notes", body=b"to keep").status == 204
         assert pbal.request("site", "PUT", "/other", body=b"to keep").status in (403, 405)
         assert pbal.post("site", "/notes", b"to keep").status == 405, "it is no PUT"
+
+
+def test_the_example_of_select_pool(tmp_path: Path) -> None:
+    with proxied("select_pool", tmp_path, plain, "CREATE POOL beta") as pbal:
+        assert pbal.get("site", "/", {"X-Tester": "yes"}).status == 503, "theirs has no node"
+        assert pbal.get("site", "/").status == 200
+        assert pbal.say("DROP POOL beta") == "ERROR: pool 'beta' is used by service 'site'"
+        assert pbal.say("SET site.plugins = none") == pbal.say("DROP POOL beta") == "OK"
+
+
+def test_the_example_of_select_node(tmp_path: Path) -> None:
+    with proxied("select_node", tmp_path, lambda request: (200, {}, request.headers["Host"].encode())) as pbal:
+        assert pbal.say("POOL app ADD 127.0.0.1:1") == "OK"
+        for _ in range(10):
+            assert pbal.get("site", "/").status == 200
+        assert "connect_failed" not in pbal.log and pbal.counter("backend_connect_failures") == 1
 
 
 def test_the_example_of_backend_client_assigned(tmp_path: Path) -> None:

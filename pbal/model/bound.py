@@ -48,9 +48,9 @@ class HookTable:
     """The hooks of one service, in the order of its plugins. Replaced whole, never changed: a running pass is safe."""
 
     __slots__ = (
-        "backend_client_assigned", "backend_response_received", "begun", "concat_get_poststat_file_missing",
-        "concat_get_poststat_pre_send", "end", "end_proxy_request", "ended", "handle_put", "make_high_priority", "make_low_priority",
-        "modify_response_headers", "prepend_body", "proxy_read_request", "return_to_base", "select_service", "start_file_reproxy",
+        "backend_client_assigned", "backend_response_received", "begun", "concat_get_poststat_file_missing", "concat_get_poststat_pre_send",
+        "end", "end_proxy_request", "ended", "handle_put", "make_high_priority", "make_low_priority", "modify_response_headers",
+        "prepend_body", "proxy_read_request", "return_to_base", "select_node", "select_pool", "select_service", "start_file_reproxy",
         "start_http_request", "start_proxy_request", "start_send_file", "start_serve_request", "start_web_request",
         "static_get_poststat_file_missing", "static_get_poststat_pre_send",
     )  # fmt: skip
@@ -72,6 +72,8 @@ class HookTable:
         self.prepend_body: Bounds = by_hook.get("prepend_body", ())
         self.proxy_read_request: Bounds = by_hook.get("proxy_read_request", ())
         self.return_to_base: Bounds = by_hook.get("return_to_base", ())
+        self.select_node: Bounds = by_hook.get("select_node", ())
+        self.select_pool: Bounds = by_hook.get("select_pool", ())
         self.select_service: Bounds = by_hook.get("select_service", ())
         self.start_file_reproxy: Bounds = by_hook.get("start_file_reproxy", ())
         self.start_http_request: Bounds = by_hook.get("start_http_request", ())

@@ -5,6 +5,7 @@ committed, and those that go are closed after it.
 """
 
 from abc import ABCMeta, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pbal.model.bound import Bound, HookTable, Timing
@@ -100,6 +101,22 @@ class Chained(metaclass=ABCMeta):
         asked(self.world, name, lambda: made.append(self.instance(loaded.plugin_class)), name="__init__")
         return made[0]
 
+    def check_plugins(self) -> None:
+        """Refuse what its plugins cannot run with. Raises: ConfigError."""
+        for name, plugin in self.plugins:
+            asked(self.world, name, plugin.check)
+            said: list[str] = []
+            asked(self.world, name, _pools_of, plugin, said, name="pools")
+            for pool in said:
+                self.world.pool(pool)
+
+    def pools_of_plugins(self) -> set[str]:
+        """The names of the pools that plugins may send requests to, as the pools have them; one that is not there as it was said."""
+        said: list[str] = []
+        for name, plugin in self.plugins:
+            guarded(self.world, name, partial(_pools_of, plugin, said))
+        return {self.world.pools[name.lower()].name if name.lower() in self.world.pools else name for name in said}
+
     def replace_chain(self, chain: Chain) -> None:
         """Swap the whole chain, hooks included, in one step."""
         bound: list[Bound] = []
@@ -125,3 +142,8 @@ class Chained(metaclass=ABCMeta):
         if self.opened:
             for name, plugin in self.plugins:
                 guarded(self.world, name, plugin.service_disabled)
+
+
+def _pools_of(plugin: Plugin, said: list[str]) -> None:
+    """Add what its pools() returns to `said`."""
+    said.extend(map(str, plugin.pools()))

@@ -19,6 +19,7 @@ The stream is an abstract base class and not a Protocol: a compiled call through
 
 from abc import abstractmethod
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from pbal.config.spec import Standing
@@ -28,11 +29,14 @@ from pbal.http1.events import RequestHead, ResponseHead, canonical
 from pbal.http1.paths import plain
 from pbal.http1.pieces import Pieces
 from pbal.http1.reader import is_host
-from pbal.model.calling import handed, tell
+from pbal.model.balance import Member
+from pbal.model.calling import Failed, call, handed, tell
+from pbal.model.calling import place as place_of
 from pbal.model.collected import CollectedBody
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused
-from pbal.model.faults import guarded
+from pbal.model.faults import guarded, report
+from pbal.model.faults import tell as tell_fault
 from pbal.model.pages import error_page
 from pbal.model.parking import Parked, Waiting
 from pbal.model.pool import Node
@@ -375,6 +379,23 @@ class Exchange(Account):
     def collected_body(self) -> CollectedBody | None:
         """What collected() was given, or None. It may be whole, or the beginning."""
         return self._body
+
+    def chosen(self, members: "Sequence[Member]") -> int:
+        """See Asking. What a plugin does wrong here is reported, and the request is not its business any more."""
+        nodes = tuple(members)
+        world = self.service.world
+        for bound in self.service.hooks.select_node:
+            said = call(world, bound, self, nodes)
+            if said is None:
+                continue
+            for place, node in enumerate(nodes):
+                if said is node:
+                    return place
+            if isinstance(said, Failed):
+                report(world, bound.plugin, "hook select_node", said.error)
+            else:
+                tell_fault(world, bound.plugin, "hook select_node", f"returned {said!r:.60}, not one of the nodes or None", place_of(bound))
+        return -1
 
     # -- the access log -----------------------------------------------------------------------------------------
 

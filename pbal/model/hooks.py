@@ -52,6 +52,12 @@ class Hook:
     own: bool = False
     """Whether it is pbal's, and Perlbal has none of the name."""
 
+    @property
+    def code(self) -> str:
+        """The example with its mark."""
+        text = inspect.cleandoc(self.example)
+        return text if "@hook." in text else f"@hook.{self.name}\n{text}"
+
 
 _HTTP = frozenset({"reverse_proxy", "web_server", "selector"})
 _SERVING = frozenset({"reverse_proxy", "web_server"})
@@ -145,6 +151,39 @@ HOOKS: dict[str, Hook] = {
                 exchange.hand_to(self.world.service("writers"))
                 return Verdict.TAKEN
             """,
+            own=True,
+        ),
+        Hook(
+            "select_pool",
+            ("exchange",),
+            _PROXY,
+            "A reverse_proxy is about to look for a node. The hook returns the name of the pool that should have the request, one of those"
+            " that the plugin's method pools() names, or None to leave it to the next plugin, to ROUTE and to SET pool. It runs once for"
+            " each request.",
+            """
+            def pools(self) -> tuple[str, ...]:
+                return ("beta",)
+
+            @hook.select_pool
+            def testers(self, exchange: Exchange) -> str | None:
+                return "beta" if exchange.request.fields.get(b"x-tester") == b"yes" else None
+            """,
+            returns="the name of a pool, or None",
+            own=True,
+        ),
+        Hook(
+            "select_node",
+            ("exchange", "nodes"),
+            _PROXY,
+            "A pool chooses a node for a request. `nodes` are those that may have it: up, not full, and not tried yet. The hook returns one"
+            " of them, or None to leave it to the next plugin and to balance_method. It runs again if the request is sent again. A client"
+            " that is bound by a cookie (sticky) goes where its cookie says, and the hook is not asked. Nor is it where one node only is"
+            " left.",
+            """
+            def first_by_name(self, exchange: Exchange, nodes: tuple[Node, ...]) -> Node | None:
+                return min(nodes, key=lambda node: node.name)
+            """,
+            returns="one of the nodes, or None",
             own=True,
         ),
         Hook(

@@ -72,6 +72,10 @@ class Plugin:
         """Return the names of the services that this plugin of a selector may hand requests to, or None if it cannot say."""
         return None
 
+    def pools(self) -> tuple[str, ...]:
+        """Return the names of the pools that this plugin may send requests to (select_pool). They must exist, and cannot be dropped."""
+        return ()
+
     def service_disabled(self) -> None:
         """Answer what is parked, because the service stops listening. pbal may still call hooks for open connections."""
 

@@ -392,7 +392,7 @@ class World:
 
     def _refuse_if_used(self, pool: Pool) -> None:
         for service in self.services.values():
-            if pool.name in service.pools() and self.pools.get(pool.name.lower()) is not pool:
+            if pool.name.lower() in map(str.lower, service.pools()) and self.pools.get(pool.name.lower()) is not pool:
                 raise ConfigError(f"pool '{pool.name}' is used by service '{service.name}'", about=pool.name, kind=Kind.CONFLICT)
 
     def refuse_known(self, tunables: tuple[Tunable, ...], former: frozenset[str] = frozenset()) -> None:

@@ -8,6 +8,7 @@ How a hook is called, timed and caught stands in model/calling.py.
 """
 
 import inspect
+from collections.abc import Callable
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Final
 
@@ -18,6 +19,7 @@ from pbal.model.bound import Bound, Bounds
 from pbal.model.calling import Failed, call, place
 from pbal.model.exchange import NEW, PARKED, SERVED, Exchange
 from pbal.model.hooks import Verdict
+from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.observe.recent import Trouble
 
@@ -119,6 +121,22 @@ def prefix(hooks: Bounds, exchange: Exchange, response: ResponseHead) -> bytes |
             return None
         found += returned
     return found
+
+
+def pool_for(hooks: Bounds, exchange: Exchange, find: Callable[[str], Pool | None]) -> tuple[bool, Pool | None]:
+    """The pool that a plugin chooses, or None; and whether the exchange is still to be served. `find` knows those that may be chosen."""
+    service = exchange.service
+    for bound in hooks:
+        said = call(service.world, bound, exchange)
+        if said is None and exchange.stage is NEW and exchange.service is service:
+            continue
+        pool = find(said) if isinstance(said, str) else None
+        if pool is None or exchange.stage is not NEW or exchange.service is not service:
+            wrong = f"returned {said!r:.60}, not the name of one of its pools() or None, or answered the request"
+            _stop(service, exchange, bound, said, wrong)
+            return False, None
+        return True, pool
+    return True, None
 
 
 def any_says(hooks: Bounds, exchange: Exchange) -> bool:

@@ -16,6 +16,7 @@ from pbal.model.service import Service
 from pbal.model.steering import UnsafePath
 from pbal.observe.access import BAD_REQUEST, quoted_text
 from pbal.observe.recent import Trouble
+from pbal.roles import chain
 from pbal.roles.http import HttpRole
 from pbal.roles.pages import Intercept
 from pbal.roles.proxy import uploads
@@ -99,6 +100,12 @@ class ReverseProxy(HttpRole):
             route = rules.route(exchange)
             if route is not None:
                 pool = route.pool
+        hooks = self.service.hooks.select_pool
+        if hooks:
+            serves, chosen = chain.pool_for(hooks, exchange, self.groups.named)
+            if not serves:
+                return
+            pool = chosen or pool
         reproxy = self.reproxy
         if reproxy is not None and reproxy.cache is not None:
             asked = self.groups.of(pool).pool
@@ -176,9 +183,9 @@ class ReverseProxy(HttpRole):
 
     def _changed(self, tunable: str) -> None:
         """A tunable was set that neither relays nor connections read."""
-        if tunable == "rules":
+        if tunable in ("rules", "plugins") or self.service.hooks.select_pool:
             self.groups.keep()
-        elif tunable == "upload_status_listeners":
+        if tunable == "upload_status_listeners":
             self._follow(self.service.values[tunable])
 
     def _choose_deciders(self) -> None:
