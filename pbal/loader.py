@@ -1,8 +1,8 @@
 """LOAD, RELOAD, UNLOAD: import beside, check, swap, close the old.
 
-A plugin is a file NAME.py or a package NAME/, bundled or in a folder of SERVER plugin_path. Each load imports it under
-a name of its own, so old and new stand side by side and a relative import inside a package finds its own generation.
-What does not import, or fails a check, leaves everything as it was and says file and line.
+A plugin is a file NAME.py or a package NAME/ (sources.py says where from). Each load imports it under a name of its own, so old and
+new stand side by side, and a relative import inside a package finds its own generation. What does not import, or fails a check, leaves
+everything as it was and says file and line.
 
 Live, reading and importing is done in a thread, so that a module that works long meanwhile holds nobody up. The thread
 touches nothing of the World. Who calls sees to it that no other change of the World is under way meanwhile; the console does.
@@ -17,7 +17,7 @@ import itertools
 import logging
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -26,17 +26,16 @@ from typing import Any, Protocol
 from pbal.lang.parser import grammar_directory
 from pbal.model import faults, garbage
 from pbal.model.change import Change, restore
-from pbal.model.errors import ConfigError, UnknownName
+from pbal.model.errors import ConfigError
 from pbal.model.hooks import take_marked
 from pbal.model.plugin import Plugin
 from pbal.model.plugin_check import check_class, check_imports
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.said import shown
 from pbal.schema.tunables import Tunable
+from pbal.sources import BUNDLED, find
 
 log = logging.getLogger("pbal.plugins")
-
-BUNDLED = Path(__file__).resolve().parent / "plugins"
 
 IMPORT_LIMIT = 30.0
 """Seconds an import may take live. A module that loads a model or asks a database is done by then; one that hangs would
@@ -62,32 +61,6 @@ class _FreshLoader(importlib.machinery.SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
         return compile(self.get_data(path), path, "exec", dont_inherit=True)
-
-
-def find(name: str, folders: list[Path]) -> Path:
-    """The file of plugin `name`, in any case. Raises: UnknownName with the plugins there are."""
-    seen: set[str] = set()
-    for found, path in _files(folders):
-        if found == name.lower():
-            return path
-        seen.add(found)
-    raise UnknownName(f"there is no plugin '{name}'", name, sorted(seen))
-
-
-def installed(folders: list[Path]) -> list[str]:
-    """Names of the plugins that can be loaded, those that come with pbal among them. It looks at the disk. Raises: OSError."""
-    return sorted({name for name, _ in _files(folders)})
-
-
-def _files(folders: list[Path]) -> Iterator[tuple[str, Path]]:
-    """Names, in lower case, and files of plugins."""
-    for folder in [BUNDLED, *folders]:
-        if not folder.is_dir():
-            continue
-        for entry in sorted(folder.iterdir()):
-            path = entry / "__init__.py" if entry.is_dir() else entry
-            if path.suffix == ".py" and path.is_file() and not entry.name.startswith("_"):
-                yield entry.stem.lower(), path
 
 
 def _import(path: Path, module_name: str) -> ModuleType:
@@ -138,8 +111,8 @@ def _plugin_class(module: ModuleType, name: str) -> type[Plugin]:
 
 def _read(folders: list[str], name: str, generation: int) -> LoadedPlugin:
     """Import and check one generation. May run in a thread: asks and changes no World. Raises: ConfigError."""
-    path = find(name, [Path(folder) for folder in folders])
-    name = (path.parent if path.name == "__init__.py" else path.with_suffix("")).name.lower()
+    source = find(name, [Path(folder) for folder in folders])
+    name, path = source.name, source.path
     module_name = faults.module_name(name, generation, next(_serials))
     module = _import(path, module_name)
     try:
@@ -149,10 +122,11 @@ def _read(folders: list[str], name: str, generation: int) -> LoadedPlugin:
             if tunable.default is not None:
                 tunable.parse(tunable.default)
         grammar = plugin_class.grammar or _grammar_file(path, name)
-        place = path.parent.parent if path.name == "__init__.py" else path.parent
-        folder = "" if path.is_relative_to(BUNDLED) else str(place)
         commands = tuple(plugin_class.commands)
-        return LoadedPlugin(name, plugin_class, str(path), generation, folder, grammar, commands, module=module_name)
+        version = plugin_class.version or source.version
+        return LoadedPlugin(
+            name, plugin_class, str(path), generation, source.folder, grammar, commands, module=module_name, version=version
+        )
     except faults.CAUGHT as error:
         forget(module_name)
         raise ConfigError(f"plugin '{name}': {_where(error, path)}") from error
@@ -217,9 +191,11 @@ def _folders(world: World) -> list[str]:
 
 
 def _grammar_file(path: Path, name: str) -> str:
-    beside = (path.parent if path.name != "__init__.py" else path.parent.parent) / f"{name}.lark"
-    bundled = grammar_directory() / "plugins" / f"{name}.lark"
-    candidates = [beside, bundled] if path.is_relative_to(BUNDLED) else [beside]
+    candidates = [path.parent / f"{name}.lark"]
+    if path.name == "__init__.py":
+        candidates.append(path.parent.parent / f"{name}.lark")
+    if path.is_relative_to(BUNDLED):
+        candidates.append(grammar_directory() / "plugins" / f"{name}.lark")
     for candidate in candidates:
         if candidate.is_file():
             return candidate.read_text(encoding="utf-8")
@@ -389,4 +365,4 @@ def _swap_instances(world: World, old: LoadedPlugin, new: LoadedPlugin, change: 
             change.then(faults.guarded, world, old.name, former.close, old.generation)
 
 
-__all__ = ["find", "load", "reload", "unload"]
+__all__ = ["load", "reload", "unload"]

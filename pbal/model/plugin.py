@@ -33,6 +33,8 @@ class Plugin:
     """Roles of the services that may run it. Empty: any role."""
     commands: ClassVar[tuple[Callable[..., Any], ...]] = ()
     """Handlers of the statements its grammar fragment adds, named after their rules."""
+    version: ClassVar[str] = ""
+    """Which one it is, for the list of plugins. A plugin of a distribution has that one's version where it says nothing."""
     ordered_rules: ClassVar[bool] = True
     """Whether it matters in which order the statements of dumpconfig() are said."""
     grammar: ClassVar[str] = ""

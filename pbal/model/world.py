@@ -119,6 +119,8 @@ class LoadedPlugin:
     """Loaded at start-up, before the collector was told to leave alone what was there."""
     module: str = ""
     """The name its module was imported under."""
+    version: str = ""
+    """As its class says it, or the distribution that it comes with; "" where nobody says."""
     timings: dict[str, Timing] = field(default_factory=dict)
     """What its hooks have cost, by hook, over all generations."""
 

@@ -196,6 +196,13 @@ COLLECTED: tuple[Counter, ...] = (
     Counter("limit_refusals", "Requests that a LIMIT refused, or would have refused with DRY RUN.", labels=(*_SERVICE, "limit")),
     Counter("limit_forgotten", "Clients that a LIMIT forgot because it watched too many.", labels=(*_SERVICE, "limit")),
     Counter("limit_clients", "Clients that a LIMIT watches now.", gauge=True, labels=(*_SERVICE, "limit")),
+    Counter("plugin_hook_calls", "Calls of a plugin's hook.", labels=("plugin", "hook")),
+    Counter(
+        "plugin_hook_seconds",
+        "Time that a plugin's hook took in all. It ends where the hook handed the request on.",
+        unit="seconds",
+        labels=("plugin", "hook"),
+    ),
     Counter("plugin_faults", "Faults of a plugin, of all its generations.", labels=("plugin",)),
     Counter("access_log_waiting_bytes", "Bytes of lines that wait to be written to a log.", gauge=True, unit="bytes", labels=("log",)),
     Counter("resident_bytes", "Memory of the process.", gauge=True, unit="bytes"),
