@@ -14,8 +14,8 @@ from pbal.model.explaining import Explanation
 from pbal.model.hooks import Verdict, hook
 from pbal.model.parking import Parked, Upgraded, Waiting
 from pbal.model.plugin import Plugin
-from pbal.model.searching import Searches, TookTooLong
 from pbal.model.pool import Node
+from pbal.model.searching import Searches, TookTooLong
 from pbal.model.served import FileFound, Lookup
 from pbal.model.service import Service
 from pbal.model.trust import Networks
