@@ -271,6 +271,7 @@ SOURCES: dict[str, Source] = {
     "object_name": _objects,
     "owner_name": _objects,
     "plugin_name": _plugins,
+    "more_plugins": _plugins,
     "node": _nodes,
     "tunable": _tunables,
     "server_tunable": _server_tunables,

@@ -21,6 +21,7 @@ from pbal.model.clock import Clock
 from pbal.model.deliveries import Deliveries
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
+from pbal.model.kept import Kept
 from pbal.model.limited import LimitedLog
 from pbal.model.media import MediaTypes
 from pbal.model.nodefile import NodeFiles
@@ -121,6 +122,10 @@ class LoadedPlugin:
     """The name its module was imported under."""
     version: str = ""
     """As its class says it, or the distribution that it comes with; "" where nobody says."""
+    kept: Kept | None = None
+    """The files that it was made of."""
+    former: Kept | None = None
+    """Those of the generation before, to go back to; None where there was none, or they were the same."""
     timings: dict[str, Timing] = field(default_factory=dict)
     """What its hooks have cost, by hook, over all generations."""
 

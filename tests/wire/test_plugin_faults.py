@@ -377,7 +377,7 @@ async def test_a_body_limit_that_is_none_is_a_fault_of_who_sets_it(lab: Lab, lim
 
 @lab
 async def test_a_quiesce_that_never_ends_refuses_the_reload_and_holds_up_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pbal.loader.QUIESCE_LIMIT", 0.05)
+    monkeypatch.setattr("pbal.reloading.QUIESCE_LIMIT", 0.05)
     plugin(lab, HOOK, "def rule(self, exchange):", "|exchange.respond(200, (), b'old')", "|return Verdict.TAKEN",
            "async def quiesce(self):", "|await asyncio.Event().wait()", head=f"import asyncio\n{HEAD}")  # fmt: skip
     pbal = await site(lab)
@@ -420,7 +420,7 @@ async def test_an_upload_streams_past_poll_where_it_is_neither_poll_nor_publish(
 
 
 @lab
-async def test_what_was_set_of_a_plugin_goes_with_it(lab: Lab) -> None:
+async def test_what_was_set_of_a_plugin_keeps_it_loaded(lab: Lab) -> None:
     head = HEAD.replace("import ", "import INT, Tunable, ")
     plugin(lab, "tunables = (Tunable('rule_size', INT, default='1', summary='A size.'),)", head=head)
     pbal = await site(lab, chain="")
@@ -428,5 +428,7 @@ async def test_what_was_set_of_a_plugin_goes_with_it(lab: Lab) -> None:
     for statement in ("SET site.rule_size = 7", "DEFAULT rule_size = 8"):
         assert await pbal.say(statement) == "OK"
     assert (await pbal.say("dumpconfig")).count("rule_size") == 2
-    assert await pbal.say("UNLOAD rule") == "OK"
+    assert "is needed by SET site.rule_size, DEFAULT rule_size: UNSET it first" in await pbal.say("UNLOAD rule")
+    for statement in ("UNSET site.rule_size", "UNSET DEFAULT rule_size", "UNLOAD rule"):
+        assert await pbal.say(statement) == "OK"
     assert await pbal.say("dumpconfig") == before
