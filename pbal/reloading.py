@@ -22,10 +22,10 @@ from pbal.lang.mistakes import Mistake
 from pbal.lang.parser import Language
 from pbal.loader import Statements, beside, make, read_beside
 from pbal.model import faults, garbage
+from pbal.model.chained import in_order
 from pbal.model.change import Change, restore
 from pbal.model.errors import ConfigError
 from pbal.model.plugin import Plugin
-from pbal.model.service import Service
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.kinds import Kind
 from pbal.schema.said import shown
@@ -123,7 +123,7 @@ class _Swap:
                 _swap_instances(world, *pair, change, replaced)
             for service in world.services.values():
                 if any(plugin in replaced for _, plugin in service.plugins):
-                    change.then(_swap, service, replaced)
+                    change.then(service.replace_chain, in_order([(name, replaced.get(each, each)) for name, each in service.plugins]))
             for former in replaced:
                 old = next(old for old, _ in self._pairs if type(former) is old.plugin_class)
                 if former.service.opened:
@@ -257,10 +257,6 @@ def _swap_instances(world: World, old: LoadedPlugin, new: LoadedPlugin, change: 
         if service.opened:
             instance.open()
         replaced[former] = instance
-
-
-def _swap(service: Service, replaced: dict[Plugin, Plugin]) -> None:
-    service.replace_chain([(name, replaced.get(plugin, plugin)) for name, plugin in service.plugins])
 
 
 __all__ = ["reload", "reload_previous", "who_set"]

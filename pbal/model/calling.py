@@ -15,6 +15,7 @@ from pbal.model import faults
 from pbal.model.bound import Bound, Bounds
 
 if TYPE_CHECKING:
+    from pbal.model.chained import Chained
     from pbal.model.world import World
 
 SLOW: Final = 0.05
@@ -71,17 +72,20 @@ def handed(at: float) -> None:
     handed_at = at
 
 
-def tell(world: "World", hooks: Bounds, exchange: object) -> None:
+def tell(service: "Chained", hooks: Bounds, exchange: object) -> None:
     """Call hooks that only hear of something: nothing that they do or return decides anything."""
+    world = service.world
     for bound in hooks:
         returned = call(world, bound, exchange)
         if returned is None:
             continue
         if isinstance(returned, Failed):
             faults.report(world, bound.plugin, f"hook {bound.hook}", returned.error)
+            service.failed(bound.plugin)
         elif isinstance(returned, CoroutineType):
             returned.close()
             faults.tell(world, bound.plugin, f"hook {bound.hook}", "returned a coroutine that nobody runs", place(bound))
+            service.failed(bound.plugin)
 
 
 def place(bound: Bound) -> str:

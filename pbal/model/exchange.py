@@ -395,6 +395,7 @@ class Exchange(Account):
                 report(world, bound.plugin, "hook select_node", said.error)
             else:
                 tell_fault(world, bound.plugin, "hook select_node", f"returned {said!r:.60}, not one of the nodes or None", place_of(bound))
+            self.service.failed(bound.plugin)
         return -1
 
     # -- the access log -----------------------------------------------------------------------------------------
@@ -651,9 +652,9 @@ class Exchange(Account):
             return
         self._told = True
         service = self.service
-        tell(service.world, service.hooks.ended, self)
+        tell(service, service.hooks.ended, self)
         for former in self._passed:
-            tell(service.world, former.hooks.ended, self)
+            tell(former, former.hooks.ended, self)
 
     def _give_back(self, slot: Slot) -> None:
         self.slot = None

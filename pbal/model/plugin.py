@@ -33,6 +33,13 @@ class Plugin:
     """Roles of the services that may run it. Empty: any role."""
     commands: ClassVar[tuple[Callable[..., Any], ...]] = ()
     """Handlers of the statements its grammar fragment adds, named after their rules."""
+    before: ClassVar[tuple[str, ...]] = ()
+    """Names of plugins before which its hooks run, whatever the order in SET plugins."""
+    after: ClassVar[tuple[str, ...]] = ()
+    """Names of plugins after which its hooks run."""
+    guards: ClassVar[bool] = False
+    """Whether requests must not be served without it: an access rule. If it fails too often (plugin_error_limit), the service answers 503
+    instead of going on without it."""
     version: ClassVar[str] = ""
     """Which one it is, for the list of plugins. A plugin of a distribution has that one's version where it says nothing."""
     ordered_rules: ClassVar[bool] = True

@@ -74,6 +74,7 @@ CORE: tuple[Counter, ...] = (
     Counter("compression_in_bytes", "Bytes of bodies before pbal compressed them.", unit="bytes"),
     Counter("compression_out_bytes", "Bytes of bodies that pbal had compressed.", unit="bytes"),
     Counter("tunnels", "Connections that were upgraded to another protocol."),
+    Counter("plugins_taken_out", "Times a plugin was taken out of a chain because it failed too often (plugin_error_limit)."),
     Counter("plugin_errors", "Faults of plugins. A fault in a hook is answered 500."),
     Counter(
         "answers_unacknowledged",

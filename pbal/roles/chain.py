@@ -174,6 +174,7 @@ def _report(service: Service, bound: Bound, returned: object, wrong: str) -> Non
         faults.tell(service.world, bound.plugin, what, wrong, place(bound))
     if isinstance(returned, CoroutineType):
         returned.close()
+    service.failed(bound.plugin)
 
 
 def _wrong(service: Service, exchange: Exchange, returned: object) -> str:

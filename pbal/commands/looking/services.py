@@ -189,13 +189,18 @@ def show_plugins(session: Session) -> Reply:
             {"hook": hook, "calls": timing.calls, "ms": round(timing.seconds * 1000, 3), "slowest_ms": round(timing.slowest * 1000, 3)}
             for hook, timing in each.timings.items()
         ]
+        out = {s.name: s.out[each.name][1] for s in session.world.services.values() if each.name in s.out}
         value = {
             "plugin": each.name, "version": each.version, "generation": each.generation, "errors": each.errors, "services": services,
-            "path": each.path, "hooks": hooks,
+            "path": each.path, "hooks": hooks, "out": out, "previous": each.former is not None,
         }  # fmt: skip
         first = f"loaded {each.name} version {each.version or '-'} generation {each.generation} errors {each.errors}"
         lines = [f"{first} services {','.join(services) or '-'} {each.path}"]
         lines += [f"hook {each.name} {hook['hook']} calls {hook['calls']} ms {hook['ms']} slowest {hook['slowest_ms']}" for hook in hooks]
+        back = f"RELOAD {each.name} brings it back"
+        if each.former is not None:
+            back += f", and RELOAD PREVIOUS {each.name} goes back to its files before they changed"
+        lines += [f"out {each.name} {service}: {why}. {back}" for service, why in out.items()]
         items.append(Item(value, tuple(lines)))
     return Objects(items, header=tuple(f"{service} {' '.join(names)}" for service, names in _chains(session)))
 
