@@ -19,7 +19,7 @@ from pbal.lang.parser import grammar_directory
 from pbal.model import faults
 from pbal.model.errors import ConfigError
 from pbal.model.hooks import take_marked
-from pbal.model.kept import HeldFile, Kept
+from pbal.model.kept import HeldFile, Kept, Stamp
 from pbal.model.plugin_check import check_imports
 from pbal.sources import BUNDLED, Source
 
@@ -42,7 +42,7 @@ def take(source: Source) -> Kept:
 def _held(path: Path) -> HeldFile:
     with open(path, "rb") as file:
         facts = os.fstat(file.fileno())
-        return HeldFile(str(path), path.name == "__init__.py", file.read(), (facts.st_mtime_ns, facts.st_size))
+        return HeldFile(str(path), path.name == "__init__.py", file.read(), (str(path), facts.st_mtime_ns, facts.st_size))
 
 
 def _grammar(path: Path, name: str) -> HeldFile | None:
@@ -55,16 +55,16 @@ def _grammar(path: Path, name: str) -> HeldFile | None:
     return next((_held(candidate) for candidate in candidates if candidate.is_file()), None)
 
 
-def changed(kept: Kept) -> bool:
-    """Whether a file is another one now, or there are more or fewer. It looks at the disk."""
+def stamp(kept: Kept) -> Stamp | None:
+    """What the files of a plugin are now, to be held against kept.stamp; None while they cannot be looked at. It looks at the disk."""
     path = Path(kept.path)
-    files = [*kept.files.values()] + ([] if kept.grammar is None else [kept.grammar])
+    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+    if kept.grammar is not None:
+        files.append(Path(kept.grammar.path))
     try:
-        if kept.files[""].package and sum(1 for _ in path.parent.rglob("*.py")) != len(kept.files):
-            return True
-        return any((facts := os.stat(file.path)) and (facts.st_mtime_ns, facts.st_size) != file.stamp for file in files)
+        return frozenset((str(file), facts.st_mtime_ns, facts.st_size) for file in files if (facts := os.stat(file)))
     except OSError:  # it is being written, or has gone: what serves is not to follow that
-        return False
+        return None
 
 
 class _Loader(importlib.abc.InspectLoader):
@@ -134,3 +134,6 @@ def forget(module_name: str) -> None:
     _finder.generations.pop(module_name, None)
     for name in [name for name in list(sys.modules) if name == module_name or name.startswith(module_name + ".")]:
         del sys.modules[name]
+
+
+__all__ = ["Stamp", "forget", "run", "stamp", "take", "where"]

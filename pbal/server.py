@@ -59,6 +59,7 @@ from pbal.observe.stuck import ENDING, Signals, Watchdog
 from pbal.roles.proxy.checker import Checker
 from pbal.roles.registry import HANDLERS
 from pbal.schema.types import Endpoint
+from pbal.watching import PluginWatch
 
 log = logging.getLogger("pbal")
 
@@ -143,6 +144,7 @@ class Server:
         self._kept = DESCRIPTORS_KEPT
         self.exit_status = 0
         self._certificates = Watch(world)
+        self._plugin_watch = PluginWatch(world, interpreter)
         self.lag = LoopLag(world.clock.now, world.counters.counts, self._stalled)
         self.watchdog: Watchdog | None = None
         """Armed by the tick; the process has one, servers in tests have none."""
@@ -341,11 +343,18 @@ class Server:
         self._duty("spools", world.bodies.tick, now)
         self._duty("histograms", self._turn_histograms)
         self._duty("notify", self._tell)
+        self._duty("files", self._look_at_files)
+        world.limited.tell_left_out()
+
+    def _look_at_files(self) -> None:
+        """Take up what was written: certificates, plugins, nodes."""
+        world = self.world
         if self._certificates.due(world.second):
             spawn(self, self._certificates.look(), "look at certificates")
+        if self._plugin_watch.due():
+            spawn(self, self._plugin_watch.look(self.interpreter.alone), "look at plugins")
         if world.nodefiles.due():
             spawn(self, world.nodefiles.look(self.interpreter.alone), "look at node files")
-        world.limited.tell_left_out()
 
     def _turn_histograms(self) -> None:
         """Move their windows on, once in TURN seconds: some at each tick, for there is one for each node."""

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+Stamp = frozenset[tuple[str, int, int]]
+"""Path, time of the last change and size of each file."""
+
 
 @dataclass(frozen=True, slots=True)
 class HeldFile:
@@ -12,8 +15,8 @@ class HeldFile:
     package: bool
     """Whether it is the __init__.py of a package."""
     data: bytes
-    stamp: tuple[int, int]
-    """When it was changed last (nanoseconds), and its size."""
+    stamp: tuple[str, int, int]
+    """Its path, when it was changed last (nanoseconds), and its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +34,9 @@ class Kept:
     """By the names of modules below the plugin's own, which is ""."""
     grammar: HeldFile | None
     """Its statements, where they are in a file beside it."""
+
+    @property
+    def stamp(self) -> Stamp:
+        """What the files were."""
+        files = [*self.files.values()] + ([] if self.grammar is None else [self.grammar])
+        return frozenset(file.stamp for file in files)

@@ -379,6 +379,13 @@ SERVER: tuple[Tunable, ...] = (
         source="pbal",
     ),
     Tunable(
+        "plugin_autoreload",
+        types.BOOL,
+        default="off",
+        summary="Whether a plugin is reloaded when its files change. It is for people who write plugins: pbal looks once a second.",
+        source="pbal",
+    ),
+    Tunable(
         "graceful_timeout",
         types.DURATION,
         default="30s",

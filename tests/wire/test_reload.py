@@ -487,3 +487,27 @@ async def test_what_a_chain_or_a_rule_needs_is_not_taken_away_by_a_reload(lab: L
         SAYS.format(body=PASSES).replace("Says(Plugin):", "Says(Plugin):\n    roles = frozenset({'reverse_proxy'})")
     )
     assert "it would work on reverse_proxy services alone, and is in the chain of site" in await pbal.say("RELOAD two")
+
+
+@lab
+async def test_a_plugin_is_reloaded_when_its_files_change(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    says(lab.folder, "one", ANSWERS.format("v1"))
+    package = lab.folder / "two"
+    package.mkdir()
+    (package / "__init__.py").write_text(SAYS.format(body=PASSES))
+    pbal = await lab.pbal(f"SERVER plugin_autoreload = on\n{TWO.format(folder=lab.folder)}")
+    says(lab.folder, "one", ANSWERS.format("version 2"))
+
+    def generation(name: str) -> int:
+        return pbal.world.plugins[name].generation
+
+    await until(lambda: generation("one") == 2, "the file to be taken up")
+    assert await body_of(pbal) == b"version 2" and generation("two") == 1
+    says(lab.folder, "one", "this is no Python")
+    await until(lambda: "plugin_autoreload: one.py does not import: SyntaxError" in caplog.text, "the fault to be logged")
+    (package / "more.py").write_text("")
+    await until(lambda: generation("two") == 2, "the new file of a package to be seen")
+    assert caplog.text.count("plugin_autoreload: ") == 1 and await body_of(pbal) == b"version 2"
+    says(lab.folder, "one", ANSWERS.format("version three"))
+    await until(lambda: generation("one") == 3, "the file to be taken up that was mended")
+    assert await body_of(pbal) == b"version three"
