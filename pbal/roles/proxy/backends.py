@@ -30,7 +30,7 @@ import random
 from typing import Final
 
 from pbal.http1.reader import Limits
-from pbal.model.balance import HASH
+from pbal.model.balance import BY_PLUGIN, HASH
 from pbal.model.health import MAINT
 from pbal.model.pool import A_MOMENT, Node, Pool
 from pbal.model.sharing import Sharer
@@ -83,7 +83,12 @@ class Backends(Opener):
     @property
     def choosy(self) -> bool:
         """See Pool; or the service itself chooses by what requests say."""
-        return self.pool is not None and (self.pool.choosy or self.terms.method == HASH)
+        return self.pool is not None and (self.pool.choosy or self.terms.method == HASH or bool(self.service.hooks.select_node))
+
+    @property
+    def method(self) -> int:
+        """How a node is chosen, plugins included."""
+        return BY_PLUGIN + self.terms.method if self.service.hooks.select_node else self.terms.method
 
     # -- who seeks -----------------------------------------------------------------------------------------------
 
@@ -93,7 +98,7 @@ class Backends(Opener):
         if pool is None or terms.verify:
             node = self._choose(seeker)
         else:  # nearly all
-            node = pool.pick(self.clock.now(), seeker.tried, seeker.asking, terms.method)
+            node = pool.pick(self.clock.now(), seeker.tried, seeker.asking, self.method)
         if node is None:
             if not self._may_come(seeker):
                 return False
@@ -112,7 +117,7 @@ class Backends(Opener):
             return None
         now = self.clock.now()
         if not self.terms.verify or self.choosy:
-            return pool.pick(now, seeker.tried, seeker.asking, self.terms.method)
+            return pool.pick(now, seeker.tried, seeker.asking, self.method)
         # A connection that has a worker's attention is worth more than one that is yet to get it; then, one is enough at a time.
         usable = [node for node in pool.usable(now) if node not in seeker.tried]
         passed_over = tuple(node for node in pool.nodes if not self.bored.on(node) or node not in usable)
@@ -120,7 +125,7 @@ class Backends(Opener):
             passed_over = self._pending()
             if usable and all(node in passed_over for node in usable):
                 return None
-        return pool.pick(now, seeker.tried + passed_over, seeker.asking, self.terms.method)
+        return pool.pick(now, seeker.tried + passed_over, seeker.asking, self.method)
 
     def _pending(self) -> tuple[Node, ...]:
         """Nodes to which connections are being opened."""
@@ -303,7 +308,7 @@ class Backends(Opener):
         slow = [(each, seeker) for each, seeker in self.opening.items() if seeker is not None and second - each.born >= SLOW]
         pending = self._pending() if slow else ()
         for backend, seeker in slow:
-            node = self.pool.pick(now, (*seeker.tried, *pending), seeker.asking, self.terms.method)
+            node = self.pool.pick(now, (*seeker.tried, *pending), seeker.asking, self.method)
             if node is None:
                 return
             self.counts["backend_slow_connects"] += 1
