@@ -14,7 +14,9 @@ from pbal.model.explaining import Explanation
 from pbal.model.hooks import Verdict, hook
 from pbal.model.parking import Parked, Upgraded, Waiting
 from pbal.model.plugin import Plugin
+from pbal.model.pool import Node
 from pbal.model.searching import Searches, TookTooLong
+from pbal.model.served import FileFound, Lookup
 from pbal.model.service import Service
 from pbal.model.trust import Networks
 from pbal.model.world import World
@@ -46,8 +48,8 @@ from pbal.schema.types import (
 __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS", "AnswerRefused",
     "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Explanation", "Fields",
-    "Histogram", "IllegalField", "Kind", "Limit", "ManualClock", "Networks", "NoAnswer", "NodeAnswer", "OnLost", "Parked", "Plugin",
-    "Reply", "RequestHead", "ResponseHead", "Rows", "Searches", "Service", "Text", "TookTooLong", "Tunable", "Type", "Unit", "UnknownName",
-    "Upgraded", "Verdict", "Waiting", "World", "bad_argument", "did_you_mean", "enum", "holder", "hook", "quoted", "quoted_word",
-    "resident_bytes", "spawn",
+    "FileFound", "Histogram", "IllegalField", "Kind", "Limit", "Lookup", "ManualClock", "Networks", "NoAnswer", "Node", "NodeAnswer",
+    "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Searches", "Service", "Text", "TookTooLong", "Tunable",
+    "Type", "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "World", "bad_argument", "did_you_mean", "enum", "holder", "hook",
+    "quoted", "quoted_word", "resident_bytes", "spawn",
 ]  # fmt: skip

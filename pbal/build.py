@@ -24,6 +24,8 @@ COMPILED: Final = (
     "pbal.http1.encoder",
     "pbal.model.balance",
     "pbal.model.bodies",
+    "pbal.model.bound",
+    "pbal.model.calling",
     "pbal.model.chained",
     "pbal.model.caching",
     "pbal.model.clock",

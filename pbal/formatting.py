@@ -195,7 +195,7 @@ class _Formatter:
         return named == self._current
 
     def _is_bundled(self, plugin: str) -> bool:
-        from pbal.loader import BUNDLED
+        from pbal.sources import BUNDLED
 
         return plugin in self._bundled or (BUNDLED / f"{plugin}.py").is_file() or (BUNDLED / plugin).is_dir() or plugin == "include"
 

@@ -16,7 +16,6 @@ it, what a writer's side looks like in PHP) is prose in man/*.in, in a notation 
 """
 
 import argparse
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,11 +27,14 @@ from pbal.http1.events import Head, RequestHead, ResponseHead
 from pbal.lang.parser import Language, bundled_fragments, core_grammar
 from pbal.model import asking
 from pbal.model import explaining as explaining_module
+from pbal.model.balance import Member
 from pbal.model.chained import Chained
 from pbal.model.exchange import Exchange
 from pbal.model.hooks import HOOKS
 from pbal.model.parking import Waiting
 from pbal.model.plugin import Plugin
+from pbal.model.pool import Node
+from pbal.model.served import FileFound, Lookup
 from pbal.model.service import Service
 from pbal.model.variables import VARIABLES
 from pbal.model.world import World
@@ -190,11 +192,11 @@ def counter_table(counters: Iterable[Counter]) -> Iterator[str]:
 
 def _hooks(examples: bool) -> Iterator[str]:
     for hook in HOOKS.values():
-        roles = f"Roles: {', '.join(sorted(hook.roles))}."
+        returns = f"It returns {hook.returns}." if hook.returns else "pbal ignores what it returns."
+        roles = f"{returns} Roles: {', '.join(sorted(hook.roles))}."
         yield from entry(f"{bold(hook.name)}(self, {', '.join(hook.arguments)})", hook.summary, roles)
         if examples:
-            yield from (".RS", ".nf", literal(f"@hook.{hook.name}"))
-            yield from (literal(line) for line in inspect.cleandoc(hook.example).split("\n"))
+            yield from (".RS", ".nf", *(literal(line) for line in hook.code.split("\n")))
             yield from (".fi", ".RE")
 
 
@@ -298,6 +300,16 @@ class FromPerlbal:
         for name, state in sorted(rows.items(), key=lambda each: each[0].lower()):
             yield from entry(bold(name), state)
 
+    def hooks(self) -> Iterator[str]:
+        """The hooks of its plugins."""
+        rows = {row.name: f"Not here: {row.why}." for row in perlbal.HOOKS.values()}
+        for hook in HOOKS.values():
+            if not hook.own:
+                differs = hook.summary.partition("Differs from Perlbal: ")[2].removesuffix(".")
+                rows[hook.name] = f"Differs: {differs}." if differs else "The same."
+        for name, state in sorted(rows.items()):
+            yield from entry(bold(name), state)
+
     def foreign(self) -> Iterator[str]:
         """Kinds of plugins that others wrote."""
         for foreign in perlbal.FOREIGN:
@@ -361,9 +373,10 @@ _LIFE = (
     "limits",
 )
 _EXCHANGE = (
-    "stream", "home", "service", "request", "body_limit", "stage", "method", "path", "plain_path", "client_address", "believed",
+    "stream", "home", "service", "asked", "request", "body_limit", "stage", "method", "path", "plain_path", "client_address", "believed",
     "set_field", "read_body", "body_size", "request_id", "traceparent", "log", "note", "answered", "respond", "error", "park", "hand_to",
 )  # fmt: skip
+_ACCOUNT = ("started", "asked_at", "answered_at", "received", "sent", "status", "attempts", "node", "cause")
 _HEAD = ("minor", "headers", "block", "fields", "framing", "keep_alive", "underscores")
 _REQUEST = ("method", "target", "path", "query", "host", "expect_continue", "upgrade")
 
@@ -399,12 +412,15 @@ def pages() -> dict[str, str]:
     plugins: dict[str, Table] = {
         "hooks": lambda: _hooks(examples=True),
         "life": _members((Plugin, _LIFE)),
-        "exchange": _members((Exchange, _EXCHANGE)),
+        "exchange": _members((Exchange, _EXCHANGE), (access.Account, _ACCOUNT)),
         "request": _members((Head, _HEAD), (RequestHead, _REQUEST)),
         "response": _members((ResponseHead, ("status", "reason"))),
+        "files": _members((Lookup, ("path",)), (FileFound, ("path", "size", "modified", "read"))),
         "waiting": _members((Waiting, ("peer_name", "answer", "begin", "push", "finish", "upgrade", "unsent", "repark", "kick"))),
         "service": _members(
             (Service, ("name", "trust", "ask")),
+            (Node, ("endpoint",)),
+            (Member, ("active", "connecting", "weight", "backup", "full")),
             (Chained, ("plugin",)),
             (asking, ("NodeAnswer", "NoAnswer")),
             (World, ("service", "pool", "log_limited", "instances")),
@@ -436,6 +452,7 @@ def pages() -> dict[str, str]:
         "perlbal_defaults": former.defaults,
         "perlbal_plugins": former.plugins,
         "perlbal_foreign": former.foreign,
+        "perlbal_hooks": former.hooks,
         "perlbal_commands": former.commands,
     }
     return {

@@ -4,7 +4,7 @@ import keyword
 import re
 from pathlib import Path
 
-from pbal import loader
+from pbal import sources
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -76,7 +76,7 @@ def new_plugin(name: str, folder: Path) -> list[Path]:
     """Write NAME.py and test_NAME.py into `folder`; their paths. Raises: CannotWrite, and writes neither."""
     if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name.startswith("test_"):
         raise CannotWrite(f"'{name}' is not a name for a plugin: use lower-case letters, digits and _, and begin with a letter")
-    if name in loader.installed([]):
+    if name in sources.bundled():
         raise CannotWrite(f"a plugin '{name}' comes with pbal, and LOAD {name} loads that one: choose another name")
     files = {folder / f"{name}.py": _PLUGIN, folder / f"test_{name}.py": _TEST}
     for path in files:

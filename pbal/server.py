@@ -37,9 +37,10 @@ from pbal.config.spec import Standing
 from pbal.console.management import ManagementRole
 from pbal.lang.mistakes import Mistake
 from pbal.life.process import Process
+from pbal.model import calling
+from pbal.model.bound import Bound
 from pbal.model.errors import ConfigError
 from pbal.model.faults import report
-from pbal.model.hooks import Bound
 from pbal.model.measures import histograms
 from pbal.model.openfiles import MOST_OPEN
 from pbal.model.pool import Node, Pool
@@ -56,10 +57,10 @@ from pbal.observe.histogram import TURN, Histogram
 from pbal.observe.loop import LoopLag
 from pbal.observe.memory import resident_bytes
 from pbal.observe.stuck import ENDING, Signals, Watchdog
-from pbal.roles import chain
 from pbal.roles.proxy.checker import Checker
 from pbal.roles.registry import HANDLERS
 from pbal.schema.types import Endpoint
+from pbal.watching import PluginWatch
 
 log = logging.getLogger("pbal")
 
@@ -144,6 +145,7 @@ class Server:
         self._kept = DESCRIPTORS_KEPT
         self.exit_status = 0
         self._certificates = Watch(world)
+        self._plugin_watch = PluginWatch(world, interpreter)
         self.lag = LoopLag(world.clock.now, world.counters.counts, self._stalled)
         self.watchdog: Watchdog | None = None
         """Armed by the tick; the process has one, servers in tests have none."""
@@ -344,11 +346,18 @@ class Server:
         self._duty("files", world.files.tick, now)
         self._duty("histograms", self._turn_histograms)
         self._duty("notify", self._tell)
+        self._duty("files", self._look_at_files)
+        world.limited.tell_left_out()
+
+    def _look_at_files(self) -> None:
+        """Take up what was written: certificates, plugins, nodes."""
+        world = self.world
         if self._certificates.due(world.second):
             spawn(self, self._certificates.look(), "look at certificates")
+        if self._plugin_watch.due():
+            spawn(self, self._plugin_watch.look(self.interpreter.alone), "look at plugins")
         if world.nodefiles.due():
             spawn(self, world.nodefiles.look(self.interpreter.alone), "look at node files")
-        world.limited.tell_left_out()
 
     def _turn_histograms(self) -> None:
         """Move their windows on, once in TURN seconds: some at each tick, for there is one for each node."""
@@ -646,5 +655,5 @@ async def _begin(server: Server) -> None:
 
 def _running() -> str:
     """The plugin and hook that run at this moment; nothing where none does."""
-    bound: Bound | None = getattr(chain, "running", None)
+    bound: Bound | None = getattr(calling, "running", None)
     return "" if bound is None else f"plugin {bound.plugin}, hook {bound.hook}"

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from math import sqrt
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from process import ROOT
 
 from pbal.http1.events import RequestHead
-from pbal.model.balance import CODES, HASH, P2C, ROUND_ROBIN, choose, key_octets, key_of, weights_of
+from pbal.model.balance import CODES, HASH, P2C, ROUND_ROBIN, Member, choose, key_octets, key_of, weights_of
 from pbal.model.pool import Node, Pool
 from pbal.model.sticky import Sticky
 from pbal.model.world import World
@@ -40,6 +41,9 @@ class Asked:
         self.request.path, self.request.query = path, query
         self.request.fields = fields or {}
         self.client_address = b"10.9.8.7"
+
+    def chosen(self, members: Sequence[Member]) -> int:
+        return -1
 
 
 def pool_of(weights: list[int], method: str = "random", **tunables: str) -> Pool:

@@ -8,8 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
-    "build", "observe", "http1", "client", "schema", "lang", "config", "model", "net", "roles", "loader", "commands", "console",
-    "terminal", "reference", "life", "checking", "formatting", "server", "launch", "testing", "manual", "editors",
+    "build", "observe", "http1", "client", "schema", "lang", "config", "model", "net", "roles", "sources", "importing", "loader",
+    "reloading", "watching", "commands", "console", "terminal", "reference", "life", "checking", "formatting", "server", "launch",
+    "testing", "manual", "editors",
 )  # fmt: skip
 RANK = {layer: place for place, layer in enumerate(ORDER)}
 ALONE = {"build", "http1", "observe", "queue"}

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from pbal import loader
+from pbal import sources
 from pbal.commands.session import Session
 from pbal.commands.taking_back import rules_of
 from pbal.lang.lexical import written
@@ -271,6 +271,7 @@ SOURCES: dict[str, Source] = {
     "object_name": _objects,
     "owner_name": _objects,
     "plugin_name": _plugins,
+    "more_plugins": _plugins,
     "node": _nodes,
     "tunable": _tunables,
     "server_tunable": _server_tunables,
@@ -387,7 +388,9 @@ async def _installed(session: Session) -> list[str]:
     folders = [Path(folder)] if folder else []
     try:
         names = (
-            await asyncio.get_running_loop().run_in_executor(None, loader.installed, folders) if session.live else loader.installed(folders)
+            await asyncio.get_running_loop().run_in_executor(None, sources.installed, folders)
+            if session.live
+            else sources.installed(folders)
         )
     except OSError:
         return []

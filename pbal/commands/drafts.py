@@ -11,7 +11,7 @@ from collections.abc import Container, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from pbal import loader
+from pbal import importing, loader
 from pbal.commands.files import FileRun, divided, octets_of
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.slices import in_slices
@@ -43,7 +43,7 @@ class Draft:
         """Take it to pieces, in slices: left to the collector, it would go in one turn of the loop. `kept`: its plugins stay."""
         for name, loaded in self.world.lent.items():
             if isinstance(loaded, LoadedPlugin) and name not in self._running and not (kept and name in self.world.plugins):
-                loader.forget(loaded.module)
+                importing.forget(loaded.module)
         self.run.close()
         await in_slices(self._pieces())
 

@@ -4,7 +4,6 @@ A word may name several: `help plugins` tells of the statement and of the tunabl
 called by them exactly; else the answer is what was most likely meant.
 """
 
-import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -152,7 +151,7 @@ def _tunable(tunable: Tunable, setting: str, of: str = "") -> Topic:
 
 
 def _hook(hook: Hook) -> Topic:
-    said = "It returns Verdict.PASS, or Verdict.TAKEN if the plugin answers." if hook.verdict else "What it returns is ignored."
-    lines = [hook.summary, f"Roles: {', '.join(sorted(hook.roles))}.", said, "Example:", f"  @hook.{hook.name}"]
-    lines += [f"  {line}" for line in inspect.cleandoc(hook.example).split("\n")]
+    said = f"It returns {hook.returns}." if hook.returns else "What it returns is ignored."
+    lines = [hook.summary, f"Roles: {', '.join(sorted(hook.roles))}.", said, "Example:"]
+    lines += [f"  {line}" for line in hook.code.split("\n")]
     return [f"{hook.name}(self, {', '.join(hook.arguments)}) (a hook)", *_indented(lines)]

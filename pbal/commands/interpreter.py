@@ -321,31 +321,34 @@ class Interpreter:
 
     # -- plugins' statements -------------------------------------------------------------------------------------
 
-    async def prepare(self, loaded: LoadedPlugin) -> tuple[Language, Registry]:
-        """Language and registry with a plugin's statements, for `install`. Raises: ConfigError."""
-        language = self.language_with(loaded)
+    async def prepare(self, *plugins: LoadedPlugin) -> tuple[Language, Registry]:
+        """Language and registry with the statements of plugins, for `install`. Raises: ConfigError."""
+        language = self.language_with(*plugins)
         if language is not self.language:
             await self._build(language)
         registry = self.registry.copy()
-        registry.unregister(loaded.name)
-        try:
-            registry.register(loaded.name, loaded.commands)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        rules = Language({loaded.name: loaded.grammar}) if loaded.grammar else Language()
-        own = rules.rules - Language().rules
-        names = {function.__name__.removesuffix("_") for function in loaded.commands}
-        if own != names:
-            odd = ", ".join(sorted(own ^ names))
-            raise ConfigError(f"plugin '{loaded.name}': statements and handlers do not match: {odd}")
+        for loaded in plugins:
+            registry.unregister(loaded.name)
+        for loaded in plugins:
+            try:
+                registry.register(loaded.name, loaded.commands)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+            rules = Language({loaded.name: loaded.grammar}) if loaded.grammar else Language()
+            own = rules.rules - Language().rules
+            names = {function.__name__.removesuffix("_") for function in loaded.commands}
+            if own != names:
+                odd = ", ".join(sorted(own ^ names))
+                raise ConfigError(f"plugin '{loaded.name}': statements and handlers do not match: {odd}")
         return language, registry
 
-    def language_with(self, loaded: LoadedPlugin) -> Language:
-        """The language with a plugin's statements; its parser may not be built yet."""
+    def language_with(self, *plugins: LoadedPlugin) -> Language:
+        """The language with the statements of plugins; its parser may not be built yet."""
         fragments = {name: plugin.grammar for name, plugin in self.world.plugins.items() if plugin.grammar}
-        fragments.pop(loaded.name, None)
-        if loaded.grammar:
-            fragments[loaded.name] = loaded.grammar
+        for loaded in plugins:
+            fragments.pop(loaded.name, None)
+            if loaded.grammar:
+                fragments[loaded.name] = loaded.grammar
         if self._in_file:  # the fragments of bundled plugins were collected before the first line
             fragments = {**fragments, **self._prebuilt}
         return self.language if fragments == dict(self.language.fragments) else language_of(fragments)

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pbal import loader
+from pbal import sources
 from pbal.commands.interpreter import Interpreter
 from pbal.model.world import World
 from pbal.schema.pools import POOL
@@ -33,7 +33,7 @@ def words() -> Words:
     world = World()
     interpreter = Interpreter(world)
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
-        file.write("".join(f"LOAD {name}\n" for name in loader.installed([])))
+        file.write("".join(f"LOAD {name}\n" for name in sources.bundled()))
         file.flush()
         mistakes = interpreter.run_file(file.name)
     assert not mistakes, mistakes

@@ -34,6 +34,9 @@ RANDOM, ROUND_ROBIN, LEAST_CONNECTIONS, P2C, HASH = 0, 1, 2, 3, 4
 CODES: Final = {"random": RANDOM, "round_robin": ROUND_ROBIN, "least_connections": LEAST_CONNECTIONS, "p2c": P2C, "hash": HASH}
 """By the name that balance_method has for it."""
 
+BY_PLUGIN: Final = 64
+"""Added to a method, -1 included: plugins are asked first."""
+
 _PRIME: Final = (1 << 31) - 1
 """Of 31 bits, so that a product fits a machine's word: compiled, a number costs a few nanoseconds."""
 
@@ -45,6 +48,10 @@ class Asking(Protocol):
 
     @property
     def client_address(self) -> bytes: ...
+
+    def chosen(self, members: "Sequence[Member]") -> int:
+        """The place of the member that a plugin chooses for it (select_node); -1 where none does."""
+        ...
 
 
 class Member:

@@ -4,19 +4,28 @@ A chain is replaced in a change (model/change.py): plugins that stay keep their 
 committed, and those that go are closed after it.
 """
 
+import logging
 from abc import ABCMeta, abstractmethod
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
+from pbal.model.bound import Bound, HookTable, Timing
 from pbal.model.change import Change, Phase
 from pbal.model.errors import ConfigError
+from pbal.model.exchange import Exchange
 from pbal.model.faults import asked, guarded
-from pbal.model.hooks import Bound, HookTable, hooks_of
+from pbal.model.hooks import HOOKS, Verdict, hooks_of
 from pbal.model.plugin import Plugin
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.types import either
 
 if TYPE_CHECKING:
     from pbal.model.world import World
+
+log = logging.getLogger("pbal.plugins")
+
+MINUTE: Final = 60.0
+"""Seconds over which the faults of a plugin are counted."""
 
 Chain = list[tuple[str, Plugin]]
 """Plugins with the names that they were loaded by, in the order in which their hooks run."""
@@ -25,13 +34,20 @@ Chain = list[tuple[str, Plugin]]
 class Chained(metaclass=ABCMeta):
     """What runs plugins: a service, as far as they are concerned."""
 
+    values: dict[str, Any]
+
     def __init__(self, name: str, world: "World") -> None:
         self.name = name
         self.world = world
         self.role = ""
         self.opened = False
         self.plugins: Chain = []
+        """In the order in which their hooks run."""
         self.hooks = HookTable()
+        self.out: dict[str, tuple[Plugin, str]] = {}
+        """Plugins that failed too often (plugin_error_limit), by name, and what is said of that."""
+        self._failing: dict[str, tuple[Plugin, float, int]] = {}
+        """Plugins that failed, since when they are counted (clock time), and how often that was."""
 
     @abstractmethod
     def instance(self, plugin_class: type[Plugin]) -> Plugin:
@@ -52,7 +68,7 @@ class Chained(metaclass=ABCMeta):
                 wanted.append(plugin_name)
         former = self.plugins
         current = dict(former)
-        chain = [(name, current.get(name) or self._make(name)) for name in wanted]
+        chain = in_order([(name, current.get(name) or self._make(name)) for name in wanted])
         change.undo(self.replace_chain, former)
         self.replace_chain(chain)
         if self.opened:
@@ -99,15 +115,75 @@ class Chained(metaclass=ABCMeta):
         asked(self.world, name, lambda: made.append(self.instance(loaded.plugin_class)), name="__init__")
         return made[0]
 
+    def check_plugins(self) -> None:
+        """Refuse what its plugins cannot run with. Raises: ConfigError."""
+        for name, plugin in self.plugins:
+            asked(self.world, name, plugin.check)
+            said: list[str] = []
+            asked(self.world, name, _pools_of, plugin, said, name="pools")
+            for pool in said:
+                self.world.pool(pool)
+
+    def pools_of_plugins(self) -> set[str]:
+        """The names of the pools that plugins may send requests to, as the pools have them; one that is not there as it was said."""
+        said: list[str] = []
+        for name, plugin in self.plugins:
+            guarded(self.world, name, partial(_pools_of, plugin, said))
+        return {self.world.pools[name.lower()].name if name.lower() in self.world.pools else name for name in said}
+
     def replace_chain(self, chain: Chain) -> None:
-        """Swap the whole chain, hooks included, in one step."""
-        bound = tuple(
-            Bound(name, hook_name, getattr(plugin, method), plugin.wants_body)
-            for name, plugin in chain
-            for hook_name, method in hooks_of(type(plugin)).items()
-        )
+        """Swap the whole chain, hooks included, in one step. It is in order.
+
+        Who was taken out stays out, unless it is another instance: that of a new generation, or of a chain that was made anew.
+        """
+        present = set(chain)
+        self.out = {name: found for name, found in self.out.items() if (name, found[0]) in present}
+        self._failing = {name: found for name, found in self._failing.items() if (name, found[0]) in present}
+        bound: list[Bound] = []
+        for name, plugin in chain:
+            if name in self.out:
+                if plugin.guards:
+                    bound.append(Bound(name, "start_http_request", self._closed, _wants_nothing))
+                continue
+            loaded = self.world.plugins.get(name)
+            timings = {} if loaded is None else loaded.timings
+            for hook_name, method in hooks_of(type(plugin)).items():
+                if self.role in HOOKS[hook_name].roles:
+                    timing = timings.setdefault(hook_name, Timing())
+                    bound.append(Bound(name, hook_name, getattr(plugin, method), plugin.wants_body, timing))
         self.plugins = chain
-        self.hooks = HookTable(bound)
+        self.hooks = HookTable(bound, self.role)
+
+    def failed(self, name: str) -> None:
+        """A plugin of the chain failed. Too many times in a minute, and it is taken out; who guards closes the service."""
+        limit = self.values["plugin_error_limit"]
+        plugin = self.plugin(name)
+        if not limit or plugin is None or name in self.out:
+            return
+        now = self.world.clock.now()
+        found = self._failing.get(name)
+        since, count = (now, 0) if found is None or found[1] + MINUTE < now else found[1:]
+        self._failing[name] = (plugin, since, count + 1)
+        if count + 1 >= limit:
+            self._take_out(name, plugin, count + 1)
+
+    def _take_out(self, name: str, plugin: Plugin, faults: int) -> None:
+        """A plugin has failed so often that the requests do better without it, or are not to be served."""
+        what = "it guards the service, which answers 503" if plugin.guards else "requests go on without it"
+        self.out[name] = (plugin, f"{faults} faults in a minute: {what}")
+        self.replace_chain(self.plugins)
+        self.world.counters.counts["plugins_taken_out"] += 1
+        fields = {"event": "plugin_taken_out", "plugin": name, "service": self.name, "faults": faults, "what": what}
+        log.error(
+            "plugin %(plugin)s is taken out of service %(service)s after %(faults)d faults in a minute (plugin_error_limit): %(what)s;"
+            " RELOAD %(plugin)s brings it back",
+            fields,
+        )
+
+    def _closed(self, exchange: Exchange) -> Verdict:
+        """The hook of a guard that was taken out."""
+        exchange.error(503, b"What guards this service has failed.\n", [(b"Retry-After", b"60")])
+        return Verdict.TAKEN
 
     def plugin(self, name: str) -> Plugin | None:
         """This service's plugin called `name`, or None."""
@@ -121,3 +197,33 @@ class Chained(metaclass=ABCMeta):
         if self.opened:
             for name, plugin in self.plugins:
                 guarded(self.world, name, plugin.service_disabled)
+
+
+def in_order(chain: Chain) -> Chain:
+    """A chain as the plugins want it: each before and after those that it names, else in the order that was said.
+
+    Raises: ConfigError where two of them cannot both have it.
+    """
+    names = {name for name, _ in chain}
+    first: dict[str, set[str]] = {name: set(plugin.after) & names for name, plugin in chain}
+    for name, plugin in chain:
+        for other in set(plugin.before) & names:
+            first[other].add(name)
+    left, found = list(chain), []
+    while left:
+        free = next((pair for pair in left if not any(name in first[pair[0]] for name, _ in left)), None)
+        if free is None:
+            raise ConfigError(f"plugins {' and '.join(name for name, _ in left)} each want to be before the other (before, after)")
+        left.remove(free)
+        found.append(free)
+    return found
+
+
+def _wants_nothing(exchange: Exchange) -> bool:
+    """No body."""
+    return False
+
+
+def _pools_of(plugin: Plugin, said: list[str]) -> None:
+    """Add what its pools() returns to `said`."""
+    said.extend(map(str, plugin.pools()))

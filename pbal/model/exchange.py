@@ -19,6 +19,7 @@ The stream is an abstract base class and not a Protocol: a compiled call through
 
 from abc import abstractmethod
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from pbal.config.spec import Standing
@@ -28,10 +29,14 @@ from pbal.http1.events import RequestHead, ResponseHead, canonical
 from pbal.http1.paths import plain
 from pbal.http1.pieces import Pieces
 from pbal.http1.reader import is_host
+from pbal.model.balance import Member
+from pbal.model.calling import Failed, call, handed, tell
+from pbal.model.calling import place as place_of
 from pbal.model.collected import CollectedBody
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused
-from pbal.model.faults import guarded
+from pbal.model.faults import guarded, report
+from pbal.model.faults import tell as tell_fault
 from pbal.model.pages import error_page
 from pbal.model.parking import Parked, Waiting
 from pbal.model.pool import Node
@@ -83,6 +88,9 @@ EDGES: Final[dict[str, frozenset[str]]] = {
 }
 """From a taken exchange back to NEW: a plugin that had to wait hands it to a service."""
 
+
+MOST_HANDED: Final = 20
+"""Times a request is handed on; more is a loop. Selectors and X-REPROXY-SERVICE have bounds of their own, of 8 each."""
 
 UNSENDABLE: Final = b"The answer could not be sent.\n"
 """The body of the 500 that stands for it."""
@@ -194,9 +202,9 @@ class Exchange(Account):
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "_body_limit", "_number", "_trace", "asked", "body_clock", "body_complete", "body_most", "client_end", "coded",
-        "home", "hops", "outer", "owner", "record", "request", "rewritten", "service", "sink", "slot", "stage", "stream", "trailer",
-        "trouble",
+        "_address", "_body", "_body_limit", "_number", "_passed", "_told", "_trace", "asked", "body_clock", "body_complete", "body_most",
+        "client_end", "coded", "handed", "home", "hops", "outer", "owner", "record", "request", "rewritten", "service", "sink", "slot",
+        "stage", "stream", "trailer", "trouble",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -227,6 +235,8 @@ class Exchange(Account):
         """When its client had sent its end, while nothing was answered yet (clock time); 0 before."""
         self.hops = 0
         """Selectors passed through."""
+        self.handed = 0
+        """How often it was handed on."""
         self.rewritten = b""
         """The target that nodes are sent in place of the request's (REWRITE); b"" where it is the same."""
         self.outer: Changes | None = None
@@ -237,6 +247,10 @@ class Exchange(Account):
         self.record: Parked | None = None
         self._body: CollectedBody | None = None
         self._address = self._number = self._trace = b""
+        self._passed: tuple[Service, ...] = ()
+        """Services that handed it on, and have plugins to tell of its end."""
+        self._told = False
+        """Whether plugins have heard of its end."""
 
     # -- what came -----------------------------------------------------------------------------------------------
 
@@ -374,6 +388,24 @@ class Exchange(Account):
     def collected_body(self) -> CollectedBody | None:
         """What collected() was given, or None. It may be whole, or the beginning."""
         return self._body
+
+    def chosen(self, members: "Sequence[Member]") -> int:
+        """See Asking. What a plugin does wrong here is reported, and the request is not its business any more."""
+        nodes = tuple(members)
+        world = self.service.world
+        for bound in self.service.hooks.select_node:
+            said = call(world, bound, self, nodes)
+            if said is None:
+                continue
+            for place, node in enumerate(nodes):
+                if said is node:
+                    return place
+            if isinstance(said, Failed):
+                report(world, bound.plugin, "hook select_node", said.error)
+            else:
+                tell_fault(world, bound.plugin, "hook select_node", f"returned {said!r:.60}, not one of the nodes or None", place_of(bound))
+            self.service.failed(bound.plugin)
+        return -1
 
     # -- the access log -----------------------------------------------------------------------------------------
 
@@ -547,16 +579,23 @@ class Exchange(Account):
             self._body.close()
         if self.slot is not None:
             self._give_back(self.slot)
+        if self.service.hooks.ended or self._passed:
+            self._tell_plugins()
         return self.stream.park(self, record)
 
     def hand_to(self, service: "Service") -> None:
-        """Give the exchange to another service, as a selector does. One that was disabled answers 503.
+        """Give the exchange to another service, as a selector does. One that was disabled answers 503; one too many in a row, 508.
 
         Raises: AnswerRefused, also for a request whose body came meanwhile and was dropped: take such a request in
         proxy_read_request. ConfigError if the service's role answers no requests.
         """
         if service.standing is Standing.DISABLED:
             self.error(503, b"The service for this is disabled.\n")
+            return
+        self.handed += 1
+        if self.handed > MOST_HANDED:
+            service.world.counters.counts["loops_refused"] += 1
+            self.error(508, b"Services hand this request to each other.\n")
             return
         handler = service.handler
         if handler is None or not service.opened:
@@ -567,7 +606,9 @@ class Exchange(Account):
         self.turn_to(service)
         if service.tracer is not None:
             self.trace(service.tracer, "handed on", f"{self.described()} by {self.home.name}")
+        at = service.world.clock.now()
         handler.begin(self)
+        handed(at)
 
     def turn_to(self, service: "Service") -> None:
         """Be another service's from here on, with what the former one's HEADER statements say."""
@@ -577,6 +618,8 @@ class Exchange(Account):
             self.request = self.request.changed(changes.removed, changes.added)
         if rules.response is not None:
             self.outer = self.ruled()
+        if self.service.hooks.ended:
+            self._passed = (self.service, *self._passed)
         self.service = service
         self.rewritten = b""
         self._address = b""
@@ -612,6 +655,16 @@ class Exchange(Account):
         elif self.stage is not ENDED:
             self.error(status, body)
 
+    def _tell_plugins(self) -> None:
+        """Its end: told once."""
+        if self._told:
+            return
+        self._told = True
+        service = self.service
+        tell(service, service.hooks.ended, self)
+        for former in self._passed:
+            tell(former, former.hooks.ended, self)
+
     def _give_back(self, slot: Slot) -> None:
         self.slot = None
         slot.give_back()
@@ -644,6 +697,8 @@ class Exchange(Account):
                 spent = now - self.asked_at
                 latency.window[bisect_left(DURATIONS, spent)] += 1
                 latency.seconds += spent
+        if service.hooks.ended or self._passed:
+            self._tell_plugins()
         if status >= 500 or self.cause:
             self._remember(whole, now)
         if service.tracer is not None:

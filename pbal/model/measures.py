@@ -247,6 +247,18 @@ def _plugin_faults(world: "World") -> Iterator[Measured]:
         yield (loaded.name,), loaded.errors
 
 
+def _hook_calls(world: "World") -> Iterator[Measured]:
+    for loaded in list(world.plugins.values()):
+        for hook, timing in list(loaded.timings.items()):
+            yield (loaded.name, hook), timing.calls
+
+
+def _hook_seconds(world: "World") -> Iterator[Measured]:
+    for loaded in list(world.plugins.values()):
+        for hook, timing in list(loaded.timings.items()):
+            yield (loaded.name, hook), round(timing.seconds, 6)
+
+
 def _access_logs(world: "World") -> Iterator[Measured]:
     targets = {service.access.target for service in list(world.services.values()) if service.access is not None}
     for target in sorted(targets, key=lambda each: each.name):
@@ -299,6 +311,8 @@ _COLLECTORS: Final[dict[str, Collector]] = {
     "limit_clients": _limits(lambda limit: limit.clients),
     "tunnels_open": _one(lambda world: len(world.tunnels)),
     "plugin_faults": _plugin_faults,
+    "plugin_hook_calls": _hook_calls,
+    "plugin_hook_seconds": _hook_seconds,
     "access_log_waiting_bytes": _access_logs,
     "body_memory_bytes": _one(lambda world: world.bodies.memory),
     "spool_bytes": _one(lambda world: world.bodies.spooled),

@@ -33,6 +33,15 @@ class Plugin:
     """Roles of the services that may run it. Empty: any role."""
     commands: ClassVar[tuple[Callable[..., Any], ...]] = ()
     """Handlers of the statements its grammar fragment adds, named after their rules."""
+    before: ClassVar[tuple[str, ...]] = ()
+    """Names of plugins before which its hooks run, whatever the order in SET plugins."""
+    after: ClassVar[tuple[str, ...]] = ()
+    """Names of plugins after which its hooks run."""
+    guards: ClassVar[bool] = False
+    """Whether requests must not be served without it: an access rule. If it fails too often (plugin_error_limit), the service answers 503
+    instead of going on without it."""
+    version: ClassVar[str] = ""
+    """Which one it is, for the list of plugins. A plugin of a distribution has that one's version where it says nothing."""
     ordered_rules: ClassVar[bool] = True
     """Whether it matters in which order the statements of dumpconfig() are said."""
     grammar: ClassVar[str] = ""
@@ -71,6 +80,10 @@ class Plugin:
     def targets(self) -> tuple[str, ...] | None:
         """Return the names of the services that this plugin of a selector may hand requests to, or None if it cannot say."""
         return None
+
+    def pools(self) -> tuple[str, ...]:
+        """Return the names of the pools that this plugin may send requests to (select_pool). They must exist, and cannot be dropped."""
+        return ()
 
     def service_disabled(self) -> None:
         """Answer what is parked, because the service stops listening. pbal may still call hooks for open connections."""

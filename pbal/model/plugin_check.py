@@ -28,6 +28,10 @@ def check_class(plugin_class: type[Plugin], marked: Iterable[Marked]) -> None:
     Raises: ConfigError with method, reason and what would do.
     """
     _check_roles(plugin_class)
+    for name in ("before", "after"):
+        said: object = getattr(plugin_class, name)
+        if not isinstance(said, tuple | list) or not all(isinstance(each, str) and each == each.lower() for each in said):
+            raise ConfigError(f'{name} is {said!r:.60}: write the names of plugins, in lower case: {name} = ("NAME",)', about=name)
     claimed: dict[str, str] = {}
     for name in dir(plugin_class):
         function = _hook_method(plugin_class, name)

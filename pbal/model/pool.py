@@ -20,7 +20,7 @@ from math import inf
 from typing import Final, cast
 
 from pbal.http1.events import RequestHead
-from pbal.model.balance import CODES, HASH, Asking, choose, key_octets, key_of, weights_of
+from pbal.model.balance import BY_PLUGIN, CODES, HASH, Asking, choose, key_octets, key_of, weights_of
 from pbal.model.change import BeginChange
 from pbal.model.errors import ConfigError, UnknownName, bad_value
 from pbal.model.health import DOWN, LOG_SECONDS, MAINT, READY, UP, Group, Health, Order, Policy
@@ -350,6 +350,11 @@ class Pool(Group):
         candidates = usable if self._plain and not tried else self._candidates(usable, tried)
         if not candidates:
             return None
+        if method >= BY_PLUGIN - 1:
+            method -= BY_PLUGIN
+            place = asking.chosen(candidates) if asking is not None else -1
+            if place >= 0:
+                return candidates[place]
         if method < 0:
             method = self._method
         key = self.hash_key(asking) if method == HASH and asking is not None else None

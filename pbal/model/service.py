@@ -133,6 +133,8 @@ class Service(Chained):
     def pools(self) -> set[str]:
         """The names of the pools that it may send requests to."""
         named = {self.values[name] for name in _POOLS if self.values.get(name) is not None}
+        if self.hooks.select_pool:
+            named |= self.pools_of_plugins()
         return named | {route.pool.name for route in self.rules.routes}
 
     def add_limit(self, limit: Limit) -> None:
@@ -271,8 +273,7 @@ class Service(Chained):
     def _check_open(self) -> None:
         """See Chained."""
         self._check_needs()
-        for owner, plugin in self.plugins:
-            asked(self.world, owner, plugin.check)
+        self.check_plugins()
 
     def _tell(self, told: "_Told", name: str) -> None:
         for owner, plugin in self.plugins:
@@ -332,8 +333,7 @@ class Service(Chained):
         if self.values["enable_ssl"]:
             self.use_certificates(read(self.values))
         self._check_backend_tls()
-        for name, plugin in self.plugins:
-            asked(self.world, name, plugin.check)
+        self.check_plugins()
 
     def _check_needs(self) -> None:
         check_needs(self.name, self.role, self.values, bool(self.hooks.select_service))

@@ -15,11 +15,13 @@ from typing import Any, Protocol
 
 from pbal.config.spec import Standing
 from pbal.model.bodies import Bodies
+from pbal.model.bound import Timing
 from pbal.model.change import Change, Phase, restore
 from pbal.model.clock import Clock
 from pbal.model.deliveries import Deliveries
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
+from pbal.model.kept import Kept
 from pbal.model.limited import LimitedLog
 from pbal.model.media import MediaTypes
 from pbal.model.nodefile import NodeFiles
@@ -119,6 +121,14 @@ class LoadedPlugin:
     """Loaded at start-up, before the collector was told to leave alone what was there."""
     module: str = ""
     """The name its module was imported under."""
+    version: str = ""
+    """As its class says it, or the distribution that it comes with; "" where nobody says."""
+    kept: Kept | None = None
+    """The files that it was made of."""
+    former: Kept | None = None
+    """Those of the generation before, to go back to; None where there was none, or they were the same."""
+    timings: dict[str, Timing] = field(default_factory=dict)
+    """What its hooks have cost, by hook, over all generations."""
 
 
 class Changing:
@@ -391,7 +401,7 @@ class World:
 
     def _refuse_if_used(self, pool: Pool) -> None:
         for service in self.services.values():
-            if pool.name in service.pools() and self.pools.get(pool.name.lower()) is not pool:
+            if pool.name.lower() in map(str.lower, service.pools()) and self.pools.get(pool.name.lower()) is not pool:
                 raise ConfigError(f"pool '{pool.name}' is used by service '{service.name}'", about=pool.name, kind=Kind.CONFLICT)
 
     def refuse_known(self, tunables: tuple[Tunable, ...], former: frozenset[str] = frozenset()) -> None:

@@ -124,6 +124,7 @@ class Account:
         self.attempts = 0
         """Times it was sent to a node."""
         self.node = ""
+        """The node that it was sent to last, by name; "" where it was sent to none."""
         self.kind = REQUEST
         """REQUEST, TUNNEL; of what is parked POLL, STREAM, SOCKET."""
         self.cause = b""

@@ -86,6 +86,7 @@ CORE: tuple[Counter, ...] = (
     Counter("compression_in_bytes", "Bytes of bodies before pbal compressed them.", unit="bytes"),
     Counter("compression_out_bytes", "Bytes of bodies that pbal had compressed.", unit="bytes"),
     Counter("tunnels", "Connections that were upgraded to another protocol."),
+    Counter("plugins_taken_out", "Times a plugin was taken out of a chain because it failed too often (plugin_error_limit)."),
     Counter("plugin_errors", "Faults of plugins. A fault in a hook is answered 500."),
     Counter(
         "answers_unacknowledged",
@@ -208,6 +209,13 @@ COLLECTED: tuple[Counter, ...] = (
     Counter("limit_refusals", "Requests that a LIMIT refused, or would have refused with DRY RUN.", labels=(*_SERVICE, "limit")),
     Counter("limit_forgotten", "Clients that a LIMIT forgot because it watched too many.", labels=(*_SERVICE, "limit")),
     Counter("limit_clients", "Clients that a LIMIT watches now.", gauge=True, labels=(*_SERVICE, "limit")),
+    Counter("plugin_hook_calls", "Calls of a plugin's hook.", labels=("plugin", "hook")),
+    Counter(
+        "plugin_hook_seconds",
+        "Time that a plugin's hook took in all. It ends where the hook handed the request on.",
+        unit="seconds",
+        labels=("plugin", "hook"),
+    ),
     Counter("plugin_faults", "Faults of a plugin, of all its generations.", labels=("plugin",)),
     Counter("access_log_waiting_bytes", "Bytes of lines that wait to be written to a log.", gauge=True, unit="bytes", labels=("log",)),
     Counter("resident_bytes", "Memory of the process.", gauge=True, unit="bytes"),

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Final
 
 from pbal.model.bodies import UNFLUSHED, HeldBody
+from pbal.model.bound import Bounds
 from pbal.model.exchange import Exchange
-from pbal.model.hooks import Bound
 from pbal.model.sink import Sink
 from pbal.observe.access import NO_ROOM
 from pbal.observe.recent import Trouble
@@ -26,7 +26,7 @@ from pbal.observe.recent import Trouble
 RETRY_AFTER: Final = [(b"Retry-After", b"5")]
 """Uploads take seconds, and free their room when they end."""
 
-Done = Callable[[Exchange, tuple[Bound, ...]], None]
+Done = Callable[[Exchange, Bounds], None]
 
 
 class Collector(Sink):
@@ -34,7 +34,7 @@ class Collector(Sink):
 
     __slots__ = ("_bodies", "_body", "_done", "_exchange", "_most", "_paused", "_reading")
 
-    def __init__(self, exchange: Exchange, reading: tuple[Bound, ...], done: Done) -> None:
+    def __init__(self, exchange: Exchange, reading: Bounds, done: Done) -> None:
         service = exchange.service
         self._exchange = exchange
         self._reading = reading

@@ -1,16 +1,16 @@
 """What reverse_proxy, web_server and selector share: hooks, the body for them, limits, and the tick's duties.
 
-    begin -> start_http_request hooks -> size check -> (body collected) -> proxy_read_request hooks -> serve
+    begin -> start_*_request hooks -> size check -> (body collected) -> proxy_read_request hooks, handle_put hooks of a PUT -> serve
 
 A role says what `serve` does. Plugins can take the exchange at either hook.
 """
 
 from pbal.http1.coding import Coding
 from pbal.http1.reader import Limits
+from pbal.model.bound import Bounds
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
 from pbal.model.handling import RoleHandler
-from pbal.model.hooks import Bound
 from pbal.model.service import Service
 from pbal.net.connection import ClientConnection
 from pbal.observe.access import BAD_REQUEST
@@ -50,12 +50,12 @@ class HttpRole(RoleHandler):
             return
         if exchange.request.underscores and not self.names_allowed(exchange):
             return
-        if hooks.start_http_request and chain.run(hooks.start_http_request, exchange):
+        if hooks.begun and chain.run(hooks.begun, exchange):
             return
         request = exchange.request
         if request.framing > 0 and not self._size_allowed(exchange, request.framing):
             return
-        reading = hooks.proxy_read_request
+        reading = self.reading(exchange)
         if reading and not exchange.body_complete:
             wanting = chain.wanting(reading, exchange)
             if wanting is None:
@@ -93,16 +93,23 @@ class HttpRole(RoleHandler):
             return False
         return True
 
-    def collect(self, exchange: Exchange, reading: tuple[Bound, ...]) -> None:
+    def reading(self, exchange: Exchange) -> Bounds:
+        """The hooks that read the body of a request."""
+        hooks = self.service.hooks
+        if hooks.handle_put and exchange.request.method == b"PUT":
+            return hooks.proxy_read_request + hooks.handle_put
+        return hooks.proxy_read_request
+
+    def collect(self, exchange: Exchange, reading: Bounds) -> None:
         """Have the body come whole, for the plugins that want it."""
         Collector(exchange, reading, self.collected).begin()
 
-    def collected(self, exchange: Exchange, wanting: tuple[Bound, ...]) -> None:
+    def collected(self, exchange: Exchange, wanting: Bounds) -> None:
         """A body has come whole, perhaps over a RELOAD: the plugins that wanted it get it as they are now, not those that were closed."""
         names = {bound.plugin for bound in wanting}
-        self.body_read(exchange, tuple(bound for bound in self.service.hooks.proxy_read_request if bound.plugin in names))
+        self.body_read(exchange, tuple(bound for bound in self.reading(exchange) if bound.plugin in names))
 
-    def body_read(self, exchange: Exchange, reading: tuple[Bound, ...]) -> None:
+    def body_read(self, exchange: Exchange, reading: Bounds) -> None:
         """The whole body is there for the hooks that want it."""
         if not reading or not chain.run(reading, exchange):
             self.serve(exchange)

@@ -40,7 +40,7 @@ class Selector(HttpRole):
         if exchange.request.underscores and not self.names_allowed(exchange):
             return
         hooks = self.service.hooks
-        if hooks.start_http_request and chain.run(hooks.start_http_request, exchange):
+        if hooks.begun and chain.run(hooks.begun, exchange):
             return
         framing = exchange.request.framing
         if framing and self._most_body:

@@ -161,6 +161,31 @@ ROLES: dict[str, Unbuilt] = _by_name((Unbuilt("echo"),))
 """Values of SET role."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unneeded:
+    """A hook of Perlbal's that is not here, and what a plugin does in its place."""
+
+    name: str
+    why: str
+
+
+HOOKS: dict[str, Unneeded] = {
+    row.name: row
+    for row in (
+        Unneeded(
+            "backend_write_verify", "verify_backend and the checks of a pool (POOL SET check) probe nodes, with a path of your choice"
+        ),
+        Unneeded("backend_readable_verify", "verify_backend and the checks of a pool (POOL SET check) probe nodes, and read the answers"),
+        Unneeded("reproxy_response_received", "modify_response_headers runs for the response of a URL, too"),
+        Unneeded("reproxy_fh_finished", "pbal closes what it opened; a plugin hears of the end of a request in `end`"),
+        Unneeded("put_writeout", "handle_put has the whole body, and may take the request"),
+        Unneeded("manage_command", "a plugin adds statements with `commands` and a grammar fragment"),
+        Unneeded("pre_event_loop", "a plugin's method open() runs when the loop does"),
+    )
+}
+"""Hooks without meaning here; those that pbal has stand in model/hooks.py, under the same names."""
+
+
 COMMANDS: tuple[str, ...] = (
     "aio", "backends", "crash", "create", "default", "disable", "dumpconfig", "enable", "fd", "gladiator", "header", "help", "include",
     "leaks", "load", "mime", "node", "nodes", "noverify", "obj", "pending", "plugins", "pool", "proc", "prof", "queues", "quit", "reload",

@@ -322,6 +322,16 @@ HTTP: tuple[Tunable, ...] = (
         source="pbal",
     ),
     Tunable(
+        "plugin_error_limit",
+        types.INT,
+        default="0",
+        minimum="0",
+        unit="faults",
+        summary="Faults of a plugin in a minute after which it is taken out of the chain. A plugin that guards is not: then the service"
+        " answers 503. RELOAD brings it back. 0: never.",
+        source="pbal",
+    ),
+    Tunable(
         "taken_timeout",
         types.DURATION,
         default="60s",
@@ -366,6 +376,13 @@ SERVER: tuple[Tunable, ...] = (
         "plugin_path",
         types.DIRECTORY,
         summary="Directory in which LOAD looks for plugins that do not come with pbal.",
+        source="pbal",
+    ),
+    Tunable(
+        "plugin_autoreload",
+        types.BOOL,
+        default="off",
+        summary="Whether a plugin is reloaded when its files change. It is for people who write plugins: pbal looks once a second.",
         source="pbal",
     ),
     Tunable(

@@ -167,7 +167,7 @@ async def test_a_plugin_completes_what_is_its_own(lab: Lab) -> None:
     assert (await completed(pbal, "show queue chat l"))[1] == ["lobby", "lounge"]
     assert await completed(pbal, "poll publish chat lobby hel") == ("hel", [])
     await pbal.say("SET chat.plugins = none")
-    await pbal.say("UNLOAD poll")
+    assert await pbal.say("UNSET chat.poll_uri") == await pbal.say("UNLOAD poll") == "OK"
     assert (await completed(pbal, "poll "))[1] == []
 
 

@@ -562,7 +562,14 @@ def figures(facts: Json) -> list[str]:
 
 
 def loaded(rows: Json) -> list[str]:
-    return [f"loaded {row['plugin']} generation {row['generation']} errors {row['errors']} {row['path']}" for row in rows]
+    lines = []
+    for row in rows:
+        services = ",".join(row["services"]) or "-"
+        first = f"loaded {row['plugin']} version {row['version'] or '-'} generation {row['generation']} errors {row['errors']}"
+        lines.append(f"{first} services {services} {row['path']}")
+        for hook in row["hooks"]:
+            lines.append(f"hook {row['plugin']} {hook['hook']} calls {hook['calls']} ms {hook['ms']} slowest {hook['slowest_ms']}")
+    return lines
 
 
 def empty(answer: Json) -> list[str]:

@@ -377,7 +377,7 @@ async def test_a_body_limit_that_is_none_is_a_fault_of_who_sets_it(lab: Lab, lim
 
 @lab
 async def test_a_quiesce_that_never_ends_refuses_the_reload_and_holds_up_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pbal.loader.QUIESCE_LIMIT", 0.05)
+    monkeypatch.setattr("pbal.reloading.QUIESCE_LIMIT", 0.05)
     plugin(lab, HOOK, "def rule(self, exchange):", "|exchange.respond(200, (), b'old')", "|return Verdict.TAKEN",
            "async def quiesce(self):", "|await asyncio.Event().wait()", head=f"import asyncio\n{HEAD}")  # fmt: skip
     pbal = await site(lab)
@@ -420,7 +420,7 @@ async def test_an_upload_streams_past_poll_where_it_is_neither_poll_nor_publish(
 
 
 @lab
-async def test_what_was_set_of_a_plugin_goes_with_it(lab: Lab) -> None:
+async def test_what_was_set_of_a_plugin_keeps_it_loaded(lab: Lab) -> None:
     head = HEAD.replace("import ", "import INT, Tunable, ")
     plugin(lab, "tunables = (Tunable('rule_size', INT, default='1', summary='A size.'),)", head=head)
     pbal = await site(lab, chain="")
@@ -428,5 +428,61 @@ async def test_what_was_set_of_a_plugin_goes_with_it(lab: Lab) -> None:
     for statement in ("SET site.rule_size = 7", "DEFAULT rule_size = 8"):
         assert await pbal.say(statement) == "OK"
     assert (await pbal.say("dumpconfig")).count("rule_size") == 2
-    assert await pbal.say("UNLOAD rule") == "OK"
+    assert "is needed by SET site.rule_size, DEFAULT rule_size: UNSET it first" in await pbal.say("UNLOAD rule")
+    for statement in ("UNSET site.rule_size", "UNSET DEFAULT rule_size", "UNLOAD rule"):
+        assert await pbal.say(statement) == "OK"
     assert await pbal.say("dumpconfig") == before
+
+
+@pytest.mark.parametrize("guards", [False, True])
+@lab
+async def test_a_plugin_that_fails_too_often_is_taken_out_or_closes_the_service(
+    lab: Lab, guards: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = (f"guards = {guards}", HOOK, "def rule(self, exchange):", "|return Verdict.PASS")
+    plugin(lab, *good)
+    pbal = await site(lab, chain="SET plugins = rule\n          SET plugin_error_limit = 3")
+    assert "has no generation before" in await pbal.say("RELOAD PREVIOUS rule")
+    plugin(lab, *good[:3], "|return exchange.nonsense")
+    assert await pbal.say("RELOAD rule") == "OK"
+    assert [(await pbal.ask("site", get())).status for _ in range(5)] == [500] * 3 + [503 if guards else 200] * 2
+    assert pbal.counts["plugins_taken_out"] == 1 and pbal.counts["plugin_errors"] == 3
+    what = "it guards the service, which answers 503" if guards else "requests go on without it"
+    assert f"taken out of service site after 3 faults in a minute (plugin_error_limit): {what}; RELOAD rule brings it back" in caplog.text
+    shown = await pbal.say("SHOW PLUGINS")
+    assert f"out rule site: 3 faults in a minute: {what}. RELOAD rule brings it back, and RELOAD PREVIOUS rule goes back" in shown
+    assert await pbal.say("SET site.plugins = rule") == "OK"
+    assert (await pbal.ask("site", get())).status == (503 if guards else 200)
+    assert await pbal.say("RELOAD rule") == "OK"
+    assert (await pbal.ask("site", get())).status == 500, "it counts from the beginning"
+    assert await pbal.say("RELOAD PREVIOUS rule") == "OK"
+    assert (await pbal.ask("site", get())).status == 200 and "out rule" not in await pbal.say("SHOW PLUGINS")
+
+
+@lab
+async def test_faults_of_another_minute_do_not_count(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pbal.model.chained.MINUTE", -1.0)
+    plugin(lab, HOOK, "def rule(self, exchange):", "|return exchange.nonsense")
+    pbal = await site(lab, chain="SET plugins = rule\n          SET plugin_error_limit = 2")
+    assert [(await pbal.ask("site", get())).status for _ in range(4)] == [500] * 4
+    assert pbal.counts["plugins_taken_out"] == 0
+
+
+@lab
+async def test_plugins_run_before_and_after_those_that_they_name(lab: Lab) -> None:
+    for name, order in (("one", "after = ('three',)"), ("two", "pass"), ("three", "before = ('two', 'nobody')")):
+        before = "|before = dict(response.headers).get(b'Content-Type', b'')"
+        said = f"|response.headers[:] = [(b'Content-Type', before + b' {name}')]"
+        plugin(lab, order, "@hook.modify_response_headers", "def say(self, exchange, response):", before, said)
+        (lab.folder / "rule.py").rename(lab.folder / f"{name}.py")
+    pbal = await site(lab, load="\n".join(f"        LOAD {name}" for name in ("one", "two", "three")), chain="SET plugins = one two three")
+    assert (await pbal.ask("site", get())).fields["content-type"].endswith(" three one two")
+    assert "site three one two" in (await pbal.say("plugins")).split("\n")
+    assert pbal.world.service("site").explicit["plugins"] == "one two three"
+    plugin(lab, "after = ('two',)", "before = ('three',)")
+    (lab.folder / "rule.py").rename(lab.folder / "one.py")
+    assert "each want to be before the other" in await pbal.say("RELOAD one")
+    plugin(lab, "before = 'two'")
+    (lab.folder / "rule.py").rename(lab.folder / "one.py")
+    assert "write the names of plugins, in lower case" in await pbal.say("RELOAD one")
+    assert "site three one two" in (await pbal.say("plugins")).split("\n")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 from lab import Lab, Pbal, lab, read_response, until
@@ -345,3 +346,168 @@ async def test_a_plugin_that_was_taken_out_meanwhile_gets_no_body_any_more(lab: 
         assert (await read_response(reader)).status == status
         writer.close()
         await pbal.until("clients", 0)
+
+
+TWO = """
+    SERVER plugin_path = {folder}
+    LOAD one
+    LOAD two
+    CREATE SERVICE site
+      SET role    = web_server
+      SET listen  = 127.0.0.1:0
+      SET plugins = one two
+    ENABLE site
+"""
+SAYS = """
+from pbal.api import Exchange, Plugin, Verdict, hook
+
+
+class Says(Plugin):
+    @hook.start_http_request
+    def answer(self, exchange):
+        {body}
+"""
+ANSWERS = "exchange.respond(200, (), b'{}'); return Verdict.TAKEN"
+PASSES = "return Verdict.PASS"
+
+
+def says(folder: Path, name: str, body: str = PASSES) -> None:
+    (folder / f"{name}.py").write_text(SAYS.format(body=body))
+
+
+async def versions(pbal: Pbal) -> list[str]:
+    """Name and generation of each plugin."""
+    loaded = [line.split() for line in (await pbal.say("SHOW PLUGINS")).split("\n") if line.startswith("loaded ")]
+    return [f"{words[1]} {words[5]}" for words in loaded]
+
+
+async def body_of(pbal: Pbal) -> bytes:
+    return (await pbal.ask("site", GET)).body
+
+
+@lab
+async def test_several_plugins_are_reloaded_together_or_not_at_all(lab: Lab) -> None:
+    for name in ("one", "two"):
+        says(lab.folder, name)
+    pbal = await lab.pbal(TWO.format(folder=lab.folder))
+    says(lab.folder, "one", ANSWERS.format("new"))
+    says(lab.folder, "two", "this is no Python")
+    assert (await pbal.say("RELOAD one two")).startswith("ERROR: two.py does not import: SyntaxError")
+    says(lab.folder, "two", f"{PASSES}\n\n    def open(self):\n        raise KeyError('oh')")
+    said = await pbal.say("RELOAD one two")
+    assert "plugins 'one' and 'two' are not reloaded, the old ones serve on: two: KeyError: 'oh' (two.py:11)" in said
+    assert "plugin 'three' is not loaded" in await pbal.say("RELOAD one three")
+    assert await versions(pbal) == ["one 1", "two 1"] and (await pbal.ask("site", GET)).status == 404
+    says(lab.folder, "two")
+    assert await pbal.say("RELOAD one two one") == "OK"
+    assert await versions(pbal) == ["one 2", "two 2"] and await body_of(pbal) == b"new"
+    assert [name for name, _ in pbal.world.service("site").plugins] == ["one", "two"]
+
+
+@lab
+async def test_the_generation_before_can_be_gone_back_to(lab: Lab) -> None:
+    says(lab.folder, "one", ANSWERS.format("v1"))
+    says(lab.folder, "two")
+    pbal = await lab.pbal(TWO.format(folder=lab.folder))
+    assert "has no generation before this one" in await pbal.say("RELOAD PREVIOUS one")
+    says(lab.folder, "one", ANSWERS.format("v2"))
+    for statement, body in (
+        ("RELOAD one", b"v2"),
+        ("RELOAD one", b"v2"),  # nothing has changed
+        ("RELOAD PREVIOUS one", b"v1"),
+        ("RELOAD PREVIOUS one", b"v2"),  # and there again
+        ("RELOAD one", b"v2"),
+    ):
+        assert await pbal.say(statement) == "OK" and await body_of(pbal) == body
+    assert await versions(pbal) == ["one 6", "two 1"]
+
+
+@lab
+async def test_a_package_is_reloaded_whole_and_as_it_was_at_one_moment(lab: Lab) -> None:
+    package = lab.folder / "one"
+    (package / "deep").mkdir(parents=True)
+    (package / "words.py").write_text("from .deep.more import END\nSAID = b'v1' + END\n")
+    (package / "deep/__init__.py").write_text("")
+    (package / "deep/more.py").write_text("END = b'.'\n")
+    answer = "from .deep import more; exchange.respond(200, (), SAID + more.END); return Verdict.TAKEN"
+    (package / "__init__.py").write_text("from .words import SAID\n" + SAYS.format(body=answer))
+    says(lab.folder, "two")
+    pbal = await lab.pbal(TWO.format(folder=lab.folder))
+    (package / "words.py").write_text("from .deep.more import END\nSAID = b'v2' + END\n")
+    (package / "deep/more.py").write_text("END = b'!'\n")
+    assert await body_of(pbal) == b"v1.."
+    assert await pbal.say("RELOAD one") == "OK" and await body_of(pbal) == b"v2!!"
+    (package / "deep/more.py").write_text("1 / 0\n")
+    assert "ZeroDivisionError: division by zero (more.py:1)" in await pbal.say("RELOAD one") and await body_of(pbal) == b"v2!!"
+    assert await pbal.say("RELOAD PREVIOUS one") == "OK" and await body_of(pbal) == b"v1.."
+
+
+RULED = """
+from pbal.api import OK, Plugin
+
+
+def one(session, number):
+    session.world.service("site").plugin("one").said.append(number)
+    return OK
+
+
+class One(Plugin):
+    commands = (one,)
+
+    def __init__(self, service, world):
+        super().__init__(service, world)
+        self.said = []
+
+    def dumpconfig(self):
+        return tuple(f"ONE {number}" for number in self.said)
+
+    def carry(self):
+        return self.said
+
+    def adopt(self, carried):
+        self.said = carried
+
+    def drop_rule(self, statement):
+        self.said.clear()
+"""
+
+
+@lab
+async def test_what_a_chain_or_a_rule_needs_is_not_taken_away_by_a_reload(lab: Lab) -> None:
+    (lab.folder / "one.lark").write_text('%extend statement: one\none: "ONE"i NUMBER\n')
+    (lab.folder / "one.py").write_text(RULED)
+    says(lab.folder, "two")
+    pbal = await lab.pbal(TWO.format(folder=lab.folder))
+    assert await pbal.say("ONE 7") == "OK"
+    (lab.folder / "one.lark").unlink()
+    says(lab.folder, "one")
+    assert "statements that stand would be none any more: ONE 7 of site" in await pbal.say("RELOAD one")
+    assert await pbal.say("DROP RULE site ONE 7") == await pbal.say("RELOAD one") == "OK"
+    (lab.folder / "two.py").write_text(
+        SAYS.format(body=PASSES).replace("Says(Plugin):", "Says(Plugin):\n    roles = frozenset({'reverse_proxy'})")
+    )
+    assert "it would work on reverse_proxy services alone, and is in the chain of site" in await pbal.say("RELOAD two")
+
+
+@lab
+async def test_a_plugin_is_reloaded_when_its_files_change(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    says(lab.folder, "one", ANSWERS.format("v1"))
+    package = lab.folder / "two"
+    package.mkdir()
+    (package / "__init__.py").write_text(SAYS.format(body=PASSES))
+    pbal = await lab.pbal(f"SERVER plugin_autoreload = on\n{TWO.format(folder=lab.folder)}")
+    says(lab.folder, "one", ANSWERS.format("version 2"))
+
+    def generation(name: str) -> int:
+        return pbal.world.plugins[name].generation
+
+    await until(lambda: generation("one") == 2, "the file to be taken up")
+    assert await body_of(pbal) == b"version 2" and generation("two") == 1
+    says(lab.folder, "one", "this is no Python")
+    await until(lambda: "plugin_autoreload: one.py does not import: SyntaxError" in caplog.text, "the fault to be logged")
+    (package / "more.py").write_text("")
+    await until(lambda: generation("two") == 2, "the new file of a package to be seen")
+    assert caplog.text.count("plugin_autoreload: ") == 1 and await body_of(pbal) == b"version 2"
+    says(lab.folder, "one", ANSWERS.format("version three"))
+    await until(lambda: generation("one") == 3, "the file to be taken up that was mended")
+    assert await body_of(pbal) == b"version three"

@@ -243,15 +243,21 @@ async def test_enable_on_a_port_that_is_taken_opens_nothing(lab: Lab) -> None:
 
 
 @lab
-async def test_a_reload_that_drops_a_tunable_drops_what_was_set_and_says_so(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_reload_that_drops_a_tunable_is_refused_with_who_needs_it(lab: Lab) -> None:
     plugin(lab.folder, "own")
     pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="own"))
     for statement in ("SET site.own = x", "DEFAULT own = y", "CREATE SERVICE two", "SET role = web_server"):
         assert await pbal.say(statement) == "OK"
     path = lab.folder / "own.py"
     path.write_text(path.read_text().replace('Tunable("own"', 'Tunable("own_new"'))
+    before = snapshot(pbal.world)
+    for needs, then in (("SET site.own, DEFAULT own", "UNSET site.own"), ("DEFAULT own", "UNSET DEFAULT own")):
+        assert f"there is no tunable 'own' any more, and it is said by {needs}: UNSET it first" in await pbal.say("RELOAD own")
+        assert f"plugin 'own' is needed by {needs}: UNSET it first" in await pbal.say("UNLOAD own")
+        assert snapshot(pbal.world) == before
+        assert await pbal.say(then) == "OK"
+        before = snapshot(pbal.world)
     assert await pbal.say("RELOAD own") == "OK"
-    assert "plugin own has no tunable own any more: what was SET on site is dropped" in caplog.text
     dumped = await pbal.say("dumpconfig")
     assert "own =" not in dumped and "LOAD own" in dumped
     assert "is not a tunable" in await pbal.say("SET site.own = x")
@@ -273,13 +279,14 @@ async def test_a_reload_that_would_refuse_what_was_said_is_refused(lab: Lab) -> 
 
 
 @lab
-async def test_unload_takes_defaults_along_and_reload_does_not_reach_back(lab: Lab) -> None:
+async def test_unload_waits_for_defaults_to_go_and_reload_does_not_reach_back(lab: Lab) -> None:
     plugin(lab.folder, "own")
     pbal = await lab.pbal(OWN.format(folder=lab.folder, plugins="own"))
     for statement in ("DEFAULT own = later", "DEFAULT idle_timeout = 7s", "RELOAD own", "CREATE SERVICE two", "SET role = web_server"):
         assert await pbal.say(statement) == "OK"
     assert [pbal.world.service(name)["own"] for name in ("site", "two")] == ["none", "later"]
-    assert await pbal.say("UNLOAD own") == "OK"
+    assert "plugin 'own' is needed by DEFAULT own: UNSET it first" in await pbal.say("UNLOAD own")
+    assert await pbal.say("UNSET DEFAULT own") == await pbal.say("UNLOAD own") == "OK"
     assert "own =" not in await pbal.say("dumpconfig")
 
 

@@ -164,7 +164,7 @@ def _unwell(state: object) -> str:
 
 @command
 def plugins(session: Session) -> Reply:
-    """List the plugins of each service that has some, in their order.
+    """List the plugins of each service that has some, in their order. SHOW PLUGINS tells all of them.
 
     Source: Perlbal manual, plugins.
     """
@@ -177,15 +177,31 @@ def _chains(session: Session) -> list[Row]:
 
 @command
 def show_plugins(session: Session) -> Reply:
-    """List the plugins of each service, then the loaded plugins with their generations and their faults.
+    """List the plugins of each service, in the order of their hooks. Then list each loaded plugin: version, generation, faults, services
+    and file, and each of its hooks with how often it was called, the time that it took in all, and its longest call.
 
     Source: Perlbal manual, plugins. differs: the loaded plugins.
     """
     items = []
     for each in session.world.plugins.values():
         services = [service for service, names in _chains(session) if each.name in names]
-        value = {"plugin": each.name, "generation": each.generation, "errors": each.errors, "services": services, "path": each.path}
-        items.append(Item(value, (f"loaded {each.name} generation {each.generation} errors {each.errors} {each.path}",)))
+        hooks = [
+            {"hook": hook, "calls": timing.calls, "ms": round(timing.seconds * 1000, 3), "slowest_ms": round(timing.slowest * 1000, 3)}
+            for hook, timing in each.timings.items()
+        ]
+        out = {s.name: s.out[each.name][1] for s in session.world.services.values() if each.name in s.out}
+        value = {
+            "plugin": each.name, "version": each.version, "generation": each.generation, "errors": each.errors, "services": services,
+            "path": each.path, "hooks": hooks, "out": out, "previous": each.former is not None,
+        }  # fmt: skip
+        first = f"loaded {each.name} version {each.version or '-'} generation {each.generation} errors {each.errors}"
+        lines = [f"{first} services {','.join(services) or '-'} {each.path}"]
+        lines += [f"hook {each.name} {hook['hook']} calls {hook['calls']} ms {hook['ms']} slowest {hook['slowest_ms']}" for hook in hooks]
+        back = f"RELOAD {each.name} brings it back"
+        if each.former is not None:
+            back += f", and RELOAD PREVIOUS {each.name} goes back to its files before they changed"
+        lines += [f"out {each.name} {service}: {why}. {back}" for service, why in out.items()]
+        items.append(Item(value, tuple(lines)))
     return Objects(items, header=tuple(f"{service} {' '.join(names)}" for service, names in _chains(session)))
 
 

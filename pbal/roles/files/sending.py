@@ -38,6 +38,7 @@ from pbal.observe.recent import Trouble
 from pbal.roles import chain
 from pbal.roles.files.disk import in_thread
 from pbal.roles.files.memory import read_copy, read_into
+from pbal.roles.files.offered import is_taken
 from pbal.roles.files.ranges import Parts, Range, content_range, wanted
 
 PIECE: Final = 131072
@@ -90,7 +91,7 @@ class Said:
 def send_known(exchange: Exchange, file: OpenFile, said: Said) -> None:
     """Answer a GET or HEAD with a file. The caller goes on to hold it."""
     fields, service = exchange.request.fields, exchange.service
-    if service.hooks.modify_response_headers:
+    if service.hooks.modify_response_headers or service.hooks.start_send_file:
         send_file(exchange, file.hold(), said.fields, said.of)
         return
     for name in _DECIDING:
@@ -125,6 +126,10 @@ def send_file(exchange: Exchange, file: OpenFile, fields: Fields, of: Validators
 
     `status` is another than 200 where a node ordered that.
     """
+    hooks = exchange.service.hooks.start_send_file
+    if hooks and is_taken(hooks, exchange, file):
+        file.release()
+        return
     if status == 200 and exchange.method in (b"GET", b"HEAD"):
         status = evaluate(exchange.method, exchange.request.fields, of.etag, of.modified)
         if status != 200:

@@ -61,7 +61,7 @@ class Backends(Openings):
         if pool is None or terms.verify:
             node = self._choose(seeker)
         else:  # nearly all
-            node = pool.pick(self.clock.now(), seeker.tried, seeker.asking, terms.method)
+            node = pool.pick(self.clock.now(), seeker.tried, seeker.asking, self.method)
         if node is None:
             if not self._may_come(seeker):
                 return False
@@ -80,7 +80,7 @@ class Backends(Openings):
             return None
         now = self.clock.now()
         if not self.terms.verify or self.choosy:
-            return pool.pick(now, seeker.tried, seeker.asking, self.terms.method)
+            return pool.pick(now, seeker.tried, seeker.asking, self.method)
         # A connection that has a worker's attention is worth more than one that is yet to get it; then, one is enough at a time.
         usable = [node for node in pool.usable(now) if node not in seeker.tried]
         passed_over = tuple(node for node in pool.nodes if not self.bored.on(node) or node not in usable)
@@ -88,7 +88,7 @@ class Backends(Openings):
             passed_over = self._pending()
             if usable and all(node in passed_over for node in usable):
                 return None
-        return pool.pick(now, seeker.tried + passed_over, seeker.asking, self.terms.method)
+        return pool.pick(now, seeker.tried + passed_over, seeker.asking, self.method)
 
     def _may_come(self, seeker: Seeker) -> bool:
         """Whether one that finds no node may find one later."""

@@ -8,6 +8,7 @@ connection. One timer bounds all of it, however many nodes are tried.
 """
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from math import inf
 from typing import Final
@@ -16,7 +17,7 @@ from pbal.http1.encoder import render_fields
 from pbal.http1.events import BadResponse, RequestHead, ResponseHead
 from pbal.model import faults
 from pbal.model.asking import MOST, NoAnswer, NodeAnswer, Question
-from pbal.model.balance import Asking
+from pbal.model.balance import Asking, Member
 from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
@@ -45,6 +46,10 @@ class Inquiry:
             before = head.fields.get(known)
             between = b"; " if known == b"cookie" else b", "
             head.fields[known] = value if before is None else before + between + value
+
+    def chosen(self, members: Sequence[Member]) -> int:
+        """See Asking. Plugins choose for requests."""
+        return -1
 
 
 class Errand(Seeker):

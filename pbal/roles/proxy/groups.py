@@ -48,13 +48,21 @@ class Groups:
     def keep(self) -> None:
         """Pools were named, or are named no more. Connections to those close when they are bored, as those of a former SET pool do."""
         service = self.terms.service
-        self._pools = frozenset(service.world.pool(name) for name in service.pools())
+        known = service.world.pools
+        self._pools = frozenset(known[name.lower()] for name in service.pools() if name.lower() in known)
         for pool in [pool for pool in self._by_pool if pool not in self._pools]:
             self._by_pool.pop(pool).retire()
 
     def has(self, pool: Pool) -> bool:
         """Whether the service has to do with a pool."""
         return pool in self._pools
+
+    def named(self, name: str) -> Pool | None:
+        """The pool of that name, if the service has to do with it. What plugins name may have changed without a word."""
+        pool = self.terms.service.world.pools.get(name.lower())
+        if pool is not None and pool not in self._pools:
+            self.keep()
+        return pool if pool in self._pools else None
 
     def close_bored(self) -> None:
         """Connections that wait for a request are of no use any more."""

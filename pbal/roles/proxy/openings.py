@@ -12,7 +12,7 @@ from abc import abstractmethod
 from typing import Final
 
 from pbal.http1.reader import Limits
-from pbal.model.balance import HASH
+from pbal.model.balance import BY_PLUGIN, HASH
 from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
@@ -52,7 +52,12 @@ class Openings(Opener):
     @property
     def choosy(self) -> bool:
         """See Pool; or the service itself chooses by what requests say."""
-        return self.pool is not None and (self.pool.choosy or self.terms.method == HASH)
+        return self.pool is not None and (self.pool.choosy or self.terms.method == HASH or bool(self.service.hooks.select_node))
+
+    @property
+    def method(self) -> int:
+        """How a node is chosen, plugins included."""
+        return BY_PLUGIN + self.terms.method if self.service.hooks.select_node else self.terms.method
 
     @abstractmethod
     def _lack(self) -> None:
@@ -129,7 +134,7 @@ class Openings(Opener):
         slow = [(each, seeker) for each, seeker in self.opening.items() if seeker is not None and second - each.born >= SLOW]
         pending = self._pending() if slow else ()
         for backend, seeker in slow:
-            node = self.pool.pick(now, (*seeker.tried, *pending), seeker.asking, self.terms.method)
+            node = self.pool.pick(now, (*seeker.tried, *pending), seeker.asking, self.method)
             if node is None:
                 return
             self.counts["backend_slow_connects"] += 1

@@ -28,6 +28,7 @@ from pbal.http1.encoder import http_date
 from pbal.http1.events import CHUNKED, BadResponse, ResponseHead
 from pbal.http1.headers import announced, forwardable_block, upgrade_offer
 from pbal.model.balance import Asking
+from pbal.model.bound import Bounds
 from pbal.model.exchange import SERVED, Exchange
 from pbal.model.pool import Node, Pool
 from pbal.net import backend as link
@@ -35,6 +36,7 @@ from pbal.net.backend import BackendConnection
 from pbal.net.proxy_protocol import encode
 from pbal.observe.access import BROKE, NO_NODE, NO_ROOM, NODE_BROKE, NODE_SLOW
 from pbal.observe.recent import Trouble
+from pbal.roles import chain
 from pbal.roles.proxy.binding import binding, unbound
 from pbal.roles.proxy.drain import Drain
 from pbal.roles.proxy.groups import Groups
@@ -42,7 +44,7 @@ from pbal.roles.proxy.outgoing import Outgoing
 from pbal.roles.proxy.priority import CLASS_NAMES, priority_of
 from pbal.roles.proxy.pump import Pump
 from pbal.roles.proxy.request import IN_CHUNKS, request_octets
-from pbal.roles.proxy.response import modified
+from pbal.roles.proxy.response import forwardable_fields, modified
 from pbal.roles.proxy.retry import enter, leave
 from pbal.roles.proxy.seeker import MOST_ATTEMPTS, NORMAL
 from pbal.roles.proxy.tunnel import OpenTunnel
@@ -170,6 +172,10 @@ class Relay(Outgoing):
             exchange.trace(tracer, "asked", f"{node.name} on {kept}, attempt {exchange.attempts}, {(now - exchange.started) * 1000:.2f} ms")
         self.phase = ASKED
         self.heard = self.resting = False
+        hooks = terms.service.hooks
+        if hooks.backend_client_assigned and not chain.run_each(hooks.backend_client_assigned, exchange):
+            self._plugin_failed()
+            return
         request = exchange.request
         backend.reader.expect(request.method)
         held = self.held
@@ -245,18 +251,21 @@ class Relay(Outgoing):
         tracer = self.terms.service.tracer
         if tracer is not None:
             exchange.trace(tracer, "node answered", f"{node.name}: status {status}, {(now - exchange.asked_at) * 1000:.2f} ms")
+        hooks = exchange.service.hooks
+        if hooks.backend_response_received and self._is_taken(hooks.backend_response_received, head):
+            return False
         for decider in self.terms.deciders:
             if decider.decide(self, head):
                 return False
         trailer = head.fields.get(b"trailer") if head.framing == CHUNKED else None
-        hooks = exchange.service.hooks.modify_response_headers
-        if hooks:
-            own = modified(head, hooks, exchange)
-            if own is None:
-                self._finish()
-                self._drop_backend()
+        bodiless = head.framing == 0
+        before = b""
+        if hooks.modify_response_headers or hooks.prepend_body:
+            made = modified(head, hooks, exchange)
+            if made is None:
+                self._plugin_failed()
                 return False
-            head, self.touched = own
+            head, before, self.touched = made
             block = head.block
         else:
             block = forwardable_block(head) if status != 204 else forwardable_block(head, _NO_LENGTH)  # RFC 9110 section 8.6
@@ -272,7 +281,9 @@ class Relay(Outgoing):
             more += b"Trailer: %b\r\n" % names
         self.phase = ANSWERING
         self.stream.start(exchange, head, block, more)
-        return head.framing == 0
+        if before and exchange.method != b"HEAD":
+            self.stream.write(before)
+        return bodiless
 
     # Undecided: what a decider does with a response.
 
@@ -327,6 +338,36 @@ class Relay(Outgoing):
             self.group.release(backend, sent_whole)
         else:
             Drain(self.group, backend).backend_readable()
+
+    def _is_taken(self, hooks: Bounds, head: ResponseHead) -> bool:
+        """Run backend_response_received; whether a plugin has the exchange now, and the response is dropped.
+
+        While the hooks run, the exchange is new and nobody's, so that they may answer it, keep it or hand it on.
+        """
+        exchange = self.exchange
+        asked, exchange.asked = exchange.asked, None
+        exchange.let_go()
+        exchange.sink = None
+        own = ResponseHead.made(head.status, forwardable_fields(head))
+        own.reason = head.reason
+        if not chain.run(hooks, exchange, own):
+            exchange.enter(SERVED)
+            exchange.asked, exchange.sink = asked, self
+            return False
+        sink = exchange.sink  # of whoever it was handed to
+        self._finish()
+        exchange.sink = sink
+        if asked is not None:
+            asked.latency.add(self.terms.clock.now() - exchange.asked_at)
+        self._drop_response(head)
+        if sink is None and not exchange.answered:  # the rest of its body is read and dropped
+            self.stream.resume_body()
+        return True
+
+    def _plugin_failed(self) -> None:
+        """A plugin failed, and the client has its 500."""
+        self._finish()
+        self._drop_backend()
 
     def _switch(self, head: ResponseHead) -> None:
         """101: from here on it is a tunnel (RFC 9110 section 7.8)."""

@@ -9,13 +9,14 @@ import asyncio
 from functools import partial
 
 from pbal.model.asking import Question
+from pbal.model.bound import Bounds
 from pbal.model.exchange import Exchange
-from pbal.model.hooks import Bound
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.steering import UnsafePath
 from pbal.observe.access import BAD_REQUEST, quoted_text
 from pbal.observe.recent import Trouble
+from pbal.roles import chain
 from pbal.roles.http import HttpRole
 from pbal.roles.pages import Intercept
 from pbal.roles.proxy import uploads
@@ -62,7 +63,7 @@ class ReverseProxy(HttpRole):
 
     # -- what arrives --------------------------------------------------------------------------------------------
 
-    def collect(self, exchange: Exchange, reading: tuple[Bound, ...]) -> None:
+    def collect(self, exchange: Exchange, reading: Bounds) -> None:
         """See HttpRole."""
         if self.following is not None:
             self.following.follow(exchange)
@@ -99,6 +100,12 @@ class ReverseProxy(HttpRole):
             route = rules.route(exchange)
             if route is not None:
                 pool = route.pool
+        hooks = self.service.hooks.select_pool
+        if hooks:
+            serves, chosen = chain.pool_for(hooks, exchange, self.groups.named)
+            if not serves:
+                return
+            pool = chosen or pool
         reproxy = self.reproxy
         if reproxy is not None and reproxy.cache is not None:
             asked = self.groups.of(pool).pool
@@ -116,7 +123,7 @@ class ReverseProxy(HttpRole):
         if exchange.body_complete or not uploads.held(exchange, partial(self._send_on, pool)):
             Relay(self.groups, exchange, pool).seek()
 
-    def _send_on(self, pool: Pool | None, exchange: Exchange, reading: tuple[Bound, ...]) -> None:
+    def _send_on(self, pool: Pool | None, exchange: Exchange, reading: Bounds) -> None:
         """What was held of its body is enough."""
         Relay(self.groups, exchange, pool).seek()
 
@@ -176,9 +183,9 @@ class ReverseProxy(HttpRole):
 
     def _changed(self, tunable: str) -> None:
         """A tunable was set that neither relays nor connections read."""
-        if tunable == "rules":
+        if tunable in ("rules", "plugins") or self.service.hooks.select_pool:
             self.groups.keep()
-        elif tunable == "upload_status_listeners":
+        if tunable == "upload_status_listeners":
             self._follow(self.service.values[tunable])
 
     def _choose_deciders(self) -> None:

@@ -15,9 +15,12 @@ from functools import partial
 
 from pbal.http1.conditional import etag_for
 from pbal.http1.encoder import http_date
+from pbal.model.bound import Bounds
 from pbal.model.exchange import SERVED, Exchange
 from pbal.model.openfiles import Kept
+from pbal.model.served import Lookup
 from pbal.model.service import Service
+from pbal.roles import chain
 from pbal.roles.files.cache import FileCache
 from pbal.roles.files.finding import Find, IsDirectory, NoIndex, NotServed, OpenFile, Rules, decoded, with_index
 from pbal.roles.files.sending import Fields, Finding, Said, Validators, begin_made, send_known, send_made
@@ -137,44 +140,75 @@ class WebServer(HttpRole):
         if rules is None:
             exchange.error(404, b"Nothing here.\n")
             return
-        key = path = exchange.path
-        if self.joins and exchange.request.query.startswith(b"?") and path.endswith(b"/"):
+        key, path = exchange.path, b""
+        if self.joins and exchange.request.query.startswith(b"?") and key.endswith(b"/"):
             names = members(exchange.request.query)
             if names:
                 self._join(exchange, rules, names)
                 return
+        if self.service.hooks.start_serve_request:
+            path = self._looked_up(exchange, rules)
+            if not path:
+                return
+            key = b"=" + path
         exchange.enter(SERVED)
         wanted: tuple[bytes, ...] = ()
         neighbours = self.neighbours
         if neighbours is not None:
             wanted = neighbours.wanted(exchange.request.fields.get(b"accept-encoding"))
-            key = _key(wanted, path)
+            key = _key(wanted, key)
         kept = self.cache.fresh(key, self.clock.now())
         if kept is not None:
             self._send(exchange, kept)
             return
-        try:
-            path = decoded(path, rules)
-        except NotServed as refusal:
-            self._found(exchange, None, refusal)
-            return
+        if not path:
+            try:
+                path = decoded(exchange.path, rules)
+            except NotServed as refusal:
+                self._found(path, exchange, None, refusal)
+                return
         index_files = self.service.values["index_files"]
-        self.cache.look(exchange, key, partial(seek, rules, path, index_files, neighbours, wanted), self._found)
+        self.cache.look(exchange, key, partial(seek, rules, path, index_files, neighbours, wanted), partial(self._found, path))
 
-    def _found(self, exchange: Exchange, kept: Kept | None, error: BaseException | None) -> None:
+    def _looked_up(self, exchange: Exchange, rules: Rules) -> bytes:
+        """The decoded path, as plugins would have it; b"" if the request is answered, or a plugin has it."""
+        try:
+            lookup = Lookup(decoded(exchange.path, rules))
+        except NotServed as refusal:
+            exchange.enter(SERVED)
+            self._found(b"", exchange, None, refusal)
+            return b""
+        return b"" if chain.run(self.service.hooks.start_serve_request, exchange, lookup) else lookup.path
+
+    def _found(self, path: bytes, exchange: Exchange, kept: Kept | None, error: BaseException | None) -> None:
         """What the name leads to."""
         if kept is not None:
             self._send(exchange, kept)
         elif isinstance(error, IsDirectory):
             self._add_slash(exchange)
         elif isinstance(error, NoIndex):
-            self._folder(exchange)
-        else:
+            self._folder(exchange, path)
+        elif not self.is_missing(exchange, error, self.service.hooks.static_get_poststat_file_missing):
             self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
+
+    def is_missing(self, exchange: Exchange, error: BaseException | None, hooks: Bounds) -> bool:
+        """Ask plugins about a file that is not there; whether one has the exchange now."""
+        return bool(hooks) and isinstance(error, NotServed) and error.status == 404 and self.is_taken(exchange, hooks, None)
+
+    def is_taken(self, exchange: Exchange, hooks: Bounds, more: object) -> bool:
+        """Run hooks that come when it is known what a name leads to; whether one has the exchange now."""
+        if exchange.stage is SERVED:
+            exchange.let_go()
+        if chain.run(hooks, exchange, more):
+            return True
+        exchange.enter(SERVED)
+        return False
 
     def _send(self, exchange: Exchange, kept: Kept) -> None:
         """A file."""
-        file, said, media = kept.file, kept.said, self.service.world.media
+        file, said, media, hooks = kept.file, kept.said, self.service.world.media, self.service.hooks.static_get_poststat_pre_send
+        if hooks and self.is_taken(exchange, hooks, file.mtime_ns // 10**9):
+            return
         control = self.service.rules.cache_control(exchange, self._control) if self.service.rules.caching else self._control
         if not isinstance(said, Said) or said.generation != media.generation or said.control != control:
             etag, modified = etag_for(file.mtime_ns, file.size, file.coding), file.mtime_ns // 10**9
@@ -215,17 +249,21 @@ class WebServer(HttpRole):
                     raise NotServed(404)
                 meant = decoded(path, rules)
             except NotServed as refusal:
-                self._refuse(exchange, refusal.status)
+                self._joined(exchange, None, refusal)
                 return
             key = path if self.neighbours is None else _key((), path)
             found.append(Member(key, partial(seek, rules, meant, (), self.neighbours, ())))
         exchange.enter(SERVED)
         Joined(exchange, self.cache, found, partial(self._joined, exchange))
 
-    def _joined(self, exchange: Exchange, joined: Joined, error: BaseException | None) -> None:
+    def _joined(self, exchange: Exchange, joined: Joined | None, error: BaseException | None) -> None:
         """All were found, or one is not to be had."""
-        if error is not None:
-            self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
+        hooks = self.service.hooks
+        if joined is None or error is not None:
+            if not self.is_missing(exchange, error, hooks.concat_get_poststat_file_missing):
+                self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
+            return
+        if hooks.concat_get_poststat_pre_send and self.is_taken(exchange, hooks.concat_get_poststat_pre_send, joined.modified):
             return
         most = self.service.values["concatenate_max_size"]
         if most and joined.size > most:
@@ -261,14 +299,13 @@ class WebServer(HttpRole):
         location = b"/" + request.path.lstrip(b"/") + b"/" + (b"?" + request.query if request.query else b"")
         exchange.respond(301, [(b"Location", location), (b"Cache-Control", b"no-cache")], b"")  # it may be a file tomorrow
 
-    def _folder(self, exchange: Exchange) -> None:
+    def _folder(self, exchange: Exchange, path: bytes) -> None:
         """A folder in which no index file is: a list of it, if there may be one."""
         values, rules = self.service.values, self.rules
         if rules is None or not values["dirindexing"]:
             self._refuse(exchange, 403)
             return
-        made = partial(listing, rules, decoded(exchange.path, rules), values["dirindexing_limit"])
-        Finding(exchange, made, partial(self._listed, exchange))
+        Finding(exchange, partial(listing, rules, path, values["dirindexing_limit"]), partial(self._listed, exchange))
 
     def _listed(self, exchange: Exchange, made: Listing | None, error: BaseException | None) -> None:
         """A list was made, or could not be."""

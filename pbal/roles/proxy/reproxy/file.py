@@ -12,7 +12,9 @@ from typing import Final
 from pbal.http1.conditional import etag_for
 from pbal.http1.encoder import http_date
 from pbal.model.exchange import SERVED
+from pbal.model.served import Lookup
 from pbal.observe.access import BROKE, NODE_BROKE, quoted_text
+from pbal.roles import chain
 from pbal.roles.files.finding import NotKnown, NotServed, OpenFile, Rules, find_in, known_in
 from pbal.roles.files.sending import Finding, Validators, send_file
 from pbal.roles.proxy.reproxy.order import NOTHING, REFUSED, Order, fail
@@ -23,6 +25,12 @@ _UNREADABLE: Final = b"The file cannot be read.\n"
 def reproxy_file(order: Order, path: bytes) -> None:
     """Answer with the file at `path`."""
     exchange = order.exchange
+    hooks = exchange.service.hooks.start_file_reproxy
+    if hooks:
+        lookup = Lookup(path)
+        if chain.run(hooks, exchange, lookup):
+            return
+        path = lookup.path
     exchange.enter(SERVED)
     service = exchange.service  # what a node names may begin with a dot
     folders = tuple(Rules(service.world.files, os.fsencode(folder), dot_files=True) for folder in service.values["reproxy_root"])
