@@ -31,6 +31,7 @@ from pbal.model.balance import Asking
 from pbal.model.bound import Bounds
 from pbal.model.exchange import SERVED, Exchange
 from pbal.model.pool import Node, Pool
+from pbal.model.sink import Sink
 from pbal.net import backend as link
 from pbal.net.backend import BackendConnection
 from pbal.net.proxy_protocol import encode
@@ -354,7 +355,7 @@ class Relay(Outgoing):
             exchange.enter(SERVED)
             exchange.asked, exchange.sink = asked, self
             return False
-        sink = exchange.sink  # of whoever it was handed to
+        sink = _sink_of(exchange)  # of whoever it was handed to
         self._finish()
         exchange.sink = sink
         if asked is not None:
@@ -529,6 +530,11 @@ class Relay(Outgoing):
         self._release_lost()
         if backend is not None:
             backend.abort()
+
+
+def _sink_of(exchange: Exchange) -> Sink | None:
+    """Who has an exchange now. A call, since what a compiler knows of an attribute must not outlast one."""
+    return exchange.sink
 
 
 _OWN_ERRORS: Final = {
