@@ -66,7 +66,8 @@ def _file(role: WebServer, exchange: Exchange) -> str:
         wanted = () if neighbours is None else neighbours.wanted(exchange.request.fields.get(b"accept-encoding"))
         found = seek(rules, decoded(exchange.path, rules), role.service.values["index_files"], neighbours, wanted, find)
     except NotServed as refusal:
-        return f"{refusal.status}: {path} in {docroot}"
+        because = f", by {refusal.because} = {role.service.shown(refusal.because)}" if refusal.because else ""
+        return f"{refusal.status}: {path} in {docroot}{because}"
     except IsDirectory:
         return f"301: {path} is a folder, to {path}/"
     found.release()
