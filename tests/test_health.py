@@ -60,7 +60,10 @@ def test_where_there_are_checks_no_client_tries_a_node_before_one_was_good() -> 
     fail(node, 5, 1)
     assert (names(pool, 2), node.verdict(2).why[:12]) == ("23", "ejected for ")
     node.checked(10, "no answer")
+    node.check_due = 70
+    assert (names(pool, 10.5), node.check_due) == ("23", 70)
     assert (names(pool, 12), node.verdict(12).why[:27]) == ("23", "ejected until a check finds"), "its time is over"
+    assert node.check_due == 12, "at once, however long check_interval is"
     node.checked(13, "")
     assert names(pool, 13) == "123" and node.trial
     node.lent(13)

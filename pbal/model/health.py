@@ -142,7 +142,7 @@ class Health(Member):
     """That of one node, and what is counted of it."""
 
     __slots__ = (
-        "check", "check_at", "check_by", "check_error", "check_failures", "check_since", "checks", "connects", "ejected",
+        "check", "check_at", "check_by", "check_due", "check_error", "check_failures", "check_since", "checks", "connects", "ejected",
         "ejected_at", "ejected_until", "ejections", "error", "error_at", "errors", "failed_at", "failures", "group", "hits",
         "last_attempt", "last_connect", "last_response", "last_success", "misses", "name", "order", "quiet_heard", "quiet_since",
         "reached_for", "reached_heard", "removed", "requests", "responses", "rests_until", "returned_at", "since", "stalls", "strikes",
@@ -162,6 +162,8 @@ class Health(Member):
         """Who said that it is DOWN; "" where its checks found it."""
         self.check_at = 0.0
         """When the last check ended (clock time)."""
+        self.check_due = 0.0
+        """When it is to be checked next (clock time)."""
         self.check_error = ""
         """Why the last check was bad, "" if it was good."""
         self.checks = 0
@@ -245,13 +247,20 @@ class Health(Member):
 
     def healthy(self, now: float) -> bool:
         """Whether nothing is known against it but what passes in a moment. What is over by `now` ends here."""
-        if self.ejected and self.ejected_until <= now and self._probed(self.ejected_at):
-            self.ejected = False
-            self.trial = True
-            self.trial_at = self.ejected_at
-            self.strikes = self.group.policy.eject_after - 1
-            log.info("pool %(pool)s: node %(node)s is tried again", {"event": "node_on_trial", "pool": self.group.name, "node": self.name})
+        if self.ejected and self.ejected_until <= now:
+            self._end_ejection(now)
         return not self.ejected and self.check is not DOWN
+
+    def _end_ejection(self, now: float) -> None:
+        if not self._probed(self.ejected_at):
+            if self.check_at < self.ejected_until:
+                self.check_due = min(self.check_due, now)  # and then in its intervals
+            return
+        self.ejected = False
+        self.trial = True
+        self.trial_at = self.ejected_at
+        self.strikes = self.group.policy.eject_after - 1
+        log.info("pool %(pool)s: node %(node)s is tried again", {"event": "node_on_trial", "pool": self.group.name, "node": self.name})
 
     def at_rest(self, now: float) -> bool:
         """Whether others are to be preferred for the moment: it refused a connection, or it has to answer first."""
@@ -486,6 +495,7 @@ class Health(Member):
 
     def _try(self, now: float) -> None:
         self.trial, self.trial_at = True, now
+        self.check_due = min(self.check_due, now)
         self.group.flip()
 
     def failed(self, now: float, why: str) -> None:

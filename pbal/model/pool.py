@@ -45,7 +45,7 @@ log = logging.getLogger("pbal.health")
 class Node(Health):
     """One address in a pool and what was seen of it."""
 
-    __slots__ = ("authority", "check_due", "cookie", "endpoint", "latency", "pool", "verifies")
+    __slots__ = ("authority", "cookie", "endpoint", "latency", "pool", "verifies")
 
     def __init__(self, endpoint: Endpoint, pool: "Pool") -> None:
         super().__init__(str(endpoint), pool)
@@ -59,8 +59,6 @@ class Node(Health):
         """How long requests took, from being sent to the end of the answer, or of the attempt."""
         self.verifies = 0
         """Connections on which it answered OPTIONS (verify_backend)."""
-        self.check_due = 0.0
-        """When it is to be checked next (clock time)."""
 
     def __repr__(self) -> str:
         return f"<Node {self.name} active={self.active}{' removed' if self.removed else ''}>"
