@@ -1,9 +1,9 @@
 r"""Octets to events: strict, small, without I/O.
 
 A reader is fed what the socket gave and asked for events until it has none. It takes a head as a whole: one search for
-CRLFCRLF, one regex over the start line, one over all header lines. What the grammar of RFC 9112 does not derive is
-refused, and a reader that refused once stays dead: whatever follows a malformed message cannot be trusted, because
-somebody else may find its borders elsewhere. That is all there is to request smuggling.
+CRLFCRLF, one regex over the start line, and each header line is parsed once for all heads that have it (lines.py). What the
+grammar of RFC 9112 does not derive is refused, and a reader that refused once stays dead: whatever follows a malformed message
+cannot be trusted, because somebody else may find its borders elsewhere. That is all there is to request smuggling.
 
 Strict means here, beyond the grammar: no bare CR or LF, no folded lines, one Host, one Content-Length of plain digits,
 `chunked` as the only transfer coding and never beside a Content-Length or (unless the operator says so) in HTTP/1.0, and no
@@ -30,20 +30,19 @@ import re
 from typing import ClassVar, Final
 
 from pbal.http1.events import CHUNKED, UNTIL_CLOSE, BadRequest, BadResponse, EndOfBody, Malformed, RequestHead, ResponseHead
+from pbal.http1.lines import Line
 from pbal.http1.octets import (
     CLOSE,
     ENDED,
     FORBIDDEN,
     HEAD,
     LENGTH_BODY,
-    LITTLE,
     REMEMBERED,
     SHOWN,
     STEPS,
     TUNNEL,
     Limits,
     Reader,
-    split_fields,
     tokens,
     what_is_wrong,
 )
@@ -110,7 +109,7 @@ class RequestReader(Reader):
         if end > limits.max_target or end > limits.max_head:
             self._look_at_size(end)
         self._seen = self._left = 0
-        block = bytes(buffer[: end + 2])
+        block = buffer[: end + 2] if isinstance(buffer, bytes) else bytes(buffer[: end + 2])  # bytes() of bytes costs, too
         self._buffer = b""
         if block == self._last_octets:
             known: RequestHead = self._last  # type: ignore[assignment]
@@ -167,10 +166,10 @@ class RequestReader(Reader):
         head.method, head.target = method, target
         head.minor = one = 0 if minor == b"0" else 1
         rest = block[line.end() :]
-        headers = split_fields(rest)
-        if headers is None:
+        lines = self._lines_of(rest)
+        if lines is None:
             raise self._refused(what_is_wrong(rest))
-        self._keep_fields(head, rest, headers)
+        self._keep_fields(head, rest, lines)
         fields = head.fields
         host = fields.get(b"host")
         if host is None:
@@ -207,6 +206,7 @@ class RequestReader(Reader):
             head.headers = [field for field in head.headers if field[0].lower() != b"expect"]
             del head.fields[b"expect"]
             head.block = b"".join([b"%b: %b\r\n" % field for field in head.headers])
+            head.lines = None
             return
         if not {b"100-continue"}.issuperset(tokens(head.fields[b"expect"])):
             raise self._refused("only 100-continue can be expected", 417)
@@ -289,7 +289,7 @@ class ResponseReader(Reader):
         """A request with `method` is being sent. Call before each response."""
         self._method = method
 
-    def next(self) -> ResponseHead | bytes | EndOfBody | None:  # noqa: C901 - the hot path: a call costs more than a branch
+    def next(self) -> ResponseHead | bytes | EndOfBody | None:
         """The next event, or None: more octets are needed, or the reader is tired. Raises: BadResponse."""
         if self._mode != HEAD:
             return self._body()
@@ -299,14 +299,11 @@ class ResponseReader(Reader):
         end = buffer.find(b"\r\n\r\n", self._seen)
         if end < 0 or end > self._limits.max_head or self.steps <= 0:
             return self._lenient_head()
-        block = bytes(buffer[: end + 2])
+        block = buffer[: end + 2] if isinstance(buffer, bytes) else bytes(buffer[: end + 2])  # bytes() of bytes costs, too
         if block == self._last_octets and self._method == self._last_method:
             known: ResponseHead = self._last  # type: ignore[assignment]
             self._seen = 0
-            if len(buffer) <= LITTLE:  # what _drop() would do, without the call: most answers pass here
-                self._buffer = bytes(buffer[end + 4 :])
-            else:
-                self._drop(end + 4)
+            self._drop(end + 4)
             self.keep_alive = known.keep_alive and not self.must_close
             self.kept_for = known.kept_for
             if known.framing:
@@ -316,13 +313,13 @@ class ResponseReader(Reader):
         if line is None:
             return self._lenient_head()
         rest = block[line.end() :]
-        headers = split_fields(rest)
-        if headers is None:
+        lines = self._lines_of(rest)
+        if lines is None:
             return self._lenient_head()
         self._seen = 0
         self._drop(end + 4)
         try:
-            head = self._made(line, rest, headers)
+            head = self._made(line, rest, lines)
         except Malformed as refusal:
             self._look_for_octet(refusal, block)
             raise
@@ -348,13 +345,13 @@ class ResponseReader(Reader):
         if line is None:
             raise self._refused("the status line is malformed")
         rest = block[line.end() :]
-        headers = split_fields(rest)
-        if headers is None:
+        lines = self._lines_of(rest)
+        if lines is None:
             raise self._refused(what_is_wrong(rest))
         self._seen = 0
         self._drop(empty.end())
         try:
-            return self._made(line, rest, headers)
+            return self._made(line, rest, lines)
         except Malformed as refusal:
             self._look_for_octet(refusal, block)
             raise
@@ -370,7 +367,7 @@ class ResponseReader(Reader):
     def _refusal(self, reason: str, status: int | None) -> Malformed:
         return BadResponse(reason) if status is None else BadResponse(reason, status)
 
-    def _made(self, line: re.Match[bytes], block: bytes, headers: list[tuple[bytes, bytes]]) -> ResponseHead:
+    def _made(self, line: re.Match[bytes], block: bytes, lines: list[Line]) -> ResponseHead:
         major, minor, code, reason = line.groups()
         if major != b"1":
             raise self._refused("the status line is malformed")
@@ -378,7 +375,7 @@ class ResponseReader(Reader):
         head.minor = one = 0 if minor == b"0" else 1
         head.status = status = int(code)
         head.reason = reason or b""
-        self._keep_fields(head, block, headers)
+        self._keep_fields(head, block, lines)
         fields = head.fields
         head.upgrade = status == 101
         head.framing = framing = self._framing(fields, status, one)
