@@ -140,6 +140,14 @@ class Reader(metaclass=ABCMeta):
         else:
             self._buffer = bytearray(memoryview(buffer)[end:])
 
+    def _keep_rest(self, buffer: bytes | bytearray, end: int, framing: int) -> None:
+        """Keep what came behind a head. The beginning of a body is given out as it is kept: it is copied once, and not for _drop() too."""
+        if isinstance(buffer, bytes) and len(buffer) - end <= framing:
+            self._buffer = buffer[end:]
+        else:
+            self._buffer = buffer
+            self._drop(end)
+
     def _refused(self, reason: str, status: int | None = None) -> Malformed:
         """The exception to raise. The reader is dead from here."""
         said = self.beginning()

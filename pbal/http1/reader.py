@@ -133,14 +133,6 @@ class RequestReader(Reader):
             self._mark = mark
         return head
 
-    def _keep_rest(self, buffer: bytes | bytearray, end: int, framing: int) -> None:
-        """Keep what came behind a head. The beginning of a body is given out as it is kept: it is copied once, and not for _drop() too."""
-        if isinstance(buffer, bytes) and len(buffer) - end <= framing:
-            self._buffer = buffer[end:]
-        else:
-            self._buffer = buffer
-            self._drop(end)
-
     def _refusal(self, reason: str, status: int | None) -> Malformed:
         return BadRequest(reason) if status is None else BadRequest(reason, status)
 
@@ -303,7 +295,7 @@ class ResponseReader(Reader):
         if block == self._last_octets and self._method == self._last_method:
             known: ResponseHead = self._last  # type: ignore[assignment]
             self._seen = 0
-            self._drop(end + 4)
+            self._keep_rest(buffer, end + 4, known.framing)
             self.keep_alive = known.keep_alive and not self.must_close
             self.kept_for = known.kept_for
             if known.framing:
@@ -317,12 +309,13 @@ class ResponseReader(Reader):
         if lines is None:
             return self._lenient_head()
         self._seen = 0
-        self._drop(end + 4)
+        self._buffer = b""
         try:
             head = self._made(line, rest, lines)
         except Malformed as refusal:
             self._look_for_octet(refusal, block)
             raise
+        self._keep_rest(buffer, end + 4, head.framing)
         if end <= REMEMBERED and head.status >= 200:
             self._last_octets, self._last, self._last_method = block, head, self._method
         return head
