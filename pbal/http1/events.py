@@ -57,13 +57,11 @@ class Head:
     """What requests and responses share. Readers may give out the same head twice: it is not to be changed."""
 
     __slots__ = (
-        "block", "fields", "forwarded", "framing", "headers", "keep_alive", "lines", "minor", "ours", "touched", "underscores",
+        "_headers", "block", "fields", "forwarded", "framing", "keep_alive", "lines", "minor", "ours", "touched", "underscores",
     )  # fmt: skip
 
     minor: int
     """0 for HTTP/1.0, 1 for HTTP/1.1 and any later HTTP/1."""
-    headers: list[tuple[bytes, bytes]]
-    """The fields as sent, in order and in their case. Values have no spaces at their ends."""
     block: bytes
     """The header lines as sent, each ended by CRLF, without the empty line."""
     lines: list[Line] | None
@@ -85,8 +83,21 @@ class Head:
 
     def __init__(self) -> None:
         self.forwarded = self.lines = None
+        self._headers: list[tuple[bytes, bytes]] | None = None
         self.ours = self.touched = _NOTHING
         self.underscores = False
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The fields as sent, in order and in their case. Values have no spaces at their ends."""
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = [(line.name.said, line.value) for line in self.lines or ()]
+        return headers
+
+    @headers.setter
+    def headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._headers = headers
 
 
 def canonical(name: bytes) -> bytes:

@@ -90,7 +90,7 @@ def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
     if named is not None and named != b"keep-alive":
         dropped = dropped | stripped(head)
     if lines is not None:
-        kept = [line.octets for line in lines if line.name not in dropped]
+        kept = [line.octets for line in lines if line.name.key not in dropped]
         kept.append(b"")
         return b"\r\n".join(kept)
     return b"".join([b"%b: %b\r\n" % field for field in head.headers if field[0].lower() not in dropped])

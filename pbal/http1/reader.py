@@ -51,7 +51,7 @@ from pbal.http1.whereabouts import TOKEN, VALUE
 __all__ = ["STEPS", "Limits", "RequestReader", "ResponseReader"]
 
 _REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb"++) ([!\"$-~]++) HTTP/([0-9])\.([0-9])\r\n")
-_STATUS_LINE: Final = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9][0-9])(?: (" + VALUE + rb"*+))?\r\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: (" + VALUE + rb"*+))?\r\n")
 _HOST: Final = re.compile(rb"(?!:)(?=.{1,261}\Z)(?:[A-Za-z0-9._~!$&'()*+,;=%-]*+|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5})?")
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]++)([^?]*+)(?:\?(.*+))?")
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~%-]++|\[[0-9A-Fa-f:.]++\]):[0-9]{1,5}")
@@ -252,6 +252,33 @@ class RequestReader(Reader):
         raise self._refused("Transfer-Encoding is malformed")
 
 
+class _StatusLine:
+    """What a status line says."""
+
+    __slots__ = ("minor", "reason", "status")
+
+    def __init__(self, minor: int, status: int, reason: bytes) -> None:
+        self.minor, self.status, self.reason = minor, status, reason
+
+
+_status_lines: Final[dict[bytes, _StatusLine]] = {}
+"""Those that were seen; nodes have few of them."""
+
+
+def _status_of(line: bytes) -> _StatusLine | None:
+    """A status line, with its CRLF; None if it is none."""
+    known = _status_lines.get(line)
+    if known is None:
+        found = _STATUS_LINE.fullmatch(line)
+        if found is None:
+            return None
+        minor, code, reason = found.groups()
+        known = _StatusLine(0 if minor == b"0" else 1, int(code), reason or b"")
+        if len(_status_lines) < 64 and len(line) < 64:  # a node may invent reasons without end
+            _status_lines[line] = known
+    return known
+
+
 class ResponseReader(Reader):
     """Reads responses. Raises BadResponse."""
 
@@ -301,10 +328,11 @@ class ResponseReader(Reader):
             if known.framing:
                 self._begin_body(known.framing)
             return known
-        line = _STATUS_LINE.match(block)
+        start = block.find(b"\r\n") + 2
+        line = _status_of(block[:start])
         if line is None:
             return self._lenient_head()
-        rest = block[line.end() :]
+        rest = block[start:]
         lines = self._lines_of(rest)
         if lines is None:
             return self._lenient_head()
@@ -334,10 +362,11 @@ class ResponseReader(Reader):
         end = empty.start()
         self._look_at_size(end - 1 if end and buffer[end - 1] == 13 else end)
         block = bytes(buffer[: end + 1]).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        line = _STATUS_LINE.match(block)
+        start = block.find(b"\r\n") + 2
+        line = _status_of(block[:start])
         if line is None:
             raise self._refused("the status line is malformed")
-        rest = block[line.end() :]
+        rest = block[start:]
         lines = self._lines_of(rest)
         if lines is None:
             raise self._refused(what_is_wrong(rest))
@@ -360,14 +389,11 @@ class ResponseReader(Reader):
     def _refusal(self, reason: str, status: int | None) -> Malformed:
         return BadResponse(reason) if status is None else BadResponse(reason, status)
 
-    def _made(self, line: re.Match[bytes], block: bytes, lines: list[Line]) -> ResponseHead:
-        major, minor, code, reason = line.groups()
-        if major != b"1":
-            raise self._refused("the status line is malformed")
+    def _made(self, line: _StatusLine, block: bytes, lines: list[Line]) -> ResponseHead:
         head = ResponseHead()
-        head.minor = one = 0 if minor == b"0" else 1
-        head.status = status = int(code)
-        head.reason = reason or b""
+        head.minor = one = line.minor
+        head.status = status = line.status
+        head.reason = line.reason
         self._keep_fields(head, block, lines)
         fields = head.fields
         head.upgrade = status == 101
