@@ -19,6 +19,7 @@ COMPILED: Final = (
     "pbal.http1.forwarded",
     "pbal.http1.headers",
     "pbal.http1.pieces",
+    "pbal.http1.lines",
     "pbal.http1.reader",
     "pbal.http1.octets",
     "pbal.http1.encoder",

@@ -108,6 +108,7 @@ def _serve(world: object, interpreter: object, process: "Process", log_level: st
     import uvloop
 
     from pbal.commands.interpreter import Interpreter
+    from pbal.life.allocator import keep_freed_memory
     from pbal.model.errors import ConfigError
     from pbal.model.world import World
     from pbal.server import serve
@@ -136,6 +137,7 @@ def _serve(world: object, interpreter: object, process: "Process", log_level: st
         gc.collect()
         gc.freeze()  # what start-up made is never garbage; the collector need not look at it again
         gc.set_threshold(20000, 20, 50)
+        keep_freed_memory()
         return uvloop.run(serve(world, interpreter, process))
     except ConfigError as error:
         print(f"pbal: {error.message}", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from pbal.http1.lines import Line
+
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 """Values of `.framing`. 0 and above is a length in octets (RFC 9112 section 6.3)."""
@@ -54,14 +56,16 @@ _NOTHING: Final[frozenset[bytes]] = frozenset()
 class Head:
     """What requests and responses share. Readers may give out the same head twice: it is not to be changed."""
 
-    __slots__ = ("block", "fields", "forwarded", "framing", "headers", "keep_alive", "minor", "ours", "touched", "underscores")
+    __slots__ = (
+        "_headers", "block", "fields", "forwarded", "framing", "keep_alive", "lines", "minor", "ours", "touched", "underscores",
+    )  # fmt: skip
 
     minor: int
     """0 for HTTP/1.0, 1 for HTTP/1.1 and any later HTTP/1."""
-    headers: list[tuple[bytes, bytes]]
-    """The fields as sent, in order and in their case. Values have no spaces at their ends."""
     block: bytes
     """The header lines as sent, each ended by CRLF, without the empty line."""
+    lines: list[Line] | None
+    """The same, one by one; None of a head that was not read as it is."""
     fields: dict[bytes, bytes]
     """Values by lower-case name. Values of a repeated field are joined with b", " (cookies with b"; ")."""
     framing: int
@@ -78,9 +82,22 @@ class Head:
     """Those, and the names of fields that a plugin or a HEADER statement took away: a trailer section must not bring them back."""
 
     def __init__(self) -> None:
-        self.forwarded = None
+        self.forwarded = self.lines = None
+        self._headers: list[tuple[bytes, bytes]] | None = None
         self.ours = self.touched = _NOTHING
         self.underscores = False
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The fields as sent, in order and in their case. Values have no spaces at their ends."""
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = [(line.name.said, line.value) for line in self.lines or ()]
+        return headers
+
+    @headers.setter
+    def headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._headers = headers
 
 
 def canonical(name: bytes) -> bytes:

@@ -85,15 +85,14 @@ def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
         dropped = dropped | _spelt_otherwise(fields, dropped)
     if dropped.isdisjoint(fields):
         return head.block
+    lines = head.lines
     named = fields.get(b"connection")
     if named is not None and named != b"keep-alive":
         dropped = dropped | stripped(head)
-    lines = head.block.splitlines(keepends=True)
-    if len(lines) == len(fields) == len(head.headers):  # no name comes twice, so names and lines go side by side
-        names = list(fields)
-        for name in dropped.intersection(fields):
-            lines[names.index(name)] = b""
-        return b"".join(lines)
+    if lines is not None:
+        kept = [line.octets for line in lines if line.name.key not in dropped]
+        kept.append(b"")
+        return b"\r\n".join(kept)
     return b"".join([b"%b: %b\r\n" % field for field in head.headers if field[0].lower() not in dropped])
 
 

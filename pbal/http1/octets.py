@@ -17,14 +17,13 @@ from typing import ClassVar, Final
 
 from pbal.http1.events import CHUNKED, END, UNTIL_CLOSE, EndOfBody, Head, Malformed
 from pbal.http1.headers import trailer_block
+from pbal.http1.lines import Line, split_lines
 from pbal.http1.whereabouts import TOKEN, VALUE, first_wrong
 
 STEPS: Final = 2048
 """The budget of a turn: about 1 ms of chunks of one octet (0.5 us each), interpreted, on a machine of 2024."""
 
 _BLOCK: Final = re.compile(rb"(?:" + TOKEN + rb"++:" + VALUE + rb"*+\r\n)*+")
-_FIELDS: Final = re.compile(rb"^(" + TOKEN + rb"++):[\t ]*+(" + VALUE + rb"*+)(?<![\t ])\r\n", re.MULTILINE)
-_BLANK_ENDS: Final = re.compile(rb"^(" + TOKEN + rb"++):[\t ]*+(" + VALUE + rb"*+)\r\n", re.MULTILINE)
 FORBIDDEN: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:;" + TOKEN + rb"++(?:=(?:" + TOKEN + rb"++|" + _QUOTED + rb"))?)*+\r\n")
@@ -135,11 +134,19 @@ class Reader(metaclass=ABCMeta):
         """Take the octets before `end` from the buffer."""
         buffer = self._buffer
         if len(buffer) - end <= LITTLE:
-            self._buffer = bytes(buffer[end:])
+            self._buffer = buffer[end:] if isinstance(buffer, bytes) else bytes(buffer[end:])
         elif isinstance(buffer, bytearray):
             del buffer[:end]
         else:
             self._buffer = bytearray(memoryview(buffer)[end:])
+
+    def _keep_rest(self, buffer: bytes | bytearray, end: int, framing: int) -> None:
+        """Keep what came behind a head. The beginning of a body is given out as it is kept: it is copied once, and not for _drop() too."""
+        if isinstance(buffer, bytes) and len(buffer) - end <= framing:
+            self._buffer = buffer[end:]
+        else:
+            self._buffer = buffer
+            self._drop(end)
 
     def _refused(self, reason: str, status: int | None = None) -> Malformed:
         """The exception to raise. The reader is dead from here."""
@@ -191,23 +198,28 @@ class Reader(metaclass=ABCMeta):
     def _too_large(self) -> int | None:
         return None
 
-    def _keep_fields(self, head: Head, block: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        """Put header lines, split by split_fields(), into `head`."""
-        lines = len(headers)
-        if lines > self._limits.max_fields:
+    def _lines_of(self, block: bytes) -> list[Line] | None:
+        """The lines of a whole block of header lines; None when not every line is one. Raises: Malformed for too many."""
+        if block.count(b"\n") > self._limits.max_fields and _BLOCK.fullmatch(block) is not None:
             raise self._refused("too many header fields", self._too_large())
-        fields = {name.lower(): value for name, value in headers}
-        if len(fields) != lines:
-            self._join_repeated(headers, fields)
-        head.headers, head.fields, head.block = headers, fields, block
-        if b"_" in block and b"_" in b"".join(fields):
+        return split_lines(block)
+
+    def _keep_fields(self, head: Head, block: bytes, lines: list[Line]) -> None:
+        """Put header lines into `head`."""
+        fields: dict[bytes, bytes] = {}
+        for line in lines:
+            fields[line.name.key] = line.value
+        if len(fields) != len(lines):
+            self._join_repeated(lines, fields)
+        head.fields, head.block, head.lines = fields, block, lines
+        if block.find(b"_") >= 0 and b"".join(fields).find(b"_") >= 0:  # `in` would try a number first, and fail: 0.5 us
             head.underscores = True
 
-    def _join_repeated(self, headers: list[tuple[bytes, bytes]], fields: dict[bytes, bytes]) -> None:
+    def _join_repeated(self, lines: list[Line], fields: dict[bytes, bytes]) -> None:
         """Combine repeated fields (RFC 9110 section 5.3), and refuse the ones that may not be repeated."""
         joined: dict[bytes, list[bytes]] = {}
-        for name, value in headers:
-            joined.setdefault(name.lower(), []).append(value)
+        for line in lines:
+            joined.setdefault(line.name.key, []).append(line.value)
         for name, values in joined.items():
             if len(values) > 1:
                 if name in _SINGLE:
@@ -257,9 +269,9 @@ class Reader(metaclass=ABCMeta):
             return None
         if size <= left:
             self._buffer = b""
-            piece = bytes(buffer)
+            piece = buffer if isinstance(buffer, bytes) else bytes(buffer)
         else:
-            piece = bytes(buffer[:left])
+            piece = buffer[:left] if isinstance(buffer, bytes) else bytes(buffer[:left])
             self._drop(left)
         self._left = left = left - len(piece)
         if not left:
@@ -356,13 +368,8 @@ class Reader(metaclass=ABCMeta):
 
 def split_fields(block: bytes) -> list[tuple[bytes, bytes]] | None:
     """Names and values of header lines; None when not every line is one."""
-    headers: list[tuple[bytes, bytes]] = _FIELDS.findall(block)
-    # A match is one line from its start to its CRLF: as many matches as LFs means that every line is one.
-    lines = block.count(b"\n")
-    if len(headers) == lines:
-        return headers
-    headers = [(name, value.rstrip(b" \t")) for name, value in _BLANK_ENDS.findall(block)]
-    return headers if len(headers) == lines else None
+    lines = split_lines(block)
+    return None if lines is None else [(line.name.said, line.value) for line in lines]
 
 
 def what_is_wrong(block: bytes) -> str:

@@ -1,9 +1,9 @@
 r"""Octets to events: strict, small, without I/O.
 
 A reader is fed what the socket gave and asked for events until it has none. It takes a head as a whole: one search for
-CRLFCRLF, one regex over the start line, one over all header lines. What the grammar of RFC 9112 does not derive is
-refused, and a reader that refused once stays dead: whatever follows a malformed message cannot be trusted, because
-somebody else may find its borders elsewhere. That is all there is to request smuggling.
+CRLFCRLF, one regex over the start line, and each header line is parsed once for all heads that have it (lines.py). What the
+grammar of RFC 9112 does not derive is refused, and a reader that refused once stays dead: whatever follows a malformed message
+cannot be trusted, because somebody else may find its borders elsewhere. That is all there is to request smuggling.
 
 Strict means here, beyond the grammar: no bare CR or LF, no folded lines, one Host, one Content-Length of plain digits,
 `chunked` as the only transfer coding and never beside a Content-Length or (unless the operator says so) in HTTP/1.0, and no
@@ -30,20 +30,19 @@ import re
 from typing import ClassVar, Final
 
 from pbal.http1.events import CHUNKED, UNTIL_CLOSE, BadRequest, BadResponse, EndOfBody, Malformed, RequestHead, ResponseHead
+from pbal.http1.lines import Line
 from pbal.http1.octets import (
     CLOSE,
     ENDED,
     FORBIDDEN,
     HEAD,
     LENGTH_BODY,
-    LITTLE,
     REMEMBERED,
     SHOWN,
     STEPS,
     TUNNEL,
     Limits,
     Reader,
-    split_fields,
     tokens,
     what_is_wrong,
 )
@@ -52,7 +51,7 @@ from pbal.http1.whereabouts import TOKEN, VALUE
 __all__ = ["STEPS", "Limits", "RequestReader", "ResponseReader"]
 
 _REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb"++) ([!\"$-~]++) HTTP/([0-9])\.([0-9])\r\n")
-_STATUS_LINE: Final = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9][0-9])(?: (" + VALUE + rb"*+))?\r\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: (" + VALUE + rb"*+))?\r\n")
 _HOST: Final = re.compile(rb"(?!:)(?=.{1,261}\Z)(?:[A-Za-z0-9._~!$&'()*+,;=%-]*+|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5})?")
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]++)([^?]*+)(?:\?(.*+))?")
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~%-]++|\[[0-9A-Fa-f:.]++\]):[0-9]{1,5}")
@@ -110,7 +109,7 @@ class RequestReader(Reader):
         if end > limits.max_target or end > limits.max_head:
             self._look_at_size(end)
         self._seen = self._left = 0
-        block = bytes(buffer[: end + 2])
+        block = buffer[: end + 2] if isinstance(buffer, bytes) else bytes(buffer[: end + 2])  # bytes() of bytes costs, too
         self._buffer = b""
         if block == self._last_octets:
             known: RequestHead = self._last  # type: ignore[assignment]
@@ -133,14 +132,6 @@ class RequestReader(Reader):
                 self._last_octets, self._last = block, head
             self._mark = mark
         return head
-
-    def _keep_rest(self, buffer: bytes | bytearray, end: int, framing: int) -> None:
-        """Keep what came behind a head. The beginning of a body is given out as it is kept: it is copied once, and not for _drop() too."""
-        if isinstance(buffer, bytes) and len(buffer) - end <= framing:
-            self._buffer = buffer[end:]
-        else:
-            self._buffer = buffer
-            self._drop(end)
 
     def _refusal(self, reason: str, status: int | None) -> Malformed:
         return BadRequest(reason) if status is None else BadRequest(reason, status)
@@ -167,10 +158,10 @@ class RequestReader(Reader):
         head.method, head.target = method, target
         head.minor = one = 0 if minor == b"0" else 1
         rest = block[line.end() :]
-        headers = split_fields(rest)
-        if headers is None:
+        lines = self._lines_of(rest)
+        if lines is None:
             raise self._refused(what_is_wrong(rest))
-        self._keep_fields(head, rest, headers)
+        self._keep_fields(head, rest, lines)
         fields = head.fields
         host = fields.get(b"host")
         if host is None:
@@ -207,6 +198,7 @@ class RequestReader(Reader):
             head.headers = [field for field in head.headers if field[0].lower() != b"expect"]
             del head.fields[b"expect"]
             head.block = b"".join([b"%b: %b\r\n" % field for field in head.headers])
+            head.lines = None
             return
         if not {b"100-continue"}.issuperset(tokens(head.fields[b"expect"])):
             raise self._refused("only 100-continue can be expected", 417)
@@ -260,6 +252,33 @@ class RequestReader(Reader):
         raise self._refused("Transfer-Encoding is malformed")
 
 
+class _StatusLine:
+    """What a status line says."""
+
+    __slots__ = ("minor", "reason", "status")
+
+    def __init__(self, minor: int, status: int, reason: bytes) -> None:
+        self.minor, self.status, self.reason = minor, status, reason
+
+
+_status_lines: Final[dict[bytes, _StatusLine]] = {}
+"""Those that were seen; nodes have few of them."""
+
+
+def _status_of(line: bytes) -> _StatusLine | None:
+    """A status line, with its CRLF; None if it is none."""
+    known = _status_lines.get(line)
+    if known is None:
+        found = _STATUS_LINE.fullmatch(line)
+        if found is None:
+            return None
+        minor, code, reason = found.groups()
+        known = _StatusLine(0 if minor == b"0" else 1, int(code), reason or b"")
+        if len(_status_lines) < 64 and len(line) < 64:  # a node may invent reasons without end
+            _status_lines[line] = known
+    return known
+
+
 class ResponseReader(Reader):
     """Reads responses. Raises BadResponse."""
 
@@ -289,7 +308,7 @@ class ResponseReader(Reader):
         """A request with `method` is being sent. Call before each response."""
         self._method = method
 
-    def next(self) -> ResponseHead | bytes | EndOfBody | None:  # noqa: C901 - the hot path: a call costs more than a branch
+    def next(self) -> ResponseHead | bytes | EndOfBody | None:
         """The next event, or None: more octets are needed, or the reader is tired. Raises: BadResponse."""
         if self._mode != HEAD:
             return self._body()
@@ -299,33 +318,32 @@ class ResponseReader(Reader):
         end = buffer.find(b"\r\n\r\n", self._seen)
         if end < 0 or end > self._limits.max_head or self.steps <= 0:
             return self._lenient_head()
-        block = bytes(buffer[: end + 2])
+        block = buffer[: end + 2] if isinstance(buffer, bytes) else bytes(buffer[: end + 2])  # bytes() of bytes costs, too
         if block == self._last_octets and self._method == self._last_method:
             known: ResponseHead = self._last  # type: ignore[assignment]
             self._seen = 0
-            if len(buffer) <= LITTLE:  # what _drop() would do, without the call: most answers pass here
-                self._buffer = bytes(buffer[end + 4 :])
-            else:
-                self._drop(end + 4)
+            self._keep_rest(buffer, end + 4, known.framing)
             self.keep_alive = known.keep_alive and not self.must_close
             self.kept_for = known.kept_for
             if known.framing:
                 self._begin_body(known.framing)
             return known
-        line = _STATUS_LINE.match(block)
+        start = block.find(b"\r\n") + 2
+        line = _status_of(block[:start])
         if line is None:
             return self._lenient_head()
-        rest = block[line.end() :]
-        headers = split_fields(rest)
-        if headers is None:
+        rest = block[start:]
+        lines = self._lines_of(rest)
+        if lines is None:
             return self._lenient_head()
         self._seen = 0
-        self._drop(end + 4)
+        self._buffer = b""
         try:
-            head = self._made(line, rest, headers)
+            head = self._made(line, rest, lines)
         except Malformed as refusal:
             self._look_for_octet(refusal, block)
             raise
+        self._keep_rest(buffer, end + 4, head.framing)
         if end <= REMEMBERED and head.status >= 200:
             self._last_octets, self._last, self._last_method = block, head, self._method
         return head
@@ -344,17 +362,18 @@ class ResponseReader(Reader):
         end = empty.start()
         self._look_at_size(end - 1 if end and buffer[end - 1] == 13 else end)
         block = bytes(buffer[: end + 1]).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        line = _STATUS_LINE.match(block)
+        start = block.find(b"\r\n") + 2
+        line = _status_of(block[:start])
         if line is None:
             raise self._refused("the status line is malformed")
-        rest = block[line.end() :]
-        headers = split_fields(rest)
-        if headers is None:
+        rest = block[start:]
+        lines = self._lines_of(rest)
+        if lines is None:
             raise self._refused(what_is_wrong(rest))
         self._seen = 0
         self._drop(empty.end())
         try:
-            return self._made(line, rest, headers)
+            return self._made(line, rest, lines)
         except Malformed as refusal:
             self._look_for_octet(refusal, block)
             raise
@@ -370,15 +389,12 @@ class ResponseReader(Reader):
     def _refusal(self, reason: str, status: int | None) -> Malformed:
         return BadResponse(reason) if status is None else BadResponse(reason, status)
 
-    def _made(self, line: re.Match[bytes], block: bytes, headers: list[tuple[bytes, bytes]]) -> ResponseHead:
-        major, minor, code, reason = line.groups()
-        if major != b"1":
-            raise self._refused("the status line is malformed")
+    def _made(self, line: _StatusLine, block: bytes, lines: list[Line]) -> ResponseHead:
         head = ResponseHead()
-        head.minor = one = 0 if minor == b"0" else 1
-        head.status = status = int(code)
-        head.reason = reason or b""
-        self._keep_fields(head, block, headers)
+        head.minor = one = line.minor
+        head.status = status = line.status
+        head.reason = line.reason
+        self._keep_fields(head, block, lines)
         fields = head.fields
         head.upgrade = status == 101
         head.framing = framing = self._framing(fields, status, one)

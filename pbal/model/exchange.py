@@ -18,7 +18,6 @@ The stream is an abstract base class and not a Protocol: a compiled call through
 """
 
 from abc import abstractmethod
-from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -64,7 +63,7 @@ from pbal.observe.access import (
     quoted_text,
     shared,
 )
-from pbal.observe.histogram import EDGES as DURATIONS
+from pbal.observe.histogram import bucket
 from pbal.observe.recent import BADLY, Trouble
 from pbal.observe.tracer import Tracer
 
@@ -690,12 +689,12 @@ class Exchange(Account):
             if status:
                 latency = traffic.latency
                 spent = now - self.started
-                latency.window[bisect_left(DURATIONS, spent)] += 1
+                latency.window[bucket(spent)] += 1
                 latency.seconds += spent
             if self.asked is not None:
                 latency = self.asked.latency
                 spent = now - self.asked_at
-                latency.window[bisect_left(DURATIONS, spent)] += 1
+                latency.window[bucket(spent)] += 1
                 latency.seconds += spent
         if service.hooks.ended or self._passed:
             self._tell_plugins()

@@ -40,6 +40,8 @@ REPROXY: Final = "reproxy"
 """The owner of connections that no service has alone: to servers that X-REPROXY-URL names."""
 
 _ZERO: Final = bytes(4)
+_unread: Final = bytearray(4)
+"""Where the system writes how many octets wait. Changed in place: bytes would be copied, and refused first."""
 
 
 class Attendant(Sink):
@@ -230,7 +232,8 @@ class BackendConnection:
         Under TLS they may be tickets, which are no fault; but nobody can tell before they are read.
         """
         try:
-            return fcntl.ioctl(self.fd, termios.FIONREAD, _ZERO) != _ZERO
+            fcntl.ioctl(self.fd, termios.FIONREAD, _unread)
+            return _unread != _ZERO
         except OSError:
             return True
 

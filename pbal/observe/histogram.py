@@ -10,7 +10,7 @@ The edges are the preferred numbers R20 of ISO 3: twenty a decade, about twelve 
 turn() moves a window on, every TURN seconds. A histogram that nobody turns has no last minute.
 """
 
-from bisect import bisect_left
+from math import log
 from typing import Final
 
 _R20: Final = (
@@ -30,6 +30,22 @@ WINDOWS: Final = 5
 """Windows in the ring; with the one that is being filled, the last 50 to 60 seconds."""
 
 
+_STEPS: Final = 20 / log(10)
+"""Edges in a factor of e."""
+
+
+def bucket(seconds: float) -> int:
+    """Which bucket a duration is in: the edges are even on a logarithmic scale, but for their rounding."""
+    if seconds <= 1e-5:
+        return 0
+    guess = min(int(log(seconds) * _STEPS) + 100, BUCKETS - 2)
+    while guess > 0 and EDGES[guess - 1] >= seconds:
+        guess -= 1
+    while guess < BUCKETS - 1 and EDGES[guess] < seconds:
+        guess += 1
+    return guess
+
+
 class Histogram:
     """Counts of durations. Units: seconds in, milliseconds out. A percentile is an edge: right to fifteen per cent."""
 
@@ -45,7 +61,7 @@ class Histogram:
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        self.window[bisect_left(EDGES, seconds)] += 1
+        self.window[bucket(seconds)] += 1
         self.seconds += seconds
 
     def pack(self) -> tuple[list[int], float]:
