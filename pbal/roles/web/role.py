@@ -20,11 +20,12 @@ from pbal.model.openfiles import Kept
 from pbal.model.service import Service
 from pbal.roles.files.cache import FileCache
 from pbal.roles.files.finding import Find, IsDirectory, NoIndex, NotServed, OpenFile, Rules, decoded, with_index
-from pbal.roles.files.sending import Fields, Finding, Said, Validators, begin_made, send_known, send_made
+from pbal.roles.files.sending import Fields, Said, Validators, begin_made, send_known, send_made
 from pbal.roles.files.writing import NotWritten, Target
 from pbal.roles.http import HttpRole
 from pbal.roles.web.joined import MOST, Joined, Member, members
 from pbal.roles.web.listing import Listing, listing
+from pbal.roles.web.listings import Listings
 from pbal.roles.web.neighbours import Neighbours
 from pbal.roles.web.writing import Writing, chunked_limit, refuse, required, target_of
 from pbal.schema.caching import cache_control
@@ -39,6 +40,7 @@ class WebServer(HttpRole):
 
     def __init__(self, service: Service) -> None:
         self.cache = FileCache(service.world)
+        self._listings = Listings(service.world)
         super().__init__(service)
         self._methods: dict[bytes, Callable[[Exchange], None]] = {}
         """Who answers which method."""
@@ -61,11 +63,13 @@ class WebServer(HttpRole):
         super().changed(tunable)
         self._offer()
         self.cache.drop()
+        self._listings.drop()
 
     def close(self) -> None:
         """See RoleHandler."""
         super().close()
         self.cache.drop()
+        self._listings.drop()
 
     def _offer(self) -> None:
         """Which methods there are, by the service's tunables."""
@@ -267,8 +271,8 @@ class WebServer(HttpRole):
         if rules is None or not values["dirindexing"]:
             self._refuse(exchange, 403)
             return
-        made = partial(listing, rules, decoded(exchange.path, rules), values["dirindexing_limit"])
-        Finding(exchange, made, partial(self._listed, exchange))
+        path = decoded(exchange.path, rules)
+        self._listings.ask(exchange, path, partial(listing, rules, path, values["dirindexing_limit"]), self._listed)
 
     def _listed(self, exchange: Exchange, made: Listing | None, error: BaseException | None) -> None:
         """A list was made, or could not be."""
