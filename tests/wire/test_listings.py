@@ -118,8 +118,11 @@ async def test_a_list_is_for_folders_inside_without_an_index_and_only_if_it_is_w
     (root / "sub" / "index.html").write_text("index")
     assert (await pbal.ask("site", get("/sub/"))).body == b"index"
     assert (await pbal.ask("site", get("/"))).status == 200
+    assert "a list of / in" in await pbal.say("explain GET http://h/")
     assert await pbal.say("SET site.dirindexing = off") == "OK"
-    assert (await pbal.ask("site", get("/"))).status == 403
+    refused = await pbal.ask("site", get("/", "Accept: text/html"))
+    assert refused.status == 403 and b"<p>This directory has no page, and is not listed.</p>" in refused.body
+    assert "403: / in" in await pbal.say("explain GET http://h/")
     assert await pbal.say("SET site.dirindexing = perhaps") != "OK"
 
 

@@ -269,7 +269,7 @@ class WebServer(HttpRole):
         """A folder in which no index file is: a list of it, if there may be one."""
         values, rules = self.service.values, self.rules
         if rules is None or not values["dirindexing"]:
-            self._refuse(exchange, 403)
+            exchange.error(403, b"This directory has no page, and is not listed.\n")
             return
         path = decoded(exchange.path, rules)
         self._listings.ask(exchange, path, partial(listing, rules, path, values["dirindexing_limit"]), self._listed)
