@@ -263,7 +263,7 @@ class WebServer(HttpRole):
         """
         request = exchange.request
         location = b"/" + request.path.lstrip(b"/") + b"/" + (b"?" + request.query if request.query else b"")
-        exchange.respond(301, [(b"Location", location), (b"Cache-Control", b"no-cache")], b"")  # it may be a file tomorrow
+        exchange.respond(301, [(b"Location", location), (b"Cache-Control", b"max-age=60")], b"")  # it may be a file tomorrow
 
     def _folder(self, exchange: Exchange) -> None:
         """A folder in which no index file is: a list of it, if there may be one."""
