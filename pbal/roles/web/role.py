@@ -259,10 +259,10 @@ class WebServer(HttpRole):
     def _add_slash(self, exchange: Exchange) -> None:
         """A folder was asked for without its slash. Location has no host: it is the client's own, whoever is between, TLS or not.
 
-        All slashes at its begin are one, or `//name` would be a host.
+        All slashes at its begin are one, or `//name` would be a host; so would be `/\\name`, which browsers read as that.
         """
         request = exchange.request
-        location = b"/" + request.path.lstrip(b"/") + b"/" + (b"?" + request.query if request.query else b"")
+        location = b"/" + request.path.lstrip(b"/").replace(b"\\", b"%5C") + b"/" + (b"?" + request.query if request.query else b"")
         exchange.respond(301, [(b"Location", location), (b"Cache-Control", b"max-age=60")], b"")  # it may be a file tomorrow
 
     def _folder(self, exchange: Exchange) -> None:
