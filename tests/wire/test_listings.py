@@ -172,6 +172,17 @@ async def test_a_large_directory_is_cut_and_says_so(lab: Lab) -> None:
 
 
 @lab
+async def test_of_a_huge_directory_not_all_is_looked_at(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, pbal = await site(lab)
+    for number in range(6):
+        (root / f"{number}").touch()
+    monkeypatch.setattr(listing, "SCANNED", 4)
+    answer = await pbal.ask("site", get("/"))
+    assert len(rows(answer)) == 4 and b"<p>These are the first 4 of more than 4.</p>" in answer.body
+    assert pbal.counts["listings_cut"] == 1
+
+
+@lab
 async def test_many_who_ask_at_once_ask_the_disk_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     root, pbal = await site(lab)
     made: list[bytes] = []

@@ -87,6 +87,8 @@ def test_all_answers_about_a_file_agree(more):
                     assert answer.fields.get(name) in ({said} if said or status != 304 else {None, "Accept-Encoding"}), (path, status, name)
                 assert "date" in answer.fields
             pressed = await ask(pbal, "gzip", path=path)
+            same = await ask(pbal, "gzip", f"If-None-Match: {pressed.fields['etag']}", path=path)
+            assert (same.status, same.fields["etag"]) == (304, pressed.fields["etag"]), "as strong as it was"
             assert ("content-encoding" in pressed.fields) is (pressed.fields["etag"] != etag), "another representation, another tag"
             assert pressed.fields.get("vary") == whole.fields.get("vary")
 

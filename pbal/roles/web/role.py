@@ -192,8 +192,6 @@ class WebServer(HttpRole):
             if file.stale:
                 self._tell_stale(file)
             said = kept.said = Said(fields, Validators(etag, modified), file.size, media.generation, control)
-        if file.coding and self.service.coding is not None:  # it is compressed already, and so is what a 304 is about
-            exchange.request = exchange.request.altered(b"accept-encoding", None)
         send_known(exchange, file, said)
 
     def _tell_stale(self, file: OpenFile) -> None:
@@ -279,10 +277,10 @@ class WebServer(HttpRole):
         if made is None:
             self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
             return
-        if made.shown < made.there:
+        if made.cut:
             self.counts["listings_cut"] += 1
             self.service.world.log_limited(
-                "listing", "%(service)s: the list of %(path)s has %(shown)d names, and not all of %(there)d (dirindexing_limit)",
+                "listing", "%(service)s: the list of %(path)s has %(shown)d names, and not all: %(there)d were looked at (dirindexing_limit)",
                 {
                     "event": "listing_cut", "service": self.name, "path": exchange.path.decode("latin-1"), "shown": made.shown,
                     "there": made.there,
