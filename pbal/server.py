@@ -276,6 +276,8 @@ class Server:
             self._limit_descriptors(value)
         elif name == "log_level":
             logging.getLogger().setLevel(str(value).upper())
+        elif name.startswith("file_"):
+            self.world.files.forget()
 
     def reloading(self) -> None:
         """See model.world.Runtime."""

@@ -88,11 +88,6 @@ class OpenFile:
         self.body = body
         self._close()
 
-    def take_copy(self, fd: int) -> None:
-        """Have a copy in memory, by its descriptor, in place of the file."""
-        os.close(self.fd)
-        self.fd, self.copied = fd, True
-
     def _close(self) -> None:
         fd, self.fd = self.fd, -1
         if fd >= 0:
@@ -167,21 +162,22 @@ class OpenFiles:
 
     def keep(self, found: Kept) -> None:
         """Keep it, and give up others if that is too much."""
+        file = found.file
+        most: int = self._server["file_cache_files"]
+        if file.in_memory:
+            limit: int = self._server["file_cache_memory"]
+            self._give_up(self._in_memory, most - 1)
+            while self.memory + file.size > limit and self._in_memory:
+                self._give_up(self._in_memory, len(self._in_memory) - 1)
+            self.memory += file.size
+            self._in_memory.append(found)
+        else:
+            self._give_up(self._descriptors, min(self.most_open, most) - 1)
+            self._descriptors.append(found)
         found.gone = False
         found.home[found.key] = found
-        found.file.hold()
+        file.hold()
         self.kept += 1
-        most: int = self._server["file_cache_files"]
-        if not found.file.in_memory:
-            self._descriptors.append(found)
-            self._give_up(self._descriptors, min(self.most_open, most))
-            return
-        self.memory += found.file.size
-        self._in_memory.append(found)
-        self._give_up(self._in_memory, most)
-        limit: int = self._server["file_cache_memory"]
-        while self.memory > limit and self._in_memory:
-            self._give_up(self._in_memory, len(self._in_memory) - 1)
 
     def _give_up(self, queue: deque[Kept], most: int) -> None:
         """Let the hand of the clock go round until there are no more than that."""

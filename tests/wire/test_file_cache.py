@@ -181,7 +181,10 @@ async def test_what_this_pbal_writes_or_is_told_is_seen_at_once(lab: Lab) -> Non
     assert await pbal.say("SET site.index_files = none") == "OK"
     assert (await client.ask("/a")).body == b"newer"
     assert (await client.ask("/")).status == 403
+    (docroot / "a").write_bytes(b"newest")
+    assert (await client.ask("/a")).body == b"newer"
     assert await pbal.say("SERVER file_recheck = 0") == "OK"
+    assert (await client.ask("/a")).body == b"newest"
     other = lab.folder / "other"
     other.mkdir()
     (other / "a").write_bytes(b"other")
@@ -234,8 +237,9 @@ def test_requests_for_a_name_wait_for_one_job_unless_it_was_written_since(monkey
 
     def slow(*args: Any) -> Any:
         found = walked(*args)
-        begun.release()
-        assert go_on.wait(10)
+        if args[-1].endswith(b"/file"):
+            begun.release()
+            assert go_on.wait(10)
         return found
 
     monkeypatch.setattr(finding, "_walk", slow)
@@ -244,10 +248,13 @@ def test_requests_for_a_name_wait_for_one_job_unless_it_was_written_since(monkey
     async def run(lab: Lab) -> None:
         docroot, pbal = await site(lab)
         (docroot / "file").write_bytes(b"old")
+        (docroot / "known").write_bytes(b"known")
+        assert (await pbal.ask("site", get("/known"))).body == b"known"
         clients = [await Keeping.to(pbal) for _ in range(4)]
         first = [asyncio.ensure_future(client.ask("/file")) for client in clients[:3]]
-        await until(lambda: pbal.counts["file_cache_misses"] == 3, "three to ask")
+        await until(lambda: pbal.counts["file_cache_misses"] == 4, "three to ask")
         await until(lambda: begun.acquire(blocking=False), "a thread to look")
+        assert (await pbal.ask("site", get("/known"))).body == b"known", "a disk that hangs holds up nobody else"
         (docroot / "new").write_bytes(b"new")
         (docroot / "new").rename(docroot / "file")
         pbal.world.files.forget()
@@ -297,10 +304,10 @@ async def test_what_slow_readers_hold_in_memory_is_bounded(lab: Lab) -> None:
     """Each has a file of its own, which had to make room for the next one."""
     docroot, pbal = await site(lab, "file_cache_memory = 4m")
     size = 1 << 20
-    for number in range(10):
+    for number in range(6):
         (docroot / f"{number}").write_bytes(b"%x" % number * size)
     files, clients = pbal.world.files, []
-    for number in range(10):
+    for number in range(6):
         clients.append(await Client.of(pbal, "site", get(f"/{number}") * 12 + get("/none", "Connection: close")))
         await until(lambda: sum(client.full for client in pbal.world.clients) == number + 1, "it to be full")  # noqa: B023 - it waits here
         assert files.memory <= 4 * size and files.pinned <= 4 * size
@@ -363,11 +370,11 @@ async def test_files_in_memory_go_out_whole_by_every_way(lab: Lab) -> None:
                 writer.write(get(f"/{size}.txt", f"Range: bytes={said}", method="GET"))
                 answer = await read_response(reader)
                 assert (answer.status, answer.body) == (206, body)
-        writer.write(b"".join(get(f"/{size}.txt") + get(f"/{size}.txt", method="HEAD") for size in sizes * 4))
-        for size in sizes * 4:
+        writer.write(b"".join(get(f"/{size}.txt") + get(f"/{size}.txt", method="HEAD") for size in sizes * 2))
+        for size in sizes * 2:
             assert (await read_response(reader)).body == content[:size]
             assert (await read_response(reader, head_only=True)).fields["content-length"] == str(size)
-    assert pbal.counts["file_cache_hits"] > 100 and pbal.counts["files_cut_off"] == 0
+    assert pbal.counts["file_cache_hits"] > 50 and pbal.counts["files_cut_off"] == 0
 
 
 @lab
@@ -378,7 +385,7 @@ async def test_a_large_file_is_read_into_one_buffer_and_still_whole_for_everyone
         (docroot / name).write_bytes(name.encode() * LARGE)
     slow = [await Client.of(pbal, "site", get(f"/{name}", "Connection: close")) for name in "abc"]
     await until(lambda: sum(client.full for client in pbal.world.clients) == 3, "three full ones")
-    for name in "abc" * 3:
+    for name in "abc":
         assert (await pbal.ask("site", get(f"/{name}"))).body == name.encode() * LARGE
     for name, client in zip("abc", slow, strict=True):
         assert (await client.rest()).endswith(b"\r\n\r\n" + name.encode() * LARGE)

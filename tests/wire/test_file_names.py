@@ -138,6 +138,13 @@ def test_links_are_followed_as_follow_symlinks_says(asked: str) -> None:
                 assert (status == 404) == (path not in served), (links, path, status)
         assert (await pbal.ask("site", get("/out"))).body == (await pbal.ask("site", get("/out-folder/b.txt"))).body == b"beside"
         (docroot / "env").symlink_to(lab.folder / "beside" / ".env")
+        for links, path, why in (
+            (NEVER, "/in", ", by follow_symlinks = never"), (INSIDE, "/out", ", by follow_symlinks = inside"), (INSIDE, "/none", ""),
+            (ANYWHERE, "/env", ", by dot_files = off"), (ANYWHERE, "/.git/config", ", by dot_files = off"),
+        ):  # fmt: skip
+            assert await pbal.say(f"SET site.follow_symlinks = {links}") == "OK"
+            text = await pbal.say(f"explain GET http://127.0.0.1:{pbal.server.address('site')[1]}{path}")
+            assert f"404: {path} in {docroot}{why}\n" in text + "\n", text
         assert await statuses(pbal, "/env") == {"/env": 404}, "a dot file outside is one, too"
 
     run()

@@ -63,6 +63,8 @@ def files(lab: Lab) -> Path:
     (root / "a.txt").write_bytes(b"0123456789")
     (root / "large").write_bytes(CONTENT)
     (root / "empty").touch()
+    (root / ".kept").mkdir()
+    (root / ".kept" / ".x").write_text("x")
     (root / "inside").symlink_to(root / "a.txt")
     (root / "outside").symlink_to(lab.folder / "secret")
     (root / "up").symlink_to(lab.folder)
@@ -177,7 +179,7 @@ def test_only_files_below_reproxy_root(known: bool, monkeypatch: pytest.MonkeyPa
         root, origin, pbal = await with_files(lab, lambda head: order(f"X-REPROXY-FILE: {head.split(b' ')[1].decode()[1:]}"))
         for path, status in (
             (f"{root}/a.txt", 200), (f"{root}/inside", 200), (f"{root}/up/files/a.txt", 200), (f"{root}/sub/../a.txt", 200),
-            (f"{root}/empty", 200), (f"{root}//a.txt", 200), (f"{root}/large", 200),
+            (f"{root}/empty", 200), (f"{root}//a.txt", 200), (f"{root}/large", 200), (f"{root}/.kept/.x", 200),
             (f"{root}/missing", 404), (f"{root}/sub", 404), (f"{root}/sub/", 404), (f"{root}", 404), (f"{root}/pipe", 404),
             (f"{root}/a.txt/", 404), ("/nowhere/at/all", 404),
             (f"{root}/outside", 502), (f"{root}/up/secret", 502), (f"{lab.folder}/secret", 502), (f"{root}/../secret", 502),

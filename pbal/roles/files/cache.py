@@ -2,7 +2,9 @@
 
     fresh    looked at within SERVER file_recheck, and nothing was written by this pbal since: it is sent as it is
     stale    found anew: the same file is kept on, with what was made ready of it; another one takes its place
-    unknown  found; a small file is read whole (SMALL), so that what is sent of it is of one version, and is copied once less
+    unknown  found; a little file is read whole (LITTLE), so that it goes out with its head and is of one version
+    again    asked for again while it is kept: a small file is copied into memory (SMALL), so that nobody changes it while it is sent, and
+             what is sent is not copied any more. Files that are asked for once cost no copy
 
 A file is the same if nothing of its Identity changed. Where it was changed less than RACY before it was found, it might be changed again
 within the same tick of the system's clock: then it is read again when it is stale. So a change in place, a rename and a deletion are
@@ -61,8 +63,11 @@ class FileCache:
         if kept is None or kept.fresh_until <= now or kept.stamp != self._files.stamp:
             return None
         file = kept.file
-        if not file.in_memory and facts_of(file.fd) != file.identity:
-            return None
+        if not file.in_memory:
+            if facts_of(file.fd) != file.identity:
+                return None
+            if file.size <= SMALL:
+                kept = self._copied(kept)
         kept.asked = True
         self._counts["file_cache_hits"] += 1
         return kept
@@ -144,20 +149,35 @@ class FileCache:
             and had.varies is file.varies
             and had.stale == file.stale
             and changed + RACY < kept.seen_at
-            and (had.in_memory or not self._fits(file))
+            and (had.in_memory or file.size > LITTLE or not self._fits(file))
         )
+
+    def _copied(self, kept: Kept) -> Kept:
+        """A file is asked for again: have a copy of it in memory, if it fits and can be read without waiting."""
+        file = kept.file
+        if not self._fits(file):
+            return kept
+        try:
+            copy = _copy(file)
+        except OSError:  # whoever sends it will meet it again, and say so
+            return kept
+        if copy is None:
+            return kept
+        found = Kept(kept.home, kept.key, copy)
+        found.fresh_until, found.stamp, found.seen_at, found.said = kept.fresh_until, kept.stamp, kept.seen_at, kept.said
+        self._files.drop(kept)
+        self._files.keep(found)
+        copy.release()
+        return found
 
     def _fits(self, file: OpenFile) -> bool:
         return file.size <= SMALL and self._files.recheck > 0 and self._files.takes(file.size)
 
     def _read(self, file: OpenFile, read: Callable[[int, int, int], bytes | None]) -> None:
-        """Take a small file into memory. One that is written to just now stays where it is."""
-        if not self._fits(file):
+        """Take a little file into memory. One that is written to just now stays where it is."""
+        if file.size > LITTLE or not self._fits(file):
             return
         try:
-            if file.size > LITTLE:
-                _copy(file, read)
-                return
             body = read(file.fd, 0, file.size) if file.size else b""
             if body is not None and len(body) == file.size and facts_of(file.fd) == file.identity:
                 file.take_in(body)
@@ -203,24 +223,26 @@ class FileCache:
                 file.release()
 
 
-def _copy(file: OpenFile, read: Callable[[int, int, int], bytes | None]) -> None:
-    """Put a copy of a file in its place, if all of it can be read and nobody writes to it. Raises: OSError."""
-    copy = in_memory(file.size)
-    if copy < 0:
-        return
+def _copy(file: OpenFile) -> OpenFile | None:
+    """A copy of a file, if all of it is in the kernel's memory and nobody writes to it. Raises: OSError."""
+    made = in_memory(file.size)
     try:
         at = 0
-        while at < file.size:
-            piece = read(file.fd, at, min(PIECE, file.size - at))
+        while made >= 0 and at < file.size:
+            piece = read_known(file.fd, at, min(PIECE, file.size - at))
             if not piece:
-                return
-            at += os.pwrite(copy, piece, at)
-        if facts_of(file.fd) == file.identity:
-            file.take_copy(copy)
-            copy = -1
+                return None
+            at += os.pwrite(made, piece, at)
+        if made < 0 or facts_of(file.fd) != file.identity:
+            return None
+        copy = OpenFile(file.files, made, file.identity, file.name)
+        copy.copied = True
+        copy.coding, copy.stale, copy.varies = file.coding, file.stale, file.varies
+        made = -1
+        return copy
     finally:
-        if copy >= 0:
-            os.close(copy)
+        if made >= 0:
+            os.close(made)
 
 
 def _read_all(fd: int, at: int, size: int) -> bytes:

@@ -45,9 +45,11 @@ _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOO
 class NotServed(Exception):
     """No file of this name. `status` is 403, 404, 500 or 503."""
 
-    def __init__(self, status: int, outside: bool = False) -> None:
+    def __init__(self, status: int, outside: bool = False, because: str = "") -> None:
         super().__init__(status)
         self.status = status
+        self.because = because
+        """The tunable that does not allow it, for the operator; "" where it is none."""
         self.outside = outside
         """It is in none of the folders. The client is not told so."""
 
@@ -96,8 +98,10 @@ def decoded(path: bytes, rules: Rules) -> bytes:
     Raises: NotServed(404) for NUL, a `..` segment, a path that is not absolute, and one that the rules do not allow.
     """
     plain = unquote_to_bytes(path) if b"%" in path else path
-    if b"\0" in plain or not plain.startswith(b"/") or b".." in plain.split(b"/") or not rules.allows(plain):
+    if b"\0" in plain or not plain.startswith(b"/") or b".." in plain.split(b"/"):
         raise NotServed(404)
+    if not rules.allows(plain):
+        raise NotServed(404, because="dot_files")
     return plain
 
 
@@ -156,8 +160,10 @@ def _known(rules: Rules, root: int, name: bytes) -> OpenFile | None:
     try:
         place = open_place(root, name, how)
     except OSError as error:
-        if error.errno != errno.ELOOP or rules.links == NEVER:
+        if error.errno != errno.ELOOP:
             raise
+        if rules.links == NEVER:
+            raise NotServed(404, because="follow_symlinks") from None
         how = BENEATH if rules.links == INSIDE else ANY
         place = open_place(root, name, how)
     try:
@@ -183,7 +189,7 @@ def _known(rules: Rules, root: int, name: bytes) -> OpenFile | None:
 def _check(rules: Rules, root: int, fd: int) -> None:
     """Refuse what is at the end of a link to something that is not served. Raises: NotServed, NotKnown."""
     if not _allowed(rules, where(root), where(fd)):
-        raise NotServed(404)
+        raise NotServed(404, because="dot_files")
 
 
 def _allowed(rules: Rules, root: bytes, real: bytes) -> bool:
@@ -250,14 +256,16 @@ def _place_of(roots: list[tuple[Rules, bytes]], name: bytes, real: bytes) -> tup
         if real == root or real.startswith(root.rstrip(b"/") + b"/"):
             below = real[len(root) :].strip(b"/")
             if rules.links == NEVER and below != _plain(name[len(rules.folder.rstrip(b"/")) :]):
-                raise NotServed(404)
+                raise NotServed(404, because="follow_symlinks")
             if not _allowed(rules, root, real):
-                raise NotServed(404)
+                raise NotServed(404, because="dot_files")
             return rules, root, below
     for rules, root in roots:
-        if rules.links == ANYWHERE and _allowed(rules, root, real):
+        if rules.links == ANYWHERE:
+            if not _allowed(rules, root, real):
+                raise NotServed(404, because="dot_files")
             return rules, b"/", real.strip(b"/")
-    raise NotServed(404, outside=True)
+    raise NotServed(404, outside=True, because="follow_symlinks")
 
 
 def _plain(path: bytes) -> bytes:

@@ -69,7 +69,8 @@ def _file(role: WebServer, exchange: Exchange) -> str:
         listed = role.service.values["dirindexing"]
         return f"200: a list of {path} in {docroot} (dirindexing)" if listed else f"403: {path} in {docroot} has none of the index_files"
     except NotServed as refusal:
-        return f"{refusal.status}: {path} in {docroot}"
+        because = f", by {refusal.because} = {role.service.shown(refusal.because)}" if refusal.because else ""
+        return f"{refusal.status}: {path} in {docroot}{because}"
     except IsDirectory:
         return f"301: {path} is a folder, to {path}/"
     found.release()
