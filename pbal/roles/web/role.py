@@ -280,7 +280,7 @@ class WebServer(HttpRole):
         if made.cut:
             self.counts["listings_cut"] += 1
             self.service.world.log_limited(
-                "listing", "%(service)s: the list of %(path)s has %(shown)d names, and not all: %(there)d were looked at (dirindexing_limit)",
+                "listing", "%(service)s: the list of %(path)s has %(shown)d names of %(there)d or more (dirindexing_limit)",
                 {
                     "event": "listing_cut", "service": self.name, "path": exchange.path.decode("latin-1"), "shown": made.shown,
                     "there": made.there,
