@@ -104,6 +104,7 @@ COMPILED: Final = (
     "pbal.roles.selector",
     "pbal.roles.tracker",
     "pbal.roles.web.joined",
+    "pbal.roles.web.listings",
     "pbal.roles.web.neighbours",
     "pbal.roles.web.role",
     "pbal.roles.web.writing",

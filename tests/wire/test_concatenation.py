@@ -1,6 +1,7 @@
 """Several files as one answer (enable_concatenate_get)."""
 
 import asyncio
+import gzip
 import os
 from pathlib import Path
 
@@ -103,6 +104,17 @@ async def test_what_is_said_is_of_all_members(lab: Lab) -> None:
     os.utime(folder / "a.css", (1_000_000_001, 1_000_000_001))
     pbal.world.files.forget()
     assert (await ask(pbal, "/dir/??a.css,b.css,e%20f.js", f"If-None-Match: {etag}")).status == 200
+
+
+@lab
+async def test_they_are_compressed_on_the_way_as_one(lab: Lab) -> None:
+    root, pbal = await site(lab, "SET compress = gzip", "SET compress_min_length = 0", "SET concatenate_max_size = 0")
+    large = b"".join(b"%d{}" % number for number in range(300_000))
+    (root / "dir" / "large.css").write_bytes(large)
+    answer = await ask(pbal, "/dir/??a.css,large.css,empty,b.css,large.css", "Accept-Encoding: gzip")
+    assert answer.fields["content-encoding"] == "gzip" and answer.fields["vary"] == "Accept-Encoding"
+    assert gzip.decompress(answer.body) == b"a{}" + large + b"b{}" + large
+    assert answer.fields["etag"].startswith("W/")
 
 
 @lab

@@ -4,11 +4,16 @@ import html
 import os
 import re
 import socket
+import threading
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urljoin
 
+import pytest
 from docroots import docroot, get
-from lab import Lab, Pbal, Response, lab, read_response
+from lab import DEADLINE, Lab, Pbal, Response, lab, read_response, until
+
+from pbal.roles.files.finding import Rules, find_folder
+from pbal.roles.web import listing
 
 
 async def site(lab: Lab, *more: str) -> tuple[Path, Pbal]:
@@ -113,8 +118,11 @@ async def test_a_list_is_for_folders_inside_without_an_index_and_only_if_it_is_w
     (root / "sub" / "index.html").write_text("index")
     assert (await pbal.ask("site", get("/sub/"))).body == b"index"
     assert (await pbal.ask("site", get("/"))).status == 200
+    assert "a list of / in" in await pbal.say("explain GET http://h/")
     assert await pbal.say("SET site.dirindexing = off") == "OK"
-    assert (await pbal.ask("site", get("/"))).status == 403
+    refused = await pbal.ask("site", get("/", "Accept: text/html"))
+    assert refused.status == 403 and b"<p>This directory has no page, and is not listed.</p>" in refused.body
+    assert "403: / in" in await pbal.say("explain GET http://h/")
     assert await pbal.say("SET site.dirindexing = perhaps") != "OK"
 
 
@@ -142,6 +150,7 @@ async def test_a_list_has_conditions_and_head(lab: Lab) -> None:
         assert (answer.status, answer.fields["etag"]) == (status, etag), field
         assert "accept-ranges" not in answer.fields and "content-range" not in answer.fields
     (root / "a").write_text("longer")
+    pbal.world.files.forget()
     changed = await ask(f"If-None-Match: {etag}")
     assert changed.status == 200 and b"6 B" in changed.body, "a file that is written changes the list"
 
@@ -155,10 +164,53 @@ async def test_a_large_directory_is_cut_and_says_so(lab: Lab) -> None:
     assert [name for _, name in rows(answer)] == ["1", "2", "10"] and b"the first" not in answer.body
     assert pbal.counts["listings_cut"] == 0
     (root / "3").touch()
+    pbal.world.files.forget()
     answer = await pbal.ask("site", get("/"))
     assert [name for _, name in rows(answer)] == ["1", "2", "3"]
     assert b"<p>These are the first 3 of 4.</p>" in answer.body
     assert pbal.counts["listings_cut"] == 1
+
+
+@lab
+async def test_of_a_huge_directory_not_all_is_looked_at(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, pbal = await site(lab)
+    for number in range(6):
+        (root / f"{number}").touch()
+    monkeypatch.setattr(listing, "SCANNED", 4)
+    answer = await pbal.ask("site", get("/"))
+    assert len(rows(answer)) == 4 and b"<p>These are the first 4 of more than 4.</p>" in answer.body
+    assert pbal.counts["listings_cut"] == 1
+
+
+@lab
+async def test_many_who_ask_at_once_ask_the_disk_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, pbal = await site(lab)
+    made: list[bytes] = []
+    go = threading.Event()
+
+    def slowly(rules: Rules, path: bytes) -> int:
+        made.append(path)
+        go.wait(DEADLINE)
+        return find_folder(rules, path)
+
+    monkeypatch.setattr(listing, "find_folder", slowly)
+    assert await pbal.say("SERVER file_recheck = 60s") == "OK"
+    (root / "sub").mkdir()
+    reading = []
+    for path in ["/"] * 40 + ["/sub/"] * 3:
+        reader, writer = await pbal.connect("site")
+        writer.write(get(path))
+        reading.append(reader)
+    await pbal.until("requests", 43)
+    await until(lambda: len(made) == 2, "two lists that are made")
+    go.set()
+    answers = [await read_response(reader) for reader in reading]
+    assert [answer.status for answer in answers] == [200] * 43 and len({answer.body for answer in answers}) == 2
+    assert sorted(made) == [b"/", b"/sub/"]
+    assert (await pbal.ask("site", get("/"))).body == answers[0].body and len(made) == 2, "it is kept for a moment"
+    (root / "new").touch()
+    pbal.world.files.forget()
+    assert b"new" in (await pbal.ask("site", get("/"))).body
 
 
 @lab

@@ -69,6 +69,32 @@ def test_each_representation_has_its_own_conditions_and_ranges(compress):
     run()
 
 
+@pytest.mark.parametrize("more", ["compress = off", "compress = gzip", "cache_control = 1h", "cache_control = off"])
+def test_all_answers_about_a_file_agree(more):
+    @lab
+    async def run(lab: Lab) -> None:
+        root, pbal = await site(lab, f"SET {more}", "SET compress_min_length = 0", offered="gzip")
+        (root / "b.txt").write_bytes(CONTENT)
+        (root / "c.png").write_bytes(CONTENT)
+        for path in ("/a.txt", "/b.txt", "/c.png"):
+            whole = await ask(pbal, None, path=path)
+            etag = whole.fields["etag"]
+            for field, status in ((f"If-None-Match: {etag}", 304), ("Range: bytes=0-4", 206)):
+                answer = await ask(pbal, None, field, path=path)
+                assert answer.status == status
+                for name in ("etag", "cache-control", "vary", "content-location", "expires", "last-modified"):
+                    said = whole.fields.get(name)
+                    assert answer.fields.get(name) in ({said} if said or status != 304 else {None, "Accept-Encoding"}), (path, status, name)
+                assert "date" in answer.fields
+            pressed = await ask(pbal, "gzip", path=path)
+            same = await ask(pbal, "gzip", f"If-None-Match: {pressed.fields['etag']}", path=path)
+            assert (same.status, same.fields["etag"]) == (304, pressed.fields["etag"]), "as strong as it was"
+            assert ("content-encoding" in pressed.fields) is (pressed.fields["etag"] != etag), "another representation, another tag"
+            assert pressed.fields.get("vary") == whole.fields.get("vary")
+
+    run()
+
+
 @lab
 async def test_it_goes_together_with_compression_on_the_way(lab: Lab) -> None:
     root, pbal = await site(lab, "SET compress = gzip", "SET compress_min_length = 0", offered="br gzip")

@@ -178,7 +178,9 @@ async def test_the_redirect_to_a_directory_stays_where_it_was_asked(lab: Lab) ->
     docroot, pbal = await site(lab)
     (docroot / "a b\u00e9" / "sub").mkdir(parents=True)
     (docroot / "evil.example").mkdir()
+    (docroot / "\\evil.example").mkdir()
     for target, location in (
+        ("/\\evil.example", "/%5Cevil.example/"), ("//\\evil.example", "/%5Cevil.example/"), ("/%5cevil.example", "/%5cevil.example/"),
         ("/a%20b%C3%A9", "/a%20b%C3%A9/"), ("/a%20b%C3%A9/sub?x=/..&y", "/a%20b%C3%A9/sub/?x=/..&y"), ("/evil.example", "/evil.example/"),
         ("//evil.example", "/evil.example/"), ("///evil.example", "/evil.example/"), ("/./evil.example", "/./evil.example/"),
         ("http://other.example/evil.example?q", "/evil.example/?q"), ("/%2fevil.example", "/%2fevil.example/"),

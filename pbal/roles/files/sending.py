@@ -217,6 +217,8 @@ def _refuse(exchange: Exchange, status: int, fields: Fields, size: int) -> None:
     if status == 304:  # RFC 9110 section 15.4.5: what a 200 would say, of caches above all
         response = _modified(exchange, 304, [field for field in fields if field[0].lower() not in _OF_CONTENT], b"")
         if response is not None:
+            if not _is_coded(exchange, fields, size):
+                exchange.request = exchange.request.altered(b"accept-encoding", None)
             exchange.respond(304, response.headers)
         return
     fields = [field for field in fields if field[0].lower() in _VALIDATING]
@@ -224,6 +226,14 @@ def _refuse(exchange: Exchange, status: int, fields: Fields, size: int) -> None:
         exchange.error(416, b"There is no such range of it.\n", [*fields, (b"Content-Range", b"bytes */%d" % size)])
     else:
         exchange.error(412, b"The condition does not hold.\n", fields)
+
+
+def _is_coded(exchange: Exchange, fields: Fields, size: int) -> bool:
+    """Whether a 200 with these fields would be compressed for who accepts that. Of a 304, that cannot be told: it does not say the type."""
+    coding = exchange.service.coding
+    if coding is None:
+        return True
+    return coding.suits(200, render_fields(fields), size, coding.accepted(exchange.request.fields.get(b"accept-encoding")))
 
 
 def _modified(exchange: Exchange, status: int, fields: Fields, reason: bytes) -> ResponseHead | None:

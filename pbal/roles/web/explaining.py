@@ -6,7 +6,7 @@ from pbal.model.exchange import Exchange
 from pbal.model.explaining import Step
 from pbal.model.rules import shown_when
 from pbal.observe.access import quoted_text
-from pbal.roles.files.finding import IsDirectory, NotServed, decoded, find
+from pbal.roles.files.finding import IsDirectory, NoIndex, NotServed, decoded, find
 from pbal.roles.files.writing import NotWritten, look, refusal
 from pbal.roles.web.joined import members
 from pbal.roles.web.role import WebServer, seek
@@ -21,7 +21,7 @@ def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
         yield Step("file", role.name, f"{len(names)} files as one (enable_concatenate_get), or 404 if one is missing")
     elif method in (b"GET", b"HEAD"):
         file = _file(role, exchange)
-        if file.startswith("200"):
+        if file.startswith("200") and not file.endswith("(dirindexing)"):
             for rule in role.service.rules.caching:
                 if rule.when is None or rule.when.hold(exchange):
                     when = "" if rule.when is None else f" WHEN {shown_when(rule.when, rule.when_said)}"
@@ -65,6 +65,9 @@ def _file(role: WebServer, exchange: Exchange) -> str:
         neighbours = role.neighbours
         wanted = () if neighbours is None else neighbours.wanted(exchange.request.fields.get(b"accept-encoding"))
         found = seek(rules, decoded(exchange.path, rules), role.service.values["index_files"], neighbours, wanted, find)
+    except NoIndex:
+        listed = role.service.values["dirindexing"]
+        return f"200: a list of {path} in {docroot} (dirindexing)" if listed else f"403: {path} in {docroot} has none of the index_files"
     except NotServed as refusal:
         because = f", by {refusal.because} = {role.service.shown(refusal.because)}" if refusal.because else ""
         return f"{refusal.status}: {path} in {docroot}{because}"

@@ -54,16 +54,18 @@ _ROW: Final = '<tr><td><a href="{href}"><bdi>{name}</bdi></a></td><td{exact}>{si
 class Listing:
     """A page that was made."""
 
-    __slots__ = ("etag", "modified", "page", "shown", "there")
+    __slots__ = ("cut", "etag", "modified", "page", "shown", "there")
 
-    def __init__(self, page: bytes, modified: int, shown: int, there: int) -> None:
+    def __init__(self, page: bytes, modified: int, shown: int, there: int, cut: bool) -> None:
         self.page = page
         self.etag = b'"%b"' % blake2b(page, digest_size=12).hexdigest().encode()
         self.modified = modified
         """Seconds since 1970."""
         self.shown = shown
         self.there = there
-        """Names that were looked at: more than `shown` if the page does not have all."""
+        """Names that were looked at."""
+        self.cut = cut
+        """Whether the page does not have all."""
 
 
 def listing(rules: Rules, path: bytes, limit: int) -> Listing:
@@ -87,7 +89,7 @@ def listing(rules: Rules, path: bytes, limit: int) -> Listing:
     end = f"<p>These are the first {len(rows)} of {'more than ' if more else ''}{there}.</p>\n" if cut else ""
     parent = '<p><a href="../">Parent directory</a></p>\n' if path.strip(b"/") else ""
     page = _PAGE.format(title=f"Index of {_readable(path)}", parent=parent, rows="".join(rows), end=end)
-    return Listing(page.encode(), int(modified), len(rows), there if cut else len(rows))
+    return Listing(page.encode(), int(modified), len(rows), there, cut)
 
 
 def _names(folder: int, rules: Rules, path: bytes) -> tuple[list[str], bool]:

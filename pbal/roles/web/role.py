@@ -23,11 +23,12 @@ from pbal.model.service import Service
 from pbal.roles import chain
 from pbal.roles.files.cache import FileCache
 from pbal.roles.files.finding import Find, IsDirectory, NoIndex, NotServed, OpenFile, Rules, decoded, with_index
-from pbal.roles.files.sending import Fields, Finding, Said, Validators, begin_made, send_known, send_made
+from pbal.roles.files.sending import Fields, Said, Validators, begin_made, send_known, send_made
 from pbal.roles.files.writing import NotWritten, Target
 from pbal.roles.http import HttpRole
 from pbal.roles.web.joined import MOST, Joined, Member, members
 from pbal.roles.web.listing import Listing, listing
+from pbal.roles.web.listings import Listings
 from pbal.roles.web.neighbours import Neighbours
 from pbal.roles.web.writing import Writing, chunked_limit, refuse, required, target_of
 from pbal.schema.caching import cache_control
@@ -42,6 +43,7 @@ class WebServer(HttpRole):
 
     def __init__(self, service: Service) -> None:
         self.cache = FileCache(service.world)
+        self._listings = Listings(service.world)
         super().__init__(service)
         self._methods: dict[bytes, Callable[[Exchange], None]] = {}
         """Who answers which method."""
@@ -64,11 +66,13 @@ class WebServer(HttpRole):
         super().changed(tunable)
         self._offer()
         self.cache.drop()
+        self._listings.drop()
 
     def close(self) -> None:
         """See RoleHandler."""
         super().close()
         self.cache.drop()
+        self._listings.drop()
 
     def _offer(self) -> None:
         """Which methods there are, by the service's tunables."""
@@ -222,8 +226,6 @@ class WebServer(HttpRole):
             if file.stale:
                 self._tell_stale(file)
             said = kept.said = Said(fields, Validators(etag, modified), file.size, media.generation, control)
-        if file.coding and self.service.coding is not None:  # it is compressed already, and so is what a 304 is about
-            exchange.request = exchange.request.altered(b"accept-encoding", None)
         send_known(exchange, file, said)
 
     def _tell_stale(self, file: OpenFile) -> None:
@@ -293,29 +295,29 @@ class WebServer(HttpRole):
     def _add_slash(self, exchange: Exchange) -> None:
         """A folder was asked for without its slash. Location has no host: it is the client's own, whoever is between, TLS or not.
 
-        All slashes at its begin are one, or `//name` would be a host.
+        All slashes at its begin are one, or `//name` would be a host; so would be `/\\name`, which browsers read as that.
         """
         request = exchange.request
-        location = b"/" + request.path.lstrip(b"/") + b"/" + (b"?" + request.query if request.query else b"")
-        exchange.respond(301, [(b"Location", location), (b"Cache-Control", b"no-cache")], b"")  # it may be a file tomorrow
+        location = b"/" + request.path.lstrip(b"/").replace(b"\\", b"%5C") + b"/" + (b"?" + request.query if request.query else b"")
+        exchange.respond(301, [(b"Location", location), (b"Cache-Control", b"max-age=60")], b"")  # it may be a file tomorrow
 
     def _folder(self, exchange: Exchange, path: bytes) -> None:
         """A folder in which no index file is: a list of it, if there may be one."""
         values, rules = self.service.values, self.rules
         if rules is None or not values["dirindexing"]:
-            self._refuse(exchange, 403)
+            exchange.error(403, b"This directory has no page, and is not listed.\n")
             return
-        Finding(exchange, partial(listing, rules, path, values["dirindexing_limit"]), partial(self._listed, exchange))
+        self._listings.ask(exchange, path, partial(listing, rules, path, values["dirindexing_limit"]), self._listed)
 
     def _listed(self, exchange: Exchange, made: Listing | None, error: BaseException | None) -> None:
         """A list was made, or could not be."""
         if made is None:
             self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
             return
-        if made.shown < made.there:
+        if made.cut:
             self.counts["listings_cut"] += 1
             self.service.world.log_limited(
-                "listing", "%(service)s: the list of %(path)s has %(shown)d names, and not all of %(there)d (dirindexing_limit)",
+                "listing", "%(service)s: the list of %(path)s has %(shown)d names of %(there)d or more (dirindexing_limit)",
                 {
                     "event": "listing_cut", "service": self.name, "path": exchange.path.decode("latin-1"), "shown": made.shown,
                     "there": made.there,
