@@ -16,6 +16,8 @@ it, what a writer's side looks like in PHP) is prose in man/*.in, in a notation 
 """
 
 import argparse
+import importlib
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,8 +49,6 @@ from pbal.observe.counters import CORE as CORE_COUNTERS
 from pbal.plugins.poll import Poll
 from pbal.plugins.poll.settings import COUNTERS as POLL_COUNTERS
 from pbal.plugins.poll.settings import TUNABLES as POLL_TUNABLES
-from pbal.plugins.vhosts import Vhosts
-from pbal.plugins.vpaths import Vpaths
 from pbal.reference import members
 from pbal.schema import perlbal
 from pbal.schema import tunables as tunables_module
@@ -57,6 +57,7 @@ from pbal.schema.meanings import APPLIES, TYPES, default, kind
 from pbal.schema.pools import POOL
 from pbal.schema.roles import CORE
 from pbal.schema.tunables import SERVER, Tunable
+from pbal.sources import bundled
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "man"
 
@@ -211,14 +212,25 @@ def _members(*classes: tuple[object, tuple[str, ...]]) -> Table:
     return table
 
 
+def _plugin(name: str) -> tuple[str, type[Plugin]]:
+    """The text with which the file of a bundled plugin opens, without the part that is for its authors, and its class."""
+    module = importlib.import_module(f"pbal.plugins.{name}")
+    (found,) = (
+        value for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Plugin) and value is not Plugin and value.__module__.startswith(module.__name__)
+    )  # fmt: skip
+    return inspect.getdoc(module) or "", found
+
+
 class Statements:
     """Usage and meaning of every statement, of the core and of the bundled plugins."""
 
     def __init__(self) -> None:
         self.language = Language(bundled_fragments())
         registry: Registry = Interpreter(World()).registry
-        for plugin in (Poll, Vhosts, Vpaths):
-            registry.register(plugin.__name__, plugin.commands)
+        self.plugins = {name: _plugin(name) for name in bundled()}
+        for name, (_, plugin) in self.plugins.items():
+            registry.register(name, plugin.commands)
         self.registry = registry
 
     def core(self, queries: bool = False, of_consoles: bool = False) -> Iterator[str]:
@@ -228,9 +240,24 @@ class Statements:
         chosen = (rule for rule, kind in kinds.items() if kind == (queries, of_consoles))
         return self.table(sorted(chosen, key=lambda rule: grammar.find(f"\n{rule}:")))
 
-    def of(self, *plugins: type[Plugin]) -> Iterator[str]:
-        """Statements of bundled plugins."""
-        return self.table(handler.__name__.removesuffix("_") for plugin in plugins for handler in plugin.commands)
+    def of(self, plugin: type[Plugin]) -> Iterator[str]:
+        """Statements of a bundled plugin."""
+        return self.table(handler.__name__.removesuffix("_") for handler in plugin.commands)
+
+    def bundled(self) -> Iterator[str]:
+        """A part for each bundled plugin that has no page of its own: what its file says, its statements, tunables and counters."""
+        for name, (text, plugin) in self.plugins.items():
+            if plugin is Poll:
+                continue
+            yield f".SS {name}"
+            for block in _blocks(text):
+                yield from _block(block, {})
+            if plugin.commands:
+                yield from (".PP", "Statements:", *self.of(plugin))
+            if plugin.tunables:
+                yield from (".PP", "Tunables:", *tunable_table(plugin.tunables))
+            if plugin.counters:
+                yield from (".PP", "Counters:", *counter_table(plugin.counters))
 
     def table(self, rules: Iterable[str]) -> Iterator[str]:
         """An entry for each rule: usage, then its handler's docstring."""
@@ -292,7 +319,12 @@ class FromPerlbal:
 
     def plugins(self) -> Iterator[str]:
         """The plugins that come with Perlbal."""
-        rows = {"Vhosts": "Built: LOAD vhosts.", "Vpaths": "Built: LOAD vpaths."}
+        rows = {}
+        for name, (text, _) in self._statements.plugins.items():
+            said = re.search(r"Source: Perlbal's (\w+)\.(?:\s+differs:\s+((?:.+\n?)+))?", text)
+            if said is not None:
+                differs = " ".join((said[2] or "").split()).removesuffix(".")
+                rows[said[1]] = f"Built: LOAD {name}." + (f" Differs: {differs}." if differs else "")
         rows["Include"] = "INCLUDE is a statement of the core."
         for plugin, row in perlbal.PLUGINS.items():
             brought = [each.name for each in perlbal.SERVICE.values() if each.plugin == plugin]
@@ -373,8 +405,9 @@ _LIFE = (
     "limits",
 )
 _EXCHANGE = (
-    "stream", "home", "service", "asked", "request", "body_limit", "stage", "method", "path", "plain_path", "client_address", "believed",
-    "set_field", "read_body", "body_size", "request_id", "traceparent", "log", "note", "answered", "respond", "error", "park", "hand_to",
+    "stream", "home", "service", "asked", "high", "request", "body_limit", "stage", "method", "path", "plain_path", "client_address",
+    "believed", "set_field", "read_body", "body_size", "request_id", "traceparent", "log", "note", "answered", "respond", "error", "park",
+    "hand_to",
 )  # fmt: skip
 _ACCOUNT = ("started", "asked_at", "answered_at", "received", "sent", "status", "attempts", "node", "cause")
 _HEAD = ("minor", "headers", "block", "fields", "framing", "keep_alive", "underscores")
@@ -394,7 +427,7 @@ def pages() -> dict[str, str]:
     statements = Statements()
     conf: dict[str, Table] = {
         "statements": statements.core,
-        "selector_statements": lambda: statements.of(Vhosts, Vpaths),
+        "bundled": statements.bundled,
         "types": _types,
         "tunables": lambda: tunable_table(CORE),
         "pool": lambda: tunable_table(POOL),

@@ -76,6 +76,16 @@ show pool p as xml
 expected JSON, found 'xml'
 usage: SHOW POOL [<pool_name>]
 
+stats web
+      ^^^
+expected AS JSON or the end of the line, found 'web'
+usage: STATS
+
+recent 5
+       ^
+expected AS JSON or the end of the line, found '5'
+usage: RECENT
+
 uptime now
        ^^^
 expected AS JSON or the end of the line, found 'now'

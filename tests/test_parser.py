@@ -114,6 +114,8 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("RELOAD poll", "reload", {"plugin_name": "poll"}),
     ("RELOAD poll vhosts own", "reload", {"plugin_name": "poll", "more_plugins": "vhosts own"}),
     ("RELOAD PREVIOUS poll", "reload_previous", {"plugin_name": "poll"}),
+    ("STATS", "stats", {}),
+    ("recent", "recent", {}),
     ("RELOAD CERTIFICATES", "reload_certificates", {}),
     ("SHOW CERTIFICATES", "show_certificates", {}),
     ("SERVER graceful_timeout = 5s", "server_set", {"server_tunable": "graceful_timeout", "value": "5s"}),

@@ -202,8 +202,8 @@ class Exchange(Account):
 
     __slots__ = (
         "_address", "_body", "_body_limit", "_number", "_passed", "_told", "_trace", "asked", "body_clock", "body_complete", "body_most",
-        "client_end", "coded", "handed", "home", "hops", "outer", "owner", "record", "request", "rewritten", "service", "sink", "slot",
-        "stage", "stream", "trailer", "trouble",
+        "client_end", "coded", "handed", "high", "home", "hops", "outer", "owner", "record", "request", "rewritten", "service", "sink",
+        "slot", "stage", "stream", "trailer", "trouble",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -226,6 +226,8 @@ class Exchange(Account):
         """Most octets of its body by the word of selectors that handed it on, beside `body_limit`; 0: they said nothing."""
         self.body_clock = 0.0
         """Since when its body comes (clock time); while it is paused, how long it came; 0 before its first octet."""
+        self.high = False
+        """It waited for a connection to a node in the class that is served first."""
         self.asked: Node | None = None
         """The node that has it, or had it last; None while another one is sought."""
         self.trouble: Trouble | None = None

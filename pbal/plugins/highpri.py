@@ -9,6 +9,8 @@ r"""highpri: requests whose path or host matches wait in the class that is serve
 
 It matters only while requests wait for a connection to a node (pbal.conf(5), verify_backend and node_max_connections). Like VPATH, the
 first pattern sees the path as a service understands it, and not as it is spelt, then the query.
+
+Source: Perlbal's Highpri. differs: there is no pattern unless one is set.
 """
 
 import re

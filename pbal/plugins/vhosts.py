@@ -17,8 +17,10 @@ however it is spelt. Names with other letters than ASCII are said as they are se
 A host may borrow from another: with `VHOST www.example.com;using:login.example.com = login` a request of www.example.com for
 /__using/login.example.com/NAME goes to that service, with its Host changed to login.example.com and its path as it was. NAME is
 one word. Where a selector has such patterns, and none is for the pair of hosts, the answer is 404; where it has none, the path is
-one like others. Source: Perlbal's Vhosts. It looks for the pair as it is said; here each half of it is a host, and the first may be a
-pattern.
+one like others.
+
+Source: Perlbal's Vhosts. differs: a host matches in any case; of a pair for /__using/ each half is a host, and the first may be a pattern;
+default_service works beside it.
 
 Which host leads to which service is remembered, so that a request costs one look into a dict however many patterns there are. What
 is remembered holds while the service of that name is the same one; what was passed over is not remembered.

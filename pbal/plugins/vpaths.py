@@ -18,6 +18,8 @@ later rule may decide in place of one that could not, and `regex_timeouts` count
 
 A rule may be what keeps strangers out of ^/admin, so it sees the path as a service will understand it, and not as it is spelt:
 `/%61dmin`, `//admin` and `/x/../admin` are `/admin`. The request itself goes on as it came.
+
+Source: Perlbal's Vpaths. differs: the pattern keeps its case and sees the path with its escapes decoded; it works beside vhosts.
 """
 
 import re

@@ -136,7 +136,6 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
         Unbuilt("Palimg"),
         Unbuilt("Queues", "the console shows the same: queues"),
         Unbuilt("Redirect", "https_redirect sends clients to https; for other hosts write a pbal plugin: pbal plugin new NAME"),
-        Unbuilt("Stats", "the console shows the same: show counters"),
         Unbuilt("Throttle", _LIMIT),
         Unbuilt("XFFExtras", "its send_backend_proto and send_backend_port are in the core: leave LOAD and the plugin's name out"),
     )
@@ -149,9 +148,7 @@ STATEMENTS: dict[str, Unbuilt] = _by_name(
         Unbuilt("PATTERNS", "show service NAME tells highpri_uri_pattern and highpri_host_pattern", plugin="highpri"),
         Unbuilt("PERLHANDLER", PLUGINS["cgilike"].instead, plugin="cgilike"),
         Unbuilt("PERLREQUIRE", PLUGINS["cgilike"].instead, plugin="cgilike"),
-        Unbuilt("RECENT", "access_log has every request", plugin="stats"),
         Unbuilt("REDIRECT", PLUGINS["redirect"].instead, plugin="redirect"),
-        Unbuilt("STATS", PLUGINS["stats"].instead, plugin="stats"),
         Unbuilt("THROTTLE", PLUGINS["throttle"].instead, plugin="throttle"),
     )
 )
@@ -187,6 +184,7 @@ HOOKS: dict[str, Unneeded] = {
 
 
 COMMANDS: tuple[str, ...] = (
+    "recent", "stats",  # of plugins
     "aio", "backends", "crash", "create", "default", "disable", "dumpconfig", "enable", "fd", "gladiator", "header", "help", "include",
     "leaks", "load", "mime", "node", "nodes", "noverify", "obj", "pending", "plugins", "pool", "proc", "prof", "queues", "quit", "reload",
     "reproxy_state", "server", "set", "show", "shutdown", "socks", "state", "states", "track", "unload", "uptime", "use", "varsize",

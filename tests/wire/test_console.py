@@ -27,6 +27,7 @@ from pbal.net.tasks import running
 CONF = """
     LOAD poll
     LOAD vhosts
+    LOAD stats
     CREATE POOL app
       POOL app ADD {node}
     CREATE SERVICE chat
@@ -626,6 +627,8 @@ SHAPES: dict[str, tuple[Callable[[Json], list[str]], int]] = {
     "obj": (empty, 0),
     "track": (empty, 0),
     "gladiator": (empty, 0),
+    "stats": (each(lambda r: f"{r['service']:<15} {r['key']:<25} {r['value']:>12}"), 0),
+    "recent": (empty, 0),
     "varsize": (joined, 0),
     "prof data": (joined, 0),
 }

@@ -47,7 +47,7 @@ from pbal.roles.proxy.pump import Pump
 from pbal.roles.proxy.request import IN_CHUNKS, request_octets
 from pbal.roles.proxy.response import forwardable_fields, modified
 from pbal.roles.proxy.retry import enter, leave
-from pbal.roles.proxy.seeker import MOST_ATTEMPTS, NORMAL
+from pbal.roles.proxy.seeker import HIGH, MOST_ATTEMPTS, NORMAL
 from pbal.roles.proxy.tunnel import OpenTunnel
 
 log = logging.getLogger("pbal.proxy")
@@ -129,6 +129,7 @@ class Relay(Outgoing):
         self._unassigned()
         if not self.waited:
             self.priority = priority_of(self.exchange, self.terms)
+            self.exchange.high = self.priority == HIGH
         tracer = self.terms.service.tracer
         if tracer is not None:
             if node is None:
