@@ -68,7 +68,7 @@ def make(kept: Kept, generation: int) -> LoadedPlugin:
             if tunable.default is not None:
                 tunable.parse(tunable.default)
         loaded = LoadedPlugin(kept.name, plugin_class, kept.path, generation, kept.folder, module=module_name, kept=kept)
-        loaded.grammar = plugin_class.grammar or ("" if kept.grammar is None else kept.grammar.data.decode())
+        loaded.grammar = inspect.cleandoc(plugin_class.grammar) or ("" if kept.grammar is None else kept.grammar.data.decode())
         loaded.commands = tuple(plugin_class.commands)
         loaded.version = plugin_class.version or kept.version
         return loaded
