@@ -74,7 +74,6 @@ usage: SHOW POOL [<pool_name>]
 access forbid ip 10.0.0.1
        ^^^^^^
 expected ALLOW, DENY, POLICY, QUEUE_LOW or RESET, found 'forbid'
-usage: ACCESS ALLOW IP <address> | ACCESS ALLOW NETMASK <network>
 
 ACCESS DENY 10.0.0.0/8
             ^^^^^^^^^^

@@ -196,13 +196,12 @@ def test_what_is_said_to_a_plugin_that_is_missing_is_not_held_against_the_file(t
           SET default_action = throttle
           VHOST * = site
           STICKY COOKIE SID
-          PERLHANDLER = A::b
           SET enable_put = on
           SET persist_clent = on
         ENABLE site
         """,
     )
-    assert [mistake.line for mistake in mistakes] == [2, 3, 4, 5, 17, 18]
+    assert [mistake.line for mistake in mistakes] == [2, 3, 4, 5, 16, 17]
 
 
 # --- habits of the language --------------------------------------------------------------------------------
