@@ -20,7 +20,7 @@ from bench.distant import distant as distant_of
 from bench.files import files
 from bench.hanging import hanging
 from bench.load import spent
-from bench.plugins import plugins
+from bench.plugins import networks, plugins
 from bench.proxying import bodies, idle, tail
 from bench.room import room, streams
 from bench.secure import tls
@@ -353,6 +353,7 @@ FIGURES = {
     "proxied": proxied,
     "access": access,
     "plugins": plugins,
+    "networks": networks,
     "bodies": bodies,
     "files": files,
     "uploads": uploads,

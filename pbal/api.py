@@ -12,6 +12,7 @@ from pbal.model.errors import AnswerRefused, ConfigError, UnknownName
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation
 from pbal.model.hooks import Verdict, hook
+from pbal.model.networks import NetworkTable
 from pbal.model.parking import Parked, Upgraded, Waiting
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Node
@@ -41,15 +42,16 @@ from pbal.schema.types import (
     TEXT,
     WORDS,
     Endpoint,
+    Network,
     Type,
     enum,
 )
 
 __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS", "AnswerRefused",
-    "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Explanation", "Fields",
-    "FileFound", "Histogram", "IllegalField", "Kind", "Limit", "Lookup", "ManualClock", "Networks", "NoAnswer", "Node", "NodeAnswer",
-    "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Searches", "Service", "Text", "TookTooLong", "Tunable",
-    "Type", "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "World", "bad_argument", "did_you_mean", "enum", "holder", "hook",
-    "quoted", "quoted_word", "resident_bytes", "spawn",
+    "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Explanation",
+    "Fields", "FileFound", "Histogram", "IllegalField", "Kind", "Limit", "Lookup", "ManualClock", "Network", "NetworkTable", "Networks",
+    "NoAnswer", "Node", "NodeAnswer", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Searches",
+    "Service", "Text", "TookTooLong", "Tunable", "Type", "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",
+    "bad_argument", "did_you_mean", "enum", "holder", "hook", "quoted", "quoted_word", "resident_bytes", "spawn",
 ]  # fmt: skip

@@ -51,6 +51,7 @@ COMPILED: Final = (
     "pbal.model.sticky",
     "pbal.model.steering",
     "pbal.model.tracing",
+    "pbal.model.networks",
     "pbal.model.trust",
     "pbal.model.variables",
     "pbal.model.tunnels",

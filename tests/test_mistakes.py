@@ -76,6 +76,30 @@ show pool p as xml
 expected JSON, found 'xml'
 usage: SHOW POOL [<pool_name>]
 
+access forbid ip 10.0.0.1
+       ^^^^^^
+expected ALLOW, DENY, POLICY, QUEUE_LOW or RESET, found 'forbid'
+
+ACCESS DENY 10.0.0.0/8
+            ^^^^^^^^^^
+expected IP or NETMASK, found '10.0.0.0/8'
+usage: ACCESS DENY IP <address> | ACCESS DENY NETMASK <network>
+
+ACCESS QUEUE_LOW IP
+                   ^
+expected address, found the end of the line
+usage: ACCESS QUEUE_LOW IP <address> | ACCESS QUEUE_LOW NETMASK <network>
+
+ACCESS POLICY
+             ^
+expected a policy, found the end of the line
+usage: ACCESS POLICY <policy>
+
+ACCESS RESET all
+             ^^^
+expected the end of the line, found 'all'
+usage: ACCESS RESET
+
 stats web
       ^^^
 expected AS JSON or the end of the line, found 'web'

@@ -115,6 +115,11 @@ class Session:
         service = selector or self.service()
         if service.role != "selector":
             raise ConfigError(f"service '{service.name}' is not a selector service", about=service.name)
+        return self.on_service(plugin, service)
+
+    def on_service(self, plugin: str, named: Service | None = None) -> Any:
+        """The plugin of a service: of the one that was named, or of the current object. Raises: ConfigError if it has none."""
+        service = named or self.service()
         instance = service.plugin(plugin)
         if instance is None:
             raise ConfigError(f"service '{service.name}' does not have the plugin {plugin}: SET plugins = {plugin}", about=service.name)

@@ -5,10 +5,9 @@ What is remembered of an address is remembered with the networks it was asked fo
 
 import ipaddress
 
+from pbal.model.networks import NetworkTable
 from pbal.schema.types import Network
 
-REMEMBERED = 4096
-"""Addresses remembered; a few peers make all requests."""
 MOST_HOPS = 32
 """Addresses of X-Forwarded-For that are looked at. A longer row of trusted proxies is a claim."""
 
@@ -16,26 +15,14 @@ MOST_HOPS = 32
 class Networks:
     """Whether an address, as text, lies in one of some networks."""
 
-    __slots__ = ("_known", "networks")
+    __slots__ = ("_table", "networks")
 
     def __init__(self, networks: tuple[Network, ...]) -> None:
         self.networks = networks
-        self._known: dict[bytes, bool] = {}
+        self._table = NetworkTable(networks)
 
     def __contains__(self, address: bytes) -> bool:
-        found = self._known.get(address)
-        if found is None:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            found = self._known[address] = self._look(address)
-        return found
-
-    def _look(self, address: bytes) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address.decode("ascii"))
-        except ValueError:
-            return False
-        return any(parsed in network for network in self.networks)
+        return self._table.first(address) >= 0
 
 
 class Trust:

@@ -123,7 +123,6 @@ _OWN = "write it as a pbal plugin: pbal plugin new"
 
 PLUGINS: dict[str, Unbuilt] = _by_name(
     (
-        Unbuilt("AccessControl", "a firewall can refuse addresses, or a pbal plugin of your own: pbal plugin new NAME"),
         Unbuilt("AtomInject", "LOAD poll: a PUT or POST to poll_publish_uri publishes a message"),
         Unbuilt("AtomStream", "LOAD poll: readers of an event stream get every message"),
         Unbuilt("AutoRemoveLeadingDir", "set docroot to the parent directory"),
@@ -144,7 +143,6 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
 
 STATEMENTS: dict[str, Unbuilt] = _by_name(
     (
-        Unbuilt("ACCESS", PLUGINS["accesscontrol"].instead, plugin="accesscontrol"),
         Unbuilt("PATTERNS", "show service NAME tells highpri_uri_pattern and highpri_host_pattern", plugin="highpri"),
         Unbuilt("PERLHANDLER", PLUGINS["cgilike"].instead, plugin="cgilike"),
         Unbuilt("PERLREQUIRE", PLUGINS["cgilike"].instead, plugin="cgilike"),
@@ -184,7 +182,7 @@ HOOKS: dict[str, Unneeded] = {
 
 
 COMMANDS: tuple[str, ...] = (
-    "recent", "stats",  # of plugins
+    "access", "recent", "stats",  # of plugins
     "aio", "backends", "crash", "create", "default", "disable", "dumpconfig", "enable", "fd", "gladiator", "header", "help", "include",
     "leaks", "load", "mime", "node", "nodes", "noverify", "obj", "pending", "plugins", "pool", "proc", "prof", "queues", "quit", "reload",
     "reproxy_state", "server", "set", "show", "shutdown", "socks", "state", "states", "track", "unload", "uptime", "use", "varsize",
