@@ -197,7 +197,7 @@ class _Formatter:
     def _is_bundled(self, plugin: str) -> bool:
         from pbal.sources import BUNDLED
 
-        return plugin in self._bundled or (BUNDLED / f"{plugin}.py").is_file() or (BUNDLED / plugin).is_dir() or plugin == "include"
+        return plugin in self._bundled or (BUNDLED / f"{plugin}.py").is_file() or (BUNDLED / plugin).is_dir()
 
 
 def _joined(words: Iterable[tuple[str, str]]) -> str:

@@ -325,7 +325,6 @@ class FromPerlbal:
             if said is not None:
                 differs = " ".join((said[2] or "").split()).removesuffix(".")
                 rows[said[1]] = f"Built: LOAD {name}." + (f" Differs: {differs}." if differs else "")
-        rows["Include"] = "INCLUDE is a statement of the core."
         for plugin, row in perlbal.PLUGINS.items():
             brought = [each.name for each in perlbal.SERVICE.values() if each.plugin == plugin]
             rows[row.name] = _not_built(row) + (f" [{', '.join(brought)}]" if brought else "")

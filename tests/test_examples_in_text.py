@@ -47,6 +47,7 @@ def _readme() -> str:
 
 
 TEXTS = {page: manual.source(page) for page in manual.pages()} | {"README.md": _readme()}
+TEXTS |= {f"plugin {name}": text for name, (text, _) in manual.Statements().plugins.items() if name != "poll"}
 EXAMPLES = [pytest.param(block, id=f"{name}:{block.splitlines()[0][:40]}") for name, text in TEXTS.items() for block in blocks(text)]
 
 
@@ -82,7 +83,7 @@ def _around(example: str, role: str = "web_server") -> str:
     """The plugins and services that a piece of a configuration is about, and does not make itself; the last is the current object."""
     loaded = re.findall(r"^LOAD (\w+)", example.lower(), re.MULTILINE)
     lines = [f"LOAD {plugin}" for plugin in ("poll", "vhosts", "vpaths") if plugin not in loaded]
-    for name in ("other", "chat", "site"):
+    for name in ("other", "chat", "files", "site"):
         if f"CREATE SERVICE {name}" not in example and (name == "site" or re.search(rf"\b{name}\b", example)):
             lines += [f"CREATE SERVICE {name}", f"SET role = {role}", "SET plugins = poll"]
     return "\n".join(lines) + "\n"
@@ -108,7 +109,7 @@ def _is_good(text: str, tmp_path: Path) -> None:
     path = tmp_path / "example.conf"
     path.write_text(text, encoding="utf-8")
     mistakes = Interpreter(World()).run_file(str(path))
-    elsewhere = [mistake for mistake in mistakes if re.search(r"/(?:etc|var|run)/\S+", mistake.message)]
+    elsewhere = [mistake for mistake in mistakes if re.search(r"/(?:etc|srv|var|run)/\S+", mistake.message)]
     assert mistakes == elsewhere, [mistake.render() for mistake in mistakes]
 
 

@@ -60,6 +60,17 @@ def test_every_statement_is_explained_in_each_of_its_forms(rule: str) -> None:
     assert set(LANGUAGE.syntax(rule).split(" | ")) <= known
 
 
+def test_every_bundled_plugin_is_explained_with_its_tunables_and_counters() -> None:
+    known = terms("pbal.conf.5").split("\n")
+    for name, (text, plugin) in manual.Statements().plugins.items():
+        if name == "poll":
+            continue
+        assert f".SS {name}\n" in PAGES["pbal.conf.5"] and f"LOAD {name}\n" in text
+        assert plugin.__name__.lower().replace("_", "") == name.replace("_", "")
+        assert {tunable.name for tunable in plugin.tunables} | {counter.name for counter in plugin.counters} <= set(known)
+        assert all(tunable.type.name in TYPES or tunable.type.choices for tunable in plugin.tunables)
+
+
 def test_what_to_ask_on_the_console_can_be_asked() -> None:
     text = manual.source("pbal-console.7")
     section = text[text.index("= WHAT TO ASK") : text.index("= ANSWERS")]

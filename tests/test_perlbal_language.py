@@ -32,9 +32,9 @@ TUNABLES = """
 """The service tunables of Perlbal 1.80."""
 PLUGINS = """
     Vhosts Vpaths Highpri AccessControl Redirect Queues Stats NotModified MaxContentLength XFFExtras Throttle LazyCDN FlvStreaming
-    Palimg AutoRemoveLeadingDir EchoService Cgilike AtomStream AtomInject
+    Palimg AutoRemoveLeadingDir EchoService Cgilike AtomStream AtomInject Include
 """
-"""Its plugins, but for Include, which is a statement here."""
+"""Its plugins."""
 
 
 def read(tmp_path: Path, text: str) -> tuple[World, list[Mistake], list[str]]:
@@ -108,7 +108,6 @@ ELSE = [
     ("THROTTLE RELOAD CONFIG", "THROTTLE"),
     ("PERLHANDLER = A::b", "PERLHANDLER"),
     ("PERLREQUIRE = A", "PERLREQUIRE"),
-    ("PATTERNS", "PATTERNS"),
     ("CREATE SERVICE t\nSET role = echo", "echo"),
     ("CREATE SERVICE u\nSET u.palimg.cache = ^/x", "Palimg"),
 ]

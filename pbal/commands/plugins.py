@@ -16,9 +16,6 @@ async def load(session: Session, plugin: str) -> Reply:
 
     Source: Perlbal manual, LOAD. differs: plugins are Python. Of one that was written for Perlbal, the error says what does its work.
     """
-    if plugin.lower() == "include":
-        session.warn("INCLUDE needs no LOAD", "plugin")
-        return OK
     try:
         loaded = await loader.load(session.world, session.interpreter, plugin)
     except UnknownName as error:

@@ -30,6 +30,13 @@ class RoleHandler(metaclass=ABCMeta):
         """Clients that wait for a connection to a node; connections to nodes that are being opened; those kept for the next request."""
         return 0, 0, 0
 
+    def queues(self) -> dict[str, tuple[int, int]]:
+        """Of each class of clients that wait for a connection to a node: how many, and for how many seconds the first has waited.
+
+        The classes are "normal", "highpri" and "lowpri". Empty where the role has no nodes.
+        """
+        return {}
+
     @abstractmethod
     def changed(self, tunable: str) -> None:
         """A tunable was set live."""

@@ -6,7 +6,7 @@ and never asks whether it was set. `explicit` remembers which were, and in what 
 
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pbal.config.spec import Standing
 from pbal.http1.coding import Coding
@@ -45,6 +45,8 @@ log = logging.getLogger("pbal")
 
 _ROLE_FIRST = Needed("set", "role")
 _POOLS = frozenset({"pool", "fallback_pool"})
+NOBODY: Final = {"normal": (0, 0), "highpri": (0, 0), "lowpri": (0, 0)}
+"""Who waits where nobody does."""
 
 
 class _Told:
@@ -174,6 +176,13 @@ class Service(Chained):
         if self.handler is None:
             raise ConfigError(f"service '{self.name}' is not enabled")
         self.handler.ask(Question(target, fields, tell, timeout))
+
+    def queues(self) -> dict[str, tuple[int, int]]:
+        """Who waits for a connection to a node, by class (normal, highpri, lowpri): number, and seconds that the first of them has waited.
+
+        Nobody waits where the service is no reverse_proxy, or was never enabled.
+        """
+        return NOBODY | ({} if self.handler is None else self.handler.queues())
 
     def set(self, name: str, text: str) -> None:
         """Set a tunable from its text, whole or not at all.

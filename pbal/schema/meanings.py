@@ -133,6 +133,10 @@ TYPES = {
         "Sources of queue names, separated by spaces; see QUEUE NAMES in `pbal-poll(7)`.",
         "path",
     ),
+    "regex or none": Meaning(
+        "A regular expression, or `none`.",
+        "none",
+    ),
     "regex or off": Meaning(
         "A regular expression, or `off`.",
         "off",

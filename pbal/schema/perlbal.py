@@ -125,7 +125,6 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("AtomInject", "LOAD poll: a PUT or POST to poll_publish_uri publishes a message"),
         Unbuilt("AtomStream", "LOAD poll: readers of an event stream get every message"),
-        Unbuilt("AutoRemoveLeadingDir", "set docroot to the parent directory"),
         Unbuilt("Cgilike", "a pbal plugin is Python and answers requests: pbal plugin new NAME"),
         Unbuilt("EchoService"),
         Unbuilt("FlvStreaming"),
@@ -133,17 +132,14 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
         Unbuilt("MaxContentLength", "max_body limits every body"),
         Unbuilt("NotModified", "web_server answers conditional requests by the date of the file"),
         Unbuilt("Palimg"),
-        Unbuilt("Queues", "the console shows the same: queues"),
         Unbuilt("Redirect", "https_redirect sends clients to https; for other hosts write a pbal plugin: pbal plugin new NAME"),
         Unbuilt("Throttle", _LIMIT),
-        Unbuilt("XFFExtras", "its send_backend_proto and send_backend_port are in the core: leave LOAD and the plugin's name out"),
     )
 )
 """Plugins that come with Perlbal."""
 
 STATEMENTS: dict[str, Unbuilt] = _by_name(
     (
-        Unbuilt("PATTERNS", "show service NAME tells highpri_uri_pattern and highpri_host_pattern", plugin="highpri"),
         Unbuilt("PERLHANDLER", PLUGINS["cgilike"].instead, plugin="cgilike"),
         Unbuilt("PERLREQUIRE", PLUGINS["cgilike"].instead, plugin="cgilike"),
         Unbuilt("REDIRECT", PLUGINS["redirect"].instead, plugin="redirect"),
@@ -182,7 +178,7 @@ HOOKS: dict[str, Unneeded] = {
 
 
 COMMANDS: tuple[str, ...] = (
-    "access", "recent", "stats",  # of plugins
+    "access", "patterns", "recent", "stats",  # of plugins
     "aio", "backends", "crash", "create", "default", "disable", "dumpconfig", "enable", "fd", "gladiator", "header", "help", "include",
     "leaks", "load", "mime", "node", "nodes", "noverify", "obj", "pending", "plugins", "pool", "proc", "prof", "queues", "quit", "reload",
     "reproxy_state", "server", "set", "show", "shutdown", "socks", "state", "states", "track", "unload", "uptime", "use", "varsize",

@@ -148,6 +148,30 @@ async def test_highpri_makes_requests_high_by_path_and_host(lab: Lab) -> None:
 
 
 @lab
+async def test_highpri_tells_its_patterns_and_what_it_would_do_and_keeps_both_over_a_reload(lab: Lab) -> None:
+    pbal = await lab.pbal("SERVER compatible = perlbal\nLOAD HighPri\n" + proxy("127.0.0.1:1", more="SET plugins = Highpri"))
+    at = f"http://127.0.0.1:{pbal.server.address('web')[1]}"
+    default = r"^(?:/interface/(?:xmlrpc|flat)|/login\.bml)$"
+    begin = "High priority pattern buffer:\nSET web.highpri.uri_pattern = "
+    assert await pbal.say("patterns") == f"{begin}{default}\nSET web.highpri.host_pattern = undef\n."
+    assert "highpri_uri_pattern" in await pbal.say(f"explain GET {at}/login.bml")
+    assert "expected" in await pbal.say("SET web.highpri.uri_pattern = (")
+    for statement in ("SET web.highpri.uri_pattern = (a|a)+x$", r"SET web.highpri.host_pattern = ^im\.", "RELOAD highpri"):
+        assert "ERROR" not in await pbal.say(statement)
+    assert await pbal.say("patterns") == f"{begin}(a|a)+x$\nSET web.highpri.host_pattern = ^im\\.\n."
+    assert "highpri_host_pattern" in await pbal.say(f"explain GET {at.replace('127.0.0.1', 'im.site')}/")
+    assert "took too long" in await pbal.say(f"explain GET {at}/{'a' * 60}")
+    assert "class" not in await pbal.say(f"explain GET {at}/")
+
+
+@lab
+async def test_a_pattern_of_highpri_that_searches_for_ever_is_given_up(lab: Lab) -> None:
+    pbal, origin, clients = await _with(lab, "highpri", "SET web.highpri.uri_pattern = (a|a)+x$", get("/" + "a" * 60), get("/ax"))
+    assert "web-highpri.count 1" in await pbal.say("queues") and pbal.counts["regex_timeouts"] >= 1
+    assert [path[:3] for path in await _order(origin, clients)] == ["/ax", "/aa"]
+
+
+@lab
 async def test_a_plugin_makes_requests_low_and_one_that_fails_makes_them_wait_as_others_do(lab: Lab) -> None:
     """High goes before it, whoever said so; and what is wrong with its word is told, and costs nobody the answer."""
     requests = [get("/bot", "User-Agent: a bot"), get("/fault"), get("/odd", "User-Agent: odd"), get("/man", "User-Agent: man")]

@@ -7,8 +7,6 @@ from math import ceil
 from pbal.commands.looking.tables import groups, opening, table
 from pbal.commands.session import Session
 from pbal.model.pool import Node
-from pbal.roles.proxy.queue import CLASSES
-from pbal.roles.proxy.role import ReverseProxy
 from pbal.schema.commands import Item, Objects, Reply, command
 from pbal.schema.people import Unit
 from pbal.schema.types import Endpoint
@@ -106,14 +104,9 @@ def queues(session: Session) -> Reply:
 
 
 def _queues(session: Session) -> Iterator[Item]:
-    now = session.world.clock.now()
     for service in session.world.services.values():
         if service.role != "reverse_proxy":
             continue
-        of = service.handler.groups.all() if isinstance(service.handler, ReverseProxy) else []
-        known = {}
-        for name, priority in CLASSES:
-            first = [seeker.started for group in of if (seeker := group.queue.first(priority)) is not None]
-            known[name] = {"age": int(now - min(first, default=now)), "count": sum(group.queue.number(priority) for group in of)}
+        known = {name: {"age": age, "count": count} for name, (count, age) in service.queues().items()}
         lines = [f"{service.name}-{queue}.{key} {number}" for queue, facts in known.items() for key, number in facts.items()]
         yield Item({"service": service.name, **known}, tuple(lines))

@@ -8,6 +8,7 @@ for it later, because a body took its time, is sent where the rules say now (rel
 
 from pbal.model.pool import Pool
 from pbal.roles.proxy.backends import Backends
+from pbal.roles.proxy.queue import CLASSES
 from pbal.roles.proxy.terms import Terms
 
 
@@ -85,6 +86,15 @@ class Groups:
         """The service is going."""
         for backends in self.all():
             backends.close()
+
+    def queues(self, now: float) -> dict[str, tuple[int, int]]:
+        """Who waits, by class: number, and seconds that the first of them has waited."""
+        every = self.all()
+        found = {}
+        for name, priority in CLASSES:
+            first = [seeker.started for backends in every if (seeker := backends.queue.first(priority)) is not None]
+            found[name] = sum(backends.queue.number(priority) for backends in every), int(now - min(first, default=now))
+        return found
 
     def load(self) -> tuple[int, int, int]:
         """Clients that wait; connections that are being opened; those kept for the next request."""

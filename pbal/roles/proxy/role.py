@@ -143,6 +143,10 @@ class ReverseProxy(HttpRole):
         """See model.service.RoleHandler."""
         return self.groups.load()
 
+    def queues(self) -> dict[str, tuple[int, int]]:
+        """See model.service.RoleHandler."""
+        return self.groups.queues(self.clock.now())
+
     def ask(self, question: Question) -> None:
         """See model.service.RoleHandler."""
         asyncio.get_running_loop().call_soon(Errand(self.groups, question).seek)
