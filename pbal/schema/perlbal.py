@@ -131,8 +131,6 @@ _OWN = "write it as a pbal plugin: pbal plugin new"
 PLUGINS: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("AccessControl", "a firewall can refuse addresses, or a pbal plugin of your own: pbal plugin new NAME"),
-        Unbuilt("AtomInject", "LOAD poll: a PUT or POST to poll_publish_uri publishes a message"),
-        Unbuilt("AtomStream", "LOAD poll: readers of an event stream get every message"),
         Unbuilt("AutoRemoveLeadingDir", "set docroot to the parent directory"),
         Unbuilt("Cgilike", "a pbal plugin is Python and answers requests: pbal plugin new NAME"),
         Unbuilt("EchoService"),
