@@ -43,6 +43,7 @@ from pbal.schema.types import (
     Endpoint,
     Type,
     enum,
+    name_of,
 )
 
 __all__ = [
@@ -51,5 +52,5 @@ __all__ = [
     "FileFound", "Histogram", "IllegalField", "Kind", "Limit", "Lookup", "ManualClock", "Networks", "NoAnswer", "Node", "NodeAnswer",
     "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Searches", "Service", "Text", "TookTooLong", "Tunable",
     "Type", "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "World", "bad_argument", "did_you_mean", "enum", "holder", "hook",
-    "quoted", "quoted_word", "resident_bytes", "spawn",
+    "name_of", "quoted", "quoted_word", "resident_bytes", "spawn",
 ]  # fmt: skip
