@@ -45,6 +45,7 @@ from pbal.schema.types import (
     Network,
     Type,
     enum,
+    name_of,
 )
 
 __all__ = [
@@ -53,5 +54,5 @@ __all__ = [
     "Fields", "FileFound", "Histogram", "IllegalField", "Kind", "Limit", "Lookup", "ManualClock", "Network", "NetworkTable", "Networks",
     "NoAnswer", "Node", "NodeAnswer", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Searches",
     "Service", "Text", "TookTooLong", "Tunable", "Type", "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",
-    "bad_argument", "did_you_mean", "enum", "holder", "hook", "quoted", "quoted_word", "resident_bytes", "spawn",
+    "bad_argument", "did_you_mean", "enum", "holder", "hook", "name_of", "quoted", "quoted_word", "resident_bytes", "spawn",
 ]  # fmt: skip

@@ -87,8 +87,6 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("latency", "", types.INT, "0"),
         # of plugins
         Unbuilt("max_content_length", "max_body limits every body", types.INT, "0", "maxcontentlength"),
-        Unbuilt("fallback_service", "SET fallback_pool names a second pool, not a service", plugin="lazycdn"),
-        Unbuilt("fallback_udp_ping_addr", plugin="lazycdn"),
         Unbuilt("echo_delay", "", types.INT, "0", "echoservice"),
         *(
             Unbuilt(name, _LIMIT, plugin="throttle")
@@ -123,12 +121,9 @@ _OWN = "write it as a pbal plugin: pbal plugin new"
 
 PLUGINS: dict[str, Unbuilt] = _by_name(
     (
-        Unbuilt("AtomInject", "LOAD poll: a PUT or POST to poll_publish_uri publishes a message"),
-        Unbuilt("AtomStream", "LOAD poll: readers of an event stream get every message"),
         Unbuilt("Cgilike", "a pbal plugin is Python and answers requests: pbal plugin new NAME"),
         Unbuilt("EchoService"),
         Unbuilt("FlvStreaming"),
-        Unbuilt("LazyCDN", "SET fallback_pool and SET fallback_on = 404 ask a second pool"),
         Unbuilt("MaxContentLength", "max_body limits every body"),
         Unbuilt("NotModified", "web_server answers conditional requests by the date of the file"),
         Unbuilt("Palimg"),
