@@ -68,7 +68,7 @@ def test_every_bundled_plugin_is_explained_with_its_tunables_and_counters() -> N
         assert f".SS {name}\n" in PAGES["pbal.conf.5"] and f"LOAD {name}\n" in text
         assert plugin.__name__.lower().replace("_", "") == name.replace("_", "")
         assert {tunable.name for tunable in plugin.tunables} | {counter.name for counter in plugin.counters} <= set(known)
-        assert all(tunable.type.name in TYPES or tunable.type.choices for tunable in plugin.tunables)
+        assert all(tunable.type.name in {*TYPES, "service", "pool"} or tunable.type.choices for tunable in plugin.tunables)
 
 
 def test_what_to_ask_on_the_console_can_be_asked() -> None:

@@ -194,7 +194,7 @@ def test_what_is_said_to_a_plugin_that_is_missing_is_not_held_against_the_file(t
         ENABLE site
         """,
     )
-    assert [mistake.line for mistake in mistakes] == [3, 11, 12]
+    assert [mistake.line for mistake in mistakes] == [2, 10, 11]
 
 
 # --- habits of the language --------------------------------------------------------------------------------
