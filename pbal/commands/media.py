@@ -23,7 +23,7 @@ def mime_set(session: Session, ending: str, media_type: str) -> Reply:
     except ValueError as error:
         raise bad_argument("media_type", error) from None
     session.world.media.set(known, kind)
-    return Text((f"{known} set to {kind}.",), end_dot=False)
+    return Text((f"{known} set to {kind}.",), end_dot=False, instead=True)
 
 
 @command
@@ -41,4 +41,4 @@ def mime_remove(session: Session, ending: str) -> Reply:
         message = f"{known} not a defined extension."
         raise CommandError(message, "ending", kind=Kind.UNKNOWN_NAME, subject=known, candidates=list(media.all()))
     media.set(known, "")
-    return Text((f"{known} removed.",), end_dot=False)
+    return Text((f"{known} removed.",), end_dot=False, instead=True)

@@ -363,7 +363,8 @@ class ConsoleConnection(Manager):
         self._write(piece)
         if json or width or getattr(reply, "end_dot", True):
             return "list"
-        if self._session.verbose and not self._session.closing and not self._session.marker:
+        instead = getattr(reply, "instead", False)
+        if self._session.verbose and not self._session.closing and not self._session.marker and not instead:
             self._write(["OK"])
         return "text"
 

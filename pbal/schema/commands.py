@@ -105,6 +105,8 @@ class Text(Reply):
     lines: Iterable[str]
     end_dot: bool = True
     prose: bool = False
+    instead: bool = False
+    """Whether it stands in place of OK, which else follows what has no dot."""
 
     def as_text(self) -> Iterator[str]:
         """The lines, then '.' if wanted."""

@@ -288,6 +288,8 @@ async def test_each_command_of_perlbal_is_known(lab: Lab) -> None:
         assert await here.lines("plugins") == ["chat poll", "front vhosts"]
         mime = dict(line.split(" ") for line in await here.lines("mime list"))
         assert mime["css"] == "text/css" and list(mime) == sorted(mime) and await here.lines("mime") == await here.lines("mime list")
+        said = await here.lines("mime set zz a/b\r\nmime remove zz\r\naio")
+        assert said == ["zz set to a/b.", "zz removed."], "in place of OK"
         modules = await here.lines("xs")
         assert modules[:3] == ["XS module status:", "", "   No modules available."]
         sizes = read_pairs(r"([\w-]+ (?:\[\]|\{\})) (\d+)", await here.lines("varsize"))

@@ -32,8 +32,8 @@ MOST: Final = 100
 
 def members(query: bytes) -> list[bytes]:
     """The names in a query, which begins with the second `?`; none if it has none, and is a query as any other."""
-    names = query[1:].partition(b"?")[0] if query.startswith(b"?") else b""
-    return names.split(b",", MOST + 1) if names else []
+    names = query[1:].partition(b"?")[0].rstrip(b",") if query.startswith(b"?") else b""
+    return names.split(b",", MOST + 1) if names else []  # as Perl divides: an empty name at the end is none
 
 
 class Member:

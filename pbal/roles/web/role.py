@@ -260,12 +260,20 @@ class WebServer(HttpRole):
 
     def _joined(self, exchange: Exchange, joined: Joined | None, error: BaseException | None) -> None:
         """All were found, or one is not to be had."""
+<<<<<<< HEAD
         hooks = self.service.hooks
         if joined is None or error is not None:
             if not self.is_missing(exchange, error, hooks.concat_get_poststat_file_missing):
                 self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
             return
         if hooks.concat_get_poststat_pre_send and self.is_taken(exchange, hooks.concat_get_poststat_pre_send, joined.modified):
+=======
+        if joined is None or error is not None:
+            if isinstance(error, NotServed) and error.status == 404:
+                exchange.error(404, b"One of these files is not here, or more.\n")
+            else:
+                self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
+>>>>>>> 6f13563 (MIME answers as Perlbal's does, and nothing more; an empty name behind the last comma is none)
             return
         most = self.service.values["concatenate_max_size"]
         if most and joined.size > most:
