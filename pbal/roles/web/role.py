@@ -12,6 +12,7 @@ file refuses to know: disks.
 import os
 from collections.abc import Callable
 from functools import partial
+from urllib.parse import quote_from_bytes
 
 from pbal.http1.conditional import etag_for
 from pbal.http1.encoder import http_date
@@ -144,17 +145,18 @@ class WebServer(HttpRole):
         if rules is None:
             exchange.error(404, b"Nothing here.\n")
             return
-        key, path = exchange.path, b""
-        if self.joins and exchange.request.query.startswith(b"?") and key.endswith(b"/"):
+        key = path = exchange.path
+        if self.joins and exchange.request.query.startswith(b"?") and path.endswith(b"/"):
             names = members(exchange.request.query)
             if names:
                 self._join(exchange, rules, names)
                 return
+        meant: bytes | None = None
         if self.service.hooks.start_serve_request:
-            path = self._looked_up(exchange, rules)
-            if not path:
+            meant = self._looked_up(exchange, rules)
+            if meant is None:
                 return
-            key = b"=" + path
+            key = b"\0" + meant  # which no path of a request is
         exchange.enter(SERVED)
         wanted: tuple[bytes, ...] = ()
         neighbours = self.neighbours
@@ -165,41 +167,42 @@ class WebServer(HttpRole):
         if kept is not None:
             self._send(exchange, kept)
             return
-        if not path:
+        if meant is None:
             try:
-                path = decoded(exchange.path, rules)
+                meant = decoded(path, rules)
             except NotServed as refusal:
-                self._found(path, exchange, None, refusal)
+                self._found(exchange, None, refusal)
                 return
         index_files = self.service.values["index_files"]
-        self.cache.look(exchange, key, partial(seek, rules, path, index_files, neighbours, wanted), partial(self._found, path))
+        self.cache.look(exchange, key, partial(seek, rules, meant, index_files, neighbours, wanted), partial(self._found, path=meant))
 
-    def _looked_up(self, exchange: Exchange, rules: Rules) -> bytes:
-        """The decoded path, as plugins would have it; b"" if the request is answered, or a plugin has it."""
+    def _looked_up(self, exchange: Exchange, rules: Rules) -> bytes | None:
+        """The path, decoded, that plugins would have looked for; None where it is answered, or one of them has the exchange."""
         try:
             lookup = Lookup(decoded(exchange.path, rules))
+            if chain.run(self.service.hooks.start_serve_request, exchange, lookup):
+                return None
+            return decoded(quote_from_bytes(lookup.path).encode(), rules)
         except NotServed as refusal:
-            exchange.enter(SERVED)
-            self._found(b"", exchange, None, refusal)
-            return b""
-        return b"" if chain.run(self.service.hooks.start_serve_request, exchange, lookup) else lookup.path
+            self._found(exchange, None, refusal)
+            return None
 
-    def _found(self, path: bytes, exchange: Exchange, kept: Kept | None, error: BaseException | None) -> None:
-        """What the name leads to."""
+    def _found(self, exchange: Exchange, kept: Kept | None, error: BaseException | None, path: bytes = b"") -> None:
+        """What the name leads to. `path` is the decoded one."""
         if kept is not None:
             self._send(exchange, kept)
         elif isinstance(error, IsDirectory):
             self._add_slash(exchange)
         elif isinstance(error, NoIndex):
             self._folder(exchange, path)
-        elif not self.is_missing(exchange, error, self.service.hooks.static_get_poststat_file_missing):
+        elif not self._is_missing(exchange, error, self.service.hooks.static_get_poststat_file_missing):
             self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
 
-    def is_missing(self, exchange: Exchange, error: BaseException | None, hooks: Bounds) -> bool:
+    def _is_missing(self, exchange: Exchange, error: BaseException | None, hooks: Bounds) -> bool:
         """Ask plugins about a file that is not there; whether one has the exchange now."""
-        return bool(hooks) and isinstance(error, NotServed) and error.status == 404 and self.is_taken(exchange, hooks, None)
+        return bool(hooks) and isinstance(error, NotServed) and error.status == 404 and self._is_taken(exchange, hooks, None)
 
-    def is_taken(self, exchange: Exchange, hooks: Bounds, more: object) -> bool:
+    def _is_taken(self, exchange: Exchange, hooks: Bounds, more: object) -> bool:
         """Run hooks that come when it is known what a name leads to; whether one has the exchange now."""
         if exchange.stage is SERVED:
             exchange.let_go()
@@ -210,9 +213,10 @@ class WebServer(HttpRole):
 
     def _send(self, exchange: Exchange, kept: Kept) -> None:
         """A file."""
-        file, said, media, hooks = kept.file, kept.said, self.service.world.media, self.service.hooks.static_get_poststat_pre_send
-        if hooks and self.is_taken(exchange, hooks, file.mtime_ns // 10**9):
+        hooks = self.service.hooks.static_get_poststat_pre_send
+        if hooks and self._is_taken(exchange, hooks, kept.file.mtime_ns // 10**9):
             return
+        file, said, media = kept.file, kept.said, self.service.world.media
         control = self.service.rules.cache_control(exchange, self._control) if self.service.rules.caching else self._control
         if not isinstance(said, Said) or said.generation != media.generation or said.control != control:
             etag, modified = etag_for(file.mtime_ns, file.size, file.coding), file.mtime_ns // 10**9
@@ -260,24 +264,20 @@ class WebServer(HttpRole):
 
     def _joined(self, exchange: Exchange, joined: Joined | None, error: BaseException | None) -> None:
         """All were found, or one is not to be had."""
-<<<<<<< HEAD
         hooks = self.service.hooks
         if joined is None or error is not None:
-            if not self.is_missing(exchange, error, hooks.concat_get_poststat_file_missing):
-                self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
-            return
-        if hooks.concat_get_poststat_pre_send and self.is_taken(exchange, hooks.concat_get_poststat_pre_send, joined.modified):
-=======
-        if joined is None or error is not None:
+            if self._is_missing(exchange, error, hooks.concat_get_poststat_file_missing):
+                return
             if isinstance(error, NotServed) and error.status == 404:
                 exchange.error(404, b"One of these files is not here, or more.\n")
             else:
                 self._refuse(exchange, error.status if isinstance(error, NotServed) else 500)
->>>>>>> 6f13563 (MIME answers as Perlbal's does, and nothing more; an empty name behind the last comma is none)
             return
         most = self.service.values["concatenate_max_size"]
         if most and joined.size > most:
             self._refuse_joined(exchange, b"These are more than %d bytes.\n" % most)
+            return
+        if hooks.concat_get_poststat_pre_send and self._is_taken(exchange, hooks.concat_get_poststat_pre_send, joined.modified):
             return
         kinds = [self.service.world.media.kind_of(name) for name in joined.names]
         fields = self._dated(joined.etag, joined.modified, next((kind for kind in kinds if kind != _UNKNOWN), _UNKNOWN))
