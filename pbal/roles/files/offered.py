@@ -6,44 +6,37 @@ from functools import partial
 
 from pbal.model.bound import Bounds
 from pbal.model.exchange import SERVED, Exchange
+from pbal.model.openfiles import OpenFile
 from pbal.model.served import FileFound
 from pbal.roles import chain
 from pbal.roles.files.disk import in_thread
-from pbal.roles.files.finding import OpenFile
 
 
 class Offered(FileFound):
-    """See FileFound. It has a descriptor of its own from the moment at which a plugin takes it."""
+    """See FileFound. It holds the file from the moment at which a plugin takes it, for as long as the plugin has it."""
 
     def __init__(self, file: OpenFile) -> None:
         self.path, self.size, self.modified = file.name, file.size, file.mtime_ns // 10**9
-        self._fd = -1
-        self._body: bytes | None = None
-        self._lost: OSError | None = None
+        self._file: OpenFile | None = None
 
     def keep(self, file: OpenFile) -> None:
-        """Have the octets of the file that are in memory, or a descriptor of it that is open now."""
-        self._body = file.body
-        if self._body is not None:
-            return
-        try:
-            self._fd = os.dup(file.fd)
-        except OSError as error:
-            self._lost = error
+        """Hold the file for the plugin."""
+        self._file = file.hold()
 
     async def read(self, limit: int) -> bytes:
         """See FileFound."""
-        if self._lost is not None:
-            raise self._lost
-        if self._body is not None:
-            return self._body[:limit]
+        file = self._file
+        if file is None:
+            return b""
+        if file.body is not None:
+            return file.body[:limit]
         done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        in_thread(partial(_whole, self._fd, min(limit, self.size)), partial(_tell, done))
+        in_thread(partial(_whole, file.fd, min(limit, self.size)), partial(_tell, done))
         return await done
 
     def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+        if self._file is not None:
+            self._file.release()
 
 
 def _whole(fd: int, octets: int) -> bytes:
