@@ -19,6 +19,7 @@ The stream is an abstract base class and not a Protocol: a compiled call through
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from types import CoroutineType
 from typing import TYPE_CHECKING, Final
 
 from pbal.config.spec import Standing
@@ -29,6 +30,7 @@ from pbal.http1.paths import plain
 from pbal.http1.pieces import Pieces
 from pbal.http1.reader import is_host
 from pbal.model.balance import Member
+from pbal.model.bound import Bound
 from pbal.model.calling import Failed, call, handed, tell
 from pbal.model.calling import place as place_of
 from pbal.model.collected import CollectedBody
@@ -76,6 +78,8 @@ TAKEN: Final = "taken"
 ANSWERING: Final = "answering"
 PARKED: Final = "parked"
 ENDED: Final = "ended"
+CHOOSING: Final = "being chosen for"
+"""While hooks choose something for it: they can do nothing else with it."""
 
 EDGES: Final[dict[str, frozenset[str]]] = {
     NEW: frozenset({NEW, SERVED, TAKEN, ANSWERING, PARKED, ENDED}),
@@ -84,6 +88,7 @@ EDGES: Final[dict[str, frozenset[str]]] = {
     ANSWERING: frozenset({ENDED}),
     PARKED: frozenset({ENDED}),
     ENDED: frozenset(),
+    CHOOSING: frozenset(),
 }
 """From a taken exchange back to NEW: a plugin that had to wait hands it to a service."""
 
@@ -395,7 +400,7 @@ class Exchange(Account):
         nodes = tuple(members)
         world = self.service.world
         for bound in self.service.hooks.select_node:
-            said = call(world, bound, self, nodes)
+            said = self.asked_of(bound, nodes)
             if said is None:
                 continue
             for place, node in enumerate(nodes):
@@ -405,8 +410,18 @@ class Exchange(Account):
                 report(world, bound.plugin, "hook select_node", said.error)
             else:
                 tell_fault(world, bound.plugin, "hook select_node", f"returned {said!r:.60}, not one of the nodes or None", place_of(bound))
+            if isinstance(said, CoroutineType):
+                said.close()
             self.service.failed(bound.plugin)
         return -1
+
+    def asked_of(self, bound: Bound, more: object = None) -> object:
+        """Call a hook that may only look at it and say something. What it returned, or Failed."""
+        stage = self.stage
+        self.stage = CHOOSING
+        said = call(self.service.world, bound, self, more)
+        self.stage = stage
+        return said
 
     # -- the access log -----------------------------------------------------------------------------------------
 
