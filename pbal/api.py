@@ -12,6 +12,7 @@ from pbal.model.errors import AnswerRefused, ConfigError, UnknownName
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation
 from pbal.model.hooks import Verdict, hook
+from pbal.model.hosts import Hosts, plain_host
 from pbal.model.networks import NetworkTable
 from pbal.model.parking import Parked, Upgraded, Waiting
 from pbal.model.plugin import Plugin
@@ -50,9 +51,9 @@ from pbal.schema.types import (
 
 __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS", "AnswerRefused",
-    "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Explanation",
-    "Fields", "FileFound", "Histogram", "IllegalField", "Kind", "Limit", "Lookup", "ManualClock", "Network", "NetworkTable", "Networks",
-    "NoAnswer", "Node", "NodeAnswer", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Searches",
-    "Service", "Text", "TookTooLong", "Tunable", "Type", "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "World",
-    "bad_argument", "did_you_mean", "enum", "holder", "hook", "name_of", "quoted", "quoted_word", "resident_bytes", "spawn",
+    "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Explanation", "Fields",
+    "FileFound", "Histogram", "Hosts", "IllegalField", "Kind", "Limit", "Lookup", "ManualClock", "Network", "NetworkTable", "Networks",
+    "NoAnswer", "Node", "NodeAnswer", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Searches", "Service",
+    "Text", "TookTooLong", "Tunable", "Type", "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "World", "bad_argument",
+    "did_you_mean", "enum", "holder", "hook", "name_of", "plain_host", "quoted", "quoted_word", "resident_bytes", "spawn",
 ]  # fmt: skip

@@ -100,6 +100,11 @@ ACCESS RESET all
 expected the end of the line, found 'all'
 usage: ACCESS RESET
 
+redirect host a.com
+                   ^
+expected a place, found the end of the line
+usage: REDIRECT HOST <pattern> <place>
+
 stats web
       ^^^
 expected AS JSON or the end of the line, found 'web'

@@ -119,6 +119,7 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("ACCESS QUEUE_LOW IP ::1", "access_queue_low", {"address": "::1"}),
     ("ACCESS POLICY deny", "access_policy", {"policy": "deny"}),
     ("ACCESS RESET", "access_reset", {}),
+    ("REDIRECT HOST *.a.com https://b.com", "redirect_host", {"pattern": "*.a.com", "place": "https://b.com"}),
     ("STATS", "stats", {}),
     ("recent", "recent", {}),
     ("RELOAD CERTIFICATES", "reload_certificates", {}),

@@ -104,7 +104,6 @@ def test_a_plugin_of_perlbal_is_there_or_not_built_yet_in_any_case(tmp_path: Pat
 
 
 ELSE = [
-    ("redirect host a b", "REDIRECT"),
     ("THROTTLE RELOAD CONFIG", "THROTTLE"),
     ("PERLHANDLER = A::b", "PERLHANDLER"),
     ("PERLREQUIRE = A", "PERLREQUIRE"),

@@ -28,14 +28,12 @@ is remembered holds while the service of that name is the same one; what was pas
 Under TLS, a pattern that no certificate of the selector covers is warned of: who asks for such a host is shown another's.
 """
 
-import ipaddress
 import logging
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final
 
-from pbal.api import OK, CommandError, ConfigError, Exchange, Explanation, Kind, Plugin, Reply, Service, Verdict, hook
+from pbal.api import OK, CommandError, ConfigError, Exchange, Explanation, Hosts, Kind, Plugin, Reply, Service, Verdict, hook, plain_host
 
 log = logging.getLogger("pbal.vhosts")
 
@@ -47,17 +45,6 @@ MOST: Final = 4096
 """Hosts that are remembered. Strangers can ask for very many where a pattern has a `*`."""
 LONGEST: Final = 255
 """Characters of a host that is remembered: no name is longer (RFC 1035 section 2.3.4)."""
-
-
-def plain_host(host: str) -> str:
-    """A host as it is compared: in lower case, without port and trailing dot, an IPv6 address in its shortest form."""
-    host = host.lower()
-    if host.startswith("[") and "]" in host:
-        literal = host[1 : host.index("]")]
-        with suppress(ValueError):
-            literal = ipaddress.IPv6Address(literal).compressed
-        return f"[{literal}]"
-    return host.partition(":")[0].removesuffix(".")
 
 
 def plain_pattern(pattern: str) -> str:
@@ -85,41 +72,6 @@ def plain_pattern(pattern: str) -> str:
 def certified_as(host: str) -> str:
     """The name that a certificate for a pattern's hosts has."""
     return f"*.{host[1:]}" if host.startswith("*") and not host.startswith("*.") else host.strip("[]")
-
-
-class Hosts:
-    """Patterns of hosts, and the names of services, to look a host up in."""
-
-    def __init__(self) -> None:
-        self._exact: dict[str, str] = {}
-        self._ending: dict[str, str] = {}
-        """By what a host that fits ends in, with a dot put before it: '' for *, '.site.com' for *.site.com, 'site.com' for *site.com."""
-        self._lengths: list[int] = []
-        """Of those, each once, the longest first."""
-
-    def add(self, pattern: str, name: str) -> None:
-        """A pattern, once."""
-        if not pattern.startswith("*"):
-            self._exact[pattern] = name
-            return
-        self._ending[pattern[1:]] = name
-        if len(pattern) - 1 not in self._lengths:
-            self._lengths.append(len(pattern) - 1)
-            self._lengths.sort(reverse=True)
-
-    def fitting(self, host: str) -> Iterator[tuple[str, str]]:
-        """The patterns that fit a host, and their services; the most particular first."""
-        name = self._exact.get(host)
-        if name is not None:
-            yield host, name
-        dotted = "." + host
-        whole = len(dotted)
-        for length in self._lengths:
-            if length <= whole:
-                ending = dotted[whole - length :]
-                name = self._ending.get(ending)
-                if name is not None:
-                    yield "*" + ending, name
 
 
 def vhost(session: Any, pattern: str, target: str, selector: Service | None = None) -> Reply:

@@ -86,7 +86,6 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
         Unbuilt("latency", "", types.INT, "0"),
         # of plugins
-        Unbuilt("max_content_length", "max_body limits every body", types.INT, "0", "maxcontentlength"),
         Unbuilt("echo_delay", "", types.INT, "0", "echoservice"),
         *(
             Unbuilt(name, _LIMIT, plugin="throttle")
@@ -124,10 +123,7 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
         Unbuilt("Cgilike", "a pbal plugin is Python and answers requests: pbal plugin new NAME"),
         Unbuilt("EchoService"),
         Unbuilt("FlvStreaming"),
-        Unbuilt("MaxContentLength", "max_body limits every body"),
-        Unbuilt("NotModified", "web_server answers conditional requests by the date of the file"),
         Unbuilt("Palimg"),
-        Unbuilt("Redirect", "https_redirect sends clients to https; for other hosts write a pbal plugin: pbal plugin new NAME"),
         Unbuilt("Throttle", _LIMIT),
     )
 )
@@ -137,7 +133,6 @@ STATEMENTS: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("PERLHANDLER", PLUGINS["cgilike"].instead, plugin="cgilike"),
         Unbuilt("PERLREQUIRE", PLUGINS["cgilike"].instead, plugin="cgilike"),
-        Unbuilt("REDIRECT", PLUGINS["redirect"].instead, plugin="redirect"),
         Unbuilt("THROTTLE", PLUGINS["throttle"].instead, plugin="throttle"),
     )
 )
@@ -173,7 +168,7 @@ HOOKS: dict[str, Unneeded] = {
 
 
 COMMANDS: tuple[str, ...] = (
-    "access", "patterns", "recent", "stats",  # of plugins
+    "access", "patterns", "recent", "redirect", "stats",  # of plugins
     "aio", "backends", "crash", "create", "default", "disable", "dumpconfig", "enable", "fd", "gladiator", "header", "help", "include",
     "leaks", "load", "mime", "node", "nodes", "noverify", "obj", "pending", "plugins", "pool", "proc", "prof", "queues", "quit", "reload",
     "reproxy_state", "server", "set", "show", "shutdown", "socks", "state", "states", "track", "unload", "uptime", "use", "varsize",
