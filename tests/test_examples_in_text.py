@@ -106,6 +106,7 @@ def _piece(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def _is_good(text: str, tmp_path: Path) -> None:
+    (tmp_path / "hello.py").write_text("def handler(request): ...\n", encoding="utf-8")
     path = tmp_path / "example.conf"
     path.write_text(text, encoding="utf-8")
     mistakes = Interpreter(World()).run_file(str(path))

@@ -115,6 +115,21 @@ recent 5
 expected AS JSON or the end of the line, found '5'
 usage: RECENT
 
+PERLHANDLER MyApp::handler
+            ^^^^^^^^^^^^^^
+expected '=', found 'MyApp::handler'
+usage: PERLHANDLER = <function>
+
+perlrequire =
+             ^
+expected a module, found the end of the line
+usage: PERLREQUIRE = <module>
+
+patterns web
+         ^^^
+expected AS JSON or the end of the line, found 'web'
+usage: PATTERNS
+
 uptime now
        ^^^
 expected AS JSON or the end of the line, found 'now'

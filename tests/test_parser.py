@@ -192,6 +192,8 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
         {"selector_name": "sel", "regex": r"\S?q=1", "target_name": "site"},
     ),
     ("patterns", "patterns", {}),
+    ("PERLHANDLER = My::App::handler", "perlhandler", {"function": "My::App::handler"}),
+    ("perlrequire = MyApp", "perlrequire", {"module": "MyApp"}),
     ("SHOW PARKED", "show_parked", {}),
     ("SHOW PARKED a LIKE b* LIMIT 3", "show_parked", {"service_name": "a", "glob": "b*", "count": "3"}),
     ("SHOW PARKED LIMIT 3", "show_parked", {"count": "3"}),

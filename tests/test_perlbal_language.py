@@ -105,8 +105,6 @@ def test_a_plugin_of_perlbal_is_there_or_not_built_yet_in_any_case(tmp_path: Pat
 
 ELSE = [
     ("THROTTLE RELOAD CONFIG", "THROTTLE"),
-    ("PERLHANDLER = A::b", "PERLHANDLER"),
-    ("PERLREQUIRE = A", "PERLREQUIRE"),
     ("CREATE SERVICE t\nSET role = echo", "echo"),
     ("CREATE SERVICE u\nSET u.palimg.cache = ^/x", "Palimg"),
 ]

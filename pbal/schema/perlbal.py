@@ -120,7 +120,6 @@ _OWN = "write it as a pbal plugin: pbal plugin new"
 
 PLUGINS: dict[str, Unbuilt] = _by_name(
     (
-        Unbuilt("Cgilike", "a pbal plugin is Python and answers requests: pbal plugin new NAME"),
         Unbuilt("EchoService"),
         Unbuilt("FlvStreaming"),
         Unbuilt("Palimg"),
@@ -131,8 +130,6 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
 
 STATEMENTS: dict[str, Unbuilt] = _by_name(
     (
-        Unbuilt("PERLHANDLER", PLUGINS["cgilike"].instead, plugin="cgilike"),
-        Unbuilt("PERLREQUIRE", PLUGINS["cgilike"].instead, plugin="cgilike"),
         Unbuilt("THROTTLE", PLUGINS["throttle"].instead, plugin="throttle"),
     )
 )
@@ -168,7 +165,7 @@ HOOKS: dict[str, Unneeded] = {
 
 
 COMMANDS: tuple[str, ...] = (
-    "access", "patterns", "recent", "redirect", "stats",  # of plugins
+    "access", "patterns", "perlhandler", "perlrequire", "recent", "redirect", "stats",  # of plugins
     "aio", "backends", "crash", "create", "default", "disable", "dumpconfig", "enable", "fd", "gladiator", "header", "help", "include",
     "leaks", "load", "mime", "node", "nodes", "noverify", "obj", "pending", "plugins", "pool", "proc", "prof", "queues", "quit", "reload",
     "reproxy_state", "server", "set", "show", "shutdown", "socks", "state", "states", "track", "unload", "uptime", "use", "varsize",
