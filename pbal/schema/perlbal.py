@@ -128,11 +128,7 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
 )
 """Plugins that come with Perlbal."""
 
-STATEMENTS: dict[str, Unbuilt] = _by_name(
-    (
-        Unbuilt("THROTTLE", PLUGINS["throttle"].instead, plugin="throttle"),
-    )
-)
+STATEMENTS: dict[str, Unbuilt] = _by_name((Unbuilt("THROTTLE", PLUGINS["throttle"].instead, plugin="throttle"),))
 """Statements, of Perlbal and of its plugins, by the words with which they begin."""
 
 ROLES: dict[str, Unbuilt] = _by_name((Unbuilt("echo"),))
