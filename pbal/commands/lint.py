@@ -259,7 +259,7 @@ def targets(service: Service) -> frozenset[str] | None:
 
 
 def selected(world: World) -> frozenset[str] | None:
-    """The services that some selector hands requests to, in lower case; None if that cannot be said."""
+    """The services that some selector, or a plugin of another role, hands requests to, in lower case; None if that cannot be said."""
     found: set[str] = set()
     for service in world.services.values():
         if service.role == "selector":
@@ -267,6 +267,8 @@ def selected(world: World) -> frozenset[str] | None:
             if named is None:
                 return None
             found |= named
+        else:
+            found |= {name.lower() for _, plugin in service.plugins for name in plugin.targets() or ()}
     return frozenset(found)
 
 

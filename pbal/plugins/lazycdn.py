@@ -85,6 +85,11 @@ class LazyCDN(Plugin):
         if (self.service["fallback_service"] or "").lower() == self.service.name.lower():
             raise ConfigError(f"fallback_service: '{self.service.name}' would hand requests to itself", about="fallback_service")
 
+    def targets(self) -> tuple[str, ...]:
+        """See Plugin."""
+        name = self.service["fallback_service"]
+        return () if name is None else (name,)
+
     def open(self) -> None:
         """See Plugin."""
         to = self.service["fallback_udp_ping_addr"]
