@@ -121,7 +121,6 @@ _OWN = "write it as a pbal plugin: pbal plugin new"
 PLUGINS: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("EchoService"),
-        Unbuilt("FlvStreaming"),
         Unbuilt("Palimg"),
         Unbuilt("Throttle", _LIMIT),
     )
