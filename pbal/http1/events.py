@@ -57,7 +57,7 @@ class Head:
     """What requests and responses share. Readers may give out the same head twice: it is not to be changed."""
 
     __slots__ = (
-        "_headers", "block", "fields", "forwarded", "framing", "keep_alive", "lines", "minor", "ours", "touched", "underscores",
+        "_headers", "block", "fields", "forwarded", "framing", "keep_alive", "lines", "minor", "of_hop", "ours", "touched", "underscores",
     )  # fmt: skip
 
     minor: int
@@ -72,6 +72,8 @@ class Head:
     """Length of the body in bytes, or CHUNKED, or UNTIL_CLOSE."""
     keep_alive: bool
     """Whether the connection may serve another request (RFC 9112 section 9.3)."""
+    of_hop: bool
+    """Whether one of `lines` is of this hop."""
     forwarded: tuple[frozenset[bytes], bytes] | None
     """What headers.forwardable_block made of it last, and for which fields to drop."""
     underscores: bool
@@ -85,7 +87,7 @@ class Head:
         self.forwarded = self.lines = None
         self._headers: list[tuple[bytes, bytes]] | None = None
         self.ours = self.touched = _NOTHING
-        self.underscores = False
+        self.of_hop = self.underscores = False
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:

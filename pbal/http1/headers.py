@@ -8,13 +8,7 @@ travel on under the one spelling does not under the other. Reader and head say w
 from typing import Final
 
 from pbal.http1.events import Head, ResponseHead, canonical
-
-HOP_BY_HOP: Final = frozenset(
-    {
-        b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
-        b"transfer-encoding", b"upgrade",
-    }
-)  # fmt: skip
+from pbal.http1.lines import HOP_BY_HOP
 
 KNOWN_FORWARDING: Final = frozenset(
     {
@@ -83,9 +77,9 @@ def _block(head: Head, also_drop: frozenset[bytes]) -> bytes:
     fields = head.fields
     if head.underscores:
         dropped = dropped | _spelt_otherwise(fields, dropped)
-    if dropped.isdisjoint(fields):
-        return head.block
     lines = head.lines
+    if (not head.of_hop or lines is None) and dropped.isdisjoint(fields):
+        return head.block
     named = fields.get(b"connection")
     if named is not None and named != b"keep-alive":
         dropped = dropped | stripped(head)

@@ -15,6 +15,14 @@ from typing import Final
 
 from pbal.http1.whereabouts import TOKEN
 
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
+        b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+"""Fields of one hop, whatever Connection says (RFC 9110 section 7.6.1)."""
+
 LONGEST: Final = 256
 """Octets of a line worth remembering."""
 MOST: Final = 512
@@ -34,11 +42,13 @@ _CONTROLS: Final = bytes([*range(9), *range(10, 32), 127])
 class Name:
     """The name of a field, as peers spell it."""
 
-    __slots__ = ("key", "met", "said")
+    __slots__ = ("key", "met", "of_hop", "said", "underscore")
 
     def __init__(self, said: bytes) -> None:
         self.said = said
         self.key = said.lower()
+        self.of_hop = self.key in HOP_BY_HOP
+        self.underscore = b"_" in said
         self.met = 0
         """Lines of it that were not known."""
 
@@ -103,14 +113,9 @@ class _Known:
 _known: Final = _Known()
 
 
-def split_lines(block: bytes) -> list[Line] | None:
-    """The lines of a block of header lines, each ended by CRLF; None when not every line is one."""
+def lines_of(parts: list[bytes]) -> list[Line] | None:
+    """Header lines, each without its CRLF; None when not every one is one."""
     lines: list[Line] = []
-    if not block:
-        return lines
-    parts = block.split(b"\r\n")
-    if parts.pop():  # the last one has no end
-        return None
     young = _known.young
     for octets in parts:
         line = young.get(octets)

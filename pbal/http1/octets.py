@@ -17,7 +17,7 @@ from typing import ClassVar, Final
 
 from pbal.http1.events import CHUNKED, END, UNTIL_CLOSE, EndOfBody, Head, Malformed
 from pbal.http1.headers import trailer_block
-from pbal.http1.lines import Line, split_lines
+from pbal.http1.lines import Line, lines_of
 from pbal.http1.whereabouts import TOKEN, VALUE, first_wrong
 
 STEPS: Final = 2048
@@ -200,20 +200,25 @@ class Reader(metaclass=ABCMeta):
 
     def _lines_of(self, block: bytes) -> list[Line] | None:
         """The lines of a whole block of header lines; None when not every line is one. Raises: Malformed for too many."""
-        if block.count(b"\n") > self._limits.max_fields and _BLOCK.fullmatch(block) is not None:
+        parts = block.split(b"\r\n")
+        parts.pop()  # behind the last CRLF
+        if len(parts) > self._limits.max_fields and _BLOCK.fullmatch(block) is not None:
             raise self._refused("too many header fields", self._too_large())
-        return split_lines(block)
+        return lines_of(parts)
 
     def _keep_fields(self, head: Head, block: bytes, lines: list[Line]) -> None:
         """Put header lines into `head`."""
         fields: dict[bytes, bytes] = {}
         for line in lines:
-            fields[line.name.key] = line.value
+            name = line.name
+            fields[name.key] = line.value
+            if name.of_hop:
+                head.of_hop = True
+            if name.underscore:
+                head.underscores = True
         if len(fields) != len(lines):
             self._join_repeated(lines, fields)
         head.fields, head.block, head.lines = fields, block, lines
-        if block.find(b"_") >= 0 and b"".join(fields).find(b"_") >= 0:  # `in` would try a number first, and fail: 0.5 us
-            head.underscores = True
 
     def _join_repeated(self, lines: list[Line], fields: dict[bytes, bytes]) -> None:
         """Combine repeated fields (RFC 9110 section 5.3), and refuse the ones that may not be repeated."""
@@ -368,7 +373,9 @@ class Reader(metaclass=ABCMeta):
 
 def split_fields(block: bytes) -> list[tuple[bytes, bytes]] | None:
     """Names and values of header lines; None when not every line is one."""
-    lines = split_lines(block)
+    parts = block.split(b"\r\n")
+    parts.pop()
+    lines = lines_of(parts)
     return None if lines is None else [(line.name.said, line.value) for line in lines]
 
 

@@ -22,7 +22,8 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from pbal.http1.events import RequestHead, canonical
-from pbal.http1.headers import HOP_BY_HOP, KNOWN_FORWARDING, stripped
+from pbal.http1.headers import KNOWN_FORWARDING, stripped
+from pbal.http1.lines import HOP_BY_HOP
 from pbal.http1.paths import never_found
 from pbal.lang.lexical import STRING, unquoted
 from pbal.model.certificates import host_name
