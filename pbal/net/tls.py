@@ -190,8 +190,8 @@ class Link(metaclass=ABCMeta):
 
     # -- as the transport of the inner protocol ------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
-        """Encrypt and send."""
+    def write(self, data: bytes | memoryview) -> None:
+        """Encrypt and send. Nothing of `data` is held."""
         if self._ssl is None or self.transport is None or self.transport.is_closing():
             return
         tls, transport = self._ssl, self.transport
