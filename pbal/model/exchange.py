@@ -158,8 +158,11 @@ class Stream(Waiting):
         return True
 
     def write_file(self, fd: int, at: int, size: int) -> int:
-        """As write(), of octets of a file that nobody changes. How many were sent at once; the others are the caller's to write."""
-        return 0
+        """As write(), of octets of a file that nobody changes. How many were sent at once: others are the caller's to write.
+
+        -1: this stream sends none so, as where TLS or compression make other octets of them.
+        """
+        return -1
 
     @abstractmethod
     def end(self, exchange: "Exchange", data: bytes, trailer: bytes = b"") -> None:

@@ -155,22 +155,16 @@ class Answering(Pressing):
         return not transport.get_write_buffer_size()
 
     def write_file(self, fd: int, at: int, size: int) -> int:
-        """See Stream. Past the transport, which has nothing to send: else, and where compression or TLS make other octets of them, not."""
+        """See Stream. It goes past the transport, if that has nothing to send."""
         exchange, transport = self.exchange, self.transport
-        if (
-            exchange is None
-            or self.tls is not None
-            or exchange.coded is not None
-            or self.flags & (CHUNKS | FULL)
-            or transport is None
-            or transport.is_closing()
-            or transport.get_write_buffer_size()
-        ):
+        if not USABLE or exchange is None or self.tls is not None or exchange.coded is not None or self.flags & CHUNKS:
+            return -1
+        if self.flags & FULL or transport is None or transport.is_closing() or transport.get_write_buffer_size():
             return 0
-        sock = transport.get_extra_info("socket") if USABLE else None
+        sock = transport.get_extra_info("socket")
         number = -1 if sock is None else int(sock.fileno())
         if number < 0:
-            return 0
+            return -1
         if self.head:
             taken = pass_head(number, self.head)
             self.head = self.head[taken:]

@@ -7,6 +7,7 @@ import inspect
 import os
 import random
 import resource
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lab import Lab, Pbal, Response, lab, read_response, until
 from scripted import Client
 from secure import files, secure, trusting
 
+from pbal.net import answering, passing
 from pbal.roles.files import cache, finding, memory
 from pbal.roles.files.cache import SMALL
 
@@ -375,6 +377,39 @@ async def test_files_in_memory_go_out_whole_by_every_way(lab: Lab) -> None:
             assert (await read_response(reader)).body == content[:size]
             assert (await read_response(reader, head_only=True)).fields["content-length"] == str(size)
     assert pbal.counts["file_cache_hits"] > 50 and pbal.counts["files_cut_off"] == 0
+
+
+@lab
+async def test_a_slow_reader_of_a_file_in_memory_has_little_that_waits(lab: Lab) -> None:
+    """The kernel sends what there is room for, again and again; in between a little of it waits for the client to take some."""
+    docroot, pbal = await site(lab)
+    content = random.Random(6).randbytes(SMALL)
+    (docroot / "file").write_bytes(content)
+    warm = await Keeping.to(pbal)
+    for _ in range(2):
+        assert (await warm.ask("/file")).body == content
+    with pytest.MonkeyPatch.context() as patch:
+        sent: list[int] = []
+        send = passing.pass_file
+
+        def counted(*args: int) -> int:
+            sent.append(send(*args))
+            return sent[-1]
+
+        patch.setattr(answering, "pass_file", counted)
+        loop, received = asyncio.get_running_loop(), bytearray()
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            sock.setblocking(False)
+            await loop.sock_connect(sock, pbal.server.address("site"))
+            await loop.sock_sendall(sock, get("/file") * 11 + get("/file", "Connection: close"))
+            await until(lambda: any(each.full for each in pbal.world.clients), "a full client")
+            assert max(each.unsent_octets for each in pbal.world.clients) < 40_000
+            async with asyncio.timeout(10):
+                while piece := await loop.sock_recv(sock, 1 << 20):
+                    received += piece
+        assert received.count(content) == 12 and received.endswith(content)
+        assert sum(sent) > 6 * SMALL, "and not only what its first window took"
 
 
 @lab

@@ -7,7 +7,8 @@
 They hold for an answer of 200; one of another status, which some node ordered, goes out as that. Then the hooks modify_response_headers
 run, and the octets follow. Those of a small file are in memory, and go out with the head (cache.py). Of any other they go a piece at a
 time, PIECES in a turn of the loop, so a slow reader of a large file holds one piece, and nobody up. What is in the kernel's memory is
-read in the loop, the rest in a thread (memory.py, disk.py).
+read in the loop, the rest in a thread (memory.py, disk.py). A file that the kernel sends (see below) is written as far as the client takes
+it; then a little of it waits in the transport, so that it tells when there is room again.
 
 All that is read in the loop is read into one buffer. A client that takes a piece at once leaves it for the next one: neither making and
 zeroing memory for each piece, nor what that does to the processor's cache, is cheap beside the copy. One that does not take it keeps the
@@ -290,6 +291,7 @@ class FileSending(Sink):
         "_exchange",
         "_file",
         "_gone",
+        "_held",
         "_left",
         "_next",
         "_onward",
@@ -324,9 +326,11 @@ class FileSending(Sink):
         self._reading = False
         """Whether a thread reads."""
         self._gone = False
+        self._held = False
+        """Whether the client counts as full with the first octet that waits for it."""
         exchange.sink = self
 
-    def go_on(self) -> None:
+    def go_on(self) -> None:  # noqa: C901 - the hot path: a call costs more than a branch
         """Write until the client is full, or the file is out."""
         global _buffer
         pieces = PIECES
@@ -341,8 +345,15 @@ class FileSending(Sink):
             if file.body is not None:
                 self._write(file.body[self._at : self._at + size])
                 continue
-            if file.copied and self._passed():
-                continue
+            if file.copied:
+                sent = self._passed()
+                if sent > 0:
+                    continue
+                if not sent:  # the transport has a little to wait with, and calls when the client has taken it
+                    size = min(size, SHARED - 1)
+                    if not self._held:
+                        self._held = True
+                        self._stream.hold(1)
             try:
                 length = read_copy(file.fd, self._at, _buffer[:size]) if file.copied else read_into(file.fd, self._at, _buffer[:size])
             except OSError as error:
@@ -372,16 +383,17 @@ class FileSending(Sink):
             self._write(piece)
             self.go_on()
 
-    def _passed(self) -> bool:
-        """Have the kernel send what the client takes at once; False if that is nothing."""
+    def _passed(self) -> int:
+        """Have the kernel send what the client takes at once: how many octets; -1 if that cannot be."""
         if self._several is not None or self._left < SHARED:
-            return False
+            return -1
         sent = self._stream.write_file(self._file.fd, self._at, self._left)
-        self._at += sent
-        self._left -= sent
-        if not self._left:
-            self._ended(b"")
-        return sent > 0
+        if sent > 0:
+            self._at += sent
+            self._left -= sent
+            if not self._left:
+                self._ended(b"")
+        return sent
 
     def _write_from(self, piece: memoryview) -> bool:
         """Send octets of a buffer. False: it is held until they are gone."""
@@ -420,6 +432,8 @@ class FileSending(Sink):
     def _ended(self, data: bytes) -> None:
         """Send the last octets."""
         self._gone = True
+        if self._held:
+            self._stream.hold(0)
         self._exchange.sink = None
         self._file.release()
         if self._onward is None:
