@@ -51,6 +51,21 @@ SHOW SERVICE a.b
 expected AS JSON, a service name or the end of the line, found 'a.b'
 usage: SHOW SERVICE [<service_name>]
 
+RELOAD PREVIOUS
+               ^
+expected a plugin name, found the end of the line
+usage: RELOAD <plugin_name> [<more_plugins>] | RELOAD PREVIOUS <plugin_name>
+
+RELOAD PREVIOUS a b
+                  ^
+expected the end of the line, found 'b'
+usage: RELOAD PREVIOUS <plugin_name>
+
+RELOAD poll vhosts!
+                  ^
+expected the end of the line, found '!'
+usage: RELOAD <plugin_name> [<more_plugins>]
+
 show names app
            ^^^
 expected AS JSON or the end of the line, found 'app'
