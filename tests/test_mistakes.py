@@ -59,7 +59,7 @@ usage: RELOAD <plugin_name> [<more_plugins>] | RELOAD PREVIOUS <plugin_name>
 RELOAD PREVIOUS a b
                   ^
 expected the end of the line, found 'b'
-usage: RELOAD PREVIOUS <plugin_name>
+usage: RELOAD <plugin_name> [<more_plugins>] | RELOAD PREVIOUS <plugin_name>
 
 RELOAD poll vhosts!
                   ^
@@ -813,6 +813,7 @@ def misused(usage: str) -> str:
         "conditions",
         "media_type",
         "cache_words",
+        "more_plugins",
     }
     return said.rpartition(" ")[0] if to_the_end else f"{said} x x x x"
 
