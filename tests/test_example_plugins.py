@@ -102,6 +102,15 @@ def folders(folder: Path) -> Path:
     return folder
 
 
+def test_help_tells_what_a_plugin_says_of_itself_and_what_it_brings(tmp_path: Path) -> None:
+    (tmp_path / "friends").write_text("127.0.0.1")
+    with running(WEB.format(name="address_list", folder=tmp_path, value=tmp_path / "friends"), plugins=PLUGINS) as pbal:
+        said = pbal.say("help address_list")
+        assert "address_list (a plugin)\n  address_list: only clients whose addresses a file has are served; the others get 403." in said
+        assert "  Statements: addresses again.\n  Hooks: start_http_request." in said and "address_list = path (a tunable)" in said
+        assert "Read the files of address_list again." in pbal.say("help addresses")
+
+
 def test_header_router_goes_by_a_field(tmp_path: Path) -> None:
     conf = NODES.format(name="header_router", folder=folders(tmp_path), value="X-Version: 2=app2 1=app")
     with running(conf, plugins=PLUGINS) as pbal:

@@ -5,11 +5,13 @@ called by them exactly; else the answer is what was most likely meant.
 """
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 
 from pbal.commands.session import Session
 from pbal.lang.mistakes import did_you_mean
-from pbal.model.hooks import HOOKS, Hook
+from pbal.model.hooks import HOOKS, Hook, hooks_of
+from pbal.model.world import LoadedPlugin
 from pbal.observe.counters import COUNTER, GAUGE, HISTOGRAM
 from pbal.schema import perlbal
 from pbal.schema.commands import CommandError, Reply, Text, command
@@ -26,7 +28,7 @@ Topic = list[str]
 
 @command
 def help_(session: Session, words: str | None = None) -> Reply:
-    """List the statements; or explain a statement, a tunable, a hook or a counter, or all that begin with the given words.
+    """List the statements; or explain a statement, a tunable, a hook, a counter or a loaded plugin, or all that begin with the words.
 
     Source: Perlbal manual, help. differs: it lists whole statements, and explains.
     """
@@ -104,7 +106,7 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 def _tables(session: Session) -> tuple[Mapping[str, object], ...]:
     world = session.world
-    return world.tunables, OF_POOLS, world.server_tunables, HOOKS, world.counters.all
+    return world.tunables, OF_POOLS, world.server_tunables, HOOKS, world.counters.all, world.plugins
 
 
 def _named(session: Session, word: str) -> Iterator[Topic]:
@@ -120,6 +122,7 @@ def _named(session: Session, word: str) -> Iterator[Topic]:
     yield from (_tunable(t, f"SET app.{t.name}", " of a pool") for t in POOL if called(t.name))
     yield from (_tunable(t, f"SERVER {t.name}", " of the process") for t in world.server_tunables.values() if called(t.name))
     yield from (_hook(hook) for hook in HOOKS.values() if called(hook.name))
+    yield from (_plugin(loaded) for loaded in world.plugins.values() if called(loaded.name))
     for counter in world.counters.all.values():
         if called(counter.name):
             said = [counter.summary]
@@ -148,6 +151,21 @@ def _tunable(tunable: Tunable, setting: str, of: str = "") -> Topic:
     if tunable.source:
         lines.append(f"Source: {tunable.source}")
     return [f"{tunable.name} = {kind(tunable)} (a tunable{of})", *_indented([*lines, f"Example: {setting} = {example(tunable)}"])]
+
+
+def _plugin(loaded: LoadedPlugin) -> Topic:
+    """What its file says of it at the top, and what it brings."""
+    said = (getattr(sys.modules.get(loaded.module), "__doc__", None) or "It says nothing of itself.").strip().splitlines()
+    of = loaded.plugin_class
+    brings = {
+        "Tunables": [tunable.name for tunable in of.tunables],
+        "Counters": [counter.name for counter in of.counters],
+        "Statements": [function.__name__.removesuffix("_").replace("_", " ") for function in loaded.commands],
+        "Hooks": sorted(hooks_of(of)),
+        "Roles": sorted(of.roles),
+    }
+    lines = [*said, "", *(f"{what}: {', '.join(names)}." for what, names in brings.items() if names)]
+    return [f"{loaded.name} (a plugin)", *_indented(lines)]
 
 
 def _hook(hook: Hook) -> Topic:
