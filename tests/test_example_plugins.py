@@ -117,6 +117,9 @@ def test_header_router_goes_by_a_field(tmp_path: Path) -> None:
         nodes(pbal)
         assert [pbal.get("site", "/page", {"X-Version": value}).body for value in "123"] == [b"first", b"second", b"first"]
         assert pbal.get("site", "/page").body == b"first"
+        host, port = pbal.address("site")
+        said = pbal.say(f"EXPLAIN GET http://{host}:{port}/page X-Version: 2")
+        assert "header_router: x-version: 2=app2 1=app: pool app2" in said and "pool     site             app2: " in said
         assert "pool 'app2' is used by service 'site'" in pbal.say("DROP POOL app2")
         assert "pool 'nowhere' does not exist" in pbal.say("SET site.header_router = X-Version: 2=nowhere")
         assert "expected FIELD: VALUE=POOL" in pbal.say("SET site.header_router = app2")

@@ -13,7 +13,7 @@ A request whose field has another value, or that has no such field, goes where i
 import re
 from typing import NamedTuple
 
-from pbal.api import Exchange, Plugin, Tunable, Type, hook
+from pbal.api import Exchange, Explanation, Plugin, Tunable, Type, hook
 
 _FORM = re.compile(r"([A-Za-z0-9-]+):((?:\s+[^\s=]+=[\w-]+)+)")
 
@@ -49,3 +49,7 @@ class HeaderRouter(Plugin):
     def by_header(self, exchange: Exchange) -> str | None:
         routes = self.service["header_router"]
         return None if routes is None else routes.pools.get(exchange.request.fields.get(routes.field, b""))
+
+    def explain(self, exchange: Exchange) -> Explanation | None:
+        pool = self.by_header(exchange)
+        return None if pool is None else Explanation([f"{self.service.shown('header_router')}: pool {pool}"], pool=pool)

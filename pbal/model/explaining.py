@@ -23,3 +23,5 @@ class Explanation(NamedTuple):
     """Whether the request ends here: neither the plugins after it nor the role would see it."""
     host: bytes = b""
     """The Host that it would give the request before it hands it on, b"" if it leaves Host as it is."""
+    pool: str = ""
+    """The pool that it would send the request to (select_pool), "" if it chooses none."""

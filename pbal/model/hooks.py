@@ -382,9 +382,9 @@ HOOKS: dict[str, Hook] = {
             "end",
             ("exchange",),
             _HTTP,
-            "A request is over: its answer has gone out, or will not, or its client is parked (`exchange.stage`). The hook runs once, on"
-            " the service that had it and then on those that had handed it on. It may add notes to the line of the access log. Nothing can"
-            " be answered any more.",
+            "A request is over: its answer has gone out, or will not, or its client is parked (`exchange.stage`). The hook runs once, also"
+            " for a request that was refused before start_http_request ran: on the service that had it, and then on those that had handed"
+            " it on. It may add notes to the line of the access log. Nothing can be answered any more.",
             """
             def say_class(self, exchange: Exchange) -> None:
                 exchange.note("class", f"{exchange.status // 100}xx")

@@ -66,7 +66,7 @@ def explain(exchange: Exchange) -> Iterator[Step]:
         exchange.turn_to(following)
         service = following
     if explained is None or not explained.takes:
-        yield from _served(service, exchange)
+        yield from _served(service, exchange, "" if explained is None else explained.pool)
 
 
 def _headers(service: Service, exchange: Exchange) -> Iterator[Step]:
@@ -116,6 +116,7 @@ def _binds(service: Service) -> bool:
 def _plugins(service: Service, exchange: Exchange) -> tuple[Explanation | None, list[Step]]:
     """What the chain would do; the explanation of the plugin that takes the request or hands it on, where one does."""
     steps: list[Step] = []
+    chosen: Explanation | None = None
     for name, plugin in service.plugins:
         hooks = [each for each in HOOKS if any(bound.plugin == name for bound in getattr(service.hooks, each))]
         steps.append(Step("plugin", service.name, f"{name}: {' '.join(hooks) or 'no hook of this role'}"))
@@ -127,24 +128,26 @@ def _plugins(service: Service, exchange: Exchange) -> tuple[Explanation | None, 
         steps += [Step("plugin", service.name, f"{name}: {words}") for words in explanation.words]
         if explanation.takes or explanation.service:
             return explanation, steps
-    return None, steps
+        if explanation.pool and chosen is None:
+            chosen = explanation
+    return chosen, steps
 
 
 def _selected(service: Service, explained: Explanation | None) -> Service | str:
     """The service that a selector hands it to; or the answer where there is none."""
     if explained is not None and explained.takes:
         return "by the plugin"
-    name = explained.service if explained is not None else service.values["default_service"]
+    name = explained.service if explained is not None and explained.service else service.values["default_service"]
     if not name:
         return "404: no rule fits, and there is no default_service"
     found = service.world.services.get(name.lower())
     return f"500: service '{name}' does not exist" if found is None else found
 
 
-def _served(service: Service, exchange: Exchange) -> Iterator[Step]:
-    """What the role does with what no plugin took."""
+def _served(service: Service, exchange: Exchange, chosen: str) -> Iterator[Step]:
+    """What the role does with what no plugin took. `chosen`: the pool that one chooses, or ""."""
     if isinstance(service.handler, ReverseProxy):
-        yield from _relayed(service, service.handler, exchange)
+        yield from _relayed(service, service.handler, exchange, chosen)
     elif isinstance(service.handler, WebServer):
         yield from web.explained(service.handler, exchange)
 
@@ -166,7 +169,7 @@ def _steered(service: Service, exchange: Exchange) -> Generator[Step, None, Pool
     return service.world.pool(values["pool"]) if values["pool"] else None
 
 
-def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterator[Step]:
+def _relayed(service: Service, role: ReverseProxy, exchange: Exchange, chosen: str) -> Iterator[Step]:
     request = exchange.request
     if b"via" in request.fields and role.terms.via in request.fields[b"via"]:
         yield Step("answer", service.name, "508: it came back to the service that sent it")
@@ -179,6 +182,7 @@ def _relayed(service: Service, role: ReverseProxy, exchange: Exchange) -> Iterat
     except UnsafePath as refusal:
         yield Step("answer", service.name, f"400: REWRITE makes {quoted_text(refusal.path).decode('ascii')} of its path")
         return
+    pool = service.world.pools.get(chosen.lower(), pool) if chosen else pool
     if request.framing:
         yield Step("body", service.name, uploads.explained(request, service.values))
     if pool is None or not pool.nodes:

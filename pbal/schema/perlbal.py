@@ -219,6 +219,8 @@ def told(name: str) -> str:
     found = next((table[folded] for table in (SERVICE, PLUGINS, STATEMENTS, ROLES) if folded in table), None)
     if found is not None:
         return found.message
+    if folded in HOOKS:
+        return f"there is no hook '{name}': {HOOKS[folded].why}"
     return MEANINGLESS[folded].message if folded in MEANINGLESS else ""
 
 
