@@ -120,6 +120,11 @@ redirect host a.com
 expected a place, found the end of the line
 usage: REDIRECT HOST <pattern> <place>
 
+throttle config
+         ^^^^^^
+expected RELOAD, found 'config'
+usage: THROTTLE RELOAD <what>
+
 stats web
       ^^^
 expected AS JSON or the end of the line, found 'web'

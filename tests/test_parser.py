@@ -120,6 +120,7 @@ STATEMENTS: list[tuple[str, str, dict[str, str]]] = [
     ("ACCESS POLICY deny", "access_policy", {"policy": "deny"}),
     ("ACCESS RESET", "access_reset", {}),
     ("REDIRECT HOST *.a.com https://b.com", "redirect_host", {"pattern": "*.a.com", "place": "https://b.com"}),
+    ("THROTTLE RELOAD whitelist", "throttle_reload", {"what": "whitelist"}),
     ("STATS", "stats", {}),
     ("recent", "recent", {}),
     ("RELOAD CERTIFICATES", "reload_certificates", {}),

@@ -210,8 +210,8 @@ class Exchange(Account):
 
     __slots__ = (
         "_address", "_body", "_body_limit", "_number", "_passed", "_told", "_trace", "asked", "body_clock", "body_complete", "body_most",
-        "client_end", "coded", "handed", "high", "home", "hops", "outer", "owner", "record", "request", "rewritten", "service", "sink",
-        "slot", "stage", "stream", "trailer", "trouble",
+        "client_end", "coded", "handed", "high", "home", "hops", "outer", "owner", "record", "request", "resumed", "rewritten", "service",
+        "sink", "slot", "stage", "stream", "trailer", "trouble",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -246,6 +246,8 @@ class Exchange(Account):
         """Selectors passed through."""
         self.handed = 0
         """How often it was handed on."""
+        self.resumed = False
+        """A plugin of this service had taken it and gave it back."""
         self.rewritten = b""
         """The target that nodes are sent in place of the request's (REWRITE); b"" where it is the same."""
         self.outer: Changes | None = None
@@ -619,15 +621,39 @@ class Exchange(Account):
         handler = service.handler
         if handler is None or not service.opened:
             handler = service.selected()
-        if self.request.framing and (self._body is None or not self._body.whole) and (self.received or self.body_complete):
-            raise self._refused("the body of the request is not there any more")
-        self.enter(NEW)
+        self._renew()
         self.turn_to(service)
         if service.tracer is not None:
             self.trace(service.tracer, "handed on", f"{self.described()} by {self.home.name}")
         at = service.world.clock.now()
         handler.begin(self)
         handed(at)
+
+    def go_on(self) -> None:
+        """Give a request that a plugin took back to its service, which serves it. Its hooks run again, those of this plugin among them.
+
+        A plugin that had to wait before it could say PASS does this. What LIMIT counts is not counted again. A service that was disabled
+        meanwhile answers 503.
+        Raises: as hand_to().
+        """
+        service = self.service
+        if service.standing is Standing.DISABLED:
+            self.error(503, b"The service for this is disabled.\n")
+            return
+        handler = service.handler
+        if handler is None or not service.opened:
+            handler = service.selected()
+        self._renew()
+        self.resumed = True
+        at = service.world.clock.now()
+        handler.begin(self)
+        handed(at)
+
+    def _renew(self) -> None:
+        """Become new again. Raises: AnswerRefused."""
+        if self.request.framing and (self._body is None or not self._body.whole) and (self.received or self.body_complete):
+            raise self._refused("the body of the request is not there any more")
+        self.enter(NEW)
 
     def turn_to(self, service: "Service") -> None:
         """Be another service's from here on, with what the former one's HEADER statements say."""
@@ -640,6 +666,7 @@ class Exchange(Account):
         if self.service.hooks.ended:
             self._passed = (self.service, *self._passed)
         self.service = service
+        self.resumed = False
         self.rewritten = b""
         self._address = b""
 

@@ -46,7 +46,7 @@ class HttpRole(RoleHandler):
         hooks = service.hooks
         if self.guarded and not entrance.admit(self.service, exchange):
             return
-        if self.service.limiting and not limits.admitted(self.service, exchange):
+        if self.service.limiting and not exchange.resumed and not limits.admitted(self.service, exchange):
             return
         if exchange.request.underscores and not self.names_allowed(exchange):
             return

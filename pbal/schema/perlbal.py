@@ -87,14 +87,6 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("latency", "", types.INT, "0"),
         # of plugins
         Unbuilt("echo_delay", "", types.INT, "0", "echoservice"),
-        *(
-            Unbuilt(name, _LIMIT, plugin="throttle")
-            for name in (
-                "whitelist_file", "blacklist_file", "default_action", "blacklist_action", "path_regex", "method_regex", "log_events",
-                "log_only", "throttle_threshold_seconds", "initial_delay", "max_delay", "max_concurrent", "ban_threshold",
-                "ban_expiration", "memcached_servers", "memcached_async_clients", "instance_name",
-            )
-        ),
     )
 )  # fmt: skip
 """Tunables of services, Perlbal's own and those of its plugins."""
@@ -122,12 +114,10 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("EchoService"),
         Unbuilt("Palimg"),
-        Unbuilt("Throttle", _LIMIT),
     )
 )
 """Plugins that come with Perlbal."""
 
-STATEMENTS: dict[str, Unbuilt] = _by_name((Unbuilt("THROTTLE", PLUGINS["throttle"].instead, plugin="throttle"),))
 """Statements, of Perlbal and of its plugins, by the words with which they begin."""
 
 ROLES: dict[str, Unbuilt] = _by_name((Unbuilt("echo"),))
@@ -160,7 +150,7 @@ HOOKS: dict[str, Unneeded] = {
 
 
 COMMANDS: tuple[str, ...] = (
-    "access", "patterns", "perlhandler", "perlrequire", "recent", "redirect", "stats",  # of plugins
+    "access", "patterns", "perlhandler", "perlrequire", "recent", "redirect", "stats", "throttle",  # of plugins
     "aio", "backends", "crash", "create", "default", "disable", "dumpconfig", "enable", "fd", "gladiator", "header", "help", "include",
     "leaks", "load", "mime", "node", "nodes", "noverify", "obj", "pending", "plugins", "pool", "proc", "prof", "queues", "quit", "reload",
     "reproxy_state", "server", "set", "show", "shutdown", "socks", "state", "states", "track", "unload", "uptime", "use", "varsize",

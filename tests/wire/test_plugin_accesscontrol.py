@@ -98,18 +98,25 @@ async def _said_of_site(pbal: Pbal, statement: str) -> str:
 
 @lab
 async def test_polls_and_upgrades_are_looked_at_like_other_requests(lab: Lab) -> None:
-    text = conf("SET trusted_upstream_proxies = 127.0.0.1", "SET plugins = poll accesscontrol", "ACCESS DENY NETMASK 10.0.0.0/8")
+    text = conf(
+        "SET poll_publish_from = 0.0.0.0/0",
+        "SET trusted_upstream_proxies = 127.0.0.1",
+        "SET plugins = poll accesscontrol",
+        "ACCESS DENY NETMASK 10.0.0.0/8",
+    )
     pbal = await lab.pbal("LOAD accesscontrol\n" + text)
     assert (await pbal.ask("chat", get("/poll/a", "X-Forwarded-For: 10.0.0.1"))).status == 403
     events = get("/poll/a", "X-Forwarded-For: 10.0.0.1", "Accept: text/event-stream")
     assert (await pbal.ask("chat", events)).status == 403
     publish = get("/publish/a", "X-Forwarded-For: 10.0.0.1", method="POST", body=b"x")
     assert (await pbal.ask("chat", publish)).status == 403
-    reader, _ = await park(pbal, "/poll/a", "X-Forwarded-For: 11.0.0.1")
+    publish = get("/publish/a", "X-Forwarded-For: 11.0.0.1", method="POST", body=b"hello")
+    assert (await pbal.ask("chat", publish)).status == 202
+    reader, _ = await park(pbal, "/poll/b", "X-Forwarded-For: 11.0.0.1")
     await pbal.say("USE chat")
     assert await pbal.say("ACCESS POLICY deny") == "OK"  # who is parked already stays
     assert await pbal.say("RELOAD accesscontrol") == "OK"
-    assert not (await pbal.say("poll publish chat a hello")).startswith("ERROR")
+    assert not (await pbal.say("poll publish chat b hello")).startswith("ERROR")
     assert (await read_response(reader)).body == b"hello\n"
 
 
