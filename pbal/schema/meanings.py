@@ -170,6 +170,10 @@ TYPES = {
         "`none`, or statuses from 400 to 599 separated by spaces: `404`, `502-504`, or `5xx` for all of a class.",
         "404 502-504",
     ),
+    "field value or off": Meaning(
+        "The value of a header field, in visible ASCII characters, or `off`.",
+        "default-src 'self'",
+    ),
     "origins or off": Meaning(
         "Origins such as `https://chat.example`, separated by spaces; `*` for all; or `off`.",
         "https://chat.example",
