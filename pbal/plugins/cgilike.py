@@ -12,6 +12,7 @@ The statements have the names that Perlbal gave them, and what they name is Pyth
 `MyApp.handler`, is the function `handler` of the module MyApp: a file MyApp.py, or a package MyApp. `MyApp::Web::handler` is that of its
 module Web, or of something named Web in it. A module is looked for in the folders of SERVER plugin_path, then in the folder of the
 configuration file, then where Python looks. So a configuration stays as it is, and each MyApp.pm is written anew as MyApp.py beside it.
+`apps/MyApp.py::handler` names the file itself. What a module needs of its package it imports at its top, and not in a function.
 
 The function is called with each request, and may ask and say by these methods:
 
@@ -50,7 +51,6 @@ import importlib
 import importlib.machinery
 import importlib.util
 import inspect
-import itertools
 import re
 import sys
 import threading
@@ -63,7 +63,7 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, unquote
 
-from pbal.api import OK, CommandError, Counter, Exchange, Explanation, Kind, Plugin, Reply, Verdict, hook, spawn
+from pbal.api import OK, CommandError, Counter, Exchange, Explanation, Kind, Plugin, Reply, Verdict, hook, quoted_word, spawn
 
 HANDLED: Final = 0
 POSTPONE_RESPONSE: Final = -1
@@ -188,19 +188,37 @@ class Imported(NamedTuple):
     """What PERLHANDLER named."""
 
     said: str
+    """As dumpconfig says it: one that was found beside the configuration file is told with the path of its file."""
     function: Function
-    module: str
-    """What the module, or the package it is in, is imported as."""
     wants_body: bool
     waits: bool
     """Whether it is `async def`."""
 
 
-def _folders(session: Any) -> list[str]:
+class Folders(NamedTuple):
     """Where modules are looked for."""
+
+    own: Path
+    """That of the configuration file."""
+    every: list[str]
+    """All, in order."""
+    before: int
+    """How many of them come before it."""
+
+
+def _folders(session: Any) -> Folders:
     said = session.world.server.get("plugin_path")
     paths = [str(part) for part in said] if isinstance(said, tuple) else [str(said)] if said else []
-    return [*paths, str(session.interpreter.folder), *sys.path]
+    own = Path(session.interpreter.folder).absolute()
+    return Folders(own, [*paths, str(own), *sys.path], len(paths))
+
+
+def _split(text: str, what: str, example: str) -> tuple[Path | None, list[str]]:
+    """The file that is named, if one is, and the words of the name; the first is that of the module. Raises: CommandError."""
+    path, dots, rest = text.partition(".py::")
+    if not dots:
+        return None, _parts(text, what, example)
+    return Path(path + ".py"), [Path(path).name, *_parts(rest, what, example)]
 
 
 def _parts(text: str, what: str, example: str) -> list[str]:
@@ -211,13 +229,19 @@ def _parts(text: str, what: str, example: str) -> list[str]:
     return re.split(r"::|\.", text)
 
 
-def _find(name: str, folders: list[str]) -> importlib.machinery.ModuleSpec:
-    """The module of a name, which is imported by nobody here. It looks at the disk. Raises: CommandError."""
+def _find(name: str, folders: Folders, file: Path | None = None) -> importlib.machinery.ModuleSpec:
+    """The module of a name, or of a file, which is imported by nobody here. It looks at the disk. Raises: CommandError."""
+    if file is not None:
+        origin = folders.own / file
+        package = [str(origin.parent)] if origin.name == "__init__.py" else None
+        found = importlib.util.spec_from_file_location(name, origin, submodule_search_locations=package)
+        assert found is not None
+        return found
     importlib.invalidate_caches()
-    spec = importlib.machinery.PathFinder.find_spec(name, folders)
+    spec = importlib.machinery.PathFinder.find_spec(name, folders.every)
     if spec is not None and spec.origin is not None and spec.origin.endswith(".py"):
         return spec
-    perl = next((folder for folder in folders if (Path(folder) / f"{name}.pm").is_file()), None)
+    perl = next((folder for folder in folders.every if (Path(folder) / f"{name}.pm").is_file()), None)
     if perl is not None:
         raise CommandError(
             f"{perl}/{name}.pm is Perl, which does not run here", hint=f"write the handler in Python, as {name}.py beside it"
@@ -238,15 +262,16 @@ def _compiled(spec: importlib.machinery.ModuleSpec) -> Any:
 
 
 def _forget(module: str) -> None:
+    """Take a module, and those in it, out of the table of modules: it lives as long as its function does, and no longer."""
     for name in [name for name in sys.modules if name == module or name.startswith(module + ".")]:
         del sys.modules[name]
 
 
-def _import(said: str, parts: list[str], folders: list[str]) -> Imported:
+def _import(said: str, file: Path | None, parts: list[str], folders: Folders) -> Imported:
     """Import the module of a function anew, under a name of its own. Raises: CommandError; nothing is imported then."""
-    spec = _find(parts[0], folders)
+    spec = _find(parts[0], folders, file)
     code = _compiled(spec)
-    name = next(name for serial in itertools.count(1) if (name := f"pbal_cgilike_{serial}_{parts[0]}") not in sys.modules)
+    name = f"pbal_cgilike_{parts[0]}"
     own = importlib.util.spec_from_file_location(name, spec.origin, submodule_search_locations=spec.submodule_search_locations)
     assert own is not None and spec.origin is not None
     module = importlib.util.module_from_spec(own)
@@ -254,19 +279,23 @@ def _import(said: str, parts: list[str], folders: list[str]) -> Imported:
     try:
         exec(code, vars(module))  # noqa: S102 - the operator named it
         found = _member(module, parts)
-    except CommandError:
-        _forget(name)
-        raise
     except CAUGHT as error:
-        _forget(name)
+        if isinstance(error, CommandError):
+            raise
         folder = str(Path(spec.origin).parent)
         places = [f"{file}:{line}: " for file, line in _frames(error) if file.startswith(folder)]
         raise CommandError(f"{places[-1] if places else ''}{type(error).__name__}: {error}") from None
-    return _imported(said, found, name)
+    finally:
+        _forget(name)
+    at = Path(spec.origin)
+    place = at.parent.parent if at.name == "__init__.py" else at.parent
+    if file is not None or (place == folders.own and folders.every.index(str(place)) == folders.before):
+        said = f"{at}::{'::'.join(parts[1:])}"
+    return _imported(said, found)
 
 
-def _imported(said: str, function: Function, module: str) -> Imported:
-    return Imported(said, function, module, bool(getattr(function, "wants_body", False)), inspect.iscoroutinefunction(function))
+def _imported(said: str, function: Function) -> Imported:
+    return Imported(said, function, bool(getattr(function, "wants_body", False)), inspect.iscoroutinefunction(function))
 
 
 def _frames(error: BaseException) -> list[tuple[str, int]]:
@@ -358,12 +387,11 @@ async def perlhandler(session: Any, function: str) -> Reply:
     if instance is None:
         raise CommandError(f"service '{service.name}' does not have the plugin cgilike: SET plugins = cgilike", kind=Kind.CONFLICT)
     with _said("function"):
-        parts, folders = _parts(function, "module and function", "MyApp::handler"), _folders(session)
+        (file, parts), folders = _split(function, "module and function", "MyApp::handler"), _folders(session)
         if len(parts) < 2:
             raise CommandError(f"expected module and function such as {function}::handler, found '{function}'", kind=Kind.BAD_VALUE)
-        handler = await _beside(session.live, lambda: _import(function, parts, folders))
+        handler = await _beside(session.live, lambda: _import(function, file, parts, folders))
         if handler.wants_body and service.role == "selector":
-            _forget(handler.module)
             raise CommandError("a selector reads no bodies, and the function has wants_body", kind=Kind.CONFLICT)
     instance.use(handler)
     return OK
@@ -379,14 +407,10 @@ class Cgilike(Plugin):
     def __init__(self, service: Any, world: Any) -> None:
         super().__init__(service, world)
         self._handler: Imported | None = None
-        self._lent = False
-        """Whether the next generation may have it."""
 
     def use(self, handler: Imported | None) -> None:
         """Have it answer from here on."""
-        former, self._handler = self._handler, handler
-        if former is not None:
-            _forget(former.module)
+        self._handler = handler
 
     @hook.start_http_request
     def begin(self, exchange: Exchange) -> Verdict:
@@ -456,22 +480,14 @@ class Cgilike(Plugin):
             return Explanation(["500: there is no PERLHANDLER"], takes=True)
         return Explanation([f"PERLHANDLER {self._handler.said} answers, unless it declines"])
 
-    def carry(self) -> tuple[str, Function, str] | None:
-        self._lent = True
-        return None if self._handler is None else (self._handler.said, self._handler.function, self._handler.module)
+    def carry(self) -> tuple[str, Function] | None:
+        return None if self._handler is None else (self._handler.said, self._handler.function)
 
-    def resume(self) -> None:
-        self._lent = False
-
-    def adopt(self, carried: tuple[str, Function, str] | None) -> None:
+    def adopt(self, carried: tuple[str, Function] | None) -> None:
         self._handler = None if carried is None else _imported(*carried)
 
-    def close(self) -> None:
-        if not self._lent:
-            self.use(None)
-
     def dumpconfig(self) -> tuple[str, ...]:
-        return () if self._handler is None else (f"PERLHANDLER = {self._handler.said}",)
+        return () if self._handler is None else (f"PERLHANDLER = {quoted_word(self._handler.said)}",)
 
     def drop_rule(self, statement: str) -> None:
         self.use(None)

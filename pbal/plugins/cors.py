@@ -36,7 +36,7 @@ def _parse_origins(text: str) -> tuple[str, ...]:
     return found
 
 
-ORIGINS: Type[tuple[str, ...]] = Type("origins or off", _parse_origins, lambda value: " ".join(value) or "off", ("off", "*"))
+ORIGINS: Type[tuple[str, ...]] = Type("origins or off", _parse_origins, lambda value: " ".join(value) or "off", ("off",))
 
 
 def _tunable(name: str, kind: Type[Any], default: str, summary: str, **more: Any) -> Tunable:
