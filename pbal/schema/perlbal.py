@@ -118,6 +118,7 @@ PLUGINS: dict[str, Unbuilt] = _by_name(
 )
 """Plugins that come with Perlbal."""
 
+STATEMENTS: dict[str, Unbuilt] = {}
 """Statements, of Perlbal and of its plugins, by the words with which they begin."""
 
 ROLES: dict[str, Unbuilt] = _by_name((Unbuilt("echo"),))
