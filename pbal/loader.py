@@ -13,6 +13,7 @@ import itertools
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -81,10 +82,20 @@ async def read_beside(world: World, name: str, generation: int, folders: list[st
     """Make a generation of the files as they are now. `folders`: not those of plugin_path. Raises: ConfigError."""
     folders = _folders(world) if folders is None else folders
     try:
-        return await beside(world, name, lambda: make(take(find(name, [Path(folder) for folder in folders])), generation))
+        loaded = await beside(world, name, lambda: make(take(find(name, [Path(folder) for folder in folders])), generation))
+        _check_needs(loaded)
+        return loaded
     except OSError as error:  # of finding and reading it; what its own code raises is told with its line
         at = f"{error.filename}: " if error.filename else ""
         raise ConfigError(f"plugin '{name}' cannot be read: {at}{error.strerror or error}", about=name) from None
+
+
+def _check_needs(loaded: LoadedPlugin) -> None:
+    """Raises: ConfigError if something is not installed that the plugin needs to work. To look at it nothing is needed."""
+    for needed, install in loaded.plugin_class.needs.items():
+        if find_spec(needed) is None:
+            forget(loaded.module)
+            raise ConfigError(f"plugin '{loaded.name}' needs {needed}, which is not installed: pip install '{install}'", about=loaded.name)
 
 
 async def beside(world: World, name: str, work: Callable[[], LoadedPlugin]) -> LoadedPlugin:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from pbal import sources
 from pbal.commands.interpreter import Interpreter
+from pbal.importing import forget, take
+from pbal.loader import make
 from pbal.model.world import World
 from pbal.schema.pools import POOL
 
@@ -32,11 +34,15 @@ def words() -> Words:
     """Those of the core and of every plugin that comes with pbal."""
     world = World()
     interpreter = Interpreter(world)
+    made = {name: make(take(sources.find(name, ())), 1) for name in sources.bundled()}  # also one that needs what is not installed
+    world.lent = made
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
         file.write("".join(f"LOAD {name}\n" for name in sources.bundled()))
         file.flush()
         mistakes = interpreter.run_file(file.name)
     assert not mistakes, mistakes
+    for loaded in made.values():
+        forget(loaded.module)
     language = interpreter.language
     beginnings: dict[str, set[str]] = {}
     inner = {"AS", "JSON"}

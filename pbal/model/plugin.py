@@ -8,7 +8,7 @@ quiesce() may wait (a store call in flight); from carry() to the swap nothing wa
 What carry() returns is plain data - tuples, dicts, client connections - and never an instance of the old classes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pbal.model.errors import ConfigError
@@ -40,6 +40,9 @@ class Plugin:
     guards: ClassVar[bool] = False
     """Whether requests must not be served without it: an access rule. If it fails too often (plugin_error_limit), the service answers 503
     instead of going on without it."""
+    needs: ClassVar[Mapping[str, str]] = {}
+    """Modules that its functions import, and what to install for each: {"PIL": "pbal[images]"}. LOAD refuses a plugin for which one is
+    not there, in these words."""
     version: ClassVar[str] = ""
     """Which one it is, for the list of plugins. A plugin of a distribution has that one's version where it says nothing."""
     ordered_rules: ClassVar[bool] = True

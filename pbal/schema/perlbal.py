@@ -113,7 +113,6 @@ _OWN = "write it as a pbal plugin: pbal plugin new"
 PLUGINS: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("EchoService"),
-        Unbuilt("Palimg"),
     )
 )
 """Plugins that come with Perlbal."""
