@@ -7,6 +7,7 @@ from pbal.lang.mistakes import did_you_mean
 from pbal.model.asking import NoAnswer, NodeAnswer
 from pbal.model.buckets import Buckets, holder
 from pbal.model.clock import Clock, ManualClock
+from pbal.model.conversation import Conversation, OwnRole, Wire
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError, UnknownName
 from pbal.model.exchange import Exchange
@@ -30,6 +31,7 @@ from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import OK, CommandError, Reply, Rows, Text, bad_argument
 from pbal.schema.kinds import BadValue, Kind
 from pbal.schema.people import Unit
+from pbal.schema.roles import Role
 from pbal.schema.tunables import Applies, Tunable
 from pbal.schema.types import (
     BOOL,
@@ -51,9 +53,10 @@ from pbal.schema.types import (
 
 __all__ = [
     "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS", "AnswerRefused",
-    "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Counter", "Endpoint", "Exchange", "Explanation", "Fields",
-    "FileFound", "Histogram", "Hosts", "IllegalField", "Kind", "Limit", "Lookup", "ManualClock", "Network", "NetworkTable", "Networks",
-    "NoAnswer", "Node", "NodeAnswer", "OnLost", "Parked", "Plugin", "Reply", "RequestHead", "ResponseHead", "Rows", "Searches", "Service",
-    "Text", "TookTooLong", "Tunable", "Type", "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "World", "bad_argument",
-    "did_you_mean", "enum", "holder", "hook", "name_of", "plain_host", "quoted", "quoted_word", "resident_bytes", "spawn",
+    "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Conversation", "Counter", "Endpoint", "Exchange",
+    "Explanation", "Fields", "FileFound", "Histogram", "Hosts", "IllegalField", "Kind", "Limit", "Lookup", "ManualClock", "Network",
+    "NetworkTable", "Networks", "NoAnswer", "Node", "NodeAnswer", "OnLost", "OwnRole", "Parked", "Plugin", "Reply", "RequestHead",
+    "ResponseHead", "Role", "Rows", "Searches", "Service", "Text", "TookTooLong", "Tunable", "Type", "Unit", "UnknownName", "Upgraded",
+    "Verdict", "Waiting", "Wire", "World", "bad_argument", "did_you_mean", "enum", "holder", "hook", "name_of", "plain_host", "quoted",
+    "quoted_word", "resident_bytes", "spawn",
 ]  # fmt: skip

@@ -178,7 +178,9 @@ async def read_ahead(live: World, world: World, name: str) -> LoadedPlugin | Con
 async def adopt(world: World, statements: Statements, loaded: LoadedPlugin) -> LoadedPlugin:
     """Make what was read a plugin of this World. Raises: ConfigError; nothing has changed then."""
     world.refuse_known(loaded.plugin_class.tunables)
+    world.refuse_roles(loaded.name, loaded.plugin_class.conversations)
     prepared = await statements.prepare(loaded)
+    world.bring_roles(loaded.name, loaded.plugin_class.conversations)
     for tunable in loaded.plugin_class.tunables:
         world.add_tunable(tunable)
     world.plugins[loaded.name] = loaded
@@ -190,6 +192,7 @@ async def adopt(world: World, statements: Statements, loaded: LoadedPlugin) -> L
 def withdraw(world: World, statements: Statements, name: str) -> None:
     """Take back what `adopt` did, while no service uses the plugin; its modules stay."""
     loaded = world.plugins.pop(name)
+    world.bring_roles(name, ())
     for tunable in loaded.plugin_class.tunables:
         world.forget_tunable(tunable.name)
     statements.uninstall(name)
@@ -201,7 +204,11 @@ async def unload(world: World, statements: Statements, name: str) -> None:
     users = [service.name for service, _ in world.users(loaded.name)]
     if users:
         raise ConfigError(f"plugin '{loaded.name}' is used by {', '.join(users)}", about=name)
+    own = world.of_role([each.role.name for each in loaded.plugin_class.conversations])
+    if own:
+        raise ConfigError(f"plugin '{loaded.name}' brings the role of {', '.join(own)}", about=name)
     del world.plugins[loaded.name]
+    world.bring_roles(loaded.name, ())
     for tunable in loaded.plugin_class.tunables:
         world.forget_tunable(tunable.name)
     statements.uninstall(loaded.name)

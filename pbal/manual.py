@@ -31,6 +31,7 @@ from pbal.model import asking
 from pbal.model import explaining as explaining_module
 from pbal.model.balance import Member
 from pbal.model.chained import Chained
+from pbal.model.conversation import Conversation, Wire
 from pbal.model.exchange import Exchange
 from pbal.model.hooks import HOOKS
 from pbal.model.parking import Waiting
@@ -449,8 +450,9 @@ def pages() -> dict[str, str]:
         "response": _members((ResponseHead, ("status", "reason"))),
         "files": _members((Lookup, ("path",)), (FileFound, ("path", "size", "modified", "read"))),
         "waiting": _members((Waiting, ("peer_name", "answer", "begin", "push", "finish", "upgrade", "unsent", "repark", "kick"))),
+        "conversation": _members((Conversation, ("begin", "received", "ended", "gone")), (Wire, ("peer_name", "unsent", "write", "close"))),
         "service": _members(
-            (Service, ("name", "trust", "ask")),
+            (Service, ("name", "trust", "ask", "queues")),
             (Node, ("endpoint",)),
             (Member, ("active", "connecting", "weight", "backup", "full")),
             (Chained, ("plugin",)),

@@ -132,12 +132,14 @@ class _Swap:
     def _declare(self, old: LoadedPlugin, new: LoadedPlugin, change: Change) -> None:
         """What a generation brings, in place of what the one before brought."""
         self._world.refuse_known(new.plugin_class.tunables, frozenset(tunable.name for tunable in old.plugin_class.tunables))
+        self._world.refuse_roles(old.name, new.plugin_class.conversations)
         _refuse_what_is_needed(self._world, old, new)
         _refuse_what_stands(self._world, old, self._statements.language, self._prepared[0])
         _swap_tunables(self._world, old, new, change)
         self._world.counters.declare(new.plugin_class.counters)
         new.errors, new.timings = old.errors, old.timings
         change.then(self._world.plugins.__setitem__, old.name, new)
+        change.then(self._world.bring_roles, old.name, new.plugin_class.conversations)
 
     def refusal(self, error: BaseException) -> ConfigError:
         """What the operator is told."""
@@ -172,6 +174,10 @@ def _refuse_what_is_needed(world: World, old: LoadedPlugin, new: LoadedPlugin) -
         if needs:
             message = f"there is no tunable '{gone}' any more, and it is said by {', '.join(needs)}: UNSET it first"
             raise ConfigError(message, about=gone, kind=Kind.CONFLICT)
+    brought = [each.role.name for each in old.plugin_class.conversations]
+    missing = world.of_role([name for name in brought if name not in {each.role.name for each in new.plugin_class.conversations}])
+    if missing:
+        raise ConfigError(f"it would not bring the role of {', '.join(missing)} any more", about=old.name, kind=Kind.CONFLICT)
     roles = new.plugin_class.roles
     users = [service.name for service, _ in world.users(old.name) if roles and service.role not in roles]
     if users:

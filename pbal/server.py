@@ -57,6 +57,7 @@ from pbal.observe.histogram import TURN, Histogram
 from pbal.observe.loop import LoopLag
 from pbal.observe.memory import resident_bytes
 from pbal.observe.stuck import ENDING, Signals, Watchdog
+from pbal.roles.conversing import ConversingRole
 from pbal.roles.proxy.checker import Checker
 from pbal.roles.registry import HANDLERS
 from pbal.schema.types import Endpoint
@@ -230,7 +231,7 @@ class Server:
     def attach(self, service: Service) -> None:
         """See model.world.Runtime."""
         if service.handler is None and service.role:
-            make = HANDLERS.get(service.role)
+            make = ConversingRole if service.role in self.world.own_roles else HANDLERS.get(service.role)
             service.handler = ManagementRole(service, self.interpreter) if make is None else make(service)
 
     def bind(self, service: Service) -> AnyListener | None:

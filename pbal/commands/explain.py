@@ -17,7 +17,6 @@ from pbal.model.service import Service
 from pbal.model.world import World
 from pbal.roles.explain import explain as steps_of
 from pbal.schema.commands import CommandError, Reply, command
-from pbal.schema.roles import ROLES
 
 _BETWEEN = re.compile(r'[ \t]+;(?:[ \t]+|\Z)(?=[^"]*(?:"[^"]*"[^"]*)*\Z)')
 """A semicolon between two fields, outside quotes."""
@@ -81,7 +80,7 @@ def _listener(world: World, wanted: SplitResult) -> tuple[Service, str]:
     candidates = [
         listener
         for listener in (world.runtime.listeners() if world.runtime is not None else ())
-        if ROLES[listener.service.role].http and (listener.service.certificates is not None) == (scheme == "https")
+        if listener.service.answers_http and (listener.service.certificates is not None) == (scheme == "https")
     ]
     port = said or _PORTS[scheme]
     found = [each for each in candidates if getattr(each.address, "port", None) == port]

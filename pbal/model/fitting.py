@@ -9,14 +9,15 @@ from pbal.model.certificates import backend_context
 from pbal.model.errors import ConfigError
 from pbal.model.rules import Rules
 from pbal.schema.kinds import Kind, Needed
-from pbal.schema.roles import ROLES, SENDING_ON
+from pbal.schema.roles import SENDING_ON, Role
 from pbal.schema.types import either
 
 
-def refuse_rules(name: str, role: str, rules: Rules) -> None:
+def refuse_rules(name: str, declared: Role | None, rules: Rules) -> None:
     """Refuse rules that a role does not go by. What has none yet may get it."""
-    if not role:
+    if declared is None:
         return
+    role = declared.name
     message = ""
     if (rules.routes or rules.rewrites) and role != "reverse_proxy":
         said = "ROUTE" if rules.routes else "REWRITE"
@@ -25,30 +26,29 @@ def refuse_rules(name: str, role: str, rules: Rules) -> None:
         message = (
             f"CACHE has no effect on a {role}: it is about the files of a web_server. HEADER RESPONSE SET Cache-Control: ... is for others"
         )
-    elif rules.request is not None and not ROLES[role].sends_on:
+    elif rules.request is not None and not declared.sends_on:
         message = f"HEADER has no effect on a {role}: it changes requests that a {either(SENDING_ON)} sends on"
-        if ROLES[role].http:
+        if declared.http:
             message += "; HEADER RESPONSE changes answers"
-    elif rules.response is not None and not ROLES[role].http:
+    elif rules.response is not None and not declared.http:
         message = f"HEADER RESPONSE has no effect on a {role}, which answers no HTTP"
     if message:
         raise ConfigError(message, about=name)
 
 
-def check_needs(name: str, role: str, values: dict[str, Any], chooses: bool) -> None:
+def check_needs(name: str, role: Role, values: dict[str, Any], chooses: bool) -> None:
     """Refuse a service without what its role needs. `chooses`: whether a plugin selects services."""
-    for needed in ROLES[role].needs:
+    for needed in role.needs:
         if values[needed] is None:
-            message = f"{role} service '{name}' needs SET {needed}"
+            message = f"{role.name} service '{name}' needs SET {needed}"
             raise ConfigError(message, about=name, kind=Kind.NEEDS_OTHER_FIRST, needs=Needed("set", needed))
-    if role == "selector" and not chooses and values["default_service"] is None:
+    if role.name == "selector" and not chooses and values["default_service"] is None:
         raise ConfigError(f"selector '{name}' has no selector plugin (vhosts, vpaths) and no default_service", about=name)
 
 
-def check_role(name: str, role: str, values: dict[str, Any], server: dict[str, Any]) -> None:
+def check_role(name: str, role: Role, values: dict[str, Any], server: dict[str, Any]) -> None:
     """Refuse what the role does not let stand together; `server`: the values of the SERVER statements."""
-    refuses = ROLES[role].refuses
-    if refuses is not None and (why := refuses(values, server)):
+    if role.refuses is not None and (why := role.refuses(values, server)):
         raise ConfigError(f"service '{name}': {why}", about=name)
 
 

@@ -22,7 +22,6 @@ from pbal.observe.counters import COUNTER, GAUGE, Counter
 from pbal.observe.histogram import SHOWN, Histogram
 from pbal.observe.memory import resident_bytes
 from pbal.observe.traffic import CLASSES
-from pbal.schema.roles import ROLES
 
 if TYPE_CHECKING:
     from pbal.model.limiting import Limit
@@ -156,7 +155,7 @@ def shown(world: "World") -> Iterator[tuple[str, float]]:
 
 
 def _answers(service: "Service") -> bool:
-    return service.handler is not None and ROLES[service.role].http
+    return service.handler is not None and service.answers_http
 
 
 def _services(value: "Callable[[Service], float | Histogram]", proxies: bool = False) -> Collector:

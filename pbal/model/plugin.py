@@ -11,6 +11,7 @@ What carry() returns is plain data - tuples, dicts, client connections - and nev
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pbal.model.conversation import OwnRole
 from pbal.model.errors import ConfigError
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation
@@ -31,6 +32,8 @@ class Plugin:
     counters: ClassVar[tuple[Counter, ...]] = ()
     roles: ClassVar[frozenset[str]] = frozenset()
     """Roles of the services that may run it. Empty: any role."""
+    conversations: ClassVar[tuple[OwnRole, ...]] = ()
+    """Roles that it brings, which do not answer HTTP."""
     commands: ClassVar[tuple[Callable[..., Any], ...]] = ()
     """Handlers of the statements its grammar fragment adds, named after their rules."""
     before: ClassVar[tuple[str, ...]] = ()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FunctionType
 
+from pbal.model.conversation import Conversation, OwnRole
 from pbal.model.errors import ConfigError
 from pbal.model.hooks import HOOKS, MARK, Marked
 from pbal.model.plugin import Plugin
@@ -58,9 +59,29 @@ def _check_roles(plugin_class: type[Plugin]) -> None:
     roles: object = plugin_class.roles
     if not isinstance(roles, set | frozenset | tuple | list):
         raise ConfigError(f"roles is {roles!r}: write frozenset({{{roles!r}}})", about="roles")
+    own = _own_roles(plugin_class)
     for role in roles:
-        if role not in ROLES:
-            raise ConfigError(f"roles names {role!r}; roles are {', '.join(ROLES)}", about="roles")
+        if role not in ROLES and role not in own:
+            raise ConfigError(f"roles names {role!r}; roles are {', '.join((*ROLES, *own))}", about="roles")
+
+
+def _own_roles(plugin_class: type[Plugin]) -> set[str]:
+    """The names of the roles that a plugin brings. Raises: ConfigError for what is none, or one that is there already."""
+    said: object = plugin_class.conversations
+    if not isinstance(said, tuple | list) or not all(isinstance(each, OwnRole) for each in said):
+        raise ConfigError(f"conversations is {said!r:.60}: write conversations = (OwnRole(Role(...), CLASS),)", about="conversations")
+    found: set[str] = set()
+    for each in plugin_class.conversations:
+        name = each.role.name
+        if each.role.http or each.role.datagrams or each.role.tunables:
+            why = "with http=False, without datagrams, and with its tunables in `tunables` of the plugin"
+            raise ConfigError(f"role {name!r} of a plugin is declared {why}", about="conversations")
+        if not isinstance(each.conversation, type) or not issubclass(each.conversation, Conversation):
+            raise ConfigError(f"role {name!r}: {each.conversation!r:.60} is no subclass of Conversation", about="conversations")
+        if name in ROLES or name in found or name != name.lower():
+            raise ConfigError(f"role {name!r} has a name that is there already, or is not in lower case", about="conversations")
+        found.add(name)
+    return found
 
 
 def _inner(value: object) -> object:

@@ -14,7 +14,7 @@ from pbal.model.asking import OnAnswer, Question
 from pbal.model.certificates import Certificates, read
 from pbal.model.chained import Chained
 from pbal.model.change import Phase
-from pbal.model.errors import ConfigError, NotBuilt, bad_value
+from pbal.model.errors import ConfigError, bad_value
 from pbal.model.exchange import Exchange
 from pbal.model.faults import asked, guarded
 from pbal.model.fitting import check_backend_tls, check_needs, check_role, refuse_rules
@@ -33,7 +33,7 @@ from pbal.observe.traffic import Traffic
 from pbal.observe.writer import Rotation
 from pbal.schema import perlbal
 from pbal.schema.kinds import Kind, Needed
-from pbal.schema.roles import ROLES
+from pbal.schema.roles import Role
 from pbal.schema.said import Said
 from pbal.schema.tunables import LOGGING, Tunable
 from pbal.schema.types import either
@@ -100,7 +100,17 @@ class Service(Chained):
     @property
     def datagrams(self) -> bool:
         """Whether it listens to UDP."""
-        return bool(self.role) and ROLES[self.role].datagrams
+        return self.declared is not None and self.declared.datagrams
+
+    @property
+    def declared(self) -> Role | None:
+        """What is declared of its role; None while it has none."""
+        return self.world.roles[self.role] if self.role else None
+
+    @property
+    def answers_http(self) -> bool:
+        """Whether its role answers HTTP."""
+        return self.declared is not None and self.declared.http
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -126,7 +136,7 @@ class Service(Chained):
 
     def use_rules(self, rules: Rules) -> None:
         """Go by these from now on. Raises: ConfigError where one would have no effect."""
-        refuse_rules(self.name, self.role, rules)
+        refuse_rules(self.name, self.declared, rules)
         with self.world.changing() as change:
             change.undo(setattr, self, "rules", self.rules)
             self.rules = rules
@@ -143,7 +153,7 @@ class Service(Chained):
         """A LIMIT statement; the same twice is one. Raises: ConfigError where the service answers no requests."""
         if not self.role:
             raise ConfigError("SET role before LIMIT", about=self.name, kind=Kind.NEEDS_OTHER_FIRST, needs=_ROLE_FIRST)
-        if not ROLES[self.role].http:
+        if not self.answers_http:
             raise ConfigError(f"LIMIT has no effect on a {self.role}, which answers no HTTP", about=self.name, kind=Kind.CONFLICT)
         if not any(limit.same(other) for other in self.limiting):
             self._use_limits((*self.limiting, limit))
@@ -204,7 +214,9 @@ class Service(Chained):
             value = tunable.parse(text)
         except ValueError as error:
             if name == "role" and text.lower() in perlbal.ROLES:
-                raise NotBuilt(perlbal.ROLES[text.lower()].message, about=text) from None
+                plugin = perlbal.ROLES[text.lower()]
+                message = f"role '{text}' comes with the plugin {plugin}: LOAD {plugin} first"
+                raise ConfigError(message, about=text, kind=Kind.NEEDS_OTHER_FIRST, needs=Needed("load", plugin)) from None
             raise bad_value(name, text, error, tunable.type.choices) from None
         if name in _POOLS and value is not None:
             value = self.world.pool(value).name
@@ -328,7 +340,7 @@ class Service(Chained):
         if self.role and self.role != role:
             message = f"service '{self.name}' has role {self.role} already"
             raise ConfigError(message, about=role, kind=Kind.EXISTS_ALREADY, against=("set", self.name.lower(), "role"))
-        refuse_rules(self.name, role, self.rules)
+        refuse_rules(self.name, self.world.roles[role], self.rules)
         self.role = role
 
     def check(self) -> None:
@@ -345,11 +357,13 @@ class Service(Chained):
         self.check_plugins()
 
     def _check_needs(self) -> None:
-        check_needs(self.name, self.role, self.values, bool(self.hooks.select_service))
+        assert self.declared is not None
+        check_needs(self.name, self.declared, self.values, bool(self.hooks.select_service))
         self._check_role()
 
     def _check_role(self) -> None:
-        check_role(self.name, self.role, self.values, self.world.server)
+        assert self.declared is not None
+        check_role(self.name, self.declared, self.values, self.world.server)
 
     def _check_backend_tls(self) -> None:
         check_backend_tls(self.values)
@@ -368,7 +382,7 @@ class Service(Chained):
         values = self.values
         where = values["access_log"]
         made: AccessLog | None = None
-        if where != "off" and self.role and ROLES[self.role].http:
+        if where != "off" and self.answers_http:
             try:
                 target = self.world.access.open(where)
             except OSError as error:

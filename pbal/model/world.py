@@ -18,6 +18,7 @@ from pbal.model.bodies import Bodies
 from pbal.model.bound import Timing
 from pbal.model.change import Change, Phase, restore
 from pbal.model.clock import Clock
+from pbal.model.conversation import OwnRole
 from pbal.model.deliveries import Deliveries
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
@@ -41,6 +42,7 @@ from pbal.observe.tracer import Follower, Tracer
 from pbal.observe.writer import Writer
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.pools import owner
+from pbal.schema.roles import ROLES, Role, role_tunable
 from pbal.schema.tunables import Tunable
 from pbal.schema.types import Endpoint
 
@@ -200,6 +202,10 @@ class World:
         """What upload_trackers heard."""
         self.deliveries = Deliveries(self)
         self.clients: set[Any] = set()
+        self.roles: dict[str, Role] = ROLES
+        """Those that services may have."""
+        self.own_roles: dict[str, tuple[str, OwnRole]] = {}
+        """Of them, those that plugins bring: the plugin, and the role."""
         """Every open client connection, consoles included.
 
         Each has state, deadline, born, requests, peer_name, kind(), describe(), expired() and shutdown().
@@ -409,6 +415,28 @@ class World:
         for tunable in tunables:
             if tunable.name in self.tunables and tunable.name not in former:
                 raise ConfigError(f"tunable '{tunable.name}' exists already", about=tunable.name, kind=Kind.EXISTS_ALREADY)
+
+    def refuse_roles(self, plugin: str, roles: Sequence[OwnRole]) -> None:
+        """Raises: ConfigError if another plugin brings one of these roles."""
+        for each in roles:
+            known = self.own_roles.get(each.role.name)
+            if known is not None and known[0] != plugin:
+                raise ConfigError(f"role '{each.role.name}' is brought by the plugin {known[0]} already", about=plugin)
+
+    def bring_roles(self, plugin: str, roles: Sequence[OwnRole]) -> None:
+        """These are the roles that a plugin brings, from here on."""
+        self.own_roles = {name: known for name, known in self.own_roles.items() if known[0] != plugin}
+        self.own_roles |= {each.role.name: (plugin, each) for each in roles}
+        self.roles = ROLES | {name: own.role for name, (_, own) in self.own_roles.items()}
+        self.tunables["role"] = role_tunable(self.roles)
+
+    def own_role(self, name: str) -> tuple[str, OwnRole]:
+        """The plugin that brings a role, and the role."""
+        return self.own_roles[name]
+
+    def of_role(self, names: Sequence[str]) -> list[str]:
+        """The names of the services with one of these roles."""
+        return [service.name for service in self.services.values() if service.role in names]
 
     def add_tunable(self, tunable: Tunable) -> None:
         """Make a tunable of a plugin known, with its default on every service."""

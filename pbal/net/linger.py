@@ -16,7 +16,6 @@ from typing import Final
 from pbal.model.deliveries import unacknowledged
 from pbal.model.service import Service
 from pbal.observe.sockets import Kind, SocketInfo
-from pbal.schema.roles import ROLES
 
 LINGER_SECONDS: Final = 2.0
 LINGER_OCTETS: Final = 1 << 20
@@ -30,8 +29,7 @@ UNIX_PEER: Final = "unix"
 
 def class_of(service: Service) -> str:
     """What Perlbal's console calls a connection of a service."""
-    role = ROLES.get(service.role)
-    return "ClientHTTP" if role is None else role.socket
+    return "ClientHTTP" if service.declared is None else service.declared.socket
 
 
 def peer_name(transport: asyncio.BaseTransport | None) -> str:

@@ -85,10 +85,8 @@ SERVICE: dict[str, Unbuilt] = _by_name(
     (
         Unbuilt("server_process", "start the process yourself, and name it with POOL ADD"),
         Unbuilt("latency", "", types.INT, "0"),
-        # of plugins
-        Unbuilt("echo_delay", "", types.INT, "0", "echoservice"),
     )
-)  # fmt: skip
+)
 """Tunables of services, Perlbal's own and those of its plugins."""
 
 
@@ -110,18 +108,14 @@ XS_MESSAGE = "XS has no meaning here: pbal has one parser of heads, and no modul
 
 _OWN = "write it as a pbal plugin: pbal plugin new"
 
-PLUGINS: dict[str, Unbuilt] = _by_name(
-    (
-        Unbuilt("EchoService"),
-    )
-)
+PLUGINS: dict[str, Unbuilt] = {}
 """Plugins that come with Perlbal."""
 
 STATEMENTS: dict[str, Unbuilt] = {}
 """Statements, of Perlbal and of its plugins, by the words with which they begin."""
 
-ROLES: dict[str, Unbuilt] = _by_name((Unbuilt("echo"),))
-"""Values of SET role."""
+ROLES: dict[str, str] = {"echo": "echoservice"}
+"""Values of SET role that a plugin brings, and which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +200,7 @@ def replacement(plugin: str) -> str:
 def told(name: str) -> str:
     """What there is to say of a name of Perlbal's that pbal has not; '' of any other."""
     folded = name.lower()
-    found = next((table[folded] for table in (SERVICE, PLUGINS, STATEMENTS, ROLES) if folded in table), None)
+    found = next((table[folded] for table in (SERVICE, PLUGINS, STATEMENTS) if folded in table), None)
     if found is not None:
         return found.message
     if folded in HOOKS:

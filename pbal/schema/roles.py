@@ -1,10 +1,11 @@
 """Roles, each declared in one place: its name, its tunables, and what the rest of pbal has to know of it.
 
-A new role is a Role here and its handler in roles/registry.py. Whatever tells roles apart asks the declaration: SET and its messages,
-HEADER, ENABLE, `socks`, the manual. A hook names the roles that run it (model/hooks.py).
+A new role is a Role here and its handler in roles/registry.py. A plugin may bring one, too, that does not answer HTTP
+(model/conversation.py). Whatever tells roles apart asks the declaration: SET and its messages, HEADER, ENABLE, `socks`, the manual. A hook
+names the roles that run it (model/hooks.py).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -185,14 +186,20 @@ ROLES: dict[str, Role] = {role.name: role for role in (REVERSE_PROXY, WEB_SERVER
 SENDING_ON = tuple(role.name for role in ROLES.values() if role.sends_on)
 _ANSWERING = frozenset(role.name for role in ROLES.values() if role.http)
 
-CORE: tuple[Tunable, ...] = (
-    Tunable(
+
+def role_tunable(roles: Iterable[str]) -> Tunable:
+    """The tunable `role`, where these are known."""
+    return Tunable(
         "role",
-        types.enum(*ROLES),
+        types.enum(*roles),
         summary="What kind of service this is. Set it first.",
         applies=Applies.NEXT_ENABLE,
         source="differs: SET role keeps the tunables that were set before",
-    ),
+    )
+
+
+CORE: tuple[Tunable, ...] = (
+    role_tunable(ROLES),
     *COMMON,
     *TLS,
     *(replace(tunable, roles=_ANSWERING) for tunable in (*HTTP, *BODIES, *ACCEPTING, *LIMITS, *CODING, *TLS_HTTP)),
