@@ -12,6 +12,7 @@ from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError, UnknownName
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation
+from pbal.model.gate import Denied, Passwords, address_of, credentials
 from pbal.model.hooks import Verdict, hook
 from pbal.model.hosts import Hosts, plain_host
 from pbal.model.networks import NetworkTable
@@ -30,6 +31,7 @@ from pbal.observe.limits import Limit
 from pbal.observe.memory import resident_bytes
 from pbal.schema.commands import OK, CommandError, Reply, Rows, Text, bad_argument
 from pbal.schema.kinds import BadValue, Kind
+from pbal.schema.passwords import PASSWORDS
 from pbal.schema.people import Unit
 from pbal.schema.roles import Role
 from pbal.schema.tunables import Applies, Tunable
@@ -52,11 +54,11 @@ from pbal.schema.types import (
 )
 
 __all__ = [
-    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS", "AnswerRefused",
-    "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Conversation", "Counter", "Endpoint", "Exchange",
-    "Explanation", "Fields", "FileFound", "Histogram", "Hosts", "IllegalField", "Kind", "Limit", "Lookup", "ManualClock", "Network",
-    "NetworkTable", "Networks", "NoAnswer", "Node", "NodeAnswer", "OnLost", "OwnRole", "Parked", "Plugin", "Reply", "RequestHead",
-    "ResponseHead", "Role", "Rows", "Searches", "Service", "Text", "TookTooLong", "Tunable", "Type", "Unit", "UnknownName", "Upgraded",
-    "Verdict", "Waiting", "Wire", "World", "bad_argument", "did_you_mean", "enum", "holder", "hook", "name_of", "plain_host", "quoted",
-    "quoted_word", "resident_bytes", "spawn",
+    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PASSWORDS", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS",
+    "AnswerRefused", "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Conversation", "Counter", "Denied",
+    "Endpoint", "Exchange", "Explanation", "Fields", "FileFound", "Histogram", "Hosts", "IllegalField", "Kind", "Limit", "Lookup",
+    "ManualClock", "Network", "NetworkTable", "Networks", "NoAnswer", "Node", "NodeAnswer", "OnLost", "OwnRole", "Parked", "Passwords",
+    "Plugin", "Reply", "RequestHead", "ResponseHead", "Role", "Rows", "Searches", "Service", "Text", "TookTooLong", "Tunable", "Type",
+    "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "Wire", "World", "address_of", "bad_argument", "credentials", "did_you_mean",
+    "enum", "holder", "hook", "name_of", "plain_host", "quoted", "quoted_word", "resident_bytes", "spawn",
 ]  # fmt: skip

@@ -16,17 +16,15 @@ console/pages.py.
 """
 
 import asyncio
-import binascii
 import ipaddress
 import json
 import logging
-from base64 import b64decode
 from math import inf
 from typing import Final
 
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.session import Session
-from pbal.console.gate import Denied, Gate, address_of
+from pbal.console.gate import Denied, Gate, address_of, credentials
 from pbal.console.history import History
 from pbal.console.pages import Answer, Pages, plain
 from pbal.console.peer import Manager, identity
@@ -217,15 +215,11 @@ class HttpConnection(Manager):
         if not self._gate.closed:
             return None
         asking = (b"WWW-Authenticate", b'Basic realm="pbal", charset="UTF-8"')
-        scheme, _, said = head.fields.get(b"authorization", b"").partition(b" ")
-        try:
-            user, colon, password = b64decode(said.strip(), validate=True).decode("utf-8", "surrogateescape").partition(":")
-        except binascii.Error:
-            colon = ""
-        if scheme.lower() != b"basic" or not colon:
+        said = credentials(head.fields.get(b"authorization", b""))
+        if said is None:
             return plain(401, "A user and a password, please.", asking)
         try:
-            await self._gate.check(self._address, user, password)
+            await self._gate.check(self._address, *said)
         except Denied as denied:
             if denied.wait:
                 return plain(429, denied.reason, (b"Retry-After", b"%d" % denied.wait))

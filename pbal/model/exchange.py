@@ -35,7 +35,7 @@ from pbal.model.calling import Failed, call, handed, tell
 from pbal.model.calling import place as place_of
 from pbal.model.collected import CollectedBody
 from pbal.model.deliveries import PATIENCE, OnLost
-from pbal.model.errors import AnswerRefused
+from pbal.model.errors import AnswerRefused, ConfigError
 from pbal.model.faults import guarded, report
 from pbal.model.faults import tell as tell_fault
 from pbal.model.pages import error_page
@@ -632,18 +632,24 @@ class Exchange(Account):
     def go_on(self) -> None:
         """Give a request that a plugin took back to its service, which serves it. Its hooks run again, those of this plugin among them.
 
-        A plugin that had to wait before it could say PASS does this. What LIMIT counts is not counted again. A service that was disabled
-        meanwhile answers 503.
-        Raises: as hand_to().
+        A plugin that had to wait before it could say PASS does this. What LIMIT counts is not counted again. Nothing happens where it is
+        answered already, or the client has left. A service that was disabled meanwhile answers 503, and so does one that cannot serve it
+        any more: take a request with a body in proxy_read_request, or its body is dropped.
         """
         service = self.service
+        if self.stage in _ANSWERED:
+            return
         if service.standing is Standing.DISABLED:
             self.error(503, b"The service for this is disabled.\n")
             return
-        handler = service.handler
-        if handler is None or not service.opened:
-            handler = service.selected()
-        self._renew()
+        try:
+            handler = service.handler
+            if handler is None or not service.opened:
+                handler = service.selected()
+            self._renew()
+        except (AnswerRefused, ConfigError):  # the log has it
+            self.error(503, b"This cannot be served any more.\n")
+            return
         self.resumed = True
         at = service.world.clock.now()
         handler.begin(self)

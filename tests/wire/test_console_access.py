@@ -20,7 +20,8 @@ from lab import Lab, Pbal, free_port, lab, read_response, until
 from process import ROOT
 
 from pbal.commands.interpreter import Interpreter
-from pbal.console import gate
+from pbal.console.gate import Gate
+from pbal.model import gate
 from pbal.model.world import World
 from pbal.schema.passwords import NOBODY, Hashed, line_for, read
 
@@ -321,7 +322,7 @@ async def test_three_wrong_passwords_close_the_connection_and_the_address_has_to
 @lab
 async def test_the_pause_grows_and_a_right_password_ends_it(lab: Lab) -> None:
     pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
-    door = gate.Gate(pbal.world.service("mgmt"))
+    door = Gate(pbal.world.service("mgmt"))
     waits = []
     for _ in range(8):
         with pytest.raises(gate.Denied, match="no such user"):
@@ -348,7 +349,7 @@ async def test_many_guesses_at_once_are_one_guess(lab: Lab, monkeypatch: pytest.
 
     monkeypatch.setattr(Hashed, "matches", counted)
     pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
-    door = gate.Gate(pbal.world.service("mgmt"))
+    door = Gate(pbal.world.service("mgmt"))
 
     async def guess(number: int, user: str, password: str) -> str:
         try:
@@ -359,7 +360,7 @@ async def test_many_guesses_at_once_are_one_guess(lab: Lab, monkeypatch: pytest.
 
     said = await asyncio.gather(*(guess(number, "amy", "guess") for number in range(1, 40)))
     assert len(looked) == 1
-    assert sum("too many" in each for each in said) == 39 - gate.MOST_WAITING == pbal.counts["console_logins_busy"]
+    assert sum("too many" in each for each in said) == 39 - gate.Passwords.most_waiting == pbal.counts["console_logins_busy"]
     door._pauses.clear()
     assert await asyncio.gather(*(guess(0, "amy", "secret") for _ in range(9))) == ["in"] * 9
     assert len(looked) == 2, "a right one is known again"
@@ -379,7 +380,7 @@ async def test_a_user_that_is_not_there_costs_what_one_that_is_does(lab: Lab, mo
     monkeypatch.setattr(Hashed, "matches", noted)
     pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
     with pytest.raises(gate.Denied):
-        await gate.Gate(pbal.world.service("mgmt")).check("192.0.2.1", "nobody", "")
+        await Gate(pbal.world.service("mgmt")).check("192.0.2.1", "nobody", "")
     assert compared == [NOBODY]
 
 
@@ -399,7 +400,7 @@ async def test_a_file_that_is_written_is_read_and_one_that_is_spoilt_is_not(lab:
 
 @lab
 async def test_strangers_are_few_and_who_is_known_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "MOST_STRANGERS", 2)
+    monkeypatch.setattr("pbal.console.gate.MOST_STRANGERS", 2)
     pbal = await lab.pbal(conf("127.0.0.1:0", passwords(lab, amy="secret")))
     known = await console(pbal)
     assert await known.ask("LOGIN amy secret") == "OK"

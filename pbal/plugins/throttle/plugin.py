@@ -15,7 +15,6 @@ Over a RELOAD the tickets go along, with records and heap: who waits goes on wai
 import asyncio
 import heapq
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -24,9 +23,7 @@ from typing import Any, Final
 
 from pbal.api import (
     OK,
-    AnswerRefused,
     CommandError,
-    ConfigError,
     Exchange,
     Explanation,
     Kind,
@@ -321,13 +318,7 @@ class Throttle(Plugin):
 
     def _go_on(self, exchange: Exchange, ticket: Ticket) -> None:
         ticket.stage = PASSED
-        if exchange.answered:
-            return
-        try:
-            exchange.go_on()
-        except (AnswerRefused, ConfigError):
-            with suppress(AnswerRefused):
-                exchange.error(503, b"This cannot be served any more.\n")
+        exchange.go_on()
 
     # -- what others know ----------------------------------------------------------------------------------------
 

@@ -1,0 +1,250 @@
+"""The plugins basic_auth, auth_request and maintenance: who may pass, and what the others are told."""
+
+import asyncio
+from base64 import b64encode
+
+from lab import Lab, Pbal, Response, lab, read_response, until
+from polls import conf, park
+from polls import get as poll
+from scripted import OK, Client, Scripted, Taken, answer, get, proxy
+
+from pbal.schema.passwords import line_for
+
+CHEAP = (2, 1, 1)
+"""Of scrypt: these passwords guard nothing."""
+
+
+def _basic(user: str, password: str) -> str:
+    return f"Authorization: Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+async def _guarded(lab: Lab, more: str = "") -> Pbal:
+    (lab.folder / "a.txt").write_text("a page")
+    (lab.folder / "users").write_text(line_for("amy", "secret", CHEAP) + "\n")
+    return await lab.pbal(f"""
+        LOAD basic_auth
+        CREATE SERVICE site
+          SET role             = web_server
+          SET listen           = 127.0.0.1:0
+          SET docroot          = {lab.folder}
+          SET trusted_upstream_proxies = 127.0.0.1
+          SET basic_auth_file  = {lab.folder}/users
+          SET basic_auth_realm = Back office
+          {more}
+          SET plugins          = basic_auth
+        ENABLE site
+    """)
+
+
+async def _ask(pbal: Pbal, *fields: str, path: str = "/a.txt", address: str = "10.0.0.1", service: str = "site") -> Response:
+    return await pbal.ask(service, get(path, f"X-Forwarded-For: {address}", *fields))
+
+
+# -- basic_auth ----------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_who_has_the_password_passes_and_others_are_asked_for_it(lab: Lab) -> None:
+    pbal = await _guarded(lab)
+    refused = await _ask(pbal)
+    assert refused.status == 401 and refused.fields["www-authenticate"] == 'Basic realm="Back office", charset="UTF-8"'
+    assert refused.body == b"A user and a password are needed.\n"
+    for said in ("Authorization: Basic !!", "Authorization: Bearer x", "Authorization: Basic " + b64encode(b"amy").decode()):
+        assert (await _ask(pbal, said)).status == 401
+    assert pbal.counts["basic_auth_failures"] == 0
+    for _ in range(2):
+        assert (await _ask(pbal, _basic("amy", "secret"))).body == b"a page"
+    assert (await _ask(pbal, _basic("amy", "wrong"), address="10.0.0.2")).status == 401
+    slow = await _ask(pbal, _basic("amy", "guess"), address="10.0.0.2")
+    assert slow.status == 429 and int(slow.fields["retry-after"]) >= 1
+    assert (await _ask(pbal, _basic("bob", "secret"), address="10.0.0.3")).status == 401
+    assert pbal.counts["basic_auth_failures"] == 2
+    assert await pbal.say("RELOAD basic_auth") == "OK"
+    assert (await _ask(pbal, _basic("amy", "secret"))).status == 200
+    assert not pbal.plugin("site", "basic_auth")._passed
+
+
+@lab
+async def test_only_the_path_is_guarded_however_it_is_spelt(lab: Lab) -> None:
+    pbal = await _guarded(lab, "SET basic_auth_path = ^/admin(/|$)")
+    assert (await _ask(pbal)).status == 200
+    for path in ("/admin", "/%61dmin/x", "//admin", "/x/../admin/"):
+        assert (await _ask(pbal, path=path)).status == 401
+    assert "401: no user and password" in await pbal.say("explain GET http://h/admin")
+
+
+@lab
+async def test_a_user_who_leaves_the_file_does_not_pass_any_more(lab: Lab) -> None:
+    pbal = await _guarded(lab)
+    assert (await _ask(pbal, _basic("amy", "secret"))).status == 200
+    (lab.folder / "users").write_text(line_for("bob", "other", CHEAP) + "\n")
+    plugin = pbal.plugin("site", "basic_auth")
+    plugin._looked = 0.0  # as if a second had gone
+    await _ask(pbal, _basic("amy", "secret"))
+    await until(lambda: "amy" not in plugin.users._users, "the file to be read")
+    assert (await _ask(pbal, _basic("amy", "secret"))).status == 401
+    assert (await _ask(pbal, _basic("bob", "other"), address="10.0.0.9")).status == 200
+
+
+@lab
+async def test_a_body_is_not_lost_while_the_password_is_looked_at(lab: Lab) -> None:
+    (lab.folder / "users").write_text(line_for("amy", "secret", CHEAP) + "\n")
+    more = f"SET basic_auth_file = {lab.folder}/users;SET plugins = basic_auth;LIMIT web 1/h"
+    origin = await Scripted.start(lab)
+    pbal = await lab.pbal("LOAD basic_auth\n" + proxy(origin.address, more=more))
+    client = await Client.of(pbal, request=get("/", _basic("amy", "secret"), "Content-Length: 5", method="POST") + b"hello")
+    node = await origin.connection()
+    assert b"POST / HTTP/1.1" in await node.request()
+    assert await node.reader.readexactly(5) == b"hello"
+    node.say(OK)
+    assert (await read_response(client.reader)).status == 200, "and LIMIT was charged once"
+    client.writer.write(get("/", _basic("amy", "secret")))
+    assert (await read_response(client.reader)).status == 429
+
+
+@lab
+async def test_polls_need_the_password_too(lab: Lab) -> None:
+    (lab.folder / "users").write_text(line_for("amy", "secret", CHEAP) + "\n")
+    pbal = await lab.pbal("LOAD basic_auth\n" + conf(f"SET basic_auth_file = {lab.folder}/users", "SET plugins = poll basic_auth"))
+    assert (await pbal.ask("chat", poll("/poll/a"))).status == 401
+    assert (await pbal.ask("chat", poll("/poll/a", "Accept: text/event-stream"))).status == 401
+    reader, _ = await park(pbal, "/poll/a", _basic("amy", "secret"))
+    assert not (await pbal.say("poll publish chat a hello")).startswith("ERROR")
+    assert (await read_response(reader)).body == b"hello\n"
+
+
+@lab
+async def test_without_a_file_the_door_cannot_be_hung(lab: Lab) -> None:
+    pbal = await _guarded(lab)
+    await pbal.say("CREATE SERVICE other")
+    for said in ("SET role = web_server", "SET listen = 127.0.0.1:0", f"SET docroot = {lab.folder}", "SET plugins = basic_auth"):
+        assert await pbal.say(said) == "OK"
+    assert "basic_auth needs basic_auth_file" in await pbal.say("ENABLE other")
+    assert (await pbal.say("UNSET site.basic_auth_file")).startswith("ERROR")
+    assert "expected an existing file" in await pbal.say("SET site.basic_auth_file = /nowhere")
+
+
+# -- auth_request --------------------------------------------------------------------------------------------------
+
+
+class Application:
+    """It lets in who has the cookie `in`, and says what it was asked."""
+
+    def __init__(self) -> None:
+        self.heads: list[bytes] = []
+        self.status = 0
+        self.waits = asyncio.Event()
+        self.waits.set()
+
+    async def talk(self, taken: Taken) -> None:
+        while True:
+            head = await taken.request()
+            self.heads.append(head)
+            if not head.startswith(b"GET /auth "):
+                taken.say(answer(head))
+                continue
+            await self.waits.wait()
+            status = self.status or (200 if b"Cookie: in" in head else 401 if b"Cookie" not in head else 403)
+            fields = b"X-User: amy\r\n" if status == 200 else b"WWW-Authenticate: Cookie\r\n"
+            taken.say(b"HTTP/1.1 %d X\r\n%bContent-Length: 0\r\n\r\n" % (status, fields))
+
+    @property
+    def asked(self) -> int:
+        """Questions so far."""
+        return sum(head.startswith(b"GET /auth ") for head in self.heads)
+
+
+async def _asking(lab: Lab, more: str = "") -> tuple[Pbal, Application]:
+    application = Application()
+    origin = await Scripted.start(lab, application.talk)
+    said = "SET auth_request_uri = /auth;SET auth_request_path = ^/private;SET auth_request_copy = X-User;SET plugins = auth_request"
+    said = f"SET trusted_upstream_proxies = 127.0.0.1;{said}{';' + more if more else ''}"
+    return await lab.pbal("LOAD auth_request\n" + proxy(origin.address, more=said)), application
+
+
+@lab
+async def test_the_application_decides_and_is_asked_once(lab: Lab) -> None:
+    pbal, application = await _asking(lab, "SET auth_request_ttl = 1h")
+    assert (await _ask(pbal, path="/open", service="web")).status == 200 and application.asked == 0
+    for _ in range(2):
+        passed = await _ask(pbal, "Cookie: in", "X-User: eve", path="/private?a=b", service="web")
+        assert passed.status == 200 and b"X-User: amy" in passed.body and b"eve" not in passed.body
+    assert application.asked == 1
+    question = next(head for head in application.heads if head.startswith(b"GET /auth"))
+    for field in (b"X-Original-URI: /private?a=b", b"X-Original-Method: GET", b"X-Forwarded-For: 10.0.0.1", b"Host: h", b"Cookie: in"):
+        assert field in question
+    refused = await _ask(pbal, path="/private", service="web")
+    assert refused.status == 401 and refused.fields["www-authenticate"] == "Cookie"
+    assert (await _ask(pbal, "Cookie: out", path="/%70rivate", service="web")).status == 403
+    assert pbal.counts["auth_request_denied"] == 2
+    assert await pbal.say("RELOAD auth_request") == "OK"
+    assert (await _ask(pbal, "Cookie: in", path="/private?a=b", service="web")).status == 200 and application.asked == 3
+    assert await pbal.say("SET web.auth_request_ttl = 0") == "OK"
+    assert (await _ask(pbal, "Cookie: in", path="/private?a=b", service="web")).status == 200 and application.asked == 4
+
+
+@lab
+async def test_without_an_answer_nobody_passes(lab: Lab) -> None:
+    pbal, application = await _asking(lab)
+    application.status = 500
+    refused = await _ask(pbal, "Cookie: in", path="/private", service="web")
+    assert refused.status == 503 and refused.fields["retry-after"] == "1"
+    assert pbal.counts["auth_request_failed"] == 1
+    application.status = 0
+    assert (await _ask(pbal, "Cookie: in", path="/private", service="web")).status == 200, "what decides nothing is not remembered"
+
+
+@lab
+async def test_who_waits_for_an_answer_has_it_over_a_reload_and_keeps_its_body(lab: Lab) -> None:
+    pbal, application = await _asking(lab)
+    application.waits.clear()
+    clients = [await Client.of(pbal, request=get("/private", "Cookie: in")) for _ in range(2)]
+    upload = get("/private", "Cookie: in", "Content-Length: 5", method="POST") + b"hello"
+    clients.append(await Client.of(pbal, request=upload))
+    plugin = pbal.plugin("web", "auth_request")
+    await until(lambda: sum(map(len, plugin._waiting.values())) == 3, "them to wait")
+    assert application.asked <= 2
+    assert await pbal.say("RELOAD auth_request") == "OK"
+    clients[0].reset()
+    application.waits.set()
+    assert (await read_response(clients[1].reader)).status == 200
+    assert b"POST /private" in (await read_response(clients[2].reader)).body
+    await until(lambda: not pbal.plugin("web", "auth_request")._passed, "nothing to be left")
+
+
+# -- maintenance ---------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_maintenance_shows_a_page_but_to_who_works_on_it(lab: Lab) -> None:
+    (lab.folder / "a.txt").write_text("a page")
+    (lab.folder / "sorry.html").write_text("<h1>Sorry</h1>")
+    pbal = await lab.pbal(f"""
+        LOAD maintenance
+        CREATE SERVICE site
+          SET role              = web_server
+          SET listen            = 127.0.0.1:0
+          SET docroot           = {lab.folder}
+          SET trusted_upstream_proxies = 127.0.0.1
+          SET plugins           = maintenance
+          SET maintenance_path  = ^/a
+          SET maintenance_allow = 10.9.0.0/16
+        ENABLE site
+    """)
+    assert (await _ask(pbal)).status == 200
+    assert await pbal.say("SET site.maintenance = on") == "OK"
+    closed = await _ask(pbal)
+    assert closed.status == 503 and closed.fields["retry-after"] == "300" and b"come again later" in closed.body
+    assert (await _ask(pbal, address="10.9.1.1")).status == 200
+    assert (await _ask(pbal, path="/sorry.html")).status == 200
+    assert await pbal.say(f"SET site.maintenance_page = {lab.folder}/sorry.html") == "OK"
+    page = await _ask(pbal)
+    assert (page.status, page.body, page.fields["content-type"]) == (503, b"<h1>Sorry</h1>", "text/html; charset=utf-8")
+    assert await pbal.say("RELOAD maintenance") == "OK"
+    assert (await _ask(pbal)).body == b"<h1>Sorry</h1>"
+    assert "maintenance_page: /nowhere: No such file" in await pbal.say("SET site.maintenance_page = /nowhere")
+    assert (await _ask(pbal)).body == b"<h1>Sorry</h1>"
+    assert "503: maintenance is on" in await pbal.say("explain GET http://h/a.txt")
+    assert pbal.counts["maintenance_answers"] == 4
+    assert await pbal.say("SET site.maintenance = off") == "OK"
+    assert (await _ask(pbal)).status == 200
