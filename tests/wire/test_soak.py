@@ -10,13 +10,11 @@ import asyncio
 import gc
 import os
 import random
-import re
 import tracemalloc
-from collections import Counter
-from types import ModuleType
 
 import pytest
 from lab import Lab, Pbal, lab, read_response, until
+from leaks import descriptors, live
 
 from pbal.net import tasks
 
@@ -28,30 +26,10 @@ COMING_AND_GOING = 12
 LEAK = 1_000_000
 """Octets a window, five times what one was seen to keep. A quarter of a minute answers thirty thousand polls: a hundred octets left by each
 are seen. What a reload leaves is found as objects, one by one."""
-GENERATION = re.compile(r"^pbal_loaded_(\w+?)_\d+")
 
 
 def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: c\r\n\r\n".encode()
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def live() -> Counter[str]:
-    """Objects of pbal's classes by class, over all generations of a plugin, and the generations' modules and classes."""
-    gc.collect()
-    found: Counter[str] = Counter()
-    for thing in gc.get_objects():
-        kind = type(thing)
-        if kind is ModuleType:
-            found["modules of plugins"] += GENERATION.match(thing.__name__) is not None
-        elif issubclass(kind, type):
-            found["classes of plugins"] += GENERATION.match(str(thing.__module__)) is not None
-        elif str(kind.__module__).startswith("pbal"):
-            found[GENERATION.sub(r"\1", kind.__module__) + "." + kind.__qualname__] += 1
-    return found
 
 
 class Crowd:
