@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Most tests wait for something most of the time: four files at a time.
 SIDE_BY_SIDE := -n 4 --dist loadfile
 
-.PHONY: chat test check quick lint types manual bench clean
+.PHONY: chat test check quick soak lint types manual bench clean
 
 chat: .venv/run
 	@$(BIN)/python -m pbal check examples/chat.conf
@@ -30,6 +30,11 @@ check: test
 
 quick: .venv/dev
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
+
+# What `make test` does for seconds, for a quarter of an hour and longer: everything at once; a thousand reloads of each plugin under load;
+# reloads of everything at random while polls, streams, publishers and requests go on.
+soak: .venv/dev programs
+	PBAL_SOAK_SECONDS=300 PBAL_RELOADS=1000 PBAL_PROMISE_SECONDS=300 $(BIN)/python -m pytest tests/wire/test_soak.py tests/wire/test_reloading.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ import asyncio
 import json
 import random
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from lab import Pbal, read_response, until
@@ -155,7 +155,7 @@ class Writer:
         self.again = 0
         """How often a pbal did not take it."""
 
-    async def say(self, texts: Sequence[str], pause: float = 0.0) -> None:
+    async def say(self, texts: Iterable[str], pause: float = 0.0) -> None:
         """One after another."""
         reader, writer = await connected(self._pbal, self._tls, self._service)
         for text in texts:
