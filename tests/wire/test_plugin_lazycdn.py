@@ -73,6 +73,20 @@ async def test_what_is_missing_or_too_old_goes_to_the_fallback_and_is_told(lab: 
 
 
 @lab
+async def test_several_files_in_one_go_to_the_fallback_together(lab: Lab) -> None:
+    (lab.folder / "new.css").write_text("new")
+    os.utime(lab.folder / "new.css", (2_000_000, 2_000_000))
+    pbal = await start(lab, "SET enable_concatenate_get = on")
+    reader, writer = await pbal.connect("edge")
+    for target, body in [
+        ("/??there.css,new.css?v=2000000", b"oldnew"), ("/??there.css,new.css?v=2000001", b"ok"), ("/??there.css,none.css", b"ok"),
+    ]:  # fmt: skip
+        writer.write(get(target))
+        assert (await read_response(reader)).body == body, target
+    assert pbal.counts["lazycdn_handed_on"] == 2
+
+
+@lab
 async def test_a_fallback_that_cannot_answer_is_as_good_as_none(lab: Lab) -> None:
     pbal = await start(lab)
     reader, writer = await pbal.connect("edge")
