@@ -19,6 +19,7 @@ from pbal.model.networks import NetworkTable
 from pbal.model.parking import Parked, Upgraded, Waiting
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Node
+from pbal.model.remembered import Remembered
 from pbal.model.searching import Searches, TookTooLong
 from pbal.model.served import FileFound, Lookup
 from pbal.model.service import Service
@@ -45,6 +46,7 @@ from pbal.schema.types import (
     REGEX,
     SIZE,
     TEXT,
+    TOKENS,
     WORDS,
     Endpoint,
     Network,
@@ -54,11 +56,11 @@ from pbal.schema.types import (
 )
 
 __all__ = [
-    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PASSWORDS", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "WORDS",
+    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PASSWORDS", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "TOKENS", "WORDS",
     "AnswerRefused", "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Conversation", "Counter", "Denied",
     "Endpoint", "Exchange", "Explanation", "Fields", "FileFound", "Histogram", "Hosts", "IllegalField", "Kind", "Limit", "Lookup",
     "ManualClock", "Network", "NetworkTable", "Networks", "NoAnswer", "Node", "NodeAnswer", "OnLost", "OwnRole", "Parked", "Passwords",
-    "Plugin", "Reply", "RequestHead", "ResponseHead", "Role", "Rows", "Searches", "Service", "Text", "TookTooLong", "Tunable", "Type",
-    "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "Wire", "World", "address_of", "bad_argument", "credentials", "did_you_mean",
-    "enum", "holder", "hook", "name_of", "plain_host", "quoted", "quoted_word", "resident_bytes", "spawn",
+    "Plugin", "Remembered", "Reply", "RequestHead", "ResponseHead", "Role", "Rows", "Searches", "Service", "Text", "TookTooLong", "Tunable",
+    "Type", "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "Wire", "World", "address_of", "bad_argument", "credentials",
+    "did_you_mean", "enum", "holder", "hook", "name_of", "plain_host", "quoted", "quoted_word", "resident_bytes", "spawn",
 ]  # fmt: skip

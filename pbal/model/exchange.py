@@ -18,7 +18,7 @@ The stream is an abstract base class and not a Protocol: a compiled call through
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Final
 
@@ -378,6 +378,23 @@ class Exchange(Account):
         if known == b"host" and value is not None and not is_host(value):
             raise IllegalField(f"not a host: {value!r:.100}")
         self.request = self.request.altered(name, value)
+
+    def asked_about(self, names: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        """Fields for Service.ask that tell a node of this request: those of its own that are named, and whose it is and what it asks for.
+
+        These are X-Original-URI, X-Original-Method, X-Forwarded-For, X-Forwarded-Proto and Host.
+        """
+        request, peer = self.request, self.stream.peer
+        before = request.fields.get(b"x-forwarded-for", b"")
+        fields = [
+            (b"X-Original-URI", request.path + (b"?" + request.query if request.query else b"")),
+            (b"X-Original-Method", request.method),
+            (b"X-Forwarded-For", before + b", " + peer if before and self.believed else peer),
+            (b"X-Forwarded-Proto", self.scheme),
+        ]
+        if request.host:
+            fields.append((b"Host", request.host))
+        return fields + [(name, request.fields[name.lower()]) for name in names if name.lower() in request.fields]
 
     def read_body(self) -> bytes:
         """The whole body, in proxy_read_request and after it; b"" if there is none.

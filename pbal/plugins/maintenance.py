@@ -16,22 +16,11 @@ served. What is under way and polls that are parked go on. Without a page of its
 from pathlib import Path
 from typing import Any, Final
 
+# isort: off
 from pbal.api import (
-    BOOL,
-    DURATION,
-    NETWORKS,
-    PATH,
-    REGEX,
-    ConfigError,
-    Counter,
-    Exchange,
-    Explanation,
-    Networks,
-    Plugin,
-    Tunable,
-    Verdict,
-    hook,
+    BOOL, DURATION, NETWORKS, PATH, REGEX, ConfigError, Counter, Exchange, Explanation, Networks, Plugin, Tunable, Verdict, hook,
 )  # fmt: skip
+# isort: on
 
 LARGEST: Final = 1 << 20
 """Octets of a page: it is kept in memory."""

@@ -209,7 +209,7 @@ async def test_who_waits_for_an_answer_has_it_over_a_reload_and_keeps_its_body(l
     application.waits.set()
     assert (await read_response(clients[1].reader)).status == 200
     assert b"POST /private" in (await read_response(clients[2].reader)).body
-    await until(lambda: not pbal.plugin("web", "auth_request")._passed, "nothing to be left")
+    await until(lambda: not pbal.plugin("web", "auth_request")._decided, "nothing to be left")
 
 
 # -- maintenance ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ A Gate gets a request and the queues that it names, and gives one Decision to wh
 a Refusal to answer with. 401 is for no credential and for one that is not good, 403 for a good one that may not do this, 503 for an
 application that gives no answer: what cannot be decided is refused.
 
-**What is remembered** lies in a Ledger, a bounded table by a keyed hash of the credential, never under the credential itself. It
+**What is remembered** lies in a bounded table (Remembered) by a keyed hash of the credential, never under the credential itself. It
 goes into no log line and into no parked poll either.
 
 **Sub-requests.** Equal questions share one: `_asked` holds who waits for it. MOST_ASKED are under way at a time, the others wait
@@ -27,7 +27,7 @@ from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from pbal.api import ConfigError, Exchange, IllegalField, NoAnswer, NodeAnswer, Service, World
+from pbal.api import ConfigError, Exchange, IllegalField, NoAnswer, NodeAnswer, Remembered, Service, World
 
 from .grants import Action, Admitted, Decision, Grant, Patterns, Refusal, challenge, decide, patterns_in, unauthorized
 from .names import MOST_QUEUES, BadName, Source, cookie_values, key_for, query_values
@@ -82,39 +82,6 @@ def check(settings: Settings, service: Service) -> None:
         )
 
 
-class Ledger:
-    """What was decided of credentials, for a time. Bounded: what was written first goes first."""
-
-    __slots__ = ("_held",)
-
-    def __init__(self) -> None:
-        self._held: dict[bytes, tuple[float, Grant | Refusal]] = {}
-
-    def get(self, key: bytes, now: float) -> Grant | Refusal | None:
-        """What is remembered under a key."""
-        held = self._held.get(key)
-        if held is None:
-            return None
-        if held[0] <= now:
-            del self._held[key]
-            return None
-        return held[1]
-
-    def put(self, key: bytes, decided: Grant | Refusal, until: float, now: float) -> None:
-        """Remember something until then (clock time)."""
-        if until <= now:
-            return
-        held = self._held
-        held.pop(key, None)
-        while len(held) >= MOST_REMEMBERED:
-            del held[next(iter(held))]
-        held[key] = (until, decided)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._held.clear()
-
-
 # -- jwt ---------------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +97,7 @@ class TokenGate(Gate):
         self._world = world
         self._service = service.name
         self._file = tokens.KeyFile(Path(settings.auth.argument), self._broken)
-        self._ledger = Ledger()
+        self._ledger: Remembered[Grant | Refusal] = Remembered(MOST_REMEMBERED)
 
     def _broken(self, why: str) -> None:
         self._world.counters.counts["poll_auth_key_errors"] += 1
@@ -221,7 +188,7 @@ class RequestGate(Gate):
         self._service = service
         self._world = world
         self._counts = world.counters.counts
-        self._ledger = Ledger()
+        self._ledger: Remembered[Grant | Refusal] = Remembered(MOST_REMEMBERED)
         self._asked: dict[bytes, list[_Waiter]] = {}
         """By question: who waits for its answer, also while it stands in line."""
         self._line: deque[tuple[bytes, bytes]] = deque()
@@ -326,25 +293,14 @@ class RequestGate(Gate):
 
 def _fields(waiter: _Waiter, sources: tuple[Source, ...]) -> list[tuple[bytes, bytes]]:
     """What the application is told of a request: its credentials, what it asked for, and whose it is."""
-    exchange = waiter.exchange
-    request = exchange.request
-    peer, before = exchange.stream.peer, request.fields.get(b"x-forwarded-for", b"")
-    target = request.path + (b"?" + request.query if request.query else b"")
-    fields = [
+    names = {b"authorization": b"Authorization", b"cookie": b"Cookie"}
+    names |= {source.argument.lower().encode(): source.argument.encode() for source in sources if source.kind == "header"}
+    return [
         (b"Accept", b"application/json"),
-        (b"X-Original-URI", target),
-        (b"X-Original-Method", request.method),
         (b"X-Poll-Action", waiter.action.value.encode()),
         (b"X-Poll-Queues", b", ".join(quote_from_bytes(name, safe="").encode() for name in waiter.names)),
-        (b"X-Forwarded-For", before + b", " + peer if before and exchange.believed else peer),
-        (b"X-Forwarded-Proto", exchange.scheme),
+        *waiter.exchange.asked_about(names.values()),
     ]
-    if request.host:
-        fields.append((b"Host", request.host))
-    wanted = {b"authorization": b"Authorization", b"cookie": b"Cookie"}
-    wanted |= {source.argument.lower().encode(): source.argument.encode() for source in sources if source.kind == "header"}
-    fields += [(name, request.fields[key]) for key, name in wanted.items() if key in request.fields]
-    return fields
 
 
 class _NoDecision(ValueError):
