@@ -25,7 +25,6 @@ from pbal.api import (
     DURATION, REGEX, TEXT, TOKENS, ConfigError, Counter, Exchange, Explanation, IllegalField, NoAnswer, NodeAnswer, Plugin, Remembered,
     Tunable, Verdict, hook,
 )  # fmt: skip
-# isort: on
 
 MOST_ASKED, MOST_REMEMBERED = 1_000, 10_000  # questions under way, and decisions
 Decision = tuple[int, tuple[tuple[bytes, bytes], ...]]  # a status, 200 for what may pass; fields for the request, or of the answer

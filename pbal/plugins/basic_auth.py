@@ -23,7 +23,6 @@ from pbal.api import (
     PASSWORDS, REGEX, ConfigError, Counter, Denied, Exchange, Explanation, Passwords, Plugin, Tunable, Type, Verdict, address_of,
     credentials, hook, spawn,
 )  # fmt: skip
-# isort: on
 
 LOOKS_AFTER: Final = 1.0
 """Seconds after which a request has the file looked at again."""

@@ -20,7 +20,6 @@ from typing import Any, Final
 from pbal.api import (
     BOOL, DURATION, NETWORKS, PATH, REGEX, ConfigError, Counter, Exchange, Explanation, Networks, Plugin, Tunable, Verdict, hook,
 )  # fmt: skip
-# isort: on
 
 LARGEST: Final = 1 << 20
 """Octets of a page: it is kept in memory."""
