@@ -56,10 +56,20 @@ def words() -> Words:
     return Words(
         statements=tuple(sorted(beginnings)),
         inner=tuple(sorted(inner)),
-        tunables=tuple(sorted({tunable.name for tunable in declared})),
+        tunables=tuple(sorted({tunable.name for tunable in declared} | _dotted(world))),
         values=tuple(sorted({choice for tunable in declared for choice in tunable.type.complete()})),
         help={said: interpreter.registry.help_for(*rules)[0] for said, rules in beginnings.items() if len(rules) == 1},
     )
+
+
+def _dotted(world: World) -> set[str]:
+    """Tunables of plugins, as Perlbal says them: highpri.uri_pattern. (In an expression of an editor, the dot is any one character.)"""
+    found = set()
+    for name, loaded in world.plugins.items():
+        for tunable in loaded.plugin_class.tunables:
+            if tunable.name.startswith(f"{name}_"):
+                found.add(f"{name}.{tunable.name.removeprefix(f'{name}_')}")
+    return found
 
 
 def _divided(usage: list[str]) -> tuple[list[str], list[str]]:
