@@ -303,7 +303,7 @@ class FromPerlbal:
 
     def _names(self, built: Iterable[Tunable], unbuilt: Mapping[str, perlbal.Unbuilt], others: Mapping[str, str]) -> Iterator[str]:
         rows = {tunable.name: self._difference(tunable) for tunable in built}
-        rows |= {name: _not_built(row) for name, row in unbuilt.items() if not row.plugin} | dict(others)
+        rows |= {name: _not_built(row) for name, row in unbuilt.items()} | dict(others)
         for name, state in sorted(rows.items()):
             yield from entry(bold(name), state)
 
@@ -326,9 +326,6 @@ class FromPerlbal:
             if said is not None:
                 differs = " ".join((said[2] or "").split()).removesuffix(".")
                 rows[said[1]] = f"Built: LOAD {name}." + (f" Differs: {differs}." if differs else "")
-        for plugin, row in perlbal.PLUGINS.items():
-            brought = [each.name for each in perlbal.SERVICE.values() if each.plugin == plugin]
-            rows[row.name] = _not_built(row) + (f" [{', '.join(brought)}]" if brought else "")
         for name, state in sorted(rows.items(), key=lambda each: each[0].lower()):
             yield from entry(bold(name), state)
 
@@ -351,7 +348,7 @@ class FromPerlbal:
 
     def commands(self) -> Iterator[str]:
         """What a statement or a console command may begin with."""
-        rows = {row.name: _not_built(row) for row in perlbal.STATEMENTS.values()}
+        rows: dict[str, str] = {}
         for word in perlbal.COMMANDS:
             rules = [rule for rule in sorted(self._statements.language.rules) if self._begins(rule, word.upper())]
             states = [state for rule in rules if (state := self._state(rule, word.upper()))]

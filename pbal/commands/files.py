@@ -26,7 +26,6 @@ from pbal.lang.lexical import STRING, unquoted
 from pbal.lang.mistakes import Mistake
 from pbal.lang.parser import GrammarMistake
 from pbal.model.errors import ConfigError
-from pbal.schema import perlbal
 from pbal.schema.commands import CommandError
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.said import Said
@@ -362,9 +361,7 @@ class FileRun:
         if tunable == "plugins":
             missing = set(_words(value)) - world.plugins.keys() - {"none"}
             return bool(missing) and missing <= self._not_loaded
-        if mistake.kind is Kind.NOT_BUILT_YET:
-            return perlbal.plugin_of(tunable) in self._not_loaded
-        if tunable in world.tunables or not self._not_loaded or mistake.near:
+        if tunable in world.tunables or not self._not_loaded or mistake.near or mistake.kind is Kind.NOT_BUILT_YET:
             return False
         return not self._would_be_added(mistake)
 
@@ -393,7 +390,7 @@ class FileRun:
             self._faulty.add(self._session.current.name.lower())
         if words[:1] == ["load"] and len(words) > 1:
             self._not_loaded.add(words[1])
-        elif self._is_of_refused_plugin(words) or self._is_statement_of_missing_plugin(mistake):
+        elif self._is_statement_of_missing_plugin(mistake):
             return
         if mistake.kind is Kind.UNKNOWN_STATEMENT and not mistake.hint and not self._told_statements:
             self._told_statements = True  # once: whoever reads it knows
@@ -405,11 +402,6 @@ class FileRun:
         if not self._not_loaded or mistake.kind is not Kind.UNKNOWN_STATEMENT or not mistake.subject.isidentifier():
             return False
         return not (mistake.near or self._would_be_added(mistake))
-
-    def _is_of_refused_plugin(self, words: list[str]) -> bool:
-        """Whether a statement is one of Perlbal's that came with a plugin whose LOAD was refused."""
-        row = perlbal.STATEMENTS.get(words[0]) if words else None
-        return row is not None and row.plugin in self._not_loaded
 
     def _report(self, mistake: Mistake) -> None:
         self.mistakes.append(mistake)

@@ -3,7 +3,7 @@
 from pbal import loader, reloading
 from pbal.commands.session import Session
 from pbal.lang.mistakes import near
-from pbal.model.errors import ConfigError, NotBuilt, UnknownName
+from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.renewal import renew, secured_services
 from pbal.schema import perlbal
 from pbal.schema.commands import OK, CommandError, Reply, command
@@ -28,8 +28,6 @@ async def load(session: Session, plugin: str) -> Reply:
 
 def _unknown(plugin: str, error: UnknownName) -> ConfigError | CommandError:
     """What to say of a plugin that is not there: misspelt, Perlbal's, or somebody's for Perlbal."""
-    if plugin.lower() in perlbal.PLUGINS:
-        return NotBuilt(perlbal.PLUGINS[plugin.lower()].message, about=plugin)
     if near(plugin, error.candidates):
         return error
     return CommandError(error.message, "plugin", perlbal.replacement(plugin), kind=error.kind, subject=plugin)

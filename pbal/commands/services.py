@@ -8,10 +8,9 @@ from pbal.commands.session import Session
 from pbal.config.render import in_order
 from pbal.lang.lexical import escaped
 from pbal.lang.parser import bundled_fragments
-from pbal.model.errors import ConfigError, NotBuilt
+from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
 from pbal.model.service import Service
-from pbal.schema import perlbal
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.limits import ERROR_PAGES
@@ -178,8 +177,6 @@ def _set_in_plugin(session: Session, service: Service | Pool, said: str, value: 
     if plugin == "extra":
         service.set_extra(key, value)
         return OK
-    if plugin in perlbal.PLUGINS and plugin not in session.world.plugins:
-        raise NotBuilt(perlbal.PLUGINS[plugin].message, about=said)
     if plugin not in session.world.plugins:
         message = f"plugin '{plugin}' is not loaded: LOAD {plugin} first"
         raise ConfigError(message, about=said, kind=Kind.NEEDS_OTHER_FIRST, needs=Needed("load", plugin))

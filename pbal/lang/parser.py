@@ -30,7 +30,6 @@ from pbal.lang.lexical import MAX_LINE, STRING, comment_start, refuse_control_ch
 from pbal.lang.mistakes import Mistake, near
 from pbal.lang.nearest import elsewhere, halfway
 from pbal.lang.shapes import Shapes
-from pbal.schema import perlbal
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.said import Said
 from pbal.schema.types import either
@@ -407,10 +406,6 @@ class Language:
         place = column, max(column + 1, expanded.end_column(end))
         if word[:1] == '"' and not re.match(STRING, word):
             return Mistake("the quote is never closed", hint=_IN_QUOTES, column=column, end=place[1])
-        beginning = " ".join(text[:end].lower().split())
-        if beginning in perlbal.STATEMENTS:
-            message = perlbal.STATEMENTS[beginning].message
-            return Mistake(message, kind=Kind.NOT_BUILT_YET, subject=word, column=column, end=place[1])
         if not text[:start].strip(" \t"):
             return self._misunderstood(f"'{word}' is not a statement", Kind.UNKNOWN_STATEMENT, text, word, accepted, place)
         found = f"'{word}'" if word else "the end of the line"

@@ -62,6 +62,15 @@ TYPES = {
         "A path, without scheme and host, or `*` for the node itself (RFC 9110 section 9.3.7).",
         "/alive",
     ),
+    "path|none": Meaning(
+        "A path, or `none`. A relative path starts from the folder of the configuration file.",
+        "/etc/pbal/blocked",
+    ),
+    "tokens": Meaning("Names of header fields, separated by spaces or commas.", "Authorization Cookie"),
+    "realm": Meaning("A text for people, without quotes and backslashes: browsers show it where they ask for the password.", "Staff only"),
+    "address:port": Meaning("The address of a machine, not its name, and a port.", "10.0.0.255:7500"),
+    "nodes": Meaning("Addresses with ports, separated by spaces or commas: `ADDRESS:PORT`.", "10.0.0.7:11211"),
+    "word": Meaning("A text without spaces.", "site"),
     "cookie": Meaning("The name of a cookie. It distinguishes upper and lower case.", "session"),
     "listen": Meaning(
         "`PORT` (on every address), `ADDRESS:PORT`, `[IPV6]:PORT`, `NAME:PORT` or `unix:PATH`. With port 0 the system chooses a port."

@@ -30,8 +30,6 @@ class Unbuilt:
     type: Type[Any] = types.TEXT
     default: str | None = None
     """Of a tunable: the default in Perlbal. Who asks for it asks for nothing."""
-    plugin: str = ""
-    """The plugin of Perlbal that it comes with, in lower case; '' for the core's."""
 
     @property
     def message(self) -> str:
@@ -87,7 +85,7 @@ SERVICE: dict[str, Unbuilt] = _by_name(
         Unbuilt("latency", "", types.INT, "0"),
     )
 )
-"""Tunables of services, Perlbal's own and those of its plugins."""
+"""Tunables of services."""
 
 
 MEANINGLESS: dict[str, Meaningless] = {
@@ -107,12 +105,6 @@ MEANINGLESS: dict[str, Meaningless] = {
 XS_MESSAGE = "XS has no meaning here: pbal has one parser of heads, and no modules to switch"
 
 _OWN = "write it as a pbal plugin: pbal plugin new"
-
-PLUGINS: dict[str, Unbuilt] = {}
-"""Plugins that come with Perlbal."""
-
-STATEMENTS: dict[str, Unbuilt] = {}
-"""Statements, of Perlbal and of its plugins, by the words with which they begin."""
 
 ROLES: dict[str, str] = {"echo": "echoservice"}
 """Values of SET role that a plugin brings, and which."""
@@ -150,7 +142,7 @@ COMMANDS: tuple[str, ...] = (
     "reproxy_state", "server", "set", "show", "shutdown", "socks", "state", "states", "track", "unload", "uptime", "use", "varsize",
     "verbose", "version", "vhost", "vpath", "xs",
 )  # fmt: skip
-"""Words with which statements of Perlbal begin, in files and at the console; those of plugins not built yet are in STATEMENTS."""
+"""Words with which statements of Perlbal begin, in files and at the console."""
 
 
 def _foreign(kind: str, words: str, instead: str) -> Foreign:
@@ -200,14 +192,8 @@ def replacement(plugin: str) -> str:
 def told(name: str) -> str:
     """What there is to say of a name of Perlbal's that pbal has not; '' of any other."""
     folded = name.lower()
-    found = next((table[folded] for table in (SERVICE, PLUGINS, STATEMENTS) if folded in table), None)
-    if found is not None:
-        return found.message
+    if folded in SERVICE:
+        return SERVICE[folded].message
     if folded in HOOKS:
         return f"there is no hook '{name}': {HOOKS[folded].why}"
     return MEANINGLESS[folded].message if folded in MEANINGLESS else ""
-
-
-def plugin_of(tunable: str) -> str:
-    """The plugin of Perlbal that brings a tunable which is not built, in lower case; '' if none does."""
-    return SERVICE[tunable].plugin if tunable in SERVICE else ""
