@@ -5,8 +5,8 @@ This file is the whole extension surface: a row of HOOKS is all there is to a ho
 here because a plugin uses it, a bundled one or one of examples/plugins. Those of Perlbal that have no meaning in pbal stand in
 schema/perlbal.py, with the reason.
 
-A hook runs synchronously, inside the turn of the loop that brought its event. One that needs to wait takes the
-exchange (Verdict.TAKEN), keeps it, and answers later. Hooks fail closed: an exception, or a verdict that is none, answers
+A hook runs synchronously, inside the turn of the loop that brought its event. One that needs to wait takes the exchange (Verdict.TAKEN),
+keeps it, and answers later, or gives it back (Exchange.go_on). Hooks fail closed: an exception, or a verdict that is none, answers
 that one request with 500, is logged with plugin, hook and line, and hurts nothing else.
 """
 
