@@ -325,3 +325,10 @@ def test_a_tunable_fits_its_roles() -> None:
 def test_every_type_has_a_text_that_it_refuses_above() -> None:
     declared = {kind.name for kind in vars(types).values() if isinstance(kind, Type)}
     assert declared - {kind.name for kind, _, _ in BAD} == {"words", "text"}  # they take every text
+
+
+def test_a_choice_with_on_and_off_takes_what_a_switch_takes() -> None:
+    choice = types.enum("auto", "on", "off")
+    assert [choice.parse(text) for text in ("Auto", "yes", "1", "NO", "disabled", "on")] == ["auto", "on", "on", "off", "off", "on"]
+    with pytest.raises(ValueError, match="expected none or off, found 'no'"):
+        types.enum("none", "off").parse("no")

@@ -498,12 +498,14 @@ def either(names: Sequence[str]) -> str:
 
 
 def enum(*choices: str) -> Type[str]:
-    """One of a few words, any case typed; the value is the word as declared."""
+    """One of a few words, any case typed; the value is the word as declared. Where `on` and `off` are among them, so is `yes`."""
 
     def reader(text: str) -> str:
         for choice in choices:
             if text.lower() == choice.lower():
                 return choice
+        if {"on", "off"} <= set(choices) and text.lower() in _TRUE | _FALSE:
+            return "on" if text.lower() in _TRUE else "off"
         _refuse(either(choices), text)
 
     return Type("|".join(choices), reader, choices=choices)
