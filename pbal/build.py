@@ -72,6 +72,7 @@ COMPILED: Final = (
     "pbal.roles.entrance",
     "pbal.roles.http",
     "pbal.roles.collect",
+    "pbal.roles.conversing",
     "pbal.roles.files.cache",
     "pbal.roles.files.ranges",
     "pbal.roles.files.sending",

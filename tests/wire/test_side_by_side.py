@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from lab import DEADLINE, Lab, free_port, lab
+from lab import DEADLINE, Lab, free_port, lab, until
 
 SERVICES = ("site", "redirector", "limited", "files", "fresh", "guarded", "hosts", "paths", "video", "cdn", "cgilike", "parrot", "mgmt")
 
@@ -301,9 +301,8 @@ async def test_perlbal_and_pbal_answer_alike(lab: Lab) -> None:
     )
     try:
         assert process.stdout is not None
-        while not _listens(theirs["mgmt"]):  # it is the last that it opens
-            assert process.returncode is None, (await process.stdout.read()).decode()
-            await asyncio.sleep(0.01)
+        await until(lambda: _listens(theirs["mgmt"]) or process.returncode is not None, "perlbal", 60)  # its last port
+        assert process.returncode is None, (await process.stdout.read()).decode()
         await _compare(theirs, ports)
     finally:
         process.kill()
