@@ -40,7 +40,8 @@ cannot decline. If the function has an attribute wants_body that is true, it is 
 request.body() is the body. An answer is sent as a whole, and has 16 MB at most. A function that fails is answered 500, and the log
 has file and line.
 
-PERLHANDLER said again at the console imports the module anew. RELOAD of the plugin keeps the function.
+PERLHANDLER said again at the console imports the module anew, in a thread. RELOAD CONFIG imports one that another PERLHANDLER names, and
+everybody waits for that. RELOAD of the plugin keeps the function.
 
 Source: Perlbal's Cgilike. differs: handlers are Python; the answer goes out when it is complete, with Content-Length; what went wrong in a
 handler is told to the log, and not to the client; request.body() is new.
@@ -319,12 +320,12 @@ def _member(module: ModuleType, parts: list[str]) -> Function:
     return function
 
 
-async def _beside(live: bool, work: Callable[[], T]) -> T:
+async def _beside(session: Any, work: Callable[[], T]) -> T:
     """Do what reads files, in a thread while pbal runs. It is a daemon: an import that hangs must not keep the process.
 
-    Raises: CommandError.
+    A statement that is a part of RELOAD CONFIG must not wait. Raises: CommandError.
     """
-    if not live:
+    if not session.live or session.world.change is not None:
         return work()
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -372,7 +373,7 @@ async def perlrequire(session: Any, module: str) -> Reply:
     """
     with _said("module"):
         name, folders = _parts(module, "the name of a Python module", "MyApp")[0], _folders(session)
-        await _beside(session.live, lambda: _compiled(_find(name, folders)))
+        await _beside(session, lambda: _compiled(_find(name, folders)))
     return OK
 
 
@@ -390,7 +391,7 @@ async def perlhandler(session: Any, function: str) -> Reply:
         (file, parts), folders = _split(function, "module and function", "MyApp::handler"), _folders(session)
         if len(parts) < 2:
             raise CommandError(f"expected module and function such as {function}::handler, found '{function}'", kind=Kind.BAD_VALUE)
-        handler = await _beside(session.live, lambda: _import(function, file, parts, folders))
+        handler = await _beside(session, lambda: _import(function, file, parts, folders))
         if handler.wants_body and service.role == "selector":
             raise CommandError("a selector reads no bodies, and the function has wants_body", kind=Kind.CONFLICT)
     instance.use(handler)

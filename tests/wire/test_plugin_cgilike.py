@@ -223,3 +223,18 @@ def test_what_was_found_beside_the_file_is_dumped_with_its_path(tmp_path: Path) 
     assert dumped[0] == dumped[1]
     assert f'  PERLHANDLER = "{tmp_path}/My App/one.py::Web::handler"' in dumped[0]
     assert not [name for name in sys.modules if name.startswith("pbal_cgilike")]
+
+
+@lab
+async def test_a_file_read_anew_changes_the_handler_or_nothing(lab: Lab) -> None:
+    pbal = await _pbal(lab)
+    path = Path(pbal.server.interpreter.folder) / "test1.conf"
+    text = path.read_text()
+    assert await pbal.say("RELOAD CONFIG DRY RUN") == "."
+    path.write_text(text.replace("MyApp::handler", "MyApp::slow"))
+    assert await pbal.say("RELOAD CONFIG") == "OK"
+    assert (await pbal.ask("web", _request("/"))).body == b"waited"
+    path.write_text(text.replace("MyApp::handler", "MyApp::missing").replace("docroot =", "max_body = 5\nSET docroot ="))
+    assert "there is no 'missing' in MyApp" in await pbal.say("RELOAD CONFIG")
+    assert (await pbal.ask("web", _request("/"))).body == b"waited"
+    assert pbal.world.service("web")["max_body"] != 5
