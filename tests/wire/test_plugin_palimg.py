@@ -1,19 +1,14 @@
 """Palimg: pictures in other colours, as Perlbal made them; which are refused; and what LOAD says where Pillow is not there."""
 
 import importlib.util
-import io
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
 from lab import Lab, Pbal, Response, lab, read_response
+from pictures import COLOURED, GREY, colours, paint
 from scripted import get
 
 HAVE = importlib.util.find_spec("PIL") is not None
 needs_pillow = pytest.mark.skipif(not HAVE, reason="Pillow is not installed: pip install 'pbal[images]'")
-GREY = [(16 * place,) * 3 for place in range(16)]
-COLOURED = [(16 * place, 255 - 16 * place, 5 * place) for place in range(16)]
 CONF = """
     LOAD Palimg
     CREATE SERVICE pictures
@@ -23,27 +18,6 @@ CONF = """
       SET plugins = Palimg
     ENABLE pictures
 """
-
-
-def paint(path: Path, palette: Sequence[tuple[int, ...]], more: int = 0) -> None:
-    """Sixteen pixels, one of each colour; `more` frames behind it."""
-    from PIL import Image
-
-    frames: list[Any] = []
-    for place in range(more + 1):
-        picture = Image.new("P", (4, 4))
-        picture.putpalette([number for colour in palette for number in colour])
-        picture.putdata([(each + place) % 16 for each in range(16)])
-        frames.append(picture)
-    frames[0].save(path, save_all=bool(more), append_images=frames[1:])
-
-
-def colours(data: bytes) -> list[tuple[int, ...]]:
-    """Those of the pixels, in their order."""
-    from PIL import Image
-
-    picture: Any = Image.open(io.BytesIO(data)).convert("RGB")
-    return [picture.getpixel((place % 4, place // 4)) for place in range(16)]
 
 
 async def start(lab: Lab) -> Pbal:
