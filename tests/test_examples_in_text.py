@@ -19,6 +19,7 @@ from pbal.__main__ import arguments
 from pbal.commands.interpreter import Interpreter
 from pbal.lang.parser import Language, bundled_fragments
 from pbal.model.world import World
+from pbal.schema.passwords import line_for
 
 ROOT = Path(__file__).resolve().parent.parent
 LANGUAGE = Language(bundled_fragments())
@@ -106,6 +107,7 @@ def _piece(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def _is_good(text: str, tmp_path: Path) -> None:
+    (tmp_path / "users.txt").write_text(line_for("ann", "a long password") + "\n", encoding="utf-8")
     (tmp_path / "hello.py").write_text("def handler(request): ...\n", encoding="utf-8")
     path = tmp_path / "example.conf"
     path.write_text(text, encoding="utf-8")

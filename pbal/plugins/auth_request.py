@@ -1,6 +1,8 @@
 r"""auth_request: the application decides of each request whether it may pass.
 
     LOAD auth_request
+    CREATE POOL app
+      POOL app ADD 127.0.0.1:8080
     CREATE SERVICE site
       SET role              = reverse_proxy
       SET pool              = app
@@ -10,10 +12,8 @@ r"""auth_request: the application decides of each request whether it may pass.
       SET plugins           = auth_request
 
 pbal asks a node of the pool: GET /auth, with the fields of auth_request_by, X-Original-URI, X-Original-Method, X-Forwarded-For and
-X-Forwarded-Proto. After a 2xx the request goes on, with the fields of auth_request_copy from that answer, and never from the client. 401
-and 403 are the client's answer. Anything else, or none in time, is answered 503. An answer is remembered for auth_request_ttl, for
-requests that the same would be asked of; who waits for one answer asks once. A body comes before the question is asked. Polls, streams and
-upgrades are asked for, too.
+X-Forwarded-Proto. After a 2xx the request goes on (polls and upgrades, too), with the fields of auth_request_copy from that answer, never
+from the client. 401 and 403 are the client's answer; else, or without one in time, it is 503. An answer is remembered for auth_request_ttl.
 """
 
 from functools import partial
