@@ -335,7 +335,6 @@ def test_other_files_are_included_in_the_order_of_their_names(tmp_path: Path) ->
     world = World()
     interpreter = Interpreter(world)
     assert said(interpreter.run_file(str(path))) == []
-    assert "INCLUDE needs no LOAD" in [warning.message for warning in interpreter.warnings]
     assert list(world.pools) == ["a", "b", "spaces"]
     assert world.pool("a").values["balance_method"] == "round_robin"
     assert world.service("s")["docroot"].resolve() == tmp_path / "pools" / "www"

@@ -27,7 +27,7 @@ async def load(session: Session, plugin: str) -> Reply:
 
 
 def _unknown(plugin: str, error: UnknownName) -> ConfigError | CommandError:
-    """What to say of a plugin that is not there: misspelt, Perlbal's, or somebody's for Perlbal."""
+    """What to say of a plugin that is not there: misspelt, or somebody's for Perlbal."""
     if near(plugin, error.candidates):
         return error
     return CommandError(error.message, "plugin", perlbal.replacement(plugin), kind=error.kind, subject=plugin)

@@ -145,7 +145,7 @@ class ReverseProxy(HttpRole):
 
     def queues(self) -> dict[str, tuple[int, int]]:
         """See model.service.RoleHandler."""
-        return self.groups.queues(self.clock.now())
+        return self.groups.queues(self.service.world.clock.now())
 
     def ask(self, question: Question) -> None:
         """See model.service.RoleHandler."""
