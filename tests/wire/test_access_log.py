@@ -42,14 +42,15 @@ async def ok(taken: Taken) -> None:
 
 def lines(pbal: Pbal, name: str = "access.log") -> list[str]:
     """What the file holds now. It is ASCII, whatever came."""
-    path = pbal.folder / name
-    return path.read_bytes().decode("ascii").split("\n")[:-1] if path.exists() else []
+    try:
+        return (pbal.folder / name).read_bytes().decode("ascii").split("\n")[:-1]
+    except FileNotFoundError:  # not written yet, or being rotated, in a thread
+        return []
 
 
 async def logged(pbal: Pbal, count: int, name: str = "access.log") -> list[str]:
     """The lines, when there are so many."""
-    await until(lambda: len(lines(pbal, name)) >= count, f"{count} lines in {name}")
-    found = lines(pbal, name)
+    found: list[str] = await until(lambda: found if len(found := lines(pbal, name)) >= count else None, f"{count} lines in {name}")
     assert len(found) == count, found
     return found
 
