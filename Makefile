@@ -104,10 +104,13 @@ fast: .venv-fast/done
 	  > "$$($(FAST) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
 	@touch $@
 
-# What these files are about is not compiled, and they wait a long time: signals, the console, the command line, the page, stores of polls.
+# What these files are about is not compiled, and they wait a long time: signals, the console, the command line, the page, stores of polls, and
+# plugins one by one (those that try every fault in every hook are run).
 NOT_COMPILED := $(foreach name,signals console console_access console_people perlbal_check status_page metrics check_pbal completing terminal \
 	start life browser client client_js listening poll_auth poll_limits poll_memcached poll_positions poll_presence poll_proofs \
-	poll_servers,--ignore=tests/wire/test_$(name).py)
+	poll_servers side_by_side media_beside_perlbal plugin_accesscontrol plugin_atomstream plugin_autoremoveleadingdir plugin_cgilike \
+	plugin_doors plugin_flvstreaming plugin_headers plugin_lazycdn plugin_palimg plugin_queues plugin_redirect plugin_stats \
+	plugin_throttle,--ignore=tests/wire/test_$(name).py)
 
 test-fast: .venv-fast/done programs
 	PYTHONSAFEPATH=1 PBAL_EXPECT=compiled $(FAST) -m pytest $(SIDE_BY_SIDE) -o pythonpath=tests -m "not slow" $(NOT_COMPILED) tests/test_fast.py tests/wire
