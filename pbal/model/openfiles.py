@@ -20,7 +20,7 @@ so. A descriptor that nobody asks for is given up after IDLE seconds, so that th
 """
 
 import os
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -139,8 +139,8 @@ class OpenFiles:
         self.most_open = MOST_OPEN
         self.stamp = 0
         """What was kept under another one has to be looked at again."""
-        self._in_memory: deque[Kept] = deque()
-        self._descriptors: deque[Kept] = deque()
+        self._in_memory: OrderedDict[Kept, None] = OrderedDict()
+        self._descriptors: OrderedDict[Kept, None] = OrderedDict()
 
     @property
     def recheck(self) -> float:
@@ -170,23 +170,23 @@ class OpenFiles:
             while self.memory + file.size > limit and self._in_memory:
                 self._give_up(self._in_memory, len(self._in_memory) - 1)
             self.memory += file.size
-            self._in_memory.append(found)
+            self._in_memory[found] = None
         else:
             self._give_up(self._descriptors, min(self.most_open, most) - 1)
-            self._descriptors.append(found)
+            self._descriptors[found] = None
         found.gone = False
         found.home[found.key] = found
         file.hold()
         self.kept += 1
 
-    def _give_up(self, queue: deque[Kept], most: int) -> None:
+    def _give_up(self, queue: "OrderedDict[Kept, None]", most: int) -> None:
         """Let the hand of the clock go round until there are no more than that."""
         while len(queue) > most:
-            found = queue.popleft()
-            if found.asked and not found.gone:
+            found = next(iter(queue))
+            if found.asked:
                 found.asked = False
-                queue.append(found)
-            elif not found.gone:
+                queue.move_to_end(found)
+            else:
                 self._counts["file_cache_evictions"] += 1
                 self.drop(found)
 
@@ -198,6 +198,7 @@ class OpenFiles:
         del found.home[found.key]
         self.kept -= 1
         file = found.file
+        (self._in_memory if file.in_memory else self._descriptors).pop(found, None)  # or its octets would be held, and not counted
         if file.in_memory:
             self.memory -= file.size
             if file.holders > 1:
@@ -207,19 +208,13 @@ class OpenFiles:
 
     def tick(self, now: float) -> None:
         """Once a second: give up descriptors that nobody asks for, and what `file_cache_files` does not allow any more."""
-        for _ in range(len(self._descriptors)):
-            found = self._descriptors.popleft()
-            if found.gone:
-                continue
+        for found in list(self._descriptors):
             if found.fresh_until + IDLE < now or not self.recheck:
                 self.drop(found)
-            else:
-                self._descriptors.append(found)
 
     def shed(self) -> bool:
         """Descriptors run short: keep none. Whether there were any."""
-        kept = [found for found in (*self._descriptors, *self._in_memory) if not found.gone and found.file.fd >= 0]
+        kept = [found for found in (*self._descriptors, *self._in_memory) if found.file.fd >= 0]
         for found in kept:
             self.drop(found)
-        self._descriptors.clear()
         return bool(kept)

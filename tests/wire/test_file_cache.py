@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import inspect
 import os
@@ -18,6 +19,7 @@ from lab import Lab, Pbal, Response, lab, read_response, until
 from scripted import Client
 from secure import files, secure, trusting
 
+from pbal.model.openfiles import OpenFile
 from pbal.net import answering, passing
 from pbal.roles.files import cache, finding, memory
 from pbal.roles.files.cache import SMALL
@@ -424,3 +426,17 @@ async def test_a_large_file_is_read_into_one_buffer_and_still_whole_for_everyone
         assert (await pbal.ask("site", get(f"/{name}"))).body == name.encode() * LARGE
     for name, client in zip("abc", slow, strict=True):
         assert (await client.rest()).endswith(b"\r\n\r\n" + name.encode() * LARGE)
+
+
+@lab
+async def test_what_a_file_was_before_is_not_held(lab: Lab) -> None:
+    """What is dropped waited for the hand of the clock with all its octets, and was not counted any more."""
+    docroot, pbal = await site(lab)
+    (docroot / "a").write_bytes(b"0" * 1000)
+    for size in range(1001, 1009):
+        assert (await pbal.ask("site", get("/a"))).status == 200
+        (docroot / "a").write_bytes(b"0" * size)
+        pbal.world.files.forget()
+    gc.collect()
+    held = [each.body for each in gc.get_objects() if isinstance(each, OpenFile) and each.files is pbal.world.files]
+    assert len(held) == 1 and pbal.world.files.memory == 1007
