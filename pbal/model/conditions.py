@@ -107,7 +107,7 @@ class _Path(Condition):
         self._pattern: re.Pattern[bytes] = REGEX.parse(pattern)
 
     def holds(self, exchange: Exchange) -> bool:
-        return self._pattern.search(exchange.plain_path) is not None
+        return exchange.in_path(self._pattern)
 
 
 class _Method(Condition):

@@ -17,8 +17,10 @@ parked poll ends on its connection, which kept what an answer needs.
 The stream is an abstract base class and not a Protocol: a compiled call through it costs 2 ns instead of 35.
 """
 
+import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Final
 
@@ -205,13 +207,17 @@ class Stream(Waiting):
         """Take a park() back: respond() to `exchange` is possible again. False: `record` is not parked any more."""
 
 
+def _is_found(pattern: re.Pattern[bytes], path: bytes) -> bool:
+    return pattern.search(path) is not None
+
+
 class Exchange(Account):
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
         "_address", "_body", "_body_limit", "_number", "_passed", "_told", "_trace", "asked", "body_clock", "body_complete", "body_most",
-        "client_end", "coded", "handed", "high", "home", "hops", "outer", "owner", "record", "request", "resumed", "rewritten", "service",
-        "sink", "slot", "stage", "stream", "trailer", "trouble",
+        "client_end", "coded", "handed", "high", "home", "hops", "judged", "outer", "owner", "record", "request", "resumed", "rewritten",
+        "service", "sink", "slot", "stage", "stream", "trailer", "trouble",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -252,6 +258,8 @@ class Exchange(Account):
         """The target that nodes are sent in place of the request's (REWRITE); b"" where it is the same."""
         self.outer: Changes | None = None
         """What services that handed it on make of the fields of its answer (HEADER RESPONSE)."""
+        self.judged: list[tuple[Callable[[bytes], int], int]] | None = None
+        """How rules looked at its path, and what they found: see by_path(). None where it can be no request for several files."""
         self.stage: str = NEW
         self.owner = ""
         """The plugin that took it."""
@@ -282,6 +290,29 @@ class Exchange(Account):
         are one, and the segments . and .. are resolved. The request goes on with `path`, as it was sent.
         """
         return plain(self.request.path)
+
+    def in_path(self, pattern: re.Pattern[bytes]) -> bool:
+        """Whether a pattern is found in plain_path, for rules about who may see what."""
+        if self.request.query.startswith(b"?"):
+            return bool(self.by_path(partial(_is_found, pattern)))
+        return pattern.search(plain(self.request.path)) is not None
+
+    def by_path(self, look: Callable[[bytes], int]) -> int:
+        """What a rule finds in plain_path. Rules that go by the path ask here or in_path(), since a request may be for other paths, too.
+
+        That is one for several files (enable_concatenate_get): none of them is served of which a rule would have found something else.
+        """
+        found = look(plain(self.request.path))
+        if self.request.query.startswith(b"?"):
+            if self.judged is None:
+                self.judged = []
+            self.judged.append((look, found))
+        return found
+
+    def judged_alike(self, path: bytes) -> bool:
+        """Whether every rule that has looked at its path finds the same in another one, which is as it was sent."""
+        meant = plain(path)
+        return self.judged is None or all([look(meant) == found for look, found in self.judged])
 
     @property
     def scheme(self) -> bytes:

@@ -76,7 +76,7 @@ CORE: tuple[Counter, ...] = (
         "writes_refused", "Requests PUT and DELETE that were refused (4xx) for their name, their fields, or a condition. Nothing changed."
     ),
     Counter("writes_failed", "Requests PUT and DELETE answered 5xx because the disk was full (507), too slow, or failed."),
-    Counter("concatenations_refused", "Requests for several files answered 403: for more than 100, or concatenate_max_size bytes."),
+    Counter("concatenations_refused", "Requests for several files answered 403: too many, too large, or ruled by path otherwise."),
     Counter("precompressed_stale", "Files of `precompressed` that were found to be older than what they were made of, and passed over."),
     Counter("fallbacks", "Requests sent to fallback_pool after an answer of their pool that fallback_on names."),
     Counter("rewrites_refused", "Requests answered 400 because REWRITE made a path with dot segments or new escapes of theirs."),

@@ -67,7 +67,7 @@ class AuthRequest(Plugin):
 
     def wants_body(self, exchange: Exchange) -> bool:
         pattern = self.service["auth_request_path"]
-        return exchange not in self._decided and (pattern is None or pattern.search(exchange.plain_path) is not None)
+        return exchange not in self._decided and (pattern is None or exchange.in_path(pattern))
 
     @hook.start_http_request
     def look(self, exchange: Exchange) -> Verdict:

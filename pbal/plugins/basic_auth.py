@@ -78,7 +78,7 @@ class BasicAuth(Plugin):
 
     def _concerned(self, exchange: Exchange) -> bool:
         pattern = self.service["basic_auth_path"]
-        return pattern is None or pattern.search(exchange.plain_path) is not None
+        return pattern is None or exchange.in_path(pattern)
 
     @hook.start_http_request
     def look(self, exchange: Exchange) -> Verdict:

@@ -77,7 +77,7 @@ class Maintenance(Plugin):
         if not self.service["maintenance"] or exchange.client_address in self._allowed:
             return False
         pattern = self.service["maintenance_path"]
-        return pattern is None or pattern.search(exchange.plain_path) is not None
+        return pattern is None or exchange.in_path(pattern)
 
     @hook.start_http_request
     def turn_away(self, exchange: Exchange) -> Verdict:

@@ -23,6 +23,7 @@ Source: Perlbal's Vpaths. differs: the pattern keeps its case and sees the path 
 """
 
 import re
+from functools import partial
 from typing import Any
 
 from pbal.api import (
@@ -66,6 +67,11 @@ def vpath(session: Any, regex: str, target: str, selector: Service | None = None
     return OK
 
 
+def _first(searches: Searches, query: bytes, path: bytes) -> int:
+    """The place of the rule that a plain path with a query matches; -1 if none does. Raises: TookTooLong."""
+    return searches.first(b"%b?%b" % (path, query))
+
+
 class Vpaths(Plugin):
     """One selector's rules, in order."""
 
@@ -86,15 +92,15 @@ class Vpaths(Plugin):
     def _find(self, exchange: Exchange) -> tuple[re.Pattern[bytes], str] | None:
         """The first rule that a request's target matches; None if none does."""
         request = exchange.request
-        target = request.target
-        if request.path.startswith(b"/"):  # in absolute form, too
-            target = exchange.plain_path
-            if request.query:
-                target = b"%b?%b" % (target, request.query)
         searches = self._searches
         if searches is None:
             searches = self._searches = Searches([pattern for pattern, _ in self.rules])
-        place = searches.first(target)
+        if not request.path.startswith(b"/"):
+            place = searches.first(request.target)
+        elif request.query:
+            place = exchange.by_path(partial(_first, searches, request.query))
+        else:
+            place = searches.first(exchange.plain_path)
         return None if place < 0 else self.rules[place]
 
     @hook.select_service

@@ -70,7 +70,8 @@ WEB: tuple[Tunable, ...] = (
         "enable_concatenate_get",
         types.BOOL,
         default="off",
-        summary="Answer a request such as `/js/??a.js,b.js` with several files in one: at most 100, of which none is missing.",
+        summary="Answer a request such as `/js/??a.js,b.js` with several files in one: at most 100, of which none is missing."
+        " If a rule by path (LIMIT, VPATH, basic_auth_path) finds something else in the path of one than in that of the request: 403.",
         source="differs: names are decoded after they are divided at commas; off: what follows `??` is a query as any other",
     ),
     Tunable(

@@ -146,3 +146,21 @@ async def test_a_client_that_leaves_in_the_midst_leaves_nothing_open(lab: Lab) -
             await until(lambda: any(client.full for client in pbal.world.clients), "a full client")
         await pbal.until("clients", 0)
     assert (await ask(pbal, "/dir/??b.css")).body == b"b{}"
+
+
+@lab
+async def test_no_member_is_served_that_a_rule_by_path_keeps_back(lab: Lab) -> None:
+    """A rule sees the folder that is asked for: who may not have /dir/sub/g.css is not to have it as /dir/??sub/g.css either."""
+    _, pbal = await site(
+        lab, "LOAD vpaths", "LIMIT site 9/s WHEN path ^/dir/b", "CREATE SERVICE closed", "SET role = web_server", "ENABLE closed",
+        "CREATE SERVICE front", "SET role = selector", "SET listen = 127.0.0.1:0", "SET plugins = vpaths", "SET default_service = site",
+        "VPATH ^/dir/sub/ = closed", r"VPATH \?never = closed", "ENABLE front",
+    )  # fmt: skip
+    for target, status in (
+        ("/dir/??a.css", 200), ("/dir/sub/g.css", 404), ("/dir/??sub/g.css", 403), ("/dir/??a.css,%73ub//g.css", 403),
+        ("/dir/??b.css", 403), ("/dir/??a.css,./b.css", 403), ("/??dir/a.css", 200), ("/dir/b.css", 200),
+    ):  # fmt: skip
+        answer = await pbal.ask("front", get(target))
+        assert (answer.status, b"sub" in answer.body) == (status, False), target
+    assert pbal.counts["concatenations_refused"] == 4
+    assert (await pbal.ask("site", get("/dir/??sub/g.css"))).body == b"sub", "where no rule says other"

@@ -237,8 +237,11 @@ class Throttle(Plugin):
         path, method = self.service["path_regex"], self.service["method_regex"]
         if method is not None and method.search(exchange.method) is None:
             return False
+        if path is None:
+            return True
         query = exchange.request.query
-        return path is None or path.search(exchange.plain_path + (b"?" + query if query else b"")) is not None
+        more = b"?" + query if query else b""
+        return bool(exchange.by_path(lambda plain: path.search(plain + more) is not None))
 
     def _judge(self, ticket: Ticket, now: float, elsewhere: tuple[float, int] | None) -> None:
         terms = self._terms

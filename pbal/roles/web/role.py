@@ -19,6 +19,7 @@ from pbal.http1.encoder import http_date
 from pbal.model.bound import Bounds
 from pbal.model.exchange import SERVED, Exchange
 from pbal.model.openfiles import Kept
+from pbal.model.searching import TookTooLong
 from pbal.model.served import Lookup
 from pbal.model.service import Service
 from pbal.roles import chain
@@ -254,6 +255,9 @@ class WebServer(HttpRole):
                 if not name or name.endswith(b"/"):
                     raise NotServed(404)
                 meant = decoded(path, rules)
+                if not self._is_judged(exchange, path):
+                    self._refuse_joined(exchange, b"A rule says other of one of these files: ask for it alone.\n")
+                    return
             except NotServed as refusal:
                 self._joined(exchange, None, refusal)
                 return
@@ -261,6 +265,13 @@ class WebServer(HttpRole):
             found.append(Member(key, partial(seek, rules, meant, (), self.neighbours, ())))
         exchange.enter(SERVED)
         Joined(exchange, self.cache, found, partial(self._joined, exchange))
+
+    def _is_judged(self, exchange: Exchange, path: bytes) -> bool:
+        """Whether every rule that has looked at the path of the request (LIMIT, VPATH, basic_auth_path) finds the same in a member's."""
+        try:
+            return exchange.judged_alike(path)
+        except TookTooLong:
+            return False
 
     def _joined(self, exchange: Exchange, joined: Joined | None, error: BaseException | None) -> None:
         """All were found, or one is not to be had."""
