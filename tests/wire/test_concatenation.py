@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import os
+import socket
 from pathlib import Path
 
 from docroots import docroot, get, slow_socket
@@ -149,6 +150,26 @@ async def test_a_client_that_leaves_in_the_midst_leaves_nothing_open(lab: Lab) -
 
 
 @lab
+async def test_what_was_allowed_when_an_answer_began_is_not_kept_for_later(lab: Lab) -> None:
+    root, pbal = await site(lab, "SET dot_files = on")
+    (root / "dir" / "large").write_bytes(b"x" * 12_000_000)
+    (root / "dir" / ".dot").write_text("dot")
+    with await slow_socket(pbal.server.address("site"), get("/dir/??large,.dot,a.css")) as sock:
+        await until(lambda: any(client.full for client in pbal.world.clients), "a full client")
+        assert await pbal.say("SERVER file_recheck = 1h") == "OK"
+        assert await pbal.say("SET site.dot_files = off") == "OK"
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        loop, received = asyncio.get_running_loop(), bytearray()
+        async with asyncio.timeout(20):
+            while not received.endswith(b"dota{}"):
+                piece = await loop.sock_recv(sock, 1 << 20)
+                assert piece, "it ends as it began"
+                received += piece
+    assert (await ask(pbal, "/dir/.dot")).status == 404
+    assert pbal.world.files.kept == 0
+
+
+@lab
 async def test_no_member_is_served_that_a_rule_by_path_keeps_back(lab: Lab) -> None:
     """A rule sees the folder that is asked for: who may not have /dir/sub/g.css is not to have it as /dir/??sub/g.css either."""
     _, pbal = await site(
@@ -164,3 +185,4 @@ async def test_no_member_is_served_that_a_rule_by_path_keeps_back(lab: Lab) -> N
         assert (answer.status, b"sub" in answer.body) == (status, False), target
     assert pbal.counts["concatenations_refused"] == 4
     assert (await pbal.ask("site", get("/dir/??sub/g.css"))).body == b"sub", "where no rule says other"
+    assert "403: a rule by path" in await pbal.say(f"explain GET http://127.0.0.1:{pbal.server.address('front')[1]}/dir/??a.css,sub/g.css")

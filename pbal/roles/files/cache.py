@@ -72,8 +72,14 @@ class FileCache:
         self._counts["file_cache_hits"] += 1
         return kept
 
-    def look(self, exchange: Exchange, key: bytes, seek: Seek, then: Then) -> None:
-        """Find what a name leads to, now or soon."""
+    def look(self, exchange: Exchange, key: bytes, seek: Seek, then: Then, known: dict[bytes, Kept] | None = None) -> None:
+        """Find what a name leads to, now or soon.
+
+        `known`: `now_known` of when `seek` was made, for who asks later than that: by rules of before nothing is kept for those of now.
+        """
+        if known is not None and known is not self._known:
+            self._search_for(Search(known, key, -1), exchange, seek, then)
+            return
         if self._files.recheck:
             self._counts["file_cache_misses"] += 1
         try:
@@ -97,6 +103,11 @@ class FileCache:
                 then(exchange, kept, None)
             finally:
                 file.release()
+
+    @property
+    def now_known(self) -> dict[bytes, Kept]:
+        """What is known, as long as nothing changes by which it was found. See look()."""
+        return self._known
 
     def all(self) -> list[Kept]:
         """What is kept, for who looks."""
@@ -191,8 +202,13 @@ class FileCache:
         search, stamp = self._searches.get(key), self._files.stamp
         if search is None or search.stamp != stamp:
             search = self._searches[key] = Search(self._known, key, stamp)
-            in_thread(partial(self._find, seek, self._known.get(key)), partial(self._found, search))
+            self._search_for(search, exchange, seek, then)
+        else:
+            search.waiting.append(Seeker(exchange, then))
+
+    def _search_for(self, search: "Search", exchange: Exchange, seek: Seek, then: Then) -> None:
         search.waiting.append(Seeker(exchange, then))
+        in_thread(partial(self._find, seek, search.known.get(search.key)), partial(self._found, search))
 
     def _find(self, seek: Seek, kept: Kept | None) -> OpenFile:
         file = seek(find)

@@ -18,7 +18,12 @@ def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
     method = exchange.method
     names = members(exchange.request.query) if role.joins and exchange.path.endswith(b"/") else []
     if method in (b"GET", b"HEAD") and names:
-        yield Step("file", role.name, f"{len(names)} files as one (enable_concatenate_get), or 404 if one is missing")
+        other = [name for name in names if not exchange.judged_alike(exchange.path + name)]
+        if other:
+            name = quoted_text(other[0]).decode("ascii")
+            yield Step("answer", role.name, f"403: a rule by path finds something else in the path of {name}: it is to be asked for alone")
+        else:
+            yield Step("file", role.name, f"{len(names)} files as one (enable_concatenate_get), or 404 if one is missing")
     elif method in (b"GET", b"HEAD"):
         file = _file(role, exchange)
         if file.startswith("200") and not file.endswith("(dirindexing)"):

@@ -52,12 +52,13 @@ class Member:
 class Joined(Sink):
     """An answer of several files; `then` is told when all of them were found, or that one is not to be had."""
 
-    __slots__ = ("_at", "_cache", "_exchange", "_gone", "_members", "_sends", "_then", "etag", "modified", "names", "size")
+    __slots__ = ("_at", "_cache", "_exchange", "_gone", "_known", "_members", "_sends", "_then", "etag", "modified", "names", "size")
 
     def __init__(
         self, exchange: Exchange, cache: FileCache, members: list[Member], then: Callable[["Joined", BaseException | None], None]
     ) -> None:
         self._exchange, self._cache, self._members, self._then = exchange, cache, members, then
+        self._known = cache.now_known
         self._at = 0
         self._sends = False
         self._gone = False
@@ -83,11 +84,12 @@ class Joined(Sink):
         exchange = self._exchange
         exchange.sink = None
         member = self._members[self._at]
-        kept = self._cache.fresh(member.key, exchange.service.world.clock.now())
+        cache, known = self._cache, self._known
+        kept = cache.fresh(member.key, exchange.service.world.clock.now()) if known is cache.now_known else None
         if kept is not None:
             self._found(exchange, kept, None)
         else:
-            self._cache.look(exchange, member.key, member.seek, self._found)
+            cache.look(exchange, member.key, member.seek, self._found, known)
 
     def _found(self, exchange: Exchange, kept: Kept | None, error: BaseException | None) -> None:
         if self._sends:
