@@ -18,7 +18,7 @@ def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
     method = exchange.method
     names = members(exchange.request.query) if role.joins and exchange.path.endswith(b"/") else []
     if method in (b"GET", b"HEAD") and names:
-        other = [name for name in names if not exchange.judged_alike(exchange.path + name)]
+        other = [name for name in names if not role.is_judged(exchange, exchange.path + name)]
         if other:
             name = quoted_text(other[0]).decode("ascii")
             yield Step("answer", role.name, f"403: a rule by path finds something else in the path of {name}: it is to be asked for alone")

@@ -255,7 +255,7 @@ class WebServer(HttpRole):
                 if not name or name.endswith(b"/"):
                     raise NotServed(404)
                 meant = decoded(path, rules)
-                if not self._is_judged(exchange, path):
+                if not self.is_judged(exchange, path):
                     self._refuse_joined(exchange, b"A rule says other of one of these files: ask for it alone.\n")
                     return
             except NotServed as refusal:
@@ -266,7 +266,7 @@ class WebServer(HttpRole):
         exchange.enter(SERVED)
         Joined(exchange, self.cache, found, partial(self._joined, exchange))
 
-    def _is_judged(self, exchange: Exchange, path: bytes) -> bool:
+    def is_judged(self, exchange: Exchange, path: bytes) -> bool:
         """Whether every rule that has looked at the path of the request (LIMIT, VPATH, basic_auth_path) finds the same in a member's."""
         try:
             return exchange.judged_alike(path)
