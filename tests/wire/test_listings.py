@@ -1,15 +1,17 @@
 """Lists of directories (dirindexing): what is in them, in which order, where their links lead, and what a large directory costs."""
 
+import contextlib
 import html
 import os
 import re
 import socket
 import threading
+import tracemalloc
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urljoin
 
 import pytest
-from docroots import docroot, get
+from docroots import docroot, get, slow_socket
 from lab import DEADLINE, Lab, Pbal, Response, lab, read_response, until
 
 from pbal.roles.files.finding import Rules, find_folder
@@ -224,3 +226,20 @@ async def test_a_client_that_leaves_while_its_list_is_made(lab: Lab) -> None:
     writer.transport.abort()
     await pbal.until("clients", 0)
     assert (await pbal.ask("site", get("/299"))).status == 200
+
+
+@lab
+async def test_slow_readers_of_a_list_hold_it_once(lab: Lab) -> None:
+    root, pbal = await site(lab)
+    assert await pbal.say("SERVER file_recheck = 1h") == "OK"
+    for number in range(800):
+        (root / f"{number:0240}").touch()
+    size = len((await pbal.ask("site", get("/"))).body)
+    with contextlib.ExitStack() as stack:
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        for _ in range(2):  # so many lists that no buffers of the system hold them
+            stack.enter_context(await slow_socket(pbal.server.address("site"), get("/") * (16_000_000 // size)))
+        await until(lambda: sum(client.full for client in pbal.world.clients) == 2, "both are full")
+        held, _ = tracemalloc.get_traced_memory()
+        assert held < size, "none has a copy"

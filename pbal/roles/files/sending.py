@@ -151,14 +151,12 @@ def send_file(exchange: Exchange, file: OpenFile, fields: Fields, of: Validators
 
 
 def send_made(exchange: Exchange, body: bytes, fields: Fields, of: Validators) -> None:
-    """Answer a GET or HEAD with octets that were made for it, or by the preconditions. There are no ranges of it."""
-    status = evaluate(exchange.method, exchange.request.fields, of.etag, of.modified)
-    if status != 200:
-        _refuse(exchange, status, fields, len(body))
-        return
-    response = _modified(exchange, 200, fields, b"")
-    if response is not None:
-        exchange.respond(200, response.headers, body)
+    """Answer a GET or HEAD with octets that were made for it, or by the preconditions. There are no ranges of it.
+
+    They are not copied, so many slow readers of one page hold it once.
+    """
+    if begin_made(exchange, len(body), fields, of):
+        exchange.stream.end(exchange, body)
 
 
 def begin_made(exchange: Exchange, length: int, fields: Fields, of: Validators) -> bool:
