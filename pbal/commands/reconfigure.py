@@ -34,6 +34,7 @@ from pbal.lang.mistakes import Mistake
 from pbal.model.change import Phase
 from pbal.model.errors import ConfigError
 from pbal.model.nodefile import path_of
+from pbal.model.plugin import Plugin
 from pbal.model.service import Service
 from pbal.model.snapshot import in_pieces
 from pbal.model.world import World
@@ -244,7 +245,7 @@ def _change(session: Session, draft: Draft, steps: list[Step]) -> None:
         with world.changing() as change:
             for service in _ruled(world, steps):
                 for _, plugin in service.plugins:
-                    if plugin.dumpconfig():
+                    if plugin.dumpconfig() or type(plugin).drop_rule is not Plugin.drop_rule:  # it has rules, or may get its first
                         change.undo(plugin.adopt, plugin.carry())
             for steps_together in _together(steps):
                 _carry_out_together(own, draft, steps_together)

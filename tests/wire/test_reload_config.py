@@ -191,6 +191,18 @@ def test_a_file_is_refused_as_a_whole(change: tuple[str, str], why: str) -> None
 
 
 @lab
+async def test_the_first_rules_of_a_plugin_are_taken_back_with_the_rest(laboratory: Lab) -> None:
+    """One that had none before kept those of a file that was refused."""
+    bare = BASE.replace("  VHOST a.test = site\n  VHOST b.test = chat\n", "").replace("LOAD poll", "LOAD poll\nLOAD vpaths")
+    case = await started(laboratory, bare.replace("plugins = vhosts", "plugins = vhosts vpaths"))
+    before, taken = snapshot(case.pbal.world), (await laboratory.origin(app)).port
+    more = ("  HEADER front", "  VHOST a.test = site\n  VPATH ^/b = chat\n  HEADER front")
+    answer = await case.reload(("SET docroot = .", f"SET docroot = .\n  SET listen = 127.0.0.1:{taken}"), more)
+    assert "nothing is changed: " in answer and "in use" in answer
+    assert snapshot(case.pbal.world) == before
+
+
+@lab
 async def test_what_is_parked_and_what_is_connected_stays(laboratory: Lab) -> None:
     case = await started(laboratory)
     pbal = case.pbal
