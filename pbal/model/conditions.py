@@ -104,10 +104,10 @@ class _Path(Condition):
     def __init__(self, pattern: str) -> None:
         self.text = f"path {_written(pattern)}"
         self.odd = REGEX.odd(pattern) or never_found(pattern)
-        self._pattern: re.Pattern[bytes] = REGEX.parse(pattern)
+        self.pattern: re.Pattern[bytes] = REGEX.parse(pattern)
 
     def holds(self, exchange: Exchange) -> bool:
-        return exchange.in_path(self._pattern)
+        return self.pattern.search(exchange.plain_path) is not None
 
 
 class _Method(Condition):
@@ -200,16 +200,23 @@ Parts = tuple[tuple[Condition, bool], ...]
 class Conditions:
     """What WHEN says: one of the alternatives, all of whose conditions have to hold, those with NOT must not."""
 
-    __slots__ = ("_alternatives", "odd", "text")
+    __slots__ = ("_alternatives", "_paths", "odd", "text")
 
     def __init__(self, alternatives: tuple[Parts, ...]) -> None:
         self._alternatives = alternatives
+        self._paths = [condition.pattern for parts in alternatives for condition, _ in parts if isinstance(condition, _Path)]
         self.text = " OR ".join(
             [" AND ".join([condition.text if wanted else f"NOT {condition.text}" for condition, wanted in parts]) for parts in alternatives]
         )
         """As it has to be written."""
         self.odd = next((condition.odd for parts in alternatives for condition, _ in parts if condition.odd), "")
         """What is most likely not what was meant; "" if nothing is."""
+
+    def judge(self, exchange: Exchange) -> None:
+        """Have exchange.judged_alike() look at the paths that they go by, too: for rules about who may have what."""
+        if exchange.request.query.startswith(b"?"):
+            for pattern in self._paths:
+                exchange.in_path(pattern)
 
     def hold(self, exchange: Exchange) -> bool:
         """Whether they do, for the request as it is now."""

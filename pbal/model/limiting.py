@@ -271,8 +271,10 @@ def excess(limits: tuple[Limit, ...], exchange: Exchange) -> tuple[list[tuple[Li
     over: list[tuple[Limit, bytes, float]] = []
     now = exchange.started
     for limit in limits:
-        if limit.when is not None and not limit.when.hold(exchange):
-            continue
+        if limit.when is not None:
+            limit.when.judge(exchange)
+            if not limit.when.hold(exchange):
+                continue
         who = limit.key.of(exchange)
         wait = limit.wait(who, now)
         if wait:

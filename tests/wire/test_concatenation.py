@@ -175,7 +175,7 @@ async def test_no_member_is_served_that_a_rule_by_path_keeps_back(lab: Lab) -> N
     _, pbal = await site(
         lab, "LOAD vpaths", "LIMIT site 9/s WHEN path ^/dir/b", "CREATE SERVICE closed", "SET role = web_server", "ENABLE closed",
         "CREATE SERVICE front", "SET role = selector", "SET listen = 127.0.0.1:0", "SET plugins = vpaths", "SET default_service = site",
-        "VPATH ^/dir/sub/ = closed", r"VPATH \?never = closed", "ENABLE front",
+        "HEADER front INSERT X-Css: yes WHEN path a.css$", "VPATH ^/dir/sub/ = closed", r"VPATH \?never = closed", "ENABLE front",
     )  # fmt: skip
     for target, status in (
         ("/dir/??a.css", 200), ("/dir/sub/g.css", 404), ("/dir/??sub/g.css", 403), ("/dir/??a.css,%73ub//g.css", 403),
