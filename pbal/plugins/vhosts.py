@@ -96,6 +96,8 @@ class Vhosts(Plugin):
     """One selector's table."""
 
     roles = frozenset({"selector"})
+    guards = True
+    """Or each host would be answered by default_service."""
     commands = (vhost,)
     ordered_rules = False
 

@@ -76,6 +76,8 @@ class Vpaths(Plugin):
     """One selector's rules, in order."""
 
     roles = frozenset({"selector"})
+    guards = True
+    """What it keeps from a service would go there by default_service."""
     commands = (vpath,)
 
     def __init__(self, service: Any, world: Any) -> None:

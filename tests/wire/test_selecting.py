@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import sys
+from typing import Any
 
 import pytest
 from lab import Lab, Pbal, lab, read_response, until
@@ -625,3 +626,21 @@ async def test_a_service_that_answers_no_requests_is_told_and_not_named(lab: Lab
         answer = await read_response(reader)
         assert answer.status == 500 and b"inside" not in answer.body and b"answers no requests" in answer.body
     assert (await pbal.say("show errors")).count("/console") == 3
+
+
+@lab
+async def test_nothing_is_selected_without_rules_that_failed_too_often(lab: Lab) -> None:
+    """A VPATH may be what keeps strangers out: the default is no answer where the rules are gone."""
+    (lab.folder / "secret").write_text("secret")
+    pbal = await lab.pbal(
+        f"LOAD vpaths\nCREATE SERVICE site\nSET role = web_server\nSET docroot = {lab.folder}\nENABLE site\n"
+        "CREATE SERVICE closed\nSET role = web_server\nENABLE closed\n"
+        "CREATE SERVICE front\nSET role = selector\nSET listen = 127.0.0.1:0\nSET plugins = vpaths\nSET plugin_error_limit = 1\n"
+        "VPATH ^/secret = closed\nSET default_service = site\nENABLE front"
+    )
+    assert (await pbal.ask("front", get("/secret", "h"))).status == 404
+    vpaths: Any = pbal.world.service("front").plugin("vpaths")
+    vpaths.use([("no pattern", "closed")])
+    assert (await pbal.ask("front", get("/secret", "h"))).status == 500
+    answer = await pbal.ask("front", get("/secret", "h"))
+    assert (answer.status, answer.body == b"secret") == (503, False)
