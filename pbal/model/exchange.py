@@ -216,8 +216,8 @@ class Exchange(Account):
 
     __slots__ = (
         "_address", "_body", "_body_limit", "_number", "_passed", "_told", "_trace", "asked", "body_clock", "body_complete", "body_most",
-        "client_end", "coded", "handed", "high", "home", "hops", "judged", "outer", "owner", "record", "request", "resumed", "rewritten",
-        "service", "sink", "slot", "stage", "stream", "trailer", "trouble",
+        "client_end", "coded", "collecting", "handed", "high", "home", "hops", "judged", "outer", "owner", "record", "request", "resumed",
+        "rewritten", "service", "sink", "slot", "stage", "stream", "trailer", "trouble",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -254,6 +254,8 @@ class Exchange(Account):
         """How often it was handed on."""
         self.resumed = False
         """A plugin of this service had taken it and gave it back."""
+        self.collecting = False
+        """Its body comes, and then its hooks run again (read_first)."""
         self.rewritten = b""
         """The target that nodes are sent in place of the request's (REWRITE); b"" where it is the same."""
         self.outer: Changes | None = None
@@ -682,7 +684,7 @@ class Exchange(Account):
 
         A plugin that had to wait before it could say PASS does this. What LIMIT counts is not counted again. Nothing happens where it is
         answered already, or the client has left. A service that was disabled meanwhile answers 503, and so does one that cannot serve it
-        any more: take a request with a body in proxy_read_request, or its body is dropped.
+        any more: have its body come first (read_first), or it is dropped.
         """
         service = self.service
         if self.stage in _ANSWERED:
@@ -698,10 +700,22 @@ class Exchange(Account):
         except (AnswerRefused, ConfigError):  # the log has it
             self.error(503, b"This cannot be served any more.\n")
             return
-        self.resumed = True
+        self.resumed, self.collecting = True, False
         at = service.world.clock.now()
         handler.begin(self)
         handed(at)
+
+    def read_first(self) -> None:
+        """Have the whole body come before anything else: return TAKEN then. Its hooks run again with the body there, as after go_on().
+
+        A plugin that has to wait does this where `body_complete` is false. With PASS the next plugin would have a request of which nothing
+        is decided. A body that is too large is answered 413. Raises: ConfigError where the body has come already.
+        """
+        handler = self.service.handler
+        if handler is None or self.body_complete:
+            raise ConfigError("no body is to come")
+        self.collecting = True
+        handler.read_first(self)
 
     def _renew(self) -> None:
         """Become new again. Raises: AnswerRefused."""

@@ -22,6 +22,10 @@ class RoleHandler(metaclass=ABCMeta):
     def begin(self, exchange: Exchange) -> None:
         """An exchange arrived, here or at a selector: answer it, now or later."""
 
+    def read_first(self, exchange: Exchange) -> None:
+        """Have the body of an exchange come, and then begin with it again. Raises: ConfigError where the role reads none."""
+        raise ConfigError("this role reads no bodies")
+
     def ask(self, question: Question) -> None:
         """Bring a question to a node. Raises: ConfigError where the role has none."""
         raise ConfigError("only a reverse_proxy has nodes to ask")

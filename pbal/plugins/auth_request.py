@@ -65,23 +65,24 @@ class AuthRequest(Plugin):
         if tunable.startswith("auth_request"):
             self._known.clear()
 
-    def wants_body(self, exchange: Exchange) -> bool:
+    def _concerned(self, exchange: Exchange) -> bool:
         pattern = self.service["auth_request_path"]
-        return exchange not in self._decided and (pattern is None or exchange.in_path(pattern))
+        return pattern is None or exchange.in_path(pattern)
 
     @hook.start_http_request
     def look(self, exchange: Exchange) -> Verdict:
         decision = self._decided.get(exchange)
         if decision is None:
-            if not self.wants_body(exchange):
+            if not self._concerned(exchange):
                 return Verdict.PASS
             fields = exchange.asked_about(self.service["auth_request_by"])
             key = blake2b(repr(fields).encode(), digest_size=16, key=self.world.identity).digest()
             decision = self._known.get(key, self.world.clock.now())
         if decision is not None:
             return self._apply(exchange, decision)
-        if exchange.request.framing and not exchange.body_complete:
-            return Verdict.PASS  # a body has to come first, or it would be lost
+        if not exchange.body_complete:
+            exchange.read_first()  # or it would be lost
+            return Verdict.TAKEN
         if key in self._waiting:
             self._waiting[key].append(exchange)
             return Verdict.TAKEN
@@ -95,10 +96,6 @@ class AuthRequest(Plugin):
         self.counts["auth_request_questions"] += 1
         self._waiting[key] = [exchange]
         return Verdict.TAKEN
-
-    @hook.proxy_read_request
-    def body_came(self, exchange: Exchange) -> Verdict:
-        return self.look(exchange)
 
     @hook.end
     def gone(self, exchange: Exchange) -> None:
@@ -140,7 +137,7 @@ class AuthRequest(Plugin):
         return Verdict.TAKEN
 
     def explain(self, exchange: Exchange) -> Explanation | None:
-        return Explanation([f"asks GET {self.service['auth_request_uri']} first"]) if self.wants_body(exchange) else None
+        return Explanation([f"asks GET {self.service['auth_request_uri']} first"]) if self._concerned(exchange) else None
 
     def carry(self) -> tuple[Any, ...]:
         return self._known, self._waiting, self._decided  # the same tables: who asked the generation before hears of it there

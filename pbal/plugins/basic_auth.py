@@ -93,17 +93,12 @@ class BasicAuth(Plugin):
             spawn(self, self.users.look(), f"basic_auth {self.service.name}")
         if self.users.knows(said[0], said[1].encode("utf-8", "surrogateescape")):
             self._pass(exchange, said[0])
-        elif not exchange.request.framing or exchange.body_complete:
+            return Verdict.PASS
+        if exchange.body_complete:
             spawn(self, self._judge(exchange, *said), f"basic_auth {self.service.name}")
-            return Verdict.TAKEN
-        return Verdict.PASS  # a body has to come first, or it would be lost
-
-    def wants_body(self, exchange: Exchange) -> bool:
-        return exchange not in self._passed and self._concerned(exchange)
-
-    @hook.proxy_read_request
-    def body_came(self, exchange: Exchange) -> Verdict:
-        return self.look(exchange)
+        else:
+            exchange.read_first()  # or it would be lost
+        return Verdict.TAKEN
 
     @hook.end
     def gone(self, exchange: Exchange) -> None:

@@ -16,7 +16,12 @@ from pbal.net.connection import ClientConnection
 from pbal.observe.access import BAD_REQUEST
 from pbal.observe.recent import Trouble
 from pbal.roles import chain, entrance, limits
-from pbal.roles.collect import Collector
+from pbal.roles.collect import Collector, Done
+
+
+def _again(exchange: Exchange, reading: Bounds) -> None:
+    """Its body has come first: begin anew, with the plugins as they are now."""
+    exchange.go_on()
 
 
 class HttpRole(RoleHandler):
@@ -53,7 +58,8 @@ class HttpRole(RoleHandler):
         if hooks.begun and chain.run(hooks.begun, exchange):
             return
         request = exchange.request
-        if request.framing > 0 and not self._size_allowed(exchange, request.framing):
+        size = max(request.framing, exchange.body_size)  # one that came first (read_first) had no limit by plugins behind
+        if size > 0 and not self._size_allowed(exchange, size):
             return
         reading = self.reading(exchange)
         if reading and not exchange.body_complete:
@@ -93,6 +99,11 @@ class HttpRole(RoleHandler):
             return False
         return True
 
+    def read_first(self, exchange: Exchange) -> None:
+        """See RoleHandler. It is in memory for the hooks, as for those that read it."""
+        if exchange.request.framing <= 0 or self._size_allowed(exchange, exchange.request.framing):
+            self.collect(exchange, self.service.hooks.begun, _again)
+
     def reading(self, exchange: Exchange) -> Bounds:
         """The hooks that read the body of a request."""
         hooks = self.service.hooks
@@ -100,9 +111,9 @@ class HttpRole(RoleHandler):
             return hooks.proxy_read_request + hooks.handle_put
         return hooks.proxy_read_request
 
-    def collect(self, exchange: Exchange, reading: Bounds) -> None:
-        """Have the body come whole, for the plugins that want it."""
-        Collector(exchange, reading, self.collected).begin()
+    def collect(self, exchange: Exchange, reading: Bounds, done: Done | None = None) -> None:
+        """Have the body come whole, for the plugins that want it. `done`: what is called then, if it is not `collected`."""
+        Collector(exchange, reading, self.collected if done is None else done).begin()
 
     def collected(self, exchange: Exchange, wanting: Bounds) -> None:
         """A body has come whole, perhaps over a RELOAD: the plugins that wanted it get it as they are now, not those that were closed."""

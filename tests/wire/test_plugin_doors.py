@@ -3,6 +3,7 @@
 import asyncio
 from base64 import b64encode
 
+import pytest
 from lab import Lab, Pbal, Response, lab, read_response, until
 from polls import conf, park
 from polls import get as poll
@@ -111,6 +112,30 @@ async def test_polls_need_the_password_too(lab: Lab) -> None:
     reader, _ = await park(pbal, "/poll/a", _basic("amy", "secret"))
     assert not (await pbal.say("poll publish chat a hello")).startswith("ERROR")
     assert (await read_response(reader)).body == b"hello\n"
+
+
+@pytest.mark.parametrize("guard", ["basic_auth", "auth_request", "throttle"])
+@lab
+async def test_a_request_with_a_body_is_not_answered_by_the_next_plugin_before_the_guard_has_decided(lab: Lab, guard: str) -> None:
+    (lab.folder / "users").write_text(line_for("amy", "secret", CHEAP) + "\n")
+    (lab.folder / "MyApp.py").write_text("def handler(request):\n    request.print('private')\n    return 0\n")
+    application = await Scripted.start(lab)
+    more = {
+        "basic_auth": f"SET basic_auth_file = {lab.folder}/users",
+        "auth_request": "SET auth_request_uri = /auth",
+        "throttle": "SET max_delay = 1h;SET initial_delay = 1h",
+    }[guard]
+    start = f"LOAD {guard}\nLOAD cgilike\nSERVER plugin_path = {lab.folder}\n"
+    plugins = f"SET plugins = {guard} cgilike;PERLHANDLER = MyApp::handler"
+    pbal = await lab.pbal(start + proxy(application.address, more=f"{more};{plugins}"))
+    if guard == "throttle":
+        assert (await pbal.ask("web", get("/"))).body == b"private"
+    client = await Client.of(pbal, request=get("/", _basic("amy", "wrong"), "Content-Length: 1", method="POST") + b"x")
+    if guard == "auth_request":
+        node = await application.connection()
+        assert b"GET /auth " in await node.request()
+        node.say(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+    assert (await read_response(client.reader)).status == {"basic_auth": 401, "auth_request": 403, "throttle": 429}[guard]
 
 
 @lab

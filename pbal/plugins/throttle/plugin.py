@@ -7,7 +7,7 @@ A request that is counted has a ticket until it ends:
     HELD       taken; it waits, on the heap of those that do, under the one timer of the service
     PASSED     it has waited: its hooks run again, and this one lets it pass
 
-A body would be lost while a request waits at its head, so one with a body waits when the body has come (proxy_read_request).
+A body would be lost while a request waits at its head, so one with a body waits when the body has come (read_first).
 
 Over a RELOAD the tickets go along, with records and heap: who waits goes on waiting.
 """
@@ -170,8 +170,9 @@ class Throttle(Plugin):
 
     @hook.start_http_request
     def arrive(self, exchange: Exchange) -> Verdict:
-        if exchange in self.tickets:  # it has waited
-            return Verdict.PASS
+        ticket = self.tickets.get(exchange)
+        if ticket is not None:  # it has waited, or its body has come
+            return self._take(exchange, ticket) if ticket.stage == COUNTED else Verdict.PASS
         address = exchange.client_address
         white, black = self.lists["whitelist_file"], self.lists["blacklist_file"]
         if white is not None and white.first(address) >= 0:
@@ -202,20 +203,10 @@ class Throttle(Plugin):
             return Verdict.PASS
         if self._shared is None:
             self._judge(ticket, exchange.started, None)
-        elif exchange.request.framing:
-            return Verdict.PASS  # it is judged when its body has come
-        if ticket.delay > 0 and exchange.request.framing:
-            return Verdict.PASS  # it waits when its body has come
+        if not exchange.body_complete and (ticket.delay > 0 or self._shared is not None):
+            exchange.read_first()  # it is judged, or waits, when its body has come
+            return Verdict.TAKEN
         return self._take(exchange, ticket)
-
-    def wants_body(self, exchange: Exchange) -> bool:
-        ticket = self.tickets.get(exchange)
-        return ticket is not None and ticket.stage == COUNTED
-
-    @hook.proxy_read_request
-    def body_came(self, exchange: Exchange) -> Verdict:
-        ticket = self.tickets.get(exchange)
-        return self._take(exchange, ticket) if ticket is not None and ticket.stage == COUNTED else Verdict.PASS
 
     @hook.end
     def gone(self, exchange: Exchange) -> None:

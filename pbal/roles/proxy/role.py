@@ -17,6 +17,7 @@ from pbal.model.steering import UnsafePath
 from pbal.observe.access import BAD_REQUEST, quoted_text
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
+from pbal.roles.collect import Done
 from pbal.roles.http import HttpRole
 from pbal.roles.pages import Intercept
 from pbal.roles.proxy import uploads
@@ -63,11 +64,11 @@ class ReverseProxy(HttpRole):
 
     # -- what arrives --------------------------------------------------------------------------------------------
 
-    def collect(self, exchange: Exchange, reading: Bounds) -> None:
+    def collect(self, exchange: Exchange, reading: Bounds, done: Done | None = None) -> None:
         """See HttpRole."""
         if self.following is not None:
             self.following.follow(exchange)
-        super().collect(exchange, reading)
+        super().collect(exchange, reading, done)
 
     def serve(self, exchange: Exchange) -> None:  # noqa: C901 - the hot path: a call costs more than a branch
         """Relay an exchange whose plugins all passed."""
