@@ -12,8 +12,9 @@ r"""auth_request: the application decides of each request whether it may pass.
       SET plugins           = auth_request
 
 pbal asks a node of the pool: GET /auth, with the fields of auth_request_by, X-Original-URI, X-Original-Method, X-Forwarded-For and
-X-Forwarded-Proto. After a 2xx the request goes on (polls and upgrades, too), with the fields of auth_request_copy from that answer, never
-from the client. 401 and 403 are the client's answer; else, or without one in time, it is 503. An answer is remembered for auth_request_ttl.
+X-Forwarded-Proto. After a 2xx the request goes on (polls and upgrades, too), with the fields of auth_request_copy from that answer; from
+the client they go on for no path. 401 and 403 are the client's answer; else, or without one in time, it is 503. An answer is remembered for
+auth_request_ttl.
 """
 
 from functools import partial
@@ -74,9 +75,10 @@ class AuthRequest(Plugin):
         decision = self._decided.get(exchange)
         if decision is None:
             if not self._concerned(exchange):
-                return Verdict.PASS
+                return self._apply(exchange, (200, ()))
             fields = exchange.asked_about(self.service["auth_request_by"])
-            key = blake2b(repr(fields).encode(), digest_size=16, key=self.world.identity).digest()
+            uri = self.service["auth_request_uri"].encode()  # an answer to another question decides nothing
+            key = blake2b(repr((uri, fields)).encode(), digest_size=16, key=self.world.identity).digest()
             decision = self._known.get(key, self.world.clock.now())
         if decision is not None:
             return self._apply(exchange, decision)
@@ -90,7 +92,7 @@ class AuthRequest(Plugin):
         try:
             if len(self._waiting) >= MOST_ASKED:
                 raise ConfigError("too many questions are under way")
-            values.ask(values["auth_request_uri"].encode(), fields, partial(self._answered, key), values["auth_request_timeout"])
+            values.ask(uri, fields, partial(self._answered, key), values["auth_request_timeout"])
         except (ConfigError, IllegalField) as error:
             return self._apply(exchange, self._read(NoAnswer(str(error))))
         self.counts["auth_request_questions"] += 1
@@ -127,8 +129,9 @@ class AuthRequest(Plugin):
     def _apply(self, exchange: Exchange, decision: Decision) -> Verdict:
         status, fields = decision
         if status == 200:
-            for name, value in fields:
-                exchange.set_field(name, value or None)
+            said = dict(fields)
+            for name in self.service["auth_request_copy"]:  # nodes believe these: what the client says goes on for no path
+                exchange.set_field(name, said.get(name) or None)
             self._decided[exchange] = decision
             return Verdict.PASS
         self.counts["auth_request_failed" if status == 503 else "auth_request_denied"] += 1

@@ -191,6 +191,8 @@ async def _asking(lab: Lab, more: str = "") -> tuple[Pbal, Application]:
 async def test_the_application_decides_and_is_asked_once(lab: Lab) -> None:
     pbal, application = await _asking(lab, "SET auth_request_ttl = 1h")
     assert (await _ask(pbal, path="/open", service="web")).status == 200 and application.asked == 0
+    for name in ("X-User", "X_User"):
+        assert b"eve" not in (await _ask(pbal, f"{name}: eve", path="/open", service="web")).body, "nodes believe it on every path"
     for _ in range(2):
         passed = await _ask(pbal, "Cookie: in", "X-User: eve", path="/private?a=b", service="web")
         assert passed.status == 200 and b"X-User: amy" in passed.body and b"eve" not in passed.body
