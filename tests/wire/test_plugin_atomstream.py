@@ -214,3 +214,18 @@ def test_a_reload_in_the_middle_loses_and_doubles_nothing(names: str) -> None:
         await pbal.until("atom_streams", 0)
 
     run()
+
+
+@lab
+async def test_a_reload_that_fails_ends_no_stream(lab: Lab) -> None:
+    (lab.folder / "bad.py").write_text(
+        "from pathlib import Path\nfrom pbal.api import Plugin\n\n\nclass Bad(Plugin):\n    def open(self) -> None:\n"
+        "        if Path(__file__).with_name('fail').exists():\n            raise ValueError('not now')\n"
+    )
+    conf = CONF.format(more="SET plugins = AtomStream bad")
+    pbal = await lab.pbal(f"    SERVER plugin_path = {lab.folder}\n    LOAD bad{conf}")
+    stream = await Stream.of(pbal, "/atom-stream.xml")
+    (lab.folder / "fail").touch()
+    assert "not now" in await pbal.say("RELOAD AtomStream bad")
+    assert (await put(pbal, "/", b"<item/>")).status == 200
+    assert await stream.upto(b"<item/>\n") == prolog() + b"<item/>\n"

@@ -207,3 +207,25 @@ def test_a_flood_of_addresses_does_not_fill_the_memory() -> None:
     for number in range(records.MOST):
         known.request(b"x", 3606 + number, terms)
     assert len(known.known) == 1, "what has lapsed is dropped"
+
+
+@lab
+async def test_a_reload_that_fails_lets_nobody_go_who_waits(lab: Lab) -> None:
+    (lab.folder / "bad.py").write_text(
+        "from pathlib import Path\nfrom pbal.api import Plugin\n\n\nclass Bad(Plugin):\n    def open(self) -> None:\n"
+        "        if Path(__file__).with_name('fail').exists():\n            raise ValueError('not now')\n"
+    )
+    conf = f"SERVER plugin_path = {lab.folder}\nLOAD bad\nLOAD Throttle\n"
+    said = ("SET throttle_threshold_seconds = 1h", "SET initial_delay = 1m", "SET taken_timeout = 1h", "SET plugins = throttle bad")
+    pbal = await lab.pbal(conf + _service(lab, "site", *said))
+    assert (await _ask(pbal)).status == 200
+    client = await Client.of(pbal, "site", request=get("/a.txt", "X-Forwarded-For: 10.0.0.1"))
+    await until(lambda: pbal.counts["throttle_delayed"] == 1, "it to wait")
+    (lab.folder / "fail").touch()
+    assert "not now" in await pbal.say("RELOAD throttle bad")
+    plugin = pbal.plugin("site", "throttle")
+    assert plugin.held == 1 and [ticket.stage for ticket in plugin.tickets.values()] == ["held"]
+    (lab.folder / "fail").unlink()
+    assert await pbal.say("RELOAD throttle bad") == "OK" and pbal.plugin("site", "throttle").held == 1
+    assert await pbal.say("SET site.plugins = none") == "OK"
+    assert (await read_response(client.reader)).status == 200, "nobody has to wait any more"

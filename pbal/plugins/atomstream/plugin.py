@@ -31,7 +31,6 @@ class AtomStream(Plugin):
     def __init__(self, service: Any, world: Any) -> None:
         super().__init__(service, world)
         self.fanout = Fanout(service, world)
-        self._carried = False
         self._adopted: dict[str, Any] = {}
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -44,7 +43,6 @@ class AtomStream(Plugin):
 
     def carry(self) -> dict[str, Any]:
         """See Plugin."""
-        self._carried = True
         return self.fanout.pack()
 
     def adopt(self, carried: dict[str, Any]) -> None:
@@ -53,12 +51,11 @@ class AtomStream(Plugin):
 
     def resume(self) -> None:
         """See Plugin."""
-        self._carried = False
         self.fanout.repark()
 
     def close(self) -> None:
         """See Plugin."""
-        if not self._carried:
+        if any(plugin is self for _, plugin in self.service.plugins):  # else another generation has them, or one that never served
             self.fanout.end()
         self.fanout.stop()
 

@@ -103,7 +103,7 @@ class Throttle(Plugin):
         self._terms = Terms.of(service)
         self._read: dict[str, Any] = {}
         """Which files the lists are of."""
-        self._handed_over = self._closed = False
+        self._closed = False
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -137,13 +137,9 @@ class Throttle(Plugin):
                 self._ask(exchange, ticket)
 
     def carry(self) -> dict[str, Any]:
-        self._handed_over = True
         tickets = {exchange: (ticket.who, ticket.stage, ticket.judged, ticket.delay) for exchange, ticket in self.tickets.items()}
         known = [(who, each.last, each.violations, each.lapses, each.banned) for who, each in self.records.known.items()]
         return {"tickets": tickets, "known": known, "heap": list(self.heap), "running": dict(self.running), "held": self.held}
-
-    def resume(self) -> None:
-        self._handed_over = False
 
     def adopt(self, carried: dict[str, Any]) -> None:
         self.tickets = {exchange: Ticket(*said) for exchange, said in carried["tickets"].items()}
@@ -157,7 +153,7 @@ class Throttle(Plugin):
             self._timer.cancel()
         if self._shared is not None:
             self._shared.close()
-        if not self._handed_over:
+        if any(plugin is self for _, plugin in self.service.plugins):  # else another generation has them, or one that never served
             self.service_disabled()
 
     def service_disabled(self) -> None:
