@@ -27,6 +27,9 @@ log = logging.getLogger("pbal.plugins")
 MINUTE: Final = 60.0
 """Seconds over which the faults of a plugin are counted."""
 
+FIRST: Final = {"reverse_proxy": "start_proxy_request", "web_server": "start_web_request"}
+"""The hook that comes before all others, by role, where it is not start_http_request."""
+
 Chain = list[tuple[str, Plugin]]
 """Plugins with the names that they were loaded by, in the order in which their hooks run."""
 
@@ -143,7 +146,7 @@ class Chained(metaclass=ABCMeta):
         for name, plugin in chain:
             if name in self.out:
                 if plugin.guards:
-                    bound.append(Bound(name, "start_http_request", self._closed, _wants_nothing))
+                    bound.insert(0, Bound(name, FIRST.get(self.role, "start_http_request"), self._closed, _wants_nothing))
                 continue
             loaded = self.world.plugins.get(name)
             timings = {} if loaded is None else loaded.timings

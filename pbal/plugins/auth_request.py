@@ -35,7 +35,7 @@ class AuthRequest(Plugin):
     """The questions of one service."""
 
     roles = frozenset({"reverse_proxy"})
-    before = ("poll", "cgilike")
+    before = ("poll", "cgilike", "atomstream")
     after = ("accesscontrol", "throttle", "maintenance", "basic_auth")
     guards = True
     tunables = (

@@ -463,6 +463,16 @@ async def test_a_plugin_that_fails_too_often_is_taken_out_or_closes_the_service(
 
 @pytest.mark.skipif(is_compiled("pbal.model.chained"), reason="how long a minute is, is compiled in")
 @lab
+async def test_a_guard_that_was_taken_out_closes_the_service_before_any_hook_of_others(lab: Lab) -> None:
+    plugin(lab, "@hook.start_web_request", "def rule(self, exchange):", "|exchange.respond(200, (), b'for all')", "|return Verdict.TAKEN")
+    (lab.folder / "rule.py").rename(lab.folder / "other.py")
+    plugin(lab, "guards = True", "@hook.start_web_request", "def rule(self, exchange):", "|return exchange.nonsense")
+    load = "        LOAD rule\n        LOAD other"
+    pbal = await site(lab, load=load, chain="SET plugins = rule other\n          SET plugin_error_limit = 1")
+    assert [(await pbal.ask("site", get())).status for _ in range(2)] == [500, 503]
+
+
+@lab
 async def test_faults_of_another_minute_do_not_count(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pbal.model.chained.MINUTE", -1.0)
     plugin(lab, HOOK, "def rule(self, exchange):", "|return exchange.nonsense")

@@ -82,7 +82,7 @@ class Throttle(Plugin):
     tunables = TUNABLES
     counters = COUNTERS
     commands = (throttle_reload,)
-    before = ("poll", "cgilike")
+    before = ("poll", "cgilike", "atomstream", "atominject")
     after = ("accesscontrol",)
     guards = True
 
