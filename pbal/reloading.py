@@ -64,6 +64,7 @@ async def reload_previous(world: World, statements: Statements, name: str) -> No
         raise ConfigError(f"plugin '{old.name}' has no generation before this one", about=name)
     new = await beside(world, old.name, lambda: make(former, old.generation + 1))
     new.former = old.kept
+    new.left = None if old.kept is None else old.kept.stamp
     await _replace(world, statements, [(old, new)])
 
 

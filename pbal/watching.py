@@ -1,7 +1,8 @@
 """SERVER plugin_autoreload: a plugin whose files change is reloaded, for people who write plugins.
 
 The files are looked at once a second, in a thread. What a RELOAD would refuse is refused here, too, logged once, and tried again when the
-files have changed again; the old generation serves meanwhile. It takes its turn with statements: nothing else changes while it does.
+files have changed again; the old generation serves meanwhile. Files that RELOAD PREVIOUS went back from are left alone until they change.
+It takes its turn with statements: nothing else changes while it does.
 """
 
 import asyncio
@@ -37,10 +38,12 @@ class PluginWatch:
         """Reload what has changed."""
         self._looking = True
         try:
-            held = {loaded.name: loaded.kept for loaded in self._world.plugins.values() if loaded.kept is not None}
+            loaded_plugins = list(self._world.plugins.values())
+            left = {loaded.name: loaded.left for loaded in loaded_plugins}
+            held = {loaded.name: loaded.kept for loaded in loaded_plugins if loaded.kept is not None}
             found = await asyncio.get_running_loop().run_in_executor(None, _stamps, held)
             for name, now in found.items():
-                if now is not None and now != held[name].stamp and now != self._refused.get(name):
+                if now is not None and now not in (held[name].stamp, left[name], self._refused.get(name)):
                     async with alone():
                         await self._reload(name, now)
         finally:

@@ -22,7 +22,7 @@ from pbal.model.conversation import OwnRole
 from pbal.model.deliveries import Deliveries
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.exchange import Exchange
-from pbal.model.kept import Kept
+from pbal.model.kept import Kept, Stamp
 from pbal.model.limited import LimitedLog
 from pbal.model.media import MediaTypes
 from pbal.model.nodefile import NodeFiles
@@ -129,6 +129,8 @@ class LoadedPlugin:
     """The files that it was made of."""
     former: Kept | None = None
     """Those of the generation before, to go back to; None where there was none, or they were the same."""
+    left: Stamp | None = None
+    """What the files are that RELOAD PREVIOUS went back from: plugin_autoreload leaves them alone until somebody writes."""
     timings: dict[str, Timing] = field(default_factory=dict)
     """What its hooks have cost, by hook, over all generations."""
 

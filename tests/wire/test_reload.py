@@ -511,3 +511,10 @@ async def test_a_plugin_is_reloaded_when_its_files_change(lab: Lab, caplog: pyte
     says(lab.folder, "one", ANSWERS.format("version three"))
     await until(lambda: generation("one") == 3, "the file to be taken up that was mended")
     assert await body_of(pbal) == b"version three"
+    assert await pbal.say("RELOAD PREVIOUS one") == "OK"
+    looks = pbal.server._plugin_watch
+    await looks.look(pbal.server.interpreter.alone)
+    assert await body_of(pbal) == b"version 2", "who went back from a file is not sent to it again"
+    says(lab.folder, "one", ANSWERS.format("version 4, the last"))
+    await looks.look(pbal.server.interpreter.alone)
+    assert await body_of(pbal) == b"version 4, the last"
