@@ -14,6 +14,9 @@ from typing import Final
 
 from pbal.schema.types import Network
 
+_MAPPED: Final = 0xFFFF
+"""What IPv4 addresses that are written as IPv6 ones begin with (RFC 4291 section 2.5.5.2). Here, as everywhere, they are IPv4 addresses."""
+
 REMEMBERED: Final = 4096
 """Addresses remembered; a few peers make most requests."""
 
@@ -26,8 +29,10 @@ class NetworkTable:
     def __init__(self, networks: Iterable[Network]) -> None:
         found: dict[int, list[tuple[int, int, int]]] = {}
         for place, network in enumerate(networks):
-            first = int(network.network_address)
-            found.setdefault(network.version, []).append((first, -(first + (1 << (network.max_prefixlen - network.prefixlen)) - 1), place))
+            version, first = network.version, int(network.network_address)
+            if version == 6 and network.prefixlen >= 96 and first >> 32 == _MAPPED:
+                version, first = 4, first & 0xFFFFFFFF
+            found.setdefault(version, []).append((first, -(first + (1 << (network.max_prefixlen - network.prefixlen)) - 1), place))
         self._ranges = {version: _flat(sorted(of)) for version, of in found.items()}
         self._known: dict[bytes, int] = {}
 
@@ -41,6 +46,8 @@ class NetworkTable:
         return found
 
     def _look(self, address: bytes) -> int:
+        if address[:7].lower() == b"::ffff:" and b"." in address:
+            address = address[7:]
         version, family = (6, socket.AF_INET6) if b":" in address else (4, socket.AF_INET)
         ranges = self._ranges.get(version)
         if ranges is None:

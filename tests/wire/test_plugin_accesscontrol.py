@@ -168,3 +168,9 @@ def test_a_table_finds_what_going_through_all_networks_finds(seed: int) -> None:
         fitting = [place for place, network in enumerate(networks) if address in network]
         assert table.first(str(address).encode()) == min(fitting, default=-1), address
     assert table.first(b"") == table.first(b"unix") == table.first(b"10.0.0.999") == -1
+
+
+def test_an_ipv4_address_is_one_however_it_is_written() -> None:
+    table = NetworkTable((*NETWORKS.parse("::ffff:10.0.0.1"), *NETWORKS.parse("::ffff:10.9.0.0/112"), *NETWORKS.parse("10.7.0.0/16")))
+    found = [table.first(address) for address in (b"10.0.0.1", b"10.0.0.2", b"10.9.3.4", b"::ffff:10.9.3.4", b"::FFFF:10.7.0.1", b"::1")]
+    assert found == [0, -1, 1, 1, 2, -1]
