@@ -38,6 +38,13 @@ FORGOTTEN_AFTER: Final = 600.0
 MOST_ADDRESSES: Final = 1024
 
 
+Stated = tuple[Path, int, int, int]
+"""Path, time of the last change (nanoseconds), inode and size of a file."""
+
+Carried = tuple[OrderedDict[str, tuple[int, float]], dict[bytes, Hashed], bytes, Mapping[str, Hashed], Stated | None]
+"""Pauses, passwords that are known, their key, users, and the file these are from."""
+
+
 class Denied(Exception):
     """Not let in. `wait`: seconds after which it is worth to try again; 0 where nothing was tried that could be right."""
 
@@ -69,8 +76,16 @@ class Passwords:
         self._known: dict[bytes, Hashed] = {}
         self._key = os.urandom(32)
         self._users: Mapping[str, Hashed] = {}
-        self._read: tuple[Path, int, int, int] | None = None
+        self._read: Stated | None = None
         """Which file the users are from, as it was then."""
+
+    def carry(self) -> Carried:
+        """What another generation of its class goes on with: the same tables, so that a check which is under way tells both."""
+        return self._pauses, self._known, self._key, self._users, self._read
+
+    def adopt(self, carried: Carried) -> None:
+        """Go on with what another one knew."""
+        self._pauses, self._known, self._key, self._users, self._read = carried
 
     def knows(self, user: str, password: bytes) -> bool:
         """Whether it was found right before, and its line in the file was the same when that was read last. It takes no time."""

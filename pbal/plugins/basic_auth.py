@@ -135,8 +135,9 @@ class BasicAuth(Plugin):
         asked = credentials(exchange.request.fields.get(b"authorization", b"")) is None
         return Explanation(["401: no user and password" if asked else "its password is looked at"], takes=asked)
 
-    def carry(self) -> tuple[Users, set[Exchange]]:
-        return self.users, self._passed
+    def carry(self) -> tuple[Any, set[Exchange]]:
+        return self.users.carry(), self._passed
 
-    def adopt(self, carried: tuple[Users, set[Exchange]]) -> None:
-        self.users, self._passed = carried
+    def adopt(self, carried: tuple[Any, set[Exchange]]) -> None:
+        known, self._passed = carried
+        self.users.adopt(known)

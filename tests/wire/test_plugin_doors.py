@@ -60,8 +60,12 @@ async def test_who_has_the_password_passes_and_others_are_asked_for_it(lab: Lab)
     assert slow.status == 429 and int(slow.fields["retry-after"]) >= 1
     assert (await _ask(pbal, _basic("bob", "secret"), address="10.0.0.3")).status == 401
     assert pbal.counts["basic_auth_failures"] == 2
+    before = type(pbal.plugin("site", "basic_auth").users)
     assert await pbal.say("RELOAD basic_auth") == "OK"
+    users = pbal.plugin("site", "basic_auth").users
+    assert users.knows("amy", b"secret") and type(users) is not before, "what is known goes along, and nothing of the old code"
     assert (await _ask(pbal, _basic("amy", "secret"))).status == 200
+    assert (await _ask(pbal, _basic("amy", "guess"), address="10.0.0.2")).status == 429
     assert not pbal.plugin("site", "basic_auth")._passed
 
 
