@@ -1,5 +1,6 @@
 """The plugin throttle: clients that ask too often wait, or are refused."""
 
+import asyncio
 import struct
 import time
 
@@ -8,8 +9,10 @@ from polls import conf, park
 from polls import get as poll
 from scripted import OK, Client, Scripted, get, proxy
 
+from pbal.api import ENDPOINT
 from pbal.plugins.throttle import records
 from pbal.plugins.throttle.records import BANNED, Records, Terms
+from pbal.plugins.throttle.shared import Shared
 
 TRUST = "SET trusted_upstream_proxies = 127.0.0.1"
 QUICK = "SET throttle_threshold_seconds = 1h;SET initial_delay = 100ms"
@@ -229,3 +232,18 @@ async def test_a_reload_that_fails_lets_nobody_go_who_waits(lab: Lab) -> None:
     assert await pbal.say("RELOAD throttle bad") == "OK" and pbal.plugin("site", "throttle").held == 1
     assert await pbal.say("SET site.plugins = none") == "OK"
     assert (await read_response(client.reader)).status == 200, "nobody has to wait any more"
+
+
+def test_who_asks_in_the_moment_in_which_a_task_ends_is_told_too() -> None:
+    async def run() -> None:
+        told: list[str] = []
+        shared = Shared([ENDPOINT.parse("127.0.0.1:1")], "T", 1, lambda server, why: None)
+        shared._servers[0].rests = float("inf")  # it is left alone, so that a task ends in the turn in which it began
+        shared.ask(b"10.0.0.1", lambda seen: told.append("first"))
+        asyncio.get_running_loop().call_soon(shared.ask, b"10.0.0.2", lambda seen: told.append("second"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        shared.close()
+        assert told == ["first", "second"]
+
+    asyncio.run(run())

@@ -61,9 +61,15 @@ class Shared:
         if len(self._tasks) < min(self._clients, len(self._line)):
             task = spawn(self, self._work(), f"throttle {self._name.decode()}")
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._tasks.discard)  # of one that was cancelled before it began
 
     async def _work(self) -> None:
+        try:
+            await self._empty_the_line()
+        finally:  # at once: who asks before callbacks run would count on a task that has ended
+            self._tasks.discard(asyncio.current_task())
+
+    async def _empty_the_line(self) -> None:
         while self._line:
             waiting = [self._line.popleft() for _ in range(min(AT_ONCE, len(self._line)))]
             found = await self._get({key for key, _ in waiting})
