@@ -4,6 +4,7 @@ import asyncio
 import struct
 import time
 
+import pytest
 from lab import Lab, Pbal, Response, lab, read_response, until
 from polls import conf, park
 from polls import get as poll
@@ -195,8 +196,10 @@ async def test_what_is_wrong_is_told_and_changes_nothing(lab: Lab) -> None:
     assert await pbal.say("dumpconfig") == before
 
 
-def test_a_flood_of_addresses_does_not_fill_the_memory() -> None:
+def test_a_flood_of_addresses_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is refused is touched, so it is not forgotten before those that are not."""
+    assert records.MOST == 50_000
+    monkeypatch.setattr(records, "MOST", 3000)
     forgotten = []
     known = Records(lambda: forgotten.append(1))
     terms = Terms(60, 1, 100, 3, 3600)
