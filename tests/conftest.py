@@ -13,7 +13,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-LONG = frozenset({"test_browser.py", "test_client_js.py", "test_poll_proofs.py", "test_signals.py", "test_client.py", "test_config.py"})
+LONG = frozenset(
+    {
+        "test_browser.py", "test_client_js.py", "test_poll_proofs.py", "test_signals.py", "test_client.py", "test_config.py",
+        "test_reloading.py", "test_poll_model.py", "test_same_requests.py", "test_pool_events.py", "test_writing.py", "test_mistakes.py",
+        "test_console.py", "test_docs.py", "test_plugin_authors.py", "test_life.py", "test_start.py", "test_tls_abuse.py",
+    }
+)  # fmt: skip
 """Files that take half a minute or more."""
 
 # The same examples each time: what a change broke is seen, and nothing else. PBAL_EXPLORE=1 looks for new ones.
