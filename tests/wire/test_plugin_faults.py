@@ -461,7 +461,6 @@ async def test_a_plugin_that_fails_too_often_is_taken_out_or_closes_the_service(
     assert (await pbal.ask("site", get())).status == 200 and "out rule" not in await pbal.say("SHOW PLUGINS")
 
 
-@pytest.mark.skipif(is_compiled("pbal.model.chained"), reason="how long a minute is, is compiled in")
 @lab
 async def test_a_guard_that_was_taken_out_closes_the_service_before_any_hook_of_others(lab: Lab) -> None:
     plugin(lab, "@hook.start_web_request", "def rule(self, exchange):", "|exchange.respond(200, (), b'for all')", "|return Verdict.TAKEN")
@@ -472,6 +471,7 @@ async def test_a_guard_that_was_taken_out_closes_the_service_before_any_hook_of_
     assert [(await pbal.ask("site", get())).status for _ in range(2)] == [500, 503]
 
 
+@pytest.mark.skipif(is_compiled("pbal.model.chained"), reason="how long a minute is, is compiled in")
 @lab
 async def test_faults_of_another_minute_do_not_count(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pbal.model.chained.MINUTE", -1.0)
