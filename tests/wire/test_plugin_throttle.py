@@ -169,7 +169,9 @@ async def test_several_pbals_count_together_in_memcached(lab: Lab) -> None:
     said = f"{QUICK};SET initial_delay = 2h;SET max_delay = 2h;SET memcached_servers = 127.0.0.1:{memcached.port};SET instance_name = T"
     pbal = await lab.pbal("LOAD throttle\n" + _service(lab, "site", said) + "\n" + _service(lab, "other", said))
     assert (await _ask(pbal)).status == 200
-    last, violations = struct.unpack("=dH", memcached.client().get(b"T10.0.0.1"))
+    client = memcached.client()
+    await until(lambda: client.get(b"T10.0.0.1") is not None, "the record to be there")
+    last, violations = struct.unpack("=dH", client.get(b"T10.0.0.1"))
     assert violations == 0 and abs(time.time() - last) < 3600
     assert (await _ask(pbal, name="other")).status == 429
     assert (await _ask(pbal, "10.0.0.2", name="other")).status == 200

@@ -301,7 +301,7 @@ async def test_a_client_that_asks_to_negotiate_again_and_reads_nothing_fills_no_
 @lab
 async def test_those_who_left_take_nobodys_place_in_the_queue_of_handshakes(lab: Lab) -> None:
     authority = Authority(lab.folder)
-    more = "SET ssl_handshake_rate = 10\n          SET ssl_handshake_timeout = 1s"
+    more = "SET ssl_handshake_rate = 10\n          SET ssl_handshake_timeout = 30s"
     pbal = await site(lab, authority.certify("a.test"), more=more)
     clients = []
     for _ in range(200):
