@@ -22,6 +22,9 @@ ROOT = Path(__file__).resolve().parent
 BUILD = ROOT / "build" / "compiled"
 """Apart from a pure build's, and emptied first: what a longer list left there is not to get into a wheel."""
 
+OPTIMIZED = os.environ.get("PBAL_OPT_LEVEL", "3")
+"""How much the C compiler optimizes. Tests of the compiled build do not need it, and it is three quarters of the compiler's time."""
+
 CHECKS = ["--config-file=", "--ignore-missing-imports"]
 """mypyc infers types with mypy. How strict the sources are is `make types`' affair, and build isolation hides dependencies."""
 
@@ -57,7 +60,7 @@ def _extensions() -> list:
 
     modules = runpy.run_path(str(ROOT / "pbal" / "build.py"))["COMPILED"]
     paths = [f"{module.replace('.', '/')}.py" for module in modules]
-    return mypycify([*CHECKS, *paths], target_dir=str(BUILD / "c"), group_name="pbal", opt_level="3", debug_level="1")
+    return mypycify([*CHECKS, *paths], target_dir=str(BUILD / "c"), group_name="pbal", opt_level=OPTIMIZED, debug_level="1")
 
 
 if os.environ.get("PBAL_COMPILE", "0") not in ("", "0"):
