@@ -73,6 +73,7 @@ COMPILED: Final = (
     "pbal.roles.http",
     "pbal.roles.collect",
     "pbal.roles.conversing",
+    "pbal.roles.files.awaiting",
     "pbal.roles.files.cache",
     "pbal.roles.files.ranges",
     "pbal.roles.files.sending",

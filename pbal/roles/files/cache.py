@@ -24,8 +24,8 @@ from typing import Final
 
 from pbal.model.exchange import Exchange
 from pbal.model.openfiles import Kept, OpenFile
-from pbal.model.sink import Sink
 from pbal.model.world import World
+from pbal.roles.files.awaiting import Awaiting, Then
 from pbal.roles.files.disk import in_thread
 from pbal.roles.files.finding import Find, NotKnown, NotServed, find, find_known
 from pbal.roles.files.memory import facts_of, in_memory, read_known
@@ -41,8 +41,6 @@ PORTION: Final = 64
 
 Seek = Callable[[Find], OpenFile]
 """Finds a file, with the Find that it is given. Raises: NotServed, IsDirectory, NotKnown."""
-Then = Callable[[Exchange, Kept | None, BaseException | None], None]
-"""Told of a file, or of what was raised. It holds the file itself if it needs it for longer than its call."""
 
 
 class FileCache:
@@ -72,7 +70,7 @@ class FileCache:
         self._counts["file_cache_hits"] += 1
         return kept
 
-    def look(self, exchange: Exchange, key: bytes, seek: Seek, then: Then, known: dict[bytes, Kept] | None = None) -> None:
+    def look(self, exchange: Exchange, key: bytes, seek: Seek, then: Then[Kept], known: dict[bytes, Kept] | None = None) -> None:
         """Find what a name leads to, now or soon.
 
         `known`: `now_known` of when `seek` was made, for who asks later than that: by rules of before nothing is kept for those of now.
@@ -197,17 +195,17 @@ class FileCache:
 
     # -- in a thread -----------------------------------------------------------------------------------------------
 
-    def _search(self, exchange: Exchange, key: bytes, seek: Seek, then: Then) -> None:
+    def _search(self, exchange: Exchange, key: bytes, seek: Seek, then: Then[Kept]) -> None:
         """Have a thread look for it, unless one has begun to since the last time that something was written."""
         search, stamp = self._searches.get(key), self._files.stamp
         if search is None or search.stamp != stamp:
             search = self._searches[key] = Search(self._known, key, stamp)
             self._search_for(search, exchange, seek, then)
         else:
-            search.waiting.append(Seeker(exchange, then))
+            search.waiting.append(Awaiting(exchange, then))
 
-    def _search_for(self, search: "Search", exchange: Exchange, seek: Seek, then: Then) -> None:
-        search.waiting.append(Seeker(exchange, then))
+    def _search_for(self, search: "Search", exchange: Exchange, seek: Seek, then: Then[Kept]) -> None:
+        search.waiting.append(Awaiting(exchange, then))
         in_thread(partial(self._find, seek, search.known.get(search.key)), partial(self._found, search))
 
     def _find(self, seek: Seek, kept: Kept | None) -> OpenFile:
@@ -227,7 +225,7 @@ class FileCache:
             self._forget(search.key)
         self._tell(search.waiting, kept, error)
 
-    def _tell(self, waiting: "deque[Seeker]", kept: Kept | None, error: BaseException | None) -> None:
+    def _tell(self, waiting: "deque[Awaiting[Kept]]", kept: Kept | None, error: BaseException | None) -> None:
         file = None if kept is None else kept.file
         try:
             for _ in range(min(len(waiting), PORTION)):
@@ -276,36 +274,4 @@ class Search:
         self.key = key
         self.stamp = stamp
         """OpenFiles.stamp when it began: what was written later it may have missed."""
-        self.waiting: deque[Seeker] = deque()
-
-
-class Seeker(Sink):
-    """The sink of an exchange that waits for a thread to find its file."""
-
-    __slots__ = ("_exchange", "_gone", "_then")
-
-    def __init__(self, exchange: Exchange, then: Then) -> None:
-        self._exchange, self._then = exchange, then
-        self._gone = False
-        exchange.sink = self
-
-    def tell(self, kept: Kept | None, error: BaseException | None) -> None:
-        """It was found, or there is none."""
-        if not self._gone:
-            self._exchange.sink = None
-            self._then(self._exchange, kept, error)
-
-    def client_gone(self) -> None:
-        self._gone = True
-
-    def client_drained(self) -> None:
-        """Nothing is sent yet."""
-
-    def client_full(self) -> None:
-        """Nothing is sent yet."""
-
-    def body_data(self, data: bytes) -> None:
-        """A body sent with a GET means nothing here."""
-
-    def body_end(self) -> None:
-        """A body sent with a GET means nothing here."""
+        self.waiting: deque[Awaiting[Kept]] = deque()

@@ -27,17 +27,17 @@ import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from pbal.http1.conditional import evaluate, range_holds
 from pbal.http1.encoder import http_date, render_fields
 from pbal.http1.events import ResponseHead
 from pbal.model.exchange import Exchange
 from pbal.model.openfiles import OpenFile
-from pbal.model.sink import Sink
 from pbal.observe.access import BROKE
 from pbal.observe.recent import Trouble
 from pbal.roles import chain
+from pbal.roles.files.awaiting import Awaiting, Bodiless, Then
 from pbal.roles.files.disk import in_thread
 from pbal.roles.files.memory import read_copy, read_into
 from pbal.roles.files.offered import is_taken
@@ -57,7 +57,6 @@ _OF_CONTENT: Final = frozenset({b"content-type", b"content-encoding", b"content-
 _VALIDATING: Final = frozenset({b"etag", b"last-modified"})
 
 Fields = list[tuple[bytes, bytes]]
-T = TypeVar("T")
 
 
 class Validators:
@@ -281,7 +280,7 @@ def cut_off(exchange: Exchange, why: str) -> None:
 _buffer: memoryview = memoryview(bytearray(PIECE))
 
 
-class FileSending(Sink):
+class FileSending(Bodiless):
     """The sink of an exchange whose file is going out piece by piece."""
 
     __slots__ = (
@@ -458,43 +457,17 @@ class FileSending(Sink):
         if not self._reading:
             self._file.release()
 
-    def body_data(self, data: bytes) -> None:
-        """A body sent with a GET means nothing here."""
 
-    def body_end(self) -> None:
-        """A body sent with a GET means nothing here."""
+class Finding(Awaiting[OpenFile]):
+    """The sink of an exchange for which a thread looks for a file. If the client has left, the file is closed."""
 
+    __slots__ = ()
 
-class Finding(Sink, Generic[T]):
-    """The sink of an exchange for which a thread looks for something. `then` is told, unless the client has left: then a file is closed."""
-
-    __slots__ = ("_exchange", "_gone", "_then")
-
-    def __init__(self, exchange: Exchange, find: Callable[[], T | None], then: Callable[[T | None, BaseException | None], None]) -> None:
-        self._exchange, self._then = exchange, then
-        self._gone = False
-        exchange.sink = self
+    def __init__(self, exchange: Exchange, find: Callable[[], OpenFile | None], then: Then[OpenFile]) -> None:
+        super().__init__(exchange, then)
         in_thread(find, self._found)
 
-    def _found(self, found: T | None, error: BaseException | None) -> None:
-        if self._gone:
-            if isinstance(found, OpenFile):
-                found.release()
-            return
-        self._exchange.sink = None
-        self._then(found, error)
-
-    def client_gone(self) -> None:
-        self._gone = True
-
-    def client_drained(self) -> None:
-        """Nothing is sent yet."""
-
-    def client_full(self) -> None:
-        """Nothing is sent yet."""
-
-    def body_data(self, data: bytes) -> None:
-        """A body sent with a GET means nothing here."""
-
-    def body_end(self) -> None:
-        """A body sent with a GET means nothing here."""
+    def _found(self, file: OpenFile | None, error: BaseException | None) -> None:
+        if self.gone and file is not None:
+            file.release()
+        self.tell(file, error)

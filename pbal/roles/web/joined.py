@@ -21,7 +21,7 @@ from typing import Final
 from pbal.http1.conditional import etag_for
 from pbal.model.exchange import ENDED, Exchange
 from pbal.model.openfiles import Identity, Kept, OpenFile
-from pbal.model.sink import Sink
+from pbal.roles.files.awaiting import Bodiless
 from pbal.roles.files.cache import FileCache, Seek
 from pbal.roles.files.finding import IsDirectory, NotServed
 from pbal.roles.files.sending import FileSending, cut_off
@@ -49,7 +49,7 @@ class Member:
         self.identity: Identity = ()
 
 
-class Joined(Sink):
+class Joined(Bodiless):
     """An answer of several files; `then` is told when all of them were found, or that one is not to be had."""
 
     __slots__ = ("_at", "_cache", "_exchange", "_gone", "_known", "_members", "_sends", "_then", "etag", "modified", "names", "size")
@@ -145,9 +145,3 @@ class Joined(Sink):
 
     def client_full(self) -> None:
         """See client_drained."""
-
-    def body_data(self, data: bytes) -> None:
-        """A body sent with a GET means nothing here."""
-
-    def body_end(self) -> None:
-        """A body sent with a GET means nothing here."""

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Final
 
 from pbal.model.exchange import Exchange
-from pbal.model.sink import Sink
 from pbal.model.world import World
+from pbal.roles.files.awaiting import Awaiting, Then
 from pbal.roles.files.disk import in_thread
 from pbal.roles.web.listing import Listing
 
@@ -24,8 +24,6 @@ MOST_KEPT: Final = 2_000_000
 """Octets of pages."""
 PORTION: Final = 16
 """Who are told in one turn of the loop."""
-
-Then = Callable[[Exchange, Listing | None, BaseException | None], None]
 
 
 class Listings:
@@ -40,7 +38,7 @@ class Listings:
         self._queue: deque[Making] = deque()
         self._running = 0
 
-    def ask(self, exchange: Exchange, path: bytes, make: Callable[[], Listing], then: Then) -> None:
+    def ask(self, exchange: Exchange, path: bytes, make: Callable[[], Listing], then: Then[Listing]) -> None:
         """Have the list of a directory made, or take one that was. `make` may wait for the disk."""
         stamp = self._world.files.stamp
         kept = self._kept.get(path)
@@ -51,7 +49,7 @@ class Listings:
         if making is None or making.stamp != stamp:
             making = self._making[path] = Making(path, make, stamp)
             self._queue.append(making)
-        making.waiting.append(Asking(exchange, then))
+        making.waiting.append(Awaiting(exchange, then))
         self._begin()
 
     def drop(self) -> None:
@@ -92,7 +90,7 @@ class Listings:
             oldest = next(iter(self._kept))
             octets -= len(self._kept.pop(oldest).listing.page)
 
-    def _tell(self, waiting: "deque[Asking]", listing: Listing | None, error: BaseException | None) -> None:
+    def _tell(self, waiting: "deque[Awaiting[Listing]]", listing: Listing | None, error: BaseException | None) -> None:
         try:
             for _ in range(min(len(waiting), PORTION)):
                 waiting.popleft().tell(listing, error)
@@ -123,36 +121,4 @@ class Making:
         self.make = make
         self.stamp = stamp
         """OpenFiles.stamp when it was asked for: what was written later may be missing."""
-        self.waiting: deque[Asking] = deque()
-
-
-class Asking(Sink):
-    """The sink of an exchange that waits for a list."""
-
-    __slots__ = ("_exchange", "_then", "gone")
-
-    def __init__(self, exchange: Exchange, then: Then) -> None:
-        self._exchange, self._then = exchange, then
-        self.gone = False
-        exchange.sink = self
-
-    def tell(self, listing: Listing | None, error: BaseException | None) -> None:
-        """It was made, or cannot be."""
-        if not self.gone:
-            self._exchange.sink = None
-            self._then(self._exchange, listing, error)
-
-    def client_gone(self) -> None:
-        self.gone = True
-
-    def client_drained(self) -> None:
-        """Nothing is sent yet."""
-
-    def client_full(self) -> None:
-        """Nothing is sent yet."""
-
-    def body_data(self, data: bytes) -> None:
-        """A body sent with a GET means nothing here."""
-
-    def body_end(self) -> None:
-        """A body sent with a GET means nothing here."""
+        self.waiting: deque[Awaiting[Listing]] = deque()

@@ -11,7 +11,7 @@ from typing import Final
 
 from pbal.http1.conditional import etag_for
 from pbal.http1.encoder import http_date
-from pbal.model.exchange import SERVED
+from pbal.model.exchange import SERVED, Exchange
 from pbal.model.served import Lookup
 from pbal.observe.access import BROKE, NODE_BROKE, quoted_text
 from pbal.roles import chain
@@ -35,16 +35,16 @@ def reproxy_file(order: Order, path: bytes) -> None:
     service = exchange.service  # what a node names may begin with a dot
     folders = tuple(Rules(service.world.files, os.fsencode(folder), dot_files=True) for folder in service.values["reproxy_root"])
     if not path.startswith(b"/") or not folders:
-        _found(order, path, None, NotServed(404, outside=True))
+        _found(order, path, exchange, None, NotServed(404, outside=True))
         return
     try:
         file = _known(folders, path)
     except NotKnown:
         Finding(exchange, partial(find_in, folders, path), partial(_found, order, path))
     except NotServed as refusal:
-        _found(order, path, None, refusal)
+        _found(order, path, exchange, None, refusal)
     else:
-        _found(order, path, file, None)
+        _found(order, path, exchange, file, None)
 
 
 def _known(folders: tuple[Rules, ...], path: bytes) -> OpenFile | None:
@@ -56,9 +56,8 @@ def _known(folders: tuple[Rules, ...], path: bytes) -> OpenFile | None:
     raise NotKnown
 
 
-def _found(order: Order, path: bytes, file: OpenFile | None, error: BaseException | None) -> None:
+def _found(order: Order, path: bytes, exchange: Exchange, file: OpenFile | None, error: BaseException | None) -> None:
     """The file was opened, or there is none."""
-    exchange = order.exchange
     name = quoted_text(path).decode("ascii")
     if file is not None:
         if order.fits(file.size):
