@@ -77,8 +77,9 @@ class Runtime(Protocol):
     async def check_nodes(self, pool: Pool, nodes: Sequence[Node]) -> None:
         """Check nodes of a pool now, and wait for what comes of it. Raises: ConfigError if there is nothing to check by."""
 
-    descriptor_limit: int
-    """Most files that the system lets the process open."""
+    @property
+    def descriptor_limit(self) -> int:
+        """Most files that the system lets the process open."""
 
     def unlisten(self, service: Service) -> None:
         """Close the service's listener; connections go on."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from pbal.model.errors import ConfigError
 from pbal.model.service import Service
-from pbal.net.listener import look_up
+from pbal.net.listener import Listener, look_up
 from pbal.observe.sockets import Kind, SocketInfo, listening
 from pbal.schema import kinds
 from pbal.schema.types import Endpoint
@@ -128,3 +128,6 @@ def listen_to_datagrams(service: Service, received: Received, former: DatagramLi
     except OSError as error:
         message = f"Can't start service '{service.name}' on {endpoint}: {error.strerror or error}"
         raise ConfigError(message, about=service.name, kind=kinds.Kind.SYSTEM) from None
+
+
+AnyListener = Listener | DatagramListener

@@ -98,8 +98,7 @@ async def talk(pbal: Pbal, *packets: bytes) -> list[str]:
 
 def stop_ticks(pbal: Pbal) -> None:
     """Nothing that comes once a second comes any more."""
-    assert pbal.server._tick_handle is not None
-    pbal.server._tick_handle.cancel()
+    pbal.server.ticks.stop()
 
 
 OCTETS = [0]
@@ -305,7 +304,7 @@ async def test_who_is_refused_and_stays_is_closed(lab: Lab) -> None:
     assert "Perlbal::ClientManage lingering 1" in await pbal.say("states")
     refused.deadline = 0.0
     stop_ticks(pbal)
-    pbal.server._tick()  # which comes once a second by itself
+    pbal.server.ticks.now()  # which comes once a second by itself
     await until(lambda: not consoles(pbal), "it to be closed")
     assert (await talk(pbal, b"poll publish chat lobby GET / HTTP/1.1\nUSE app\n"))[1:] == ["OK", "OK"], "only the first line counts"
 

@@ -168,7 +168,7 @@ async def test_a_console_on_a_unix_socket(lab: Lab, logged: list[str]) -> None:
     assert f"open to uid {os.getuid()}, pid {os.getpid()}: localport=0" in await pbal.say("socks")
     assert await pbal.say(f"SET mgmt.listen = unix:{path}") == "OK", "where it listens already"
     assert await pbal.say("SET mgmt.socket_mode = 0666") == "OK"
-    pbal.server._tick()  # which comes once a second by itself
+    pbal.server.ticks.now()  # which comes once a second by itself
     assert stat.S_IMODE(path.stat().st_mode) == 0o666
     pbal.server._listeners["mgmt"].pause()
     assert path.exists(), "out of descriptors, it waits in the kernel"
@@ -433,7 +433,7 @@ async def test_who_says_nothing_is_closed_after_a_minute_and_keeps_few_lines(lab
     there = await console(pbal)
     (other,) = await until(lambda: set(pbal.world.clients) - {client}, "the other")
     other.deadline = 0.0
-    pbal.server._tick()
+    pbal.server.ticks.now()
     assert await there.line() == ""
 
 

@@ -426,7 +426,7 @@ async def test_systemd_is_told_of_a_reload(lab):
         assert sock.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
         pbal.server.reloaded()
         assert sock.recv(100).startswith(b"READY=1\nSTATUS=serving: 0 clients")
-        pbal.server._finish()
+        pbal.server._end.finish()
         assert sock.recv(100).startswith(b"STOPPING=1")
         pbal.server.reloading()
         pbal.server.reloaded()

@@ -116,12 +116,12 @@ async def test_histograms_are_turned_by_the_tick(lab: Lab) -> None:
     await pbal.ask("site", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     latency = pbal.world.service("site").traffic.latency
     for _ in range(6):
-        pbal.server._turned -= 1
-        pbal.server._turn_histograms()
+        pbal.server.ticks._turned -= 1
+        pbal.server.ticks._turn_histograms()
     assert sum(latency.last_minute()) == 0
     assert latency.count == 1
     pbal.world.pool("app").nodes[0].latency.add(1.0)
-    pbal.server._turned -= 1
+    pbal.server.ticks._turned -= 1
     await until(lambda: not any(pbal.world.pool("app").nodes[0].latency.window), "the tick")
 
 

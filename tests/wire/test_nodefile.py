@@ -41,8 +41,7 @@ async def look(pbal: Pbal, times: int = 2) -> None:
 async def still(lab: Lab, text: str) -> Pbal:
     """A server whose tick looks at nothing: the test alone does."""
     pbal = await lab.pbal(text)
-    assert pbal.server._tick_handle is not None
-    pbal.server._tick_handle.cancel()
+    pbal.server.ticks.stop()
     await until(lambda: pbal.world.nodefiles.due(), "a look that had begun")
     return pbal
 

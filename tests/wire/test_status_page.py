@@ -313,7 +313,7 @@ async def test_a_request_in_pieces_and_one_that_is_none(lab: Lab) -> None:
     await until(lambda: each._reader.buffered > octets, "more of it")
     assert each.deadline == due, "a head that drips has no more time"
     each.deadline = 0.0
-    pbal.server._tick()
+    pbal.server.ticks.now()
     assert await reader.read() == b""
 
 
