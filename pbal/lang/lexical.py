@@ -16,7 +16,8 @@ MAX_LINE = 65536
 
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
-STRING = r'"(?:[^"\\]|\\.)*"'
+# Possessive: where the quote is not closed, nothing is tried again, and each of the grammar's terminals tries it.
+STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _STRING = re.compile(STRING)
 _INNER = re.compile(r"\\.|[^\\]|\\\Z", re.DOTALL)
 _ESCAPE = re.compile(r'\\(["\\$])')
