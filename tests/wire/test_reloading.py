@@ -28,7 +28,7 @@ from pbal.sources import bundled
 
 ROUNDS = int(os.environ.get("PBAL_RELOADS", "20"))
 """Reloads of each plugin, and of three together."""
-SECONDS = float(os.environ.get("PBAL_PROMISE_SECONDS", "6"))
+SECONDS = float(os.environ.get("PBAL_PROMISE_SECONDS", "20"))
 CHANGES = 40
 """At least, also where the machine is busy: by then each kind has come."""
 COMING_AND_GOING = 12
