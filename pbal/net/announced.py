@@ -13,7 +13,7 @@ While it is heading, it is in World.clients, like a handshake of TLS.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, Final, Protocol, cast
 
@@ -163,6 +163,10 @@ class Announced:
     def write(self, data: bytes) -> None:
         """See asyncio.WriteTransport."""
         self._plain.write(data)
+
+    def writelines(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """See asyncio.WriteTransport."""
+        self._plain.writelines(pieces)
 
     def write_eof(self) -> None:
         """See asyncio.WriteTransport."""
