@@ -76,7 +76,7 @@ class Announced:
             self._hand_on(self.transport, self.transport, b"")
             return
         world = self._service.world
-        world.clients.add(self)
+        world.joined(self)
         if len(world.clients) + len(world.backends) > world.room and world.runtime is not None:
             world.runtime.out_of_room()
         self.deadline = world.clock.now() + (self._service.values["header_timeout"] or inf)
@@ -213,6 +213,11 @@ class Announced:
         self._plain.set_protocol(protocol)
 
     # -- what the server does with whatever is in World.clients ------------------------------------------------------
+
+    @property
+    def home(self) -> Service:
+        """The listener's service."""
+        return self._service
 
     @property
     def requests(self) -> int:
