@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import logging
 import os
 import random
 import shutil
@@ -311,10 +312,25 @@ class Memcached:
         return Client(self.address[5:] if self.address.startswith("unix:") else ("127.0.0.1", self.port))
 
 
+class Faults(logging.Handler):
+    """What pbal itself did wrong while it carried out a statement: it says so in its log alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        if isinstance(record.args, dict) and record.args.get("event") == "step_failed":
+            self.found.append(record.getMessage())
+
+
 class Lab:
     """What one test started."""
 
     def __init__(self) -> None:
+        self._faults = Faults()
+        logging.getLogger("pbal").addHandler(self._faults)
         self._pbals: list[Pbal] = []
         self._origins: list[Origin] = []
         self._caches: list[Memcached] = []
@@ -380,10 +396,12 @@ class Lab:
             writer.transport.abort()
         for cache in self._caches:
             cache.kill()
+        logging.getLogger("pbal").removeHandler(self._faults)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     async def nothing_left(self) -> None:
         """Everything was ended, and the test passed: see that it is all gone. Raises: AssertionError, which tells what is left."""
+        assert not self._faults.found
         for pbal in self._pbals:
             await nothing_left_of(functools.partial(left_in, pbal.world))
         await nothing_left_of(tasks_left)

@@ -1,7 +1,5 @@
 """The codec of the PROXY protocol: what is encoded is decoded again, cut anywhere; what is no header is told as early as that is plain."""
 
-import ipaddress
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +20,7 @@ from pbal.net.proxy_protocol import (
 
 PORTS = st.integers(0, 65535)
 FOUR = st.tuples(st.ip_addresses(v=4).map(str), PORTS)
-SIX = st.tuples(st.ip_addresses(v=6).map(str), PORTS)
+SIX = st.tuples(st.ip_addresses(v=6).map(str).filter(lambda address: not address.startswith("::ffff:")), PORTS)
 
 
 def cut(octets: bytes, more: bytes) -> Header:
@@ -45,12 +43,12 @@ def test_what_is_encoded_is_decoded(version: int, pair: tuple[Address, Address],
 
 
 @given(FOUR, SIX)
-def test_addresses_of_two_families_are_said_as_ipv6(four: Address, six: Address) -> None:
+def test_addresses_of_two_families_are_said_as_ipv6_and_heard_as_they_are(four: Address, six: Address) -> None:
     for version in (1, 2):
-        header = decode(encode(version, four, six))
-        assert header is not None and header.source is not None and header.destination == six
-        assert ipaddress.IPv6Address(header.source[0]).ipv4_mapped == ipaddress.IPv4Address(four[0])
-        assert header.source[1] == four[1]
+        octets = encode(version, four, six)
+        assert octets[13] >> 4 == 2 if version == 2 else octets.startswith(b"PROXY TCP6 ::ffff:")
+        header = decode(octets)
+        assert header is not None and (header.source, header.destination) == (four, six)
 
 
 @pytest.mark.parametrize(

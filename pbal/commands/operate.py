@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from heapq import merge
 from itertools import islice
-from typing import Any
 
 from pbal.commands.looking.tables import PIECE, Row, table
 from pbal.commands.session import Session
@@ -21,7 +20,7 @@ from pbal.model.faults import guarded
 from pbal.model.health import use_told
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Node, Pool
-from pbal.model.world import World
+from pbal.model.world import Connected, World
 from pbal.observe.access import WAITING_OCTETS
 from pbal.observe.histogram import Histogram, percentile
 from pbal.observe.limits import Limit
@@ -327,7 +326,7 @@ def _most_first(row: Row) -> tuple[int, str]:
     return -row[1], row[0]
 
 
-def _add(tally: dict[str, list[int]], client: Any, second: int) -> None:
+def _add(tally: dict[str, list[int]], client: Connected, second: int) -> None:
     if client.state == "closed":
         return
     peer: bytes | None = getattr(client, "peer", None)

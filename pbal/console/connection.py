@@ -112,7 +112,7 @@ class ConsoleConnection(Manager):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.service.world.clients.add(self)
+        self.service.world.joined(self)
         self.service.world.counters.counts["clients"] += 1
         self.peer_name, address = identity(transport)
         self._address = address_of(address)

@@ -81,7 +81,7 @@ class HttpConnection(Manager):
         self.transport = transport
         self.peer_name, address = identity(transport)
         self._address = address_of(address)
-        self.service.world.clients.add(self)
+        self.service.world.joined(self)
         transport.set_protocol(self)
         self.data_received(data)
 
@@ -249,7 +249,7 @@ class HttpConnection(Manager):
         world.clients.discard(self)
         self.state = "closed"
         self._gate.settled(self.transport)
-        world.clients.add(Lingering(self.service, self.transport, self.born, self.requests))
+        world.joined(Lingering(self.service, self.transport, self.born, self.requests))
 
 
 def _shown(octets: bytes) -> str:

@@ -44,6 +44,11 @@ class Manager(asyncio.Protocol):
         self.peer_name = "unknown"
         """Address and port, or the user of a Unix socket."""
 
+    @property
+    def home(self) -> Service:
+        """The listener's service."""
+        return self.service
+
     def expired(self, now: float) -> None:
         """Its time is over."""
         self.transport.abort()

@@ -28,6 +28,7 @@ from pbal.http1.paths import never_found
 from pbal.lang.lexical import STRING, unquoted
 from pbal.model.certificates import host_name
 from pbal.model.exchange import Exchange
+from pbal.model.searching import is_quick
 from pbal.model.trust import Networks
 from pbal.schema.kinds import BadValue
 from pbal.schema.types import NETWORKS, REGEX, either
@@ -76,6 +77,8 @@ class Condition(metaclass=ABCMeta):
     """As it has to be written."""
     odd: str
     """What is most likely not what was meant; "" if nothing is."""
+    slow: bool = False
+    """Whether a request may be so that it takes long to find out: see model/searching.py."""
 
     @abstractmethod
     def holds(self, exchange: Exchange) -> bool:
@@ -105,6 +108,7 @@ class _Path(Condition):
         self.text = f"path {_written(pattern)}"
         self.odd = REGEX.odd(pattern) or never_found(pattern)
         self.pattern: re.Pattern[bytes] = REGEX.parse(pattern)
+        self.slow = not is_quick(self.pattern)
 
     def holds(self, exchange: Exchange) -> bool:
         return self.pattern.search(exchange.plain_path) is not None
@@ -154,6 +158,7 @@ class _Said:
         self.odd = REGEX.odd(said) if operator == "~" else ""
         self._equal = said.encode("utf-8", "surrogateescape")
         self._pattern: re.Pattern[bytes] | None = REGEX.parse(said) if operator == "~" else None
+        self.slow = self._pattern is not None and not is_quick(self._pattern)
 
     def fits(self, value: bytes) -> bool:
         if self.any:
@@ -165,7 +170,7 @@ class _Header(Condition):
     """A field of the request."""
 
     def __init__(self, name: str, said: _Said) -> None:
-        self.text, self.odd = f"header {name}{said.text}", said.odd
+        self.text, self.odd, self.slow = f"header {name}{said.text}", said.odd, said.slow
         self._name = canonical(name.encode())
         self._said = said
 
@@ -178,7 +183,7 @@ class _Cookie(Condition):
     """A cookie. Its name is told apart by case (RFC 6265 section 5.2)."""
 
     def __init__(self, name: str, said: _Said) -> None:
-        self.text, self.odd = f"cookie {name}{said.text}", said.odd
+        self.text, self.odd, self.slow = f"cookie {name}{said.text}", said.odd, said.slow
         self._name = name.encode()
         self._said = said
 
@@ -200,7 +205,7 @@ Parts = tuple[tuple[Condition, bool], ...]
 class Conditions:
     """What WHEN says: one of the alternatives, all of whose conditions have to hold, those with NOT must not."""
 
-    __slots__ = ("_alternatives", "_paths", "odd", "text")
+    __slots__ = ("_alternatives", "_paths", "odd", "slow", "text")
 
     def __init__(self, alternatives: tuple[Parts, ...]) -> None:
         self._alternatives = alternatives
@@ -209,6 +214,8 @@ class Conditions:
             [" AND ".join([condition.text if wanted else f"NOT {condition.text}" for condition, wanted in parts]) for parts in alternatives]
         )
         """As it has to be written."""
+        self.slow = tuple([condition for parts in alternatives for condition, _ in parts if condition.slow])
+        """Those that are looked at in a bounded time (roles/searched.py) before it matters whether they hold."""
         self.odd = next((condition.odd for parts in alternatives for condition, _ in parts if condition.odd), "")
         """What is most likely not what was meant; "" if nothing is."""
 

@@ -43,6 +43,7 @@ from pbal.model.faults import tell as tell_fault
 from pbal.model.pages import error_page
 from pbal.model.parking import Parked, Waiting
 from pbal.model.pool import Node
+from pbal.model.searching import TookTooLong, found
 from pbal.model.secured import Secured
 from pbal.model.sink import Sink
 from pbal.model.slots import Slot
@@ -207,17 +208,13 @@ class Stream(Waiting):
         """Take a park() back: respond() to `exchange` is possible again. False: `record` is not parked any more."""
 
 
-def _is_found(pattern: re.Pattern[bytes], path: bytes) -> bool:
-    return pattern.search(path) is not None
-
-
 class Exchange(Account):
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
         "_address", "_body", "_body_limit", "_number", "_passed", "_told", "_trace", "asked", "body_clock", "body_complete", "body_most",
         "client_end", "coded", "collecting", "handed", "high", "home", "hops", "judged", "outer", "owner", "record", "request", "resumed",
-        "rewritten", "service", "sink", "slot", "stage", "stream", "trailer", "trouble",
+        "rewritten", "service", "sink", "slot", "stage", "stream", "trailer", "trouble", "unjudged",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -260,6 +257,8 @@ class Exchange(Account):
         """The target that nodes are sent in place of the request's (REWRITE); b"" where it is the same."""
         self.outer: Changes | None = None
         """What services that handed it on make of the fields of its answer (HEADER RESPONSE)."""
+        self.unjudged = False
+        """Whether it took too long to find out which rules hold for it: it is refused, by those alone that hold always."""
         self.judged: list[tuple[Callable[[bytes], int], int]] | None = None
         """How rules looked at its path, and what they found: see by_path(). None where it can be no request for several files."""
         self.stage: str = NEW
@@ -294,10 +293,23 @@ class Exchange(Account):
         return plain(self.request.path)
 
     def in_path(self, pattern: re.Pattern[bytes]) -> bool:
-        """Whether a pattern is found in plain_path, for rules about who may see what."""
-        if self.request.query.startswith(b"?"):
-            return bool(self.by_path(partial(_is_found, pattern)))
-        return pattern.search(plain(self.request.path)) is not None
+        """Whether a pattern is found in plain_path, for rules about who may see what.
+
+        A search that takes longer than 50 ms of processor time is given up, and counts as one that found something.
+        """
+        try:
+            if self.request.query.startswith(b"?"):
+                return bool(self.by_path(partial(found, pattern)))
+            return found(pattern, plain(self.request.path))
+        except TookTooLong:
+            world = self.service.world
+            world.counters.counts["regex_timeouts"] += 1
+            world.log_limited(
+                f"regex timeout {self.service.name}",
+                "service %(service)s: a pattern took too long over a path of %(octets)d bytes: it counts as found",
+                {"event": "regex_timeout", "service": self.service.name, "octets": len(self.request.path)},
+            )
+            return True
 
     def by_path(self, look: Callable[[bytes], int]) -> int:
         """What a rule finds in plain_path. Rules that go by the path ask here or in_path(), since a request may be for other paths, too.
@@ -743,7 +755,7 @@ class Exchange(Account):
         rules, outer = self.service.rules.response, self.outer
         if rules is None:
             return outer
-        changes = rules.changes(self)
+        changes = rules.always if self.unjudged else rules.changes(self)
         return changes if outer is None else changes.then(outer)
 
     # -- for roles and the connection ----------------------------------------------------------------------------

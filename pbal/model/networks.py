@@ -17,6 +17,8 @@ from pbal.schema.types import Network
 _MAPPED: Final = 0xFFFF
 """What IPv4 addresses that are written as IPv6 ones begin with (RFC 4291 section 2.5.5.2). Here, as everywhere, they are IPv4 addresses."""
 
+_MAPPED_OCTETS: Final = bytes(10) + b"\xff\xff"
+
 REMEMBERED: Final = 4096
 """Addresses remembered; a few peers make most requests."""
 
@@ -46,15 +48,13 @@ class NetworkTable:
         return found
 
     def _look(self, address: bytes) -> int:
-        if address[:7].lower() == b"::ffff:" and b"." in address:
-            address = address[7:]
-        version, family = (6, socket.AF_INET6) if b":" in address else (4, socket.AF_INET)
-        ranges = self._ranges.get(version)
-        if ranges is None:
-            return -1
         try:
-            packed = socket.inet_pton(family, address.partition(b"%")[0].decode("ascii"))
+            packed = socket.inet_pton(socket.AF_INET6 if b":" in address else socket.AF_INET, address.partition(b"%")[0].decode("ascii"))
         except (OSError, ValueError):
+            return -1
+        packed = packed.removeprefix(_MAPPED_OCTETS) if len(packed) == 16 else packed
+        ranges = self._ranges.get(6 if len(packed) == 16 else 4)
+        if ranges is None:
             return -1
         firsts, places = ranges
         return places[bisect_right(firsts, int.from_bytes(packed)) - 1]

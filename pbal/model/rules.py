@@ -17,6 +17,7 @@ A `Rules` never changes: a statement puts another in its place.
 """
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from pbal.http1.changes import Changes
@@ -30,6 +31,8 @@ from pbal.model.exchange import Exchange
 from pbal.model.steering import Rewrite, Route
 from pbal.model.variables import Value
 from pbal.schema.said import Said
+
+Look = Callable[[Exchange], object]
 
 INSERT: Final = "INSERT"
 """Perlbal's: as SET on a request, with a value that has no variables."""
@@ -156,10 +159,23 @@ def _changes(rules: list[HeaderRule], exchange: Exchange | None) -> Changes:
     return Changes(frozenset(removed), added)
 
 
+def _slow(
+    headers: tuple[HeaderRule, ...], routes: tuple[Route, ...], rewrites: tuple[Rewrite, ...], caching: tuple[CacheRule, ...]
+) -> tuple[Look, ...]:
+    """The searches of rules that may take long."""
+    found: list[Look] = [rewrite.look for rewrite in rewrites if rewrite.slow]
+    whens = [rule.when for rule in headers] + [route.when for route in routes]
+    whens += [rewrite.when for rewrite in rewrites] + [rule.when for rule in caching]
+    for when in whens:
+        if when is not None:
+            found += [condition.holds for condition in when.slow]
+    return tuple(found)
+
+
 class Rules:
     """The rules of one service."""
 
-    __slots__ = ("caching", "headers", "request", "response", "rewrites", "routes", "steers")
+    __slots__ = ("caching", "headers", "request", "response", "rewrites", "routes", "slow", "steers")
 
     def __init__(
         self,
@@ -177,6 +193,8 @@ class Rules:
         self.request: HeaderRules | None = HeaderRules(request) if request else None
         """Asked for every request; None where there are none."""
         self.response: HeaderRules | None = HeaderRules(response) if response else None
+        self.slow: tuple[Look, ...] = _slow(headers, routes, rewrites, caching)
+        """What is looked at in a bounded time before any of them counts (roles/searched.py)."""
         self.steers = bool(routes or rewrites)
         """Whether ROUTE or REWRITE may have something to say."""
 

@@ -14,7 +14,8 @@ The obvious other ways: a thread would hold the interpreter's lock all the same;
 import re
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from types import FrameType
 from typing import Final
 
@@ -36,8 +37,8 @@ class _Alarm:
         self._main = threading.main_thread().ident
 
     def begin(self) -> bool:
-        """Set the timer; False where that is not possible."""
-        if threading.get_ident() != self._main:
+        """Set the timer; False where that is not possible, or it runs already: what is in a search is a part of it."""
+        if self.running or threading.get_ident() != self._main:
             return False
         if signal.getsignal(signal.SIGVTALRM) != self._rings:
             signal.signal(signal.SIGVTALRM, self._rings)
@@ -58,12 +59,43 @@ class _Alarm:
 _alarm: Final = _Alarm()
 
 
+@lru_cache(maxsize=1000)
+def _is_quick(pattern: bytes) -> bool:
+    return quick(pattern.decode("utf-8", "replace"))
+
+
+def is_quick(pattern: re.Pattern[bytes]) -> bool:
+    """Whether a pattern needs no timer (schema/regexes.py)."""
+    return _is_quick(pattern.pattern)
+
+
+def found(pattern: re.Pattern[bytes], text: bytes) -> bool:
+    """Whether one pattern is found. Raises: TookTooLong."""
+    if _is_quick(pattern.pattern) or not _alarm.begin():
+        return pattern.search(text) is not None
+    try:
+        return pattern.search(text) is not None
+    finally:
+        _alarm.end()
+
+
+def within(look: Callable[[], None]) -> None:
+    """Do several searches in LONGEST seconds altogether. Nothing else is to be done there: it may end anywhere. Raises: TookTooLong."""
+    if not _alarm.begin():
+        look()
+        return
+    try:
+        look()
+    finally:
+        _alarm.end()
+
+
 class Searches:
     """Some patterns, in order, each of which is looked for in turn."""
 
     def __init__(self, patterns: Sequence[re.Pattern[bytes]]) -> None:
         self._patterns = tuple(patterns)
-        self._quick = all(quick(pattern.pattern.decode("utf-8", "replace")) for pattern in patterns)
+        self._quick = all(is_quick(pattern) for pattern in patterns)
 
     def first(self, text: bytes) -> int:
         """The place of the first pattern that is found in `text`; -1 if none is.

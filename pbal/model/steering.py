@@ -12,6 +12,7 @@ from pbal.http1.paths import decoded, parameters, plain, without_parameters
 from pbal.model.conditions import Conditions
 from pbal.model.exchange import Exchange
 from pbal.model.pool import Pool
+from pbal.model.searching import is_quick
 from pbal.model.variables import VARIABLE
 from pbal.schema.kinds import BadValue
 from pbal.schema.types import REGEX
@@ -44,12 +45,14 @@ class UnsafePath(Exception):
 class Rewrite:
     """REWRITE: something else in place of what a regular expression finds in the path; the rest of the path stays."""
 
-    __slots__ = ("_parts", "_pattern", "pattern", "to", "when", "when_said")
+    __slots__ = ("_parts", "_pattern", "pattern", "slow", "to", "when", "when_said")
 
     def __init__(self, pattern: str, to: str, when: Conditions | None = None, when_said: str = "") -> None:
         """`pattern`: one that REGEX takes. `to`: what stands in place of what it finds. Raises: BadValue for `to`."""
         self.pattern = pattern
         self._pattern: re.Pattern[bytes] = REGEX.parse(pattern)
+        self.slow = not is_quick(self._pattern)
+        """Whether a path may be so that it takes long to find it."""
         self.to = to
         self._parts: list[tuple[bytes, int]] = []
         self.when = when
@@ -91,6 +94,10 @@ class Rewrite:
             return self._pattern.groupindex[name]
         there = "no group" if not groups else "one group" if groups == 1 else f"{groups} groups"
         raise BadValue(f"'$${name}' is no group of '{self.pattern}', which has {there}", expected="a group", span=span)
+
+    def look(self, exchange: Exchange) -> object:
+        """Search as target() does."""
+        return self._pattern.search(exchange.plain_path)
 
     def target(self, exchange: Exchange) -> bytes:
         """The target to send in place of a request's, b"" if this rule has nothing to say of it. Raises: UnsafePath."""

@@ -38,6 +38,8 @@ from pbal.model.tracing import Numbering
 from pbal.model.tunnels import Tunnel
 from pbal.observe.counters import Counters
 from pbal.observe.recent import Recent
+from pbal.observe.sockets import Kind as SocketKind
+from pbal.observe.sockets import SocketInfo
 from pbal.observe.tracer import Follower, Tracer
 from pbal.observe.writer import Writer
 from pbal.schema.kinds import Kind, Needed
@@ -54,6 +56,44 @@ class Bound(Protocol):
 
     def close(self) -> None:
         """Give it back."""
+
+
+class Connected(Protocol):
+    """An open connection of a client, in whatever state: also one that has not begun, or has ended and lingers."""
+
+    deadline: float
+    """When `expired` is to be called (clock time)."""
+    born: int
+    transport: Any
+    """What it can be aborted by, where nothing else works; None where it has been handed over."""
+
+    @property
+    def home(self) -> Service | None:
+        """The service whose listener accepted it; None where it is of no service any more."""
+
+    @property
+    def state(self) -> str:
+        """For people; "closed" where nothing is left of it."""
+
+    @property
+    def requests(self) -> int:
+        """How many came by it."""
+
+    @property
+    def peer_name(self) -> str:
+        """Address and port, for people."""
+
+    def expired(self, now: float) -> None:
+        """The deadline passed."""
+
+    def shutdown(self, graceful: bool) -> None:
+        """The server or the service ends: close, after what is under way if graceful."""
+
+    def kind(self) -> SocketKind:
+        """See observe.sockets."""
+
+    def describe(self) -> SocketInfo:
+        """One line for `socks`."""
 
 
 class Runtime(Protocol):
@@ -205,14 +245,11 @@ class World:
         """What upload_trackers heard."""
         self.deliveries = Deliveries(self)
         self.clients: set[Any] = set()
+        """Every open client connection, consoles included: whoever called joined()."""
         self.roles: dict[str, Role] = ROLES
         """Those that services may have."""
         self.own_roles: dict[str, tuple[str, OwnRole]] = {}
         """Of them, those that plugins bring: the plugin, and the role."""
-        """Every open client connection, consoles included.
-
-        Each has state, deadline, born, requests, peer_name, kind(), describe(), expired() and shutdown().
-        """
         self.backends: set[Any] = set()
         """Every open or opening backend connection."""
         self.room = 1 << 30
@@ -249,6 +286,10 @@ class World:
             raise ConfigError("SERVER compatible has to stand before the first CREATE SERVICE", about=name, kind=Kind.CONFLICT)
         if self.runtime is not None:
             self.runtime.server_set(name, value)
+
+    def joined(self, client: Connected) -> None:
+        """A connection is there, until `clients` is told that it is not."""
+        self.clients.add(client)
 
     def settle_logs(self) -> None:
         """Close the access logs that no service writes to any more."""
@@ -396,8 +437,9 @@ class World:
         service.stand(Standing.DISABLED)
         service.disabled()
         service.close()
+        client: Connected
         for client in list(self.clients):
-            if getattr(client, "home", client.service) is service:  # a selector's stays, wherever its last request went
+            if client.home is service:  # a selector's stays, wherever its last request went
                 client.shutdown(True)
         self.settle_logs()
 

@@ -13,7 +13,7 @@ While it is heading, it is in World.clients, like a handshake of TLS.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, Final, Protocol, cast
 
@@ -76,7 +76,7 @@ class Announced:
             self._hand_on(self.transport, self.transport, b"")
             return
         world = self._service.world
-        world.clients.add(self)
+        world.joined(self)
         if len(world.clients) + len(world.backends) > world.room and world.runtime is not None:
             world.runtime.out_of_room()
         self.deadline = world.clock.now() + (self._service.values["header_timeout"] or inf)
@@ -164,6 +164,10 @@ class Announced:
         """See asyncio.WriteTransport."""
         self._plain.write(data)
 
+    def writelines(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """See asyncio.WriteTransport."""
+        self._plain.writelines(pieces)
+
     def write_eof(self) -> None:
         """See asyncio.WriteTransport."""
         self._plain.write_eof()
@@ -209,6 +213,11 @@ class Announced:
         self._plain.set_protocol(protocol)
 
     # -- what the server does with whatever is in World.clients ------------------------------------------------------
+
+    @property
+    def home(self) -> Service:
+        """The listener's service."""
+        return self._service
 
     @property
     def requests(self) -> int:

@@ -82,7 +82,7 @@ class ClientConnection(Parking):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         world = self.home.world
-        world.clients.add(self)
+        world.joined(self)
         counts = world.counters.counts
         counts["connections"] += 1
         counts["clients"] += 1

@@ -46,7 +46,7 @@ class Conversing(Wire, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         world = self._service.world
-        world.clients.add(self)
+        world.joined(self)
         counts = world.counters.counts
         counts["connections"] += 1
         counts["clients"] += 1
@@ -133,6 +133,11 @@ class Conversing(Wire, asyncio.Protocol):
             self.transport.close()
 
     # -- what the server does with whatever is in World.clients ------------------------------------------------------
+
+    @property
+    def home(self) -> Service:
+        """The listener's service."""
+        return self._service
 
     def expired(self, now: float) -> None:
         """Silent for too long, or the peer takes nothing."""

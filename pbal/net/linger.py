@@ -178,6 +178,11 @@ class Lingering:
             self.abort()
 
     @property
+    def home(self) -> Service | None:
+        """Nobody's: it was answered, and ends soon."""
+        return None
+
+    @property
     def peer_name(self) -> str:
         """Address and port."""
         return peer_name(self.transport)

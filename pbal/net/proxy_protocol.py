@@ -99,7 +99,13 @@ def _address(word: bytes, family: int) -> str:
         raise BadHeader(f"a malformed IPv{family} address in a PROXY header") from None
     if "%" in text:
         raise BadHeader("an address with a zone in a PROXY header")
-    return str(address)
+    return _plain(address)
+
+
+def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """An address as text. IPv4 that came by a socket for both is IPv4 (RFC 4291 section 2.5.5.2): rules are about that."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(address if mapped is None else mapped)
 
 
 def _port(word: bytes) -> int:
@@ -136,7 +142,7 @@ def _second(octets: bytes) -> Header | None:
     if family == _UNIX:
         return Header(2, length, unix=True)
     size = 4 if family == _INET else 16
-    source, destination = (str(ipaddress.ip_address(octets[at : at + size])) for at in (16, 16 + size))
+    source, destination = (_plain(ipaddress.ip_address(octets[at : at + size])) for at in (16, 16 + size))
     ports: tuple[int, int] = struct.unpack_from("!HH", octets, 16 + 2 * size)
     return Header(2, length, (source, ports[0]), (destination, ports[1]))
 

@@ -311,7 +311,7 @@ class ServerLink(Link):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         world = self._service.world
-        world.clients.add(self)
+        world.joined(self)
         if len(world.clients) + len(world.backends) > world.room and world.runtime is not None:
             world.runtime.out_of_room()
         self._set_deadline()
@@ -398,7 +398,7 @@ class ServerLink(Link):
             transport.write(encoder.whole(400, fields, _TOLD, 0, b"", world.clock.epoch()))
             world.clients.discard(self)
             world.counters.counts["clients"] += 1  # until the Lingering ends, which counts itself out
-            world.clients.add(Lingering(self._service, transport, self.born, 1))
+            world.joined(Lingering(self._service, transport, self.born, 1))
         return False
 
     def _turn(self) -> bool:
@@ -482,6 +482,11 @@ class ServerLink(Link):
         return None if tls is None or certificates is None else Secured(tls, certificates)
 
     # What the server does with whatever is in World.clients.
+
+    @property
+    def home(self) -> Service:
+        """The listener's service."""
+        return self._service
 
     @property
     def requests(self) -> int:

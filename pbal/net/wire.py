@@ -270,7 +270,7 @@ class Wire(Stream):
         self.transport = self.reader = self.record = None
         world = self.home.world
         world.clients.discard(self)
-        world.clients.add(Lingering(self.service, transport, self.born, self.requests))
+        world.joined(Lingering(self.service, transport, self.born, self.requests))
         self._tell_parked(CLIENT_LEFT)
         if record is not None:
             self._left()

@@ -129,7 +129,10 @@ CORE: tuple[Counter, ...] = (
     Counter("proxy_headers_refused", "PROXY headers that came from others, or where none may be. The connection was closed."),
     Counter("misdirected_requests", "Requests answered 421: for a host that the connection's certificate is not for (ssl_host_check)."),
     Counter("selector_loops", "Requests answered 508 because selectors handed them on to each other."),
-    Counter("regex_timeouts", "Requests answered 500 because the regular expressions of VPATH took longer than 50 ms over their path."),
+    Counter(
+        "regex_timeouts",
+        "Requests over which regular expressions of VPATH, WHEN, REWRITE or a plugin took longer than 50 ms: answered 500, or as if found.",
+    ),
     Counter("failures", "Requests that were refused, failed, or were answered 5xx. `show errors` has the last ones."),
     Counter("console_commands", "Statements executed on management consoles."),
     Counter("console_http_requests", "Requests for pages, /metrics, /healthz and /readyz on management consoles."),

@@ -26,6 +26,7 @@ from pbal.roles.proxy.binding import unbound
 from pbal.roles.proxy.priority import has_cookie
 from pbal.roles.proxy.request import request_octets
 from pbal.roles.proxy.role import ReverseProxy
+from pbal.roles.searched import TOO_LONG, ends
 from pbal.roles.selector import DEEPEST
 from pbal.roles.web import explaining as web
 from pbal.roles.web.role import WebServer
@@ -98,6 +99,9 @@ def _refusal(service: Service, exchange: Exchange) -> str:
         return "503: the service is disabled"
     if service.handler is None or not service.opened:
         return "it is not open: the first request that a selector hands it opens it, if it is complete, and gets 500 if not"
+    limits = [condition.holds for limit in service.limiting if limit.when is not None for condition in limit.when.slow]
+    if not ends(exchange, (*service.rules.slow, *limits)):
+        return TOO_LONG
     answer = entrance.explained(service, exchange)
     if answer:
         return answer

@@ -17,6 +17,7 @@ from pbal.observe.access import BAD_REQUEST
 from pbal.observe.recent import Trouble
 from pbal.roles import chain, entrance, limits
 from pbal.roles.collect import Collector, Done
+from pbal.roles.searched import in_time
 
 
 def _again(exchange: Exchange, reading: Bounds) -> None:
@@ -42,13 +43,18 @@ class HttpRole(RoleHandler):
 
     def arrive(self, exchange: Exchange) -> None:
         """See model.service.RoleHandler."""
-        if exchange.stream.tls is None or entrance.belongs(self.service, exchange):
-            self.begin(exchange)
+        if exchange.stream.tls is not None:
+            slow = self.service.rules.slow  # 421 is an answer like others
+            if (slow and not in_time(self.service, exchange, slow)) or not entrance.belongs(self.service, exchange):
+                return
+        self.begin(exchange)
 
     def begin(self, exchange: Exchange) -> None:
         """See model.service.RoleHandler."""
         service = self.service
         hooks = service.hooks
+        if service.rules.slow and not in_time(service, exchange, service.rules.slow):
+            return
         if self.guarded and not entrance.admit(self.service, exchange):
             return
         if self.service.limiting and not exchange.resumed and not limits.admitted(self.service, exchange):

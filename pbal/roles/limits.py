@@ -5,10 +5,14 @@ from pbal.model.limiting import excess, seconds
 from pbal.model.service import Service
 from pbal.observe.access import LIMITED
 from pbal.observe.recent import Trouble
+from pbal.roles.searched import in_time
 
 
 def admitted(service: Service, exchange: Exchange) -> bool:
     """Whether a request goes on; False when it was answered with 429 (RFC 6585 section 4)."""
+    slow = [condition.holds for limit in service.limiting if limit.when is not None for condition in limit.when.slow]
+    if slow and not in_time(service, exchange, slow):
+        return False
     within, over = excess(service.limiting, exchange)
     refused, longest = "", 0.0
     for limit, who, wait in over:

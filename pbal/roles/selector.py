@@ -11,6 +11,7 @@ from pbal.model.service import Service
 from pbal.observe.recent import Trouble
 from pbal.roles import chain, entrance, limits
 from pbal.roles.http import HttpRole
+from pbal.roles.searched import in_time
 
 DEEPEST = 8
 """Selectors in a row; more is a loop."""
@@ -33,6 +34,8 @@ class Selector(HttpRole):
 
     def begin(self, exchange: Exchange) -> None:  # noqa: C901 - the hot path: a call costs more than a branch
         """See model.service.RoleHandler."""
+        if self.service.rules.slow and not in_time(self.service, exchange, self.service.rules.slow):
+            return
         if self.guarded and not entrance.admit(self.service, exchange):
             return
         if self.service.limiting and not exchange.resumed and not limits.admitted(self.service, exchange):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pbal.schema.kinds import BadValue
-from pbal.schema.types import ENDPOINT, Network, Type
+from pbal.schema.types import ENDPOINT, Network, Type, plain_network
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -62,7 +62,7 @@ def _parse_one(text: str) -> Destination:
         raise BadValue(f"expected a port from 1 to 65535, or *, found {match[3]!r}", expected="a port from 1 to 65535, or *")
     try:
         if match[1] or _DOTTED.fullmatch(match[2]):
-            return Destination(ipaddress.ip_network(match[1] or match[2], strict=False), "", port)
+            return Destination(plain_network(ipaddress.ip_network(match[1] or match[2], strict=False)), "", port)
         host = match[2].lower().removesuffix(".")
         if host != "*":
             ENDPOINT.parse(host.removeprefix("*."))

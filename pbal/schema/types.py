@@ -437,9 +437,16 @@ _NETWORK = re.compile(r"([0-9.]+)(?:/([0-9]{1,2})|:([0-9.]+)|-([0-9.]+)|#([0-9.]
 def _parse_network(text: str) -> Network:
     """One network. Source: Net::Netmask, which Perlbal reads them with, where a text of it means one thing only."""
     try:
-        return ipaddress.ip_network(_standard(text), strict=False)
+        return plain_network(ipaddress.ip_network(_standard(text), strict=False))
     except ValueError:
         _refuse("a network such as 10.0.0.0/8 or ::1", text)
+
+
+def plain_network(network: Network) -> Network:
+    """The network of IPv4 addresses that one of IPv6 stands for, or itself (RFC 4291 section 2.5.5.2)."""
+    if network.version == 6 and network.prefixlen >= 96 and network.network_address.ipv4_mapped is not None:
+        return ipaddress.ip_network((int(network.network_address.ipv4_mapped), network.prefixlen - 96))
+    return network
 
 
 def _standard(text: str) -> str:

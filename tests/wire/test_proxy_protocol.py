@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 import socket
 import ssl
+from pathlib import Path
 
 import pytest
 from authority import Authority
@@ -14,7 +16,10 @@ from scripted import Client, get, statuses
 from scripted import proxy as scripted_proxy
 from secure import files, trusting
 
+import pbal as package
+from pbal.net.announced import Announced
 from pbal.net.proxy_protocol import SIGNATURE, encode, encode_local
+from pbal.net.tls import Link
 
 HERE = ("127.0.0.1", 80)
 THEM = ("203.0.113.9", 4711)
@@ -63,6 +68,35 @@ async def test_the_address_in_the_header_is_the_clients_everywhere(lab: Lab, hea
     await until(lambda: log.exists() and log.read_text().count("\n") == 2, "two lines")
     assert {json.loads(line)["client"] for line in log.read_text().splitlines()} == {"203.0.113.9"}
     assert pbal.counts["proxy_headers"] == 1 and pbal.counts["connections"] == 1
+
+
+@lab
+async def test_a_file_of_any_size_for_who_came_over_ipv6_from_an_address_of_ipv4(lab: Lab) -> None:
+    """A proxy in front that listens to both says ::ffff:203.0.113.9, and rules about 203.0.113.9 hold."""
+    (lab.folder / "file").write_bytes(b"f" * 200_000)
+    pbal = await lab.pbal(f"""
+        CREATE SERVICE web
+          SET role    = web_server
+          SET listen  = 127.0.0.1:0
+          SET docroot = {lab.folder}
+          SET accept_proxy_protocol = ::ffff:127.0.0.0/104
+          HEADER web RESPONSE SET X-Known: yes WHEN from 203.0.113.0/24
+        ENABLE web
+    """)
+    mapped = [encode(version, (f"::ffff:{THEM[0]}", 1), ("::ffff:127.0.0.1", 80)) for version in (1, 2)]
+    for header in (V1, V2, *mapped):
+        client = await Client.of(pbal, request=header + get("/file"))
+        response = await read_response(client.reader)
+        assert (len(response.body), response.fields["x-known"]) == (200_000, "yes")
+
+
+def test_what_stands_in_for_a_transport_has_all_that_is_asked_of_one() -> None:
+    asked = {
+        name for path in Path(package.__file__).parent.rglob("*.py") for name in re.findall(r"transport\.([a-z_]+)\(", path.read_text())
+    }
+    assert {"write", "writelines", "get_extra_info"} <= asked
+    assert not [name for name in asked if not hasattr(Announced, name)]
+    assert not [name for name in asked - {"writelines"} if not hasattr(Link, name)]  # that is for clear text
 
 
 @lab

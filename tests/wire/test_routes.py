@@ -266,3 +266,27 @@ async def test_saving_writes_rules_where_their_service_is_and_takes_them_out_how
         "ROUTE web TO beta WHEN path ^/b",
     ]  # fmt: skip
     assert await pbal.say("CONFIG DRIFT") == "."
+
+
+@lab
+async def test_a_request_that_would_keep_a_regular_expression_busy_for_ever_is_given_up_whatever_rule_has_it(lab: Lab) -> None:
+    pbal = await start(
+        lab, "LOAD maintenance", "SET plugins = maintenance", "SET maintenance = on", "SET maintenance_path = ^/(d+)+$",
+        'HEADER web RESPONSE SET X-Slow: yes WHEN header X-Probe ~ "(a+)+$" OR host slow.example',
+        "HEADER web RESPONSE SET X-Always: yes",
+        "REWRITE web ^/r/(b+)+$ = /q", 'ROUTE web TO api WHEN cookie c ~ "(c+)+$"', "LIMIT web 1000/s WHEN path ^/(e+)+$",
+    )  # fmt: skip
+    hostile = "z" * 40 + "!"
+    asked = [("/", f"X-Probe: {hostile.replace('z', 'a')}"), (f"/r/{hostile.replace('z', 'b')}", "A: 1")]
+    asked += [("/", f"Cookie: c={hostile.replace('z', 'c')}"), (f"/{hostile.replace('z', 'e')}", "A: 1")]
+    for number, (target, field) in enumerate(asked, 1):
+        response = await pbal.ask("web", get(target, field))
+        assert (response.status, response.fields["x-always"], "x-slow" in response.fields) == (500, "yes", False)
+        assert pbal.counts["regex_timeouts"] == number
+    told = await pbal.say(f"explain GET http://h/ Cookie: c={asked[2][1].partition('=')[2]}")
+    assert "500: a regular expression of a rule takes too long" in told
+    guarded = await pbal.ask("web", get("/" + hostile.replace("z", "d")))  # of a plugin that guards: it counts as found
+    assert guarded.status == 503 and pbal.counts["regex_timeouts"] == len(asked) + 1
+    assert await got(pbal, "/r/bb", "X-Probe: aa") == "app GET /q"
+    assert (await pbal.ask("web", get("/", "X-Probe: aa"))).fields["x-slow"] == "yes"
+    assert pbal.counts["regex_timeouts"] == len(asked) + 1 and pbal.counts["plugin_errors"] == 0

@@ -2,7 +2,9 @@
 
 import asyncio
 
-from lab import Lab, lab, read_response
+from authority import Authority
+from lab import Lab, lab, read_response, until
+from secure import files
 
 from pbal.config.render import render
 from pbal.model.snapshot import snapshot
@@ -129,6 +131,27 @@ async def test_a_dropped_service_answers_what_is_in_progress_and_nothing_more(la
         refused = False
     assert refused
     assert "does not exist" in await pbal.say("DROP SERVICE web")
+
+
+@lab
+async def test_a_service_is_dropped_whatever_connections_there_are(laboratory: Lab) -> None:
+    authority = Authority(laboratory.folder)
+    more = ("SET accept_proxy_protocol = 127.0.0.0/8", files(authority.certify("a.test")), "")
+    names = ("heading", "shaking", "plain")
+    services = [
+        f"CREATE SERVICE {name}\nSET role = web_server\nSET listen = 127.0.0.1:0\nSET docroot = {laboratory.folder}\n{said}\nENABLE {name}"
+        for name, said in zip(names, more, strict=True)
+    ]
+    pbal = await laboratory.pbal("\n".join(services))
+    waiting = [(await pbal.connect(name))[0] for name in names]
+    await until(lambda: len(pbal.world.clients) == 3, "all")
+    refused, writer = await pbal.connect("plain")
+    writer.write(b"no request\r\n\r\n")
+    assert (await read_response(refused)).status == 400  # and it lingers
+    for name, reader in zip(names, waiting, strict=True):
+        assert await pbal.say(f"DROP SERVICE {name}") == "OK"
+        assert await reader.read() == b""
+        await until(lambda: sum(client.home is not None for client in pbal.world.clients) == len(pbal.world.services), "it to go")
 
 
 @lab
