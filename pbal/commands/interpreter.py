@@ -323,9 +323,6 @@ class Interpreter:
 
     async def prepare(self, *plugins: LoadedPlugin) -> tuple[Language, Registry]:
         """Language and registry with the statements of plugins, for `install`. Raises: ConfigError."""
-        language = self.language_with(*plugins)
-        if language is not self.language:
-            await self._build(language)
         registry = self.registry.copy()
         for loaded in plugins:
             registry.unregister(loaded.name)
@@ -340,6 +337,11 @@ class Interpreter:
             if own != names:
                 odd = ", ".join(sorted(own ^ names))
                 raise ConfigError(f"plugin '{loaded.name}': statements and handlers do not match: {odd}")
+            for complaint in registry.check(own, rules.terminals, owner=loaded.name):
+                raise ConfigError(f"plugin '{loaded.name}': {complaint}")
+        language = self.language_with(*plugins)
+        if language is not self.language:
+            await self._build(language)
         return language, registry
 
     def language_with(self, *plugins: LoadedPlugin) -> Language:
