@@ -9,6 +9,8 @@ import pytest
 from lab import Lab, Pbal, lab, read_response, until
 
 from pbal.build import is_compiled
+from pbal.commands.interpreter import Interpreter
+from pbal.model.world import World
 
 HEAD = "from pbal.api import Exchange, Plugin, Verdict, hook\n\n\nclass Rule(Plugin):\n"
 
@@ -119,14 +121,14 @@ DECLARED = [
 @lab
 async def test_what_a_plugin_declares_is_what_it_should_be(lab: Lab) -> None:
     pbal = await site(lab, load="LOAD cgilike", chain="")
-    before = await pbal.say("dumpconfig"), dict(pbal.counts), set(sys.modules)
+    before = await pbal.say("dumpconfig"), pbal.world.counters.all, set(sys.modules)
     head = "from pbal.api import *\n\n\ndef rule(session): ...\n\n\ndef nothing(): ...\n\n\nclass Rule(Plugin):\n"
     for line, said in DECLARED:
         plugin(lab, line, head=head)
         answer = await pbal.say("LOAD rule")
         assert answer.startswith("ERROR: ") and said in answer, (line[:100], answer)
         assert "rule" not in pbal.world.plugins
-    assert (await pbal.say("dumpconfig"), {**pbal.counts, "console_commands": before[1]["console_commands"]}) == before[:2]
+    assert (await pbal.say("dumpconfig"), pbal.world.counters.all) == before[:2]
     assert not [name for name in set(sys.modules) - before[2] if name.startswith("pbal_loaded_rule")]
 
 
@@ -436,6 +438,25 @@ async def test_a_statement_of_a_plugin_that_fails_is_one_line_with_its_place(lab
     assert (await pbal.say("RULE")).startswith("ERROR: plugin 'rule', statement rule: KeyError: 'oh' (rule.py:5)")
     assert pbal.counts["plugin_errors"] == 1
     assert not any(record.exc_info for record in caplog.records)
+
+
+@lab
+async def test_a_statement_of_a_plugin_that_waits_holds_up_no_other_for_ever(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pbal.commands.interpreter.STATEMENT_LIMIT", 0.05)
+    head = "import asyncio, sys\nfrom pbal.api import Plugin\n\n\n"
+    head += "async def wait(session):\n    await asyncio.Event().wait()\n\n\nasync def leave(session):\n    sys.exit(3)\n\n\n"
+    head += "async def give_up(session):\n    raise asyncio.CancelledError\n\n\nclass Rule(Plugin):\n"
+    plugin(lab, "commands = (wait, leave, give_up)", "def dumpconfig(self):", "|return ()", head=head)
+    rules = '%extend statement: wait | leave | give_up\n\nwait: "WAIT"i\nleave: "LEAVE"i\ngive_up: "GIVE"i "UP"i\n'
+    (lab.folder / "rule.lark").write_text(rules)
+    pbal = await site(lab)
+    waiting = asyncio.create_task(pbal.say("WAIT"))
+    assert await pbal.say("SET site.idle_timeout = 7s") == "OK"
+    assert (await waiting).startswith("ERROR: plugin 'rule', statement wait: it did not end within 0.05 s")
+    assert (await pbal.say("LEAVE")).startswith("ERROR: plugin 'rule', statement leave: SystemExit: 3 (rule.py:10)")
+    assert (await pbal.say("GIVE UP")).startswith("ERROR: plugin 'rule', statement give_up: CancelledError (rule.py:14)")
+    mistakes = Interpreter(World()).run_file("x.conf", f"SERVER plugin_path = {lab.folder}\nLOAD rule\nLEAVE\n".encode())
+    assert [mistake.message for mistake in mistakes] == ["plugin 'rule', statement leave: SystemExit: 3 (rule.py:10)"]
 
 
 @pytest.mark.parametrize("limit", ["'10'", "-1", "2.5", "[]", "b'10'"])
