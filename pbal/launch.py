@@ -54,15 +54,17 @@ def run(options: argparse.Namespace) -> int:
             handed.close()
             told.close()
             return init.wait(child)
+    from pbal.life.looping import leave
     from pbal.life.process import Process  # not before the fork: process 1 need not hold the model, too
 
     writer = set_up(options.log_level or "info")
     pidfile = None if options.pidfile is None else Path(options.pidfile).absolute()
     process = Process(handed, told, background, pidfile, writer.flush, Path(path).absolute())
     try:
-        return _start(path, process, options.log_level, writer)
+        status = _start(path, process, options.log_level, writer)
     finally:
         writer.finish()
+    return leave(status)
 
 
 def _open_streams() -> None:
@@ -105,9 +107,8 @@ def _start(path: str, process: "Process", log_level: str | None, writer: LogWrit
 
 
 def _serve(world: object, interpreter: object, process: "Process", log_level: str | None, writer: LogWriter) -> int:
-    import uvloop
-
     from pbal.commands.interpreter import Interpreter
+    from pbal.life import looping
     from pbal.life.allocator import keep_freed_memory
     from pbal.model.errors import ConfigError
     from pbal.model.world import World
@@ -138,7 +139,7 @@ def _serve(world: object, interpreter: object, process: "Process", log_level: st
         gc.freeze()  # what start-up made is never garbage; the collector need not look at it again
         gc.set_threshold(20000, 20, 50)
         keep_freed_memory()
-        return uvloop.run(serve(world, interpreter, process))
+        return looping.run(serve(world, interpreter, process), world)
     except ConfigError as error:
         print(f"pbal: {error.message}", file=sys.stderr)
         return 1

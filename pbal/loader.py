@@ -20,13 +20,14 @@ from typing import Any, Protocol
 
 from pbal.importing import forget, run, take, where
 from pbal.model import faults, garbage
+from pbal.model.declared import check_fragment
 from pbal.model.errors import ConfigError
 from pbal.model.hooks import take_marked
 from pbal.model.kept import Kept
 from pbal.model.plugin import Plugin
 from pbal.model.plugin_check import check_class
 from pbal.model.world import LoadedPlugin, World
-from pbal.sources import find
+from pbal.sources import Source, find
 
 IMPORT_LIMIT = 30.0
 """Seconds an import may take live. A module that loads a model or asks a database is done by then; one that hangs would
@@ -65,11 +66,9 @@ def make(kept: Kept, generation: int) -> LoadedPlugin:
     try:
         plugin_class = _plugin_class(module, kept.name)
         check_class(plugin_class, take_marked(module_name))
-        for tunable in plugin_class.tunables:
-            if tunable.default is not None:
-                tunable.parse(tunable.default)
         loaded = LoadedPlugin(kept.name, plugin_class, kept.path, generation, kept.folder, module=module_name, kept=kept)
         loaded.grammar = inspect.cleandoc(plugin_class.grammar) or ("" if kept.grammar is None else kept.grammar.data.decode())
+        check_fragment(loaded.grammar)
         loaded.commands = tuple(plugin_class.commands)
         loaded.version = plugin_class.version or kept.version
         return loaded
@@ -82,20 +81,33 @@ async def read_beside(world: World, name: str, generation: int, folders: list[st
     """Make a generation of the files as they are now. `folders`: not those of plugin_path. Raises: ConfigError."""
     folders = _folders(world) if folders is None else folders
     try:
-        loaded = await beside(world, name, lambda: make(take(find(name, [Path(folder) for folder in folders])), generation))
-        _check_needs(loaded)
-        return loaded
+        return await beside(world, name, lambda: _made(find(name, [Path(folder) for folder in folders]), generation))
     except OSError as error:  # of finding and reading it; what its own code raises is told with its line
         at = f"{error.filename}: " if error.filename else ""
         raise ConfigError(f"plugin '{name}' cannot be read: {at}{error.strerror or error}", about=name) from None
 
 
+def _made(source: Source, generation: int) -> LoadedPlugin:
+    """A generation of these files, whose needs are there. Raises: ConfigError, OSError."""
+    loaded = make(take(source), generation)
+    _check_needs(loaded)
+    return loaded
+
+
 def _check_needs(loaded: LoadedPlugin) -> None:
     """Raises: ConfigError if something is not installed that the plugin needs to work. To look at it nothing is needed."""
     for needed, install in loaded.plugin_class.needs.items():
-        if find_spec(needed) is None:
+        if not _is_there(needed):
             forget(loaded.module)
             raise ConfigError(f"plugin '{loaded.name}' needs {needed}, which is not installed: pip install '{install}'", about=loaded.name)
+
+
+def _is_there(module: str) -> bool:
+    """Whether a module is installed. Of one in a package, the package is imported."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError, AttributeError):
+        return False
 
 
 async def beside(world: World, name: str, work: Callable[[], LoadedPlugin]) -> LoadedPlugin:
@@ -178,6 +190,7 @@ async def read_ahead(live: World, world: World, name: str) -> LoadedPlugin | Con
 async def adopt(world: World, statements: Statements, loaded: LoadedPlugin) -> LoadedPlugin:
     """Make what was read a plugin of this World. Raises: ConfigError; nothing has changed then."""
     world.refuse_known(loaded.plugin_class.tunables)
+    world.refuse_counters(loaded.name, loaded.plugin_class.counters)
     world.refuse_roles(loaded.name, loaded.plugin_class.conversations)
     prepared = await statements.prepare(loaded)
     world.bring_roles(loaded.name, loaded.plugin_class.conversations)

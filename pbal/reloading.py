@@ -14,7 +14,6 @@ The files of the generation before are kept, so that RELOAD PREVIOUS can go back
 import asyncio
 import logging
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from pbal.importing import forget, where
@@ -26,6 +25,7 @@ from pbal.model.chained import in_order
 from pbal.model.change import Change, restore
 from pbal.model.errors import ConfigError
 from pbal.model.plugin import Plugin
+from pbal.model.telling import statements_or_why
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.kinds import Kind
 from pbal.schema.said import shown
@@ -133,6 +133,7 @@ class _Swap:
     def _declare(self, old: LoadedPlugin, new: LoadedPlugin, change: Change) -> None:
         """What a generation brings, in place of what the one before brought."""
         self._world.refuse_known(new.plugin_class.tunables, frozenset(tunable.name for tunable in old.plugin_class.tunables))
+        self._world.refuse_counters(old.name, new.plugin_class.counters)
         self._world.refuse_roles(old.name, new.plugin_class.conversations)
         _refuse_what_is_needed(self._world, old, new)
         _refuse_what_stands(self._world, old, self._statements.language, self._prepared[0])
@@ -193,9 +194,7 @@ def _refuse_what_stands(world: World, old: LoadedPlugin, before: Language, after
         return
     stand: list[str] = []
     for service, plugin in world.users(old.name):
-        said: list[str] = []
-        faults.guarded(world, old.name, partial(_statements_of, plugin, said))
-        for text in said:
+        for text in statements_or_why(service, old.name, plugin):
             try:
                 statement = before.parse_line(text)
             except Mistake:
@@ -204,11 +203,6 @@ def _refuse_what_stands(world: World, old: LoadedPlugin, before: Language, after
                 stand.append(f"{text} of {service.name}")
     if stand:
         raise ConfigError(f"statements that stand would be none any more: {'; '.join(stand)}", kind=Kind.CONFLICT)
-
-
-def _statements_of(plugin: Plugin, said: list[str]) -> None:
-    """Add what its dumpconfig() returns to `said`."""
-    said.extend(plugin.dumpconfig())
 
 
 def who_set(world: World, tunable: str) -> list[str]:

@@ -14,22 +14,23 @@ _PLUGIN = '''"""{name}: what it does, in a line.
     CREATE SERVICE site
       SET role    = reverse_proxy
       SET plugins = {name}
-      SET {name}  = /private
+      SET {name}  = ^/private(/|$)
 
-Requests below a path are refused with 403 before a node is asked. Change this into what you need: `man pbal-plugins` has
-every hook and everything that can be imported from pbal.api.
+Requests for paths in which the pattern is found are refused with 403 before a node is asked. Change this into what you need:
+`man pbal-plugins` has every hook and everything that can be imported from pbal.api.
 """
 
-from pbal.api import TEXT, Counter, Exchange, Plugin, Tunable, Verdict, hook
+from pbal.api import REGEX, Counter, Exchange, Plugin, Tunable, Verdict, hook
 
 
 class {class_name}(Plugin):
-    tunables = (Tunable("{name}", TEXT, default="/private", summary="Path below which requests are refused."),)
+    tunables = (Tunable("{name}", REGEX, default="^/private(/|$)", summary="Paths that are refused."),)
     counters = (Counter("{name}_refused", "Requests refused by {name}."),)
+    guards = True  # if it fails too often, nobody is served without it
 
     @hook.start_http_request
     def refuse(self, exchange: Exchange) -> Verdict:
-        if not exchange.plain_path.startswith(self.service["{name}"].encode()):
+        if not exchange.in_path(self.service["{name}"]):
             return Verdict.PASS
         self.counts["{name}_refused"] += 1
         exchange.respond(403, (), b"Not for you.\\n")
@@ -52,16 +53,17 @@ SITE = """
 """
 
 
-def test_requests_below_the_path_are_refused() -> None:
+def test_requests_for_the_path_are_refused_however_it_is_written() -> None:
     with running(SITE, plugins=Path(__file__).parent) as pbal:
         assert pbal.get("site", "/private/page").status == 403
-        assert pbal.get("site", "/elsewhere").status == 404
-        assert pbal.counter("{name}_refused") == 1
+        assert pbal.get("site", "//%70rivate").status == 403
+        assert pbal.get("site", "/privateer").status == 404
+        assert pbal.counter("{name}_refused") == 2
 
 
 def test_a_tunable_changed_live_counts_at_once_and_survives_a_reload() -> None:
     with running(SITE, plugins=Path(__file__).parent) as pbal:
-        assert pbal.say("SET site.{name} = /secret") == "OK"
+        assert pbal.say("SET site.{name} = ^/secret") == "OK"
         assert pbal.say("RELOAD {name}") == "OK"
         assert pbal.get("site", "/secret").status == 403
         assert pbal.get("site", "/private/page").status == 404

@@ -5,10 +5,12 @@
       SET plugins     = request_log
       SET request_log = /var/log/pbal/requests.log
 
-Lines are written in a thread, so a slow disk holds nobody up. What does not fit into memory meanwhile is dropped and counted. pbal's own
-log (access_log) has more, and is faster; this one shows how a plugin hears of the end of requests, and what it finds there.
+Lines are written in a thread, so a slow disk holds nobody up. What does not fit into memory meanwhile is dropped and counted. Where the
+file cannot be written, the log says so, and `SET request_log` begins anew. pbal's own log (access_log) has more, and is faster; this one
+shows how a plugin hears of the end of requests, and what it finds there.
 """
 
+import asyncio
 import queue
 import threading
 from pathlib import Path
@@ -32,16 +34,19 @@ class RequestLog(Plugin):
 
     def open(self) -> None:
         self.lines = queue.Queue(MOST)
-        self.thread = threading.Thread(target=self.write, args=(self.service["request_log"],), daemon=True)
-        self.thread.start()
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self.write, args=(self.service["request_log"], self.lines, loop), daemon=True).start()
 
     def changed(self, tunable: str) -> None:
         if tunable == "request_log":
-            self.lines.put(None)
+            self.close()
             self.open()
 
     def close(self) -> None:
-        self.lines.put(None)
+        if self.lines.full():  # of what nobody writes: to wait for room would stop the loop
+            self.lines.get_nowait()
+            self.counts["request_log_dropped"] += 1
+        self.lines.put_nowait(None)
 
     @hook.end
     def note_down(self, exchange: Exchange) -> None:
@@ -55,8 +60,13 @@ class RequestLog(Plugin):
         except queue.Full:
             self.counts["request_log_dropped"] += 1
 
-    def write(self, file: str) -> None:
-        lines = self.lines
-        with open(file, "ab", buffering=0) as out:
-            while (line := lines.get()) is not None:
-                out.write(line)
+    def write(self, file: str, lines: "queue.Queue[bytes | None]", loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            with open(file, "ab", buffering=0) as out:
+                while (line := lines.get()) is not None:
+                    out.write(line)
+        except OSError as error:  # told on the loop, where pbal is at home
+            loop.call_soon_threadsafe(self.tell, f"request_log: {file}: {error.strerror}: nothing is written any more")
+
+    def tell(self, what: str) -> None:
+        self.world.log_limited("request_log", "%(what)s", {"event": "request_log_failed", "what": what})

@@ -9,7 +9,6 @@ the same.
 import codecs
 import errno
 import glob
-import inspect
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -221,12 +220,7 @@ class FileRun:
                 self._place_files(statement)
             try:
                 interpreter.world.awaited = set()
-                result = interpreter.call(self._session, statement)
-                if inspect.iscoroutine(result):
-                    try:
-                        interpreter.drive(result)
-                    except (CommandError, ConfigError) as error:
-                        raise interpreter.mistake(error, statement) from error
+                interpreter.carry_out_now(self._session, statement)
             except Mistake as mistake:
                 self._failed(statement, mistake)
                 return

@@ -17,7 +17,7 @@ import inspect
 import logging
 import pkgutil
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from cProfile import Profile
 from functools import cache
@@ -59,6 +59,9 @@ UNDISTURBED = frozenset({"config_drift", "reload_config_dry_run"})
 
 _NOT_FOR_NEWCOMERS = {"CONFIG", "RELOAD", "XS"}
 """Statements that no file needs."""
+
+STATEMENT_LIMIT = 60.0
+"""Seconds for a plugin's statement. One that never ends would keep every other change waiting, whichever console it comes from."""
 
 SHORTEST_SECRET = 4
 """Characters; a shorter word stands in messages for other reasons."""
@@ -218,26 +221,49 @@ class Interpreter:
         result: Any = self.call(session, statement)
         if inspect.isawaitable(result):
             try:
-                result = await result
+                result = await self._in_time(result, statement)
             except (CommandError, ConfigError) as error:
                 raise self.mistake(error, statement) from error
-            except Exception as error:
+            except faults.CAUGHT as error:
+                task = asyncio.current_task()
+                if isinstance(error, GeneratorExit) or (task is not None and task.cancelling()):
+                    raise  # the console's end
                 raise self._fault(error, statement) from error
         reply: Reply = result
         if reply is OK and session.warnings:
             return Text([f"warning: {warning.in_one_line()}" for warning in session.warnings], end_dot=False)
         return reply
 
+    async def _in_time(self, result: Awaitable[Any], statement: Statement) -> Any:
+        """Wait for a handler; for that of a plugin no longer than STATEMENT_LIMIT. Raises: what it raises, or ConfigError."""
+        plugin = self._owner(statement)
+        if not plugin:
+            return await result
+        try:
+            async with asyncio.timeout(STATEMENT_LIMIT) as limit:
+                return await result
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            message = f"plugin '{plugin}', statement {statement.rule}: it did not end within {STATEMENT_LIMIT:g} s"
+            raise ConfigError(message, kind=Kind.PLUGIN) from None
+
     def say(self, session: Session, text: str) -> None:
         """Carry out a statement that waits for nothing, as part of another. Raises: Mistake, ConfigError."""
         statement = self.parse(text)
         if statement is not None:
-            result = self.call(session, statement)
-            if inspect.iscoroutine(result):
-                try:
-                    self.drive(result)
-                except (CommandError, ConfigError) as error:
-                    raise self.mistake(error, statement) from error
+            self.carry_out_now(session, statement)
+
+    def carry_out_now(self, session: Session, statement: Statement) -> None:
+        """Carry out a statement that waits for nothing. Raises: Mistake."""
+        result = self.call(session, statement)
+        if inspect.iscoroutine(result):
+            try:
+                self._drive(result)
+            except (CommandError, ConfigError) as error:
+                raise self.mistake(error, statement) from error
+            except faults.CAUGHT as error:
+                raise self._fault(error, statement) from error
 
     def call(self, session: Session, statement: Statement) -> Any:
         try:
@@ -253,12 +279,17 @@ class Interpreter:
 
     def _fault(self, error: BaseException, statement: Statement) -> BaseException:
         """What a handler of a plugin's statement raised, as a mistake that names it; what one of ours did, as it is."""
-        plugin = self.registry.owners.get(statement.rule, "")
-        if plugin not in self.world.plugins:
+        plugin = self._owner(statement)
+        if not plugin:
             return error
         what = f"statement {statement.rule}"
         faults.report(self.world, plugin, what, error)
         return self.mistake(faults.refusal(self.world, plugin, what, error), statement)
+
+    def _owner(self, statement: Statement) -> str:
+        """The plugin whose statement it is; "" for those of the core."""
+        plugin = self.registry.owners.get(statement.rule, "")
+        return plugin if plugin in self.world.plugins else ""
 
     def mistake(self, error: CommandError | ConfigError, statement: Statement) -> Mistake:
         if isinstance(error, ConfigError):
@@ -310,7 +341,7 @@ class Interpreter:
             self._prebuilt |= new
             self.language = language_of({**self.language.fragments, **new})
 
-    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def _drive(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a handler's coroutine in a file, where nothing is there to wait for."""
         try:
             coroutine.send(None)
@@ -323,9 +354,6 @@ class Interpreter:
 
     async def prepare(self, *plugins: LoadedPlugin) -> tuple[Language, Registry]:
         """Language and registry with the statements of plugins, for `install`. Raises: ConfigError."""
-        language = self.language_with(*plugins)
-        if language is not self.language:
-            await self._build(language)
         registry = self.registry.copy()
         for loaded in plugins:
             registry.unregister(loaded.name)
@@ -340,6 +368,11 @@ class Interpreter:
             if own != names:
                 odd = ", ".join(sorted(own ^ names))
                 raise ConfigError(f"plugin '{loaded.name}': statements and handlers do not match: {odd}")
+            for complaint in registry.check(own, rules.terminals, owner=loaded.name):
+                raise ConfigError(f"plugin '{loaded.name}': {complaint}")
+        language = self.language_with(*plugins)
+        if language is not self.language:
+            await self._build(language)
         return language, registry
 
     def language_with(self, *plugins: LoadedPlugin) -> Language:

@@ -20,6 +20,7 @@ from pathlib import Path
 from pbal.config.spec import Standing
 from pbal.lang.ast import Statement
 from pbal.lang.mistakes import Mistake, Place, Second, positioned
+from pbal.model import telling
 from pbal.model.errors import ConfigError
 from pbal.model.nodefile import path_of, read
 from pbal.model.pool import Pool
@@ -248,8 +249,8 @@ def _placed(statement: Statement | None, message: str) -> Found:
 def targets(service: Service) -> frozenset[str] | None:
     """The services that a selector hands requests to, in lower case; None if one of its plugins cannot say."""
     found = {service["default_service"].lower()} if service["default_service"] else set()
-    for _, plugin in service.plugins:
-        named = plugin.targets()
+    for name, plugin in service.plugins:
+        named = telling.targets(service, name, plugin)
         if named is None:
             if service.hooks.select_service:
                 return None
@@ -268,7 +269,7 @@ def selected(world: World) -> frozenset[str] | None:
                 return None
             found |= named
         else:
-            found |= {name.lower() for _, plugin in service.plugins for name in plugin.targets() or ()}
+            found |= {each.lower() for name, plugin in service.plugins for each in telling.targets(service, name, plugin) or ()}
     return frozenset(found)
 
 

@@ -31,12 +31,14 @@ from pbal.config.diff import Kind, Step, difference, listing
 from pbal.config.render import Fits
 from pbal.config.spec import Config
 from pbal.lang.mistakes import Mistake
+from pbal.model import faults
 from pbal.model.change import Phase
 from pbal.model.errors import ConfigError
 from pbal.model.nodefile import path_of
 from pbal.model.plugin import Plugin
 from pbal.model.service import Service
 from pbal.model.snapshot import in_pieces
+from pbal.model.telling import restoring, statements
 from pbal.model.world import World
 from pbal.schema import kinds
 from pbal.schema.commands import OK, CommandError, Reply, Text, bad_argument, command
@@ -244,9 +246,9 @@ def _change(session: Session, draft: Draft, steps: list[Step]) -> None:
     try:
         with world.changing() as change:
             for service in _ruled(world, steps):
-                for _, plugin in service.plugins:
-                    if plugin.dumpconfig() or type(plugin).drop_rule is not Plugin.drop_rule:  # it has rules, or may get its first
-                        change.undo(plugin.adopt, plugin.carry())
+                for name, plugin in service.plugins:
+                    if statements(service, name, plugin) or type(plugin).drop_rule is not Plugin.drop_rule:  # or may get its first
+                        change.undo(faults.guarded, world, name, restoring(service, name, plugin))
             for steps_together in _together(steps):
                 _carry_out_together(own, draft, steps_together)
             for service in _secured_otherwise(world, steps):

@@ -11,6 +11,7 @@ from pbal.lang.parser import bundled_fragments
 from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
 from pbal.model.service import Service
+from pbal.model.telling import every_statement
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.limits import ERROR_PAGES
@@ -48,9 +49,8 @@ def _copy(session: Session, service: Service, made: Service) -> None:
     made.use_rules(service.rules)
     for limit in service.limiting:
         made.add_limit(limit.fresh())
-    for _, plugin in service.plugins:
-        for statement in plugin.dumpconfig():
-            session.interpreter.say(session, escaped(statement))
+    for _, _, statement in every_statement(service):
+        session.interpreter.say(session, escaped(statement))
 
 
 @command

@@ -15,6 +15,7 @@ from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.snapshot import own_specs
+from pbal.model.telling import drop, every_statement, statements_or_why
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.said import shown
 
@@ -84,13 +85,13 @@ def show_rules(session: Session, service: Service | None = None) -> Reply:
 def rules_of(service: Service) -> list[str]:
     """The rules of a service as statements, its own first, as they have to be written."""
     own = list(own_rules(service.name, own_specs(service)))
-    return own + [escaped(line) for _, plugin in service.plugins for line in plugin.dumpconfig()]
+    return own + [escaped(line) for name, plugin in service.plugins for line in statements_or_why(service, name, plugin)]
 
 
 def _meant(service: Service) -> list[str]:
     """The same, with the values of variables in place of them: what a statement's argument is when it is carried out."""
     own = own_rules(service.name, own_specs(service, lambda said, text: text), str)
-    return [*own, *(line for _, plugin in service.plugins for line in plugin.dumpconfig())]
+    return [*own, *(line for name, plugin in service.plugins for line in statements_or_why(service, name, plugin))]
 
 
 @command
@@ -125,29 +126,21 @@ def drop_several(service: Service, rules: Iterable[str]) -> list[str]:
 
     It looks through the service's rules once: of a thousand VHOSTs, DROP RULE would do so a thousand times.
     """
-    known: dict[tuple[str, ...], list[tuple[Plugin, str]]] = {}
-    for _, plugin in service.plugins:
-        for line in plugin.dumpconfig():
-            known.setdefault(tuple(_words(escaped(line))), []).append((plugin, line))
+    known: dict[tuple[str, ...], list[tuple[str, Plugin, str]]] = {}
+    for name, plugin, line in every_statement(service):
+        known.setdefault(tuple(_words(escaped(line))), []).append((name, plugin, line))
     left: list[str] = []
     for rule in rules:
         places = known.get(tuple(_words(rule)))
         if places:
-            plugin, line = places.pop(0)
-            plugin.drop_rule(line)
+            drop(service, *places.pop(0))
         else:
             left.append(rule)
     return left
 
 
 def _drop_of_plugin(service: Service, place: int) -> None:
-    for _, plugin in service.plugins:
-        own = plugin.dumpconfig()
-        if place < len(own):
-            plugin.drop_rule(own[place])
-            return
-        place -= len(own)
-    raise ConfigError(f"service '{service.name}' has not that many rules")
+    drop(service, *every_statement(service)[place])
 
 
 def _words(rule: str) -> list[str]:

@@ -61,6 +61,9 @@ _WORD = re.compile(rf"{STRING}|[^\s=]+|=", re.ASCII)
 _ANY = (r"\S", "[^")
 # What may not follow, at the end of a terminal's pattern: it holds for a quoted text as well.
 _LOOKAHEADS = re.compile(r"(?:\(\?[!=][^()]*\))*\Z")
+_AT_LINE = re.compile(r"at line (\d+)")
+_LONGEST_REASON = 300
+"""Characters of what the builder says of a grammar: some of it goes on for pages."""
 _UNFINISHED = re.compile(r"[^\s=]*\Z", re.ASCII)
 
 
@@ -237,7 +240,8 @@ class Language:
             try:
                 self._built(texts)
             except (LarkError, ValueError, re.error) as at_fault:
-                return GrammarMistake(plugin, _reason(at_fault))
+                before = (core_grammar(), *(text for name, text in texts.items() if name != plugin))
+                return GrammarMistake(plugin, _reason(at_fault, len("\n".join(before).split("\n"))))
         return GrammarMistake("", _reason(error))
 
     def _make_key_word(self, terminal: TerminalDef) -> TerminalDef:
@@ -571,8 +575,10 @@ def _accepted(interactive: InteractiveParser) -> set[str]:
     return set(interactive.accepts())  # type: ignore[no-untyped-call]  # lark declares no return type
 
 
-def _reason(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _reason(error: Exception, before: int = 0) -> str:
+    """What the builder says, on one line. `before`: lines of grammar before the fragment at fault."""
+    told = " ".join(str(error).split())[:_LONGEST_REASON]
+    return _AT_LINE.sub(lambda match: f"at line {max(1, int(match[1]) - before)}", told)
 
 
 def _with_article(kind: str) -> str:

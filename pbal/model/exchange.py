@@ -38,7 +38,7 @@ from pbal.model.calling import place as place_of
 from pbal.model.collected import CollectedBody
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError
-from pbal.model.faults import guarded, report
+from pbal.model.faults import guarded, report, shown
 from pbal.model.faults import tell as tell_fault
 from pbal.model.pages import error_page
 from pbal.model.parking import Parked, Waiting
@@ -476,7 +476,9 @@ class Exchange(Account):
             if isinstance(said, Failed):
                 report(world, bound.plugin, "hook select_node", said.error)
             else:
-                tell_fault(world, bound.plugin, "hook select_node", f"returned {said!r:.60}, not one of the nodes or None", place_of(bound))
+                tell_fault(
+                    world, bound.plugin, "hook select_node", f"returned {shown(said)}, not one of the nodes or None", place_of(bound)
+                )
             if isinstance(said, CoroutineType):
                 said.close()
             self.service.failed(bound.plugin)

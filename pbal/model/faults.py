@@ -26,6 +26,9 @@ CAUGHT = (BaseException,)
 """What a plugin may raise, which is anything: sys.exit() in a hook ends the hook and not the server. A real Ctrl-C is a signal with a
 handler of its own."""
 
+LONGEST = 1000
+"""Characters of what an exception says that are told."""
+
 _MODULE = "pbal_loaded_{}_{}_{}"
 _MODULES = re.compile(r"pbal_loaded_(.+)_(\d+)_\d+(?:\.|$)")
 
@@ -50,7 +53,7 @@ def place_in(error: BaseException, path: str) -> str:
     """
     file = Path(path)
     package = file.name == "__init__.py"
-    if isinstance(error, SyntaxError) and error.filename:
+    if isinstance(error, SyntaxError) and isinstance(error.filename, str):
         return f"{Path(error.filename).name}:{error.lineno}"
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         name = frame.f_code.co_filename
@@ -59,10 +62,33 @@ def place_in(error: BaseException, path: str) -> str:
     return ""
 
 
+def blamed(error: BaseException | None) -> tuple[str, int]:
+    """Plugin and generation whose code raised, by the innermost frame of any; "" and 0 where none of it is a plugin's."""
+    found = "", 0
+    for frame, _ in traceback.walk_tb(None if error is None else error.__traceback__):
+        match = _MODULES.match(str(frame.f_globals.get("__name__", "")))
+        if match:
+            found = match[1], int(match[2])
+    return found
+
+
 def describe(error: BaseException) -> str:
-    """`Type: message`, on one line."""
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return " ".join(f"{type(error).__name__}: {message}".rstrip(": ").split("\n"))
+    """`Type: message`, on one line, whatever the message is."""
+    message = _text(str, error.msg if isinstance(error, SyntaxError) else error)
+    return " ".join(f"{type(error).__name__}: {message:.{LONGEST}}".rstrip(": ").split("\n"))
+
+
+def shown(value: object) -> str:
+    """What a plugin returned, for the log: the beginning of its repr()."""
+    return f"{_text(repr, value):.60}"
+
+
+def _text(make: Callable[[object], str], value: object) -> str:
+    """A text of something that a plugin made: its own __str__ and __repr__ may fail, too."""
+    try:
+        return make(value)
+    except CAUGHT as error:
+        return f"(a {type(value).__name__} that cannot be shown: {type(error).__name__})"
 
 
 def report(world: "World", plugin: str, what: str, error: BaseException, generation: int = 0) -> None:

@@ -281,7 +281,8 @@ HOOKS: dict[str, Hook] = {
             ("exchange", "lookup"),
             _WEB,
             "A web_server is about to look for the file of a GET or HEAD. The hook may set `lookup.path`, decoded, below docroot. If it"
-            " returns TAKEN, the plugin answers. Differs from Perlbal: it runs once, and not again for a file of index_files.",
+            " returns TAKEN, the plugin answers. It runs for each of several files that are asked for in one (enable_concatenate_get)."
+            " Differs from Perlbal: it runs once for a file, and not again for one of index_files.",
             """
             def old_names(self, exchange: Exchange, lookup: Lookup) -> Verdict:
                 lookup.path = lookup.path.removesuffix(b".htm") + b".html" if lookup.path.endswith(b".htm") else lookup.path

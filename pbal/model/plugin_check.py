@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FunctionType
 
 from pbal.model.conversation import Conversation, OwnRole
+from pbal.model.declared import check_declarations
 from pbal.model.errors import ConfigError
 from pbal.model.hooks import HOOKS, MARK, Marked
 from pbal.model.plugin import Plugin
@@ -29,6 +30,7 @@ def check_class(plugin_class: type[Plugin], marked: Iterable[Marked]) -> None:
     Raises: ConfigError with method, reason and what would do.
     """
     _check_roles(plugin_class)
+    check_declarations(plugin_class, _own_roles(plugin_class))
     for name in ("before", "after"):
         said: object = getattr(plugin_class, name)
         if not isinstance(said, tuple | list) or not all(isinstance(each, str) and each == each.lower() for each in said):
@@ -53,6 +55,7 @@ def check_class(plugin_class: type[Plugin], marked: Iterable[Marked]) -> None:
             )
     for name in _LIFE:
         _check_life(plugin_class, name)
+    _check_making(plugin_class)
 
 
 def _check_roles(plugin_class: type[Plugin]) -> None:
@@ -165,6 +168,20 @@ def _check_life(plugin_class: type[Plugin], name: str) -> None:
         raise ConfigError(f"{name} is called as {name}({', '.join(wanted[1:])}): def {name}({', '.join(wanted)})", about=name) from None
 
 
+def _check_making(plugin_class: type[Plugin]) -> None:
+    """The class can be made an instance of a service."""
+    left = sorted(getattr(plugin_class, "__abstractmethods__", ()))
+    if left:
+        raise ConfigError(f"{plugin_class.__name__} is abstract: it has no {', '.join(left)}", about=left[0])
+    fits = _kind(plugin_class.__init__) is None
+    try:
+        inspect.signature(plugin_class.__init__).bind(None, None, None)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ConfigError("__init__ is called with (service, world): write def __init__(self, service, world)", about="__init__")
+
+
 # --- imports -------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +194,7 @@ def check_imports(path: Path) -> None:
     for file in sorted(path.parent.rglob("*.py")) if package else [path]:
         try:
             tree = ast.parse(file.read_bytes())
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: it nests too deeply
             continue
         depth = len(file.relative_to(path.parent).parts) if package else 0
         for line, name in _reached(tree, depth):

@@ -22,12 +22,12 @@ from pbal.config.spec import (
     RuleSpec,
     ServiceSpec,
 )
-from pbal.model import faults
 from pbal.model.conditions import Conditions
 from pbal.model.nodefile import path_of
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Pool
 from pbal.model.service import Service
+from pbal.model.telling import statements_or_why
 from pbal.model.world import World
 from pbal.schema.pools import OF_POOLS
 from pbal.schema.said import hidden
@@ -147,9 +147,4 @@ def _limits(service: Service, show: Show) -> Iterator[LimitSpec]:
 
 def _rules(service: Service, pair: tuple[str, Plugin]) -> RuleSpec:
     name, plugin = pair
-    try:
-        statements = tuple(plugin.dumpconfig())
-    except faults.CAUGHT as error:
-        faults.report(service.world, name, "dumpconfig()", error)
-        statements = (f"# {faults.refusal(service.world, name, 'dumpconfig()', error).message}: its statements are missing here",)
-    return RuleSpec(name, statements, plugin.ordered_rules)
+    return RuleSpec(name, statements_or_why(service, name, plugin), plugin.ordered_rules)

@@ -36,7 +36,7 @@ from pbal.model.service import Service
 from pbal.model.settings import Defaults, ProcessSettings
 from pbal.model.tracing import Numbering
 from pbal.model.tunnels import Tunnel
-from pbal.observe.counters import Counters
+from pbal.observe.counters import COLLECTED, CORE, Counter, Counters
 from pbal.observe.recent import Recent
 from pbal.observe.sockets import Kind as SocketKind
 from pbal.observe.sockets import SocketInfo
@@ -460,6 +460,16 @@ class World:
         for tunable in tunables:
             if tunable.name in self.tunables and tunable.name not in former:
                 raise ConfigError(f"tunable '{tunable.name}' exists already", about=tunable.name, kind=Kind.EXISTS_ALREADY)
+
+    def refuse_counters(self, plugin: str, counters: Sequence[Counter]) -> None:
+        """Raises: ConfigError if a counter of a plugin is one of pbal or of another plugin: two would count into one number."""
+        known = dict.fromkeys((each.name for each in (*CORE, *COLLECTED)), "pbal")
+        for name, loaded in self.plugins.items():
+            if name != plugin:
+                known.update((each.name, f"the plugin {name}") for each in loaded.plugin_class.counters)
+        for counter in counters:
+            if counter.name in known:
+                raise ConfigError(f"there is a counter '{counter.name}' of {known[counter.name]} already", about=counter.name)
 
     def refuse_roles(self, plugin: str, roles: Sequence[OwnRole]) -> None:
         """Raises: ConfigError if another plugin brings one of these roles."""

@@ -1,13 +1,16 @@
 """Coroutines for slow paths (memcached, connects, disk), each with an owner.
 
 A bare asyncio.create_task may be collected while it runs, and its exception is seen by nobody. Tasks started here
-are held, named, cancelled with their owner, and what they raise is logged in one line.
+are held, named, cancelled with their owner, and what they raise is logged in one line: a plugin's as a fault of the plugin.
 """
 
 import asyncio
 import logging
 from collections.abc import Coroutine
 from typing import Any
+
+from pbal.model import faults
+from pbal.model.plugin import Plugin
 
 log = logging.getLogger("pbal.tasks")
 _owned: dict[int, tuple[object, set[asyncio.Task[Any]]]] = {}
@@ -24,13 +27,30 @@ def spawn(owner: object, coroutine: Coroutine[Any, Any, Any], name: str) -> asyn
         held.discard(done)
         if not held:
             _owned.pop(id(owner), None)
-        if not done.cancelled() and done.exception() is not None:
-            fault = done.exception()
-            fields = {"event": "task_failed", "task": name, "fault": repr(fault)}
-            log.error("%(task)s failed: %(fault)s", fields, exc_info=fault if log.isEnabledFor(logging.DEBUG) else None)
+        fault = None if done.cancelled() else done.exception()
+        if fault is not None:
+            _failed(owner, name, fault)
 
     task.add_done_callback(ended)
     return task
+
+
+def _failed(owner: object, name: str, fault: BaseException) -> None:
+    """Tell what a task raised. What would end a program stopped the loop, and whoever turns that tells of it (life/looping.py)."""
+    stopped = isinstance(fault, SystemExit | KeyboardInterrupt)
+    if isinstance(owner, Plugin):
+        plugin, generation = faults.author(owner)
+        if not stopped:
+            faults.report(owner.world, plugin, f"task '{name}'", fault, generation)
+        if owner.service.plugin(plugin) is owner:  # and not one of the generation before
+            owner.service.failed(plugin)
+    elif not stopped:
+        _log_it(name, fault)
+
+
+def _log_it(name: str, fault: BaseException) -> None:
+    fields = {"event": "task_failed", "task": name, "fault": faults.describe(fault)}
+    log.error("%(task)s failed: %(fault)s", fields, exc_info=fault if log.isEnabledFor(logging.DEBUG) else None)
 
 
 def cancel_all(owner: object) -> None:

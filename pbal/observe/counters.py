@@ -261,10 +261,12 @@ class Counters:
         return {**self.declared, **self.collected}
 
     def declare(self, counters: tuple[Counter, ...]) -> None:
-        """Add declarations; one that exists keeps its value, so a reloaded plugin goes on counting."""
+        """Add declarations; one that exists keeps its value, so a reloaded plugin goes on counting. One may change its kind."""
         for counter in counters:
             if counter.labels or counter.histogram:
+                self.declared.pop(counter.name, None)
                 self.collected[counter.name] = counter
                 continue
+            self.collected.pop(counter.name, None)
             self.declared[counter.name] = counter
             self.counts.setdefault(counter.name, 0)

@@ -54,7 +54,7 @@ def wanting(hooks: Bounds, exchange: Exchange) -> Bounds | None:
         except faults.CAUGHT as error:
             wants = Failed(error)
         if not isinstance(wants, bool) or exchange.stage is not NEW or exchange.service is not service:
-            said = f"returned {wants!r:.60}" if not isinstance(wants, bool) else "answered the request or handed it on"
+            said = f"returned {faults.shown(wants)}" if not isinstance(wants, bool) else "answered the request or handed it on"
             _stop(service, exchange, bound, wants, f"wants_body() {said}; it is to return True or False and do nothing else")
             return None
         if wants:
@@ -89,9 +89,9 @@ def _check_status(former: int, response: ResponseHead) -> None:
     """Raises: IllegalField where a hook made of a status what it must not."""
     status = response.status
     if not isinstance(status, int) or not 200 <= status <= 599 or former in _BODILESS or status in _BODILESS or former < 200:
-        raise IllegalField(f"the status {former} cannot become {status!r:.20}: both must be of responses that have a body")
+        raise IllegalField(f"the status {former} cannot become {faults.shown(status):.20}: both must be of responses that have a body")
     if not isinstance(response.reason, bytes) or b"\r" in response.reason or b"\n" in response.reason:
-        raise IllegalField(f"not a reason: {response.reason!r:.60}")
+        raise IllegalField(f"not a reason: {faults.shown(response.reason)}")
     if status != former:
         response.reason = b""
 
@@ -117,7 +117,7 @@ def prefix(hooks: Bounds, exchange: Exchange, response: ResponseHead) -> bytes |
     for bound in hooks:
         returned = call(service.world, bound, exchange, response)
         if not isinstance(returned, bytes) or exchange.answered:
-            _stop(service, exchange, bound, returned, f"returned {returned!r:.60}, not bytes, or answered the request")
+            _stop(service, exchange, bound, returned, f"returned {faults.shown(returned)}, not bytes, or answered the request")
             return None
         found += returned
     return found
@@ -132,7 +132,7 @@ def pool_for(hooks: Bounds, exchange: Exchange, find: Callable[[str], Pool | Non
             continue
         pool = find(said) if isinstance(said, str) else None
         if pool is None or exchange.stage is not NEW or exchange.service is not service:
-            wrong = f"returned {said!r:.60}, not the name of one of its pools() or None, or answered the request"
+            wrong = f"returned {faults.shown(said)}, not the name of one of its pools() or None, or answered the request"
             _stop(service, exchange, bound, said, wrong)
             return False, None
         return True, pool
@@ -149,7 +149,7 @@ def any_says(hooks: Bounds, exchange: Exchange) -> bool:
         if said is True:
             return True
         if said is not False:
-            _report(exchange.service, bound, said, f"returned {said!r:.60}, not True or False")
+            _report(exchange.service, bound, said, f"returned {faults.shown(said)}, not True or False")
     return False
 
 
@@ -181,7 +181,7 @@ def _wrong(service: Service, exchange: Exchange, returned: object) -> str:
     if _unfinished(returned):
         return f"returned a {type(returned).__name__} that nobody runs: a hook is called, not awaited"
     if not isinstance(returned, Verdict) and returned is not None:
-        return f"returned {returned!r:.60}, not Verdict.PASS or Verdict.TAKEN"
+        return f"returned {faults.shown(returned)}, not Verdict.PASS or Verdict.TAKEN"
     if exchange.service is not service:
         return "handed the request on and did not return Verdict.TAKEN"
     if exchange.answered:

@@ -322,16 +322,17 @@ class Registry:
             raise CommandError(f"'{rule}' is not a command")
         return self.handlers[rule]
 
-    def check(self, rules: Iterable[str], terminals: Callable[[str], Iterable[str]] | None = None) -> list[str]:
-        """What does not fit between grammar and handlers, one complaint a line; empty means sound.
+    def check(self, rules: Iterable[str], terminals: Callable[[str], Iterable[str]] | None = None, owner: str = "") -> list[str]:
+        """What does not fit between grammar and handlers, of one owner or of all; one complaint a line. Empty means sound.
 
         With `terminals` (rule to its terminals' names) the parameters are compared as well.
         """
         rules = frozenset(rules)
-        complaints = [f"rule without handler {rule}" for rule in sorted(rules - self.handlers.keys())]
-        complaints += [f"handler without rule {rule}" for rule in sorted(self.handlers.keys() - rules)]
+        handlers = {rule for rule, of in self.owners.items() if owner in ("", of)}
+        complaints = [f"rule without handler {rule}" for rule in sorted(rules - handlers)]
+        complaints += [f"handler without rule {rule}" for rule in sorted(handlers - rules)]
         if terminals:
-            for rule in sorted(rules & self.handlers.keys()):
+            for rule in sorted(rules & handlers):
                 complaints += self._mismatches(rule, terminals(rule))
         return complaints
 

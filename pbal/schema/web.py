@@ -25,6 +25,18 @@ PRECOMPRESSED: types.Type[tuple[str, ...]] = types.Type(
     "codings", _neighbours, lambda value: " ".join(value) or "off", ("off", *NEIGHBOURS)
 )
 
+
+def _index(text: str) -> tuple[str, ...]:
+    names = types.words(text)
+    for name in names:
+        if "\0" in name or name.startswith("/") or name.endswith("/") or {"", ".", ".."} & set(name.split("/")):
+            expected = "names of files below the directory, such as index.html"
+            raise BadValue(f"expected {expected}, found {name!r}", expected=expected)
+    return names
+
+
+INDEX: types.Type[tuple[str, ...]] = types.Type("words", _index, " ".join)
+
 WEB: tuple[Tunable, ...] = (
     Tunable(
         "docroot",
@@ -34,7 +46,7 @@ WEB: tuple[Tunable, ...] = (
     ),
     Tunable(
         "index_files",
-        types.WORDS,
+        INDEX,
         default="index.html",
         summary="Files to try, in this order, when the request is for a directory.",
         source=_PERLBAL,

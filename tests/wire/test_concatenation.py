@@ -186,3 +186,30 @@ async def test_no_member_is_served_that_a_rule_by_path_keeps_back(lab: Lab) -> N
     assert pbal.counts["concatenations_refused"] == 4
     assert (await pbal.ask("site", get("/dir/??sub/g.css"))).body == b"sub", "where no rule says other"
     assert "403: a rule by path" in await pbal.say(f"explain GET http://127.0.0.1:{pbal.server.address('front')[1]}/dir/??a.css,sub/g.css")
+
+
+@lab
+async def test_plugins_look_up_each_member_as_they_look_up_a_file(lab: Lab) -> None:
+    """One that keeps a file back, or has another in its place, does so in /??dir/a.css, too."""
+    _, pbal = await site(lab)
+    (lab.folder / "keeper.py").write_text("""
+from pbal.api import Exchange, Lookup, Plugin, Verdict, hook
+
+
+class Keeper(Plugin):
+    @hook.start_serve_request
+    def look(self, exchange: Exchange, lookup: Lookup) -> Verdict:
+        if lookup.path.endswith(b"/b.css"):
+            exchange.respond(403, (), b"kept back")
+            return Verdict.TAKEN
+        lookup.path = lookup.path.replace(b"/other.css", b"/a.css")
+        return Verdict.PASS
+""")
+    for statement in (f"SERVER plugin_path = {lab.folder}", "LOAD keeper", "SET site.plugins = keeper"):
+        assert await pbal.say(statement) == "OK"
+    for target, status, body in (
+        ("/dir/b.css", 403, b"kept back"), ("/dir/??a.css,b.css", 403, b"kept back"), ("/??dir/%62.css", 403, b"kept back"),
+        ("/dir/other.css", 200, b"a{}"), ("/dir/??other.css,a.css", 200, b"a{}a{}"), ("/dir/??e%20f.js,c%2Cd.css", 200, b"blankcomma"),
+    ):  # fmt: skip
+        answer = await ask(pbal, target)
+        assert (answer.status, answer.body) == (status, body), target

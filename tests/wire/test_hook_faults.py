@@ -58,10 +58,10 @@ GOING_ON = {"make_high_priority", "make_low_priority", "select_node"}
 DECIDING = {name for name, hook in HOOKS.items() if "Verdict" in hook.returns}
 
 FAULTS = {
-    "an exception": "raise KeyError('oh')",
+    "an exception that cannot be shown": "raise type('Odd', (KeyError,), {'__str__': None})('oh')",
     "an exit": "raise SystemExit(3)",
     "a coroutine": "return asyncio.sleep(0)",
-    "a wrong verdict": "return 7",
+    "a wrong verdict that cannot be shown": "return type('Odd', (), {'__repr__': None})()",
     "a header that cannot be sent": "exchange.respond(200, [(b'A', b'b\\r\\nc')])",
     "an answer without TAKEN": "exchange.respond(200, (), b'mine')",
 }
@@ -112,7 +112,7 @@ async def test_each_fault_costs_one_request_at_most_and_is_logged_with_its_place
         if generation > 1:
             written(lab, hook, body)
             assert await pbal.say("RELOAD rule") == "OK"
-        quiet = fault == "a wrong verdict" and not HOOKS[hook].returns  # what they return is ignored
+        quiet = "a wrong verdict" in fault and not HOOKS[hook].returns  # what they return is ignored
         response = await pbal.ask(service, request)
         if hook in TELLING or hook in GOING_ON or quiet:
             assert response.status == 200, fault

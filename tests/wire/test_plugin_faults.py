@@ -9,6 +9,8 @@ import pytest
 from lab import Lab, Pbal, lab, read_response, until
 
 from pbal.build import is_compiled
+from pbal.commands.interpreter import Interpreter
+from pbal.model.world import World
 
 HEAD = "from pbal.api import Exchange, Plugin, Verdict, hook\n\n\nclass Rule(Plugin):\n"
 
@@ -75,6 +77,79 @@ def test_what_would_load_in_silence_is_refused(lines: tuple[str, ...], said: str
         assert not [name for name in set(sys.modules) - before if name.startswith("pbal_loaded_rule")]
 
     run()
+
+
+TUNABLE = "tunables = (Tunable('rule_x', {}),)"
+RULE = """grammar = '%extend statement: rule\\n\\nrule: "RULE"i {}\\n'"""
+DECLARED = [
+    ("tunables = Tunable('rule_x', INT)", "write tunables = (Tunable(NAME, TYPE, default=TEXT),)"),
+    ("tunables = ('rule_x',)", "tunables has 'rule_x' in it"),
+    ("tunables = (Tunable('Rule_X', INT),)", "tunable 'Rule_X': a name has lower-case letters"),
+    ("tunables = (Tunable('rule-x', INT),)", "tunable 'rule-x': a name has lower-case letters"),
+    ("tunables = (Tunable('rule_x', INT), Tunable('rule_x', TEXT))", "tunable 'rule_x' is declared twice"),
+    (TUNABLE.format("int"), "has the type <class 'int'>: write one of pbal.api"),
+    (TUNABLE.format("INT, default=10"), "default is 10: it is a text"),
+    (TUNABLE.format("INT, default='ten'"), "default is 'ten': expected a whole number"),
+    (TUNABLE.format("INT, default='1', minimum=0"), "minimum is 0: it is a text"),
+    (TUNABLE.format("INT, default='1', perlbal='x'"), "perlbal is 'x': expected a whole number"),
+    (TUNABLE.format("INT, roles='web_server'"), "roles is 'web_server': write frozenset"),
+    (TUNABLE.format("INT, roles={'web_sever'}"), "roles names 'web_sever'; roles are"),
+    ("counters = Counter('rule_x', 'x')", "write counters = (Counter(NAME, SUMMARY),)"),
+    ("counters = (Counter('rule x', 'x'),)", "counter 'rule x': a name has lower-case letters"),
+    ("counters = (Counter('rule_x', 'x', labels='service'),)", "labels is 'service'"),
+    ("counters = (Counter('requests', 'x', gauge=True),)", "there is a counter 'requests' of pbal already"),
+    ("counters = (Counter('uptime_seconds', 'x'),)", "there is a counter 'uptime_seconds' of pbal already"),
+    ("counters = (Counter('cgilike_failures', 'x'),)", "there is a counter 'cgilike_failures' of the plugin cgilike already"),
+    ("guards = 'no'", "guards is 'no': it is True or False"),
+    ("needs = 'PIL'", "needs is 'PIL'"),
+    ("needs = {'no_such_package.part': 'more'}", "needs no_such_package.part, which is not installed: pip install 'more'"),
+    ("version = 1.0", "version is 1.0"),
+    ("grammar = 7", "grammar is 7"),
+    ("commands = rule", "write commands = (FUNCTION,)"),
+    ("commands = ('rule',)", "commands has 'rule' in it"),
+    (f"{RULE.format('SERVICE_NAME')}; commands = (rule,)", "handler rule has no parameter service"),
+    (f"{RULE.format('')}; commands = (nothing,)", "the handler nothing takes nothing"),
+    ("grammar = '%override shutdown: \"X\"'", "its grammar says '%override shutdown"),
+    ("grammar = '%extend set: \"X\"'", "its grammar says '%extend set"),
+    (f"{RULE.format('(')}; commands = (rule,)", "the grammar of plugin rule does not build: Expecting a value, at line 3"),
+    ("def __init__(self): pass", "__init__ is called with (service, world)"),
+    ("async def __init__(self, service, world): pass", "__init__ is called with (service, world)"),
+    (f"x = {'-' * 100_000}1", "rule.py does not import: MemoryError"),
+]
+
+
+@lab
+async def test_what_a_plugin_declares_is_what_it_should_be(lab: Lab) -> None:
+    pbal = await site(lab, load="LOAD cgilike", chain="")
+    before = await pbal.say("dumpconfig"), pbal.world.counters.all, set(sys.modules)
+    head = "from pbal.api import *\n\n\ndef rule(session): ...\n\n\ndef nothing(): ...\n\n\nclass Rule(Plugin):\n"
+    for line, said in DECLARED:
+        plugin(lab, line, head=head)
+        answer = await pbal.say("LOAD rule")
+        assert answer.startswith("ERROR: ") and said in answer, (line[:100], answer)
+        assert "rule" not in pbal.world.plugins
+    assert (await pbal.say("dumpconfig"), pbal.world.counters.all) == before[:2]
+    assert not [name for name in set(sys.modules) - before[2] if name.startswith("pbal_loaded_rule")]
+
+
+@lab
+async def test_what_a_plugin_says_of_itself_and_fails_at_is_told_in_its_place(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """Starting is a look at it, too: where it hands requests to."""
+    pbal: Pbal | None = None
+    for said, why in (("'RULE a'", "not a tuple of statements"), ("('a\\nSHUTDOWN',)", "not a text of one line"), ("(7,)", "returned 7")):
+        plugin(lab, "def dumpconfig(self):", f"|return {said}", "def targets(self):", "|raise KeyError('oh')")
+        if pbal is None:
+            pbal = await site(lab)
+            assert "plugin rule generation 1, targets(): KeyError: 'oh' (rule.py:8)" in caplog.text
+        else:
+            assert await pbal.say("RELOAD rule") == "OK"
+        for query in ("show rules", "dumpconfig"):
+            answer = await pbal.say(query)
+            assert "# plugin 'rule', dumpconfig(): TypeError: it returned" in answer and why in answer, answer
+        for change in ("drop rule site 1", "create service other like site"):
+            answer = await pbal.say(change)
+            assert answer.startswith("ERROR: plugin 'rule', dumpconfig(): TypeError: it returned"), answer
+        assert "other" not in pbal.world.services
 
 
 @pytest.mark.parametrize(
@@ -363,6 +438,25 @@ async def test_a_statement_of_a_plugin_that_fails_is_one_line_with_its_place(lab
     assert (await pbal.say("RULE")).startswith("ERROR: plugin 'rule', statement rule: KeyError: 'oh' (rule.py:5)")
     assert pbal.counts["plugin_errors"] == 1
     assert not any(record.exc_info for record in caplog.records)
+
+
+@lab
+async def test_a_statement_of_a_plugin_that_waits_holds_up_no_other_for_ever(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pbal.commands.interpreter.STATEMENT_LIMIT", 0.05)
+    head = "import asyncio, sys\nfrom pbal.api import Plugin\n\n\n"
+    head += "async def wait(session):\n    await asyncio.Event().wait()\n\n\nasync def leave(session):\n    sys.exit(3)\n\n\n"
+    head += "async def give_up(session):\n    raise asyncio.CancelledError\n\n\nclass Rule(Plugin):\n"
+    plugin(lab, "commands = (wait, leave, give_up)", "def dumpconfig(self):", "|return ()", head=head)
+    rules = '%extend statement: wait | leave | give_up\n\nwait: "WAIT"i\nleave: "LEAVE"i\ngive_up: "GIVE"i "UP"i\n'
+    (lab.folder / "rule.lark").write_text(rules)
+    pbal = await site(lab)
+    waiting = asyncio.create_task(pbal.say("WAIT"))
+    assert await pbal.say("SET site.idle_timeout = 7s") == "OK"
+    assert (await waiting).startswith("ERROR: plugin 'rule', statement wait: it did not end within 0.05 s")
+    assert (await pbal.say("LEAVE")).startswith("ERROR: plugin 'rule', statement leave: SystemExit: 3 (rule.py:10)")
+    assert (await pbal.say("GIVE UP")).startswith("ERROR: plugin 'rule', statement give_up: CancelledError (rule.py:14)")
+    mistakes = Interpreter(World()).run_file("x.conf", f"SERVER plugin_path = {lab.folder}\nLOAD rule\nLEAVE\n".encode())
+    assert [mistake.message for mistake in mistakes] == ["plugin 'rule', statement leave: SystemExit: 3 (rule.py:10)"]
 
 
 @pytest.mark.parametrize("limit", ["'10'", "-1", "2.5", "[]", "b'10'"])

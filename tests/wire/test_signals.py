@@ -1,17 +1,23 @@
 """Signals, with a loop that turns and with one that does not; a log that nobody reads."""
 
+import asyncio
+import contextlib
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 
 import pytest
 from lab import DEADLINE, free_port
 from process import Running, conf, plugin
+
+from pbal.life import looping
+from pbal.model.world import World
 
 BLOCK = """
 if target == b"/block":
@@ -204,6 +210,72 @@ def test_strangers_cannot_forge_a_log_line(tmp_path):
         status, log = running.end()
         assert status == 0
         assert "said a\\n2030-01-01 ERROR pbal: b\\x1b[2J\\u2028\\x85\\u202ec\n" in log
+
+
+ENDINGS = """
+import asyncio, sys
+from pbal.api import spawn
+async def leave():
+    await asyncio.sleep(0)
+    sys.exit(3)
+async def fail():
+    raise KeyError("oh")
+def fall():
+    raise ValueError("ah")
+loop = asyncio.get_running_loop()
+if target == b"/task":
+    spawn(self, leave(), "leave")
+elif target == b"/fault":
+    spawn(self, fail(), "fail")
+elif target == b"/callback":
+    loop.call_soon(sys.exit, 3)
+elif target == b"/raise":
+    loop.call_soon(fall)
+elif target == b"/stop":
+    loop.stop()
+"""
+
+
+def test_no_code_of_a_plugin_ends_the_loop_and_its_faults_are_told_as_its_own(tmp_path):
+    port = free_port()
+    with Running(plugin(tmp_path, port, ENDINGS), port) as running:
+        for target, said in (
+            ("/task", "plugin own generation 1, outside of a hook: SystemExit: 3 (own.py:"),
+            ("/fault", "plugin own generation 1, task 'fail': KeyError: 'oh' (own.py:"),
+            ("/callback", "the loop was stopped, and goes on: SystemExit: 3"),
+            ("/raise", "plugin own generation 1, a callback: ValueError: ah (own.py:"),
+            ("/stop", "the loop was stopped, and goes on: somebody stopped it"),
+        ):
+            with running.send(target) as sock:
+                assert sock.recv(4096).endswith(b"done")
+            running.says(said)
+        status, log = running.end()
+        assert status == 0 and "Traceback" not in log
+
+
+def test_a_task_and_a_thread_that_do_not_end_keep_no_process(monkeypatch, caplog):
+    """Of `run` alone: a process would take as long as it waits."""
+    monkeypatch.setattr("pbal.life.looping.END_SECONDS", 0.02)
+    over = threading.Event()
+
+    async def stubborn() -> None:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    async def main() -> int:
+        tasks.append(asyncio.create_task(stubborn(), name="a task"))
+        threading.Thread(target=over.wait, name="a thread").start()
+        await asyncio.sleep(0)
+        return 7
+
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        assert looping.run(main(), World()) == 7
+        assert [thread.name for thread in looping.threads()] == ["a thread"]
+        assert "ending without a task, a thread, which did not end" in caplog.text
+    finally:
+        over.set()
 
 
 def test_graceful_timeout_0_is_no_limit(tmp_path):

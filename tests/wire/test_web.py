@@ -168,9 +168,12 @@ async def test_the_first_index_file_that_can_be_served(lab: Lab) -> None:
     assert (await pbal.ask("site", get("/"))).body == b"c", "a pipe is none"
     (docroot / "a.html").write_text("a")
     assert (await pbal.ask("site", get("/?b=c"))).body == b"a"
-    assert await pbal.say(f"SET site.index_files = {lab.folder}/secret ../secret") == "OK"
-    answer = await pbal.ask("site", get("/"))
-    assert answer.status == 403 and b"secret" not in answer.body
+    for outside in (f"{lab.folder}/secret", "../secret", "sub/../../secret", "sub/", "a//b", "."):
+        answer = await pbal.say(f"SET site.index_files = b.html {outside}")
+        assert answer.startswith(
+            f"ERROR: index_files: expected names of files below the directory, such as index.html, found '{outside}'"
+        ), answer
+    assert (await pbal.ask("site", get("/"))).body == b"a"
 
 
 @lab

@@ -12,6 +12,7 @@ from pbal.model.health import UNTRIED, UP
 from pbal.model.pool import Pool
 from pbal.model.service import Service
 from pbal.model.snapshot import snapshot
+from pbal.model.telling import statements_or_why
 from pbal.roles.proxy.role import ReverseProxy
 from pbal.schema.commands import Facts, Item, Objects, Reply, Text, command
 from pbal.schema.people import Unit
@@ -83,7 +84,7 @@ def _described(session: Session, service: Service) -> Reply:
         facts["plugins"] = names
         more.append(label("plugins", " ".join(names)))
     if service.role == "selector":
-        rules = [line for _, plugin in service.plugins for line in plugin.dumpconfig()]
+        rules = [line for name, plugin in service.plugins for line in statements_or_why(service, name, plugin)]
         facts["rules"], facts["rule_count"] = rules[:_RULES], len(rules)
         more += [label("rule", line) for line in rules[:_RULES]]
         if len(rules) > _RULES:

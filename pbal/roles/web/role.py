@@ -180,13 +180,17 @@ class WebServer(HttpRole):
     def _looked_up(self, exchange: Exchange, rules: Rules) -> bytes | None:
         """The path, decoded, that plugins would have looked for; None where it is answered, or one of them has the exchange."""
         try:
-            lookup = Lookup(decoded(exchange.path, rules))
-            if chain.run(self.service.hooks.start_serve_request, exchange, lookup):
-                return None
-            return decoded(quote_from_bytes(lookup.path).encode(), rules)
+            return self._asked(exchange, decoded(exchange.path, rules), rules)
         except NotServed as refusal:
             self._found(exchange, None, refusal)
             return None
+
+    def _asked(self, exchange: Exchange, path: bytes, rules: Rules) -> bytes | None:
+        """What plugins would have looked for in place of a path, decoded; None where one has the exchange. Raises: NotServed."""
+        lookup = Lookup(path)
+        if chain.run(self.service.hooks.start_serve_request, exchange, lookup):
+            return None
+        return path if lookup.path == path else decoded(quote_from_bytes(lookup.path).encode(), rules)
 
     def _found(self, exchange: Exchange, kept: Kept | None, error: BaseException | None, path: bytes = b"") -> None:
         """What the name leads to. `path` is the decoded one."""
@@ -254,14 +258,21 @@ class WebServer(HttpRole):
             try:
                 if not name or name.endswith(b"/"):
                     raise NotServed(404)
-                meant = decoded(path, rules)
+                meant, key = decoded(path, rules), path
                 if not self.is_judged(exchange, path):
                     self._refuse_joined(exchange, b"A rule says other of one of these files: ask for it alone.\n")
                     return
+                if self.service.hooks.start_serve_request:
+                    looked_up = self._asked(exchange, meant, rules)
+                    if looked_up is None:
+                        return
+                    meant = looked_up
+                    key = b"\0" + meant
             except NotServed as refusal:
                 self._joined(exchange, None, refusal)
                 return
-            key = path if self.neighbours is None else _key((), path)
+            if self.neighbours is not None:
+                key = _key((), key)
             found.append(Member(key, partial(seek, rules, meant, (), self.neighbours, ())))
         exchange.enter(SERVED)
         Joined(exchange, self.cache, found, partial(self._joined, exchange))
