@@ -37,7 +37,8 @@ from pbal.model.world import World
 from pbal.net.tasks import running
 from pbal.server import Server
 
-DEADLINE = 10.0
+DEADLINE = 60.0
+"""Seconds after which what has to happen will not. Where tests are in each other's way, ten are not many."""
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 

@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 import pytest
-from lab import Pbal
+from lab import DEADLINE, Pbal
 from polls import get
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -27,14 +27,14 @@ async def opened(pbal: Pbal, path: str, **more: Any) -> ClientConnection:
 
 
 async def heard(socket: ClientConnection) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), 5))
+    answer: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), DEADLINE))
     return answer
 
 
 async def closed(socket: ClientConnection) -> int:
     with pytest.raises(ConnectionClosed) as found:
         while True:
-            await asyncio.wait_for(socket.recv(), 5)
+            await asyncio.wait_for(socket.recv(), DEADLINE)
     assert found.value.rcvd is not None
     return found.value.rcvd.code
 
@@ -70,7 +70,7 @@ def frame(opcode: int, payload: bytes, fin: bool = True, masked: bool = True, si
 
 
 async def next_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    first, second = await asyncio.wait_for(reader.readexactly(2), 5)
+    first, second = await asyncio.wait_for(reader.readexactly(2), DEADLINE)
     assert not second & 0x80, "a server masks nothing"
     length = second & 0x7F
     if length == 126:

@@ -11,6 +11,7 @@ from math import nan
 from pathlib import Path
 
 import pytest
+from lab import DEADLINE
 
 from pbal.model.clock import ManualClock
 from pbal.model.limited import LOG_KINDS
@@ -190,14 +191,14 @@ def test_syslog_gets_a_datagram_an_event(tmp_path: Path, monkeypatch):
     writer.emit(record("to the file"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(path)
-        listening.settimeout(10)
+        listening.settimeout(DEADLINE)
         writer.use("text", "syslog")
         writer.emit(record("two\nlines"))
         assert listening.recv(4096).endswith(b": pbal: two\\nlines")
         os.unlink(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as again:
         again.bind(path)
-        again.settimeout(10)
+        again.settimeout(DEADLINE)
         writer.emit(record("found again"))
         octets = again.recv(4096)
         assert octets.startswith(b"<28>") and octets.endswith(b": pbal: found again")

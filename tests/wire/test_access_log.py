@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from lab import Lab, Pbal, free_port, lab, read_response, until
+from lab import DEADLINE, Lab, Pbal, free_port, lab, read_response, until
 from process import Running
 from scripted import OK, Client, Scripted, Taken, get, proxy
 
@@ -517,7 +517,7 @@ async def test_syslog_gets_a_datagram_a_line(lab, monkeypatch):
         listening.setblocking(False)
         pbal = await lab.pbal(proxy(node.address, more="SET access_log = syslog"))
         await pbal.ask("web", get("/to-syslog"))
-        datagram = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(listening, 65536), 10)
+        datagram = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(listening, 65536), DEADLINE)
     match = re.fullmatch(rb"<190>[A-Z][a-z]{2} [ 0-9]\d \d\d:\d\d:\d\d pbal\[\d+\]: (\{.*\})", datagram)
     assert match is not None
     assert json.loads(match[1])["target"] == "/to-syslog"
@@ -539,7 +539,7 @@ async def test_syslog_that_went_is_counted_and_found_again(lab, monkeypatch):
         second.bind(path)
         second.setblocking(False)
         await pbal.ask("web", get("/again"))
-        assert b"/again" in await asyncio.wait_for(asyncio.get_running_loop().sock_recv(second, 65536), 10)
+        assert b"/again" in await asyncio.wait_for(asyncio.get_running_loop().sock_recv(second, 65536), DEADLINE)
     node2 = await pbal.say("SET web.access_log = off")
     assert node2 == "OK"
 

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from lab import Handler, Lab, Pbal, lab, read_response, until
+from lab import DEADLINE, Handler, Lab, Pbal, lab, read_response, until
 
 HEAD = "from pbal.api import AnswerRefused, Exchange, IllegalField, Plugin, Verdict, hook\n\n\nclass Rule(Plugin):\n"
 START = "@hook.start_http_request"
@@ -251,7 +251,7 @@ async def test_an_answer_that_comes_while_a_backend_works_on_the_next_request(la
     writer.write(get("/keep") + get("/two"))
     first = await kept(pbal)
     assert (await read_response(reader)).status == 504
-    await asyncio.wait_for(asked.wait(), 10)
+    await asyncio.wait_for(asked.wait(), DEADLINE)
     with pytest.raises(RuntimeError, match="ended"):
         first.respond(200, (), b"of the first")
     go.set()
@@ -276,11 +276,11 @@ async def test_a_kept_request_that_passed_is_answered_once_by_whoever_is_first(l
     await other_pool(lab, pbal, slow)
     reader, writer = await pbal.connect("site")
     writer.write(get("/one"))
-    await asyncio.wait_for(go.wait(), 10)
+    await asyncio.wait_for(go.wait(), DEADLINE)
     exchange = await kept(pbal)
     assert exchange.respond(403, (), b"no")
     assert (await read_response(reader)).body == b"no"
-    await asyncio.wait_for(gone.wait(), 10)
+    await asyncio.wait_for(gone.wait(), DEADLINE)
     assert await pbal.say("SET site.pool = app") == "OK"
     await nothing_more(reader, writer)
 

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from lab import Handler, Lab, Pbal, lab, read_response, until
+from lab import DEADLINE, Handler, Lab, Pbal, lab, read_response, until
 from scripted import OK, Client, Scripted
 
 from pbal.net.connection import READ_AHEAD
@@ -67,7 +67,7 @@ async def settled(value: Callable[[], object]) -> None:
 async def ends(sock: socket.socket) -> bytes:
     """Everything up to the end, a little at a time."""
     loop, data = asyncio.get_running_loop(), b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         while piece := await loop.sock_recv(sock, 65536):
             data += piece
     sock.close()

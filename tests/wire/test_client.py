@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cable import Cable
-from lab import Lab, Pbal, free_port, lab, until
+from lab import DEADLINE, Lab, Pbal, free_port, lab, until
 from polls import get
 from process import Running
 from scripted import Scripted, Taken
@@ -42,7 +42,7 @@ def port_of(pbal: Pbal) -> int:
 
 
 async def take(messages: Subscription, number: int) -> list[Message]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         return [await anext(messages) for _ in range(number)]
 
 
@@ -98,7 +98,7 @@ async def test_what_was_not_handled_comes_again_and_a_position_goes_on(lab: Lab,
     found: list[str] = []
     while len(found) < 6:  # a program that ends after each message, in the middle of the next one
         async with subscribe(url(port), "a", position=position, transport=transport) as messages:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE):
                 async for message in messages:
                     if message.text not in found:
                         found.append(message.text)

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from lab import Lab, Pbal, lab
+from lab import DEADLINE, Lab, Pbal, lab
 
 from pbal.commands import completing
 from pbal.schema.pools import OF_POOLS
@@ -206,7 +206,7 @@ async def talk(pbal: Pbal, text: str) -> list[str]:
     reader, writer = await pbal.connect("console")
     writer.write(text.encode())
     writer.write_eof()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE):
         return (await reader.read()).decode().split("\r\n")[:-1]
 
 

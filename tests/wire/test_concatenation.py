@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from docroots import docroot, get, slow_socket
-from lab import Lab, Pbal, Response, lab, read_response, until
+from lab import DEADLINE, Lab, Pbal, Response, lab, read_response, until
 
 MEMBERS = {"a.css": b"a{}", "b.css": b"b{}", "c,d.css": b"comma", "e f.js": b"blank", "empty": b"", "sub/g.css": b"sub"}
 
@@ -129,7 +129,7 @@ async def test_a_member_that_changes_before_its_turn_cuts_the_answer_off(lab: La
         (root / "dir" / "b.css").write_text("longer")
         pbal.world.files.forget()
         loop, received = asyncio.get_running_loop(), bytearray()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             while piece := await loop.sock_recv(sock, 1 << 20):
                 received += piece
     head, _, body = bytes(received).partition(b"\r\n\r\n")
@@ -160,7 +160,7 @@ async def test_what_was_allowed_when_an_answer_began_is_not_kept_for_later(lab: 
         assert await pbal.say("SET site.dot_files = off") == "OK"
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         loop, received = asyncio.get_running_loop(), bytearray()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             while not received.endswith(b"dota{}"):
                 piece = await loop.sock_recv(sock, 1 << 20)
                 assert piece, "it ends as it began"

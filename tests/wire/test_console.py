@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from lab import Lab, Pbal, lab, read_response, transport_of, until
+from lab import DEADLINE, Lab, Pbal, lab, read_response, transport_of, until
 
 from pbal import __version__
 from pbal.api import ManualClock
@@ -63,7 +63,7 @@ class Console:
         self.reader, self.writer = reader, writer
 
     async def line(self) -> str:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             line = (await self.reader.readline()).decode()
         assert line.endswith("\r\n"), line
         return line[:-2]
@@ -90,7 +90,7 @@ async def talk(pbal: Pbal, *packets: bytes) -> list[str]:
         writer.write(packet)
         await until(lambda: OCTETS[0] == before + len(packet), "the packet to be read")  # noqa: B023 - awaited before the next turn
     writer.write_eof()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE):
         data: bytes = await reader.read()
     assert not data or data.endswith(b"\r\n")
     return data.decode("utf-8", "backslashreplace").split("\r\n")[:-1]
@@ -394,7 +394,7 @@ def test_a_reader_that_stops_costs_a_bounded_buffer_and_gets_all_when_it_goes_on
             assert len(await other.ask("uptime")) == 4
         assert stalled.transport.get_write_buffer_size() < 3 * connection.PIECE_OCTETS
         transport_of(writer).resume_reading()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             answers = (await reader.read()).decode().split("\r\n")
         assert answers.count(ends) == number
 
@@ -422,7 +422,7 @@ async def test_who_vanishes_in_a_long_list_leaves_nothing_behind(lab: Lab) -> No
         await until(lambda: len(pbal.world.clients) == 1, "the crowd to be gone")
         transport_of(writer).resume_reading()
         writer.write(b"quit\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             answers = (await reader.read()).decode().split("\r\n")
         assert answers.count(".") == 50
         assert not [line for line in answers if line.startswith("ERROR")]
@@ -755,7 +755,7 @@ async def test_connections_of_every_role_are_seen_in_their_states(lab: Lab) -> N
     here = await console(pbal)
     tally = Counter([*wanted.values(), "ClientManage working", *4 * ["TCPListener listening"]])
     all_there = sorted(f"Perlbal::{state} {number}" for state, number in tally.items())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE):
         while (states := await here.ask("states")) != all_there:  # noqa: ASYNC110 - what a console says sets no Event
             await asyncio.sleep(0.003)
     for query in ("states front", "STATES Front"):

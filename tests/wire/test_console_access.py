@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from authority import Authority
-from lab import Lab, Pbal, free_port, lab, read_response, until
+from lab import DEADLINE, Lab, Pbal, free_port, lab, read_response, until
 from process import ROOT
 
 from pbal.commands.interpreter import Interpreter
@@ -85,7 +85,7 @@ class Console:
         return await self.line()
 
     async def line(self) -> str:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             return (await self._reader.readline()).decode().removesuffix("\r\n")
 
 

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 
-from lab import Lab, Pbal, lab
+from lab import DEADLINE, Lab, Pbal, lab
 
 from pbal import __version__
 from pbal.model.hooks import HOOKS
@@ -46,7 +46,7 @@ async def reading(pbal: Pbal) -> Ask:
         if statement.lower().startswith("terminal"):
             people = not statement.lower().endswith("off")
         lines: list[str] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             while not lines or (lines[-1] not in (".", "OK") and (people or not lines[0].startswith("ERROR: "))):
                 lines.append((await reader.readline()).decode().removesuffix("\r\n"))
         return lines

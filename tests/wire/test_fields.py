@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from lab import Lab, Pbal, Response, lab, read_response
+from lab import DEADLINE, Lab, Pbal, Response, lab, read_response
 
 HEAD = "from pbal.api import Exchange, Plugin, Verdict, hook\n\n\nclass Rule(Plugin):\n"
 START = ("@hook.start_http_request", "def rule(self, exchange):", "|if exchange.path == b'/page':", "||return Verdict.PASS")
@@ -556,7 +556,7 @@ def test_a_head_request_has_no_body_in_its_answer_even_when_it_is_refused_for_it
         reader, writer = await pbal.connect("site")
         writer.write(b"HEAD /page HTTP/1.1\r\nHost: h\r\n" + rest)
         writer.write_eof()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             octets = await reader.read()
         assert octets.startswith(b"HTTP/1.1 ") and octets.endswith(b"\r\n\r\n") and octets.count(b"HTTP/1.1 ") == 1
 

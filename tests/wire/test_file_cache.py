@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from authority import Authority
-from lab import Lab, Pbal, Response, lab, read_response, until
+from lab import DEADLINE, Lab, Pbal, Response, lab, read_response, until
 from scripted import Client
 from secure import files, secure, trusting
 
@@ -409,7 +409,7 @@ async def test_a_slow_reader_of_a_file_in_memory_has_little_that_waits(lab: Lab)
             await loop.sock_sendall(sock, get("/file") * 11 + get("/file", "Connection: close"))
             await until(lambda: any(each.full for each in pbal.world.clients), "a full client")
             assert max(each.unsent_octets for each in pbal.world.clients) < 40_000
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(DEADLINE):
                 while piece := await loop.sock_recv(sock, 1 << 20):
                     received += piece
         assert received.count(content) == 12 and received.endswith(content)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import Lab, Pbal, Response, lab, until
+from lab import DEADLINE, Lab, Pbal, Response, lab, until
 from scripted import Client
 
 from pbal.roles.files import memory
@@ -243,7 +243,7 @@ def test_a_disk_that_fails_under_way_cuts_the_answer_off(failure: OSError | None
         writer.write(get("/large.bin") + get("/a.txt"))
         head = await reader.readuntil(b"\r\n\r\n")
         assert re.search(rb"Content-Length: 700000\r\n", head)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             assert await reader.read() == CONTENT[:131072], "and no second answer in its place"
         assert pbal.counts["files_cut_off"] == 1 and open_descriptors(docroot) == []
         (failed,) = await errors(pbal)

@@ -5,7 +5,7 @@ import contextlib
 import socket
 from typing import Any
 
-from lab import Lab, lab, read_response, until
+from lab import DEADLINE, Lab, lab, read_response, until
 from scripted import Client, get, ticks
 
 SITE = """
@@ -40,7 +40,7 @@ async def test_who_rests_is_closed_when_the_time_is_up_and_one_that_is_shorter_t
         await pbal.say(f"SET web.persist_client_idle_timeout = {limit}")
         client = await Client.of(pbal, request=get())
         assert (await read_response(client.reader)).status == 404
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             assert await client.reader.read() == b""
         assert pbal.counts["idle_closed"] == number
 

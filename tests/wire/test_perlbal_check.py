@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from lab import Lab, Pbal, lab, read_response, until
+from lab import DEADLINE, Lab, Pbal, lab, read_response, until
 
 PERLBALS = """
     aio backends create default disable dumpconfig enable fd gladiator header help leaks load mime node nodes noverify obj pending plugins
@@ -65,7 +65,7 @@ class Monitor:
     async def lines(self, statement: str) -> list[str]:
         self._writer.write(statement.encode() + b"\r\n")
         found: list[str] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             while (line := (await self._reader.readline()).decode()) != ".\r\n":
                 assert line.endswith("\r\n") and not line.startswith("ERROR"), (statement, line)
                 found.append(line[:-2])

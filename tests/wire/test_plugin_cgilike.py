@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lab import Lab, Pbal, lab, until
+from lab import DEADLINE, Lab, Pbal, lab, until
 
 from pbal.commands.interpreter import Interpreter
 from pbal.config.render import render
@@ -184,7 +184,7 @@ async def test_reload_keeps_the_function_and_its_statement_reads_it_anew(lab: La
     writer.write(_request("/later"))
     await until(lambda: pbal.counts["requests"] == 1, "the request")
     assert await pbal.say("RELOAD cgilike") == "OK"
-    assert (await asyncio.wait_for(reader.readuntil(b"later"), 10)).startswith(b"HTTP/1.1 200")
+    assert (await asyncio.wait_for(reader.readuntil(b"later"), DEADLINE)).startswith(b"HTTP/1.1 200")
     (lab.folder / "MyApp.py").write_text("def handler(r):\n    r.print('new')\n")
     assert await pbal.say("RELOAD cgilike") == "OK"
     assert (await pbal.ask("web", _request("/made"))).status == 201

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 
 import pytest
-from lab import Lab, Pbal, lab, read_response, until
+from lab import DEADLINE, Lab, Pbal, lab, read_response, until
 
 from pbal.build import is_compiled
 from pbal.commands.interpreter import Interpreter
@@ -334,7 +334,7 @@ async def test_an_upload_is_read_whole_for_those_who_want_it_and_streams_past_th
         reader, writer = await pbal.connect("site")
         writer.write(f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc".encode())
         if path == "/streamed":
-            await asyncio.wait_for(begun.wait(), 10)
+            await asyncio.wait_for(begun.wait(), DEADLINE)
         writer.write(b"def")
         assert (await read_response(reader)).body == b"abcdef"
 
@@ -510,7 +510,7 @@ async def test_an_upload_streams_past_poll_where_it_is_neither_poll_nor_publish(
     """)
     reader, writer = await pbal.connect("site")
     writer.write(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\nfirst")
-    await asyncio.wait_for(came.wait(), 10)
+    await asyncio.wait_for(came.wait(), DEADLINE)
     writer.write(b"second")
     assert (await read_response(reader)).status == 200
 

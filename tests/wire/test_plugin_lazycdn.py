@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 
-from lab import Lab, Pbal, lab, read_response
+from lab import DEADLINE, Lab, Pbal, lab, read_response
 from scripted import OK, Scripted, Taken, get
 
 CONF = """
@@ -60,13 +60,13 @@ async def test_what_is_missing_or_too_old_goes_to_the_fallback_and_is_told(lab: 
     writer.write(get("/none", method="HEAD"))
     assert (await read_response(reader, head_only=True)).status == 200
     loop = asyncio.get_running_loop()
-    told = [await asyncio.wait_for(loop.sock_recv(sock, 9999), 10) for _ in range(4)]
+    told = [await asyncio.wait_for(loop.sock_recv(sock, 9999), DEADLINE) for _ in range(4)]
     assert told == [b"/there.css?v=1000001", b"/none?a=1", b"/there.css?a&v=9" + b"9" * 14, b"/none"]
     assert pbal.counts["lazycdn_handed_on"] == 4 and pbal.counts["lazycdn_pings_lost"] == 0
     assert await pbal.say("RELOAD lazycdn") == "OK"
     writer.write(get("/after"))
     assert (await read_response(reader)).body == b"ok"
-    assert await asyncio.wait_for(loop.sock_recv(sock, 9999), 10) == b"/after"
+    assert await asyncio.wait_for(loop.sock_recv(sock, 9999), DEADLINE) == b"/after"
     config = await pbal.say("dumpconfig")
     assert "SET fallback_service = Origin" in config and f"SET fallback_udp_ping_addr = {address}" in config
     sock.close()

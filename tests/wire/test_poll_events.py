@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 import pytest
-from lab import Lab, Pbal, lab, read_response, transport_of, until
+from lab import DEADLINE, Lab, Pbal, lab, read_response, transport_of, until
 from polls import conf, empty, get, park, publish
 
 KEPT = ("SET poll_keep = ttl", "SET poll_queue = query:q uri:queue")
@@ -59,7 +59,7 @@ class Source:
         data: list[str] = []
         kind = ""
         while True:
-            line = await asyncio.wait_for(self._line(), 5)
+            line = await asyncio.wait_for(self._line(), DEADLINE)
             if not line:
                 if data:
                     return Event("\n".join(data), kind or "message", self.last_id)

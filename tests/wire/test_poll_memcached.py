@@ -12,7 +12,7 @@ import pytest
 from cached import conf, park, put, request, watch_state
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import Lab, Pbal, lab, read_response, until
+from lab import DEADLINE, Lab, Pbal, lab, read_response, until
 from lab import Memcached as Cache
 
 from pbal.plugins.poll.memcached import Server
@@ -260,7 +260,7 @@ async def test_two_pbals_on_one_memcached_deliver_each_message_once_and_in_order
     tasks = [asyncio.create_task(poller(pbals[number % 2], queue)) for number, queue in enumerate(got)]
     tasks += [asyncio.create_task(poller(pbals[(number + 1) % 2], queue)) for number, queue in enumerate(got) if number % 10 == 0]
     await asyncio.gather(*(asyncio.to_thread(write, number) for number in range(writers)))
-    await asyncio.wait_for(done.wait(), 30)
+    await asyncio.wait_for(done.wait(), DEADLINE)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

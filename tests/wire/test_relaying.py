@@ -6,7 +6,7 @@ import socket
 import struct
 
 import pytest
-from lab import Handler, Lab, free_port, lab, read_response, until
+from lab import DEADLINE, Handler, Lab, free_port, lab, read_response, until
 
 
 def conf(*nodes: str, more: str = "", pool: str = "") -> str:
@@ -461,7 +461,7 @@ async def test_a_client_that_leaves_closes_its_backend(lab: Lab) -> None:
     # A reset; an end alone may be half of a close, and then an answer is still wanted (the test below).
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
-    await asyncio.wait_for(gone.wait(), 10)
+    await asyncio.wait_for(gone.wait(), DEADLINE)
     assert pbal.counts["aborted_clients"] == 1
 
 

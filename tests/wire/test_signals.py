@@ -194,7 +194,7 @@ def test_a_dump_that_nobody_reads_does_not_hold_the_loop(tmp_path, kind):
         os.close(writing)
         assert running.send().recv(4096).endswith(b"done")
         held = running.send("/block")
-        held.settimeout(15)
+        held.settimeout(DEADLINE)
         assert held.recv(4096).endswith(b"done")
         assert running.send().recv(4096).endswith(b"done")
         running.send_signal(signal.SIGTERM)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from authority import Authority, Pair
-from lab import Lab, lab, read_response, until
+from lab import DEADLINE, Lab, lab, read_response, until
 from secure import echo_head, files, get, proxy, secure, secure_origin, site, to_nodes, trusting
 
 
@@ -193,7 +193,7 @@ def test_rubbish_is_refused_and_leaves_nothing(octets: bytes) -> None:
         reader, writer = await pbal.connect("site")
         writer.write(octets)
         with contextlib.suppress(ConnectionError):
-            await asyncio.wait_for(reader.read(), 10)
+            await asyncio.wait_for(reader.read(), DEADLINE)
         await until(lambda: not pbal.world.clients, "it to be closed")
         assert pbal.counts["tls_handshake_failures"] == 1
 
@@ -208,7 +208,7 @@ async def test_a_handshake_that_stalls_is_closed(lab: Lab) -> None:
         reader, writer = await pbal.connect("site")
         writer.write(octets)
         with contextlib.suppress(ConnectionError):
-            assert await asyncio.wait_for(reader.read(), 10) == b""
+            assert await asyncio.wait_for(reader.read(), DEADLINE) == b""
     assert pbal.counts["tls_handshake_timeouts"] == 2
     assert not pbal.world.clients
 
@@ -510,7 +510,7 @@ async def test_a_file_that_is_written_is_taken_up_by_itself(lab: Lab) -> None:
         seen = await pbal.say("show certificates")
         return "site 59 " in seen
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         while not await renewed():  # noqa: ASYNC110 - a console has nothing to wait on
             await asyncio.sleep(0.05)
     await pbal.until("tls_certificate_days", 59)

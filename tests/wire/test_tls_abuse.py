@@ -757,7 +757,7 @@ async def test_chromium(lab: Lab) -> None:
         chromium, *flags, "--ignore-certificate-errors", "--dump-dom", f"https://{host}:{port}/index.html",
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    out, _ = await asyncio.wait_for(process.communicate(), DEADLINE)
     assert b"a page" in out and b"over https:" in out
 
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from lab import Lab, Pbal, free_port, lab, until
+from lab import DEADLINE, Lab, Pbal, free_port, lab, until
 from sites import CONSOLE, FRONT, POLLS
 
 from pbal.observe.tracer import CLIENT, MOST, SERVICE, Event, Follower, Tracer
@@ -25,7 +25,7 @@ class Trace:
         self.reader, self.writer = reader, writer
 
     async def line(self) -> str:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             return (await self.reader.readline()).decode().removesuffix("\r\n")
 
     async def until(self, *words: str) -> list[str]:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from lab import Lab, Pbal, free_port, lab, read_response, until
+from lab import DEADLINE, Lab, Pbal, free_port, lab, read_response, until
 from scripted import OK, Client, Scripted, get, proxy
 
 from pbal.model.progress import KEPT, MOST_SESSIONS, Progress, Sessions, read, session_of
@@ -80,7 +80,7 @@ async def test_each_listener_hears_perlbals_datagrams(lab: Lab) -> None:
     client = await Client.of(pbal, request=get("/?client_up_sess=a_b_c", "Transfer-Encoding: chunked", method="PUT"))
     await pbal.until("requests", 1)
     for ear in ears:
-        ear.settimeout(5)
+        ear.settimeout(DEADLINE)
         kind, session, done, total, start, now = ear.recv(500).split(b":")
         assert (kind, session, done, total) == (b"UPLOAD", b"a_b_c", b"0", b"0") and int(start) <= int(now)
         ear.close()

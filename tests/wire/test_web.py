@@ -13,7 +13,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from lab import Lab, Pbal, lab, read_response, until
+from lab import DEADLINE, Lab, Pbal, lab, read_response, until
 
 LARGE = 12_000_000
 """Octets that no pair of socket buffers on one machine holds."""
@@ -64,7 +64,7 @@ async def slow_reader(pbal: Pbal, request: bytes) -> socket.socket:
 async def rest_of(sock: socket.socket) -> bytes:
     """All that comes until the end. A reset is no end."""
     loop, pieces = asyncio.get_running_loop(), []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE):
         while piece := await loop.sock_recv(sock, 1 << 20):
             pieces.append(piece)
     sock.close()
@@ -378,7 +378,7 @@ def test_a_body_is_never_taken_for_a_request(method, fields, body):
             return
         assert answer.fields["connection"] == "close"
         writer.write_eof()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             assert await reader.read() == b""
         assert pbal.counts["requests"] == 1
         await pbal.until("clients", 0)
@@ -474,7 +474,7 @@ async def test_versions_and_hosts(lab: Lab) -> None:
         assert (answer.status, answer.fields.get("connection")) == (status, connection), request
         assert answer.head.startswith(b"HTTP/1.1 ") and "content-length" in answer.fields
         if connection == "close":
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(DEADLINE):
                 assert await reader.read() == b""
         else:
             writer.write(get("/index.html"))
@@ -494,7 +494,7 @@ async def test_persist_client_off_closes_after_each_answer(lab: Lab) -> None:
         writer.write(request + get("/"))
         answer = await read_response(reader)
         assert (answer.body, answer.fields["connection"]) == (body, "close")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             assert await reader.read() == b""
     assert pbal.counts["requests"] == 3
     assert await pbal.say("SET site.persist_client = on") == "OK"
