@@ -54,6 +54,8 @@ def holds(service: Service, conditions: str, lines: str, peer: str = "192.0.2.1"
         ("cookie beta=yes AND cookie b ~ ^x$", "cookie beta = yes AND cookie b ~ ^x$"),
         ("host A.com or path ^/x and not method GET", "host a.com OR path ^/x AND NOT method GET"),
         ('header A = "or" OR not not cookie B', 'header A = "or" OR cookie B'),
+        ('method "AND" OR header "Or"', 'method "AND" OR header "Or"'),
+        ('host "not",a.b AND cookie "and"', 'host not,a.b AND cookie "and"'),
         ("from 10.1.2.3/8,::1", "from 10.0.0.0/8,::1/128"),
     ],
 )

@@ -70,7 +70,7 @@ NAMES = st.lists(
     min_size=6, max_size=6, unique_by=str.lower,
 )  # fmt: skip
 TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=20)
-NODES = st.lists(st.sampled_from(["10.0.0.1:80", "10.0.0.2:8080", "app.local:81", "[::1]:82"]), unique=True)
+NODES = st.lists(st.sampled_from(["10.0.0.1:80", "10.0.0.2:8080", "app.local:81", "[::1]:82", "unix:/run/a$$b.sock"]), unique=True)
 SETTINGS = st.fixed_dictionaries(
     {},
     optional={
@@ -106,6 +106,7 @@ RULES = (
     'HEADER PROXY REQUEST SET X-Name: "a when b"',
     "ROUTE PROXY TO POOL WHEN method GET",
     "ROUTE PROXY TO POOL WHEN header X ~ a",
+    'ROUTE PROXY TO POOL WHEN method "AND" OR header "not"',
     "REWRITE PROXY ^/(a) = /b$$1",
     'REWRITE PROXY "^/a b" = "" WHEN scheme http',
 )

@@ -182,7 +182,7 @@ class _Editor:
         elif found is not None and step.kind is Kind.NODE:
             source = found.statement.source
             node = found.statement.args["node"]
-            options = step.statement.partition(step.key)[2]
+            options = step.statement.partition(escaped(step.key))[2]
             self._replace(found, source[: node.end - 1] + options + _comment(source))
         elif (beside := self._last(lambda record: _is_beside(record, step), self._until(step))) is not None:
             self._insert(beside, step)

@@ -92,7 +92,8 @@ def _pool(pool: PoolSpec) -> Iterator[str]:
 
 
 def pool_statement(pool: str, verb: str, node: str, options: str = "") -> str:
-    """POOL ADD or REMOVE. A pool called 'add' or 'remove' has to be named second."""
+    """POOL ADD or REMOVE. A pool called 'add' or 'remove' has to be named second. The path of a Unix socket may have a '$'."""
+    node = escaped(node)
     statement = f"POOL {verb} {pool} {node}" if pool.lower() in ("add", "remove") else f"POOL {pool} {verb} {node}"
     return f"{statement} {options}" if options else statement
 

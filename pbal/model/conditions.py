@@ -89,7 +89,7 @@ class _Host(Condition):
     """`*.example.com` is every host below example.com, and not that itself; `*` is any."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        self.text, self.odd = f"host {','.join(names)}", ""
+        self.text, self.odd = f"host {_written(','.join(names))}", ""
         self._exact = frozenset(name.strip("[]") for name in names if not name.startswith("*"))
         self._below = tuple(name[1:] for name in names if name.startswith("*."))
         self._any = "*" in names
@@ -118,7 +118,7 @@ class _Method(Condition):
     """One of some methods."""
 
     def __init__(self, methods: tuple[str, ...]) -> None:
-        self.text, self.odd = f"method {','.join(methods)}", ""
+        self.text, self.odd = f"method {_written(','.join(methods))}", ""
         self._methods = frozenset(method.encode() for method in methods)
 
     def holds(self, exchange: Exchange) -> bool:
@@ -170,7 +170,7 @@ class _Header(Condition):
     """A field of the request."""
 
     def __init__(self, name: str, said: _Said) -> None:
-        self.text, self.odd, self.slow = f"header {name}{said.text}", said.odd, said.slow
+        self.text, self.odd, self.slow = f"header {_written(name)}{said.text}", said.odd, said.slow
         self._name = canonical(name.encode())
         self._said = said
 
@@ -183,7 +183,7 @@ class _Cookie(Condition):
     """A cookie. Its name is told apart by case (RFC 6265 section 5.2)."""
 
     def __init__(self, name: str, said: _Said) -> None:
-        self.text, self.odd, self.slow = f"cookie {name}{said.text}", said.odd, said.slow
+        self.text, self.odd, self.slow = f"cookie {_written(name)}{said.text}", said.odd, said.slow
         self._name = name.encode()
         self._said = said
 

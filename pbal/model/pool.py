@@ -313,6 +313,8 @@ class Pool(Group):
             return f"pool {self.name} has no node"
         if not any(node.ready for node in self.nodes):
             return f"every node of pool {self.name} is drained or in maintenance"
+        if not any(node.ready and node.weight for node in self.nodes):
+            return f"every node of pool {self.name} that is not drained or in maintenance has the weight 0"
         return ""
 
     def find(self, endpoint: Endpoint) -> Node | None:

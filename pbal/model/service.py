@@ -168,12 +168,15 @@ class Service(Chained):
             self.limiting = limits
 
     def begin(self, exchange: Exchange) -> None:
-        """Hand an exchange to the role.
+        """Hand an exchange to the role. A service that was dropped while its head came has nobody left who would answer.
 
         Raises: ConfigError if the role answers no requests.
         """
         if self.handler is None:
             raise ConfigError(f"service '{self.name}' (role {self.role or 'none'}) answers no requests")
+        if not self.opened:
+            exchange.error(503, b"The service for this is gone.\n")
+            return
         self.handler.arrive(exchange)
 
     def ask(self, target: bytes, fields: list[tuple[bytes, bytes]], tell: OnAnswer, timeout: float) -> None:

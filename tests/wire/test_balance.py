@@ -49,6 +49,9 @@ async def test_weights_tiers_and_bounds_of_nodes(lab: Lab) -> None:
     assert f"  POOL app ADD {a.address}" in dumped and f"  POOL app ADD {c.address} BACKUP" in dumped
     assert await pbal.say(f"POOL app ADD {a.address} WEIGHT 2 BACKUP MAX 7") == "OK"
     assert f"  POOL app ADD {a.address} WEIGHT 2 BACKUP MAX 7" in (await pbal.say("dumpconfig")).split("\n")
+    for statement in (f"POOL app REMOVE {c.address}", f"POOL app ADD {a.address} WEIGHT 0"):
+        assert await pbal.say(statement) == "OK"
+    assert (await pbal.ask("web", get())).status == 503 and "has the weight 0" in await pbal.say("show errors 1")
 
 
 @lab

@@ -4,6 +4,7 @@ import asyncio
 
 from authority import Authority
 from lab import Lab, lab, read_response, until
+from scripted import Client, Scripted, get, proxy, statuses
 from secure import files
 
 from pbal.config.render import render
@@ -152,6 +153,21 @@ async def test_a_service_is_dropped_whatever_connections_there_are(laboratory: L
         assert await pbal.say(f"DROP SERVICE {name}") == "OK"
         assert await reader.read() == b""
         await until(lambda: sum(client.home is not None for client in pbal.world.clients) == len(pbal.world.services), "it to go")
+
+
+@lab
+async def test_a_request_that_was_coming_while_its_service_was_dropped_is_answered(laboratory: Lab) -> None:
+    origin = await Scripted.start(laboratory)
+    more = r"SET plugins = poll; SET poll_uri = ^/poll/(?P<queue>\w+)$"
+    pbal = await laboratory.pbal("LOAD poll\n" + proxy(origin.address, more=more))
+    parts = [(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab", b"cd"), (get()[:-5], get()[-5:])]
+    parts.append((get("/poll/a")[:-5], get("/poll/a")[-5:]))
+    clients = [await Client.of(pbal, request=first) for first, _ in parts]
+    await until(lambda: sorted(each.state for each in pbal.world.clients) == ["reading_body", *["reading_headers"] * 2], "all of them")
+    assert await pbal.say("DROP SERVICE web") == "OK"
+    for client, (_, rest) in zip(clients, parts, strict=True):
+        client.writer.write(rest)
+        assert statuses(await client.rest()) == [503]
 
 
 @lab

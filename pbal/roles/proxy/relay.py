@@ -109,7 +109,13 @@ class Relay(Outgoing):
     # -- finding a backend ---------------------------------------------------------------------------------------
 
     def seek(self) -> None:
-        """Ask for a backend on a node not tried yet, or give up with the status of the last failure."""
+        """Ask for a backend on a node not tried yet, or give up with the status of the last failure.
+
+        Of a service that was dropped while the body of the request came nobody gets one: nothing serves its queue any more.
+        """
+        if self.terms.closed:
+            self.give_up(503, "the service was dropped")
+            return
         if self.pool is not None and not self.groups.has(self.pool):  # no rule names it any more
             route = self.terms.service.rules.route(self.exchange)
             self.pool = None if route is None else route.pool
