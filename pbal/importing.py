@@ -118,7 +118,18 @@ def run(kept: Kept, module_name: str) -> ModuleType:
         return importlib.import_module(module_name)
     except faults.CAUGHT as error:
         forget(module_name)
-        raise ConfigError(f"{Path(kept.path).name} does not import: {where(error, kept.path)}") from error
+        raise ConfigError(f"{Path(kept.path).name} does not import: {where(error, kept.path)}{_hint(error, kept)}") from error
+
+
+def _hint(error: BaseException, kept: Kept) -> str:
+    """What would do where a plugin imports a file beside it: two plugins may have a helper.py each, and it would not be reloaded."""
+    path, name = Path(kept.path), getattr(error, "name", None)
+    if not isinstance(error, ModuleNotFoundError) or not isinstance(name, str):
+        return ""
+    if "." in name or not ((path.parent / f"{name}.py").is_file() or (path.parent / name / "__init__.py").is_file()):
+        return ""
+    package = path.parent if path.name == "__init__.py" else path.with_suffix("")
+    return f": in a package {package.name}/, 'from . import {name}' finds it"
 
 
 def where(error: BaseException, path: str) -> str:

@@ -165,6 +165,8 @@ async def load(world: World, statements: Statements, name: str) -> LoadedPlugin:
     """LOAD. Loading twice changes nothing. Raises: ConfigError."""
     if name.lower() in world.plugins:
         return world.plugins[name.lower()]
+    if name.lower() == "none":
+        raise ConfigError("a plugin called 'none' could be in no chain: SET plugins = none is the empty one", about=name)
     lent = world.lent.get(name.lower())
     if isinstance(lent, ConfigError):
         raise lent
