@@ -388,6 +388,19 @@ def test_a_fault_in_a_statement_refuses_it_whole_in_one_line(method: str, what: 
 
 
 @lab
+async def test_who_gives_a_request_back_and_takes_it_again_for_ever_is_found(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    plugin(lab, HOOK, "def rule(self, exchange):", "|asyncio.get_running_loop().call_soon(exchange.go_on)", "|return Verdict.TAKEN",
+           head=f"import asyncio\n{HEAD}")  # fmt: skip
+    pbal = await site(lab)
+    assert (await pbal.ask("site", get())).status == 500 and not pbal.world.taken and pbal.counts["plugin_errors"] == 1
+    assert "plugin rule generation 1, go_on(): took the same request again after each of 100 times" in caplog.text
+    plugin(lab, "@hook.modify_response_headers", "def bad(self, exchange, response):", "|response.headers.append((b'A', b'b\\nc'))")
+    assert await pbal.say("RELOAD rule") == "OK"
+    assert (await pbal.ask("site", get())).status == 500
+    assert "hook modify_response_headers: IllegalField: not a header field: b'A: b\\nc' (rule.py:5)" in caplog.text
+
+
+@lab
 async def test_a_chain_that_one_refuses_stays_as_it_was(lab: Lab) -> None:
     """`other` refuses to be with `rule`: nothing is opened or closed for it, and who was there serves on."""
     plugin(lab, HOOK, "def rule(self, exchange):", "|exchange.respond(403, (), b'no')", "|return Verdict.TAKEN", "def close(self):",
