@@ -58,10 +58,10 @@ def _grammar(path: Path, name: str) -> HeldFile | None:
 def stamp(kept: Kept) -> Stamp | None:
     """What the files of a plugin are now, to be held against kept.stamp; None while they cannot be looked at. It looks at the disk."""
     path = Path(kept.path)
-    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
-    if kept.grammar is not None:
-        files.append(Path(kept.grammar.path))
     try:
+        files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+        if kept.grammar is not None:
+            files.append(Path(kept.grammar.path))
         return frozenset((str(file), facts.st_mtime_ns, facts.st_size) for file in files if (facts := os.stat(file)))
     except OSError:  # it is being written, or has gone: what serves is not to follow that
         return None
