@@ -30,7 +30,7 @@ from pbal.observe.counters import Counter
 from pbal.observe.histogram import Histogram
 from pbal.observe.limits import Limit
 from pbal.observe.memory import resident_bytes
-from pbal.schema.commands import OK, CommandError, Reply, Rows, Text, bad_argument
+from pbal.schema.commands import OK, CommandError, Reply, Rows, Text, ahead, bad_argument
 from pbal.schema.kinds import BadValue, Kind
 from pbal.schema.passwords import PASSWORDS
 from pbal.schema.people import Unit
@@ -61,6 +61,6 @@ __all__ = [
     "Endpoint", "Exchange", "Explanation", "Fields", "FileFound", "Histogram", "Hosts", "IllegalField", "Kind", "Limit", "Lookup",
     "ManualClock", "Network", "NetworkTable", "Networks", "NoAnswer", "Node", "NodeAnswer", "OnLost", "OwnRole", "Parked", "Passwords",
     "Plugin", "Remembered", "Reply", "RequestHead", "ResponseHead", "Role", "Rows", "Searches", "Service", "Text", "TookTooLong", "Tunable",
-    "Type", "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "Wire", "World", "address_of", "bad_argument", "credentials",
+    "Type", "Unit", "UnknownName", "Upgraded", "Verdict", "Waiting", "Wire", "World", "address_of", "ahead", "bad_argument", "credentials",
     "did_you_mean", "enum", "holder", "hook", "name_of", "plain_host", "quoted", "quoted_word", "resident_bytes", "spawn",
 ]  # fmt: skip

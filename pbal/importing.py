@@ -58,10 +58,10 @@ def _grammar(path: Path, name: str) -> HeldFile | None:
 def stamp(kept: Kept) -> Stamp | None:
     """What the files of a plugin are now, to be held against kept.stamp; None while they cannot be looked at. It looks at the disk."""
     path = Path(kept.path)
-    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
-    if kept.grammar is not None:
-        files.append(Path(kept.grammar.path))
     try:
+        files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+        if kept.grammar is not None:
+            files.append(Path(kept.grammar.path))
         return frozenset((str(file), facts.st_mtime_ns, facts.st_size) for file in files if (facts := os.stat(file)))
     except OSError:  # it is being written, or has gone: what serves is not to follow that
         return None
@@ -118,7 +118,18 @@ def run(kept: Kept, module_name: str) -> ModuleType:
         return importlib.import_module(module_name)
     except faults.CAUGHT as error:
         forget(module_name)
-        raise ConfigError(f"{Path(kept.path).name} does not import: {where(error, kept.path)}") from error
+        raise ConfigError(f"{Path(kept.path).name} does not import: {where(error, kept.path)}{_hint(error, kept)}") from error
+
+
+def _hint(error: BaseException, kept: Kept) -> str:
+    """What would do where a plugin imports a file beside it: two plugins may have a helper.py each, and it would not be reloaded."""
+    path, name = Path(kept.path), getattr(error, "name", None)
+    if not isinstance(error, ModuleNotFoundError) or not isinstance(name, str):
+        return ""
+    if "." in name or not ((path.parent / f"{name}.py").is_file() or (path.parent / name / "__init__.py").is_file()):
+        return ""
+    package = path.parent if path.name == "__init__.py" else path.with_suffix("")
+    return f": in a package {package.name}/, 'from . import {name}' finds it"
 
 
 def where(error: BaseException, path: str) -> str:

@@ -13,10 +13,11 @@ import itertools
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pbal.importing import forget, run, take, where
 from pbal.model import faults, garbage
@@ -28,6 +29,8 @@ from pbal.model.plugin import Plugin
 from pbal.model.plugin_check import check_class
 from pbal.model.world import LoadedPlugin, World
 from pbal.sources import Source, find
+
+T = TypeVar("T")
 
 IMPORT_LIMIT = 30.0
 """Seconds an import may take live. A module that loads a model or asks a database is done by then; one that hangs would
@@ -112,36 +115,35 @@ def _is_there(module: str) -> bool:
 
 async def beside(world: World, name: str, work: Callable[[], LoadedPlugin]) -> LoadedPlugin:
     """Do what makes a generation, in a thread when the World is being served. Raises: ConfigError, OSError."""
-    return work() if world.runtime is None else await _in_a_thread(work, f"plugin '{name}'")
+    return work() if world.runtime is None else await in_a_thread(work, f"plugin '{name}'", lambda loaded: forget(loaded.module))
 
 
-async def _in_a_thread(work: Callable[[], LoadedPlugin], what: str) -> LoadedPlugin:
-    """Run `work` in a thread of its own. Raises: what it raises, or ConfigError after IMPORT_LIMIT.
+async def in_a_thread(work: Callable[[], T], what: str, drop: Callable[[T], object]) -> T:
+    """Run `work` in a thread of its own. Raises: what it raises, or ConfigError after IMPORT_LIMIT. `drop` gets what comes after that.
 
     The thread is a daemon and not one of the loop's executor: the end of the process would wait for that one, and a module
     that hangs at import would hang it.
     """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[LoadedPlugin] = loop.create_future()
+    done: asyncio.Future[T] = loop.create_future()
 
-    def ended(loaded: LoadedPlugin | None, error: BaseException | None) -> None:
+    def ended(made: T) -> None:
         if done.done():  # nobody waits any more
-            if loaded is not None:
-                forget(loaded.module)
-        elif loaded is not None:
-            done.set_result(loaded)
+            drop(made)
         else:
-            done.set_exception(error or RuntimeError("nothing was loaded"))
+            done.set_result(made)
+
+    def failed(error: BaseException) -> None:
+        if not done.done():
+            done.set_exception(error)
 
     def run() -> None:
-        loaded: LoadedPlugin | None = None
-        failure: BaseException | None = None
         try:
-            loaded = work()
+            tell = partial(ended, work())
         except faults.CAUGHT as error:
-            failure = error
+            tell = partial(failed, error)
         if not loop.is_closed():
-            loop.call_soon_threadsafe(ended, loaded, failure)
+            loop.call_soon_threadsafe(tell)
 
     try:
         threading.Thread(target=run, name=f"import of {what}", daemon=True).start()
@@ -165,6 +167,8 @@ async def load(world: World, statements: Statements, name: str) -> LoadedPlugin:
     """LOAD. Loading twice changes nothing. Raises: ConfigError."""
     if name.lower() in world.plugins:
         return world.plugins[name.lower()]
+    if name.lower() == "none":
+        raise ConfigError("a plugin called 'none' could be in no chain: SET plugins = none is the empty one", about=name)
     lent = world.lent.get(name.lower())
     if isinstance(lent, ConfigError):
         raise lent

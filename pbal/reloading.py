@@ -23,7 +23,7 @@ from pbal.loader import Statements, beside, make, read_beside
 from pbal.model import faults, garbage
 from pbal.model.chained import in_order
 from pbal.model.change import Change, restore
-from pbal.model.errors import ConfigError
+from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.plugin import Plugin
 from pbal.model.telling import statements_or_why
 from pbal.model.world import LoadedPlugin, World
@@ -48,6 +48,9 @@ async def reload(world: World, statements: Statements, names: Sequence[str]) -> 
     try:
         for old in olds:
             pairs.append((old, await read_beside(world, old.name, old.generation + 1)))
+    except UnknownName:
+        _forget(pairs)
+        raise ConfigError(f"plugin '{old.name}' is not reloaded, the old one serves on: {old.path} is gone", about=old.name) from None
     except BaseException:
         _forget(pairs)
         raise

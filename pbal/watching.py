@@ -50,7 +50,8 @@ class PluginWatch:
             self._looking = False
 
     async def _reload(self, name: str, now: Stamp) -> None:
-        if name not in self._world.plugins:  # unloaded while this waited
+        loaded = self._world.plugins.get(name)
+        if loaded is None or loaded.kept is None or loaded.kept.stamp == now:  # unloaded or reloaded while this waited
             return
         try:
             await reload(self._world, self._statements, [name])

@@ -7,7 +7,7 @@ Whoever drafts holds the lock of statements, so the running configuration stands
 """
 
 import asyncio
-from collections.abc import Container, Generator, Mapping
+from collections.abc import Callable, Container, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from pbal.commands.slices import in_slices
 from pbal.config.spec import Config
 from pbal.lang.mistakes import Mistake
 from pbal.lang.parser import GrammarMistake
+from pbal.model import faults
 from pbal.model.errors import ConfigError
 from pbal.model.snapshot import in_pieces
 from pbal.model.world import LoadedPlugin, World
+from pbal.schema.commands import CommandError
 from pbal.schema.kinds import Kind
 
 
@@ -94,7 +96,7 @@ async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | No
 
 def _steps(interpreter: Interpreter, run: FileRun) -> Generator[None, None, bool]:
     """Carry out the lines up to one that needs what is not there: a plugin, or the parser. False then; True at the end."""
-    while interpreter.language.built and ((name := run.next_plugin()) in interpreter.world.lent or not name):
+    while interpreter.language.built and ((name := run.next_plugin()) in interpreter.world.lent or not name) and run.next_work() is None:
         if not run.step():
             yield
             run.end()
@@ -115,3 +117,20 @@ async def _fetch(live: Interpreter, interpreter: Interpreter, run: FileRun) -> N
         if isinstance(found, LoadedPlugin):
             with suppress(GrammarMistake):  # LOAD tells it
                 await loop.run_in_executor(None, interpreter.language_with(found).build)
+    found_work = run.next_work()
+    if found_work is not None:
+        key, work = found_work
+        try:
+            interpreter.made[key] = await loader.in_a_thread(lambda: _outcome(work), key[0], lambda made: None)
+        except ConfigError as error:
+            interpreter.made[key] = CommandError(error.message)
+
+
+def _outcome(work: Callable[[], object]) -> object:
+    """What somebody's program makes, or what is to be said of its fault."""
+    try:
+        return work()
+    except CommandError as error:
+        return error
+    except faults.CAUGHT as error:
+        return CommandError(faults.describe(error))

@@ -30,7 +30,7 @@ from pbal.schema.kinds import Kind, Needed
 from pbal.schema.said import Said
 
 if TYPE_CHECKING:
-    from pbal.commands.interpreter import Interpreter
+    from pbal.commands.interpreter import Interpreter, SlowWork
 
 _LOAD_LINE = re.compile(r"\s*LOAD\s+([\w-]+)\s*(?:#.*)?", re.IGNORECASE)
 
@@ -158,24 +158,33 @@ class FileRun:
 
     def step(self) -> bool:
         """Carry out the next line. False if there was none."""
+        if not self._is_line():
+            return False
         reading = self._reading
-        while reading.number == len(reading.lines):
-            if len(self._stack) == 1:
-                return False
-            self._stack.pop()
-            reading = self._reading
-            self._interpreter.folder = reading.folder
         reading.number += 1
         self.line(reading.number, reading.lines[reading.number - 1])
         return True
 
+    def _is_line(self) -> bool:
+        """Whether there is another line. Files that were read to their end are left."""
+        while self._reading.number == len(self._reading.lines):
+            if len(self._stack) == 1:
+                return False
+            self._stack.pop()
+            self._interpreter.folder = self._reading.folder
+        return True
+
     def next_plugin(self) -> str:
         """The plugin that the next line loads; "" if it loads none."""
-        for reading in reversed(self._stack):
-            if reading.number < len(reading.lines):
-                loads = _LOAD_LINE.fullmatch(reading.lines[reading.number].rstrip("\r"))
-                return loads[1].lower() if loads else ""
-        return ""
+        loads = _LOAD_LINE.fullmatch(self._next_line())
+        return loads[1].lower() if loads else ""
+
+    def next_work(self) -> "SlowWork | None":
+        """What is to be made in a thread before the next line is carried out."""
+        return self._interpreter.slow_work(self._session, self._next_line(), self._reading.folder)
+
+    def _next_line(self) -> str:
+        return self._reading.lines[self._reading.number].rstrip("\r") if self._is_line() else ""
 
     def include(self, files: str) -> None:
         """INCLUDE: other files come next, those of each pattern in the order of their names. Raises: CommandError; none is read then."""

@@ -38,7 +38,7 @@ from pbal.model.plugin import Plugin
 from pbal.model.snapshot import in_pieces
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.balancing import MOST, WEIGHT
-from pbal.schema.commands import CORE_COMMANDS, OK, CommandError, Registry, Reply, Text
+from pbal.schema.commands import CORE_COMMANDS, OK, CommandError, Registry, Reply, Text, parameter_name
 from pbal.schema.kinds import Key, Kind
 from pbal.schema.pools import OF_POOLS
 from pbal.schema.said import Said
@@ -83,6 +83,10 @@ CONVERTERS: dict[str, Callable[[Any, str], object]] = {
 }
 
 
+SlowWork = tuple[tuple[str, ...], Callable[[], object]]
+"""Rule and arguments of a statement, and what is to be called in a thread before it is carried out (schema.commands.ahead)."""
+
+
 @cache
 def _import_handlers() -> None:
     """Handlers register themselves when their modules are imported."""
@@ -116,6 +120,10 @@ class Interpreter:
         """What is read in place of files."""
         self.filed: Config | None = None
         """What the file made; None as long as nothing has changed since."""
+        self.made: dict[tuple[str, ...], object] = {}
+        """What was made in threads for statements that are to be carried out, by rule and arguments (schema.commands.ahead)."""
+        self._slow: tuple[Registry | None, frozenset[str]] = (None, frozenset())
+        """First words of the statements for which something is, of this registry."""
         self._in_file = False
         self._prebuilt: dict[str, str] = {}
         self._changing = asyncio.Lock()
@@ -349,6 +357,26 @@ class Interpreter:
             return ended.value
         coroutine.close()
         raise ConfigError("only on the console of a running pbal")
+
+    def slow_work(self, session: Session, text: str, folder: Path) -> SlowWork | None:
+        """What is to be made in a thread before a line is carried out, and its key; None where that is nothing, or it is made."""
+        registry, words = self._slow
+        if registry is not self.registry:
+            rules = [rule for rule, function in self.registry.handlers.items() if hasattr(function, "ahead")]
+            words = frozenset(self.language.syntax(rule).split()[0] for rule in rules)
+            self._slow = self.registry, words
+        if not words or not text.split() or text.split()[0].upper() not in words:
+            return None
+        try:
+            statement = self.language.parse_line(text, folder=folder)
+            work = None if statement is None else getattr(self.registry.handler(statement.rule), "ahead", None)
+            if statement is None or work is None:
+                return None
+            texts = {parameter_name(terminal): arg.text for terminal, arg in statement.args.items()}
+            key = (statement.rule, *texts.values())
+            return None if key in self.made else (key, work(session, **texts))
+        except (Mistake, CommandError, ConfigError):  # which whoever carries it out is told
+            return None
 
     # -- plugins' statements -------------------------------------------------------------------------------------
 

@@ -242,7 +242,7 @@ def _change(session: Session, draft: Draft, steps: list[Step]) -> None:
     interpreter, world = session.interpreter, session.world
     folder = interpreter.folder
     own = Session(world, interpreter, origin=session.origin, verbose=False)
-    interpreter.folder = draft.interpreter.folder
+    interpreter.folder, interpreter.made = draft.interpreter.folder, draft.interpreter.made
     try:
         with world.changing() as change:
             for service in _ruled(world, steps):
@@ -257,7 +257,7 @@ def _change(session: Session, draft: Draft, steps: list[Step]) -> None:
                 world.bind(service, change)
             change.then(_sort, world, draft.config)
     finally:
-        interpreter.folder = folder
+        interpreter.folder, interpreter.made = folder, {}
 
 
 def _is_drop(step: Step) -> bool:

@@ -63,6 +63,10 @@ class Session:
         console = self.console
         return f"this console only looks (SET {console.name} readonly = on)" if console is not None and console["readonly"] else ""
 
+    def made(self, rule: str, *arguments: str) -> object:
+        """What was made for a statement in a thread (schema.commands.ahead), or the CommandError that came of it. None: nothing was."""
+        return self.interpreter.made.get((rule, *arguments))
+
     def warn(self, message: str, arg: str = "", hint: str = "", kind: Kind = Kind.REFUSED, against: Key = ()) -> None:
         """Say something about the statement that is carried out, and carry it out. `arg` names the argument to underline."""
         if self.statement is not None:

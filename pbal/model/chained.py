@@ -6,6 +6,7 @@ committed, and those that go are closed after it.
 
 import logging
 from abc import ABCMeta, abstractmethod
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -229,4 +230,7 @@ def _wants_nothing(exchange: Exchange) -> bool:
 
 def _pools_of(plugin: Plugin, said: list[str]) -> None:
     """Add what its pools() returns to `said`."""
-    said.extend(map(str, plugin.pools()))
+    names: Iterable[object] = plugin.pools()
+    if isinstance(names, str):
+        raise TypeError(f"it returned the text {names!r:.60}, not a tuple of names")
+    said.extend(map(str, names))

@@ -30,11 +30,7 @@ def check_declarations(plugin_class: type[Plugin], own_roles: Collection[str]) -
     for tunable in _several(plugin_class, "tunables", Tunable, "(Tunable(NAME, TYPE, default=TEXT),)"):
         _check_name("tunable", tunable.name, names)
         _check_tunable(tunable, own_roles)
-    names = set()
-    for counter in _several(plugin_class, "counters", Counter, "(Counter(NAME, SUMMARY),)"):
-        _check_name("counter", counter.name, names)
-        if not isinstance(counter.labels, tuple) or not all(map(_is_name, counter.labels)):
-            raise ConfigError(f"counter '{counter.name}': labels is {faults.shown(counter.labels)}: write (\"NAME\",)", about=counter.name)
+    _check_counters(plugin_class)
     for function in _several(plugin_class, "commands", FunctionType, "(FUNCTION,), functions of the module"):
         code = function.__code__
         if code.co_argcount < 1:
@@ -49,6 +45,17 @@ def check_declarations(plugin_class: type[Plugin], own_roles: Collection[str]) -
     if not isinstance(version, str) or len(version.split()) > 1:
         raise ConfigError(f"version is {faults.shown(version)}: it is a text without blanks", about="version")
     _check_grammar(plugin_class)
+
+
+def _check_counters(plugin_class: type[Plugin]) -> None:
+    """Raises: ConfigError for a counter whose name or labels /metrics could not have."""
+    names: set[str] = set()
+    for counter in _several(plugin_class, "counters", Counter, "(Counter(NAME, SUMMARY),)"):
+        _check_name("counter", counter.name, names)
+        if counter.name.endswith("_total"):
+            raise ConfigError(f"counter '{counter.name}': /metrics adds _total to the name: leave it out", about=counter.name)
+        if not isinstance(counter.labels, tuple) or not all(map(_is_name, counter.labels)):
+            raise ConfigError(f"counter '{counter.name}': labels is {faults.shown(counter.labels)}: write (\"NAME\",)", about=counter.name)
 
 
 def check_fragment(text: str) -> None:

@@ -96,6 +96,9 @@ EDGES: Final[dict[str, frozenset[str]]] = {
 """From a taken exchange back to NEW: a plugin that had to wait hands it to a service."""
 
 
+MOST_RESUMED: Final = 100
+"""Times that plugins may give a request back to the same service. Each that has to wait does so once, or twice where there is a body."""
+
 MOST_HANDED: Final = 20
 """Times a request is handed on; more is a loop. Selectors and X-REPROXY-SERVICE have bounds of their own, of 8 each."""
 
@@ -249,7 +252,8 @@ class Exchange(Account):
         """Selectors passed through."""
         self.handed = 0
         """How often it was handed on."""
-        self.resumed = False
+        self.resumed = 0
+        """How often a plugin gave it back to this service (go_on)."""
         """A plugin of this service had taken it and gave it back."""
         self.collecting = False
         """Its body comes, and then its hooks run again (read_first)."""
@@ -703,6 +707,12 @@ class Exchange(Account):
         service = self.service
         if self.stage in _ANSWERED:
             return
+        if self.resumed >= MOST_RESUMED:
+            fault = f"took the same request again after each of {MOST_RESUMED} times that it gave it back"
+            tell_fault(service.world, self.owner or "unknown", "go_on()", fault, "")
+            service.failed(self.owner)
+            self.fail(500, b"A plugin failed.\n")
+            return
         if service.standing is Standing.DISABLED:
             self.error(503, b"The service for this is disabled.\n")
             return
@@ -714,7 +724,7 @@ class Exchange(Account):
         except (AnswerRefused, ConfigError):  # the log has it
             self.error(503, b"This cannot be served any more.\n")
             return
-        self.resumed, self.collecting = True, False
+        self.resumed, self.collecting = self.resumed + 1, False
         at = service.world.clock.now()
         handler.begin(self)
         handed(at)
@@ -748,7 +758,7 @@ class Exchange(Account):
         if self.service.hooks.ended:
             self._passed = (self.service, *self._passed)
         self.service = service
-        self.resumed = False
+        self.resumed = 0
         self.rewritten = b""
         self._address = b""
 

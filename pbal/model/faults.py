@@ -91,11 +91,14 @@ def _text(make: Callable[[object], str], value: object) -> str:
         return f"(a {type(value).__name__} that cannot be shown: {type(error).__name__})"
 
 
-def report(world: "World", plugin: str, what: str, error: BaseException, generation: int = 0) -> None:
-    """Count and log what a plugin raised in `what` ("hook start_http_request", "close()"). `generation`: 0 is the one that serves."""
+def report(world: "World", plugin: str, what: str, error: BaseException, generation: int = 0, at: str = "") -> None:
+    """Count and log what a plugin raised in `what` ("hook start_http_request", "close()"). `generation`: 0 is the one that serves.
+
+    `at`: the place that is told where none of the plugin's own lines raised, as of a field that was found to be none afterwards.
+    """
     loaded = world.plugins.get(plugin)
     place = place_in(error, loaded.path) if loaded is not None else ""
-    tell(world, plugin, what, describe(error), place, generation)
+    tell(world, plugin, what, describe(error), place or at, generation)
     log.debug("the whole of it", exc_info=error)
 
 

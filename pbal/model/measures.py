@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pbal import __version__, build
-from pbal.model.faults import guarded
+from pbal.model.faults import guarded, tell
+from pbal.model.faults import shown as shown_value
 from pbal.model.health import UNTRIED, UP
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Node, Pool
@@ -50,6 +51,8 @@ class Sample(NamedTuple):
     value: float
 
 
+_ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+"""In the value of a label, as /metrics has them."""
 _NAMED: Final = "pbal_"
 _SMALLER: Final = {"milliseconds": ("_ms", "_seconds", "seconds", 1000)}
 """Units that /metrics does not have: what the name ends with, what it becomes, the unit, by how much to divide."""
@@ -63,7 +66,8 @@ def samples(world: "World") -> Iterator[Sample]:
     counters = world.counters
     for name, counter in sorted(counters.all.items()):
         if name in counters.declared:
-            yield from _rendered(counter, (), counters.counts[name])
+            for counted in _counted(world, counter):
+                yield from _rendered(counter, (), counted)
             continue
         for labels, value in _collected(world, counter):
             yield from _rendered(counter, tuple(zip(counter.labels, labels, strict=True)), value)
@@ -88,11 +92,23 @@ def _told(world: "World", name: str, plugin: Plugin, counter: Counter) -> list[M
 
     def measured() -> None:
         for labels, value in plugin.measured(counter.name):
-            if len(labels) != len(counter.labels):
-                raise ValueError(f"{counter.name} is declared with the labels {counter.labels}, found {labels!r:.100}")
+            if not isinstance(labels, tuple) or len(labels) != len(counter.labels) or not all(isinstance(each, str) for each in labels):
+                raise ValueError(f"{counter.name} is declared with the labels {counter.labels}, found {shown_value(labels)}")
+            if not isinstance(value, Histogram if counter.histogram else int | float):
+                raise ValueError(f"{counter.name} is {shown_value(value)}, not a {'Histogram' if counter.histogram else 'number'}")
             found.append((labels, value))
 
     return found if guarded(world, name, measured) else []
+
+
+def _counted(world: "World", counter: Counter) -> Iterator[float]:
+    """The value of a number in `counts`. Where a plugin made of it what is none, that is told, and the others can be read all the same."""
+    value: object = world.counters.counts[counter.name]
+    if isinstance(value, int | float):
+        yield value
+        return
+    owner = next((name for name, loaded in world.plugins.items() if counter in loaded.plugin_class.counters), "unknown")
+    tell(world, owner, "counts", f"{counter.name} is {shown_value(value)}, not a number", "")
 
 
 def values(world: "World", name: str) -> Iterator[Measured]:
@@ -139,10 +155,11 @@ def shown(world: "World") -> Iterator[tuple[str, float]]:
     counters = world.counters
     for name, counter in sorted(counters.all.items()):
         if name in counters.declared:
-            yield name, counters.counts[name]
+            for counted in _counted(world, counter):
+                yield name, counted
             continue
         for values, value in _collected(world, counter):
-            said = ",".join(f'{label}="{text}"' for label, text in zip(counter.labels, values, strict=True))
+            said = ",".join(f'{label}="{text.translate(_ESCAPES)}"' for label, text in zip(counter.labels, values, strict=True))
             labels = f"{{{said}}}" if said else ""
             if isinstance(value, Histogram):
                 yield f"{name}_count{labels}", value.count

@@ -22,6 +22,8 @@ OPEN_TO_PLUGINS = ("pbal.api", "pbal.queue", "pbal.testing")
 
 _LIFE = tuple(name for name, value in vars(Plugin).items() if isinstance(value, FunctionType) and not name.startswith("_"))
 _WAITING = frozenset({"quiesce"})
+_ITERATED = frozenset({"complete", "dumpconfig", "limits", "measured", "pools"})
+"""What they return is gone through: they may be generators."""
 
 
 def check_class(plugin_class: type[Plugin], marked: Iterable[Marked]) -> None:
@@ -159,7 +161,7 @@ def _check_life(plugin_class: type[Plugin], name: str) -> None:
     kind = _kind(value)
     if name in _WAITING and kind != "async":
         raise ConfigError(f"{name} is awaited: write async def {name}(self)", about=name)
-    if name not in _WAITING and kind is not None and not (name == "dumpconfig" and kind == "a generator"):
+    if name not in _WAITING and kind is not None and not (name in _ITERATED and kind == "a generator"):
         raise ConfigError(f"{name} is {kind}, and is called, not awaited: its body would never run. Write a plain def", about=name)
     wanted = list(inspect.signature(declared).parameters)
     try:

@@ -40,8 +40,8 @@ cannot decline. If the function has an attribute wants_body that is true, it is 
 request.body() is the body. An answer is sent as a whole, and has 16 MB at most. A function that fails is answered 500, and the log
 has file and line.
 
-PERLHANDLER said again at the console imports the module anew, in a thread. RELOAD CONFIG imports one that another PERLHANDLER names, and
-everybody waits for that. RELOAD of the plugin keeps the function.
+PERLHANDLER said again at the console imports the module anew, in a thread, and so does RELOAD CONFIG. RELOAD of the plugin keeps the
+function.
 
 Source: Perlbal's Cgilike. differs: handlers are Python; the answer goes out when it is complete, with Content-Length; what went wrong in a
 handler is told to the log, and not to the client; request.body() is new.
@@ -64,7 +64,7 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, unquote
 
-from pbal.api import OK, CommandError, Counter, Exchange, Explanation, Kind, Plugin, Reply, Verdict, hook, quoted_word, spawn
+from pbal.api import OK, CommandError, Counter, Exchange, Explanation, Kind, Plugin, Reply, Verdict, ahead, hook, quoted_word, spawn
 
 HANDLED: Final = 0
 POSTPONE_RESPONSE: Final = -1
@@ -377,6 +377,15 @@ async def perlrequire(session: Any, module: str) -> Reply:
     return OK
 
 
+def _importing(session: Any, function: str) -> Callable[[], Imported]:
+    """What imports the module of a function. Raises: CommandError for what is no name of one."""
+    (file, parts), folders = _split(function, "module and function", "MyApp::handler"), _folders(session)
+    if len(parts) < 2:
+        raise CommandError(f"expected module and function such as {function}::handler, found '{function}'", kind=Kind.BAD_VALUE)
+    return lambda: _import(function, file, parts, folders)
+
+
+@ahead(_importing)
 async def perlhandler(session: Any, function: str) -> Reply:
     """Have a function of a Python module answer the requests of the current service, as in `PERLHANDLER = MyApp::handler`.
 
@@ -388,13 +397,15 @@ async def perlhandler(session: Any, function: str) -> Reply:
     if instance is None:
         raise CommandError(f"service '{service.name}' does not have the plugin cgilike: SET plugins = cgilike", kind=Kind.CONFLICT)
     with _said("function"):
-        (file, parts), folders = _split(function, "module and function", "MyApp::handler"), _folders(session)
-        if len(parts) < 2:
-            raise CommandError(f"expected module and function such as {function}::handler, found '{function}'", kind=Kind.BAD_VALUE)
-        handler = await _beside(session, lambda: _import(function, file, parts, folders))
+        made = session.made("perlhandler", function)
+        if isinstance(made, CommandError):
+            raise made
+        handler = made if isinstance(made, Imported) else await _beside(session, _importing(session, function))
         if handler.wants_body and service.role == "selector":
             raise CommandError("a selector reads no bodies, and the function has wants_body", kind=Kind.CONFLICT)
     instance.use(handler)
+    if made is not None:  # RELOAD CONFIG says it as dumpconfig does
+        session.interpreter.made["perlhandler", handler.said] = handler
     return OK
 
 

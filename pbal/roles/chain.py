@@ -168,7 +168,7 @@ def _report(service: Service, bound: Bound, returned: object, wrong: str) -> Non
     """Count and log what a hook raised, or what is wrong with what it returned."""
     what = f"hook {bound.hook}"
     if isinstance(returned, Failed):
-        faults.report(service.world, bound.plugin, what, returned.error)
+        faults.report(service.world, bound.plugin, what, returned.error, at=place(bound))
     else:
         faults.tell(service.world, bound.plugin, what, wrong, place(bound))
     if isinstance(returned, CoroutineType):

@@ -11,10 +11,11 @@ from pbal.config.spec import NodeSpec, Standing
 from pbal.model.balance import HASH, key_octets
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation, Step
-from pbal.model.faults import asked
+from pbal.model.faults import asked, shown
 from pbal.model.health import described, use_told
 from pbal.model.hooks import HOOKS
 from pbal.model.limiting import excess, seconds
+from pbal.model.plugin import Plugin
 from pbal.model.pool import Node, Pool
 from pbal.model.rules import ADD, SET, shown_when
 from pbal.model.service import Service
@@ -117,6 +118,15 @@ def _binds(service: Service) -> bool:
     return service.role != "selector" or "max_body" in service.explicit
 
 
+def _explained(plugin: Plugin, exchange: Exchange, told: list[Explanation | None]) -> None:
+    """Add what a plugin would do with a request to `told`."""
+    said = plugin.explain(exchange)
+    fits = isinstance(said, Explanation) and isinstance(said.words, list | tuple) and all(isinstance(each, str) for each in said.words)
+    if said is not None and not fits:
+        raise TypeError(f"it returned {shown(said)}, not an Explanation or None")
+    told.append(said)
+
+
 def _plugins(service: Service, exchange: Exchange) -> tuple[Explanation | None, list[Step]]:
     """What the chain would do; the explanation of the plugin that takes the request or hands it on, where one does."""
     steps: list[Step] = []
@@ -125,7 +135,7 @@ def _plugins(service: Service, exchange: Exchange) -> tuple[Explanation | None, 
         hooks = [each for each in HOOKS if any(bound.plugin == name for bound in getattr(service.hooks, each))]
         steps.append(Step("plugin", service.name, f"{name}: {' '.join(hooks) or 'no hook of this role'}"))
         told: list[Explanation | None] = []
-        asked(service.world, name, lambda told=told, plugin=plugin: told.append(plugin.explain(exchange)), name="explain")
+        asked(service.world, name, _explained, plugin, exchange, told, name="explain")
         explanation = told[0]
         if explanation is None:
             continue

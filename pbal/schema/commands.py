@@ -420,6 +420,20 @@ def _converted(session: Any, terminal: str, text: str, converters: Mapping[str, 
 CORE_COMMANDS = Registry()
 
 
+def ahead(work: Callable[..., Callable[[], object]]) -> Callable[[F], F]:
+    """Mark a handler whose statement has slow work in it, such as an import: nobody is to wait for that when RELOAD CONFIG carries it out.
+
+    `work` gets the session and the texts of the arguments, by the names that the handler has for them, and returns what is called in a
+    thread before. What that returns, or the CommandError that it raises, is then in session.made(RULE, TEXT, ...).
+    """
+
+    def mark(function: F) -> F:
+        function.__dict__["ahead"] = work
+        return function
+
+    return mark
+
+
 def command(function: F) -> F:
     """Record a function, plain or coroutine, as the handler of the core rule it is named after."""
     CORE_COMMANDS.register("core", [function])

@@ -231,7 +231,9 @@ async def test_a_file_read_anew_changes_the_handler_or_nothing(lab: Lab) -> None
     path = Path(pbal.server.interpreter.folder) / "test1.conf"
     text = path.read_text()
     assert await pbal.say("RELOAD CONFIG DRY RUN") == "."
-    path.write_text(text.replace("MyApp::handler", "MyApp::slow"))
+    app = lab.folder / "MyApp.py"
+    app.write_text("import threading\nassert threading.current_thread() is not threading.main_thread()\n" + app.read_text())
+    path.write_text(text.replace("MyApp::handler", "MyApp::slow").replace("PERLREQUIRE = MyApp", ""))
     assert await pbal.say("RELOAD CONFIG") == "OK"
     assert (await pbal.ask("web", _request("/"))).body == b"waited"
     path.write_text(text.replace("MyApp::handler", "MyApp::missing").replace("docroot =", "max_body = 5\nSET docroot ="))

@@ -4,8 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from authority import Authority
 from lab import DEADLINE, Lab, Pbal, lab, until
 from scripted import Client
+from secure import files, secure, trusting
 
 from pbal.config.render import render
 from pbal.model.snapshot import snapshot
@@ -55,6 +57,22 @@ async def test_lines_come_back_and_what_is_no_line_does_not(lab: Lab) -> None:
     writer.write(b"unfinished")
     writer.write_eof()
     assert await _rest(reader) == b""
+    await until(lambda: not pbal.world.clients, "the end of the connection")
+
+
+@lab
+async def test_it_speaks_tls_and_what_it_wrote_arrives_before_the_end(lab: Lab) -> None:
+    authority = Authority(lab.folder)
+    pbal = await _echo(lab, files(authority.certify("a.test")), "SET echo_delay = 20ms")
+    reader, writer = await secure(pbal, "e", trusting(authority))
+    lines = b"".join(b"%06d\n" % number for number in range(20_000))
+    writer.write(lines)
+    assert await _read(reader, 160_000) == lines.replace(b"\n", b"\r\n")
+    writer.write(b"last\n")
+    assert await _read(reader, 6) == b"last\r\n"
+    assert await pbal.say("RELOAD echoservice") == "OK"
+    assert " services e " in await pbal.say("SHOW PLUGINS")
+    writer.close()
     await until(lambda: not pbal.world.clients, "the end of the connection")
 
 

@@ -10,6 +10,7 @@ from lab import DEADLINE, Lab, Pbal, lab, read_response, until
 
 from pbal.build import is_compiled
 from pbal.commands.interpreter import Interpreter
+from pbal.model.measures import samples
 from pbal.model.world import World
 
 HEAD = "from pbal.api import Exchange, Plugin, Verdict, hook\n\n\nclass Rule(Plugin):\n"
@@ -97,6 +98,7 @@ DECLARED = [
     ("counters = Counter('rule_x', 'x')", "write counters = (Counter(NAME, SUMMARY),)"),
     ("counters = (Counter('rule x', 'x'),)", "counter 'rule x': a name has lower-case letters"),
     ("counters = (Counter('rule_x', 'x', labels='service'),)", "labels is 'service'"),
+    ("counters = (Counter('rule_total', 'x'),)", "/metrics adds _total to the name: leave it out"),
     ("counters = (Counter('requests', 'x', gauge=True),)", "there is a counter 'requests' of pbal already"),
     ("counters = (Counter('uptime_seconds', 'x'),)", "there is a counter 'uptime_seconds' of pbal already"),
     ("counters = (Counter('cgilike_failures', 'x'),)", "there is a counter 'cgilike_failures' of the plugin cgilike already"),
@@ -150,6 +152,21 @@ async def test_what_a_plugin_says_of_itself_and_fails_at_is_told_in_its_place(la
             answer = await pbal.say(change)
             assert answer.startswith("ERROR: plugin 'rule', dumpconfig(): TypeError: it returned"), answer
         assert "other" not in pbal.world.services
+
+
+@lab
+async def test_what_a_plugin_measures_and_explains_wrongly_hides_nothing_else(lab: Lab) -> None:
+    plugin(lab, "counters = (Counter('rule_many', 'x'), Counter('rule_odd', 'x', labels=('a',)), Counter('rule_good', 'x', labels=('a',)))",
+           HOOK, "def rule(self, exchange):", "|self.counts['rule_many'] = 'many'", "|return Verdict.PASS",
+           "def measured(self, name):", "|yield (('a\\n\"b',), 7) if name == 'rule_good' else (('x',), None)",
+           "def explain(self, exchange):", "|return 'all of it'", head=HEAD.replace("import ", "import Counter, "))  # fmt: skip
+    pbal = await site(lab)
+    assert (await pbal.ask("site", get())).body == b"a page"
+    numbers = await pbal.say("show counters")
+    assert 'rule_good{a="a\\n\\"b"} 7' in numbers and "requests 1" in numbers and "rule_many" not in numbers and "rule_odd" not in numbers
+    assert "pbal_rule_good" in [each.family for each in samples(pbal.world)]
+    answer = await pbal.say(f"explain GET http://127.0.0.1:{pbal.server.address('site')[1]}/page")
+    assert answer.startswith("ERROR: plugin 'rule', explain(): TypeError: it returned 'all of it', not an Explanation or None")
 
 
 @pytest.mark.parametrize(
@@ -385,6 +402,19 @@ def test_a_fault_in_a_statement_refuses_it_whole_in_one_line(method: str, what: 
         assert not any(record.exc_info for record in caplog.records)
 
     run()
+
+
+@lab
+async def test_who_gives_a_request_back_and_takes_it_again_for_ever_is_found(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    plugin(lab, HOOK, "def rule(self, exchange):", "|asyncio.get_running_loop().call_soon(exchange.go_on)", "|return Verdict.TAKEN",
+           head=f"import asyncio\n{HEAD}")  # fmt: skip
+    pbal = await site(lab)
+    assert (await pbal.ask("site", get())).status == 500 and not pbal.world.taken and pbal.counts["plugin_errors"] == 1
+    assert "plugin rule generation 1, go_on(): took the same request again after each of 100 times" in caplog.text
+    plugin(lab, "@hook.modify_response_headers", "def bad(self, exchange, response):", "|response.headers.append((b'A', b'b\\nc'))")
+    assert await pbal.say("RELOAD rule") == "OK"
+    assert (await pbal.ask("site", get())).status == 500
+    assert "hook modify_response_headers: IllegalField: not a header field: b'A: b\\nc' (rule.py:5)" in caplog.text
 
 
 @lab

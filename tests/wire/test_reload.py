@@ -163,8 +163,10 @@ async def test_a_version_that_does_not_load_leaves_the_old_one_serving_and_says_
     path = lab.folder / "greeting.py"
     good = GREETING.replace("{version}", "v1")
     path.write_text(good)
+    (lab.folder / "helper.py").write_text("")
     pbal = await lab.pbal(GREETING_CONF.format(folder=lab.folder))
     for broken, said in (
+        (f"import helper\n{good}", "No module named 'helper' (greeting.py:1): in a package greeting/, 'from . import helper' finds it"),
         (good + "\nif True\n", "SyntaxError"),
         (good + "\n1 / 0\n", "ZeroDivisionError: division by zero (greeting.py:"),
         (good.replace("start_http_request", "start_htp_request"), "did you mean 'start_http_request'?"),
@@ -181,9 +183,13 @@ async def test_a_version_that_does_not_load_leaves_the_old_one_serving_and_says_
         assert "Traceback" not in answer
         assert (await pbal.ask("site", GET)).body == b"v1 set"
         assert pbal.world.plugins["greeting"].generation == 1
+    path.unlink()
+    assert f"the old one serves on: {path} is gone" in await pbal.say("RELOAD greeting")
     path.write_text(good.replace("v1", "v2"))
     assert await pbal.say("RELOAD greeting") == "OK"
     assert (await pbal.ask("site", GET)).body == b"v2 set"
+    (lab.folder / "none.py").write_text(good)
+    assert "SET plugins = none is the empty one" in await pbal.say("LOAD none")
 
 
 @lab

@@ -186,6 +186,7 @@ def show_plugins(session: Session) -> Reply:
     items = []
     for each in session.world.plugins.values():
         services = [service for service, names in _chains(session) if each.name in names]
+        services += session.world.of_role([own.role.name for own in each.plugin_class.conversations])
         hooks = [
             {"hook": hook, "calls": timing.calls, "ms": round(timing.seconds * 1000, 3), "slowest_ms": round(timing.slowest * 1000, 3)}
             for hook, timing in each.timings.items()
