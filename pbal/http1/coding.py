@@ -49,7 +49,8 @@ _LOOKED_AT: Final = re.compile(
 """Values have their blanks: a pattern that leaves them out takes time by the square of their number."""
 _TOTAL: Final = re.compile(rb"^content-range:[^\r\n]*/([0-9]+)\r\n", re.IGNORECASE | re.MULTILINE)
 _OF_PARTS: Final = re.compile(rb"^content-(?:range|length):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
-_LOST: Final = re.compile(rb"^(?:content-length|accept-ranges):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
+_LOST: Final = re.compile(rb"^(?:content-length|content-encoding|accept-ranges):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
+"""What does not hold of what is coded; a Content-Encoding that is there says `identity`."""
 _STRONG: Final = re.compile(rb"^(etag:[\t ]*)(?=\")", re.IGNORECASE | re.MULTILINE)
 _DIGESTS: Final = frozenset({b"content-digest", b"content-md5", b"repr-digest", b"digest"})
 _WEIGHT: Final = re.compile(rb"[\t ]*;[\t ]*[Qq]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[\t ]*")

@@ -13,7 +13,7 @@ _ESCAPED: Final = re.compile(rb"%(2[1246-9a-fA-F]|3[0-9a-eA-E]|[4-6][0-9a-fA-F]|
 """An escape of a visible character. Those of `%`, `?` and `#` mean something else than the character; one of a blank or of what is
 not ASCII can be written in no other way."""
 _CLASS: Final = re.compile(r"\[\^?\]?[^\]]*\]")
-_PARAMETERS: Final = re.compile(rb";[A-Za-z0-9\-._~!$&'()*+,;=:@]*\Z")
+_OF_PARAMETERS: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@"
 
 
 def plain(path: bytes) -> bytes:
@@ -40,8 +40,9 @@ def without_parameters(path: bytes) -> bytes:
 
 def parameters(path: bytes) -> bytes:
     """The parameters of a path's last segment, as they came: b";jsessionid=1"; b"" for what is none, or would have to be decoded."""
-    match = _PARAMETERS.search(path)
-    return b"" if match is None else match[0]
+    end = path[len(path.rstrip(_OF_PARAMETERS)) :]  # no regular expression: it would begin anew at each of eight thousand `;`
+    at = end.find(b";")
+    return end[at:] if at >= 0 else b""
 
 
 def _resolved(path: bytes) -> bytes:

@@ -8,7 +8,7 @@ from lab import Lab, Pbal, lab, read_response, until
 from scripted import Client, Scripted, answer, get
 from test_conditions import spelt
 
-from pbal.http1.paths import plain
+from pbal.http1.paths import parameters, plain
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -290,3 +290,9 @@ async def test_a_request_that_would_keep_a_regular_expression_busy_for_ever_is_g
     assert await got(pbal, "/r/bb", "X-Probe: aa") == "app GET /q"
     assert (await pbal.ask("web", get("/", "X-Probe: aa"))).fields["x-slow"] == "yes"
     assert pbal.counts["regex_timeouts"] == len(asked) + 1 and pbal.counts["plugin_errors"] == 0
+
+
+def test_the_parameters_of_a_path_are_what_stands_at_its_end_and_needs_no_decoding() -> None:
+    found = {path: parameters(path) for path in (b"/a;b/c;d=1;e", b"/a;b/", b"/a;b%20", b"/a;b%20;c", b"/;", b"/a", b"", b"/a;'", b'/a;"')}
+    assert list(found.values()) == [b";d=1;e", b"", b"", b";c", b";", b"", b"", b";'", b""]
+    assert parameters(b"/" + b";" * 1_000_000 + b'"') == b""  # which a search that begins anew at each of them would not live to see

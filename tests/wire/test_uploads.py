@@ -374,6 +374,22 @@ async def test_who_expects_100_hears_it_from_who_decides(lab: Lab, how: str) -> 
     assert (await read_response(client.reader)).status == 200
 
 
+@pytest.mark.parametrize("held", [False, True])
+@lab
+async def test_who_expects_100_hears_it_from_pbal_where_a_rule_keeps_that_from_the_node(lab: Lab, held: bool) -> None:
+    origin = await Scripted.start(lab)
+    more = f"SET buffer_backend_connect = {'100k' if held else 0}; HEADER web REMOVE Expect"
+    pbal = await uploads(lab, origin.address, more=more, spooling=False)
+    client = await Client.of(pbal, request=get("/", "Content-Length: 5", "Expect: 100-continue", method="POST"))
+    node = await origin.connection()
+    assert b"xpect" not in await node.request()
+    assert (await read_response(client.reader)).status == 100
+    client.writer.write(b"hello")
+    assert await node.reader.readexactly(5) == b"hello"
+    node.say(OK)
+    assert (await read_response(client.reader)).status == 200
+
+
 @lab
 async def test_a_client_that_is_refused_by_the_node_need_not_send_its_body(lab: Lab) -> None:
     origin = await Scripted.start(lab)

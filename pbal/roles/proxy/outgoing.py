@@ -79,6 +79,8 @@ class Outgoing(Undecided):
         if self.chunked_up and self.exchange.body_complete:  # sent again: nothing of it came, but for what is held
             self.body_end()
         else:
+            if self.exchange.request.expect_continue and b"\nexpect:" not in head.lower():  # a rule or a plugin keeps that from the node
+                self.stream.continue_body()
             self.stream.resume_body()
 
     def _keeps_chunks(self, held: CollectedBody) -> bool:

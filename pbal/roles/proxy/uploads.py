@@ -9,7 +9,7 @@
 
 So a small upload that comes slowly holds no connection to a node, and a body that was held whole goes out with a Content-Length, and
 can be sent again to another node. An expectation is the client's wish to hear from whoever decides about its body: that is the node,
-unless pbal has to have the body first (RFC 9110 section 10.1.1), and then pbal says 100 itself.
+unless pbal has to have the body first, or a rule keeps the expectation from the node (RFC 9110 section 10.1.1): then pbal says 100 itself.
 
 Why a body is spooled is Perlbal's rule: the rate is that of the octets in memory, the time what the rest would take at that rate.
 """
