@@ -29,6 +29,7 @@ from enum import Enum
 from functools import partial
 from itertools import islice
 from math import inf
+from threading import get_ident
 from typing import Any
 
 from pbal.commands.interpreter import Interpreter
@@ -158,7 +159,7 @@ class Server:
         world = self.world
         self.process.claim(world)
         self._limit_descriptors(world.server["max_connections"])
-        world.runtime = self
+        world.runtime, world.thread = self, get_ident()
         world.nodefiles.start()
         world.names.moved = partial(leave, world.backends)
         enabled = [service for service in world.services.values() if service.enabled]

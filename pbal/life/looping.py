@@ -35,6 +35,7 @@ def run(main: Coroutine[Any, Any, int], world: World) -> int:
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(partial(_raised, world))
+    threading.excepthook = partial(_thread_raised, world, loop)
     task = loop.create_task(main, name="server")
     try:
         while not task.done():
@@ -49,6 +50,7 @@ def run(main: Coroutine[Any, Any, int], world: World) -> int:
         return task.result()
     finally:
         _end(loop)
+        threading.excepthook = threading.__excepthook__
 
 
 def leave(status: int) -> int:
@@ -84,6 +86,21 @@ def _raised(world: World, loop: asyncio.AbstractEventLoop, context: dict[str, An
         faults.report(world, plugin, "a callback", error, generation)
     else:
         loop.default_exception_handler(context)
+
+
+def _thread_raised(world: World, loop: asyncio.AbstractEventLoop, args: threading.ExceptHookArgs) -> None:
+    """A thread ended with an exception."""
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit) and not loop.is_closed():
+        loop.call_soon_threadsafe(_tell_thread, world, args.thread.name if args.thread is not None else "", args.exc_value)
+
+
+def _tell_thread(world: World, name: str, error: BaseException) -> None:
+    plugin, generation = faults.blamed(error)
+    if plugin:
+        faults.report(world, plugin, f"thread '{name}'", error, generation)
+    else:
+        fields = {"event": "thread_failed", "thread": name, "fault": faults.describe(error)}
+        log.error("thread %(thread)s failed: %(fault)s", fields, exc_info=error if log.isEnabledFor(logging.DEBUG) else None)
 
 
 def _end(loop: asyncio.AbstractEventLoop) -> None:
