@@ -11,9 +11,7 @@ What a callback raises is told in one line, and as a fault of the plugin if it i
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 import threading
 from collections.abc import Coroutine
 from functools import partial
@@ -21,6 +19,7 @@ from typing import Any
 
 import uvloop
 
+from pbal.life.threads import threads
 from pbal.model import faults
 from pbal.model.world import World
 
@@ -51,20 +50,6 @@ def run(main: Coroutine[Any, Any, int], world: World) -> int:
     finally:
         _end(loop)
         threading.excepthook = threading.__excepthook__
-
-
-def leave(status: int) -> int:
-    """The exit status, or the end of the process where threads would keep it. The log is written by now."""
-    if not threads():
-        return status
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(status)
-
-
-def threads() -> list[threading.Thread]:
-    """Those that Python would wait for at the end of the process."""
-    return [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread() and each.is_alive()]
 
 
 def _stopped(world: World, error: BaseException) -> None:
@@ -129,6 +114,3 @@ def _turn(loop: asyncio.AbstractEventLoop, what: Coroutine[Any, Any, object]) ->
             loop.run_until_complete(task)
         except faults.CAUGHT as error:
             log.debug("at the end of the loop: %(fault)s", {"event": "loop_end", "fault": faults.describe(error)})
-
-
-__all__ = ["leave", "run", "threads"]

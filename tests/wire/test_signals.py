@@ -17,6 +17,7 @@ from lab import DEADLINE, free_port
 from process import Running, conf, plugin
 
 from pbal.life import looping
+from pbal.life.threads import threads
 from pbal.model.world import World
 
 BLOCK = """
@@ -278,7 +279,7 @@ def test_a_task_and_a_thread_that_do_not_end_keep_no_process(monkeypatch, caplog
     tasks: list[asyncio.Task[None]] = []
     try:
         assert looping.run(main(), World()) == 7
-        assert [thread.name for thread in looping.threads()] == ["a thread"]
+        assert [thread.name for thread in threads()] == ["a thread"]
         assert "ending without a task, a thread, which did not end" in caplog.text
     finally:
         over.set()
