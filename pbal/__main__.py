@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pbal import __version__, build, checking, formatting
 from pbal.launch import DEFAULT_FILE, run
+from pbal.life.threads import leave, threads
 from pbal.observe.log import set_up
 from pbal.terminal.arguments import add_arguments as add_console_arguments
 
@@ -60,11 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return speak(options)
     if options.command is None:
         return run(options)
-    writer = set_up(options.log_level or "info")
+    writer, before = set_up(options.log_level or "info"), threads()
     try:
-        return checking.run(options)
+        status = checking.run(options)
     finally:
         writer.finish()
+    return leave(status, before)
 
 
 def _new_password(user: str) -> int:

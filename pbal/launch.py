@@ -20,6 +20,7 @@ from pbal.checking import tell
 from pbal.life import daemon, init
 from pbal.life.handed import handed_over
 from pbal.life.notify import notifier
+from pbal.life.threads import leave, threads
 from pbal.observe.log import LogWriter, set_up
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ log = logging.getLogger("pbal")
 
 def run(options: argparse.Namespace) -> int:
     """Run pbal as the command line says; the exit status."""
-    path = options.config or DEFAULT_FILE
+    path, before = options.config or DEFAULT_FILE, threads()
     if options.config is None and not os.path.exists(path):
         print(f"pbal: there is no {path}: 'pbal -c FILE' runs a configuration, 'pbal check FILE' checks one", file=sys.stderr)
         print("pbal: the manual pages pbal(1) and pbal.conf(5) tell how to write one", file=sys.stderr)
@@ -54,7 +55,6 @@ def run(options: argparse.Namespace) -> int:
             handed.close()
             told.close()
             return init.wait(child)
-    from pbal.life.looping import leave
     from pbal.life.process import Process  # not before the fork: process 1 need not hold the model, too
 
     writer = set_up(options.log_level or "info")
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         status = _start(path, process, options.log_level, writer)
     finally:
         writer.finish()
-    return leave(status)
+    return leave(status, before)
 
 
 def _open_streams() -> None:

@@ -75,7 +75,7 @@ class CannotWrite(Exception):
 
 
 def new_plugin(name: str, folder: Path) -> list[Path]:
-    """Write NAME.py and test_NAME.py into `folder`; their paths. Raises: CannotWrite, and writes neither."""
+    """Write NAME.py and test_NAME.py into `folder`, which is made if need be; their paths. Raises: CannotWrite; nothing is written."""
     if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name.startswith("test_"):
         raise CannotWrite(f"'{name}' is not a name for a plugin: use lower-case letters, digits and _, and begin with a letter")
     if name in sources.bundled():
@@ -85,7 +85,9 @@ def new_plugin(name: str, folder: Path) -> list[Path]:
         if path.exists():
             raise CannotWrite(f"{path} exists already")
     class_name = "".join(part.capitalize() for part in name.split("_"))
+    path = folder
     try:
+        folder.mkdir(exist_ok=True)
         for path, text in files.items():
             path.write_text(text.format(name=name, class_name=class_name), encoding="utf-8")
     except OSError as error:

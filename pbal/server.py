@@ -16,6 +16,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from pbal.commands.interpreter import Interpreter
@@ -78,7 +79,7 @@ class Server:
         world = self.world
         self.process.claim(world)
         self._descriptors.set_limit(world.server["max_connections"])
-        world.runtime = self
+        world.runtime, world.thread = self, get_ident()
         world.nodefiles.start()
         world.names.moved = partial(leave, world.backends)
         enabled = [service for service in world.services.values() if service.enabled]

@@ -1,13 +1,14 @@
 """Where plugins come from: those that come with pbal, the folders of SERVER plugin_path, and installed distributions, in this order.
 
 A distribution offers plugins as entry points of the group `pbal.plugins`: `NAME = module`, or `NAME = package`, the one that holds the
-plugin's class. It is found on the path of imports, and nothing is imported here: who loads a plugin imports its file under a name of
+plugin's class. It is found as an import would find it, and nothing is imported here: who loads a plugin imports its file under a name of
 its own. Names match in any case.
 """
 
 import importlib.machinery
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,13 +73,23 @@ def _entries() -> Iterator[importlib.metadata.EntryPoint]:
     yield from importlib.metadata.entry_points(group=GROUP)
 
 
+def _spec(name: str, path: list[str] | None) -> importlib.machinery.ModuleSpec | None:
+    """Where a module is, as `import` would find it, without importing it. A distribution that is installed to be edited has a finder."""
+    for finder in list(sys.meta_path):
+        find: Callable[..., importlib.machinery.ModuleSpec | None] | None = getattr(finder, "find_spec", None)
+        spec = None if find is None else find(name, path)
+        if spec is not None:
+            return spec
+    return None
+
+
 def _of(entry: importlib.metadata.EntryPoint) -> Source:
     """The file of an entry point. Raises: ConfigError if there is none."""
     path: list[str] | None = None
     origin = None
     parts = entry.module.split(".")
     for place in range(len(parts)):
-        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[: place + 1]), path)
+        spec = _spec(".".join(parts[: place + 1]), path)
         origin = None if spec is None else spec.origin
         path = None if spec is None or spec.submodule_search_locations is None else list(spec.submodule_search_locations)
         if path is None and place + 1 < len(parts):

@@ -355,9 +355,14 @@ def test_a_plugin_that_is_there_is_not_overwritten(tmp_path: Path, capsys: pytes
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plugin", "new", "mine", "--folder", str(tmp_path / "no")]) == 1
-    assert "cannot write" in capsys.readouterr().err
+def test_a_folder_that_is_not_there_is_made_or_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugin", "new", "mine", "--folder", str(tmp_path / "no" / "deeper")]) == 1
+    assert f"cannot write {tmp_path}/no/deeper: No such file" in capsys.readouterr().err
+    assert main(["plugin", "new", "mine", "--folder", str(tmp_path / "plugins")]) == 0, "as docs/plugins.md begins in an empty folder"
+    assert len(list((tmp_path / "plugins").iterdir())) == 2
+    (tmp_path / "file").touch()
+    assert main(["plugin", "new", "mine", "--folder", str(tmp_path / "file")]) == 1
+    assert f"cannot write {tmp_path}/file: File exists" in capsys.readouterr().err
 
 
 def test_mistakes_of_a_tested_configuration_fail_the_test_with_their_text() -> None:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,27 @@ def test_what_comes_with_pbal_goes_before_a_file_of_the_same_name_and_names_matc
     assert sources.find("VHosts", [tmp_path]).path.parent == sources.BUNDLED
     assert sources.find("mINE", [tmp_path]).path == tmp_path / "Mine.py"
     assert {"mine", "poll", "vpaths"} <= set(sources.installed([tmp_path])) and "mine" not in sources.bundled()
+
+
+def test_a_distribution_that_is_installed_to_be_edited_is_found_by_its_finder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site" / "geo-1.dist-info").mkdir(parents=True)
+    (tmp_path / "site" / "geo-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: geo\nVersion: 1\n")
+    (tmp_path / "site" / "geo-1.dist-info" / "entry_points.txt").write_text("[pbal.plugins]\ngeo = edited_geo.plugin\n")
+    (tmp_path / "work").mkdir()
+    for name in ("__init__.py", "plugin.py"):
+        (tmp_path / "work" / name).write_text("1 / 0\n")
+
+    class Editable:
+        """As pip makes one."""
+
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+            file = tmp_path / "work" / "__init__.py"
+            return spec_from_file_location(name, file, submodule_search_locations=[str(file.parent)]) if name == "edited_geo" else None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Editable])
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert sources.find("geo", []).path == tmp_path / "work" / "plugin.py"
 
 
 def test_what_is_not_there_is_said_with_what_is() -> None:

@@ -11,9 +11,7 @@ What a callback raises is told in one line, and as a fault of the plugin if it i
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 import threading
 from collections.abc import Coroutine
 from functools import partial
@@ -21,6 +19,7 @@ from typing import Any
 
 import uvloop
 
+from pbal.life.threads import threads
 from pbal.model import faults
 from pbal.model.world import World
 
@@ -35,6 +34,7 @@ def run(main: Coroutine[Any, Any, int], world: World) -> int:
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(partial(_raised, world))
+    threading.excepthook = partial(_thread_raised, world, loop)
     task = loop.create_task(main, name="server")
     try:
         while not task.done():
@@ -49,20 +49,7 @@ def run(main: Coroutine[Any, Any, int], world: World) -> int:
         return task.result()
     finally:
         _end(loop)
-
-
-def leave(status: int) -> int:
-    """The exit status, or the end of the process where threads would keep it. The log is written by now."""
-    if not threads():
-        return status
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(status)
-
-
-def threads() -> list[threading.Thread]:
-    """Those that Python would wait for at the end of the process."""
-    return [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread() and each.is_alive()]
+        threading.excepthook = threading.__excepthook__
 
 
 def _stopped(world: World, error: BaseException) -> None:
@@ -84,6 +71,21 @@ def _raised(world: World, loop: asyncio.AbstractEventLoop, context: dict[str, An
         faults.report(world, plugin, "a callback", error, generation)
     else:
         loop.default_exception_handler(context)
+
+
+def _thread_raised(world: World, loop: asyncio.AbstractEventLoop, args: threading.ExceptHookArgs) -> None:
+    """A thread ended with an exception."""
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit) and not loop.is_closed():
+        loop.call_soon_threadsafe(_tell_thread, world, args.thread.name if args.thread is not None else "", args.exc_value)
+
+
+def _tell_thread(world: World, name: str, error: BaseException) -> None:
+    plugin, generation = faults.blamed(error)
+    if plugin:
+        faults.report(world, plugin, f"thread '{name}'", error, generation)
+    else:
+        fields = {"event": "thread_failed", "thread": name, "fault": faults.describe(error)}
+        log.error("thread %(thread)s failed: %(fault)s", fields, exc_info=error if log.isEnabledFor(logging.DEBUG) else None)
 
 
 def _end(loop: asyncio.AbstractEventLoop) -> None:
@@ -112,6 +114,3 @@ def _turn(loop: asyncio.AbstractEventLoop, what: Coroutine[Any, Any, object]) ->
             loop.run_until_complete(task)
         except faults.CAUGHT as error:
             log.debug("at the end of the loop: %(fault)s", {"event": "loop_end", "fault": faults.describe(error)})
-
-
-__all__ = ["leave", "run", "threads"]

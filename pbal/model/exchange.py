@@ -21,6 +21,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from threading import get_ident
 from types import CoroutineType
 from typing import TYPE_CHECKING, Final
 
@@ -38,7 +39,7 @@ from pbal.model.calling import place as place_of
 from pbal.model.collected import CollectedBody
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError
-from pbal.model.faults import guarded, report, shown
+from pbal.model.faults import describe, guarded, report, shown
 from pbal.model.faults import tell as tell_fault
 from pbal.model.pages import error_page
 from pbal.model.parking import Parked, Waiting
@@ -627,6 +628,12 @@ class Exchange(Account):
             )
         return AnswerRefused(text)
 
+    def _refuse_threads(self) -> None:
+        """Raises: AnswerRefused in another thread than the loop's: an answer would lie until that turns, or break what it does."""
+        thread = self.service.world.thread
+        if thread and thread != get_ident():
+            raise self._refused("pbal is spoken to in the thread of its loop alone (loop.call_soon_threadsafe)")
+
     def respond(
         self, status: int, fields: Fields = (), body: bytes = b"", on_lost: OnLost | None = None, patience: float = PATIENCE
     ) -> bool:
@@ -640,12 +647,13 @@ class Exchange(Account):
         """
         if self.stage is ENDED and not self.status:
             return False
+        self._refuse_threads()
         self.enter(ANSWERING)
         try:
             return self.stream.respond(self, status, fields, body, on_lost, patience)
         except BaseException as error:
             self.cause = PLUGIN
-            self.trouble = Trouble(f"an answer that cannot be sent: {type(error).__name__}: {error!s:.150}")
+            self.trouble = Trouble(f"an answer that cannot be sent: {describe(error):.170}")
             self.stream.respond(self, 500, (), UNSENDABLE, None, PATIENCE)
             raise
 
@@ -662,6 +670,7 @@ class Exchange(Account):
         """
         if PARKED in EDGES[self.stage] and not callable(getattr(record, "gone", None)):
             raise TypeError(f"a record to park under has a method gone(): {record!r:.100} has none")
+        self._refuse_threads()
         self.enter(PARKED)
         self.record = record
         if self._body is not None:
@@ -707,6 +716,7 @@ class Exchange(Account):
         service = self.service
         if self.stage in _ANSWERED:
             return
+        self._refuse_threads()
         if self.resumed >= MOST_RESUMED:
             fault = f"took the same request again after each of {MOST_RESUMED} times that it gave it back"
             tell_fault(service.world, self.owner or "unknown", "go_on()", fault, "")

@@ -209,6 +209,8 @@ class World:
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock: Clock = clock or Clock()
         self.started = self.clock.epoch()
+        self.thread = 0
+        """That of the loop which serves it; 0 before."""
         self.started_at: float = self.clock.now()
         self.second = int(self.started_at)
         """clock.now() in whole seconds, renewed once a second: one shared int for ten thousand birth dates."""

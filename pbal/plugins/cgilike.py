@@ -76,6 +76,8 @@ IMPORT_LIMIT: Final = 30.0
 """Seconds that an import may take while pbal runs."""
 CAUGHT: Final = (Exception, SystemExit)
 """What a program of somebody's may raise. A cancelled task is none of it."""
+AT_IMPORT: Final = (BaseException,)
+"""The same while it is imported, where nothing is cancelled."""
 _NAME: Final = re.compile(r"[A-Za-z_]\w*(?:(?:::|\.)[A-Za-z_]\w*)*", re.ASCII)
 
 Function = Callable[..., object]
@@ -280,12 +282,12 @@ def _import(said: str, file: Path | None, parts: list[str], folders: Folders) ->
     try:
         exec(code, vars(module))  # noqa: S102 - the operator named it
         found = _member(module, parts)
-    except CAUGHT as error:
+    except AT_IMPORT as error:
         if isinstance(error, CommandError):
             raise
         folder = str(Path(spec.origin).parent)
         places = [f"{file}:{line}: " for file, line in _frames(error) if file.startswith(folder)]
-        raise CommandError(f"{places[-1] if places else ''}{type(error).__name__}: {error}") from None
+        raise CommandError(f"{places[-1] if places else ''}{_described(error)}") from None
     finally:
         _forget(name)
     at = Path(spec.origin)
@@ -297,6 +299,14 @@ def _import(said: str, file: Path | None, parts: list[str], folders: Folders) ->
 
 def _imported(said: str, function: Function) -> Imported:
     return Imported(said, function, bool(getattr(function, "wants_body", False)), inspect.iscoroutinefunction(function))
+
+
+def _described(error: BaseException) -> str:
+    """`Type: message`, on a line; the type alone where the exception cannot say its message."""
+    try:
+        return f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
+    except CAUGHT:
+        return type(error).__name__
 
 
 def _frames(error: BaseException) -> list[tuple[str, int]]:
@@ -480,7 +490,7 @@ class Cgilike(Plugin):
         places = [f"{file}:{line}" for file, line in _frames(error) if file != __file__]
         fields = {
             "event": "handler_failed", "service": self.service.name, "handler": handler.said,
-            "fault": f"{type(error).__name__}: {error!s:.200}", "place": places[-1] if places else "",
+            "fault": _described(error), "place": places[-1] if places else "",
         }  # fmt: skip
         text = "service %(service)s: PERLHANDLER %(handler)s failed: %(fault)s (%(place)s)"
         self.world.log_limited(f"handler {self.service.name} {fields['place']}", text, fields)

@@ -53,7 +53,7 @@ def handler(r):
 async def slow(r):
     await asyncio.sleep(0)
     if r.path() == "/fault":
-        raise ValueError("of the task")
+        raise type("Odd", (ValueError,), {"__str__": None})
     r.print("waited")
 
 

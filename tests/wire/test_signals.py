@@ -17,6 +17,7 @@ from lab import DEADLINE, free_port
 from process import Running, conf, plugin
 
 from pbal.life import looping
+from pbal.life.threads import threads
 from pbal.model.world import World
 
 BLOCK = """
@@ -233,6 +234,11 @@ elif target == b"/raise":
     loop.call_soon(fall)
 elif target == b"/stop":
     loop.stop()
+elif target == b"/thread":
+    import threading
+    thread = threading.Thread(target=lambda: exchange.respond(200, (), b"from elsewhere"), name="mine")
+    thread.start()
+    thread.join()
 """
 
 
@@ -243,6 +249,7 @@ def test_no_code_of_a_plugin_ends_the_loop_and_its_faults_are_told_as_its_own(tm
             ("/task", "plugin own generation 1, outside of a hook: SystemExit: 3 (own.py:"),
             ("/fault", "plugin own generation 1, task 'fail': KeyError: 'oh' (own.py:"),
             ("/callback", "the loop was stopped, and goes on: SystemExit: 3"),
+            ("/thread", "plugin own generation 1, thread 'mine': AnswerRefused: pbal is spoken to in the thread of its loop alone"),
             ("/raise", "plugin own generation 1, a callback: ValueError: ah (own.py:"),
             ("/stop", "the loop was stopped, and goes on: somebody stopped it"),
         ):
@@ -272,7 +279,7 @@ def test_a_task_and_a_thread_that_do_not_end_keep_no_process(monkeypatch, caplog
     tasks: list[asyncio.Task[None]] = []
     try:
         assert looping.run(main(), World()) == 7
-        assert [thread.name for thread in looping.threads()] == ["a thread"]
+        assert [thread.name for thread in threads()] == ["a thread"]
         assert "ending without a task, a thread, which did not end" in caplog.text
     finally:
         over.set()
