@@ -338,6 +338,7 @@ class Lab:
         self._servers: list[asyncio.AbstractServer] = []
         self._accepted: set[asyncio.StreamWriter] = set()
         """Connections of its backends."""
+        self._closing = False
         self._descriptors = descriptors()
         self.folder = Path(tempfile.mkdtemp(prefix="pbal-test-"))
         self._number = 0
@@ -363,6 +364,9 @@ class Lab:
         """Start a backend, on a port or on any."""
 
         async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self._closing:  # it came at the last moment, and nobody would end it any more
+                writer.transport.abort()
+                return
             self._accepted.add(writer)
             try:
                 await handler(reader, writer)
@@ -387,6 +391,7 @@ class Lab:
 
     async def close(self) -> None:
         """End everything."""
+        self._closing = True
         for server in self._servers:
             server.close()
         for pbal in self._pbals:

@@ -24,6 +24,7 @@ from functools import partial
 from threading import get_ident
 from types import CoroutineType
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
 
 from pbal.config.spec import Standing
 from pbal.http1.changes import Changes
@@ -216,9 +217,9 @@ class Exchange(Account):
     """One request, from its head to the end of its answer."""
 
     __slots__ = (
-        "_address", "_body", "_body_limit", "_number", "_passed", "_told", "_trace", "asked", "body_clock", "body_complete", "body_most",
-        "client_end", "coded", "collecting", "handed", "high", "home", "hops", "judged", "outer", "owner", "record", "request", "resumed",
-        "rewritten", "service", "sink", "slot", "stage", "stream", "trailer", "trouble", "unjudged",
+        "_address", "_body", "_body_limit", "_number", "_passed", "_shown", "_told", "_trace", "asked", "body_clock", "body_complete",
+        "body_most", "client_end", "coded", "collecting", "handed", "high", "home", "hops", "judged", "outer", "owner", "record", "request",
+        "resumed", "rewritten", "service", "sink", "slot", "stage", "stream", "trailer", "trouble", "unjudged",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, service: "Service", request: RequestHead, now: float) -> None:
@@ -271,7 +272,7 @@ class Exchange(Account):
         """The plugin that took it."""
         self.record: Parked | None = None
         self._body: CollectedBody | None = None
-        self._address = self._number = self._trace = b""
+        self._address = self._number = self._trace = self._shown = b""
         self._passed: tuple[Service, ...] = ()
         """Services that handed it on, and have plugins to tell of its end."""
         self._told = False
@@ -520,12 +521,29 @@ class Exchange(Account):
         if len(self.notes) < MOST_NOTES or name in self.notes:
             self.notes[name] = value[:LONGEST_NOTE]
 
+    def conceal(self, *names: bytes) -> None:
+        """Keep the values of these members of its query out of the access log and off consoles: they are credentials.
+
+        A name is as it is once decoded. Nodes get the query as it came.
+        """
+        query = self.request.query
+        parts = [part.partition(b"=") for part in query.split(b"&")]
+        said = [
+            name + (b"=..." if unquote_to_bytes(name.replace(b"+", b" ")) in names else equals + value) for name, equals, value in parts
+        ]
+        self._shown = self.request.target.removesuffix(query) + b"&".join(said)
+
+    @property
+    def shown(self) -> bytes:
+        """Its target as consoles may show it: without what was concealed, and without the query where access_log_query is off."""
+        return self._shown or self.request.target if self.service.values["access_log_query"] else self.request.path
+
     def said(self, log: AccessLog) -> tuple[bytes, ...]:
         """What its line says of the client and the head."""
         request, tls = self.request, self.stream.tls
         trace = self._trace or request.fields.get(b"traceparent", b"")
         return log.origin(
-            self.client_address, self.stream.peer, request.method, request.target, request.path,
+            self.client_address, self.stream.peer, request.method, self._shown or request.target, request.path,
             b"HTTP/1.1" if request.minor else b"HTTP/1.0", request.host,
             request.fields, "" if tls is None else tls.version, self.request_id if self.numbered else b"", trace and trace_of(trace),
         )  # fmt: skip
@@ -557,8 +575,7 @@ class Exchange(Account):
         world.counters.counts["failures"] += 1
         world.recent.add(
             world.clock.epoch(), service.name, self.client_address, self.request_id if self.numbered else b"", request.method,
-            request.target if service.values["access_log_query"] else request.path, self.status, end, phase,
-            self.node, self.attempts, now - self.started, self.trouble,
+            self.shown, self.status, end, phase, self.node, self.attempts, now - self.started, self.trouble,
         )  # fmt: skip
 
     def _how(self, whole: bool) -> tuple[bytes, bytes]:
@@ -592,8 +609,7 @@ class Exchange(Account):
     def described(self) -> str:
         """Method, target and host, quoted as in the access log and cut; without the query where access_log_query is off."""
         request = self.request
-        target = request.target if self.service.values["access_log_query"] else request.path
-        return quoted_text(b"%b %b for %b" % (request.method[:30], target[:200], request.host[:100])).decode("ascii")
+        return quoted_text(b"%b %b for %b" % (request.method[:30], self.shown[:200], request.host[:100])).decode("ascii")
 
     # -- the answer ----------------------------------------------------------------------------------------------
 

@@ -339,8 +339,7 @@ class Wire(Stream):
             request, sink = exchange.request, exchange.sink
             if exchange.client_address != self.peer:
                 before["observed_ip"] = exchange.client_address.decode("latin-1")
-            target = request.target if exchange.service.values["access_log_query"] else request.path
-            after["url"] = f"http://{(request.host or b'unknown').decode('latin-1')}{target.decode('latin-1')}"
+            after["url"] = f"http://{(request.host or b'unknown').decode('latin-1')}{exchange.shown.decode('latin-1')}"
             backend = sink.backend_now() if isinstance(sink, Attendant) else None
             if backend is not None:
                 after["backend"] = backend.node.name

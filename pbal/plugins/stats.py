@@ -85,7 +85,7 @@ class Stats(Plugin):
     @hook.backend_response_received
     def answered(self, exchange: Exchange, response: ResponseHead) -> Verdict:
         request: RequestHead = exchange.request
-        self.latest.append((self.world.clock.now() - exchange.asked_at, request.host, request.target[:LONGEST]))
+        self.latest.append((self.world.clock.now() - exchange.asked_at, request.host, exchange.shown[:LONGEST]))
         return Verdict.PASS
 
     @hook.start_send_file

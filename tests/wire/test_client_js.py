@@ -218,12 +218,12 @@ async def test_the_best_transport_that_works_and_it_is_remembered(lab: Lab) -> N
             (no_sockets.port, "sse", no_sockets),
             (nothing.port, "poll", nothing),
         ):
-            where = await reader(browser, port, "a", "b")
+            where = await reader(browser, port, "a", "constructor")  # which every object of JavaScript has
             await browser.wait(where, OPEN)
             assert (await state(browser, where))["transport"] == transport
             before = len(await got(browser, where, 0))
-            await publish(pbal, "b", transport)
-            assert (await got(browser, where, before + 1))[-1] == ["b", transport]
+            await publish(pbal, "constructor", transport)
+            assert (await got(browser, where, before + 1))[-1] == ["constructor", transport]
             if cable is not None:
                 refused = cable.refused
                 await browser.call("POST", "/refresh")

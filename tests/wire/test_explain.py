@@ -139,6 +139,8 @@ async def test_polls_and_publishes(lab: Lab) -> None:
     found = await explain(pbal, "POST /publish/alice FROM 10.1.2.3 X-Forwarded-For: 192.0.2.1")
     assert found.said("listener")[0].endswith(", from 10.1.2.3, client 192.0.2.1")
     assert found.said("plugin")[-1] == "site poll: 403: 192.0.2.1 may not publish (poll_publish_from)"
+    found = await explain(pbal, "POST /publish/alice FROM 10.1.2.3 Origin: http://elsewhere")
+    assert found.said("plugin")[-1] == "site poll: 403: pages of this origin may not publish (poll_allow_origin)"
     assert pbal.counts["poll_parked"] == 1
 
 

@@ -47,6 +47,26 @@ async def test_after_its_timeout_a_poll_gets_the_empty_answer_and_the_connection
 
 
 @lab
+async def test_a_room_in_which_there_is_always_somebody_to_tell_keeps_nobody_beyond_its_time(lab: Lab) -> None:
+    """Whose time is over may be one whose credential is."""
+    pbal = await lab.pbal(conf("SET poll_timeout = 100ms"))
+    turns, busy = pbal.plugin("chat").hub.turns, True
+
+    def tell() -> None:
+        if busy:
+            turns.each([None] * 200, lambda reader: None, tell, frozenset({b"poll:room"}))
+
+    tell()
+    try:
+        reader, _ = await park(pbal, "/poll/a")
+        await pbal.until("poll_empty", 1)
+        assert turns.busy
+    finally:
+        busy = False
+    assert (await read_response(reader)).status == 204
+
+
+@lab
 async def test_a_client_that_leaves_leaves_nothing_behind(lab: Lab) -> None:
     pbal = await lab.pbal(conf())
     _, writer = await park(pbal, "/poll/a")

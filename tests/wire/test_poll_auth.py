@@ -232,16 +232,22 @@ async def test_a_token_is_verified_once_and_ends_all_the_same(lab: Lab) -> None:
 @lab
 async def test_no_credential_is_in_the_log(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    pbal = await with_tokens(lab, "SET poll_max_parked = 1", "SET poll_park_rate = 1", "SET poll_park_burst = 2")
+    more = ("SET poll_max_parked = 1", "SET poll_park_rate = 1", "SET poll_park_burst = 2", "SET access_log = access.log")
+    pbal = await with_tokens(lab, *more)
     good, bad = token(), token(OTHER)
     for made in (good, bad, good, bad, good):
         reader, writer = await pbal.connect("chat")
-        writer.write(get(f"/poll/me?token={made}", bearer(made), f"Cookie: token={made}"))
+        writer.write(get(f"/poll/me?a=1&%74oken={made}&b", bearer(made), f"Cookie: token={made}"))
         await until(lambda: pbal.counts["poll_parked_ever"], "the first")
         if made is bad:
             assert (await read_response(reader)).status == 401
     assert good[-20:] not in caplog.text and bad[-20:] not in caplog.text
-    assert good[-20:] not in await pbal.say("show parked")
+    assert (await publish(pbal, f"room-1?token={good}")).status == 202
+    assert good[-20:] not in await pbal.say("show parked") + await pbal.say("socks") + await pbal.say("show errors")
+    log = lab.folder / "access.log"
+    await until(lambda: log.exists() and "/publish/room-1?token=..." in log.read_text(), "the lines of the access log")
+    written = log.read_text()
+    assert '"/poll/me?a=1&%74oken=...&b"' in written and good[-20:] not in written and bad[-20:] not in written
 
 
 @pytest.mark.parametrize(

@@ -312,6 +312,17 @@ async def test_three_memcacheds_and_a_writer_with_a_ketama_of_its_own(lab: Lab) 
     reader, _ = await park(pbal, alive)
     put(caches[1].client(), alive, b"m\n")
     assert (await read_response(reader)).body == b"m\n"
+    assert await pbal.say("SET chat.poll_keep = ttl") == "OK"
+    reader, _ = await park(pbal, alive)
+    watcher = pbal.plugin("chat").hub.store.courier.watchers[1]
+    await until(lambda: watcher.state == "live", "the watch")
+    attempt = watcher.attempt
+    with socket.create_connection(servers[1]) as sock:  # somebody's key, which is no queue's
+        sock.sendall(b"set poll:\xff 0 0 1\r\nx\r\n")
+        assert sock.recv(100) == b"STORED\r\n"
+    put(caches[1].client(), alive, b"n\n")
+    assert (await read_response(reader)).body == b"n\n"
+    assert watcher.attempt == attempt
 
 
 @lab
@@ -320,6 +331,10 @@ async def test_a_queue_grown_too_long_by_others_is_cut_to_its_newest_messages(la
     pbal = await lab.pbal(conf(cache.address, "SET poll_max_queue = 20"))
     put(cache.client(), "a", b"".join(b"number%d\n" % number for number in range(10)))
     assert (await pbal.ask("chat", request("/poll/a"))).body == b"number8\nnumber9\n"
+    assert pbal.counts["poll_evicted"] == 8
+    assert await pbal.say("SET chat.poll_framing = none") == "OK"
+    put(cache.client(), "a", b"<m>one that cannot be cut</m>")
+    assert (await pbal.ask("chat", request("/poll/a"))).body == b"<m>one that cannot be cut</m>"
     assert pbal.counts["poll_evicted"] == 8
 
 

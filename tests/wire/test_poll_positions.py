@@ -352,6 +352,7 @@ def test_what_is_known_of_a_queue(keep: str) -> None:
         position = facts.pop("position", "")
         assert facts == {"queue": "a", "parked": 0, "messages": 2, "bytes": 10}
         assert bool(position) == (keep == "ttl")
+        assert json.loads((await ask(pbal, "GET", "/publish/a%5B1%5D")).body)["queue"] == "a[1]"
         await park(pbal, "/poll/room.1")
         await park(pbal, "/poll/other")
         listed = json.loads((await ask(pbal, "GET", "/publish/room.%2A")).body)
@@ -370,6 +371,9 @@ async def test_several_queues_in_one_publish(lab: Lab, store: str) -> None:
     assert answer.status == 202
     assert json.loads(answer.body) == [{"queue": "a", "bytes": 1, "parked": 0}, {"queue": "b", "bytes": 1, "parked": 1}]
     assert json.loads((await read_response(reader)).body) == {"queues": {"b": ["m"]}}
+    many = "&".join(f"q=n{number}" for number in range(1001))
+    answer = await ask(pbal, "POST", f"/publish/?{many}", b"m")
+    assert answer.status == 400 and b"at most 1000" in answer.body
     items = [{"queue": "c", "message": "1"}, {"queue": "d", "message": "\u00fc"}, {"queue": "c", "message": "2"}]
     answer = await ask(pbal, "POST", "/publish/", json.dumps(items).encode(), "Content-Type: application/json")
     assert [receipt["bytes"] for receipt in json.loads(answer.body)] == [1, 2, 1]
@@ -388,6 +392,18 @@ async def test_several_queues_in_one_publish(lab: Lab, store: str) -> None:
         assert answer.status == 400 and answer.body.endswith(b"\n"), bad
     facts = json.loads((await ask(pbal, "GET", "/publish/?q=a&q=c")).body)
     assert [fact["messages"] for fact in facts] == [1, 0], "a list with a mistake changes nothing"
+
+
+@stores
+async def test_of_what_cannot_be_cut_the_newest_stays(lab: Lab, store: str) -> None:
+    pbal = await lab.pbal(kept("taken", store, "SET poll_framing = none", "SET poll_max_queue = 1k"))
+    for keep in ("taken", "ttl"):
+        assert await pbal.say(f"SET chat.poll_keep = {keep}") == "OK"
+        before = pbal.counts["poll_evicted"]
+        for message in (b"1", b"2", b"3"):
+            assert (await publish(pbal, keep, message * 700)).status == 202
+        assert json.loads((await poll(pbal, keep)).body)["queues"] == {keep: ["3" * 700]}
+        assert pbal.counts["poll_evicted"] > before
 
 
 @stores

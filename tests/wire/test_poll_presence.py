@@ -8,6 +8,8 @@ import pytest
 from lab import Lab, Pbal, lab, read_response, until
 from polls import conf, get, park, publish
 
+from pbal.plugins.poll.presence import Shared
+
 ON = ("SET poll_presence = on", "SET poll_grace = 500ms", "SET poll_queue = query:q uri:queue", "SET poll_keep = ttl")
 
 
@@ -133,10 +135,63 @@ async def test_a_pbal_that_dies_leaves_its_readers_to_the_others(lab: Lab) -> No
     presence._changed.clear()
     presence.tick = lambda now: None  # as dead as a process can be in a test: it neither renews nor leaves
     presence._changes = lambda key: None
+    assert await two.say("RELOAD poll") == "OK"  # what it was to look at, it still does
     await park(two, "/poll/stays")
     await until(lambda: two.counts["poll_leaves"] == 1, "somebody to say that it is gone", deadline=15)
     assert [event for event in await said(two) if event[0] != "other"][2:] == [("gone", "leave")]
     assert (await facts(two, "stays"))["present"] is True
+
+
+def looks(pbal: Pbal) -> int:
+    """Looks at queues that are to come."""
+    return sum(map(len, pbal.plugin("chat").hub.presence._order.values()))
+
+
+@lab
+async def test_who_comes_back_again_and_again_is_looked_at_no_more_often(lab: Lab) -> None:
+    pbal = await lab.pbal(conf(*ON[:1], *ON[2:]))
+    reader, writer = await park(pbal, "/poll/ann")
+    for number in range(30):
+        token = (await publish(pbal, "ann", b"m")).status and (await read_response(reader)).fields["poll-position"]
+        writer.write(get(f"/poll/ann?position={token}"))
+        await pbal.until("poll_parked_ever", number + 2)
+    assert looks(pbal) <= 2 and pbal.counts["poll_joins"] == 1
+
+
+@lab
+async def test_pbals_that_look_at_each_others_queues_do_not_set_each_other_going(lab: Lab) -> None:
+    cache = await lab.memcached()
+    one, two = [await lab.pbal(conf(*ON[:1], *ON[2:], store_line(cache.address))) for _ in range(2)]
+    await park(one, "/poll/room")
+    await until(lambda: one.counts["poll_joins"] == 1, "the join")
+    presence = two.plugin("chat").hub.presence
+    here, client = presence.here_of(b"poll:room"), cache.client()
+    before = client.gets(here.decode())
+    for _ in range(10):  # as the watch shows it
+        presence.foreign(here)
+        await until(lambda: not two.plugin("chat").hub.store.courier.busy, "its look")
+    assert looks(two) == 1
+    presence._changes(b"poll:room")  # what the look does when its time has come
+    await until(lambda: not two.plugin("chat").hub.store.courier.busy, "its look")
+    assert looks(two) == 1 and client.gets(here.decode()) == before, "it has nothing to say"
+
+
+@pytest.mark.parametrize(
+    "value", [b'{"queue": "a", "by": {"x": [Infinity, 1]}, "present": true, "number": 1, "seen": 1}', b'{"by": {"x": [1, 1e999]}}']
+)
+def test_what_lies_there_and_no_pbal_wrote_is_nothing(value: bytes) -> None:
+    assert Shared.parse(value, "a") == Shared("a")
+
+
+@lab
+async def test_a_name_that_is_too_long_with_what_stands_beside_it_is_not_said_and_costs_nobody_anything(lab: Lab) -> None:
+    cache = await lab.memcached()
+    pbal = await lab.pbal(conf(*ON, "SET poll_presence_queue = *.who", store_line(cache.address)))
+    await park(pbal, "/poll/" + "x" * 244)
+    await until(lambda: pbal.counts["poll_presence_lost"] == 1, "the join that cannot be said")
+    await park(pbal, "/poll/room")
+    await until(lambda: pbal.counts["poll_joins"] == 1, "the other join")
+    assert pbal.counts["poll_store_errors"] == 0
 
 
 @lab

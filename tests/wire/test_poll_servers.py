@@ -391,6 +391,31 @@ async def test_an_error_nobody_knows_is_logged_counted_and_shown(lab: Lab, caplo
     assert "errors 2, the last: SERVER_ERROR the moon is full" in row["detail"]
 
 
+@lab
+async def test_what_is_no_memcached_is_named(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    origin = await lab.origin(answering(lambda line: b"-ERR unknown command\r\n"))
+    pbal = await lab.pbal(conf(origin.address, *NO_WATCH))
+    assert "it is no memcached" in await pbal.say("poll publish chat a x")
+    assert lines(caplog, "-ERR unknown command")
+
+
+@lab
+async def test_an_answer_of_another_shape_is_an_error_and_nobody_waits_for_more(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    def answer(line: bytes) -> bytes:
+        known = {b"version": b"VERSION 1.6.0\r\n", b"stats settings": b"END\r\n", b"mn": b"MN\r\n"}
+        return b"STORED\r\n" if line.startswith(b"append") else b"HD what\r\n" if line.startswith(b"mg") else known.get(line, b"")
+
+    origin = await lab.origin(answering(answer))
+    pbal = await lab.pbal(conf(origin.address, *NO_WATCH))
+    await park(pbal, "b")
+    answered = await pbal.ask("chat", request("/publish/a", b"x"))
+    assert answered.status == 503 and b"HD what" in answered.body
+    assert b"HD what" in (await pbal.ask("chat", request("/publish/a"))).body  # what is known of the queue
+    await until(lambda: pbal.counts["poll_store_errors"] > 2, "the look of who waits")
+    assert "HD what" in (await state(pbal))["last_error"]
+    assert pbal.counts["poll_parked"] == 1 and not lines(caplog, "failed")
+
+
 # -- the connection -----------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ const HANDSHAKE = 8000, SILENCE = 45000, FIRST = 250, MOST = 10000, LONG = 60000
 const POLL = 25; // seconds: pbal's default, and less than the minute after which many proxies cut
 const CLOSES = { 1008: "refused", 4000: "bad-position", 4009: "superseded", 4010: "removed" };
 const GIVEN_UP = ["superseded", "refused", "removed"];
+const LAST_EVENTS = ["superseded", "removed", "bad-position"]; // no queue of a stream has such a name
 
 class Ended extends Error { // why a connection ended, and for how long (ms) its server wants us to stay away
   constructor(kind, words = kind, after = 0) { super(words); this.kind = kind; this.after = after; }
@@ -64,7 +65,7 @@ const TRANSPORTS = {
             event = { data: [] };
             batch.position = id ?? batch.position;
             if (kind === "gap") batch.gap.push(data[0]);
-            else if (kind in { superseded: 1, removed: 1, "bad-position": 1 }) throw (line.take(batch), new Ended(kind));
+            else if (LAST_EVENTS.includes(kind)) throw (line.take(batch), new Ended(kind));
             else if (data.length) batch.messages.push([kind ?? line.queues[0], data.join("\n")]);
           }
         }

@@ -146,7 +146,7 @@ class Courier:
             return await self._cut(key, squeeze(server, key, data, most, self._shorten, ttl))
         if size <= most or self._lot.has(key) or key in self._cutting:  # whoever cuts it finds this message there, too
             return 0
-        return await self._cut(key, trim(server, key, most, self._shorten, ttl))
+        return await self._cut(key, trim(server, key, most, self._shorten, ttl, data))
 
     async def _cut(self, key: bytes, cutting: Coroutine[Any, Any, int]) -> int:
         """Shorten a queue. One at a time: each reads and stores all of it, and by cas only one of many succeeds."""
@@ -162,12 +162,12 @@ class Courier:
         header = 0 if self.settings.keep == "taken" else LONGEST_HEADER
         return int(min(self.settings.max_queue + header, server.longest(key)))
 
-    def _shorten(self, value: bytes, most: int) -> tuple[bytes, int]:
+    def _shorten(self, value: bytes, most: int, newest: bytes) -> tuple[bytes, int]:
         """A value within `most` octets, header and all."""
         kept = Kept.parse(value)
         if kept is None:
-            return trimmed(value, most, self.settings.framing)
-        dropped = kept.shorten(max(most - LONGEST_HEADER, 1), self.settings.framing)
+            return trimmed(value, most, self.settings.framing, newest)
+        dropped = kept.shorten(max(most - LONGEST_HEADER, 1), self.settings.framing, newest)
         return kept.render(), dropped
 
     # -- first looks ---------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ EMPTY: Final = frozenset({TIME_IS_OVER, DISABLED})
 """Reasons of the empty answer."""
 
 
+MOST_RENDERED = 1 << 20
+
+
 class Run(NamedTuple):
     """The messages of one queue in a delivery."""
 
@@ -34,7 +37,7 @@ class Run(NamedTuple):
 class Delivery:
     """Messages for a reader, or for many that stand at the same place."""
 
-    __slots__ = ("_logs", "_rendered", "_token", "gaps", "moved", "queues", "returns")
+    __slots__ = ("_logs", "_octets", "_rendered", "_token", "gaps", "moved", "queues", "returns")
 
     def __init__(self, queues: Queues, returns: bool, logs: dict[bytes, Log] | None = None, gaps: tuple[bytes, ...] = ()) -> None:
         self.queues = queues
@@ -47,6 +50,7 @@ class Delivery:
         self.gaps = gaps
         """Keys of queues of which it missed something."""
         self._rendered: dict[tuple[str, bytes], Rendered] = {}
+        self._octets = 0
         self._token: bytes | None = None
 
     def names(self, settings: Settings) -> Queues:
@@ -88,6 +92,9 @@ class Delivery:
         return self._rendered.get((form, position))
 
     def keep(self, form: str, position: bytes, rendered: Rendered) -> Rendered:
-        """It was rendered, for all who ask ready() likewise."""
+        """It was rendered, for all who ask ready() likewise; the last MOST_RENDERED octets are kept, since each may stand elsewhere."""
         self._rendered[form, position] = rendered
+        self._octets += len(rendered.body)
+        while self._octets > MOST_RENDERED and len(self._rendered) > 1:
+            self._octets -= len(self._rendered.pop(next(iter(self._rendered))).body)
         return rendered

@@ -34,7 +34,7 @@ def _is_preflight(hub: "Hub", exchange: Exchange) -> bool:
 def _poll(hub: "Hub", exchange: Exchange, match: re.Match[bytes]) -> list[str]:
     settings = hub.settings
     if _is_preflight(hub, exchange):
-        return ["a preflight of a poll: answered at once (poll_origins)"]
+        return ["a preflight of a poll: answered at once (poll_allow_origin)"]
     if exchange.method not in settings.methods:
         return [f"a path of polls (poll_uri), and no method of theirs: 405; poll_methods are {_text(b' '.join(settings.methods))}"]
     transport = "a WebSocket" if sockets.wanted(exchange) else "a stream of events" if events.wanted(exchange) else "a long poll"
@@ -59,13 +59,13 @@ def _poll(hub: "Hub", exchange: Exchange, match: re.Match[bytes]) -> list[str]:
 def _publish(hub: "Hub", exchange: Exchange, match: re.Match[bytes]) -> list[str]:
     settings = hub.settings
     if _is_preflight(hub, exchange):
-        return ["a preflight of a publish: answered at once (poll_origins)"]
+        return ["a preflight of a publish: answered at once (poll_allow_origin)"]
     if exchange.method not in (b"POST", b"GET", b"DELETE"):
         return ["a path for publishing (poll_publish_uri), which takes POST, GET and DELETE: 405"]
     if exchange.client_address not in settings.publish_from:
         return [f"403: {_text(exchange.client_address)} may not publish (poll_publish_from)"]
     if not cors.may_act(exchange, settings.origins):
-        return ["403: pages of this origin may not publish (poll_origins)"]
+        return ["403: pages of this origin may not publish (poll_allow_origin)"]
     names = list(dict.fromkeys(query_values(exchange.request.query, b"q")))
     if not names:
         named = unquote_to_bytes(match.groupdict().get(settings.publish_group) or b"")

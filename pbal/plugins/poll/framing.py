@@ -58,12 +58,17 @@ def framed_size(message: bytes, framing: str) -> int:
     return len(message) + (len(b"%d:," % len(message)) if framing == "netstring" else 0)
 
 
-def trim(value: bytes, limit: int, framing: str) -> tuple[bytes, int]:
+def trim(value: bytes, limit: int, framing: str, newest: bytes = b"") -> tuple[bytes, int]:
     """The newest whole messages that fit into `limit` octets, and how many older ones went.
 
-    A value that is one run of octets, or not framed, goes whole when it does not fit: half a message is none. Only what goes
-    is read: a full queue comes here with every message.
+    A value that is one run of octets, or not framed, goes whole when it does not fit: half a message is none. Of it `newest` stays, what
+    was added last. Only what goes is read: a full queue comes here with every message.
     """
+    kept, dropped = _trim(value, limit, framing)
+    return (newest, dropped) if not kept and len(newest) <= limit and value.endswith(newest) else (kept, dropped)
+
+
+def _trim(value: bytes, limit: int, framing: str) -> tuple[bytes, int]:
     if len(value) <= limit or not limit:
         return value, 0
     if framing == "newline":

@@ -75,6 +75,8 @@ class Hub:
         self._beats: dict[int, dict[Staying, None]] = {}
         """Who gets a heartbeat, by the quarter of a second in which it is due."""
         self._tick_timer: asyncio.TimerHandle | None = None
+        self._expiring = False
+        """Those whose time was over are being told, over several turns of the loop."""
 
     # -- in ------------------------------------------------------------------------------------------------------
 
@@ -451,7 +453,8 @@ class Hub:
             waiting = [lot.waiting(key) for key in found]
             readers = waiting[0] if len(waiting) == 1 else list(dict.fromkeys(chain.from_iterable(waiting)))
         made: dict[tuple[bytes | None, ...], Delivery | None] = {}
-        self.turns.each(readers, lambda reader: self._tell_one(reader, found, made, asked), None, frozenset(found))
+        everybody = None if asked else found
+        self.turns.each(readers, lambda reader: self._tell_one(reader, found, made, asked), None, frozenset(found), everybody)
 
     def _tell_one(
         self, reader: Reader, found: dict[bytes, Log], made: dict[tuple[bytes | None, ...], Delivery | None], asked: bool
@@ -514,15 +517,20 @@ class Hub:
     # -- limits of a queue ---------------------------------------------------------------------------------------
 
     def _shortened(self, queues: Queues) -> Queues:
-        """Without the oldest messages of what others let grow beyond poll_max_queue."""
+        """Without the oldest messages of what others let grow beyond poll_max_queue. What cannot be cut is given whole: it is taken."""
         limit = self.settings.max_queue
         if all(len(value) <= limit for _, value in queues):
             return queues
-        return [(key, self.shorten(key, value)) for key, value in queues]
+        shorter: Queues = []
+        for key, value in queues:
+            kept, dropped = trim(value, limit, self.settings.framing)
+            shorter.append((key, kept or value))
+            self.evicted(key, dropped if kept else 0)
+        return shorter
 
-    def shorten(self, key: bytes, value: bytes) -> bytes:
-        """A value within poll_max_queue: its newest messages. The others are counted."""
-        kept, dropped = trim(value, self.settings.max_queue, self.settings.framing)
+    def shorten(self, key: bytes, value: bytes, newest: bytes) -> bytes:
+        """A value within poll_max_queue: its newest messages, of which `newest` was added last. The others are counted."""
+        kept, dropped = trim(value, self.settings.max_queue, self.settings.framing, newest)
         self.evicted(key, dropped)
         return kept
 
@@ -573,9 +581,15 @@ class Hub:
         self.wake_tick()
 
     def expire(self, now: float) -> None:
-        """End those whose time is over."""
-        if not self.turns.busy:
-            self.finish_all(self.lot.ended(now), TIME_IS_OVER)
+        """End those whose time is over, whatever else is under way: a time may be that of a credential."""
+        ended = [] if self._expiring else self.lot.ended(now)
+        if ended:
+            self._expiring = True
+            if self.turns.each(ended, lambda reader: self.finish(reader, TIME_IS_OVER), self._expired):
+                self._expired()
+
+    def _expired(self) -> None:
+        self._expiring = False
 
     # -- life ----------------------------------------------------------------------------------------------------
 

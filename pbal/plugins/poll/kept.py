@@ -18,7 +18,7 @@ MARKS = 12
 """Marks a ttl."""
 LONGEST_HEADER = 512
 """Octets; 16 marks are 350."""
-_HEADER = re.compile(rb"\x001 ([0-9a-f]{16}) (\d{1,15})((?: \d{1,15}:\d{1,12}(?:\.\d)?)*)\n")
+_HEADER = re.compile(rb"\x001 ([0-9a-f]{16}) (\d{1,14})((?: \d{1,15}:\d{1,12}(?:\.\d)?)*)\n")
 BEGINS_ALIKE = b"\x001 "
 """With these octets no message may begin."""
 
@@ -62,9 +62,9 @@ class Kept:
         self.marks = [(end, second) for end, second in self.marks if end > self.base]
         return True
 
-    def shorten(self, most: int, framing: str) -> int:
-        """Keep the newest whole messages that fit into so many octets; how many older ones went."""
-        left, dropped = trim(self.data, most, framing)
+    def shorten(self, most: int, framing: str, newest: bytes = b"") -> int:
+        """Keep the newest whole messages that fit into so many octets; how many older ones went. `newest`: see framing.trim()."""
+        left, dropped = trim(self.data, most, framing, newest)
         self.cut(self.end - len(left))
         return dropped
 

@@ -115,7 +115,8 @@ class Logs:
         else:
             changed = kept.grow_old(self._shared.second(), settings.ttl)
         most = int(min(settings.max_queue, self._server.longest(key) - LONGEST_HEADER))
-        if len(kept.data) > most:
+        # What cannot be cut is left to who adds to it, since that one knows what is new; header and all count for it.
+        if len(kept.data) > most + (LONGEST_HEADER if settings.framing == "none" else 0):
             self._shared.evicted(key, kept.shorten(most, settings.framing))
             changed = True
         return changed

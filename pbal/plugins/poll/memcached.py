@@ -28,6 +28,7 @@ Keys are taken as they are: names.key_for has judged each when its poll came.
 
 import asyncio
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,13 @@ class Fate(Enum):
     REFUSED = "refused"
     """It has no room, or the item would be larger than it takes."""
 
+
+_HELD = re.compile(rb"HD s(\d+) k(\S+)")
+_ITEM = re.compile(rb"VA \d+ c(\d+) t(-?\d+)")
+_FACTS = re.compile(rb"HD c(\d+) t(-?\d+) k(\S+)")
+_SIZE = re.compile(rb"HD s(\d+)")
+_SIZE_AND_CAS = re.compile(rb"HD s(\d+) c(\d+)")
+"""Answers to the meta commands that pbal sends."""
 
 _FATES = {
     b"HD": Fate.DONE, b"EX": Fate.CHANGED, b"NF": Fate.GONE,
@@ -193,6 +201,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._flying: deque[Batch] = deque()
         self._waiting: list[Batch] = []
+        self._waiting_octets = 0
         self._parts: list[bytes] = []
         self._have = self._need = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -205,7 +214,7 @@ class _Connection(asyncio.Protocol):
     @property
     def backlog(self) -> int:
         """Octets that the socket has not taken."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else sum(len(b.data) for b in self._waiting)
+        return self._waiting_octets + (0 if self._transport is None else self._transport.get_write_buffer_size())
 
     def send(self, batch: Batch) -> None:
         """Send a batch, now or after the greeting."""
@@ -213,6 +222,7 @@ class _Connection(asyncio.Protocol):
             self._write(batch)
         else:
             self._waiting.append(batch)
+            self._waiting_octets += len(batch.data)
 
     def _write(self, batch: Batch) -> None:
         assert self._transport is not None
@@ -308,7 +318,9 @@ class _Connection(asyncio.Protocol):
     def _greet(self, line: bytes) -> None:
         """A line of the greeting's answer: [STORED] VERSION, MN, settings, END. Who does not tell version or settings need not."""
         step = len(self._greeting) + (self._secret is None)
-        if step == 2 and line == b"ERROR":
+        if step == 1 and not is_error(line) and not line.startswith(b"VERSION "):
+            self.close(f"it answers {meaning(line)} to `version`: it is no memcached")
+        elif step == 2 and line == b"ERROR":
             self.close(f"it does not know meta commands, memcached has them since 1.6 (its answer to version: {self._greeting[-1]!r})")
         elif step > 2 and (line == b"END" or line.startswith((b"ERROR", b"SERVER_ERROR"))):
             self._begin()
@@ -324,7 +336,7 @@ class _Connection(asyncio.Protocol):
         limit = next((row.split(b" ")[2] for row in self._greeting if row.startswith(b"STAT item_size_max ")), b"")
         self._greeting.clear()
         self._server.greeted(int(limit) if limit.isdigit() else 0)
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._waiting_octets = self._waiting, [], 0
         for batch in waiting:
             self._write(batch)
 
@@ -495,6 +507,17 @@ class Server:
             return TooLarge(f"memcached {self.name}: the message is larger than it takes ({text})")
         return StoreError(f"memcached {self.name}: {text}")
 
+    def _understood(self, line: bytes, answer: re.Pattern[bytes]) -> tuple[bytes, ...]:
+        """What a line says. Raises: StoreError for one that is no answer to that: nothing more on this connection can be trusted then."""
+        found = answer.fullmatch(line)
+        if found is not None:
+            return found.groups()
+        said = meaning(line)
+        if self._connection is not None:
+            self._connection.close(f"it answers {said}")
+        self._failed("odd", f"memcached {self.name} answers {said}, which is no answer to what it was asked", said)
+        raise StoreError(f"memcached {self.name} answers {said}")
+
     def longest(self, key: bytes) -> float:
         """The longest value that the server takes for a key, as far as it has said so."""
         return self.item_limit - OVERHEAD - len(key) if self.item_limit else math.inf
@@ -502,12 +525,8 @@ class Server:
     async def held(self, keys: Sequence[bytes]) -> list[bytes]:
         """Which of `keys` hold something."""
         batch = await self._call(b"mg %b s k q\r\nmn\r\n" % b" s k q\r\nmg ".join(keys), 0, b"MN")
-        held = []
-        for line in batch.lines:
-            _, size, key = line.split(b" ")
-            if size != b"s0":
-                held.append(key[1:])
-        return held
+        found = [self._understood(line, _HELD) for line in batch.lines]
+        return [key for size, key in found if size != b"0"]
 
     async def read(self, keys: Sequence[bytes]) -> dict[bytes, Item]:
         """What keys hold; those that do not exist are left out."""
@@ -515,8 +534,8 @@ class Server:
         items: dict[bytes, Item] = {}
         for key, line, value in zip(keys, batch.lines, batch.values, strict=True):
             if line != b"EN":
-                _, _, cas, left = line.split(b" ")
-                items[key] = Item(value, cas[1:], int(left[1:]))
+                cas, left = self._understood(line, _ITEM)
+                items[key] = Item(value, cas, int(left))
         return items
 
     async def facts(self, keys: Sequence[bytes]) -> dict[bytes, Facts]:
@@ -524,8 +543,8 @@ class Server:
         batch = await self._call(b"mg %b c t k q\r\nmn\r\n" % b" c t k q\r\nmg ".join(keys), 0, b"MN")
         found: dict[bytes, Facts] = {}
         for line in batch.lines:
-            _, cas, left, key = line.split(b" ")
-            found[key[1:]] = Facts(cas[1:], int(left[1:]))
+            cas, left, key = self._understood(line, _FACTS)
+            found[key] = Facts(cas, int(left))
         return found
 
     async def store_many(self, values: Sequence[tuple[bytes, bytes, bytes | None]], ttl: int) -> list[Fate]:
@@ -604,15 +623,15 @@ class Server:
         if stored != b"STORED":
             return None
         self.full = False
-        return int(renewed.split(b" ")[1][1:]) if renewed != b"EN" else len(data)
+        return int(self._understood(renewed, _SIZE)[0]) if renewed != b"EN" else len(data)
 
     async def _size(self, key: bytes) -> tuple[int, bytes]:
         """Size and cas of what a key holds; 0 and b"" where there is nothing."""
         (line,) = (await self._call(b"mg %b s c\r\n" % key, 1)).lines
         if line == b"EN":
             return 0, b""
-        _, size, cas = line.split(b" ")
-        return int(size[1:]), cas[1:]
+        size, cas = self._understood(line, _SIZE_AND_CAS)
+        return int(size), cas
 
     async def add(self, key: bytes, value: bytes, ttl: int) -> bool:
         """Store a value where there is none; whether it was."""

@@ -230,14 +230,14 @@ class MemoryStore(Store):
             else:
                 held.marks.append((now, end))
         self._put(key, held)
-        self._limit(key, held)
+        self._limit(key, held, data)
         self.wake(key)
         done(None)
 
-    def _limit(self, key: bytes, held: Held) -> None:
-        """Keep poll_max_queue and poll_memory_limit."""
+    def _limit(self, key: bytes, held: Held, newest: bytes) -> None:
+        """Keep poll_max_queue and poll_memory_limit. `newest` came last."""
         if len(held.data) > self._settings.max_queue:
-            self._cut(held, held.base + len(held.data) - len(self._hub.shorten(key, held.data)))
+            self._cut(held, held.base + len(held.data) - len(self._hub.shorten(key, held.data, newest)))
         self._make_room()
 
     def _make_room(self) -> None:
@@ -262,15 +262,17 @@ class MemoryStore(Store):
                 self.append(key, value, lambda error: None)
                 continue
             held = self._alive(key)
+            newest = value
             if held is None:
                 held = Held(value, self._now())
             else:
                 self._drop(key)
                 # In a queue that keeps its messages (poll_keep was set meanwhile) places must stay true: behind the others.
+                newest = value if held.epoch else held.data
                 held.data = held.data + value if held.epoch else value + held.data
                 held.stored = self._now()
             self._put(key, held)
-            self._limit(key, held)
+            self._limit(key, held, newest)
             if not self._woken:
                 asyncio.get_running_loop().call_soon(self._wake_soon)
             self._woken[key] = None

@@ -210,6 +210,7 @@ class Poll(Plugin):
         if settings.uri.search(path):
             return self._poll_begins(exchange)
         if settings.publish_uri is not None and settings.publish_uri.search(path):
+            self._conceal(exchange)
             if not publisher.allowed(self.hub, exchange):
                 return Verdict.TAKEN
             exchange.body_limit = settings.max_queue
@@ -218,6 +219,7 @@ class Poll(Plugin):
     def _poll_begins(self, exchange: Exchange) -> Verdict:
         hub, request = self.hub, exchange.request
         settings = hub.settings
+        self._conceal(exchange)
         if hub.preflight(exchange, b", ".join(settings.methods), "poll"):
             return Verdict.TAKEN
         if request.method not in settings.methods:
@@ -225,6 +227,11 @@ class Poll(Plugin):
             return Verdict.TAKEN
         exchange.body_limit = settings.max_body
         return Verdict.PASS
+
+    def _conceal(self, exchange: Exchange) -> None:
+        """A credential in the query is for nobody's eyes."""
+        if self.gate is not None and exchange.request.query:
+            exchange.conceal(*self.hub.settings.credentials)
 
     def wants_body(self, exchange: Exchange) -> bool:
         """See Plugin: polls and publishes are read whole, all else streams on."""

@@ -20,14 +20,15 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from math import inf
+from functools import partial
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 from .formats import attribute, text
 from .framing import wrap
 from .lot import QUARTER
 from .memcached import Fate, Item, Server
-from .names import HERE
+from .names import HERE, BadName, key_for
 from .store import StoreError
 
 if TYPE_CHECKING:
@@ -65,8 +66,11 @@ class Shared:
         try:
             held = json.loads(value)
             by = {str(name): (float(until), int(count)) for name, (until, count) in held["by"].items()}
-            return cls(queue or str(held["queue"]), by, bool(held["present"]), int(held["number"]), float(held["seen"]))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            seen = float(held["seen"])
+            if not all(map(isfinite, (seen, *(until for until, _ in by.values())))):
+                return cls(queue)
+            return cls(queue or str(held["queue"]), by, bool(held["present"]), int(held["number"]), seen)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return cls(queue)
 
     def render(self) -> bytes:
@@ -98,6 +102,8 @@ class Presence:
         """Queues present here, and when they leave (clock time); inf while somebody waits."""
         self._order: dict[int, list[bytes]] = {}
         """By quarter of a second, as the hub's tick goes: queues to look at then."""
+        self._looks: dict[bytes, int] = {}
+        """By queue: the quarter of its next look. There is one for each; what _order has of it at other times is passed over."""
         self._ripe: deque[bytes] = deque()
         """Queues whose time has come."""
         self._seen: dict[bytes, float] = {}
@@ -160,11 +166,16 @@ class Presence:
         """Queues whose time has come: they leave, are renewed, or another pbal's lease is over."""
         quarter = int(now * QUARTER)
         for due in [due for due in self._order if due <= quarter]:
-            self._ripe.extend(self._order.pop(due))
+            for key in self._order.pop(due):
+                if self._looks.get(key) == due:
+                    del self._looks[key]
+                    self._ripe.append(key)
         self._look_at_some()
 
     def _look_at_some(self) -> None:
         """A_TURN of those whose time has come; the others in the next turn of the loop."""
+        if self._hub.serving() is not self._hub:
+            return  # they are the next generation's
         now = self._hub.world.clock.now()
         for _ in range(min(A_TURN, len(self._ripe))):
             key = self._ripe.popleft()
@@ -172,15 +183,19 @@ class Presence:
             if due is not None and due <= now and not self._hub.lot.has(key):
                 del self._due[key]
                 self._remember(key, due - self._hub.settings.grace - now)
-            elif due is not None and due == inf:
-                self._look_at(key, now + self._lease / 2)
+            elif due is not None:
+                self._look_at(key, min(due, now + self._lease / 2))
             self._changes(key)
         if self._ripe:
             asyncio.get_running_loop().call_soon(self._look_at_some)
 
     def _look_at(self, key: bytes, when: float) -> None:
-        self._order.setdefault(int(when * QUARTER) + 1, []).append(key)
-        self._hub.wake_tick()
+        """Look at a queue then, or earlier, if that is to be already: each look says when the next one has to be."""
+        quarter = int(when * QUARTER) + 1
+        if self._looks.get(key, inf) > quarter:
+            self._looks[key] = quarter
+            self._order.setdefault(quarter, []).append(key)
+            self._hub.wake_tick()
 
     def _remember(self, key: bytes, ago: float) -> None:
         self._seen[key] = self._hub.world.clock.epoch() + ago
@@ -191,7 +206,7 @@ class Presence:
         """The watch saw a presence key change. If that was another pbal, its lease is looked at when it is over."""
         key = self._names.get(here)
         board = self._hub.store.board
-        if board is not None and self._on and (key is None or key not in self._due):
+        if board is not None and self._on and (key is None or (key not in self._due and key not in self._looks)):
             board.read(self._read_name, [here])
 
     def _read_name(self, here: bytes, value: bytes) -> None:
@@ -257,27 +272,35 @@ class Presence:
             if item is None and not shared.present:
                 self._names.pop(here, None)
                 continue
+            value = shared.render()
+            if item is not None and value == item.value:  # who vouches for it renews it
+                self._go_on_with(here, key, shared, second)
+                continue
             news.append((shared, before))
-            writes.append((here, shared.render(), None if item is None else item.cas))
+            writes.append((here, value, None if item is None else item.cas))
         if not writes:
             return
         fates = await server.store_many(writes, max(int(self._lease * 2), TOMBSTONE))
         for (here, _, _), (shared, before), fate in zip(writes, news, fates, strict=True):
             key = names[here]
             if fate is Fate.DONE:
-                if shared.present:
-                    self._names[here] = key
-                else:
-                    self._names.pop(here, None)
                 if shared.present != before:
                     self._say(key, "join" if shared.present else "leave", shared.count(second), shared.number)
-                others = [until for name, (until, _) in shared.by.items() if name != self._id]
-                if others and key not in self._due:  # somebody else vouches for it: look whether it goes on doing so
-                    self._look_at(key, self._hub.world.clock.now() + max(others) - second + 1)
+                self._go_on_with(here, key, shared, second)
             elif fate in (Fate.CHANGED, Fate.GONE):
                 self._changed[key] = None
             else:
                 self._look_at(key, self._hub.world.clock.now() + 1)
+
+    def _go_on_with(self, here: bytes, key: bytes, shared: Shared, second: float) -> None:
+        """The key of a queue is as it has to be. Where somebody else vouches for it: look whether it goes on doing so."""
+        if shared.present:
+            self._names[here] = key
+        else:
+            self._names.pop(here, None)
+        others = [until for name, (until, _) in shared.by.items() if name != self._id]
+        if others and key not in self._due:
+            self._look_at(key, self._hub.world.clock.now() + max(others) - second + 1)
 
     def _renewed(self, key: bytes, item: Item | None, second: float) -> tuple[Shared, bool]:
         """A queue's key as it has to be now, and whether it was present before."""
@@ -301,17 +324,24 @@ class Presence:
         hub = self._hub
         settings = hub.settings
         queue = text(key[len(settings.prefix) :])
-        target = settings.prefix + settings.presence_queue.replace("*", queue).encode()
+        said = partial(self._said, event)
+        try:
+            target = key_for(settings.presence_queue.replace("*", queue).encode(), settings.prefix)
+        except BadName as error:  # a `*` makes a long name longer than memcached takes
+            said(error)
+            return
         second = round(hub.world.clock.epoch(), 3)
         if settings.format == "xml":
             message = f'<presence queue="{attribute(queue)}" event="{event}" count="{count}" number="{number}" time="{second}"/>'
         else:
             message = json.dumps({"queue": queue, "event": event, "count": count, "number": number, "time": second})
-        hub.counts["poll_joins" if event == "join" else "poll_leaves"] += 1
-        hub.serving().store.append(target, wrap(message.encode(), settings.framing), self._said)
+        hub.serving().store.append(target, wrap(message.encode(), settings.framing), said)
 
-    def _said(self, error: Exception | None) -> None:
-        if error is not None:
+    def _said(self, event: str, error: Exception | None) -> None:
+        if error is None:
+            self._hub.counts["poll_joins" if event == "join" else "poll_leaves"] += 1
+        else:
+            self._hub.counts["poll_presence_lost"] += 1
             self._hub.world.log_limited(
                 "poll_presence",
                 "a join or leave could not be stored: %(reason)s",
@@ -321,7 +351,7 @@ class Presence:
     def reset(self) -> None:
         """It was turned on or off, or another store or prefix counts from now on."""
         self._ripe.clear()
-        for table in (self._due, self._order, self._seen, self._changed, self._names, self._said_here):
+        for table in (self._due, self._order, self._looks, self._seen, self._changed, self._names, self._said_here):
             table.clear()
         self.came(self._hub.lot.queues())
 
@@ -363,12 +393,17 @@ class Presence:
 
     def carry(self) -> dict[str, Any]:
         """As plain data."""
-        return {"due": dict(self._due), "seen": dict(self._seen), "said_here": set(self._said_here), "said": self.said}
+        return {
+            "due": dict(self._due), "seen": dict(self._seen), "said_here": set(self._said_here), "said": self.said,
+            "looks": {**dict.fromkeys(self._ripe, 0.0), **{key: (when - 1) / QUARTER for key, when in self._looks.items()}},
+        }  # fmt: skip
 
     def adopt(self, carried: dict[str, Any]) -> None:
         """What carry() of the generation before returned."""
         now = self._hub.world.clock.now()
         self._due, self._seen = dict(carried["due"]), dict(carried["seen"])
         self._said_here, self.said = set(carried["said_here"]), carried["said"]
+        for key, when in carried["looks"].items():  # of other pbals' queues, too: whether they go on vouching for them
+            self._look_at(key, when)
         for key, due in self._due.items():
-            self._look_at(key, now + self._lease / 2 if due == inf else due)
+            self._look_at(key, min(due, now + self._lease / 2))

@@ -35,7 +35,7 @@ from .store import Seen, StoreError, TooLarge
 JSON = (b"Content-Type", b"application/json")
 METHODS = b"DELETE, GET, POST"
 MOST_MESSAGES = 1000
-"""Messages of one request."""
+"""Messages, or queues, of one request."""
 MOST_LISTED = 10000
 """Queues of one list."""
 
@@ -79,13 +79,15 @@ def begin(hub: Hub, gate: Gate | None, exchange: Exchange, match: re.Match[bytes
     if not names:
         named = unquote_to_bytes(match.groupdict().get(settings.publish_group) or b"")
         names = [named] if named else []
+    if len(names) > MOST_MESSAGES:
+        raise Refused(f"{len(names)} queues; at most {MOST_MESSAGES} in one request")
     do: Callable[[Hub], None]
     if exchange.method == b"POST":
         messages = _messages(hub, exchange, names)
         alone = len(names) <= 1 and len(messages) == 1
         concerned = [name for name, _ in messages]
         do = partial(_publish, exchange, messages, alone)
-    elif exchange.method == b"GET" and len(names) == 1 and re.search(rb"[*?\[]", names[0]):
+    elif exchange.method == b"GET" and len(names) == 1 and re.search(rb"[*?]", names[0]):
         concerned = names
         do = partial(_list, exchange, names[0])
     else:
@@ -212,12 +214,13 @@ def publish(hub: Hub, messages: list[tuple[bytes, bytes]], done: Callable[[list[
         one()
 
     prefix = len(hub.settings.prefix)
+    framed: dict[bytes, bytes] = {}
     for number, (key, message) in enumerate(messages):
         parked = hub.lot.number(key)
         receipts[number].update(queue=text(key[prefix:]), bytes=len(message), parked=parked, **present(hub, hub.presence.here(key)))
         if parked:
             hub.note_start(key)
-        data = wrap(message, hub.settings.framing)
+        data = framed.get(message) or framed.setdefault(message, wrap(message, hub.settings.framing))  # one, for however many queues
         hub.store.append(key, data, lambda error, number=number, key=key: stored(number, key, error))  # type: ignore[misc]
 
 

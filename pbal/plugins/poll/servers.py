@@ -23,8 +23,8 @@ from .store import StoreError
 PLACES_KEPT = 1 << 16
 """Keys whose server is remembered: 10 MB at most."""
 
-Shorten = Callable[[bytes, int], tuple[bytes, int]]
-"""A value and most octets -> its newest whole messages, and how many older ones went."""
+Shorten = Callable[[bytes, int, bytes], tuple[bytes, int]]
+"""A value, most octets, and what came last of it -> its newest whole messages, and how many older ones went."""
 
 
 @dataclass(slots=True)
@@ -77,11 +77,11 @@ def _sort(full: list[tuple[bytes, Item]], fates: list[Fate], taken: Taken) -> No
             taken.unsure[key] = item.value
 
 
-async def trim(server: Server, key: bytes, most: int, shorten: Shorten, ttl: int) -> int:
-    """Shorten a queue in place; how many messages went. Raises: StoreError."""
+async def trim(server: Server, key: bytes, most: int, shorten: Shorten, ttl: int, newest: bytes) -> int:
+    """Shorten a queue in place, to which `newest` was added; how many messages went. Raises: StoreError."""
     for _ in range(TRIES):
         item = (await server.read([key])).get(key)
-        kept, dropped = shorten(item.value, most) if item is not None else (b"", 0)
+        kept, dropped = shorten(item.value, most, newest) if item is not None else (b"", 0)
         if item is None or not dropped:
             return 0
         fate = await server.replace(key, kept, item.cas, ttl)
@@ -98,7 +98,7 @@ async def squeeze(server: Server, key: bytes, data: bytes, most: int, shorten: S
             if await server.add(key, data, ttl):
                 return 0
             continue
-        kept, dropped = shorten(data + item.value if front else item.value + data, most)
+        kept, dropped = shorten(data + item.value, most, item.value) if front else shorten(item.value + data, most, data)
         if not kept:  # it cannot be cut: what is newer stays
             kept = item.value if front else data
         fate = await server.replace(key, kept, item.cas, ttl)
@@ -122,7 +122,8 @@ class Memcached:
         """The server that holds a key. The ring takes 3 us, and a sweep asks for every queue."""
 
     def _find(self, key: bytes) -> Server:
-        return self.servers[0] if self._ring is None else self._by_name[self._ring.get_node(key.decode())]
+        # Of what the watch shows of others, a key may be anything.
+        return self.servers[0] if self._ring is None else self._by_name[self._ring.get_node(key.decode("utf-8", "replace"))]
 
     def by_server(self, keys: Iterable[bytes]) -> dict[Server, list[bytes]]:
         """Keys grouped by the server that holds them."""

@@ -247,6 +247,7 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("poll_kicked", "Parked polls that an operator closed."),
     Counter("poll_joins", "Joins that were said (poll_presence)."),
     Counter("poll_leaves", "Leaves that were said (poll_presence)."),
+    Counter("poll_presence_lost", "Joins and leaves that could not be said: the store did not take them, or the name was too long."),
     Counter("poll_published", "Messages over HTTP or the console that were stored."),
     Counter("poll_publish_failed", "Messages over HTTP or the console that the store did not take."),
     Counter("poll_put_back", "Times pbal put messages back at the front of a queue because their client was gone."),
@@ -356,6 +357,8 @@ class Settings:
         self.store_timeout: float = values["poll_store_timeout"]
         self.auth: AuthChoice = values["poll_auth"]
         self.auth_tokens: tuple[Source, ...] = values["poll_auth_token"]
+        self.credentials = tuple(source.argument.encode() for source in self.auth_tokens if source.kind == "query")
+        """Members of the query that are credentials, where poll_auth is on."""
         self.auth_audience: str | None = values["poll_auth_audience"]
         self.auth_timeout: float = values["poll_auth_timeout"]
         self.auth_ttl: float = values["poll_auth_ttl"]

@@ -2,7 +2,9 @@
 
 A job is a list of polls as they were when it began, and what to do with each; who has left the lot meanwhile is passed over
 by what is done. Few polls are served at once, in the turn that brought the message. Where a longer job for the same queue
-is under way, a later one waits behind it, so that a poll gets its messages in their order. Other jobs take turns.
+is under way, a later one waits behind it, so that a poll gets its messages in their order. Other jobs take turns. What is new of a
+queue goes with a job that waits with older news of it: where messages come faster than their readers can be told, each
+is told more at a time, and nothing grows.
 
 What a turn does is bounded twice: SLICE, since each poll served is a write that the loop makes after the turn, which no clock in
 here sees; and BUDGET, where the serving itself takes long. All that begins in one turn shares one SLICE: thirty publishes to thirty
@@ -15,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from .lot import Reader
+from .positions import Log
 
 SLICE = 128
 """Polls answered in one turn: about two milliseconds."""
@@ -27,17 +30,21 @@ LOOK = 16
 class _Job:
     """What is left of one job."""
 
-    __slots__ = ("do", "keys", "late", "place", "polls")
+    __slots__ = ("begun", "do", "keys", "late", "news", "place", "polls")
 
-    def __init__(self, polls: Sequence[Reader], do: Callable[[Reader], None], keys: frozenset[bytes]) -> None:
-        self.polls, self.do, self.keys = polls, do, keys
+    def __init__(
+        self, polls: Sequence[Reader], do: Callable[[Reader], None], keys: frozenset[bytes], news: dict[bytes, Log] | None
+    ) -> None:
+        self.polls, self.do, self.keys, self.news = polls, do, keys, news
         self.place = 0
+        self.begun = False
         self.late: Callable[[], None] | None = None
         """What to call at the end of a job that was not done at once."""
 
     def run(self, most: int) -> bool:
         """Serve at most so many; True when none is left."""
         polls, do, place = self.polls, self.do, self.place
+        self.begun = self.begun or most > 0
         number = len(polls)
         end = min(place + most, number)
         until = time.perf_counter() + BUDGET if most >= LOOK else 0.0
@@ -80,9 +87,18 @@ class Turns:
         do: Callable[[Reader], None],
         done: Callable[[], None] | None = None,
         keys: frozenset[bytes] = frozenset(),
+        news: dict[bytes, Log] | None = None,
     ) -> bool:
-        """Call `do` with each poll: now, and True; or over the next turns of the loop, and then `done`. `keys`: the queues it is about."""
-        job = _Job(polls, do, keys)
+        """Call `do` with each poll: now, and True; or over the next turns of the loop, and then `done`. `keys`: the queues it is about.
+
+        `news`: what `do` tells everybody of these queues. Newer news are put into it while nobody was told. Such a job has no `done`.
+        """
+        waiting = None if news is None else self._waiting(keys)
+        if news is not None and waiting is not None and waiting.news is not None:
+            waiting.news.update(news)
+            waiting.polls = polls
+            return False
+        job = _Job(polls, do, keys, news)
         behind = any(not keys.isdisjoint(other.keys) for other in self._jobs)
         try:
             if not behind and job.run(self._at_once(len(polls))):
@@ -92,6 +108,11 @@ class Turns:
             raise
         self._later(job, done)
         return False
+
+    def _waiting(self, keys: frozenset[bytes]) -> _Job | None:
+        """The last job about any of these queues, if it is about the same and has not begun."""
+        last = next((job for job in reversed(self._jobs) if not keys.isdisjoint(job.keys)), None)
+        return None if last is None or last.begun or last.keys != keys else last
 
     def _at_once(self, number: int) -> int:
         """How many of so many polls may be served in this turn."""
