@@ -21,7 +21,6 @@ from pbal.lang.mistakes import Mistake
 from pbal.lang.parser import Language
 from pbal.loader import Statements, beside, make, read_beside
 from pbal.model import faults, garbage
-from pbal.model.chained import in_order
 from pbal.model.change import Change, restore
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.plugin import Plugin
@@ -127,7 +126,9 @@ class _Swap:
                 _swap_instances(world, *pair, change, replaced)
             for service in world.services.values():
                 if any(plugin in replaced for _, plugin in service.plugins):
-                    change.then(service.replace_chain, in_order([(name, replaced.get(each, each)) for name, each in service.plugins]))
+                    change.then(
+                        service.replace_chain, service.in_order([(name, replaced.get(each, each)) for name, each in service.plugins])
+                    )
             for former in replaced:
                 old = next(old for old, _ in self._pairs if type(former) is old.plugin_class)
                 if former.service.opened:

@@ -275,6 +275,8 @@ class Service(Chained):
                 self._set_plugins(value, change)
             change.undo(self._put_back, name, self.values.get(name), self.explicit.get(name))
             self._put_back(name, value, text)
+            if name == "plugins_before_guards":
+                self._set_plugins(self.values["plugins"], change)
             if self.opened:
                 change.later(Phase.CHECK, self._check_open)
             if name.startswith("ssl_backend"):

@@ -49,9 +49,8 @@ class BasicAuth(Plugin):
     """The door of one service."""
 
     roles = frozenset({"reverse_proxy", "web_server"})
-    before = ("poll", "cgilike", "atomstream", "atominject")
     after = ("accesscontrol", "throttle", "maintenance")
-    guards = True
+    guards = guards_by_credentials = True
     tunables = (
         Tunable("basic_auth_file", PASSWORDS, summary="Lines of users, as `pbal password` prints them.", source="pbal"),
         Tunable("basic_auth_path", REGEX, summary="Only paths in which it is found need a password. Unset: all.", source="pbal"),

@@ -29,7 +29,6 @@ class Maintenance(Plugin):
     """The sign on the door of one service."""
 
     roles = frozenset({"reverse_proxy", "web_server", "selector"})
-    before = ("poll", "cgilike", "redirect", "atomstream", "atominject")
     after = ("accesscontrol",)
     guards = True
     tunables = (

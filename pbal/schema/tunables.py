@@ -106,8 +106,15 @@ COMMON: tuple[Tunable, ...] = (
         "plugins",
         types.WORDS,
         default="",
-        summary="Plugins that this service runs. Their hooks run in this order.",
-        source="differs: an unknown name refuses the whole SET",
+        summary="Plugins that this service runs. Their hooks run in this order, those that guard (accesscontrol, basic_auth) first.",
+        source="differs: an unknown name refuses the whole SET; plugins that guard come first",
+    ),
+    Tunable(
+        "plugins_before_guards",
+        types.WORDS,
+        default="",
+        summary="Plugins of the service whose hooks run before those that guard: they answer also who is to be kept out.",
+        source="pbal",
     ),
     Tunable(
         "idle_timeout",

@@ -121,6 +121,32 @@ async def test_polls_need_the_password_too(lab: Lab) -> None:
     assert (await read_response(reader)).body == b"hello\n"
 
 
+@lab
+async def test_a_preflight_needs_no_password_where_it_is_answered_here_and_all_else_does(lab: Lab) -> None:
+    """A browser sends none with it. Who guards by the address is asked all the same."""
+    (lab.folder / "users").write_text(line_for("amy", "secret", CHEAP) + "\n")
+    said = (
+        "SET trusted_upstream_proxies = 127.0.0.1", f"SET basic_auth_file = {lab.folder}/users", "SET poll_allow_origin = https://a.example",
+        "SET cors_allow_origin = https://b.example", "SET plugins = basic_auth cors poll accesscontrol", "ACCESS DENY ip 10.0.0.9",
+    )  # fmt: skip
+    pbal = await lab.pbal("LOAD basic_auth\nLOAD cors\nLOAD accesscontrol\n" + conf(*said))
+    asks = "Access-Control-Request-Method: GET"
+
+    async def ask(path: str, origin: str, *fields: str, method: str = "OPTIONS", address: str = "10.0.0.1") -> int:
+        more = f"Origin: https://{origin}.example", f"X-Forwarded-For: {address}", *fields
+        return (await pbal.ask("chat", poll(path, *more, method=method))).status
+
+    assert [await ask("/poll/a", each, asks) for each in "ab"] == [204, 403]
+    assert [await ask("/page", each, asks) for each in "ba"] == [204, 403]
+    assert await ask("/poll/a", "a") == await ask("/page", "b") == 401, "no preflight"
+    assert await ask("/page", "b", asks, method="GET") == 401
+    assert await ask("/page", "b", asks, address="10.0.0.9") == 403 and pbal.counts["access_denied"] == 1
+    told = await pbal.say(f"explain OPTIONS http://h/page Origin: https://b.example ; {asks}")
+    assert "204: a preflight of CORS" in told and "401" not in told, told
+    assert await pbal.say("SET chat.cors_allow_origin = off") == "OK"
+    assert await ask("/page", "b", asks) == 401, "what nobody answers needs a password"
+
+
 @pytest.mark.parametrize("guard", ["basic_auth", "auth_request", "throttle"])
 @lab
 async def test_a_request_with_a_body_is_not_answered_by_the_next_plugin_before_the_guard_has_decided(lab: Lab, guard: str) -> None:
@@ -165,6 +191,10 @@ class Application:
     def __init__(self) -> None:
         self.heads: list[bytes] = []
         self.status = 0
+        self.secret = b""
+        """The path that nobody may see."""
+        self.users: dict[bytes, bytes] = {}
+        """Who it takes them for, by path."""
         self.waits = asyncio.Event()
         self.waits.set()
 
@@ -177,7 +207,10 @@ class Application:
                 continue
             await self.waits.wait()
             status = self.status or (200 if b"Cookie: in" in head else 401 if b"Cookie" not in head else 403)
-            fields = b"X-User: amy\r\n" if status == 200 else b"WWW-Authenticate: Cookie\r\n"
+            target = next(line[16:] for line in head.split(b"\r\n") if line.startswith(b"X-Original-URI: "))
+            status = 403 if target == self.secret else status
+            user = self.users.get(target, b"amy")
+            fields = b"X-User: %b\r\n" % user if status == 200 else b"WWW-Authenticate: Cookie\r\n"
             taken.say(b"HTTP/1.1 %d X\r\n%bContent-Length: 0\r\n\r\n" % (status, fields))
 
     @property
@@ -215,6 +248,33 @@ async def test_the_application_decides_and_is_asked_once(lab: Lab) -> None:
     assert (await _ask(pbal, "Cookie: in", path="/private?a=b", service="web")).status == 200 and application.asked == 3
     assert await pbal.say("SET web.auth_request_ttl = 0") == "OK"
     assert (await _ask(pbal, "Cookie: in", path="/private?a=b", service="web")).status == 200 and application.asked == 4
+
+
+@lab
+async def test_of_a_request_for_several_files_each_is_decided(lab: Lab) -> None:
+    pbal, application = await _asking(lab)
+    application.secret = b"/private/x"
+
+    def asked() -> list[bytes]:
+        return [line[16:] for head in application.heads for line in head.split(b"\r\n") if line.startswith(b"X-Original-URI: ")]
+
+    for target, status in (
+        ("/??a,b", 200), ("/??a,private/x", 403), ("/private/??x", 403), ("/private/??y,z?v=1", 200), ("/??private/y" + 101 * ",a", 403),
+        ("/open??private/x", 200),
+    ):  # fmt: skip
+        assert (await _ask(pbal, "Cookie: in", path=target, service="web")).status == status, target
+    assert asked() == [
+        b"/??a,private/x", b"/a", b"/private/x", b"/private/??x", b"/private/??y,z?v=1", b"/private/y", b"/private/z"
+    ], "/private/x is remembered"  # fmt: skip
+    assert not pbal.plugin("web", "auth_request")._decided
+    assert await pbal.say("UNSET web.auth_request_path") == "OK"
+    assert (await _ask(pbal, "Cookie: in", path="/private/??y,x", service="web")).status == 403
+    assert (await _ask(pbal, "Cookie: in", path="/a?b", service="web")).status == 200
+    users = application.users = {b"/b": b"bob"}
+    assert (await _ask(pbal, "Cookie: in", path="/??a,b", service="web")).status == 403, "nodes are told of one user"
+    users[b"/??a,b"] = users[b"/a"] = b"bob"
+    assert await pbal.say("SET web.auth_request_ttl = 0") == "OK"
+    assert b"X-User: bob" in (await _ask(pbal, "Cookie: in", path="/??a,b", service="web")).body
 
 
 @lab

@@ -39,13 +39,15 @@ async def test_clients_are_sent_to_another_host_with_the_same_path(lab: Lab) -> 
         ("a.old.test", "//x", "HEAD", 301, "https://new.test:8443//x"),
         ("old.test", "/", "POST", 308, "https://new.test:8443/"),
         ("loop.test", "/x", "GET", 301, "http://www.loop.test/x"),
+        ("a.old.test", "*", "OPTIONS", 308, "https://new.test:8443"),
     ):
         answer = await _ask(pbal, host, path, method=method)
         assert (answer.status, answer.fields["location"]) == (status, location)
         assert answer.fields["content-length"] == "0"
     assert (await _ask(pbal, "www.loop.test")).status == 200, "it is there already"
     assert (await _ask(pbal, "other.test")).body == b"a page"
-    assert pbal.counts["hosts_redirected"] == 4
+    assert pbal.counts["hosts_redirected"] == 5
+    assert (await _ask(pbal, "old.test:1", "old.test:1", method="CONNECT")).status in (400, 405)
     assert "REDIRECT HOST *.old.test: to https://new.test:8443" in await pbal.say("explain GET http://a.old.test/")
 
 

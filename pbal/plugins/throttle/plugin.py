@@ -84,7 +84,6 @@ class Throttle(Plugin):
     tunables = TUNABLES
     counters = COUNTERS
     commands = (throttle_reload,)
-    before = ("poll", "cgilike", "atomstream", "atominject")
     after = ("accesscontrol",)
     guards = True
 
@@ -178,9 +177,9 @@ class Throttle(Plugin):
             return Verdict.PASS
         who = holder(address)
         ban = self.records.banned(who, exchange.started)
-        if ban:
-            if ban > 0 and self._refuse(exchange, 403, "banned") is Verdict.TAKEN:
-                return Verdict.TAKEN
+        if ban > 0 and self._refuse(exchange, 403, "banned") is Verdict.TAKEN:
+            return Verdict.TAKEN
+        if ban < 0:
             self._tell("unban", exchange)
         listed = black is not None and black.first(address) >= 0
         if listed and self.service["blacklist_action"] == "deny":
