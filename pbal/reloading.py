@@ -73,6 +73,7 @@ async def reload_previous(world: World, statements: Statements, name: str) -> No
 async def _replace(world: World, statements: Statements, pairs: Sequence[Pair]) -> None:
     """Have new generations serve. Raises: ConfigError; the old ones serve on then."""
     swap = _Swap(world, statements, pairs)
+    before = await world.readings.ahead(_named_by(world, pairs))
     try:
         await swap.prepare()
         swap.carry_out()
@@ -80,6 +81,7 @@ async def _replace(world: World, statements: Statements, pairs: Sequence[Pair]) 
         for name, instance in swap.resting:
             faults.guarded(world, name, instance.resume)
         _forget(pairs)
+        world.readings.back(before)
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             raise
         raise swap.refusal(error) from error
@@ -88,6 +90,16 @@ async def _replace(world: World, statements: Statements, pairs: Sequence[Pair]) 
         garbage.collect_soon(world, old.frozen)
         fields = {"event": "plugin_loaded", "plugin": new.name, "generation": new.generation}
         log.info("plugin %(plugin)s: generation %(generation)d serves", fields)
+
+
+def _named_by(world: World, pairs: Sequence[Pair]) -> list[tuple[Tunable, object]]:
+    """The files that new generations will ask for: they are read again."""
+    found: list[tuple[Tunable, object]] = []
+    for old, new in pairs:
+        for tunable in new.plugin_class.tunables if any(world.users(old.name)) else ():
+            values = [service.values.get(tunable.name) for service in world.services.values()]
+            found += [(tunable, value) for value in dict.fromkeys(values) if tunable.reads is not None and value is not None]
+    return found
 
 
 class _Swap:

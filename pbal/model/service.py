@@ -115,6 +115,11 @@ class Service(Chained):
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
 
+    def reading(self, name: str) -> Any:
+        """What the file holds that a tunable names (Tunable.reads); None where it names none. Raises: ConfigError."""
+        value = self.values[name]
+        return None if value is None else self.world.readings.of(self.world.tunables[name], value)
+
     def fill(self, tunable: Tunable) -> None:
         """Give a tunable its default here, unless it was set."""
         if tunable.name not in self.explicit:

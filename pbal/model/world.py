@@ -31,6 +31,7 @@ from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Node, Pool
 from pbal.model.progress import Sessions
+from pbal.model.readings import Readings
 from pbal.model.resolving import Names
 from pbal.model.service import Service
 from pbal.model.settings import Defaults, ProcessSettings
@@ -239,6 +240,7 @@ class World:
         self.limited = LimitedLog(self.clock, self.counters)
         self.log_limited = self.limited.warn
         self.nodefiles = NodeFiles(self.clock, self.counters.counts, self.pools)
+        self.readings = Readings()
         self.names = Names(self.clock, self.counters.counts, self.limited, self.pools)
         self.pace = Pace()
         self.bodies: Bodies = Bodies(self.server, self.clock.now)

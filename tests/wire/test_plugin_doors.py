@@ -1,7 +1,10 @@
 """The plugins basic_auth, auth_request and maintenance: who may pass, and what the others are told."""
 
 import asyncio
+import threading
 from base64 import b64encode
+from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import Lab, Pbal, Response, lab, read_response, until
@@ -307,6 +310,72 @@ async def test_who_waits_for_an_answer_has_it_over_a_reload_and_keeps_its_body(l
 
 
 # -- maintenance ---------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_files_that_are_named_are_not_read_on_the_loop(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page and a list, by SET, RELOAD of the plugin, RELOAD CONFIG and ENABLE; what is wrong with one changes nothing and is not kept."""
+    page, names = lab.folder / "sorry.html", lab.folder / "white"
+    page.write_text("one")
+    names.write_text("10.1.0.0/16\n")
+    text = f"""
+        LOAD maintenance
+        LOAD throttle
+        CREATE SERVICE site
+          SET role             = web_server
+          SET listen           = 127.0.0.1:0
+          SET docroot          = {lab.folder}
+          SET plugins          = maintenance throttle
+          SET maintenance      = on
+          SET maintenance_page = {page}
+        ENABLE site
+    """
+    pbal = await lab.pbal(text)
+    file = next(lab.folder.glob("test*.conf"))
+    on_loop: list[object] = []
+    reads = Path.read_text, open
+
+    def watched(real: Any) -> Any:
+        def call(*args: Any, **named: Any) -> Any:
+            if str(args[0]) in (str(page), str(names)) and threading.current_thread() is threading.main_thread():
+                on_loop.append(args)
+            return real(*args, **named)
+
+        return call
+
+    monkeypatch.setattr(Path, "read_text", watched(reads[0]))
+    monkeypatch.setattr("builtins.open", watched(reads[1]))
+
+    async def shown() -> bytes:
+        return (await _ask(pbal)).body
+
+    assert await shown() == b"one"
+    page.write_bytes(b"two")
+    assert await pbal.say("SET site.idle_timeout = 20s") == "OK" and await shown() == b"one"
+    assert await pbal.say(f"SET site.maintenance_page = {page}") == "OK" and await shown() == b"two"
+    page.write_bytes(b"three")
+    assert await pbal.say("RELOAD maintenance throttle") == "OK" and await shown() == b"three"
+    assert await pbal.say(f"SET site.whitelist_file = {names}") == "OK"
+    assert pbal.plugin("site", "throttle").lists["whitelist_file"].first(b"10.1.2.3") == 0
+    names.write_bytes(b"nobody\n")
+    for said in (f"SET site.whitelist_file = {names}", "RELOAD throttle"):
+        assert f"{names}:1: expected a network" in await pbal.say(said)
+    assert await pbal.say("SET site.idle_timeout = 30s") == "OK", "what was read before stays"
+    page.write_bytes(b"four")
+    file.write_text(file.read_text().replace("SET plugins ", f"SET blacklist_file = {names}\n  SET plugins "))
+    assert f"{names}:1: expected a network" in await pbal.say("RELOAD CONFIG")
+    names.write_bytes(b"10.2.0.0/16\n")
+    assert await pbal.say("RELOAD CONFIG") == "OK" and await shown() == b"three", "a page that is named already is not read again"
+    lists = pbal.plugin("site", "throttle").lists
+    assert lists["blacklist_file"].first(b"10.2.2.3") == 0 and lists["whitelist_file"] is None
+    assert await pbal.say("CREATE SERVICE other LIKE site") == "OK"
+    names.unlink()
+    for _ in range(2):
+        assert await pbal.say("SET other.whitelist_file = none") == "OK"
+        assert "No such file" in await pbal.say(f"SET site.whitelist_file = {names}")
+    assert await pbal.say("ENABLE other") == "OK"
+    assert not on_loop
+    assert {name for name, _ in pbal.world.readings._kept} == {"maintenance_page", "blacklist_file"}
 
 
 @lab
