@@ -93,6 +93,9 @@ class BasicAuth(Plugin):
         if self.users.knows(said[0], said[1].encode("utf-8", "surrogateescape")):
             self._pass(exchange, said[0])
             return Verdict.PASS
+        wait = self.users.pause(address_of(exchange.client_address.decode("latin-1")))
+        if wait:  # before its body is read
+            return self._refuse(exchange, wait)
         if exchange.body_complete:
             spawn(self, self._judge(exchange, *said), f"basic_auth {self.service.name}")
         else:

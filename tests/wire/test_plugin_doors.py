@@ -64,6 +64,8 @@ async def test_who_has_the_password_passes_and_others_are_asked_for_it(lab: Lab)
         pauses[address] = (7, pbal.world.clock.now())
     slow = await _ask(pbal, _basic("amy", "guess"), address="10.0.0.2")
     assert slow.status == 429 and int(slow.fields["retry-after"]) >= 1
+    head = get("/a.txt", "X-Forwarded-For: 10.0.0.2", _basic("amy", "guess"), "Content-Length: 9", "Expect: 100-continue", method="POST")
+    assert (await pbal.ask("site", head)).status == 429, "its body is not asked for"
     assert (await _ask(pbal, _basic("bob", "secret"), address="10.0.0.3")).status == 401
     assert pbal.counts["basic_auth_failures"] == 2
     before = type(pbal.plugin("site", "basic_auth").users)

@@ -92,8 +92,9 @@ async def test_a_body_that_is_too_long_is_refused_however_it_comes(lab: Lab) -> 
 @lab
 async def test_a_body_in_chunks_is_refused_when_it_is_too_long(lab: Lab) -> None:
     origin = await Scripted.start(lab)
-    more = "SET plugins = maxcontentlength;SET max_content_length = 10"
-    pbal = await lab.pbal("LOAD maxcontentlength\n" + proxy(origin.address, more=more))
+    more = "SET plugins = throttle maxcontentlength;SET max_content_length = 10"
+    pbal = await lab.pbal("LOAD maxcontentlength\nLOAD throttle\n" + proxy(origin.address, more=more))
+    assert "web maxcontentlength throttle" in await pbal.say("plugins")
     head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
     client = await Client.of(pbal, request=head + b"b\r\n" + b"x" * 11 + b"\r\n0\r\n\r\n")
     assert (await read_response(client.reader)).status == 413
