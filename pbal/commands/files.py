@@ -189,11 +189,8 @@ class FileRun:
 
     def next_enabled(self) -> str:
         """The service that the next line enables, in lower case; "" if it enables none."""
-        for reading in reversed(self._stack):
-            if reading.number < len(reading.lines):
-                enables = _ENABLE_LINE.fullmatch(reading.lines[reading.number].rstrip("\r"))
-                return enables[1].lower() if enables else ""
-        return ""
+        enables = _ENABLE_LINE.fullmatch(self._next_line())
+        return enables[1].lower() if enables else ""
 
     def include(self, files: str) -> None:
         """INCLUDE: other files come next, those of each pattern in the order of their names. Raises: CommandError; none is read then."""
