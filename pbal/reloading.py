@@ -21,7 +21,6 @@ from pbal.lang.mistakes import Mistake
 from pbal.lang.parser import Language
 from pbal.loader import Statements, beside, make, read_beside
 from pbal.model import faults, garbage
-from pbal.model.chained import in_order
 from pbal.model.change import Change, restore
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.plugin import Plugin
@@ -74,6 +73,7 @@ async def reload_previous(world: World, statements: Statements, name: str) -> No
 async def _replace(world: World, statements: Statements, pairs: Sequence[Pair]) -> None:
     """Have new generations serve. Raises: ConfigError; the old ones serve on then."""
     swap = _Swap(world, statements, pairs)
+    before = await world.readings.ahead(_named_by(world, pairs))
     try:
         await swap.prepare()
         swap.carry_out()
@@ -81,6 +81,7 @@ async def _replace(world: World, statements: Statements, pairs: Sequence[Pair]) 
         for name, instance in swap.resting:
             faults.guarded(world, name, instance.resume)
         _forget(pairs)
+        world.readings.back(before)
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             raise
         raise swap.refusal(error) from error
@@ -89,6 +90,16 @@ async def _replace(world: World, statements: Statements, pairs: Sequence[Pair]) 
         garbage.collect_soon(world, old.frozen)
         fields = {"event": "plugin_loaded", "plugin": new.name, "generation": new.generation}
         log.info("plugin %(plugin)s: generation %(generation)d serves", fields)
+
+
+def _named_by(world: World, pairs: Sequence[Pair]) -> list[tuple[Tunable, object]]:
+    """The files that new generations will ask for: they are read again."""
+    found: list[tuple[Tunable, object]] = []
+    for old, new in pairs:
+        for tunable in new.plugin_class.tunables if any(world.users(old.name)) else ():
+            values = [service.values.get(tunable.name) for service in world.services.values()]
+            found += [(tunable, value) for value in dict.fromkeys(values) if tunable.reads is not None and value is not None]
+    return found
 
 
 class _Swap:
@@ -127,7 +138,9 @@ class _Swap:
                 _swap_instances(world, *pair, change, replaced)
             for service in world.services.values():
                 if any(plugin in replaced for _, plugin in service.plugins):
-                    change.then(service.replace_chain, in_order([(name, replaced.get(each, each)) for name, each in service.plugins]))
+                    change.then(
+                        service.replace_chain, service.in_order([(name, replaced.get(each, each)) for name, each in service.plugins])
+                    )
             for former in replaced:
                 old = next(old for old, _ in self._pairs if type(former) is old.plugin_class)
                 if former.service.opened:

@@ -104,6 +104,13 @@ def test_the_example_of_start_http_request(tmp_path: Path) -> None:
         assert {pbal.get("site", path).status for path in ("/%63offee", "//coffee", "/x/..//%2E/coffee")} == {418}
 
 
+def test_the_example_of_answer_preflight(tmp_path: Path) -> None:
+    fields = {"Origin": "https://a.example"}
+    with example("answer_preflight", tmp_path) as pbal:
+        assert pbal.request("site", "OPTIONS", "/page", {**fields, "Access-Control-Request-Method": "PUT"}).status == 403
+        assert pbal.request("site", "OPTIONS", "/page", fields).status == 204, "a question of another kind"
+
+
 def test_the_example_of_proxy_read_request(tmp_path: Path) -> None:
     with example("proxy_read_request", tmp_path) as pbal:
         assert pbal.post("site", "/page", b"a forbidden word").status == 422
@@ -311,7 +318,7 @@ def test_every_hook_has_an_example_that_a_test_runs() -> None:
 
 def test_the_table_of_a_service_has_every_hook() -> None:
     table = HookTable()
-    assert {*HOOKS, "begun", "ended"} == {name for name in dir(table) if not name.startswith("_")} and all(
+    assert {*HOOKS, "begun", "begun_preflight", "ended"} == {name for name in dir(table) if not name.startswith("_")} and all(
         getattr(table, name) == () for name in HOOKS
     )
 

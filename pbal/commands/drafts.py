@@ -24,6 +24,7 @@ from pbal.model.snapshot import in_pieces
 from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CommandError
 from pbal.schema.kinds import Kind
+from pbal.schema.tunables import Tunable
 
 
 class Draft:
@@ -76,6 +77,8 @@ async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | No
     world = World(live.world.clock)
     running = dict(live.world.plugins)
     world.lent = running
+    world.readings = live.world.readings
+    world.readings.keep(live.world.services.values())  # others of before may have been written meanwhile
     interpreter = Interpreter(world)
     interpreter.instead = instead
     run = interpreter.begin_file(str(path), lines)
@@ -95,8 +98,8 @@ async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | No
 
 
 def _steps(interpreter: Interpreter, run: FileRun) -> Generator[None, None, bool]:
-    """Carry out the lines up to one that needs what is not there: a plugin, or the parser. False then; True at the end."""
-    while interpreter.language.built and ((name := run.next_plugin()) in interpreter.world.lent or not name) and run.next_work() is None:
+    """Carry out the lines up to one that needs what is not there: a plugin, a file, or the parser. False then; True at the end."""
+    while not _needs(interpreter, run):
         if not run.step():
             yield
             run.end()
@@ -105,12 +108,26 @@ def _steps(interpreter: Interpreter, run: FileRun) -> Generator[None, None, bool
     return False
 
 
+def _needs(interpreter: Interpreter, run: FileRun) -> bool:
+    """Whether the next line needs what _fetch has made in threads."""
+    name = run.next_plugin()
+    missing = bool(name) and name not in interpreter.world.lent
+    return missing or not interpreter.language.built or run.next_work() is not None or bool(_unread(interpreter.world, run))
+
+
+def _unread(world: World, run: FileRun) -> list[tuple[Tunable, object]]:
+    """The files that the service names which the next line enables, and that nobody has read."""
+    service = world.services.get(run.next_enabled())
+    return [] if service is None else world.readings.missing(service)
+
+
 async def _fetch(live: Interpreter, interpreter: Interpreter, run: FileRun) -> None:
     """Have what the next line needs, made in threads."""
     loop = asyncio.get_running_loop()
     if not interpreter.language.built:
         await loop.run_in_executor(None, interpreter.language.build)
     name, world = run.next_plugin(), interpreter.world
+    await world.readings.ahead(_unread(world, run))
     if name and name not in world.lent:
         found = await loader.read_ahead(live.world, world, name)
         world.lent = {**world.lent, name: found}

@@ -32,6 +32,7 @@ from pbal.schema.said import Said
 if TYPE_CHECKING:
     from pbal.commands.interpreter import Interpreter, SlowWork
 
+_ENABLE_LINE = re.compile(r"\s*ENABLE\s+(\S+?)\s*(?:#.*)?", re.IGNORECASE)
 _LOAD_LINE = re.compile(r"\s*LOAD\s+([\w-]+)\s*(?:#.*)?", re.IGNORECASE)
 
 
@@ -185,6 +186,11 @@ class FileRun:
 
     def _next_line(self) -> str:
         return self._reading.lines[self._reading.number].rstrip("\r") if self._is_line() else ""
+
+    def next_enabled(self) -> str:
+        """The service that the next line enables, in lower case; "" if it enables none."""
+        enables = _ENABLE_LINE.fullmatch(self._next_line())
+        return enables[1].lower() if enables else ""
 
     def include(self, files: str) -> None:
         """INCLUDE: other files come next, those of each pattern in the order of their names. Raises: CommandError; none is read then."""

@@ -76,6 +76,7 @@ async def reload_config(session: Session, path: str | None = None) -> Reply:
             await asyncio.sleep(0)
             await draft.close(kept=True)
     finally:
+        session.world.readings.keep(session.world.services.values())
         runtime.reloaded()
     return OK
 

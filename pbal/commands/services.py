@@ -17,6 +17,7 @@ from pbal.schema.kinds import Kind, Needed
 from pbal.schema.limits import ERROR_PAGES
 from pbal.schema.names import NODEFILE
 from pbal.schema.pools import OF_POOLS
+from pbal.schema.tunables import Tunable
 from pbal.schema.types import LISTEN
 
 
@@ -103,7 +104,32 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
         return _set_pages(session, target, value)
     if tunable.lower() == "nodefile" and isinstance(target, Pool):
         return _set_nodefile(session, target, value)
-    return _set(session, target, tunable, value)
+    return _set_named(session, target, tunable, value)
+
+
+def _set_named(session: Session, target: Service | Pool, tunable: str, value: str) -> Reply | Awaitable[Reply]:
+    """Set a tunable. One that names a file has it read first, off the loop."""
+    world = session.world
+    known = world.tunables.get(tunable.lower())
+    if known is None or known.reads is None or not isinstance(target, Service) or not session.live or world.change is not None:
+        return _set(session, target, tunable, value)  # a part of RELOAD CONFIG has been read
+    return _read_and_set(session, target, known, value)
+
+
+async def _read_and_set(session: Session, target: Service, tunable: Tunable, value: str) -> Reply:
+    readings = session.world.readings
+    try:
+        named = tunable.parse(value)
+    except ValueError:  # which is told below
+        named = None
+    before = await readings.ahead([(tunable, named)] if named is not None else [])
+    try:
+        reply = _set(session, target, tunable.name, value)
+    except BaseException:
+        readings.back(before)
+        raise
+    readings.keep(session.world.services.values())
+    return reply
 
 
 async def _set_listen(session: Session, target: Service, value: str) -> Reply:
@@ -169,7 +195,7 @@ def _done(session: Session, tunable: str, value: str) -> Reply:
     return OK
 
 
-def _set_in_plugin(session: Session, service: Service | Pool, said: str, value: str) -> Reply:
+def _set_in_plugin(session: Session, service: Service | Pool, said: str, value: str) -> Reply | Awaitable[Reply]:
     """Perlbal's plugin.key: a tunable of that plugin, or a text for plugins to read."""
     plugin, _, key = said.lower().partition(".")
     if not isinstance(service, Service):
@@ -185,7 +211,7 @@ def _set_in_plugin(session: Session, service: Service | Pool, said: str, value: 
     if tunable is None:
         message = f"plugin '{plugin}' has no tunable {plugin}_{key} or {key}"
         raise CommandError(message, "tunable", kind=Kind.UNKNOWN_TUNABLE, subject=f"{plugin}_{key}", candidates=names)
-    return _set(session, service, tunable, _placed(session, tunable, value))
+    return _set_named(session, service, tunable, _placed(session, tunable, value))
 
 
 @command
@@ -216,6 +242,10 @@ async def enable(session: Session, service: Service) -> Reply:
     """
     if session.world.runtime is not None and service["listen"] is not None:
         await session.world.runtime.look_up(service["listen"])
+    readings = session.world.readings
+    if session.live:
+        readings.keep(session.world.services.values())
+        await readings.ahead(readings.missing(service))
     session.world.enable(service)
     session.note("enable", service.name.lower())
     return OK

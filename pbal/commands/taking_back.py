@@ -53,7 +53,7 @@ def drop_service(session: Session, service: Service) -> Reply:
     """Remove a service. Requests in progress finish; parked polls get the empty answer; idle connections close.
 
     The console that says it cannot be removed: there may be no other.
-    Raises: ConfigError while a selector names it as its default_service.
+    Raises: ConfigError while a selector sends requests to it: its default_service, a VHOST, a VPATH.
     """
     if session.console is service:
         raise ConfigError(f"this is the console '{service.name}': another one can remove it", about=service.name)

@@ -169,18 +169,33 @@ def _media(before: dict[str, str], after: dict[str, str]) -> Iterator[Step]:
 
 
 def _let_go(old: Config, new: Config) -> Generator[Step, None, Config]:
-    """No selector names a service that is made anew, which is dropped first; the old configuration without what named them."""
+    """No selector names a service that is made anew, which is dropped first; the old configuration without what named them.
+
+    Nor does one that goes name another that goes: they may name each other.
+    """
     after = {service.name.lower(): service for service in new.services}
     replaced = {name for each in old.services if (name := each.name.lower()) in after and is_replaced(each, after[name])}
+    gone = {each.name.lower() for each in old.services} - after.keys()
     services: list[ServiceSpec] = []
     for service in old.services:
-        said = dict(service.settings)
-        if replaced and said.get("default_service", "").lower() in replaced:
-            yield Step(Kind.SETTING, f"UNSET {service.name}.default_service", service.name, "default_service", said=False)
-            del said["default_service"]
-            service = replace(service, settings=tuple(sorted(said.items())))
-        services.append(service)
+        names = replaced | gone if service.name.lower() in gone else replaced
+        services.append((yield from _without(service, names)) if names else service)
     return replace(old, services=tuple(services))
+
+
+def _without(service: ServiceSpec, names: set[str]) -> Generator[Step, None, ServiceSpec]:
+    """A service without what names others: its default_service, and the rules of plugins that end with a name."""
+    said = dict(service.settings)
+    if said.get("default_service", "").lower() in names:
+        yield Step(Kind.SETTING, f"UNSET {service.name}.default_service", service.name, "default_service", said=False)
+        del said["default_service"]
+    rules: list[RuleSpec] = []
+    for each in service.rules:
+        naming = [rule for rule in each.statements if rule.split()[-1].lower() in names]
+        for rule in map(escaped, naming):
+            yield Step(Kind.RULE, f"DROP RULE {service.name} {rule}", service.name, rule, said=False)
+        rules.append(replace(each, statements=tuple(rule for rule in each.statements if rule not in naming)))
+    return replace(service, settings=tuple(sorted(said.items())), rules=tuple(rules))
 
 
 def _made(now: dict[str, str], old: Config, new: Config, fits: Fits) -> Generator[Step, None, list[tuple[ServiceSpec | None, ServiceSpec]]]:

@@ -6,11 +6,16 @@ an empty tuple. A test holds its attributes against HOOKS.
 Where Perlbal has a hook of a role beside one of all roles that runs at the same moment, one tuple holds both, so that a request pays for
 one test:
 
-    begun    start_proxy_request or start_web_request, by role, then start_http_request
-    ended    end, then end_proxy_request or return_to_base, by role
+    begun             start_proxy_request or start_web_request, by role, then start_http_request. Plugins up to the last one that guards
+                      come first, each with all of its hooks: nobody is served before who guards was asked
+    begun_preflight   the same for a preflight of CORS: answer_preflight comes before who guards by what a request carries
+    ended             end, then end_proxy_request or return_to_base, by role
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from typing import Final
+
+_STARTS: Final = frozenset({"start_proxy_request", "start_web_request", "start_http_request"})
 
 
 class Timing:
@@ -28,10 +33,17 @@ class Timing:
 class Bound:
     """One plugin's method for one hook of one service."""
 
-    __slots__ = ("call", "hook", "plugin", "timing", "wants_body")
+    __slots__ = ("by_credentials", "call", "hook", "plugin", "timing", "up_to_guards", "wants_body")
 
     def __init__(
-        self, plugin: str, hook: str, call: Callable[..., object], wants_body: Callable[..., object], timing: Timing | None = None
+        self,
+        plugin: str,
+        hook: str,
+        call: Callable[..., object],
+        wants_body: Callable[..., object],
+        timing: Timing | None = None,
+        up_to_guards: bool = False,
+        by_credentials: bool = False,
     ) -> None:
         self.plugin = plugin
         self.hook = hook
@@ -39,6 +51,10 @@ class Bound:
         self.wants_body = wants_body
         """Plugin.wants_body of the same plugin."""
         self.timing = Timing() if timing is None else timing
+        self.up_to_guards = up_to_guards
+        """Whether the plugin guards, or one behind it in the chain does."""
+        self.by_credentials = by_credentials
+        """Plugin.guards_by_credentials of the same plugin."""
 
 
 Bounds = tuple[Bound, ...]
@@ -48,17 +64,19 @@ class HookTable:
     """The hooks of one service, in the order of its plugins. Replaced whole, never changed: a running pass is safe."""
 
     __slots__ = (
-        "backend_client_assigned", "backend_response_received", "begun", "concat_get_poststat_file_missing", "concat_get_poststat_pre_send",
-        "end", "end_proxy_request", "ended", "handle_put", "make_high_priority", "make_low_priority", "modify_response_headers",
+        "answer_preflight", "backend_client_assigned", "backend_response_received", "begun", "begun_preflight",
+        "concat_get_poststat_file_missing", "concat_get_poststat_pre_send", "end", "end_proxy_request", "ended", "handle_put",
+        "make_high_priority", "make_low_priority", "modify_response_headers",
         "prepend_body", "proxy_read_request", "return_to_base", "select_node", "select_pool", "select_service", "start_file_reproxy",
         "start_http_request", "start_proxy_request", "start_send_file", "start_serve_request", "start_web_request",
         "static_get_poststat_file_missing", "static_get_poststat_pre_send",
     )  # fmt: skip
 
-    def __init__(self, bound: Iterable[Bound] = (), role: str = "") -> None:
+    def __init__(self, bound: Sequence[Bound] = (), role: str = "") -> None:
         by_hook: dict[str, Bounds] = {}
         for each in bound:
             by_hook[each.hook] = (*by_hook.get(each.hook, ()), each)
+        self.answer_preflight: Bounds = by_hook.get("answer_preflight", ())
         self.backend_client_assigned: Bounds = by_hook.get("backend_client_assigned", ())
         self.backend_response_received: Bounds = by_hook.get("backend_response_received", ())
         self.concat_get_poststat_file_missing: Bounds = by_hook.get("concat_get_poststat_file_missing", ())
@@ -91,7 +109,12 @@ class HookTable:
             first = self.start_web_request
         elif role == "selector":
             last = self.return_to_base
-        self.begun: Bounds = first + self.start_http_request
+        at_once = [each for each in bound if each.up_to_guards and each.hook in _STARTS]
+        later = [each for each in first + self.start_http_request if not each.up_to_guards]
+        self.begun: Bounds = (*at_once, *later)
         """What runs when a request has come."""
+        place = next((place for place, each in enumerate(at_once) if each.by_credentials), len(at_once))
+        self.begun_preflight: Bounds = (*self.begun[:place], *self.answer_preflight, *self.begun[place:]) if self.answer_preflight else ()
+        """The same for a preflight, where plugins answer some."""
         self.ended: Bounds = self.end + last
         """What runs when it has ended."""

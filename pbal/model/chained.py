@@ -6,7 +6,7 @@ committed, and those that go are closed after it.
 
 import logging
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,10 @@ MINUTE: Final = 60.0
 
 FIRST: Final = {"reverse_proxy": "start_proxy_request", "web_server": "start_web_request"}
 """The hook that comes before all others, by role, where it is not start_http_request."""
+
+LETTING_IN: Final = frozenset({*FIRST.values(), "start_http_request", "proxy_read_request", "handle_put"})
+"""Hooks that decide whether a request is served. A plugin that guards by one of these runs before those that do not guard. Others say which
+service or pool has a request, or what becomes of an answer: there the order is the operator's."""
 
 Chain = list[tuple[str, Plugin]]
 """Plugins with the names that they were loaded by, in the order in which their hooks run."""
@@ -72,7 +76,7 @@ class Chained(metaclass=ABCMeta):
                 wanted.append(plugin_name)
         former = self.plugins
         current = dict(former)
-        chain = in_order([(name, current.get(name) or self._make(name)) for name in wanted])
+        chain = self.in_order([(name, current.get(name) or self._make(name)) for name in wanted])
         change.undo(self.replace_chain, former)
         self.replace_chain(chain)
         if self.opened:
@@ -121,6 +125,10 @@ class Chained(metaclass=ABCMeta):
 
     def check_plugins(self) -> None:
         """Refuse what its plugins cannot run with. Raises: ConfigError."""
+        for each in self.values["plugins_before_guards"]:
+            if self.plugin(each.lower()) is None:
+                message = f"plugins_before_guards names '{each}', which is not in plugins of service '{self.name}'"
+                raise ConfigError(message, about="plugins_before_guards", candidates=[name for name, _ in self.plugins])
         for name, plugin in self.plugins:
             asked(self.world, name, plugin.check)
             said: list[str] = []
@@ -135,6 +143,17 @@ class Chained(metaclass=ABCMeta):
             guarded(self.world, name, partial(_pools_of, plugin, said))
         return {self.world.pools[name.lower()].name if name.lower() in self.world.pools else name for name in said}
 
+    def targets_of_plugins(self) -> Iterator[tuple[str, list[str]]]:
+        """The names of the services that each plugin may hand requests to, by plugin, as far as they say."""
+        for name, plugin in self.plugins:
+            said: list[str] = []
+            guarded(self.world, name, partial(_targets_of, plugin, said))
+            yield name, said
+
+    def in_order(self, chain: Chain) -> Chain:
+        """A chain in the order in which its hooks run here. Raises: ConfigError."""
+        return in_order(chain, tuple(name.lower() for name in self.values["plugins_before_guards"]))
+
     def replace_chain(self, chain: Chain) -> None:
         """Swap the whole chain, hooks included, in one step. It is in order.
 
@@ -144,17 +163,20 @@ class Chained(metaclass=ABCMeta):
         self.out = {name: found for name, found in self.out.items() if (name, found[0]) in present}
         self._failing = {name: found for name, found in self._failing.items() if (name, found[0]) in present}
         bound: list[Bound] = []
-        for name, plugin in chain:
+        last = max((place for place, (_, plugin) in enumerate(chain) if _lets_in(plugin)), default=-1)
+        for place, (name, plugin) in enumerate(chain):
             if name in self.out:
                 if plugin.guards:
-                    bound.insert(0, Bound(name, FIRST.get(self.role, "start_http_request"), self._closed, _wants_nothing))
+                    bound.insert(0, Bound(name, FIRST.get(self.role, "start_http_request"), self._closed, _wants_nothing, None, True))
                 continue
             loaded = self.world.plugins.get(name)
             timings = {} if loaded is None else loaded.timings
-            for hook_name, method in hooks_of(type(plugin)).items():
-                if self.role in HOOKS[hook_name].roles:
-                    timing = timings.setdefault(hook_name, Timing())
-                    bound.append(Bound(name, hook_name, getattr(plugin, method), plugin.wants_body, timing))
+            methods = hooks_of(type(plugin))
+            for hook_name in [each for each in HOOKS if each in methods and self.role in HOOKS[each].roles]:
+                timing = timings.setdefault(hook_name, Timing())
+                call = getattr(plugin, methods[hook_name])
+                asks = plugin.guards and plugin.guards_by_credentials
+                bound.append(Bound(name, hook_name, call, plugin.wants_body, timing, place <= last, asks))
         self.plugins = chain
         self.hooks = HookTable(bound, self.role)
 
@@ -203,9 +225,10 @@ class Chained(metaclass=ABCMeta):
                 guarded(self.world, name, plugin.service_disabled)
 
 
-def in_order(chain: Chain) -> Chain:
-    """A chain as the plugins want it: each before and after those that it names, else in the order that was said.
+def in_order(chain: Chain, before_guards: Collection[str] = ()) -> Chain:
+    """A chain as the plugins want it: each before and after those that it names, those that guard before others, else as it was said.
 
+    `before_guards`: names of those that come before them all the same. What has to be before a plugin comes as early as that one.
     Raises: ConfigError where two of them cannot both have it.
     """
     names = {name for name, _ in chain}
@@ -213,19 +236,42 @@ def in_order(chain: Chain) -> Chain:
     for name, plugin in chain:
         for other in set(plugin.before) & names:
             first[other].add(name)
+    ranks = {name: 0 if name in before_guards else _rank(plugin) for name, plugin in chain}
+    for _ in chain:  # as often as a row of plugins that come before each other may be long
+        for name, others in first.items():
+            for other in others:
+                ranks[other] = min(ranks[other], ranks[name])
     left, found = list(chain), []
     while left:
-        free = next((pair for pair in left if not any(name in first[pair[0]] for name, _ in left)), None)
-        if free is None:
+        free = [pair for pair in left if not any(name in first[pair[0]] for name, _ in left)]
+        if not free:
             raise ConfigError(f"plugins {' and '.join(name for name, _ in left)} each want to be before the other (before, after)")
-        left.remove(free)
-        found.append(free)
+        next_one = min(free, key=lambda pair: ranks[pair[0]])
+        left.remove(next_one)
+        found.append(next_one)
     return found
+
+
+def _rank(plugin: Plugin) -> int:
+    """Where a plugin stands if nobody says: who guards first, and of these who needs no credentials."""
+    if not _lets_in(plugin):
+        return 3
+    return 2 if plugin.guards_by_credentials else 1
+
+
+def _lets_in(plugin: Plugin) -> bool:
+    """Whether it guards, by a hook that decides whether a request is served."""
+    return plugin.guards and not LETTING_IN.isdisjoint(hooks_of(type(plugin)))
 
 
 def _wants_nothing(exchange: Exchange) -> bool:
     """No body."""
     return False
+
+
+def _targets_of(plugin: Plugin, said: list[str]) -> None:
+    """Add what its targets() returns to `said`."""
+    said.extend(map(str, plugin.targets() or ()))
 
 
 def _pools_of(plugin: Plugin, said: list[str]) -> None:

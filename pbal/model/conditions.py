@@ -221,7 +221,7 @@ class Conditions:
 
     def judge(self, exchange: Exchange) -> None:
         """Have exchange.judged_alike() look at the paths that they go by, too: for rules about who may have what."""
-        if exchange.request.query.startswith(b"?"):
+        if exchange.for_others:
             for pattern in self._paths:
                 exchange.in_path(pattern)
 

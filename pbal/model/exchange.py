@@ -30,7 +30,7 @@ from pbal.config.spec import Standing
 from pbal.http1.changes import Changes
 from pbal.http1.encoder import FRAMING_FIELDS, Fields, IllegalField, render_fields
 from pbal.http1.events import RequestHead, ResponseHead, canonical
-from pbal.http1.paths import plain
+from pbal.http1.paths import members, plain
 from pbal.http1.pieces import Pieces
 from pbal.http1.reader import is_host
 from pbal.model.balance import Member
@@ -265,8 +265,8 @@ class Exchange(Account):
         """What services that handed it on make of the fields of its answer (HEADER RESPONSE)."""
         self.unjudged = False
         """Whether it took too long to find out which rules hold for it: it is refused, by those alone that hold always."""
-        self.judged: list[tuple[Callable[[bytes], int], int]] | None = None
-        """How rules looked at its path, and what they found: see by_path(). None where it can be no request for several files."""
+        self.judged: list[tuple[Callable[[bytes], int], int, Service]] | None = None
+        """How rules looked at its path, what they found, and whose they are: see by_path(). None where its path alone is what it is for."""
         self.stage: str = NEW
         self.owner = ""
         """The plugin that took it."""
@@ -298,14 +298,21 @@ class Exchange(Account):
         """
         return plain(self.request.path)
 
+    @property
+    def preflight(self) -> bool:
+        """Whether a browser asks with it, before it sends a request for a page of another origin, if it may (Fetch standard, CORS)."""
+        fields = self.request.fields
+        return self.request.method == b"OPTIONS" and b"origin" in fields and b"access-control-request-method" in fields
+
     def in_path(self, pattern: re.Pattern[bytes]) -> bool:
-        """Whether a pattern is found in plain_path, for rules about who may see what.
+        """Whether a pattern is found in plain_path, for rules about who may see what. Of `/dir/??a,b`, also in /dir/a and /dir/b.
 
         A search that takes longer than 50 ms of processor time is given up, and counts as one that found something.
         """
         try:
-            if self.request.query.startswith(b"?"):
-                return bool(self.by_path(partial(found, pattern)))
+            if self.for_others:
+                judged = bool(self.by_path(partial(found, pattern)))
+                return judged or found(pattern, *[plain(path) for path in self.paths[1:]])
             return found(pattern, plain(self.request.path))
         except TookTooLong:
             world = self.service.world
@@ -317,22 +324,42 @@ class Exchange(Account):
             )
             return True
 
+    @property
+    def paths(self) -> list[bytes]:
+        """The raw paths that it may be for: its own, and those of `/dir/??a,b`, which pbal and others take for /dir/a and /dir/b in one."""
+        request = self.request
+        if not request.query.startswith(b"?") or not request.path.endswith(b"/"):
+            return [request.path]
+        return [request.path, *[request.path + name for name in members(request.query)]]
+
+    @property
+    def for_others(self) -> bool:
+        """Whether it may be for other paths than its own: for several files (enable_concatenate_get), or for one that a hook looks up."""
+        return self.request.query.startswith(b"?") or bool(self.service.hooks.start_serve_request)
+
     def by_path(self, look: Callable[[bytes], int]) -> int:
         """What a rule finds in plain_path. Rules that go by the path ask here or in_path(), since a request may be for other paths, too.
 
-        That is one for several files (enable_concatenate_get): none of them is served of which a rule would have found something else.
+        That is one for several files (enable_concatenate_get), none of which is served of which a rule would have found something else; and
+        one for a file that a hook looks up under another name, which is not served if a rule of the service would have found more.
         """
         found = look(plain(self.request.path))
-        if self.request.query.startswith(b"?"):
+        if self.for_others:
             if self.judged is None:
                 self.judged = []
-            self.judged.append((look, found))
+            self.judged.append((look, found, self.service))
         return found
 
     def judged_alike(self, path: bytes) -> bool:
         """Whether every rule that has looked at its path finds the same in another one, which is as it was sent."""
         meant = plain(path)
-        return self.judged is None or all([look(meant) == found for look, found in self.judged])
+        return self.judged is None or all([look(meant) == found for look, found, _ in self.judged])
+
+    def passed_over(self, path: bytes) -> bool:
+        """Whether a rule of its service that found nothing in its path finds something in another one, which is as it would be sent."""
+        meant = plain(path)
+        service = self.service
+        return self.judged is not None and any([not found and bool(look(meant)) for look, found, of in self.judged if of is service])
 
     @property
     def scheme(self) -> bytes:
@@ -430,15 +457,16 @@ class Exchange(Account):
             raise IllegalField(f"not a host: {value!r:.100}")
         self.request = self.request.altered(name, value)
 
-    def asked_about(self, names: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    def asked_about(self, names: Iterable[bytes], path: bytes | None = None) -> list[tuple[bytes, bytes]]:
         """Fields for Service.ask that tell a node of this request: those of its own that are named, and whose it is and what it asks for.
 
-        These are X-Original-URI, X-Original-Method, X-Forwarded-For, X-Forwarded-Proto and Host.
+        These are X-Original-URI, X-Original-Method, X-Forwarded-For, X-Forwarded-Proto and Host. `path`: what it asks for, if that is one
+        of `paths` and not its whole target.
         """
         request, peer = self.request, self.stream.peer
         before = request.fields.get(b"x-forwarded-for", b"")
         fields = [
-            (b"X-Original-URI", request.path + (b"?" + request.query if request.query else b"")),
+            (b"X-Original-URI", request.path + (b"?" + request.query if request.query else b"") if path is None else path),
             (b"X-Original-Method", request.method),
             (b"X-Forwarded-For", before + b", " + peer if before and self.believed else peer),
             (b"X-Forwarded-Proto", self.scheme),

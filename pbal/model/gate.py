@@ -114,12 +114,17 @@ class Passwords:
             raise Denied("no such user, or not the password")
         self._pauses.pop(address, None)
 
-    def _listen_to(self, address: str) -> None:
-        """Raises: Denied in a pause."""
+    def pause(self, address: str) -> int:
+        """The seconds for which an address is not listened to; 0: it is."""
         failures, last = self._pauses.get(address, (0, 0.0))
         left = last + _pause(failures) - self._world.clock.now()
-        if failures and left > 0:
-            raise Denied(f"a wrong password came from here: wait {ceil(left)} s", ceil(left))
+        return max(0, ceil(left)) if failures else 0
+
+    def _listen_to(self, address: str) -> None:
+        """Raises: Denied in a pause."""
+        left = self.pause(address)
+        if left:
+            raise Denied(f"a wrong password came from here: wait {left} s", left)
 
     async def look(self) -> None:
         """Read the file again, if it was written."""

@@ -94,6 +94,20 @@ HOOKS: dict[str, Hook] = {
             """,
         ),
         Hook(
+            "answer_preflight",
+            ("exchange",),
+            _SERVING,
+            "A browser asks, before it sends a request for a page of another origin, whether it may (`exchange.preflight`): OPTIONS with"
+            " Origin and Access-Control-Request-Method. The hook runs before the other hooks of plugins that do not guard, and before those"
+            " that guard by credentials (guards_by_credentials): a preflight has none. If it returns TAKEN, the plugin answers.",
+            """
+            def no_other_origins(self, exchange: Exchange) -> Verdict:
+                exchange.respond(403, (), b"Pages of this site only.\\n")
+                return Verdict.TAKEN
+            """,
+            own=True,
+        ),
+        Hook(
             "start_http_request",
             ("exchange",),
             _HTTP,

@@ -1,14 +1,15 @@
-"""Many networks, and which of them an address is in first: one search in a sorted list, however many there are.
+"""Many networks, and which of them an address is in first: a few looks into dicts, however many there are.
 
-Networks lie in each other or apart. So the numbers of all addresses fall into ranges, each of which has one answer: the smallest place
-among the networks around it. The ranges are made once, by going through the networks by their beginning with those that are open on a
-stack. 10,000 networks make at most 20,001 ranges, in some 30 ms; a search takes a microsecond.
+Networks of one length of prefix are a dict from the bits of their prefix to their places, so a search costs as many looks as there are
+lengths. To have fewer, those that are narrow are divided once more, by their first bits: an address is held against the lengths of those
+that begin as it does, and against those of the wide ones, of which lists have few.
 
-To try each length of prefix by a dict costs as many looks as there are lengths, and to go through the networks costs as many as there are.
+A network that comes or goes is one entry, while requests go on. A table of ranges, searched by halves, costs as much to search, and has to
+be made anew: for 10,000 networks everybody would wait some 50 ms.
 """
 
 import socket
-from bisect import bisect_right
+from bisect import insort
 from collections.abc import Iterable
 from typing import Final
 
@@ -19,31 +20,66 @@ _MAPPED: Final = 0xFFFF
 
 _MAPPED_OCTETS: Final = bytes(10) + b"\xff\xff"
 
+_WIDE: Final = {4: 16, 6: 96}
+"""By version: networks with more bits than that behind their prefix are wide. The others begin with those that are before these bits."""
+
 REMEMBERED: Final = 4096
 """Addresses remembered; a few peers make most requests."""
 
+Prefixes = dict[int, dict[int, list[int]]]
+"""The places of networks, in order: by the number of bits behind the prefix, and by the prefix."""
+
 
 class NetworkTable:
-    """Networks in an order. Replaced whole where they change."""
+    """Networks with places, of which the smallest counts."""
 
-    __slots__ = ("_known", "_ranges")
+    __slots__ = ("_known", "_narrow", "_wide")
 
-    def __init__(self, networks: Iterable[Network]) -> None:
-        found: dict[int, list[tuple[int, int, int]]] = {}
-        for place, network in enumerate(networks):
-            version, first = network.version, int(network.network_address)
-            if version == 6 and network.prefixlen >= 96 and first >> 32 == _MAPPED:
-                version, first = 4, first & 0xFFFFFFFF
-            found.setdefault(version, []).append((first, -(first + (1 << (network.max_prefixlen - network.prefixlen)) - 1), place))
-        self._ranges = {version: _flat(sorted(of)) for version, of in found.items()}
+    def __init__(self, networks: Iterable[Network] = ()) -> None:
+        self._wide: dict[int, Prefixes] = {4: {}, 6: {}}
+        """By version."""
+        self._narrow: dict[int, dict[int, Prefixes]] = {4: {}, 6: {}}
+        """By version, and by how they begin."""
         self._known: dict[bytes, int] = {}
+        for place, network in enumerate(networks):
+            self.add(network, place)
+
+    def add(self, network: Network, place: int) -> None:
+        """A network comes in at a place. Two may be the same."""
+        version, rest, prefix = _divided(network)
+        wide = _WIDE[version]
+        lengths = self._wide[version] if rest > wide else self._narrow[version].setdefault(prefix >> (wide - rest), {})
+        insort(lengths.setdefault(rest, {}).setdefault(prefix, []), place)
+        self._known = {}
+
+    def remove(self, network: Network, place: int) -> None:
+        """The network at a place goes. Raises: KeyError or ValueError if it is not there."""
+        version, rest, prefix = _divided(network)
+        wide = _WIDE[version]
+        lengths = self._wide[version] if rest > wide else self._narrow[version][prefix >> (wide - rest)]
+        places = lengths[rest][prefix]
+        places.remove(place)
+        if not places:
+            del lengths[rest][prefix]
+        if not lengths[rest]:
+            del lengths[rest]
+        if not lengths and rest <= wide:
+            del self._narrow[version][prefix >> (wide - rest)]
+        self._known = {}
+
+    def places(self, network: Network) -> tuple[int, ...]:
+        """The places of a network, in order."""
+        version, rest, prefix = _divided(network)
+        wide = _WIDE[version]
+        lengths = self._wide[version] if rest > wide else self._narrow[version].get(prefix >> (wide - rest), {})
+        return tuple(lengths.get(rest, {}).get(prefix, ()))
 
     def first(self, address: bytes) -> int:
-        """The place of the first network that an address, as text, is in; -1 for one in none, and for what is no address."""
+        """The smallest place of a network that an address, as text, is in; -1 for one in none, and for what is no address."""
         found = self._known.get(address)
         if found is None:
             if len(self._known) >= REMEMBERED:
-                self._known.clear()
+                self._known = {}
             found = self._known[address] = self._look(address)
         return found
 
@@ -53,36 +89,25 @@ class NetworkTable:
         except (OSError, ValueError):
             return -1
         packed = packed.removeprefix(_MAPPED_OCTETS) if len(packed) == 16 else packed
-        ranges = self._ranges.get(6 if len(packed) == 16 else 4)
-        if ranges is None:
-            return -1
-        firsts, places = ranges
-        return places[bisect_right(firsts, int.from_bytes(packed)) - 1]
+        version, number = 6 if len(packed) == 16 else 4, int.from_bytes(packed)
+        found = _smallest(self._wide[version], number, -1)
+        beginning = self._narrow[version].get(number >> _WIDE[version])
+        return found if beginning is None else _smallest(beginning, number, found)
 
 
-def _flat(networks: list[tuple[int, int, int]]) -> tuple[list[int], list[int]]:
-    """The first address of each range, and its answer. A network is its first address, its last one negated, and its place."""
-    firsts, places = [0], [-1]
-    around: list[tuple[int, int]] = []
-    """Those that are open: last address, and the smallest place up to there."""
+def _smallest(lengths: Prefixes, number: int, found: int) -> int:
+    """The smallest place of the networks that an address is in, or `found` if that is smaller; -1: none."""
+    for rest, prefixes in lengths.items():
+        places = prefixes.get(number >> rest)
+        if places is not None and not 0 <= found < places[0]:
+            found = places[0]
+    return found
 
-    def begin(address: int, place: int) -> None:
-        if firsts[-1] == address:
-            places[-1] = place
-        else:
-            firsts.append(address)
-            places.append(place)
 
-    def leave() -> None:
-        last, _ = around.pop()
-        begin(last + 1, around[-1][1] if around else -1)
-
-    for first, negated, place in networks:  # sorted: of two that begin alike, the wider one comes first
-        while around and around[-1][0] < first:
-            leave()
-        smallest = min(place, around[-1][1]) if around else place
-        around.append((-negated, smallest))
-        begin(first, smallest)
-    while around:
-        leave()
-    return firsts, places
+def _divided(network: Network) -> tuple[int, int, int]:
+    """Version, number of bits behind the prefix, and the prefix. An IPv4 network is one however it is written."""
+    version, length, first = network.version, network.prefixlen, int(network.network_address)
+    if version == 6 and length >= 96 and first >> 32 == _MAPPED:
+        version, length, first = 4, length - 96, first & 0xFFFFFFFF
+    rest = (32 if version == 4 else 128) - length
+    return version, rest, first >> rest

@@ -37,12 +37,16 @@ class Plugin:
     commands: ClassVar[tuple[Callable[..., Any], ...]] = ()
     """Handlers of the statements its grammar fragment adds, named after their rules."""
     before: ClassVar[tuple[str, ...]] = ()
-    """Names of plugins before which its hooks run, whatever the order in SET plugins."""
+    """Names of plugins before which its hooks run, whatever the order in SET plugins, also before those that guard."""
     after: ClassVar[tuple[str, ...]] = ()
     """Names of plugins after which its hooks run."""
     guards: ClassVar[bool] = False
-    """Whether requests must not be served without it: an access rule. If it fails too often (plugin_error_limit), the service answers 503
-    instead of going on without it."""
+    """Whether requests must not be served without it: an access rule. Its hooks that look at requests run before those of plugins that
+    do not guard, whatever the order in SET plugins. If it fails too often (plugin_error_limit), the service answers 503 instead of going
+    on without it."""
+    guards_by_credentials: ClassVar[bool] = False
+    """Whether it guards by what a request carries, such as a password or a cookie. A preflight of CORS carries nothing: plugins that answer
+    it (answer_preflight) are asked first, and other plugins that guard before these."""
     needs: ClassVar[Mapping[str, str]] = {}
     """Modules that its functions import, and what to install for each: {"PIL": "pbal[images]"}. LOAD refuses a plugin for which one is
     not there, in these words."""

@@ -69,12 +69,12 @@ def is_quick(pattern: re.Pattern[bytes]) -> bool:
     return _is_quick(pattern.pattern)
 
 
-def found(pattern: re.Pattern[bytes], text: bytes) -> bool:
-    """Whether one pattern is found. Raises: TookTooLong."""
+def found(pattern: re.Pattern[bytes], *texts: bytes) -> bool:
+    """Whether one pattern is found in one of some texts; all searches together may take LONGEST seconds. Raises: TookTooLong."""
     if _is_quick(pattern.pattern) or not _alarm.begin():
-        return pattern.search(text) is not None
+        return any([pattern.search(text) is not None for text in texts])
     try:
-        return pattern.search(text) is not None
+        return any([pattern.search(text) is not None for text in texts])
     finally:
         _alarm.end()
 

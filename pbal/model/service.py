@@ -115,6 +115,11 @@ class Service(Chained):
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
 
+    def reading(self, name: str) -> Any:
+        """What the file holds that a tunable names (Tunable.reads); None where it names none. Raises: ConfigError."""
+        value = self.values[name]
+        return None if value is None else self.world.readings.of(self.world.tunables[name], value)
+
     def fill(self, tunable: Tunable) -> None:
         """Give a tunable its default here, unless it was set."""
         if tunable.name not in self.explicit:
@@ -275,6 +280,8 @@ class Service(Chained):
                 self._set_plugins(value, change)
             change.undo(self._put_back, name, self.values.get(name), self.explicit.get(name))
             self._put_back(name, value, text)
+            if name == "plugins_before_guards":
+                self._set_plugins(self.values["plugins"], change)
             if self.opened:
                 change.later(Phase.CHECK, self._check_open)
             if name.startswith("ssl_backend"):

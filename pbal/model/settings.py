@@ -50,6 +50,10 @@ class Defaults:
         self._parsed: dict[str, tuple[Tunable, str, Any]] = {}
         self._fresh: tuple[object, dict[str, Any]] = (None, {})
 
+    def reading(self) -> list[Tunable]:
+        """Those that name files which are read ahead."""
+        return [tunable for tunable in self.tunables.values() if tunable.reads is not None]
+
     def set(self, name: str, text: str) -> None:
         """DEFAULT. Raises: UnknownName, ConfigError."""
         if name.lower() not in self.tunables and asks_for_nothing(perlbal.SERVICE, name, text):

@@ -31,6 +31,7 @@ from pbal.model.pace import Pace
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Node, Pool
 from pbal.model.progress import Sessions
+from pbal.model.readings import Readings
 from pbal.model.resolving import Names
 from pbal.model.service import Service
 from pbal.model.settings import Defaults, ProcessSettings
@@ -233,12 +234,15 @@ class World:
         self.server_tunables = self.process.tunables
         self.server = self.process.values
         self.server_explicit = self.process.explicit
+        self._going: list[str] = []
+        """Services that the change under way drops."""
         self.awaited: set[str] | None = None
         """While a file is read, the names of services that it has named before it made them. At the console they must be there."""
         self.counters = Counters()
         self.limited = LimitedLog(self.clock, self.counters)
         self.log_limited = self.limited.warn
         self.nodefiles = NodeFiles(self.clock, self.counters.counts, self.pools)
+        self.readings = Readings()
         self.names = Names(self.clock, self.counters.counts, self.limited, self.pools)
         self.pace = Pace()
         self.bodies: Bodies = Bodies(self.server, self.clock.now)
@@ -419,19 +423,29 @@ class World:
     def drop_service(self, service: Service) -> None:
         """A service goes, with its listener, its plugins and its idle connections; what is in progress finishes.
 
-        Raises: ConfigError while another service names it.
+        Raises: ConfigError while another service names it: its default_service, or a rule of a plugin. Where a rule had nobody to send
+        requests to, others would answer them, and not ask who is to be kept out.
         """
         with self.changing() as change:
             change.undo(restore, self.services, dict(self.services))
+            change.undo(self._going.clear)
             del self.services[service.name.lower()]
-            change.later(Phase.CHECK, self._refuse_if_named, service.name)
+            self._going.append(service.name)
+            change.later(Phase.CHECK, self._refuse_if_named)
             change.then(self._dropped, service)
 
-    def _refuse_if_named(self, name: str) -> None:
-        if name.lower() not in self.services:
-            for other in self.services.values():
-                if (other["default_service"] or "").lower() == name.lower():
-                    raise ConfigError(f"service '{name}' is the default_service of '{other.name}'", about=name, kind=Kind.CONFLICT)
+    def _refuse_if_named(self) -> None:
+        going = {name.lower(): name for name in self._going if name.lower() not in self.services}
+        self._going.clear()
+        for other in self.services.values() if going else ():
+            default = going.get((other["default_service"] or "").lower())
+            if default is not None:
+                raise ConfigError(f"service '{default}' is the default_service of '{other.name}'", about=default, kind=Kind.CONFLICT)
+            for plugin, targets in other.targets_of_plugins():
+                named = next((going[target.lower()] for target in targets if target.lower() in going), None)
+                if named is not None:
+                    why = f"plugin {plugin} sends requests of '{other.name}' to it: see show rules {other.name}, and DROP RULE"
+                    raise ConfigError(f"service '{named}' stays: {why}", about=named, kind=Kind.CONFLICT)
 
     def _dropped(self, service: Service) -> None:
         if self.runtime is not None:

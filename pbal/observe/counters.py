@@ -77,6 +77,7 @@ CORE: tuple[Counter, ...] = (
     ),
     Counter("writes_failed", "Requests PUT and DELETE answered 5xx because the disk was full (507), too slow, or failed."),
     Counter("concatenations_refused", "Requests for several files answered 403: too many, too large, or ruled by path otherwise."),
+    Counter("renamings_refused", "Requests answered 403 because a plugin looks up another name, and a rule by path is for that one alone."),
     Counter("precompressed_stale", "Files of `precompressed` that were found to be older than what they were made of, and passed over."),
     Counter("fallbacks", "Requests sent to fallback_pool after an answer of their pool that fallback_on names."),
     Counter("rewrites_refused", "Requests answered 400 because REWRITE made a path with dot segments or new escapes of theirs."),

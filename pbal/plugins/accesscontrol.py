@@ -15,8 +15,8 @@ A change of the rules ends nothing that is under way. A client without an addres
 The address is the client's after trust: a proxy in trusted_upstream_proxies names it. `SET site.accesscontrol.use_observed_ip = off` takes
 the peer's, whatever it names.
 
-A request costs one search, however many rules there are. Beside others in `plugins` that answer requests, it comes first. It guards the
-service: if it fails, the client is answered 500, and if it fails often the service answers 503 (`plugin_error_limit`).
+A request costs one search, however many rules there are. It guards the service: its rules are asked before any plugin that does not
+guard. If it fails, the client is answered 500, and if it fails often the service answers 503 (`plugin_error_limit`).
 
 Source: Perlbal's AccessControl. differs: the client's address is seen after trust unless use_observed_ip is off; an `ip` is an address
 however it is spelt, and networks may be IPv6; QUEUE_LOW is refused where the role has no queue; SET plugins stands before ACCESS.
@@ -134,7 +134,6 @@ class AccessControl(Plugin):
 
     roles = frozenset({"reverse_proxy", "web_server", "selector"})
     commands = (access_allow, access_deny, access_queue_low, access_policy, access_reset)
-    before = ("poll", "cgilike", "atomstream", "atominject")
     guards = True
     tunables = (
         Tunable(
@@ -150,28 +149,22 @@ class AccessControl(Plugin):
 
     def __init__(self, service: Any, world: Any) -> None:
         super().__init__(service, world)
-        self.rules: list[Rule] = []
         self.policy = ALLOW
-        self._table: NetworkTable | None = None
-        """Made of the rules when a request asks for it."""
+        self.rules: dict[int, Rule] = {}
+        """In their order, by places that only rise: what goes leaves the others where they are."""
+        self._next = 0
+        self._table = NetworkTable()
 
     def add(self, rule: Rule) -> None:
         """A rule, after the others."""
-        self.rules.append(rule)
-        self._table = None
-
-    def open(self) -> None:
-        self._made()
-
-    def _made(self) -> NetworkTable:
-        if self._table is None:
-            self._table = NetworkTable(network for _, _, network in self.rules)
-        return self._table
+        self.rules[self._next] = rule
+        self._table.add(rule[2], self._next)
+        self._next += 1
 
     def _place(self, exchange: Exchange) -> int:
         """The place of the rule that decides; -1: the policy does."""
         address = exchange.client_address if self.service["accesscontrol_use_observed_ip"] else exchange.stream.peer
-        return (self._table or self._made()).first(address)
+        return self._table.first(address)
 
     @hook.start_http_request
     def look(self, exchange: Exchange) -> Verdict:
@@ -198,10 +191,7 @@ class AccessControl(Plugin):
         return place >= 0 and self.rules[place][0] == QUEUE_LOW
 
     def _said(self, place: int) -> str:
-        if place < 0:
-            return f"ACCESS POLICY {self.policy}"
-        action, kind, network = self.rules[place]
-        return f"ACCESS {action} {kind} {network.network_address if kind == 'IP' else network}"
+        return f"ACCESS POLICY {self.policy}" if place < 0 else _statement(self.rules[place])
 
     def explain(self, exchange: Exchange) -> Explanation | None:
         place = self._place(exchange)
@@ -211,22 +201,28 @@ class AccessControl(Plugin):
         return Explanation([f"{self._said(place)}{': 403' if denied else ''}"], takes=denied)
 
     def carry(self) -> tuple[list[Rule], str]:
-        return list(self.rules), self.policy
+        return list(self.rules.values()), self.policy
 
     def adopt(self, carried: tuple[list[Rule], str]) -> None:
         rules, self.policy = carried
-        self.rules = list(rules)
-        self._table = None
+        self.rules, self._next = dict(enumerate(rules)), len(rules)
+        self._table = NetworkTable(network for _, _, network in rules)
 
     def dumpconfig(self) -> tuple[str, ...]:
-        said = [self._said(place) for place in range(len(self.rules))]
+        said = [_statement(rule) for rule in self.rules.values()]
         return (*said, f"ACCESS POLICY {DENY}") if self.policy == DENY else tuple(said)
 
     def drop_rule(self, statement: str) -> None:
-        said = self.dumpconfig()
-        place = said.index(statement)
-        if place < len(self.rules):
-            del self.rules[place]
-            self._table = None
-        else:
+        said = statement.split()
+        if said[1] == "POLICY":
             self.policy = ALLOW
+            return
+        network = _network(said[3])
+        place = next(place for place in self._table.places(network) if _statement(self.rules[place]) == statement)
+        self._table.remove(network, place)
+        del self.rules[place]
+
+
+def _statement(rule: Rule) -> str:
+    action, kind, network = rule
+    return f"ACCESS {action} {kind} {network.network_address if kind == 'IP' else network}"

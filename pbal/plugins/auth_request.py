@@ -14,7 +14,8 @@ r"""auth_request: the application decides of each request whether it may pass.
 pbal asks a node of the pool: GET /auth, with the fields of auth_request_by, X-Original-URI, X-Original-Method, X-Forwarded-For and
 X-Forwarded-Proto. After a 2xx the request goes on (polls and upgrades, too), with the fields of auth_request_copy from that answer; from
 the client they go on for no path. 401 and 403 are the client's answer; else, or without one in time, it is 503. An answer is remembered for
-auth_request_ttl.
+auth_request_ttl. A request for several files, /dir/??a,b, passes if it may itself and for each of them, asked for as X-Original-URI:
+/dir/a.
 """
 
 from functools import partial
@@ -27,17 +28,14 @@ from pbal.api import (
     Tunable, Verdict, hook,
 )  # fmt: skip
 
-MOST_ASKED, MOST_REMEMBERED = 1_000, 10_000  # questions under way, and decisions
+MOST_ASKED, MOST_REMEMBERED, MOST_PATHS = 1_000, 10_000, 101  # questions under way, decisions, and questions of one request
 Decision = tuple[int, tuple[tuple[bytes, bytes], ...]]  # a status, 200 for what may pass; fields for the request, or of the answer
 
 
 class AuthRequest(Plugin):
-    """The questions of one service."""
-
     roles = frozenset({"reverse_proxy"})
-    before = ("poll", "cgilike", "atomstream")
     after = ("accesscontrol", "throttle", "maintenance", "basic_auth")
-    guards = True
+    guards = guards_by_credentials = True
     tunables = (
         Tunable("auth_request_uri", TEXT, summary="What nodes are asked for.", source="pbal"),
         Tunable("auth_request_path", REGEX, summary="Only for paths in which it is found. Unset: all.", source="pbal"),
@@ -56,7 +54,7 @@ class AuthRequest(Plugin):
         super().__init__(service, world)
         self._known: Remembered[Decision] = Remembered(MOST_REMEMBERED)
         self._waiting: dict[bytes, list[Exchange]] = {}
-        self._decided: dict[Exchange, Decision] = {}
+        self._decided: dict[Exchange, dict[bytes, Decision]] = {}
 
     def check(self) -> None:
         if not (self.service["auth_request_uri"] or "").startswith("/"):
@@ -67,32 +65,36 @@ class AuthRequest(Plugin):
             self._known.clear()
 
     def _concerned(self, exchange: Exchange) -> bool:
-        pattern = self.service["auth_request_path"]
-        return pattern is None or exchange.in_path(pattern)
+        return self.service["auth_request_path"] is None or exchange.in_path(self.service["auth_request_path"])
 
     @hook.start_http_request
     def look(self, exchange: Exchange) -> Verdict:
-        decision = self._decided.get(exchange)
-        if decision is None:
-            if not self._concerned(exchange):
-                return self._apply(exchange, (200, ()))
-            fields = exchange.asked_about(self.service["auth_request_by"])
-            uri = self.service["auth_request_uri"].encode()  # an answer to another question decides nothing
+        decided = self._decided.setdefault(exchange, {})
+        if b"" in decided or not self._concerned(exchange):  # b"": what was decided of all of its paths
+            return self._apply(exchange, decided.get(b"", (200, ())))
+        for path in (None, *exchange.paths[1:]) if len(exchange.paths) <= MOST_PATHS else ():
+            uri, fields = self.service["auth_request_uri"].encode(), exchange.asked_about(self.service["auth_request_by"], path)
             key = blake2b(repr((uri, fields)).encode(), digest_size=16, key=self.world.identity).digest()
-            decision = self._known.get(key, self.world.clock.now())
-        if decision is not None:
-            return self._apply(exchange, decision)
+            decision = decided.get(key) or self._known.get(key, self.world.clock.now())
+            if decision is None:
+                return self._ask(exchange, key, uri, fields)
+            if decision[0] != 200:
+                return self._apply(exchange, decision)
+            decided[key] = decision
+        found = set(decided.values())
+        return self._apply(exchange, found.pop() if len(found) == 1 else (403, ()))  # nodes are told of one client
+
+    def _ask(self, exchange: Exchange, key: bytes, uri: bytes, fields: list[tuple[bytes, bytes]]) -> Verdict:
         if not exchange.body_complete:
             exchange.read_first()  # or it would be lost
             return Verdict.TAKEN
         if key in self._waiting:
             self._waiting[key].append(exchange)
             return Verdict.TAKEN
-        values = self.service
         try:
             if len(self._waiting) >= MOST_ASKED:
                 raise ConfigError("too many questions are under way")
-            values.ask(uri, fields, partial(self._answered, key), values["auth_request_timeout"])
+            self.service.ask(uri, fields, partial(self._answered, key), self.service["auth_request_timeout"])
         except (ConfigError, IllegalField) as error:
             return self._apply(exchange, self._read(NoAnswer(str(error))))
         self.counts["auth_request_questions"] += 1
@@ -109,7 +111,7 @@ class AuthRequest(Plugin):
             self._known.put(key, decision, now + self.service["auth_request_ttl"], now)
         for exchange in self._waiting.pop(key, ()):
             if not exchange.answered:
-                self._decided[exchange] = decision  # its hooks run again, and look at it
+                self._decided.setdefault(exchange, {})[key] = decision  # its hooks run again, and look at it
                 exchange.go_on()
 
     def _read(self, answer: NodeAnswer | NoAnswer) -> Decision:
@@ -129,10 +131,9 @@ class AuthRequest(Plugin):
     def _apply(self, exchange: Exchange, decision: Decision) -> Verdict:
         status, fields = decision
         if status == 200:
-            said = dict(fields)
             for name in self.service["auth_request_copy"]:  # nodes believe these: what the client says goes on for no path
-                exchange.set_field(name, said.get(name) or None)
-            self._decided[exchange] = decision
+                exchange.set_field(name, dict(fields).get(name) or None)
+            self._decided[exchange] = {b"": decision}
             return Verdict.PASS
         self.counts["auth_request_failed" if status == 503 else "auth_request_denied"] += 1
         text = {401: b"The application asks who you are.\n", 403: b"The application does not allow this.\n"}

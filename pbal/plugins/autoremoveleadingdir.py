@@ -9,6 +9,9 @@
 Both /www/logo.png and /logo.png are the file /srv/www/logo.png. So a web_server can stand behind a selector that sends it /www/... by
 path. It is taken off once: a folder www in docroot is at /www/www/.
 
+Rules by path (LIMIT, basic_auth_path) see the path as it was asked for. Where one would be for /private/x and was not for /www/private/x,
+the answer to the latter is 403: write such a rule for both, as in ^(/www)?/private.
+
 Source: Perlbal's AutoRemoveLeadingDir. differs: /wwwroot does not begin with /www. There it is cut to root.
 """
 

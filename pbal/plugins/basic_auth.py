@@ -49,9 +49,8 @@ class BasicAuth(Plugin):
     """The door of one service."""
 
     roles = frozenset({"reverse_proxy", "web_server"})
-    before = ("poll", "cgilike", "atomstream", "atominject")
     after = ("accesscontrol", "throttle", "maintenance")
-    guards = True
+    guards = guards_by_credentials = True
     tunables = (
         Tunable("basic_auth_file", PASSWORDS, summary="Lines of users, as `pbal password` prints them.", source="pbal"),
         Tunable("basic_auth_path", REGEX, summary="Only paths in which it is found need a password. Unset: all.", source="pbal"),
@@ -94,6 +93,9 @@ class BasicAuth(Plugin):
         if self.users.knows(said[0], said[1].encode("utf-8", "surrogateescape")):
             self._pass(exchange, said[0])
             return Verdict.PASS
+        wait = self.users.pause(address_of(exchange.client_address.decode("latin-1")))
+        if wait:  # before its body is read
+            return self._refuse(exchange, wait)
         if exchange.body_complete:
             spawn(self, self._judge(exchange, *said), f"basic_auth {self.service.name}")
         else:

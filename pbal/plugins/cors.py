@@ -8,9 +8,10 @@
       SET cors_credentials  = on
 
 A browser asks with OPTIONS before a request that no form could make (a preflight). pbal answers it, and no node is asked: 204 for an origin
-of cors_allow_origin, 403 for another. Other requests go on, whatever their origin: their answers name the origin if it is
-allowed, and without that a browser does not show them to the script. What a node says itself in Access-Control-* fields is taken
-out. So the plugin keeps nobody from sending a request; an application has to look at what changes things itself.
+of cors_allow_origin, 403 for another. It carries no password and no cookie, so it is answered before basic_auth and auth_request look.
+Other requests go on, whatever their origin: their answers name the origin if it is allowed, and without that a browser does not show them
+to the script. What a node says itself in Access-Control-* fields is taken out. So the plugin keeps nobody from sending a request; an
+application has to look at what changes things itself.
 
 It is about what nodes and files answer, whatever the status, and not about error pages of pbal's own. The plugin poll has poll_allow_origin
 for its paths, and comes first.
@@ -75,10 +76,6 @@ class Cors(Plugin):
         origin = exchange.request.fields.get(b"origin", b"")
         return origin if origin.decode("latin-1") in allowed else b""
 
-    def _is_preflight(self, exchange: Exchange) -> bool:
-        fields = exchange.request.fields
-        return exchange.method == b"OPTIONS" and b"origin" in fields and b"access-control-request-method" in fields
-
     def _fields(self, origin: bytes) -> list[tuple[bytes, bytes]]:
         """What every answer says, also that it is another one for another origin."""
         found = [] if "*" in self.service["cors_allow_origin"] else [(b"Vary", b"Origin")]
@@ -88,10 +85,10 @@ class Cors(Plugin):
                 found.append((b"Access-Control-Allow-Credentials", b"true"))
         return found
 
-    @hook.start_http_request
+    @hook.answer_preflight
     def preflight(self, exchange: Exchange) -> Verdict:
         service = self.service
-        if not service["cors_allow_origin"] or not self._is_preflight(exchange):
+        if not service["cors_allow_origin"]:
             return Verdict.PASS
         origin = self._named(exchange)
         fields = self._fields(origin)
@@ -124,6 +121,6 @@ class Cors(Plugin):
         if not self.service["cors_allow_origin"]:
             return None
         origin = self._named(exchange)
-        if self._is_preflight(exchange):
+        if exchange.preflight:
             return Explanation([f"{'204' if origin else '403'}: a preflight of CORS"], takes=True)
         return Explanation([f"the answer names the origin {origin.decode()}"]) if origin else None

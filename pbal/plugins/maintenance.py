@@ -10,7 +10,8 @@ r"""maintenance: a service answers 503 with a page, but for those who work on it
       SET maintenance_retry_after = 10m
 
 `SET site.maintenance = on` begins it, `SET site.maintenance = off` ends it. Clients whose address, after trust, is in maintenance_allow are
-served. What is under way and polls that are parked go on. Without a page of its own, the service's error_pages have it.
+served. What is under way and polls that are parked go on. Without a page of its own, the service's error_pages have it. A page that was
+written is read again by SET, and by `RELOAD maintenance`.
 """
 
 from pathlib import Path
@@ -25,18 +26,31 @@ LARGEST: Final = 1 << 20
 """Octets of a page: it is kept in memory."""
 
 
+def _page(path: Path) -> bytes:
+    """Read the page. Raises: ConfigError."""
+    try:
+        with open(path, "rb") as file:
+            page = file.read(LARGEST + 1)
+    except OSError as error:
+        raise ConfigError(f"maintenance_page: {path}: {error.strerror}", about="maintenance_page") from None
+    if len(page) > LARGEST:
+        raise ConfigError(f"maintenance_page: {path} is longer than {LARGEST} bytes", about="maintenance_page")
+    return page
+
+
 class Maintenance(Plugin):
     """The sign on the door of one service."""
 
     roles = frozenset({"reverse_proxy", "web_server", "selector"})
-    before = ("poll", "cgilike", "redirect", "atomstream", "atominject")
     after = ("accesscontrol",)
     guards = True
     tunables = (
         Tunable("maintenance", BOOL, default="off", summary="Whether requests are answered 503.", source="pbal"),
         Tunable("maintenance_path", REGEX, summary="Only paths in which it is found. Unset: all.", source="pbal"),
         Tunable("maintenance_allow", NETWORKS, default="", summary="Networks whose clients are served all the same.", source="pbal"),
-        Tunable("maintenance_page", PATH, summary="A file of HTML that is shown, at most 1 MB. Unset: error_pages.", source="pbal"),
+        Tunable(
+            "maintenance_page", PATH, summary="A file of HTML that is shown, at most 1 MB. Unset: error_pages.", source="pbal", reads=_page
+        ),
         Tunable(
             "maintenance_retry_after",
             DURATION,
@@ -51,27 +65,15 @@ class Maintenance(Plugin):
     def __init__(self, service: Any, world: Any) -> None:
         super().__init__(service, world)
         self._allowed = Networks(())
-        self._page: tuple[Path | None, bytes] = (None, b"")
+        self._page = b""
 
     def check(self) -> None:
-        path = self.service["maintenance_page"]
-        if path != self._page[0]:
-            self._page = path, b"" if path is None else self._read(path)
+        self._page = self.service.reading("maintenance_page") or b""
         if self._allowed.networks != self.service["maintenance_allow"]:
             self._allowed = Networks(self.service["maintenance_allow"])
 
     def changed(self, tunable: str) -> None:
         self.check()  # also when a change is taken back
-
-    def _read(self, path: Path) -> bytes:
-        try:
-            with open(path, "rb") as file:
-                page = file.read(LARGEST + 1)
-        except OSError as error:
-            raise ConfigError(f"maintenance_page: {path}: {error.strerror}", about="maintenance_page") from None
-        if len(page) > LARGEST:
-            raise ConfigError(f"maintenance_page: {path} is longer than {LARGEST} bytes", about="maintenance_page")
-        return page
 
     def _closed(self, exchange: Exchange) -> bool:
         if not self.service["maintenance"] or exchange.client_address in self._allowed:
@@ -86,9 +88,8 @@ class Maintenance(Plugin):
         self.counts["maintenance_answers"] += 1
         wait = round(self.service["maintenance_retry_after"])
         fields = [(b"Retry-After", b"%d" % wait), (b"Cache-Control", b"no-store")][0 if wait else 1 :]
-        page = self._page[1]
-        if page:
-            exchange.respond(503, [(b"Content-Type", b"text/html; charset=utf-8"), *fields], page)
+        if self._page:
+            exchange.respond(503, [(b"Content-Type", b"text/html; charset=utf-8"), *fields], self._page)
         else:
             exchange.error(503, b"The service is being worked on. Please come again later.\n", fields)
         return Verdict.TAKEN

@@ -6,8 +6,9 @@
       SET plugins            = maxcontentlength
       SET max_content_length = 1000000
 
-It is for configurations that were written for Perlbal: max_body of the core does the same without a plugin. Where both are set, the
-smaller one holds. What is longer is answered 413, at its head if that says so, and as soon as it is too long if it comes in chunks.
+It is for configurations that were written for Perlbal: max_body of the core does the same without a plugin. Where both are set, the smaller
+one holds. What is longer is answered 413, at its head if that says so, and as soon as it is too long if it comes in chunks. It guards the
+service, and comes before plugins that have a body read first (throttle, basic_auth, auth_request).
 
 Source: Perlbal's MaxContentLength. differs: a body that comes in chunks is bounded, too; a size may be written as 1m.
 """
@@ -19,6 +20,8 @@ class MaxContentLength(Plugin):
     """The limit of one service."""
 
     roles = frozenset({"reverse_proxy", "web_server", "selector"})
+    before = ("throttle",)
+    guards = True
     tunables = (
         Tunable(
             "max_content_length",

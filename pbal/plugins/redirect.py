@@ -10,7 +10,8 @@
 The host itself is looked for first, then the longest pattern that fits, as for VHOST: for foo.site.com these are foo.site.com,
 *.foo.site.com, *foo.site.com, *.site.com, *site.com, *.com and *. The answer is 301 with the same path and query below the other host; a
 request with a method other than GET and HEAD gets 308, which keeps the method. The place keeps http or https as the client has it, unless
-it says one. A request that would be sent where it is already is served.
+it says one. A request that would be sent where it is already is served, and so is CONNECT, which names no page. `OPTIONS *` is sent to the
+host without a path, which means the same (RFC 9112 section 3.2.4).
 
 Source: Perlbal's Redirect. differs: the place may have a port and a scheme, and keeps https; other methods than GET and HEAD get 308.
 """
@@ -51,7 +52,6 @@ class Redirect(Plugin):
     roles = frozenset({"reverse_proxy", "web_server", "selector"})
     commands = (redirect_host,)
     before = ("poll", "cgilike")
-    after = ("accesscontrol", "throttle", "basic_auth", "auth_request", "maintenance")
     ordered_rules = False
     counters = (Counter("hosts_redirected", "Requests answered 301 or 308 because of REDIRECT."),)
 
@@ -82,11 +82,11 @@ class Redirect(Plugin):
 
     @hook.start_http_request
     def send_away(self, exchange: Exchange) -> Verdict:
-        found = self._find(exchange)
-        if found is None:
-            return Verdict.PASS
         request = exchange.request
-        target = request.path + (b"?" + request.query if request.query else b"")
+        found = self._find(exchange)
+        if found is None or not (request.path.startswith(b"/") or request.path == b"*"):
+            return Verdict.PASS
+        target = b"" if request.path == b"*" else request.path + (b"?" + request.query if request.query else b"")
         self.counts["hosts_redirected"] += 1
         exchange.respond(301 if request.method in (b"GET", b"HEAD") else 308, [(b"Location", found[1] + target)])
         return Verdict.TAKEN

@@ -10,9 +10,9 @@
     ENABLE front
 
 The host itself is looked for first, then the longest pattern that fits. For foo.site.com: foo.site.com, *.foo.site.com, *foo.site.com,
-*.site.com, *site.com, *.com, *. So *.site.com is for site.com, too, and *site.com is also for mysite.com. A pattern whose service does
-not exist (any more) is passed over. Case does not count; a port and one trailing dot are cut off; an IPv6 address is the same
-however it is spelt. Names with other letters than ASCII are said as they are sent: xn--bcher-kva.example.
+*.site.com, *site.com, *.com, *. So *.site.com is for site.com, too, and *site.com is also for mysite.com. A service that a VHOST names
+cannot be dropped. Case does not count; a port and one trailing dot are cut off; an IPv6 address is the same however it is spelt. Names with
+other letters than ASCII are said as they are sent: xn--bcher-kva.example.
 
 A host may borrow from another: with `VHOST www.example.com;using:login.example.com = login` a request of www.example.com for
 /__using/login.example.com/NAME goes to that service, with its Host changed to login.example.com and its path as it was. NAME is
@@ -20,10 +20,10 @@ one word. Where a selector has such patterns, and none is for the pair of hosts,
 one like others.
 
 Source: Perlbal's Vhosts. differs: a host matches in any case; of a pair for /__using/ each half is a host, and the first may be a pattern;
-default_service works beside it.
+default_service works beside it; no pattern is passed over because its service does not exist.
 
 Which host leads to which service is remembered, so that a request costs one look into a dict however many patterns there are. What
-is remembered holds while the service of that name is the same one; what was passed over is not remembered.
+is remembered holds while the service of that name is the same one.
 
 Under TLS, a pattern that no certificate of the selector covers is warned of: who asks for such a host is shown another's.
 """
@@ -147,29 +147,25 @@ class Vhosts(Plugin):
             fields = {"event": "certificate_missing", "service": self.service.name, "pattern": host}
             log.warning("service %(service)s: no certificate in ssl_cert_file is for VHOST %(pattern)s", fields)
 
-    def _first(self, hosts: Hosts, host: bytes) -> tuple[str, str, Service, bool] | None:
-        """The pattern that a host fits, its service by key and itself, and whether nothing was passed over; None if no pattern fits."""
-        services, sure = self.world.services, True
+    def _first(self, hosts: Hosts, host: bytes) -> tuple[str, Service] | None:
+        """The pattern that a host fits, and its service; None if no pattern fits. Raises: UnknownName where there is no such service."""
         for pattern, name in hosts.fitting(plain_host(host.decode("latin-1"))):
-            service = services.get(name.lower())
-            if service is not None:
-                return pattern, name.lower(), service, sure
-            sure = False
+            return pattern, self.world.service(name)
         return None
 
     def _look_up(self, host: bytes) -> Service | None:
-        """The service for a host that is not known, which is remembered then."""
+        """The service for a host that is not known, which is remembered then. Raises: UnknownName."""
         found = self._first(self._made(), host)
         if found is None:
             return None
-        _, key, service, sure = found
-        if sure and len(host) <= LONGEST:
+        service = found[1]
+        if len(host) <= LONGEST:
             if len(self._known) >= MOST:
                 self._known = {}
-            self._known[host] = key, service
+            self._known[host] = service.name.lower(), service
         return service
 
-    def _borrowed(self, exchange: Exchange) -> tuple[str, tuple[str, str, Service, bool] | None] | None:
+    def _borrowed(self, exchange: Exchange) -> tuple[str, tuple[str, Service] | None] | None:
         """The other host that a request is to use, and what fits; None for a request that is like others."""
         self._made()
         match = _BORROWED.fullmatch(exchange.path) if self._lends else None
@@ -182,32 +178,29 @@ class Vhosts(Plugin):
     @hook.select_service
     def by_host(self, exchange: Exchange) -> Verdict:
         request = exchange.request
-        if self._lends and request.path.startswith(b"/__using/"):
-            borrowed = self._borrowed(exchange)
-            if borrowed is not None:
-                return self._lend(exchange, *borrowed)
-        known = self._known.get(request.host)
-        if known is not None and self.world.services.get(known[0]) is known[1]:
-            service: Service | None = known[1]
-        else:
-            service = self._look_up(request.host)
-        if service is None:
-            return Verdict.PASS
         try:
+            if self._lends and request.path.startswith(b"/__using/"):
+                borrowed = self._borrowed(exchange)
+                if borrowed is not None:
+                    return self._lend(exchange, *borrowed)
+            known = self._known.get(request.host)
+            if known is not None and self.world.services.get(known[0]) is known[1]:
+                service: Service | None = known[1]
+            else:
+                service = self._look_up(request.host)
+            if service is None:
+                return Verdict.PASS
             exchange.hand_to(service)
         except ConfigError:  # the log has it
             exchange.error(500, _NO_ANSWER)
         return Verdict.TAKEN
 
-    def _lend(self, exchange: Exchange, other: str, found: tuple[str, str, Service, bool] | None) -> Verdict:
+    def _lend(self, exchange: Exchange, other: str, found: tuple[str, Service] | None) -> Verdict:
         if found is None:
             exchange.error(404, b"This host may not use that one.\n")
             return Verdict.TAKEN
         exchange.set_field(b"Host", other.encode("latin-1"))
-        try:
-            exchange.hand_to(found[2])
-        except ConfigError:
-            exchange.error(500, _NO_ANSWER)
+        exchange.hand_to(found[1])
         return Verdict.TAKEN
 
     def explain(self, exchange: Exchange) -> Explanation | None:
@@ -216,12 +209,12 @@ class Vhosts(Plugin):
             other, found = borrowed
             if found is None:
                 return Explanation([f"404: no VHOST says that this host uses {other}"], takes=True)
-            words = f"VHOST {found[0]};using:{other} = {found[2].name}"
-            return Explanation([words, f"Host becomes {other}"], found[2].name, host=other.encode("latin-1"))
+            words = f"VHOST {found[0]};using:{other} = {found[1].name}"
+            return Explanation([words, f"Host becomes {other}"], found[1].name, host=other.encode("latin-1"))
         found = self._first(self._made(), exchange.request.host)
         if found is None:
             return None
-        return Explanation([f"VHOST {found[0]} = {found[2].name}"], found[2].name)
+        return Explanation([f"VHOST {found[0]} = {found[1].name}"], found[1].name)
 
     def targets(self) -> tuple[str, ...]:
         return tuple(self.table.values())

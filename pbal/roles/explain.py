@@ -9,6 +9,7 @@ from typing import cast
 
 from pbal.config.spec import NodeSpec, Standing
 from pbal.model.balance import HASH, key_octets
+from pbal.model.chained import Chain
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Explanation, Step
 from pbal.model.faults import asked, shown
@@ -131,7 +132,7 @@ def _plugins(service: Service, exchange: Exchange) -> tuple[Explanation | None, 
     """What the chain would do; the explanation of the plugin that takes the request or hands it on, where one does."""
     steps: list[Step] = []
     chosen: Explanation | None = None
-    for name, plugin in service.plugins:
+    for name, plugin in _in_turn(service, exchange):
         hooks = [each for each in HOOKS if any(bound.plugin == name for bound in getattr(service.hooks, each))]
         steps.append(Step("plugin", service.name, f"{name}: {' '.join(hooks) or 'no hook of this role'}"))
         told: list[Explanation | None] = []
@@ -145,6 +146,12 @@ def _plugins(service: Service, exchange: Exchange) -> tuple[Explanation | None, 
         if explanation.pool and chosen is None:
             chosen = explanation
     return chosen, steps
+
+
+def _in_turn(service: Service, exchange: Exchange) -> Chain:
+    """The chain in the order in which its plugins see the request: what answers preflights comes before who guards by credentials."""
+    first = [bound.plugin for bound in service.hooks.begun_preflight] if exchange.preflight else []
+    return sorted(service.plugins, key=lambda pair: first.index(pair[0]) if pair[0] in first else len(first))
 
 
 def _selected(service: Service, explained: Explanation | None) -> Service | str:

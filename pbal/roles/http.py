@@ -2,7 +2,7 @@
 
     begin -> start_*_request hooks -> size check -> (body collected) -> proxy_read_request hooks, handle_put hooks of a PUT -> serve
 
-A role says what `serve` does. Plugins can take the exchange at either hook.
+A preflight of CORS meets answer_preflight hooks first. A role says what `serve` does. Plugins can take the exchange at either hook.
 """
 
 from pbal.http1.coding import Coding
@@ -61,7 +61,8 @@ class HttpRole(RoleHandler):
             return
         if exchange.request.underscores and not self.names_allowed(exchange):
             return
-        if hooks.begun and chain.run(hooks.begun, exchange):
+        begun = hooks.begun_preflight if hooks.begun_preflight and exchange.preflight else hooks.begun
+        if begun and chain.run(begun, exchange):
             return
         request = exchange.request
         size = max(request.framing, exchange.body_size)  # one that came first (read_first) had no limit by plugins behind

@@ -9,6 +9,7 @@ where the name is Perlbal's but the meaning or the default is not, "pbal" where 
 kind.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -46,6 +47,8 @@ class Tunable:
     """A smaller value is raised to this one; `remark` says so."""
     each: types.Type[Any] | None = None
     """Of a tunable of the process that may also be said of one thing alone, in parentheses behind its name: the type of that."""
+    reads: Callable[[Any], Any] | None = None
+    """Of a tunable that names a file: what reads it, off the loop, and returns what Service.reading() gives. It raises ConfigError."""
 
     def parse(self, text: str) -> Any:
         """The value of `text`, checked against type and bounds. Raises: ValueError for the operator."""
@@ -106,8 +109,15 @@ COMMON: tuple[Tunable, ...] = (
         "plugins",
         types.WORDS,
         default="",
-        summary="Plugins that this service runs. Their hooks run in this order.",
-        source="differs: an unknown name refuses the whole SET",
+        summary="Plugins that this service runs. Their hooks run in this order, those that guard (accesscontrol, basic_auth) first.",
+        source="differs: an unknown name refuses the whole SET; plugins that guard come first",
+    ),
+    Tunable(
+        "plugins_before_guards",
+        types.WORDS,
+        default="",
+        summary="Plugins of the service whose hooks run before those that guard: they answer also who is to be kept out.",
+        source="pbal",
     ),
     Tunable(
         "idle_timeout",

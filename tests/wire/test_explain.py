@@ -87,7 +87,7 @@ async def test_the_way_to_a_node_and_the_head_that_it_is_really_sent(lab: Lab) -
         "front vhosts: select_service",
         "front vpaths: select_service",
         "front vpaths: VPATH ^/app = site",
-        "site poll: start_http_request proxy_read_request",
+        "site poll: answer_preflight start_http_request proxy_read_request",
     ]
     assert found.said("rule") == ["front HEADER INSERT X-Front: yes", "site HEADER INSERT X-From: pbal"]
     assert found.said("pool") == ["site app: balance_method random, 1 of 1 nodes get requests"]

@@ -39,6 +39,7 @@ CONF = """
 GET = b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n"
 WAYS: dict[str, tuple[str, bytes]] = {
     "start_web_request": ("web", GET),
+    "answer_preflight": ("proxy", b"OPTIONS / HTTP/1.1\r\nHost: h\r\nOrigin: http://a\r\nAccess-Control-Request-Method: PUT\r\n\r\n"),
     "handle_put": ("web", b"PUT /new HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx"),
     "start_serve_request": ("web", GET),
     "static_get_poststat_pre_send": ("web", GET),

@@ -3,12 +3,14 @@
 import pytest
 from lab import Lab, Pbal, lab
 
+from pbal.schema.passwords import line_for
+
 
 def _get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
 
 
-async def _files(lab: Lab, more: str = "") -> Pbal:
+async def _files(lab: Lab, more: str = "", load: str = "") -> Pbal:
     www = lab.folder / "www"
     for folder in (www, www / "sub", www / "www"):
         folder.mkdir()
@@ -19,6 +21,7 @@ async def _files(lab: Lab, more: str = "") -> Pbal:
     return await lab.pbal(
         f"""
         LOAD AutoRemoveLeadingDir
+        {load}
         CREATE SERVICE web
           SET role    = web_server
           SET listen  = 127.0.0.1:0
@@ -41,6 +44,26 @@ async def test_the_name_of_the_docroot_is_taken_off_once(lab: Lab) -> None:
     for path in ("/www/../page", "/www/%2e%2e/page", "/wwwpage"):
         assert (await pbal.ask("web", _get(path))).status in (400, 403, 404), path
     assert (await pbal.ask("web", _get("/www/sub"))).fields["location"] == "/www/sub/"
+
+
+@lab
+async def test_what_is_for_a_file_by_its_own_name_is_not_got_round_by_the_other(lab: Lab) -> None:
+    (lab.folder / "users").write_text(line_for("amy", "secret", (2, 1, 1)) + "\n")
+    more = f"SET basic_auth_file = {lab.folder}/users;SET basic_auth_path = ^/sub/;LIMIT web 1/h WHEN path ^/page$"
+    pbal = await _files(lab, f"{more};SET plugins = autoremoveleadingdir basic_auth".replace(";", "\n"), load="LOAD basic_auth")
+    for path, status in (
+        ("/sub/page", 401),
+        ("/www/sub/page", 403),
+        ("/www/www/page", 200),
+        ("/www/page", 403),
+        ("/page", 200),
+        ("/page", 429),
+    ):
+        assert (await pbal.ask("web", _get(path))).status == status, path
+    assert pbal.counts["renamings_refused"] == 2
+    assert await pbal.say("SET web.basic_auth_path = ^(/www)?/sub/") == "OK"
+    for path in ("/sub/page", "/www/sub/page"):
+        assert (await pbal.ask("web", _get(path))).status == 401, path
 
 
 @lab

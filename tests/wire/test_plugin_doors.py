@@ -1,7 +1,10 @@
 """The plugins basic_auth, auth_request and maintenance: who may pass, and what the others are told."""
 
 import asyncio
+import threading
 from base64 import b64encode
+from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import Lab, Pbal, Response, lab, read_response, until
@@ -61,6 +64,8 @@ async def test_who_has_the_password_passes_and_others_are_asked_for_it(lab: Lab)
         pauses[address] = (7, pbal.world.clock.now())
     slow = await _ask(pbal, _basic("amy", "guess"), address="10.0.0.2")
     assert slow.status == 429 and int(slow.fields["retry-after"]) >= 1
+    head = get("/a.txt", "X-Forwarded-For: 10.0.0.2", _basic("amy", "guess"), "Content-Length: 9", "Expect: 100-continue", method="POST")
+    assert (await pbal.ask("site", head)).status == 429, "its body is not asked for"
     assert (await _ask(pbal, _basic("bob", "secret"), address="10.0.0.3")).status == 401
     assert pbal.counts["basic_auth_failures"] == 2
     before = type(pbal.plugin("site", "basic_auth").users)
@@ -121,6 +126,32 @@ async def test_polls_need_the_password_too(lab: Lab) -> None:
     assert (await read_response(reader)).body == b"hello\n"
 
 
+@lab
+async def test_a_preflight_needs_no_password_where_it_is_answered_here_and_all_else_does(lab: Lab) -> None:
+    """A browser sends none with it. Who guards by the address is asked all the same."""
+    (lab.folder / "users").write_text(line_for("amy", "secret", CHEAP) + "\n")
+    said = (
+        "SET trusted_upstream_proxies = 127.0.0.1", f"SET basic_auth_file = {lab.folder}/users", "SET poll_allow_origin = https://a.example",
+        "SET cors_allow_origin = https://b.example", "SET plugins = basic_auth cors poll accesscontrol", "ACCESS DENY ip 10.0.0.9",
+    )  # fmt: skip
+    pbal = await lab.pbal("LOAD basic_auth\nLOAD cors\nLOAD accesscontrol\n" + conf(*said))
+    asks = "Access-Control-Request-Method: GET"
+
+    async def ask(path: str, origin: str, *fields: str, method: str = "OPTIONS", address: str = "10.0.0.1") -> int:
+        more = f"Origin: https://{origin}.example", f"X-Forwarded-For: {address}", *fields
+        return (await pbal.ask("chat", poll(path, *more, method=method))).status
+
+    assert [await ask("/poll/a", each, asks) for each in "ab"] == [204, 403]
+    assert [await ask("/page", each, asks) for each in "ba"] == [204, 403]
+    assert await ask("/poll/a", "a") == await ask("/page", "b") == 401, "no preflight"
+    assert await ask("/page", "b", asks, method="GET") == 401
+    assert await ask("/page", "b", asks, address="10.0.0.9") == 403 and pbal.counts["access_denied"] == 1
+    told = await pbal.say(f"explain OPTIONS http://h/page Origin: https://b.example ; {asks}")
+    assert "204: a preflight of CORS" in told and "401" not in told, told
+    assert await pbal.say("SET chat.cors_allow_origin = off") == "OK"
+    assert await ask("/page", "b", asks) == 401, "what nobody answers needs a password"
+
+
 @pytest.mark.parametrize("guard", ["basic_auth", "auth_request", "throttle"])
 @lab
 async def test_a_request_with_a_body_is_not_answered_by_the_next_plugin_before_the_guard_has_decided(lab: Lab, guard: str) -> None:
@@ -165,6 +196,10 @@ class Application:
     def __init__(self) -> None:
         self.heads: list[bytes] = []
         self.status = 0
+        self.secret = b""
+        """The path that nobody may see."""
+        self.users: dict[bytes, bytes] = {}
+        """Who it takes them for, by path."""
         self.waits = asyncio.Event()
         self.waits.set()
 
@@ -177,7 +212,10 @@ class Application:
                 continue
             await self.waits.wait()
             status = self.status or (200 if b"Cookie: in" in head else 401 if b"Cookie" not in head else 403)
-            fields = b"X-User: amy\r\n" if status == 200 else b"WWW-Authenticate: Cookie\r\n"
+            target = next(line[16:] for line in head.split(b"\r\n") if line.startswith(b"X-Original-URI: "))
+            status = 403 if target == self.secret else status
+            user = self.users.get(target, b"amy")
+            fields = b"X-User: %b\r\n" % user if status == 200 else b"WWW-Authenticate: Cookie\r\n"
             taken.say(b"HTTP/1.1 %d X\r\n%bContent-Length: 0\r\n\r\n" % (status, fields))
 
     @property
@@ -218,6 +256,33 @@ async def test_the_application_decides_and_is_asked_once(lab: Lab) -> None:
 
 
 @lab
+async def test_of_a_request_for_several_files_each_is_decided(lab: Lab) -> None:
+    pbal, application = await _asking(lab)
+    application.secret = b"/private/x"
+
+    def asked() -> list[bytes]:
+        return [line[16:] for head in application.heads for line in head.split(b"\r\n") if line.startswith(b"X-Original-URI: ")]
+
+    for target, status in (
+        ("/??a,b", 200), ("/??a,private/x", 403), ("/private/??x", 403), ("/private/??y,z?v=1", 200), ("/??private/y" + 101 * ",a", 403),
+        ("/open??private/x", 200),
+    ):  # fmt: skip
+        assert (await _ask(pbal, "Cookie: in", path=target, service="web")).status == status, target
+    assert asked() == [
+        b"/??a,private/x", b"/a", b"/private/x", b"/private/??x", b"/private/??y,z?v=1", b"/private/y", b"/private/z"
+    ], "/private/x is remembered"  # fmt: skip
+    assert not pbal.plugin("web", "auth_request")._decided
+    assert await pbal.say("UNSET web.auth_request_path") == "OK"
+    assert (await _ask(pbal, "Cookie: in", path="/private/??y,x", service="web")).status == 403
+    assert (await _ask(pbal, "Cookie: in", path="/a?b", service="web")).status == 200
+    users = application.users = {b"/b": b"bob"}
+    assert (await _ask(pbal, "Cookie: in", path="/??a,b", service="web")).status == 403, "nodes are told of one user"
+    users[b"/??a,b"] = users[b"/a"] = b"bob"
+    assert await pbal.say("SET web.auth_request_ttl = 0") == "OK"
+    assert b"X-User: bob" in (await _ask(pbal, "Cookie: in", path="/??a,b", service="web")).body
+
+
+@lab
 async def test_without_an_answer_nobody_passes(lab: Lab) -> None:
     pbal, application = await _asking(lab)
     application.status = 500
@@ -247,6 +312,72 @@ async def test_who_waits_for_an_answer_has_it_over_a_reload_and_keeps_its_body(l
 
 
 # -- maintenance ---------------------------------------------------------------------------------------------------
+
+
+@lab
+async def test_files_that_are_named_are_not_read_on_the_loop(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page and a list, by SET, RELOAD of the plugin, RELOAD CONFIG and ENABLE; what is wrong with one changes nothing and is not kept."""
+    page, names = lab.folder / "sorry.html", lab.folder / "white"
+    page.write_text("one")
+    names.write_text("10.1.0.0/16\n")
+    text = f"""
+        LOAD maintenance
+        LOAD throttle
+        CREATE SERVICE site
+          SET role             = web_server
+          SET listen           = 127.0.0.1:0
+          SET docroot          = {lab.folder}
+          SET plugins          = maintenance throttle
+          SET maintenance      = on
+          SET maintenance_page = {page}
+        ENABLE site
+    """
+    pbal = await lab.pbal(text)
+    file = next(lab.folder.glob("test*.conf"))
+    on_loop: list[object] = []
+    reads = Path.read_text, open
+
+    def watched(real: Any) -> Any:
+        def call(*args: Any, **named: Any) -> Any:
+            if str(args[0]) in (str(page), str(names)) and threading.current_thread() is threading.main_thread():
+                on_loop.append(args)
+            return real(*args, **named)
+
+        return call
+
+    monkeypatch.setattr(Path, "read_text", watched(reads[0]))
+    monkeypatch.setattr("builtins.open", watched(reads[1]))
+
+    async def shown() -> bytes:
+        return (await _ask(pbal)).body
+
+    assert await shown() == b"one"
+    page.write_bytes(b"two")
+    assert await pbal.say("SET site.idle_timeout = 20s") == "OK" and await shown() == b"one"
+    assert await pbal.say(f"SET site.maintenance_page = {page}") == "OK" and await shown() == b"two"
+    page.write_bytes(b"three")
+    assert await pbal.say("RELOAD maintenance throttle") == "OK" and await shown() == b"three"
+    assert await pbal.say(f"SET site.whitelist_file = {names}") == "OK"
+    assert pbal.plugin("site", "throttle").lists["whitelist_file"].first(b"10.1.2.3") == 0
+    names.write_bytes(b"nobody\n")
+    for said in (f"SET site.whitelist_file = {names}", "RELOAD throttle"):
+        assert f"{names}:1: expected a network" in await pbal.say(said)
+    assert await pbal.say("SET site.idle_timeout = 30s") == "OK", "what was read before stays"
+    page.write_bytes(b"four")
+    file.write_text(file.read_text().replace("SET plugins ", f"SET blacklist_file = {names}\n  SET plugins "))
+    assert f"{names}:1: expected a network" in await pbal.say("RELOAD CONFIG")
+    names.write_bytes(b"10.2.0.0/16\n")
+    assert await pbal.say("RELOAD CONFIG") == "OK" and await shown() == b"three", "a page that is named already is not read again"
+    lists = pbal.plugin("site", "throttle").lists
+    assert lists["blacklist_file"].first(b"10.2.2.3") == 0 and lists["whitelist_file"] is None
+    assert await pbal.say("CREATE SERVICE other LIKE site") == "OK"
+    names.unlink()
+    for _ in range(2):
+        assert await pbal.say("SET other.whitelist_file = none") == "OK"
+        assert "No such file" in await pbal.say(f"SET site.whitelist_file = {names}")
+    assert await pbal.say("ENABLE other") == "OK"
+    assert not on_loop
+    assert {name for name, _ in pbal.world.readings._kept} == {"maintenance_page", "blacklist_file"}
 
 
 @lab

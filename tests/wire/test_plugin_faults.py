@@ -595,6 +595,35 @@ async def test_a_guard_that_was_taken_out_closes_the_service_before_any_hook_of_
     assert [(await pbal.ask("site", get())).status for _ in range(2)] == [500, 503]
 
 
+@lab
+async def test_who_guards_is_asked_before_others_whatever_the_order_and_their_hooks(lab: Lab) -> None:
+    """`one` and `web` answer everybody; `rule` guards. `plugins_before_guards` says otherwise, and so may a plugin that names the guard."""
+    answer = "|exchange.respond(200, (), b'for all')", "|return Verdict.TAKEN"
+    for name, moment in (("one", HOOK), ("web", "@hook.start_web_request")):
+        plugin(lab, moment, "def rule(self, exchange):", *answer)
+        (lab.folder / "rule.py").rename(lab.folder / f"{name}.py")
+    refuse = "|exchange.respond(403, (), b'not for you')", "|return Verdict.TAKEN"
+    plugin(lab, "guards = True", HOOK, "def rule(self, exchange):", *refuse)
+    load = "\n".join(f"        LOAD {name}" for name in ("one", "web", "rule"))
+    pbal = await site(lab, load=load, chain="SET plugins = one web rule")
+    assert (await pbal.ask("site", get())).status == 403
+    assert "site rule one web" in (await pbal.say("plugins")).split("\n")
+    assert await pbal.say("RELOAD one web rule") == "OK"
+    assert (await pbal.ask("site", get())).status == 403
+    assert await pbal.say("SET site.plugins_before_guards = web") == "OK"
+    assert (await pbal.ask("site", get())).body == b"for all" and "site web rule one" in await pbal.say("plugins")
+    assert await pbal.say("RELOAD rule") == "OK"
+    assert (await pbal.ask("site", get())).body == b"for all" and "SET plugins_before_guards = web" in await pbal.say("dumpconfig")
+    assert "which is not in plugins of service 'site'" in await pbal.say("SET site.plugins_before_guards = won")
+    assert "which is not in plugins of service 'site'" in await pbal.say("SET site.plugins = one rule")
+    assert await pbal.say("UNSET site.plugins_before_guards") == "OK"
+    assert (await pbal.ask("site", get())).status == 403 and "site rule one web" in await pbal.say("plugins")
+    plugin(lab, "before = ('rule',)", HOOK, "def rule(self, exchange):", *answer)
+    (lab.folder / "rule.py").rename(lab.folder / "one.py")
+    assert await pbal.say("RELOAD one") == "OK"
+    assert (await pbal.ask("site", get())).body == b"for all" and "site one rule web" in await pbal.say("plugins")
+
+
 @pytest.mark.skipif(is_compiled("pbal.model.chained"), reason="how long a minute is, is compiled in")
 @lab
 async def test_faults_of_another_minute_do_not_count(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,13 +39,15 @@ async def test_clients_are_sent_to_another_host_with_the_same_path(lab: Lab) -> 
         ("a.old.test", "//x", "HEAD", 301, "https://new.test:8443//x"),
         ("old.test", "/", "POST", 308, "https://new.test:8443/"),
         ("loop.test", "/x", "GET", 301, "http://www.loop.test/x"),
+        ("a.old.test", "*", "OPTIONS", 308, "https://new.test:8443"),
     ):
         answer = await _ask(pbal, host, path, method=method)
         assert (answer.status, answer.fields["location"]) == (status, location)
         assert answer.fields["content-length"] == "0"
     assert (await _ask(pbal, "www.loop.test")).status == 200, "it is there already"
     assert (await _ask(pbal, "other.test")).body == b"a page"
-    assert pbal.counts["hosts_redirected"] == 4
+    assert pbal.counts["hosts_redirected"] == 5
+    assert (await _ask(pbal, "old.test:1", "old.test:1", method="CONNECT")).status in (400, 405)
     assert "REDIRECT HOST *.old.test: to https://new.test:8443" in await pbal.say("explain GET http://a.old.test/")
 
 
@@ -90,8 +92,9 @@ async def test_a_body_that_is_too_long_is_refused_however_it_comes(lab: Lab) -> 
 @lab
 async def test_a_body_in_chunks_is_refused_when_it_is_too_long(lab: Lab) -> None:
     origin = await Scripted.start(lab)
-    more = "SET plugins = maxcontentlength;SET max_content_length = 10"
-    pbal = await lab.pbal("LOAD maxcontentlength\n" + proxy(origin.address, more=more))
+    more = "SET plugins = throttle maxcontentlength;SET max_content_length = 10"
+    pbal = await lab.pbal("LOAD maxcontentlength\nLOAD throttle\n" + proxy(origin.address, more=more))
+    assert "web maxcontentlength throttle" in await pbal.say("plugins")
     head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
     client = await Client.of(pbal, request=head + b"b\r\n" + b"x" * 11 + b"\r\n0\r\n\r\n")
     assert (await read_response(client.reader)).status == 413

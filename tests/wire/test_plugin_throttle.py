@@ -157,10 +157,14 @@ async def test_who_leaves_while_it_waits_is_forgotten(lab: Lab) -> None:
 
 
 @lab
-async def test_log_only_serves_everybody(lab: Lab) -> None:
+async def test_log_only_serves_everybody(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     pbal = await _site(lab, QUICK, "SET initial_delay = 2h;SET max_delay = 2h;SET ban_threshold = 1;SET log_only = 1")
     assert [(await _ask(pbal)).status for _ in range(3)] == [200, 200, 200]
     assert pbal.counts["throttle_only_logged"] == 2 and pbal.counts["throttle_bans"] == 0
+    assert await pbal.say("SET site.log_only = off") == "OK"
+    assert (await _ask(pbal)).status == 403 and pbal.counts["throttle_bans"] == 1
+    assert await pbal.say("SET site.log_only = on") == "OK"
+    assert (await _ask(pbal)).status == 200 and "10.0.0.1: banned" in caplog.text and "unban" not in caplog.text
 
 
 @lab

@@ -129,7 +129,8 @@ CHANGES = [
         "CREATE SERVICE more", "SET more.role = selector", "SET more.default_service = site",
     ]),
     ([("SET role = web_server\n  SET docroot = .", "SET role = reverse_proxy\n  SET pool = app")], [
-        "DROP SERVICE site", "CREATE SERVICE site", "SET site.role = reverse_proxy", "SET site.pool = app", "ENABLE site",
+        "DROP RULE front VHOST a.test = site", "DROP SERVICE site", "CREATE SERVICE site", "SET site.role = reverse_proxy",
+        "SET site.pool = app", "USE front", "VHOST a.test = site", "ENABLE site",
     ]),
     ([("ENABLE site", "LOAD vpaths\nENABLE site")], ["LOAD vpaths"]),
     ([("ENABLE site", "CACHE site 365d IMMUTABLE when path \\.js$\nCACHE site no-cache\nENABLE site")], [

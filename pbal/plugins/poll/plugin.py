@@ -216,6 +216,17 @@ class Poll(Plugin):
             exchange.body_limit = settings.max_queue
         return Verdict.PASS
 
+    @hook.answer_preflight
+    def tell_origins(self, exchange: Exchange) -> Verdict:
+        settings, path = self.hub.settings, exchange.path
+        if settings.uri.search(path):
+            methods, what = b", ".join(settings.methods), "poll"
+        elif settings.publish_uri is not None and settings.publish_uri.search(path):
+            methods, what = publisher.METHODS, "publish"
+        else:
+            return Verdict.PASS
+        return Verdict.TAKEN if self.hub.preflight(exchange, methods, what) else Verdict.PASS
+
     def _poll_begins(self, exchange: Exchange) -> Verdict:
         hub, request = self.hub, exchange.request
         settings = hub.settings

@@ -38,7 +38,7 @@ from pbal.api import (
 )
 
 from .records import BANNED, MOST, Record, Records, Terms
-from .settings import COUNTERS, ROLES, TUNABLES, read_list
+from .settings import COUNTERS, ROLES, TUNABLES
 from .shared import Seen, Shared
 
 MOST_HELD: Final = 10_000
@@ -60,8 +60,8 @@ async def throttle_reload(session: Any, what: str) -> Reply:
     if not names:
         message = f"expected config, whitelist or blacklist, found '{what}'"
         raise CommandError(message, "what", kind=Kind.BAD_VALUE, candidates=("config", *_LISTS))
-    read = {name: await asyncio.to_thread(read_list, instance.service[name], name) for name in names}
-    session.on_service("throttle").lists.update(read)  # it may have been reloaded meanwhile
+    await instance.world.readings.again(instance.service, names)
+    session.on_service("throttle").check()  # it may have been reloaded meanwhile
     return OK
 
 
@@ -84,7 +84,6 @@ class Throttle(Plugin):
     tunables = TUNABLES
     counters = COUNTERS
     commands = (throttle_reload,)
-    before = ("poll", "cgilike", "atomstream", "atominject")
     after = ("accesscontrol",)
     guards = True
 
@@ -103,17 +102,12 @@ class Throttle(Plugin):
         self._timer: asyncio.TimerHandle | None = None
         self._shared: Shared | None = None
         self._terms = Terms.of(service)
-        self._read: dict[str, Any] = {}
-        """Which files the lists are of."""
         self._closed = False
 
     # -- life ----------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        for name in _LISTS.values():
-            path = self.service[name]
-            if name not in self.lists or self._read.get(name) != path:
-                self.lists[name], self._read[name] = read_list(path, name), path
+        self.lists = {name: self.service.reading(name) for name in _LISTS.values()}
         self._terms = Terms.of(self.service)
 
     def open(self) -> None:
@@ -178,9 +172,9 @@ class Throttle(Plugin):
             return Verdict.PASS
         who = holder(address)
         ban = self.records.banned(who, exchange.started)
-        if ban:
-            if ban > 0 and self._refuse(exchange, 403, "banned") is Verdict.TAKEN:
-                return Verdict.TAKEN
+        if ban > 0 and self._refuse(exchange, 403, "banned") is Verdict.TAKEN:
+            return Verdict.TAKEN
+        if ban < 0:
             self._tell("unban", exchange)
         listed = black is not None and black.first(address) >= 0
         if listed and self.service["blacklist_action"] == "deny":

@@ -1,6 +1,7 @@
 """The tunables and counters of throttle, and its lists."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -72,9 +73,35 @@ def _parse_name(text: str) -> str:
 
 NAME: Type[str] = Type("word", _parse_name)
 
+
+def read_list(tunable: str, path: Path) -> NetworkTable:
+    """The networks of a list. It reads the disk. Raises: ConfigError."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ConfigError(f"{tunable}: {path} is longer than {LARGEST >> 20} MB", about=tunable)
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"{tunable}: {path}: {why}", about=tunable) from None
+    networks: list[Network] = []
+    for number, line in enumerate(lines, 1):
+        said = line.partition("#")[0].strip()
+        try:
+            networks += NETWORKS.parse(said) if said else ()
+        except ValueError as error:
+            raise ConfigError(f"{tunable}: {path}:{number}: {error}", about=tunable) from None
+    if not networks:
+        raise ConfigError(f"{tunable}: {path} has no addresses: `none` is no list", about=tunable)
+    return NetworkTable(networks)
+
+
+def _list(name: str, summary: str) -> Tunable:
+    return Tunable(name, FILE, "none", summary, ROLES, source=_MANUAL, reads=partial(read_list, name))
+
+
 TUNABLES: Final = (
-    Tunable("whitelist_file", FILE, "none", "A file of addresses and networks that are always served.", ROLES, source=_MANUAL),
-    Tunable("blacklist_file", FILE, "none", "A file of addresses and networks that blacklist_action is for.", ROLES, source=_MANUAL),
+    _list("whitelist_file", "A file of addresses and networks that are always served."),
+    _list("blacklist_file", "A file of addresses and networks that blacklist_action is for."),
     Tunable(
         "default_action",
         enum("allow", "throttle"),
@@ -142,26 +169,3 @@ COUNTERS: Final = (
     Counter("throttle_forgotten", "Clients that throttle forgot before their time, because 50,000 others were seen since."),
     Counter("throttle_store_errors", "Times a server in memcached_servers failed or did not answer throttle in time."),
 )
-
-
-def read_list(path: Path | None, tunable: str) -> NetworkTable | None:
-    """The networks of a list, None where there is none. It reads the disk. Raises: ConfigError."""
-    if path is None:
-        return None
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ConfigError(f"{tunable}: {path} is longer than {LARGEST >> 20} MB", about=tunable)
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigError(f"{tunable}: {path}: {why}", about=tunable) from None
-    networks: list[Network] = []
-    for number, line in enumerate(lines, 1):
-        said = line.partition("#")[0].strip()
-        try:
-            networks += NETWORKS.parse(said) if said else ()
-        except ValueError as error:
-            raise ConfigError(f"{tunable}: {path}:{number}: {error}", about=tunable) from None
-    if not networks:
-        raise ConfigError(f"{tunable}: {path} has no addresses: `none` is no list", about=tunable)
-    return NetworkTable(networks)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
+from pbal.http1.paths import members
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Step
 from pbal.model.rules import shown_when
 from pbal.observe.access import quoted_text
 from pbal.roles.files.finding import IsDirectory, NoIndex, NotServed, decoded, find
 from pbal.roles.files.writing import NotWritten, look, refusal
-from pbal.roles.web.joined import members
 from pbal.roles.web.role import WebServer, seek
 from pbal.roles.web.writing import required, target_of
 

@@ -16,7 +16,6 @@ Source: Perlbal manual, enable_concatenate_get. differs: names are decoded after
 import asyncio
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Final
 
 from pbal.http1.conditional import etag_for
 from pbal.model.exchange import ENDED, Exchange
@@ -25,15 +24,6 @@ from pbal.roles.files.awaiting import Bodiless
 from pbal.roles.files.cache import FileCache, Seek
 from pbal.roles.files.finding import IsDirectory, NotServed
 from pbal.roles.files.sending import FileSending, cut_off
-
-MOST: Final = 100
-"""Members of one answer, as in Perlbal."""
-
-
-def members(query: bytes) -> list[bytes]:
-    """The names in a query, which begins with the second `?`; none if it has none, and is a query as any other."""
-    names = query[1:].partition(b"?")[0].rstrip(b",") if query.startswith(b"?") else b""
-    return names.split(b",", MOST + 1) if names else []  # as Perl divides: an empty name at the end is none
 
 
 class Member:

@@ -16,6 +16,7 @@ from urllib.parse import quote_from_bytes
 
 from pbal.http1.conditional import etag_for
 from pbal.http1.encoder import http_date
+from pbal.http1.paths import MOST_MEMBERS, members
 from pbal.model.bound import Bounds
 from pbal.model.exchange import SERVED, Exchange
 from pbal.model.openfiles import Kept
@@ -28,7 +29,7 @@ from pbal.roles.files.finding import Find, IsDirectory, NoIndex, NotServed, Open
 from pbal.roles.files.sending import Fields, Said, Validators, begin_made, send_known, send_made
 from pbal.roles.files.writing import NotWritten, Target
 from pbal.roles.http import HttpRole
-from pbal.roles.web.joined import MOST, Joined, Member, members
+from pbal.roles.web.joined import Joined, Member
 from pbal.roles.web.listing import Listing, listing
 from pbal.roles.web.listings import Listings
 from pbal.roles.web.neighbours import Neighbours
@@ -190,7 +191,29 @@ class WebServer(HttpRole):
         lookup = Lookup(path)
         if chain.run(self.service.hooks.start_serve_request, exchange, lookup):
             return None
-        return path if lookup.path == path else decoded(quote_from_bytes(lookup.path).encode(), rules)
+        if lookup.path == path:
+            return path
+        meant = quote_from_bytes(lookup.path).encode()
+        if not self._may_be_called(exchange, meant):
+            self._refuse_renamed(exchange)
+            return None
+        return decoded(meant, rules)
+
+    def _may_be_called(self, exchange: Exchange, path: bytes) -> bool:
+        """Whether no rule of the service holds for a file by its own name, and not by the one that it was asked for."""
+        try:
+            return not exchange.passed_over(path)
+        except TookTooLong:
+            return False
+
+    def _refuse_renamed(self, exchange: Exchange) -> None:
+        """Rules by path have seen another name. They are not asked again: what they do may have been done."""
+        self.counts["renamings_refused"] += 1
+        self.service.world.log_limited(
+            "renaming", "%(service)s: 403 to %(path)s: a plugin looks up another name, and a rule by path is for that one alone",
+            {"event": "renaming_refused", "service": self.name, "path": exchange.path.decode("latin-1")},
+        )  # fmt: skip
+        exchange.error(403, b"A rule is for this file: ask for it by its own name.\n")
 
     def _found(self, exchange: Exchange, kept: Kept | None, error: BaseException | None, path: bytes = b"") -> None:
         """What the name leads to. `path` is the decoded one."""
@@ -249,8 +272,8 @@ class WebServer(HttpRole):
 
     def _join(self, exchange: Exchange, rules: Rules, names: list[bytes]) -> None:
         """Files of one folder as one answer."""
-        if len(names) > MOST:
-            self._refuse_joined(exchange, b"These are more than %d files.\n" % MOST)
+        if len(names) > MOST_MEMBERS:
+            self._refuse_joined(exchange, b"These are more than %d files.\n" % MOST_MEMBERS)
             return
         found: list[Member] = []
         for name in names:
