@@ -264,7 +264,7 @@ async def test_of_a_request_for_several_files_each_is_decided(lab: Lab) -> None:
         return [line[16:] for head in application.heads for line in head.split(b"\r\n") if line.startswith(b"X-Original-URI: ")]
 
     for target, status in (
-        ("/??a,b", 200), ("/??a,private/x", 403), ("/private/??x", 403), ("/private/??y,z?v=1", 200), ("/??private/y" + 101 * ",a", 403),
+        ("/??a,b", 200), ("/??a,private/x", 403), ("/private/??x", 403), ("/private/??y,z?v=1", 200), ("/??private/y" + 32 * ",a", 403),
         ("/open??private/x", 200),
     ):  # fmt: skip
         assert (await _ask(pbal, "Cookie: in", path=target, service="web")).status == status, target
