@@ -14,8 +14,7 @@ r"""auth_request: the application decides of each request whether it may pass.
 pbal asks a node of the pool: GET /auth, with the fields of auth_request_by, X-Original-URI, X-Original-Method, X-Forwarded-For and
 X-Forwarded-Proto. After a 2xx the request goes on (polls and upgrades, too), with the fields of auth_request_copy from that answer; from
 the client they go on for no path. 401 and 403 are the client's answer; else, or without one in time, it is 503. An answer is remembered for
-auth_request_ttl. A request for several files, 32 at most, as /dir/??a,b, passes if it may itself and for each of them, asked for as
-X-Original-URI: /dir/a.
+auth_request_ttl. A request for up to 32 files, /dir/??a,b, passes if it may itself, and for each as X-Original-URI: /dir/a.
 """
 
 from functools import partial
