@@ -404,8 +404,7 @@ _LIFE = (
 _EXCHANGE = (
     "stream", "home", "service", "asked", "high", "request", "body_limit", "body_most", "stage", "method", "path", "plain_path",
     "client_address", "believed", "set_field", "asked_about", "read_body", "body_size", "request_id", "traceparent", "log", "note",
-    "conceal", "shown",
-    "answered", "respond", "error", "park", "hand_to", "go_on", "read_first",
+    "conceal", "shown", "answered", "respond", "error", "park", "hand_to", "go_on", "read_first", "waits_for", "collecting",
 )  # fmt: skip
 _ACCOUNT = ("started", "asked_at", "answered_at", "received", "sent", "status", "attempts", "node", "cause")
 _HEAD = ("minor", "headers", "block", "fields", "framing", "keep_alive", "underscores")

@@ -787,13 +787,21 @@ class Exchange(Account):
         """Have the whole body come before anything else: return TAKEN then. Its hooks run again with the body there, as after go_on().
 
         A plugin that has to wait does this where `body_complete` is false. With PASS the next plugin would have a request of which nothing
-        is decided. A body that is too large is answered 413. Raises: ConfigError where the body has come already.
+        is decided. It may answer while the body comes: who is to be refused need not send all of it. A body that is too large is answered
+        413. Raises: ConfigError where the body has come already.
         """
         handler = self.service.handler
         if handler is None or self.body_complete:
             raise ConfigError("no body is to come")
         self.collecting = True
         handler.read_first(self)
+
+    def waits_for(self, plugin: str) -> bool:
+        """Whether it is a plugin's to answer or to give back: the plugin took it, or has its body come first.
+
+        It is not where the plugin left the chain meanwhile, and the request went on.
+        """
+        return self.owner == plugin and (self.collecting or self.stage is TAKEN) and not self.answered
 
     def _renew(self) -> None:
         """Become new again. Raises: AnswerRefused."""

@@ -52,7 +52,7 @@ class AuthRequest(Plugin):
     def __init__(self, service: Any, world: Any) -> None:
         super().__init__(service, world)
         self._known: Remembered[Decision] = Remembered(MOST_REMEMBERED)
-        self._waiting: dict[bytes, list[Exchange]] = {}
+        self._waiting: dict[bytes, dict[Exchange, None]] = {}
         self._decided: dict[Exchange, dict[bytes, Decision]] = {}
 
     def check(self) -> None:
@@ -60,8 +60,7 @@ class AuthRequest(Plugin):
             raise ConfigError("auth_request needs auth_request_uri, a path such as /auth", about="auth_request_uri")
 
     def changed(self, tunable: str) -> None:
-        if tunable.startswith("auth_request"):
-            self._known.clear()
+        self._known.clear()
 
     def _concerned(self, exchange: Exchange) -> bool:
         return self.service["auth_request_path"] is None or exchange.in_path(self.service["auth_request_path"])
@@ -84,11 +83,10 @@ class AuthRequest(Plugin):
         return self._apply(exchange, found.pop() if len(found) == 1 else (403, ()))  # nodes are told of one client
 
     def _ask(self, exchange: Exchange, key: bytes, uri: bytes, fields: list[tuple[bytes, bytes]]) -> Verdict:
-        if not exchange.body_complete:
+        if not exchange.body_complete and not exchange.collecting:
             exchange.read_first()  # or it would be lost
-            return Verdict.TAKEN
-        if key in self._waiting:
-            self._waiting[key].append(exchange)
+        if exchange.answered or key in self._waiting:
+            self._waiting.get(key, {})[exchange] = None
             return Verdict.TAKEN
         try:
             if len(self._waiting) >= MOST_ASKED:
@@ -97,7 +95,7 @@ class AuthRequest(Plugin):
         except (ConfigError, IllegalField) as error:
             return self._apply(exchange, self._read(NoAnswer(str(error))))
         self.counts["auth_request_questions"] += 1
-        self._waiting[key] = [exchange]
+        self._waiting[key] = {exchange: None}
         return Verdict.TAKEN
 
     @hook.end
@@ -108,10 +106,12 @@ class AuthRequest(Plugin):
         decision, now = self._read(answer), self.world.clock.now()
         if decision[0] != 503:
             self._known.put(key, decision, now + self.service["auth_request_ttl"], now)
-        for exchange in self._waiting.pop(key, ()):
-            if not exchange.answered:
-                self._decided.setdefault(exchange, {})[key] = decision  # its hooks run again, and look at it
-                exchange.go_on()
+        for exchange in [each for each in self._waiting.pop(key, ()) if each.waits_for("auth_request")]:
+            self._decided.setdefault(exchange, {})[key] = decision
+            if not exchange.collecting:
+                exchange.go_on()  # its hooks run again, and look at the decision, as they do when its body has come
+            elif decision[0] != 200:
+                self._apply(exchange, decision)
 
     def _read(self, answer: NodeAnswer | NoAnswer) -> Decision:
         if isinstance(answer, NodeAnswer):

@@ -37,12 +37,8 @@ def _realm(text: str) -> str:
 class Users(Passwords):
     """Those of one service."""
 
-    what = "service"
-    tunable = "basic_auth_file"
-    busy = "basic_auth_busy"
-    failures = "basic_auth_failures"
-    most_waiting = 64
-    most_known = 10_000
+    tunable, busy, failures = "basic_auth_file", "basic_auth_busy", "basic_auth_failures"
+    most_waiting, most_known = 64, 10_000
 
 
 class BasicAuth(Plugin):
@@ -64,8 +60,8 @@ class BasicAuth(Plugin):
     def __init__(self, service: Any, world: Any) -> None:
         super().__init__(service, world)
         self.users = Users(service)
-        self._passed: set[Exchange] = set()
-        """Requests whose password was found right a moment ago."""
+        self._judged: set[Exchange] = set()  # their passwords are looked at; the body of some comes meanwhile
+        self._passed: set[Exchange] = set()  # their passwords were found right a moment ago
         self._looked = 0.0
 
     def check(self) -> None:
@@ -81,6 +77,8 @@ class BasicAuth(Plugin):
 
     @hook.start_http_request
     def look(self, exchange: Exchange) -> Verdict:
+        if exchange in self._judged:  # its body has come
+            return Verdict.TAKEN
         if exchange in self._passed or not self._concerned(exchange):
             return Verdict.PASS
         said = credentials(exchange.request.fields.get(b"authorization", b""))
@@ -96,10 +94,11 @@ class BasicAuth(Plugin):
         wait = self.users.pause(address_of(exchange.client_address.decode("latin-1")))
         if wait:  # before its body is read
             return self._refuse(exchange, wait)
-        if exchange.body_complete:
-            spawn(self, self._judge(exchange, *said), f"basic_auth {self.service.name}")
-        else:
+        if not exchange.body_complete:
             exchange.read_first()  # or it would be lost
+        if not exchange.answered:
+            self._judged.add(exchange)
+            spawn(self, self._judge(exchange, *said), f"basic_auth {self.service.name}")
         return Verdict.TAKEN
 
     @hook.end
@@ -111,15 +110,19 @@ class BasicAuth(Plugin):
         exchange.note("user", user)
 
     async def _judge(self, exchange: Exchange, user: str, password: str) -> None:
+        wait = -1
         try:
             await self.users.check(address_of(exchange.client_address.decode("latin-1")), user, password)
         except Denied as denied:
-            if not exchange.answered:
-                self._refuse(exchange, denied.wait)
-            return
-        if not exchange.answered:
+            wait = denied.wait
+        finally:
+            self._judged.discard(exchange)
+        if exchange.waits_for("basic_auth") and wait >= 0:
+            self._refuse(exchange, wait)
+        elif exchange.waits_for("basic_auth"):
             self._pass(exchange, user)
-            exchange.go_on()
+            if not exchange.collecting:
+                exchange.go_on()
 
     def _refuse(self, exchange: Exchange, wait: int = 0) -> Verdict:
         if wait:
@@ -137,9 +140,9 @@ class BasicAuth(Plugin):
         asked = credentials(exchange.request.fields.get(b"authorization", b"")) is None
         return Explanation(["401: no user and password" if asked else "its password is looked at"], takes=asked)
 
-    def carry(self) -> tuple[Any, set[Exchange]]:
-        return self.users.carry(), self._passed
+    def carry(self) -> tuple[Any, set[Exchange], set[Exchange]]:
+        return self.users.carry(), self._passed, self._judged
 
-    def adopt(self, carried: tuple[Any, set[Exchange]]) -> None:
-        known, self._passed = carried
+    def adopt(self, carried: tuple[Any, set[Exchange], set[Exchange]]) -> None:
+        known, self._passed, self._judged = carried
         self.users.adopt(known)

@@ -34,7 +34,9 @@ def run(hooks: Bounds, exchange: Exchange, more: object = None) -> bool:
     for bound in hooks:
         verdict = call(world, bound, exchange, more)
         if verdict is _TAKEN:
-            if exchange.stage is NEW and exchange.service is service and not exchange.collecting:
+            if exchange.collecting:
+                exchange.owner = bound.plugin
+            elif exchange.stage is NEW and exchange.service is service:
                 exchange.taken_by(bound.plugin)
             return True
         if verdict is not _PASS or exchange.stage is not NEW or exchange.service is not service:

@@ -115,6 +115,43 @@ async def test_a_body_is_not_lost_while_the_password_is_looked_at(lab: Lab) -> N
     assert (await read_response(client.reader)).status == 429
 
 
+@pytest.mark.parametrize("guard", ["basic_auth", "auth_request"])
+@lab
+async def test_who_is_refused_need_not_send_its_body_and_who_passes_sends_it_meanwhile(lab: Lab, guard: str) -> None:
+    (lab.folder / "users").write_text(line_for("amy", "secret", CHEAP) + "\n")
+    application = Application()
+    origin = await Scripted.start(lab, application.talk)
+    said = f"SET basic_auth_file = {lab.folder}/users" if guard == "basic_auth" else "SET auth_request_uri = /auth;SET auth_request_ttl = 0"
+    pbal = await lab.pbal(f"LOAD {guard}\n" + proxy(origin.address, more=f"{said};SET persist_backend = off;SET plugins = {guard}"))
+    plugin = pbal.plugin("web", guard)
+    wrong, right = ("Cookie: out", _basic("amy", "wrong")), ("Cookie: in", _basic("amy", "secret"))
+    upload = get("/", *wrong, "Content-Length: 1000", method="POST") + b"a part"
+    client = await Client.of(pbal, request=upload)
+    assert (await read_response(client.reader)).status == (401 if guard == "basic_auth" else 403)
+    assert await client.reader.read() == b"", "the rest would be taken for a request"
+    for body in (b"a part", b""):  # the decision comes before the body, and after it
+        application.waits.clear()
+        turn = plugin.users._turn if guard == "basic_auth" else None
+        if turn is not None:
+            await turn.acquire()
+            plugin.users._known.clear()
+            plugin.users._pauses.clear()
+        client = await Client.of(pbal, request=get("/", *right, "Content-Length: 8", method="POST") + b"12345678"[: len(body)])
+        await until(lambda: plugin._judged if guard == "basic_auth" else plugin._waiting, "it to be looked at")
+        if not body:
+            client.writer.write(b"12345678")
+            await until(lambda: pbal.world.taken, "the body to be there")
+        application.waits.set()
+        if turn is not None:
+            turn.release()
+        if body:
+            decided = plugin._passed if guard == "basic_auth" else plugin._decided
+            await until(lambda: decided and all(decided.values() if guard == "auth_request" else decided), "it to be decided")  # noqa: B023
+            client.writer.write(b"12345678"[len(body) :])
+        assert b"POST / HTTP/1.1" in (await read_response(client.reader)).body
+    assert not (plugin._judged or plugin._passed if guard == "basic_auth" else plugin._waiting or plugin._decided)
+
+
 @lab
 async def test_polls_need_the_password_too(lab: Lab) -> None:
     (lab.folder / "users").write_text(line_for("amy", "secret", CHEAP) + "\n")
