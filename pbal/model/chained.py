@@ -125,10 +125,6 @@ class Chained(metaclass=ABCMeta):
 
     def check_plugins(self) -> None:
         """Refuse what its plugins cannot run with. Raises: ConfigError."""
-        for each in self.values["plugins_before_guards"]:
-            if self.plugin(each.lower()) is None:
-                message = f"plugins_before_guards names '{each}', which is not in plugins of service '{self.name}'"
-                raise ConfigError(message, about="plugins_before_guards", candidates=[name for name, _ in self.plugins])
         for name, plugin in self.plugins:
             asked(self.world, name, plugin.check)
             said: list[str] = []

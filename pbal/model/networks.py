@@ -9,7 +9,6 @@ be made anew: for 10,000 networks everybody would wait some 50 ms.
 """
 
 import socket
-from bisect import insort
 from collections.abc import Iterable
 from typing import Final
 
@@ -26,8 +25,8 @@ _WIDE: Final = {4: 16, 6: 96}
 REMEMBERED: Final = 4096
 """Addresses remembered; a few peers make most requests."""
 
-Prefixes = dict[int, dict[int, list[int]]]
-"""The places of networks, in order: by the number of bits behind the prefix, and by the prefix."""
+Prefixes = dict[int, dict[int, int | list[int]]]
+"""The places of networks: by the number of bits behind the prefix, and by the prefix. A list, in order, where there are several."""
 
 
 class NetworkTable:
@@ -49,7 +48,9 @@ class NetworkTable:
         version, rest, prefix = _divided(network)
         wide = _WIDE[version]
         lengths = self._wide[version] if rest > wide else self._narrow[version].setdefault(prefix >> (wide - rest), {})
-        insort(lengths.setdefault(rest, {}).setdefault(prefix, []), place)
+        prefixes = lengths.setdefault(rest, {})
+        there = self.places(network)
+        prefixes[prefix] = sorted((*there, place)) if there else place
         self._known = {}
 
     def remove(self, network: Network, place: int) -> None:
@@ -57,9 +58,11 @@ class NetworkTable:
         version, rest, prefix = _divided(network)
         wide = _WIDE[version]
         lengths = self._wide[version] if rest > wide else self._narrow[version][prefix >> (wide - rest)]
-        places = lengths[rest][prefix]
-        places.remove(place)
-        if not places:
+        left = list(self.places(network))
+        left.remove(place)
+        if left:
+            lengths[rest][prefix] = left
+        else:
             del lengths[rest][prefix]
         if not lengths[rest]:
             del lengths[rest]
@@ -72,7 +75,8 @@ class NetworkTable:
         version, rest, prefix = _divided(network)
         wide = _WIDE[version]
         lengths = self._wide[version] if rest > wide else self._narrow[version].get(prefix >> (wide - rest), {})
-        return tuple(lengths.get(rest, {}).get(prefix, ()))
+        found = lengths.get(rest, {}).get(prefix, ())
+        return (found,) if isinstance(found, int) else tuple(found)
 
     def first(self, address: bytes) -> int:
         """The smallest place of a network that an address, as text, is in; -1 for one in none, and for what is no address."""
@@ -99,8 +103,10 @@ def _smallest(lengths: Prefixes, number: int, found: int) -> int:
     """The smallest place of the networks that an address is in, or `found` if that is smaller; -1: none."""
     for rest, prefixes in lengths.items():
         places = prefixes.get(number >> rest)
-        if places is not None and not 0 <= found < places[0]:
-            found = places[0]
+        if places is not None:
+            place = places if isinstance(places, int) else places[0]
+            if not 0 <= found < place:
+                found = place
     return found
 
 

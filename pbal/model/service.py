@@ -368,6 +368,10 @@ class Service(Chained):
 
     def _check_needs(self) -> None:
         assert self.declared is not None
+        for each in self.values["plugins_before_guards"] if "plugins_before_guards" in self.explicit else ():
+            if self.plugin(each.lower()) is None:
+                message = f"plugins_before_guards names '{each}', which is not in plugins of service '{self.name}'"
+                raise ConfigError(message, about="plugins_before_guards", candidates=[name for name, _ in self.plugins])
         check_needs(self.name, self.declared, self.values, bool(self.hooks.select_service))
         self._check_role()
 

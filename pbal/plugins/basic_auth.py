@@ -13,7 +13,8 @@ looked at off the loop, one at a time. One that was right is known again at once
 After a wrong password, its address waits for a second, then two, then four, up to a minute; what it sends meanwhile is answered 429.
 
 Use it under TLS: a password goes over the wire as good as in clear text (RFC 7617 section 4). The node gets Authorization as it was sent,
-and the access log has $user. Polls, streams and upgrades are requests like others when they come.
+and the access log has $user. Polls, streams and upgrades are requests like others when they come. So are preflights of CORS, which have no
+password: cors, and poll for its paths, answer them before they get here; a node that answers them itself would never see them.
 """
 
 from typing import Any, Final
