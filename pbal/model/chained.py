@@ -119,6 +119,13 @@ class Chained(metaclass=ABCMeta):
                 kind=Kind.CONFLICT,
                 against=("set", self.name.lower(), "role"),
             )
+        if guards_nothing(loaded.plugin_class, self.role):
+            raise ConfigError(
+                f"plugin '{name}' guards, and none of its hooks runs on a {self.role}: it would keep nobody out of '{self.name}'",
+                about=name,
+                kind=Kind.CONFLICT,
+                against=("set", self.name.lower(), "role"),
+            )
         made: list[Plugin] = []
         asked(self.world, name, lambda: made.append(self.instance(loaded.plugin_class)), name="__init__")
         return made[0]
@@ -223,6 +230,11 @@ class Chained(metaclass=ABCMeta):
         if self.opened:
             for name, plugin in self.plugins:
                 guarded(self.world, name, plugin.service_disabled)
+
+
+def guards_nothing(plugin_class: type[Plugin], role: str) -> bool:
+    """Whether a plugin that guards would not be asked on services of a role."""
+    return plugin_class.guards and not any(role in HOOKS[name].roles for name in hooks_of(plugin_class))
 
 
 def in_order(chain: Chain, before_guards: Collection[str] = ()) -> Chain:

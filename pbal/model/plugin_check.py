@@ -47,6 +47,8 @@ def check_class(plugin_class: type[Plugin], marked: Iterable[Marked]) -> None:
             raise ConfigError(f"{claimed[hook]} and {name} both claim hook '{hook}': one method can do both", about=hook)
         claimed[hook] = name
         _check_hook(plugin_class, name, function, hook)
+    if plugin_class.guards and not claimed:
+        raise ConfigError(f"{plugin_class.__name__} guards, and has no hook: it would keep nobody out", about="guards")
     methods = {id(inspect.unwrap(getattr(plugin_class, name))) for name in claimed.values()}
     for each in marked:
         if id(inspect.unwrap(each.function)) not in methods:

@@ -57,6 +57,7 @@ REFUSED = [
     (("roles = frozenset({'web_server'})", "@hook.select_service", "def a(self, exchange):", "|return Verdict.PASS"), "would never run"),
     (("roles = 'web_server'",), "frozenset"),
     (("roles = frozenset({'web_sever'})",), "web_sever"),
+    (("guards = True",), "Rule guards, and has no hook: it would keep nobody out"),
     (("async def open(self):", "|self.ready = True"), "open is async"),
     (("def quiesce(self):", "|self.ready = True"), "quiesce is awaited"),
     (("def changed(self):", "|self.ready = True"), "changed is called as changed(tunable)"),
@@ -622,6 +623,20 @@ async def test_who_guards_is_asked_before_others_whatever_the_order_and_their_ho
     (lab.folder / "rule.py").rename(lab.folder / "one.py")
     assert await pbal.say("RELOAD one") == "OK"
     assert (await pbal.ask("site", get())).body == b"for all" and "site one rule web" in await pbal.say("plugins")
+
+
+@lab
+async def test_a_guard_that_would_not_be_asked_is_in_no_chain(lab: Lab) -> None:
+    guard = ("guards = True", HOOK, "def rule(self, exchange):", "|exchange.respond(403)", "|return Verdict.TAKEN")
+    plugin(lab, *guard)
+    pbal = await site(lab)
+    plugin(lab, guard[0], "@hook.start_proxy_request", *guard[2:])
+    said = await pbal.say("RELOAD rule")
+    assert "it guards, none of its hooks would run on site, and it would keep nobody out there" in said, said
+    assert (await pbal.ask("site", get())).status == 403
+    for statement in ("SET site.plugins = none", "RELOAD rule"):
+        assert await pbal.say(statement) == "OK"
+    assert "guards, and none of its hooks runs on a web_server" in await pbal.say("SET site.plugins = rule")
 
 
 @pytest.mark.skipif(is_compiled("pbal.model.chained"), reason="how long a minute is, is compiled in")
