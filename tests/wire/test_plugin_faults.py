@@ -115,6 +115,8 @@ DECLARED = [
     ("grammar = '%override shutdown: \"X\"'", "its grammar says '%override shutdown"),
     ("grammar = '%extend set: \"X\"'", "its grammar says '%extend set"),
     (f"{RULE.format('(')}; commands = (rule,)", "the grammar of plugin rule does not build: Expecting a value, at line 3"),
+    ("conversations = (spoken('async def received(self, data): ...'),)", "received is async, and is called, not awaited"),
+    ("conversations = (spoken('def received(self): ...'),)", "received is called as received(data)"),
     ("def __init__(self): pass", "__init__ is called with (service, world)"),
     ("async def __init__(self, service, world): pass", "__init__ is called with (service, world)"),
     (f"x = {'-' * 100_000}1", "rule.py does not import: MemoryError"),
@@ -125,7 +127,9 @@ DECLARED = [
 async def test_what_a_plugin_declares_is_what_it_should_be(lab: Lab) -> None:
     pbal = await site(lab, load="LOAD cgilike", chain="")
     before = await pbal.say("dumpconfig"), pbal.world.counters.all, set(sys.modules)
-    head = "from pbal.api import *\n\n\ndef rule(session): ...\n\n\ndef nothing(): ...\n\n\nclass Rule(Plugin):\n"
+    head = "from pbal.api import *\n\n\ndef rule(session): ...\n\n\ndef nothing(): ...\n\n\n"
+    head += "def spoken(text):\n    names = {}\n    exec(text, names)\n    made = {'received': names['received']}\n"
+    head += "    return OwnRole(Role('spoken', 'Spoken', http=False), type('Spoken', (Conversation,), made))\n\n\nclass Rule(Plugin):\n"
     for line, said in DECLARED:
         plugin(lab, line, head=head)
         answer = await pbal.say("LOAD rule")
