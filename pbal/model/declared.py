@@ -35,7 +35,7 @@ def check_declarations(plugin_class: type[Plugin], own_roles: Collection[str]) -
         code = function.__code__
         if code.co_argcount < 1:
             raise ConfigError(f"the handler {function.__name__} takes nothing: write def {function.__name__}(session)", about="commands")
-    for name in ("guards", "ordered_rules"):
+    for name in ("guards", "guards_by_credentials", "ordered_rules"):
         if not isinstance(getattr(plugin_class, name), bool):
             raise ConfigError(f"{name} is {faults.shown(getattr(plugin_class, name))}: it is True or False", about=name)
     needs: object = plugin_class.needs
