@@ -147,14 +147,14 @@ class Chained(metaclass=ABCMeta):
         """The names of the pools that plugins may send requests to, as the pools have them; one that is not there as it was said."""
         said: list[str] = []
         for name, plugin in self.plugins:
-            guarded(self.world, name, partial(_pools_of, plugin, said))
+            guarded(self.world, name, partial(_pools_of, plugin, said), name="pools")
         return {self.world.pools[name.lower()].name if name.lower() in self.world.pools else name for name in said}
 
     def targets_of_plugins(self) -> Iterator[tuple[str, list[str]]]:
         """The names of the services that each plugin may hand requests to, by plugin, as far as they say."""
         for name, plugin in self.plugins:
             said: list[str] = []
-            guarded(self.world, name, partial(_targets_of, plugin, said))
+            guarded(self.world, name, partial(_targets_of, plugin, said), name="targets")
             yield name, said
 
     def in_order(self, chain: Chain) -> Chain:
@@ -283,7 +283,10 @@ def _wants_nothing(exchange: Exchange) -> bool:
 
 def _targets_of(plugin: Plugin, said: list[str]) -> None:
     """Add what its targets() returns to `said`."""
-    said.extend(map(str, plugin.targets() or ()))
+    names: Iterable[object] = plugin.targets() or ()
+    if isinstance(names, str):
+        raise TypeError(f"it returned the text {names!r:.60}, not a tuple of names")
+    said.extend(map(str, names))
 
 
 def _pools_of(plugin: Plugin, said: list[str]) -> None:

@@ -6,6 +6,7 @@ silence and never act, or spoil what others count.
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from inspect import iscoroutinefunction
 from types import FunctionType
 from typing import TypeVar
 
@@ -101,6 +102,8 @@ def _check_tunable(tunable: Tunable, own_roles: Collection[str]) -> None:
     name = tunable.name
     if not isinstance(tunable.type, Type):
         raise ConfigError(f"tunable '{name}' has the type {faults.shown(tunable.type)}: write one of pbal.api, such as INT", about=name)
+    if tunable.reads is not None and (not callable(tunable.reads) or iscoroutinefunction(tunable.reads)):
+        raise ConfigError(f"tunable '{name}': reads is {faults.shown(tunable.reads)}: write a plain function", about=name)
     roles: object = tunable.roles
     if not isinstance(roles, set | frozenset | tuple | list):
         raise ConfigError(f"tunable '{name}': roles is {faults.shown(roles)}: write frozenset({{ROLE}})", about=name)

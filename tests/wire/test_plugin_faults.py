@@ -140,6 +140,29 @@ async def test_what_a_plugin_declares_is_what_it_should_be(lab: Lab) -> None:
 
 
 @lab
+async def test_a_type_of_a_plugin_that_fails_refuses_what_is_said(lab: Lab) -> None:
+    pbal = await site(lab, load="", chain="")
+    before = await pbal.say("dumpconfig")
+    head = "from pbal.api import Plugin, Tunable, Type\n\n\nclass Rule(Plugin):\n"
+    for functions, why in (
+        ("lambda text: {}[text]", "fails at it: KeyError: '5'"),
+        ("lambda text: exit(3)", "fails at it: SystemExit: 3"),
+        ("str, lambda value: {}[value]", "cannot write its value: KeyError: '5'"),
+        ("str, lambda value: None", "writes its value as a NoneType that is no text of one line"),
+        ("str, lambda value: 'a\\nSHUTDOWN'", "writes its value as a str that is no text of one line"),
+        ("lambda text: {'5': 5}[text], lambda value: 'five'", "fails at it: KeyError: 'five'"),
+    ):
+        plugin(lab, f"tunables = (Tunable('rule_x', Type('odd', {functions})),)", head=head)
+        assert await pbal.say("LOAD rule") == "OK"
+        for statement in ("SET site.rule_x = 5", "DEFAULT rule_x = 5"):
+            answer = await pbal.say(statement)
+            assert answer.startswith("ERROR: rule_x: the type 'odd' ") and why in answer, answer
+        assert "rule_x = VALUE" in await pbal.say("help rule_x")
+        assert await pbal.say("UNLOAD rule") == "OK"
+    assert await pbal.say("dumpconfig") == before
+
+
+@lab
 async def test_what_a_plugin_says_of_itself_and_fails_at_is_told_in_its_place(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     """Starting is a look at it, too: where it hands requests to."""
     pbal: Pbal | None = None
