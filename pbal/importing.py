@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.readers import FileReader
 from pathlib import Path
 from types import CodeType, ModuleType
 
@@ -68,10 +69,17 @@ def stamp(kept: Kept) -> Stamp | None:
 
 
 class _Loader(importlib.abc.InspectLoader):
-    """Runs one file from memory."""
+    """Runs one file from memory. What a package has beside its modules is read from the disk (importlib.resources, pkgutil.get_data)."""
 
     def __init__(self, held: HeldFile) -> None:
         self._held = held
+        self.path = held.path
+
+    def get_data(self, path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    def get_resource_reader(self, fullname: str) -> FileReader | None:
+        return FileReader(self) if self._held.package else None  # type: ignore[arg-type]  # all it asks for is `path`
 
     def get_source(self, fullname: str) -> str:
         return importlib.util.decode_source(self._held.data)

@@ -21,6 +21,7 @@ from pbal.lang.mistakes import Mistake
 from pbal.lang.parser import Language
 from pbal.loader import Statements, beside, make, read_beside
 from pbal.model import faults, garbage
+from pbal.model.chained import guards_nothing
 from pbal.model.change import Change, restore
 from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.plugin import Plugin
@@ -200,6 +201,10 @@ def _refuse_what_is_needed(world: World, old: LoadedPlugin, new: LoadedPlugin) -
     users = [service.name for service, _ in world.users(old.name) if roles and service.role not in roles]
     if users:
         message = f"it would work on {either(sorted(roles))} services alone, and is in the chain of {', '.join(users)}"
+        raise ConfigError(message, about=old.name, kind=Kind.CONFLICT)
+    open_ = [service.name for service, _ in world.users(old.name) if guards_nothing(new.plugin_class, service.role)]
+    if open_:
+        message = f"it guards, none of its hooks would run on {', '.join(open_)}, and it would keep nobody out there"
         raise ConfigError(message, about=old.name, kind=Kind.CONFLICT)
 
 

@@ -119,6 +119,13 @@ class Chained(metaclass=ABCMeta):
                 kind=Kind.CONFLICT,
                 against=("set", self.name.lower(), "role"),
             )
+        if guards_nothing(loaded.plugin_class, self.role):
+            raise ConfigError(
+                f"plugin '{name}' guards, and none of its hooks runs on a {self.role}: it would keep nobody out of '{self.name}'",
+                about=name,
+                kind=Kind.CONFLICT,
+                against=("set", self.name.lower(), "role"),
+            )
         made: list[Plugin] = []
         asked(self.world, name, lambda: made.append(self.instance(loaded.plugin_class)), name="__init__")
         return made[0]
@@ -136,14 +143,14 @@ class Chained(metaclass=ABCMeta):
         """The names of the pools that plugins may send requests to, as the pools have them; one that is not there as it was said."""
         said: list[str] = []
         for name, plugin in self.plugins:
-            guarded(self.world, name, partial(_pools_of, plugin, said))
+            guarded(self.world, name, partial(_pools_of, plugin, said), name="pools")
         return {self.world.pools[name.lower()].name if name.lower() in self.world.pools else name for name in said}
 
     def targets_of_plugins(self) -> Iterator[tuple[str, list[str]]]:
         """The names of the services that each plugin may hand requests to, by plugin, as far as they say."""
         for name, plugin in self.plugins:
             said: list[str] = []
-            guarded(self.world, name, partial(_targets_of, plugin, said))
+            guarded(self.world, name, partial(_targets_of, plugin, said), name="targets")
             yield name, said
 
     def in_order(self, chain: Chain) -> Chain:
@@ -221,6 +228,11 @@ class Chained(metaclass=ABCMeta):
                 guarded(self.world, name, plugin.service_disabled)
 
 
+def guards_nothing(plugin_class: type[Plugin], role: str) -> bool:
+    """Whether a plugin that guards would not be asked on services of a role."""
+    return plugin_class.guards and not any(role in HOOKS[name].roles for name in hooks_of(plugin_class))
+
+
 def in_order(chain: Chain, before_guards: Collection[str] = ()) -> Chain:
     """A chain as the plugins want it: each before and after those that it names, those that guard before others, else as it was said.
 
@@ -267,7 +279,10 @@ def _wants_nothing(exchange: Exchange) -> bool:
 
 def _targets_of(plugin: Plugin, said: list[str]) -> None:
     """Add what its targets() returns to `said`."""
-    said.extend(map(str, plugin.targets() or ()))
+    names: Iterable[object] = plugin.targets() or ()
+    if isinstance(names, str):
+        raise TypeError(f"it returned the text {names!r:.60}, not a tuple of names")
+    said.extend(map(str, names))
 
 
 def _pools_of(plugin: Plugin, said: list[str]) -> None:

@@ -6,6 +6,7 @@ silence and never act, or spoil what others count.
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from inspect import iscoroutinefunction
 from types import FunctionType
 from typing import TypeVar
 
@@ -35,7 +36,7 @@ def check_declarations(plugin_class: type[Plugin], own_roles: Collection[str]) -
         code = function.__code__
         if code.co_argcount < 1:
             raise ConfigError(f"the handler {function.__name__} takes nothing: write def {function.__name__}(session)", about="commands")
-    for name in ("guards", "ordered_rules"):
+    for name in ("guards", "guards_by_credentials", "ordered_rules"):
         if not isinstance(getattr(plugin_class, name), bool):
             raise ConfigError(f"{name} is {faults.shown(getattr(plugin_class, name))}: it is True or False", about=name)
     needs: object = plugin_class.needs
@@ -101,6 +102,8 @@ def _check_tunable(tunable: Tunable, own_roles: Collection[str]) -> None:
     name = tunable.name
     if not isinstance(tunable.type, Type):
         raise ConfigError(f"tunable '{name}' has the type {faults.shown(tunable.type)}: write one of pbal.api, such as INT", about=name)
+    if tunable.reads is not None and (not callable(tunable.reads) or iscoroutinefunction(tunable.reads)):
+        raise ConfigError(f"tunable '{name}': reads is {faults.shown(tunable.reads)}: write a plain function", about=name)
     roles: object = tunable.roles
     if not isinstance(roles, set | frozenset | tuple | list):
         raise ConfigError(f"tunable '{name}': roles is {faults.shown(roles)}: write frozenset({{ROLE}})", about=name)

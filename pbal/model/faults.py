@@ -116,12 +116,12 @@ def tell(world: "World", plugin: str, what: str, fault: str, place: str, generat
     })  # fmt: skip
 
 
-def guarded(world: "World", plugin: str, call: Callable[[], object], generation: int = 0) -> bool:
-    """Call a method of a plugin's life that must stop nobody; False when it raised, which is reported."""
+def guarded(world: "World", plugin: str, call: Callable[[], object], generation: int = 0, name: str = "") -> bool:
+    """Call a method of a plugin's life that must stop nobody; False when it raised, which is reported. `name`: if the call has another."""
     try:
         call()
     except CAUGHT as error:
-        report(world, plugin, f"{getattr(call, '__name__', 'a method')}()", error, generation)
+        report(world, plugin, f"{name or getattr(call, '__name__', 'a method')}()", error, generation)
         return False
     return True
 

@@ -21,6 +21,7 @@ from pbal.schema.roles import ROLES
 OPEN_TO_PLUGINS = ("pbal.api", "pbal.queue", "pbal.testing")
 
 _LIFE = tuple(name for name, value in vars(Plugin).items() if isinstance(value, FunctionType) and not name.startswith("_"))
+_SPOKEN = {name: value for name, value in vars(Conversation).items() if isinstance(value, FunctionType)}
 _WAITING = frozenset({"quiesce"})
 _ITERATED = frozenset({"complete", "dumpconfig", "limits", "measured", "pools"})
 """What they return is gone through: they may be generators."""
@@ -47,6 +48,8 @@ def check_class(plugin_class: type[Plugin], marked: Iterable[Marked]) -> None:
             raise ConfigError(f"{claimed[hook]} and {name} both claim hook '{hook}': one method can do both", about=hook)
         claimed[hook] = name
         _check_hook(plugin_class, name, function, hook)
+    if plugin_class.guards and not claimed:
+        raise ConfigError(f"{plugin_class.__name__} guards, and has no hook: it would keep nobody out", about="guards")
     methods = {id(inspect.unwrap(getattr(plugin_class, name))) for name in claimed.values()}
     for each in marked:
         if id(inspect.unwrap(each.function)) not in methods:
@@ -83,6 +86,8 @@ def _own_roles(plugin_class: type[Plugin]) -> set[str]:
             raise ConfigError(f"role {name!r} of a plugin is declared {why}", about="conversations")
         if not isinstance(each.conversation, type) or not issubclass(each.conversation, Conversation):
             raise ConfigError(f"role {name!r}: {each.conversation!r:.60} is no subclass of Conversation", about="conversations")
+        for method, declared in _SPOKEN.items():
+            _check_method(each.conversation, method, declared)
         if name in ROLES or name in found or name != name.lower():
             raise ConfigError(f"role {name!r} has a name that is there already, or is not in lower case", about="conversations")
         found.add(name)
@@ -152,8 +157,12 @@ def _kind(function: object) -> str | None:
 
 def _check_life(plugin_class: type[Plugin], name: str) -> None:
     """A method that Plugin declares and the class defines anew is called as Plugin says."""
-    value = inspect.getattr_static(plugin_class, name)
-    declared = vars(Plugin)[name]
+    _check_method(plugin_class, name, vars(Plugin)[name])
+
+
+def _check_method(owner: type, name: str, declared: FunctionType) -> None:
+    """A method that a base class declares, and that this one may define anew, is called as it is declared."""
+    value = inspect.getattr_static(owner, name)
     if value is declared:
         return
     if not isinstance(value, FunctionType):

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from pbal.model import faults
 from pbal.model.errors import ConfigError
 from pbal.schema.tunables import Tunable
 
@@ -85,3 +86,5 @@ def _read(tunable: Tunable, value: Any) -> Any:
         return tunable.reads(value)
     except ConfigError as error:
         return error
+    except faults.CAUGHT as error:  # a fault of the plugin whose tunable it is
+        return ConfigError(f"what reads {tunable.name} fails: {faults.describe(error)}", about=tunable.name)

@@ -1,6 +1,6 @@
 """A connection of a role that a plugin brings (model/conversation.py): the socket's side of it.
 
-    open     the conversation has it; silent for idle_timeout, it is closed
+    open     the conversation has it; silent for idle_timeout, or as long without taking any of what is written, it is closed
     full     the peer takes less than is written: nothing more is read until it has
     closing  what was written goes out, nothing is read
     closed   gone() was called, once
@@ -38,6 +38,8 @@ class Conversing(Wire, asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.state = OPEN
         self.deadline = inf
+        self._left = 0
+        """Octets that the peer had to take when something was written, or when it was looked at last."""
         self.born: int = service.world.second
         self.requests = 0
 
@@ -125,6 +127,7 @@ class Conversing(Wire, asyncio.Protocol):
         if self.state in (OPEN, FULL) and self.transport is not None:
             self._heard()
             self.transport.write(data)
+            self._left = self.unsent
 
     def close(self) -> None:
         """See Wire."""
@@ -140,7 +143,12 @@ class Conversing(Wire, asyncio.Protocol):
         return self._service
 
     def expired(self, now: float) -> None:
-        """Silent for too long, or the peer takes nothing."""
+        """Silent for too long, or the peer takes nothing. One that takes slowly what there is has more time."""
+        left = self.unsent
+        if 0 < left < self._left:
+            self._left = left
+            self._heard()
+            return
         self.deadline = inf
         if self.transport is not None:
             self.transport.abort()

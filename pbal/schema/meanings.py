@@ -214,7 +214,7 @@ APPLIES = {
 def kind(tunable: Tunable) -> str:
     """The type of a tunable's value, or the words it may be, and its bounds."""
     name = tunable.type.name
-    return (name if name in TYPES else " or ".join(tunable.type.choices)) + bounds(tunable)
+    return (" or ".join(tunable.type.choices) if name not in TYPES and tunable.type.choices else name) + bounds(tunable)
 
 
 def bounds(tunable: Tunable) -> str:
@@ -237,4 +237,5 @@ def example(tunable: Tunable) -> str:
         return tunable.default
     if tunable.type.choices:
         return tunable.type.choices[0]
-    return EXAMPLES.get(tunable.name) or tunable.minimum or TYPES[tunable.type.name].example
+    known = TYPES.get(tunable.type.name)  # a plugin's own type is not
+    return EXAMPLES.get(tunable.name) or tunable.minimum or (known.example if known is not None else "VALUE")

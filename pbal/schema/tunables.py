@@ -52,7 +52,7 @@ class Tunable:
 
     def parse(self, text: str) -> Any:
         """The value of `text`, checked against type and bounds. Raises: ValueError for the operator."""
-        value = self.type.parse(text)
+        value = self.type.proven(text)
         if self.floor is not None:
             value = max(value, self.type.parse(self.floor))
         if self.minimum is not None and value < self.type.parse(self.minimum):
@@ -65,7 +65,7 @@ class Tunable:
         """What is odd about a text that `parse` takes, '' if nothing is."""
         if self.floor is not None and self.type.parse(text) < self.type.parse(self.floor):
             return f"{self.name}: {shown(text)} is too little, {self.floor} is used"
-        odd = self.type.odd(text)
+        odd = self.type.remark(text)
         if odd and isinstance(text, Said):
             odd = f"what {text.written} stands for is odd"
         return f"{self.name}: {odd}" if odd else ""

@@ -31,6 +31,9 @@ from pbal.schema.said import Said
 
 T = TypeVar("T")
 
+FAULTS = (Exception, SystemExit)
+"""What a function of a plugin's own type may raise."""
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -57,6 +60,24 @@ class Type(Generic[T]):
             if isinstance(text, Said):
                 raise _unseen(self.name, text, error) from None
             raise
+        except FAULTS as error:  # of a plugin's own type
+            raise ValueError(f"the type '{self.name}' fails at it: {_told(error)}") from error
+
+    def proven(self, text: str) -> T:
+        """The same for a type of a plugin: it has to write its value, too, as something that it reads. Raises: ValueError."""
+        value = self.parse(text)
+        if self.foreign:
+            written: object = self.render(value)
+            if not isinstance(written, str) or "\n" in written or "\r" in written:
+                raise ValueError(f"the type '{self.name}' writes its value as a {type(written).__name__} that is no text of one line")
+            self.parse(written)
+        return value
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is a plugin's own."""
+        modules = {getattr(function, "__module__", "") or "" for function in (self.reader, self.writer)}
+        return not all(module == "builtins" or module.startswith("pbal.") for module in modules)
 
     def place(self, text: str, folder: Path) -> str:
         """A text with its relative paths made absolute: they begin at `folder`."""
@@ -69,12 +90,31 @@ class Type(Generic[T]):
         return Said(placed, before + text.written)
 
     def render(self, value: T) -> str:
-        """Text that parses back to `value`."""
-        return self.writer(value)
+        """Text that parses back to `value`. Raises: ValueError where a plugin's own type fails at it."""
+        try:
+            return self.writer(value)
+        except FAULTS as error:
+            raise ValueError(f"the type '{self.name}' cannot write its value: {_told(error)}") from error
+
+    def remark(self, text: str) -> str:
+        """What is odd about a text that `parse` takes, '' if nothing is."""
+        try:
+            said: object = self.odd(text)
+        except FAULTS as error:
+            return f"the type '{self.name}' fails at looking at it: {_told(error)}"
+        return said if isinstance(said, str) else ""
 
     def complete(self) -> tuple[str, ...]:
         """Values worth offering at the console; empty where there is no short list."""
         return self.choices
+
+
+def _told(error: BaseException) -> str:
+    """An exception in words, whatever it is."""
+    try:
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    except FAULTS:
+        return type(error).__name__
 
 
 def _each(value: object) -> tuple[object, ...]:

@@ -57,6 +57,7 @@ REFUSED = [
     (("roles = frozenset({'web_server'})", "@hook.select_service", "def a(self, exchange):", "|return Verdict.PASS"), "would never run"),
     (("roles = 'web_server'",), "frozenset"),
     (("roles = frozenset({'web_sever'})",), "web_sever"),
+    (("guards = True",), "Rule guards, and has no hook: it would keep nobody out"),
     (("async def open(self):", "|self.ready = True"), "open is async"),
     (("def quiesce(self):", "|self.ready = True"), "quiesce is awaited"),
     (("def changed(self):", "|self.ready = True"), "changed is called as changed(tunable)"),
@@ -114,6 +115,8 @@ DECLARED = [
     ("grammar = '%override shutdown: \"X\"'", "its grammar says '%override shutdown"),
     ("grammar = '%extend set: \"X\"'", "its grammar says '%extend set"),
     (f"{RULE.format('(')}; commands = (rule,)", "the grammar of plugin rule does not build: Expecting a value, at line 3"),
+    ("conversations = (spoken('async def received(self, data): ...'),)", "received is async, and is called, not awaited"),
+    ("conversations = (spoken('def received(self): ...'),)", "received is called as received(data)"),
     ("def __init__(self): pass", "__init__ is called with (service, world)"),
     ("async def __init__(self, service, world): pass", "__init__ is called with (service, world)"),
     (f"x = {'-' * 100_000}1", "rule.py does not import: MemoryError"),
@@ -124,7 +127,9 @@ DECLARED = [
 async def test_what_a_plugin_declares_is_what_it_should_be(lab: Lab) -> None:
     pbal = await site(lab, load="LOAD cgilike", chain="")
     before = await pbal.say("dumpconfig"), pbal.world.counters.all, set(sys.modules)
-    head = "from pbal.api import *\n\n\ndef rule(session): ...\n\n\ndef nothing(): ...\n\n\nclass Rule(Plugin):\n"
+    head = "from pbal.api import *\n\n\ndef rule(session): ...\n\n\ndef nothing(): ...\n\n\n"
+    head += "def spoken(text):\n    names = {}\n    exec(text, names)\n    made = {'received': names['received']}\n"
+    head += "    return OwnRole(Role('spoken', 'Spoken', http=False), type('Spoken', (Conversation,), made))\n\n\nclass Rule(Plugin):\n"
     for line, said in DECLARED:
         plugin(lab, line, head=head)
         answer = await pbal.say("LOAD rule")
@@ -132,6 +137,29 @@ async def test_what_a_plugin_declares_is_what_it_should_be(lab: Lab) -> None:
         assert "rule" not in pbal.world.plugins
     assert (await pbal.say("dumpconfig"), pbal.world.counters.all) == before[:2]
     assert not [name for name in set(sys.modules) - before[2] if name.startswith("pbal_loaded_rule")]
+
+
+@lab
+async def test_a_type_of_a_plugin_that_fails_refuses_what_is_said(lab: Lab) -> None:
+    pbal = await site(lab, load="", chain="")
+    before = await pbal.say("dumpconfig")
+    head = "from pbal.api import Plugin, Tunable, Type\n\n\nclass Rule(Plugin):\n"
+    for functions, why in (
+        ("lambda text: {}[text]", "fails at it: KeyError: '5'"),
+        ("lambda text: exit(3)", "fails at it: SystemExit: 3"),
+        ("str, lambda value: {}[value]", "cannot write its value: KeyError: '5'"),
+        ("str, lambda value: None", "writes its value as a NoneType that is no text of one line"),
+        ("str, lambda value: 'a\\nSHUTDOWN'", "writes its value as a str that is no text of one line"),
+        ("lambda text: {'5': 5}[text], lambda value: 'five'", "fails at it: KeyError: 'five'"),
+    ):
+        plugin(lab, f"tunables = (Tunable('rule_x', Type('odd', {functions})),)", head=head)
+        assert await pbal.say("LOAD rule") == "OK"
+        for statement in ("SET site.rule_x = 5", "DEFAULT rule_x = 5"):
+            answer = await pbal.say(statement)
+            assert answer.startswith("ERROR: rule_x: the type 'odd' ") and why in answer, answer
+        assert "rule_x = VALUE" in await pbal.say("help rule_x")
+        assert await pbal.say("UNLOAD rule") == "OK"
+    assert await pbal.say("dumpconfig") == before
 
 
 @lab
@@ -622,6 +650,20 @@ async def test_who_guards_is_asked_before_others_whatever_the_order_and_their_ho
     (lab.folder / "rule.py").rename(lab.folder / "one.py")
     assert await pbal.say("RELOAD one") == "OK"
     assert (await pbal.ask("site", get())).body == b"for all" and "site one rule web" in await pbal.say("plugins")
+
+
+@lab
+async def test_a_guard_that_would_not_be_asked_is_in_no_chain(lab: Lab) -> None:
+    guard = ("guards = True", HOOK, "def rule(self, exchange):", "|exchange.respond(403)", "|return Verdict.TAKEN")
+    plugin(lab, *guard)
+    pbal = await site(lab)
+    plugin(lab, guard[0], "@hook.start_proxy_request", *guard[2:])
+    said = await pbal.say("RELOAD rule")
+    assert "it guards, none of its hooks would run on site, and it would keep nobody out there" in said, said
+    assert (await pbal.ask("site", get())).status == 403
+    for statement in ("SET site.plugins = none", "RELOAD rule"):
+        assert await pbal.say(statement) == "OK"
+    assert "guards, and none of its hooks runs on a web_server" in await pbal.say("SET site.plugins = rule")
 
 
 @pytest.mark.skipif(is_compiled("pbal.model.chained"), reason="how long a minute is, is compiled in")

@@ -432,7 +432,9 @@ async def test_the_generation_before_can_be_gone_back_to(lab: Lab) -> None:
 async def test_a_package_is_reloaded_whole_and_as_it_was_at_one_moment(lab: Lab) -> None:
     package = lab.folder / "one"
     (package / "deep").mkdir(parents=True)
-    (package / "words.py").write_text("from .deep.more import END\nSAID = b'v1' + END\n")
+    (package / "said.txt").write_text("v1")
+    said = "files(__package__).joinpath('said.txt').read_bytes()"
+    (package / "words.py").write_text(f"from importlib.resources import files\nfrom .deep.more import END\nSAID = {said} + END\n")
     (package / "deep/__init__.py").write_text("")
     (package / "deep/more.py").write_text("END = b'.'\n")
     answer = "from .deep import more; exchange.respond(200, (), SAID + more.END); return Verdict.TAKEN"
