@@ -33,7 +33,10 @@ log = logging.getLogger("pbal")
 
 def run(options: argparse.Namespace) -> int:
     """Run pbal as the command line says; the exit status."""
-    path, before = options.config or DEFAULT_FILE, threads()
+    path, before = DEFAULT_FILE if options.config is None else options.config, threads()
+    if not path:  # a variable of the shell that is not set: to run another configuration instead would be no help
+        print("pbal: -c names no file", file=sys.stderr)
+        return 2
     if options.config is None and not os.path.exists(path):
         print(f"pbal: there is no {path}: 'pbal -c FILE' runs a configuration, 'pbal check FILE' checks one", file=sys.stderr)
         print("pbal: the manual pages pbal(1) and pbal.conf(5) tell how to write one", file=sys.stderr)

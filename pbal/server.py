@@ -46,6 +46,7 @@ from pbal.observe.stuck import ENDING, Signals, Watchdog
 from pbal.roles.conversing import ConversingRole
 from pbal.roles.proxy.checker import Checker
 from pbal.roles.registry import HANDLERS
+from pbal.schema.kinds import Kind
 from pbal.schema.types import Endpoint
 from pbal.watching import PluginWatch
 
@@ -69,7 +70,7 @@ class Server:
         self._plugin_watch = PluginWatch(world, interpreter)
         self._descriptors = Descriptors(world, self._listeners)
         self._end = Ending(world, self.process, self._listeners, self.status, self)
-        self.ticks = Tick(world, self._listeners, self._duties())
+        self.ticks = Tick(world, self._duties())
         self.exit_status = 0
 
     # -- starting ------------------------------------------------------------------------------------------------
@@ -215,6 +216,16 @@ class Server:
         if not self.ending:
             self.process.notifier.ready(self.status())
 
+    def refresh(self, service: Service) -> None:
+        """See model.world.Runtime."""
+        listener = self._listeners.get(service.name.lower())
+        if listener is not None and listener.service is service:
+            try:
+                listener.refresh()
+            except OSError as error:
+                message = f"the system refuses it for {listener.address}: {error.strerror or error}"
+                raise ConfigError(message, about=service.name, kind=Kind.SYSTEM) from None
+
     def unlisten(self, service: Service) -> None:
         """See model.world.Runtime."""
         listener = self._listeners.get(service.name.lower())
@@ -234,7 +245,7 @@ class Server:
     # -- the tick ------------------------------------------------------------------------------------------------
 
     def _duties(self) -> list[Duty]:
-        """What the tick does beside deadlines, services and listeners, in this order."""
+        """What the tick does beside deadlines and services, in this order."""
         world, now = self.world, self.world.clock.now
         return [
             ("names", lambda: world.names.tick(now())),

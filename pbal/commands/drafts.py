@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Container, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from pbal import importing, loader
 from pbal.commands.files import FileRun, divided, octets_of
@@ -25,6 +26,9 @@ from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CommandError
 from pbal.schema.kinds import Kind
 from pbal.schema.tunables import Tunable
+
+MOST_MISTAKES: Final = 500
+"""After so many a file is not read on: it is a wrong one, and has as many as lines."""
 
 
 class Draft:
@@ -100,7 +104,7 @@ async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | No
 def _steps(interpreter: Interpreter, run: FileRun) -> Generator[None, None, bool]:
     """Carry out the lines up to one that needs what is not there: a plugin, a file, or the parser. False then; True at the end."""
     while not _needs(interpreter, run):
-        if not run.step():
+        if len(run.mistakes) >= MOST_MISTAKES or not run.step():
             yield
             run.end()
             return True

@@ -151,6 +151,9 @@ COMMON: tuple[Tunable, ...] = (
 )
 """Of every service."""
 
+OF_SOCKET: frozenset[str] = frozenset({"socket_mode", "socket_group", "client_keepalive", "client_sndbuf_size"})
+"""What the listening socket itself has."""
+
 ACCESS_LOG: tuple[Tunable, ...] = (
     Tunable(
         "access_log",

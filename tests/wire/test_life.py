@@ -18,6 +18,7 @@ import pytest
 from lab import DEADLINE, free_port, lab, until
 from process import ROOT, Running, conf, plugin
 
+from pbal.__main__ import main
 from pbal.life.handed import Handed
 from pbal.life.notify import Notifier
 from pbal.life.pidfile import Pidfile
@@ -172,6 +173,10 @@ def test_long_options_may_have_one_dash_as_with_perlbal():
     assert "cannot read /no/such.conf: No such file" in run("-config=/no/such.conf").stderr
 
 
+def test_a_file_without_a_name_is_not_the_usual_one(capsys):
+    assert main(["-c", ""]) == 2 and "-c names no file" in capsys.readouterr().err
+
+
 def test_without_a_file_two_lines_say_what_to_do():
     done = run()
     if Path("/etc/pbal/pbal.conf").exists():
@@ -212,6 +217,19 @@ def test_a_pidfile_that_cannot_be_made_is_an_error_and_a_link_is_not_followed(tm
     with pytest.raises(ConfigError, match="cannot make"):
         Pidfile(tmp_path / "run.pid")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_file_that_holds_something_else_is_no_pidfile_and_keeps_it(tmp_path):
+    """Such as the configuration, whose name was typed twice."""
+    file = tmp_path / "site.conf"
+    for text in ("CREATE SERVICE web\n", "1" * 65, "12 web\n"):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match="holds something else than a process id, which would be lost"):
+            Pidfile(file)
+        assert file.read_text() == text
+    for stale in ("", "\n", "12\n", " 12 "):
+        file.write_text(stale)
+        assert Pidfile(file).remove() == "" and not file.exists()
 
 
 def test_an_end_at_once_leaves_the_pidfile_of_another(tmp_path):

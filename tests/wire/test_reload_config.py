@@ -533,6 +533,21 @@ async def test_plugins_are_imported_off_the_loop_and_once(laboratory: Lab) -> No
 
 
 @lab
+async def test_a_wrong_file_is_not_logged_line_by_line(laboratory: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor read to its end: each line would cost every client its time. Nor are the warnings of a file that is taken."""
+    case = await started(laboratory)
+    case.path.write_text(case.text + "SET nonsense = 1\n" * 2000)
+    answer = await case.pbal.say("RELOAD CONFIG")
+    assert "'nonsense' is not a tunable of role selector (and 499 or more, which pbal check --all lists)" in answer
+    assert caplog.text.count("'nonsense' is not a tunable") == 50 and "more mistakes, which pbal check --all lists" in caplog.text
+    answer = await case.reload(("SET docroot = .", "SET nonsense = 1\nSET nonsense = 2"))
+    assert "(and 1 more, which the log and pbal check list)" in answer
+    caplog.clear()
+    assert await case.reload(("SET docroot = .", "SET docroot = .\n" * 60)) == "OK"
+    assert caplog.text.count("SET site.docroot was said before") == 50 and "9 more warnings: pbal check --all lists them" in caplog.text
+
+
+@lab
 async def test_what_is_no_plain_file_holds_nobody_up(laboratory: Lab) -> None:
     case = await started(laboratory)
     os.mkfifo(laboratory.folder / "pipe")
