@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
     writer = set_up(options.log_level or "info")
     pidfile = None if options.pidfile is None else Path(options.pidfile).absolute()
-    process = Process(handed, told, background, pidfile, writer.flush, Path(path).absolute())
+    process = Process(handed, told, background, pidfile, writer.flush)
     try:
         status = _start(path, process, options.log_level, writer)
     finally:
@@ -119,6 +119,7 @@ def _serve(world: object, interpreter: object, process: "Process", log_level: st
 
     assert isinstance(world, World) and isinstance(interpreter, Interpreter)
     writer.count_in(world.counters.counts)
+    process.files = (interpreter.path, *sorted(interpreter.read_too))
 
     if log_level is None:  # the command line's counts for more
         logging.getLogger().setLevel(str(world.server["log_level"]).upper())

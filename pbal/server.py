@@ -13,6 +13,7 @@ What is around the server in a process of its own (systemd, the pidfile, the use
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -117,8 +118,16 @@ class Server:
             protocol = partial(ServerLink, service, handler.protocol)
         if service.role != "management":
             protocol = partial(accepted, service, protocol)
-        handed = self.process.handed.take(service["listen"]) if former is None else None
-        return listen(service, protocol, former, handed, self._address_of(service["listen"].host))
+        found = self._address_of(service["listen"].host)
+        handed = self._handed_over(service["listen"], found) if former is None else None
+        return listen(service, protocol, former, handed, found)
+
+    def _handed_over(self, wanted: Endpoint, found: str) -> socket.socket | None:
+        """The socket that somebody bound to an address, if there is one. `found`: what a name in it was looked up to be."""
+        if wanted.is_name and self.process.handed.sockets:
+            with suppress(OSError):  # who binds it tells of that
+                wanted = Endpoint(found or look_up(wanted.host), wanted.port)
+        return self.process.handed.take(wanted)
 
     def _address_of(self, name: str) -> str:
         """What a name was looked up to be; "" if it was not. One statement asks once, a file that is read again perhaps more often."""

@@ -218,6 +218,7 @@ class FileRun:
         if len(chain) > _MOST_NESTED:
             raise CommandError(f"files include one another more than {_MOST_NESTED} deep", "files", kind=Kind.CONFLICT)
         instead = self._interpreter.instead
+        self._interpreter.read_too.add(place)
         try:
             lines = divided(instead[place] if place in instead else octets_of(path))
         except OSError as error:

@@ -324,10 +324,15 @@ def test_check_tells_what_the_user_could_not_open_again(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "jwt.key").write_text("0123456789abcdef" * 4)
     text = f"SERVER user = nobody\nSERVER pidfile = {tmp_path}/run.pid\nSET chat access_log = access.log\nSET chat docroot = docs"
+    (tmp_path / "id").write_text("web-1\n")
+    (tmp_path / "more.conf").write_text("SET chat extra.id = ${file:id}\n")
+    text += "\nINCLUDE more.conf"
     text += "\nSET chat poll_auth = jwt jwt.key\nCREATE SERVICE console\nSET role = management\nSET listen = unix:c.sock\nENABLE console"
     done = run("check", str(conf(tmp_path, 8080, text)))
     assert done.returncode == 0
     assert f"user nobody cannot read {tmp_path}/test.conf: it cannot be read anew" in done.stderr
+    for file in ("more.conf", "id"):
+        assert f"user nobody cannot read {tmp_path}/{file}: it cannot be read anew" in done.stderr
     assert f"user nobody cannot write into {tmp_path}: at the end run.pid is emptied" in done.stderr
     assert f"service chat: access_log: user nobody cannot write into {tmp_path}" in done.stderr
     assert f"service chat: docroot: user nobody cannot read {tmp_path}/docs" in done.stderr
@@ -549,6 +554,20 @@ def _high(descriptor: int) -> int:
     made = fcntl.fcntl(descriptor, fcntl.F_DUPFD, 100)
     os.close(descriptor)
     return made
+
+
+@lab
+async def test_a_name_is_that_of_the_socket_which_was_handed_over_for_its_address(lab):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        handed = Handed()
+        handed.add(os.dup(sock.fileno()), "site")
+        port = sock.getsockname()[1]
+        pbal = await lab.pbal(SITE.format(delay="0").replace("127.0.0.1:0", f"localhost:{port}", 1), Process(handed))
+        assert b"404" in (await pbal.ask("site", b"GET /none HTTP/1.1\r\nHost: c\r\n\r\n")).head
+        for statement in ("DISABLE site", "ENABLE site"):
+            assert await pbal.say(statement) == "OK"
 
 
 def test_an_address_is_found_exactly_or_as_every_address():
