@@ -174,7 +174,7 @@ ACCESS_LOG: tuple[Tunable, ...] = (
         "access_log_query",
         types.BOOL,
         default="on",
-        summary="Log the query of a request, and show it on consoles. Set it to off if queries hold credentials.",
+        summary="Log the query of a request and of its Referer, and show it on consoles. Set it to off if queries hold credentials.",
         source="pbal",
     ),
     Tunable(

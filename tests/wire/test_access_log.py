@@ -412,6 +412,9 @@ async def test_a_query_can_be_left_out(lab):
     await pbal.ask("web", get("/a?token=secret"))
     (line,) = await logged(pbal, 1)
     assert '"target":"/a"' in line and "secret" not in line
+    assert await pbal.say('SET web.access_log_format = "$$request $$referer $$http_referer"') == "OK"
+    await pbal.ask("web", get("/b.css?token=secret", "Referer: http://h/a?token=secret"))
+    assert (await logged(pbal, 2))[1] == "GET /b.css HTTP/1.1 http://h/a http://h/a", "the page before has a query, too"
 
 
 @lab
