@@ -123,8 +123,10 @@ def _serve(world: object, interpreter: object, process: "Process", log_level: st
 
     if log_level is None:  # the command line's counts for more
         logging.getLogger().setLevel(str(world.server["log_level"]).upper())
-    if process.in_background and "log_to" not in world.server_explicit:
-        world.server["log_to"] = "syslog"  # nobody will read standard error
+    if process.in_background:  # nobody will read standard error
+        world.settings.standards["log_to"] = "syslog"
+        if "log_to" not in world.server_explicit:
+            world.server["log_to"] = "syslog"
 
     def settle(name: str) -> None:
         """Log in the form and to the place that SERVER says."""

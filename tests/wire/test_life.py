@@ -149,6 +149,7 @@ def test_a_daemon_logs_to_syslog_unless_told_otherwise(tmp_path):
             assert [os.readlink(f"/proc/{process}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
             said = console(own, "SERVER log_to = stderr")
             assert "ERROR: " in said and "pbal runs in the background, where standard error leads nowhere" in said
+            assert console(own, "SERVER log_to = syslog", "UNSET SERVER log_to").count("OK") == 2, "it is the default here"
         finally:
             os.kill(process, signal.SIGTERM)
         wait(lambda: gone(process), "its end")
