@@ -67,14 +67,14 @@ class Draft:
 
 
 async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | None = None, record: bool = False) -> Draft:
-    """Read a file, and those it includes; `instead` has what is to be read in place of some of them.
+    """Read a file, and those it includes; `instead` has what is to be read in place of some of them, by their real paths.
 
     Raises: ConfigError if the file cannot be read.
     """
     loop = asyncio.get_running_loop()
     instead = instead or {}
     try:
-        data = instead[path] if path in instead else await loop.run_in_executor(None, octets_of, path)
+        data = await loop.run_in_executor(None, _data, path, instead)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", about=str(path), kind=Kind.SYSTEM) from None
     lines = divided(data)
@@ -99,6 +99,12 @@ async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | No
     finally:
         interpreter.end_file(run)
     return draft
+
+
+def _data(path: Path, instead: Mapping[Path, bytes]) -> bytes:
+    """What is in a file, or is to be read in its place. It waits for the disk. Raises: OSError."""
+    place = path.resolve()
+    return instead[place] if place in instead else octets_of(path)
 
 
 def _steps(interpreter: Interpreter, run: FileRun) -> Generator[None, None, bool]:

@@ -130,7 +130,8 @@ async def config_save(session: Session) -> Reply:
         message = f"{interpreter.path} was changed since it was read"
         raise CommandError(message, hint="RELOAD CONFIG DRY RUN lists the differences", kind=kinds.Kind.CONFLICT)
     now = await in_slices(in_pieces(interpreter.world))
-    ways = saving.edited(interpreter.path, draft.run.record, steps), saving.appended(interpreter.path, steps)
+    read = draft.run.read
+    ways = saving.edited(interpreter.path, draft.run.record, steps, read), saving.appended(interpreter.path, steps, read)
     for texts in ways:
         written = await drafts.read(interpreter, interpreter.path, instead=texts)
         await written.close()
@@ -141,7 +142,7 @@ async def config_save(session: Session) -> Reply:
     else:
         message = f"pbal does not know how to write this into the file: {left[0]}"
         raise CommandError(message, hint="CONFIG DRIFT lists what is to be added by hand", kind=kinds.Kind.CONFLICT)
-    saving.write(texts)
+    saving.write(texts, read)
     interpreter.filed = now
     interpreter.places = written.interpreter.places
     log.info("%(files)s: written by CONFIG SAVE", {"event": "configuration_saved", "files": ", ".join(map(str, sorted(texts)))})

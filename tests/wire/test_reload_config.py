@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from lab import Lab, Pbal, free_port, lab, read_response, until
 from process import Running
 from test_dumpconfig import configurations, world_of
 
+from pbal.commands import saving
 from pbal.config.diff import difference
 from pbal.config.render import render
 from pbal.model.snapshot import snapshot
@@ -325,6 +327,37 @@ async def test_save_refuses_a_file_that_somebody_else_changed(laboratory: Lab) -
     before = case.path.read_text()
     assert "was changed since it was read" in await case.pbal.say("CONFIG SAVE")
     assert case.path.read_text() == before
+
+
+@lab
+async def test_save_writes_over_nothing_that_somebody_writes_meanwhile(laboratory: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even a comment: between the reading of the file and its replacement lie turns of the loop."""
+    case = await started(laboratory)
+    assert await case.pbal.say("SET chat.poll_timeout = 7s") == "OK"
+    mine = "# mine\n" * 50 + case.text
+    edited = saving.edited
+
+    def write_and_edit(*args: Any) -> dict[Path, bytes]:
+        case.path.write_text(mine)
+        return edited(*args)
+
+    monkeypatch.setattr(saving, "edited", write_and_edit)
+    assert f"ERROR: {case.path} was changed meanwhile: nothing is written" in await case.pbal.say("CONFIG SAVE")
+    assert case.path.read_text() == mine and not list(laboratory.folder.glob(".*.new"))
+    monkeypatch.undo()
+    assert await case.pbal.say("CONFIG SAVE") == "OK"
+    assert case.path.read_text() == mine.replace("poll_timeout = 40s", "poll_timeout = 7s")
+
+
+@lab
+async def test_a_file_behind_a_link_is_saved_and_the_link_stays(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    real = laboratory.folder / "real.conf"
+    case.path.rename(real)
+    case.path.symlink_to("real.conf")
+    assert await case.pbal.say("SET chat.poll_timeout = 7s") == "OK"
+    assert await case.pbal.say("CONFIG SAVE") == "OK"
+    assert real.read_text() == case.text.replace("poll_timeout = 40s", "poll_timeout = 7s") and case.path.is_symlink()
 
 
 @lab
