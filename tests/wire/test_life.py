@@ -12,10 +12,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
-from lab import DEADLINE, free_port, lab, until
+from lab import DEADLINE, Pbal, free_port, lab, until
 from process import ROOT, Running, conf, plugin
 
 from pbal.__main__ import main
@@ -644,6 +645,24 @@ async def test_the_seconds_of_a_shutdown_are_all_that_there_is(lab):
     writer.write(b"GET /unfinished")
     assert await pbal.say("SHUTDOWN GRACEFUL 0.05") == "OK"
     await pbal.server.run()
+
+
+def begun(pbal: Pbal) -> bool:
+    """Whether a part of a head is there."""
+    return any(client.reader is not None and client.reader.buffered for client in pbal.world.clients)
+
+
+@lab
+async def test_an_end_that_has_begun_comes_sooner_if_it_is_told_to(lab):
+    """Whether it serves on or drains already; and never later."""
+    for delay in ("1h", "0"):
+        pbal = await lab.pbal(SITE.format(delay=delay))
+        _, writer = await pbal.connect("site")
+        writer.write(b"GET /unfinished")
+        await until(partial(begun, pbal), "a beginning")
+        for statement in ("SHUTDOWN GRACEFUL 2h", "SHUTDOWN GRACEFUL", "SHUTDOWN GRACEFUL 0.05", "SHUTDOWN GRACEFUL 1h"):
+            assert await pbal.say(statement) == "OK"
+        await pbal.server.run()
 
 
 # --- what stands in contrib/ -------------------------------------------------------------------------------------------
