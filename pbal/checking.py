@@ -92,17 +92,18 @@ def check(name: str) -> Checked:
         return Checked(name, [Mistake(message, kind=Kind.SYSTEM, file=name)], unreadable=True)
     warnings = list(interpreter.warnings)
     if not mistakes:
-        warnings += _of_the_whole(world, name)
+        files = [*([] if name == "-" else [Path(name).absolute()]), *sorted(interpreter.read_too)]
+        warnings += _of_the_whole(world, name, files)
     return Checked(name, mistakes, warnings)
 
 
-def _of_the_whole(world: "World", name: str) -> "Iterator[Mistake]":
-    """What is odd about a configuration that is good."""
+def _of_the_whole(world: "World", name: str, files: "list[Path]") -> "Iterator[Mistake]":
+    """What is odd about a configuration that is good. `files`: what it was read from."""
     from pbal.life.privileges import warnings as of_privileges
 
     if not any(service.enabled and service["listen"] is not None for service in world.services.values()):
         yield _odd(name, "no service listens: ENABLE a service with a listen address")
-    for found in of_privileges(world, None if name == "-" else Path(name).absolute()):
+    for found in of_privileges(world, files):
         yield _odd(name, found.text)
 
 

@@ -67,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _format_one(name: str, write: bool, check: bool) -> int:
+    from pbal.commands.files import divided
     from pbal.commands.saving import write as write_files
     from pbal.model.errors import ConfigError
 
@@ -82,7 +83,7 @@ def _format_one(name: str, write: bool, check: bool) -> int:
         if not write or name == "-":
             sys.stdout.write(made)
         elif changed:
-            write_files({Path(name): made.encode()})
+            write_files({Path(name): made.encode()}, {Path(name): divided(data)})
     except Refused as refused:
         tell(refused.mistakes)
         return 1

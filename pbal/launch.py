@@ -33,7 +33,10 @@ log = logging.getLogger("pbal")
 
 def run(options: argparse.Namespace) -> int:
     """Run pbal as the command line says; the exit status."""
-    path, before = options.config or DEFAULT_FILE, threads()
+    path, before = DEFAULT_FILE if options.config is None else options.config, threads()
+    if not path:  # a variable of the shell that is not set: to run another configuration instead would be no help
+        print("pbal: -c names no file", file=sys.stderr)
+        return 2
     if options.config is None and not os.path.exists(path):
         print(f"pbal: there is no {path}: 'pbal -c FILE' runs a configuration, 'pbal check FILE' checks one", file=sys.stderr)
         print("pbal: the manual pages pbal(1) and pbal.conf(5) tell how to write one", file=sys.stderr)
@@ -59,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
     writer = set_up(options.log_level or "info")
     pidfile = None if options.pidfile is None else Path(options.pidfile).absolute()
-    process = Process(handed, told, background, pidfile, writer.flush, Path(path).absolute())
+    process = Process(handed, told, background, pidfile, writer.flush)
     try:
         status = _start(path, process, options.log_level, writer)
     finally:
@@ -116,11 +119,14 @@ def _serve(world: object, interpreter: object, process: "Process", log_level: st
 
     assert isinstance(world, World) and isinstance(interpreter, Interpreter)
     writer.count_in(world.counters.counts)
+    process.files = (interpreter.path, *sorted(interpreter.read_too))
 
     if log_level is None:  # the command line's counts for more
         logging.getLogger().setLevel(str(world.server["log_level"]).upper())
-    if process.in_background and "log_to" not in world.server_explicit:
-        world.server["log_to"] = "syslog"  # nobody will read standard error
+    if process.in_background:  # nobody will read standard error
+        world.settings.standards["log_to"] = "syslog"
+        if "log_to" not in world.server_explicit:
+            world.server["log_to"] = "syslog"
 
     def settle(name: str) -> None:
         """Log in the form and to the place that SERVER says."""

@@ -13,6 +13,7 @@ What is around the server in a process of its own (systemd, the pidfile, the use
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -46,6 +47,7 @@ from pbal.observe.stuck import ENDING, Signals, Watchdog
 from pbal.roles.conversing import ConversingRole
 from pbal.roles.proxy.checker import Checker
 from pbal.roles.registry import HANDLERS
+from pbal.schema.kinds import Kind
 from pbal.schema.types import Endpoint
 from pbal.watching import PluginWatch
 
@@ -69,7 +71,7 @@ class Server:
         self._plugin_watch = PluginWatch(world, interpreter)
         self._descriptors = Descriptors(world, self._listeners)
         self._end = Ending(world, self.process, self._listeners, self.status, self)
-        self.ticks = Tick(world, self._listeners, self._duties())
+        self.ticks = Tick(world, self._duties())
         self.exit_status = 0
 
     # -- starting ------------------------------------------------------------------------------------------------
@@ -116,8 +118,16 @@ class Server:
             protocol = partial(ServerLink, service, handler.protocol)
         if service.role != "management":
             protocol = partial(accepted, service, protocol)
-        handed = self.process.handed.take(service["listen"]) if former is None else None
-        return listen(service, protocol, former, handed, self._address_of(service["listen"].host))
+        found = self._address_of(service["listen"].host)
+        handed = self._handed_over(service["listen"], found) if former is None else None
+        return listen(service, protocol, former, handed, found)
+
+    def _handed_over(self, wanted: Endpoint, found: str) -> socket.socket | None:
+        """The socket that somebody bound to an address, if there is one. `found`: what a name in it was looked up to be."""
+        if wanted.is_name and self.process.handed.sockets:
+            with suppress(OSError):  # who binds it tells of that
+                wanted = Endpoint(found or look_up(wanted.host), wanted.port)
+        return self.process.handed.take(wanted)
 
     def _address_of(self, name: str) -> str:
         """What a name was looked up to be; "" if it was not. One statement asks once, a file that is read again perhaps more often."""
@@ -215,6 +225,16 @@ class Server:
         if not self.ending:
             self.process.notifier.ready(self.status())
 
+    def refresh(self, service: Service) -> None:
+        """See model.world.Runtime."""
+        listener = self._listeners.get(service.name.lower())
+        if listener is not None and listener.service is service:
+            try:
+                listener.refresh()
+            except OSError as error:
+                message = f"the system refuses it for {listener.address}: {error.strerror or error}"
+                raise ConfigError(message, about=service.name, kind=Kind.SYSTEM) from None
+
     def unlisten(self, service: Service) -> None:
         """See model.world.Runtime."""
         listener = self._listeners.get(service.name.lower())
@@ -234,7 +254,7 @@ class Server:
     # -- the tick ------------------------------------------------------------------------------------------------
 
     def _duties(self) -> list[Duty]:
-        """What the tick does beside deadlines, services and listeners, in this order."""
+        """What the tick does beside deadlines and services, in this order."""
         world, now = self.world, self.world.clock.now
         return [
             ("names", lambda: world.names.tick(now())),

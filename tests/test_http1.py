@@ -1,5 +1,7 @@
 """The reader by tables: what is refused, what is taken, and that it does not matter where octets are cut."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -395,6 +397,13 @@ def test_the_expectation_of_http_1_0_is_ignored_and_goes_no_further(expectation)
     assert head.headers == [(b"A", b"b"), (b"Content-Length", b"1")]
     assert head.block == b"A: b\r\nContent-Length: 1\r\n"
     assert b"expect" not in head.fields
+
+
+def test_the_first_date_of_a_process_may_be_the_first_there_is():
+    """Of a file, say: images and archives are made with times of 0."""
+    script = "from pbal.http1.encoder import http_date; print(http_date(0).decode())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("Thu, 01 Jan 1970 00:00:00 GMT\n", "")
 
 
 def test_writing():

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Container, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from pbal import importing, loader
 from pbal.commands.files import FileRun, divided, octets_of
@@ -25,6 +26,9 @@ from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CommandError
 from pbal.schema.kinds import Kind
 from pbal.schema.tunables import Tunable
+
+MOST_MISTAKES: Final = 500
+"""After so many a file is not read on: it is a wrong one, and has as many as lines."""
 
 
 class Draft:
@@ -63,14 +67,14 @@ class Draft:
 
 
 async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | None = None, record: bool = False) -> Draft:
-    """Read a file, and those it includes; `instead` has what is to be read in place of some of them.
+    """Read a file, and those it includes; `instead` has what is to be read in place of some of them, by their real paths.
 
     Raises: ConfigError if the file cannot be read.
     """
     loop = asyncio.get_running_loop()
     instead = instead or {}
     try:
-        data = instead[path] if path in instead else await loop.run_in_executor(None, octets_of, path)
+        data = await loop.run_in_executor(None, _data, path, instead)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", about=str(path), kind=Kind.SYSTEM) from None
     lines = divided(data)
@@ -97,10 +101,16 @@ async def read(live: Interpreter, path: Path, instead: Mapping[Path, bytes] | No
     return draft
 
 
+def _data(path: Path, instead: Mapping[Path, bytes]) -> bytes:
+    """What is in a file, or is to be read in its place. It waits for the disk. Raises: OSError."""
+    place = path.resolve()
+    return instead[place] if place in instead else octets_of(path)
+
+
 def _steps(interpreter: Interpreter, run: FileRun) -> Generator[None, None, bool]:
     """Carry out the lines up to one that needs what is not there: a plugin, a file, or the parser. False then; True at the end."""
     while not _needs(interpreter, run):
-        if not run.step():
+        if len(run.mistakes) >= MOST_MISTAKES or not run.step():
             yield
             run.end()
             return True

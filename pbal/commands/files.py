@@ -119,6 +119,8 @@ class FileRun:
         """What is legal and wrong: as far as statements themselves tell it, and after `end` all of it."""
         self.record: list[Record] | None = None
         """Every good statement, for who asks for it by giving a list."""
+        self.read: dict[Path, list[str]] = {}
+        """The lines of each file, as they were read."""
         self._stack: list[_Reading] = []
         """The files that are being read or will be, the next line of the last one comes next."""
         self._begin(_Reading(path, lines, self._new_session(path)))
@@ -147,6 +149,7 @@ class FileRun:
     def _begin(self, reading: _Reading) -> None:
         self._interpreter.know_plugins(reading.lines)
         self._interpreter.folder = reading.folder
+        self.read[reading.path] = reading.lines
         self._stack.append(reading)
 
     @property
@@ -218,6 +221,7 @@ class FileRun:
         if len(chain) > _MOST_NESTED:
             raise CommandError(f"files include one another more than {_MOST_NESTED} deep", "files", kind=Kind.CONFLICT)
         instead = self._interpreter.instead
+        self._interpreter.read_too.add(place)
         try:
             lines = divided(instead[place] if place in instead else octets_of(path))
         except OSError as error:

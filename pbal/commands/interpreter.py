@@ -29,7 +29,7 @@ from pbal.commands.session import Session
 from pbal.commands.slices import in_slices
 from pbal.config.spec import Config
 from pbal.lang.ast import Statement
-from pbal.lang.expand import masked
+from pbal.lang.expand import files_in, masked
 from pbal.lang.mistakes import Mistake, Place, positioned
 from pbal.lang.parser import GrammarMistake, Language, bundled_fragments, language_of
 from pbal.model import faults
@@ -108,6 +108,8 @@ class Interpreter:
         """Of the file that was read last."""
         self._secrets: dict[str, str] = {}
         """Words that came from ${env:NAME} or ${file:PATH}, and how they were written: no message shows them."""
+        self.read_too: set[Path] = set()
+        """Files that statements have read, besides the one that they stand in: INCLUDE, ${file:PATH}."""
         self.places: dict[Key, Place] = {}
         """Where in its file stands what a file said, for as long as it holds."""
         self.proc_before: dict[str, float] = {}
@@ -148,6 +150,7 @@ class Interpreter:
         for arg in statement.args.values():
             if isinstance(arg.text, Said):
                 said, written = arg.text.split(), arg.text.written.split()
+                self.read_too.update(files_in(arg.text.written, self.folder))
                 shown = " ".join(word for word in written if word not in said)
                 hidden = (word for word in said if word not in arg.text.written and len(word) >= SHORTEST_SECRET)
                 self._secrets.update((word, shown) for word in hidden)

@@ -13,9 +13,10 @@ import os
 import re
 import resource
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pbal.config.spec import Standing
 from pbal.lang.ast import Statement
@@ -105,10 +106,17 @@ _AT_FAULT = {
 """The argument of a statement that is underlined."""
 
 
-def log_odd(log: logging.Logger, warnings: Iterable[Mistake]) -> None:
+MOST_LOGGED: Final = 50
+"""Mistakes, and warnings, of a file that the log has: of a wrong file there are as many as lines, and each costs every client its time."""
+
+
+def log_odd(log: logging.Logger, warnings: Sequence[Mistake]) -> None:
     """Write warnings of a file to the log, as a start and RELOAD CONFIG do."""
-    for odd in warnings:
+    for odd in warnings[:MOST_LOGGED]:
         log.warning("%(file)s:%(line)d: %(text)s", {"event": "configuration_odd", "file": odd.file, "line": odd.line, "text": odd.message})
+    left = len(warnings) - MOST_LOGGED
+    if left > 0:
+        log.warning("%(number)d more warnings: pbal check --all lists them", {"event": "configuration_odd_more", "number": left})
 
 
 class Lint:

@@ -23,12 +23,12 @@ from pbal import loader
 from pbal.commands import drafts, saving
 from pbal.commands.drafts import Draft
 from pbal.commands.interpreter import Interpreter
-from pbal.commands.lint import log_odd
+from pbal.commands.lint import MOST_LOGGED, log_odd
 from pbal.commands.session import Session
 from pbal.commands.slices import in_slices, uncollected
 from pbal.commands.taking_back import drop_several
 from pbal.config.diff import Kind, Step, difference, listing
-from pbal.config.render import Fits
+from pbal.config.render import Fits, pool_statement
 from pbal.config.spec import Config
 from pbal.lang.mistakes import Mistake
 from pbal.model import faults
@@ -130,7 +130,8 @@ async def config_save(session: Session) -> Reply:
         message = f"{interpreter.path} was changed since it was read"
         raise CommandError(message, hint="RELOAD CONFIG DRY RUN lists the differences", kind=kinds.Kind.CONFLICT)
     now = await in_slices(in_pieces(interpreter.world))
-    ways = saving.edited(interpreter.path, draft.run.record, steps), saving.appended(interpreter.path, steps)
+    read = draft.run.read
+    ways = saving.edited(interpreter.path, draft.run.record, steps, read), saving.appended(interpreter.path, steps, read)
     for texts in ways:
         written = await drafts.read(interpreter, interpreter.path, instead=texts)
         await written.close()
@@ -141,7 +142,7 @@ async def config_save(session: Session) -> Reply:
     else:
         message = f"pbal does not know how to write this into the file: {left[0]}"
         raise CommandError(message, hint="CONFIG DRIFT lists what is to be added by hand", kind=kinds.Kind.CONFLICT)
-    saving.write(texts)
+    saving.write(texts, read)
     interpreter.filed = now
     interpreter.places = written.interpreter.places
     log.info("%(files)s: written by CONFIG SAVE", {"event": "configuration_saved", "files": ", ".join(map(str, sorted(texts)))})
@@ -163,7 +164,23 @@ async def _drift(interpreter: Interpreter) -> list[Step]:
     if interpreter.filed is None:
         return []
     now = await in_slices(in_pieces(interpreter.world))
-    return list(difference(interpreter.filed, now, _fits(interpreter.world, interpreter.world)))
+    filed = _as_written(interpreter.filed)
+    return [*_displaced(filed, now), *difference(filed, now, _fits(interpreter.world, interpreter.world))]
+
+
+def _as_written(config: Config) -> Config:
+    """Without the nodes that were found in nodefiles: where one is given up, the file has to name those that stay."""
+    return replace(config, pools=tuple([replace(pool, found=()) for pool in config.pools]))
+
+
+def _displaced(filed: Config, now: Config) -> Iterator[Step]:
+    """The nodes that a file names, of pools that have them from a nodefile by now: both may not stand there."""
+    before = {pool.name.lower(): pool for pool in filed.pools}
+    for pool in now.pools:
+        named = before.get(pool.name.lower())
+        if named is not None and "nodefile" in dict(pool.settings):
+            for node in named.nodes:
+                yield Step(Kind.NODE, pool_statement(pool.name, "REMOVE", node.name), pool.name, node.name, said=False)
 
 
 async def _compared(interpreter: Interpreter, path: Path) -> tuple[Draft, list[Step]]:
@@ -189,10 +206,15 @@ def _refuse_mistakes(draft: Draft) -> None:
     mistakes = draft.mistakes
     if not mistakes:
         return
-    for mistake in mistakes:
+    for mistake in mistakes[:MOST_LOGGED]:
         log.error("%(text)s", {"event": "configuration_refused", "text": mistake.headline, "file": mistake.file, "line": mistake.line})
     number = len(mistakes)
-    more = f" (and {number - 1} more, which the log and pbal check list)" if number > 1 else ""
+    where = "the log and pbal check list"
+    if number > MOST_LOGGED:
+        where = "pbal check --all lists"
+        log.error("more mistakes, which %(where)s", {"event": "configuration_refused_more", "where": where})
+    many = f"{number - 1} or more" if number >= drafts.MOST_MISTAKES else f"{number - 1} more"
+    more = f" (and {many}, which {where})" if number > 1 else ""
     raise CommandError(f"nothing is changed: {mistakes[0].headline}{more}", hint=mistakes[0].hint, kind=mistakes[0].kind)
 
 

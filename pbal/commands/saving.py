@@ -25,9 +25,13 @@ _KEY_WORDS = frozenset({"REQUEST", "RESPONSE", "INSERT", "SET", "ADD", "REMOVE",
 _ABOUT = ("service_name", "object_name", "owner_name", "selector_name", "pool_name", "new_name")
 
 
-def edited(main: Path, records: list[Record], steps: list[Step]) -> dict[Path, bytes]:
-    """The files that change, whole. Raises: ConfigError if one cannot be read."""
-    editor = _Editor(main, records)
+Read = Mapping[Path, list[str]]
+"""The lines of files, as they were read when their statements were."""
+
+
+def edited(main: Path, records: list[Record], steps: list[Step], read: Read) -> dict[Path, bytes]:
+    """The files that change, whole."""
+    editor = _Editor(main, records, read)
     pools = _new_pools(steps)
     made = {step.object.lower() for step in steps if step.kind is Kind.SERVICE and step.said}
     for step in _in_blocks(steps):
@@ -68,15 +72,18 @@ def _new_pools(steps: list[Step]) -> list[Step]:
     return found
 
 
-def appended(main: Path, steps: list[Step]) -> dict[Path, bytes]:
-    """The main file with the steps at its end. Raises: ConfigError if it cannot be read."""
-    editor = _Editor(main, [])
+def appended(main: Path, steps: list[Step], read: Read) -> dict[Path, bytes]:
+    """The main file with the steps at its end."""
+    editor = _Editor(main, [], read)
     editor.add(listing(steps))
     return editor.texts()
 
 
-def write(texts: Mapping[Path, bytes]) -> None:
-    """Put each text in the place of its file, atomically; rights and owner stay. Raises: ConfigError; files before it may be written."""
+def write(texts: Mapping[Path, bytes], read: Read) -> None:
+    """Put each text in the place of its file, atomically; rights and owner stay.
+
+    Raises: ConfigError if a file is not as it was read, and nothing is written then; or if one cannot be written, and others may be.
+    """
     made: list[tuple[Path, Path]] = []
     place = Path()
     try:
@@ -91,11 +98,16 @@ def write(texts: Mapping[Path, bytes]) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+        for path in texts:
+            if divided(path.read_bytes()) != read[path]:
+                raise ConfigError(f"{path} was changed meanwhile: nothing is written", kind=kinds.Kind.CONFLICT)
         for beside, place in made:
             beside.replace(place)
-    except OSError as error:
+    except (OSError, ConfigError) as error:
         for beside, _ in made:
             beside.unlink(missing_ok=True)
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"cannot write {place}: {error.strerror}", kind=kinds.Kind.SYSTEM) from None
 
 
@@ -113,8 +125,9 @@ def _keep_owner(descriptor: int, found: os.stat_result) -> None:
 class _Editor:
     """The lines of the files, each with what comes in its place."""
 
-    def __init__(self, main: Path, records: list[Record]) -> None:
+    def __init__(self, main: Path, records: list[Record], read: Read) -> None:
         self._main = main.resolve()
+        self._read = read
         self._records = records
         self._files: dict[Path, list[list[str]]] = {}
         self._crlf: set[Path] = set()
@@ -235,13 +248,10 @@ class _Editor:
 
     def _lines(self, path: Path) -> list[list[str]]:
         if path not in self._files:
-            try:
-                lines = divided(path.read_bytes())
-                if len(lines) > 1 and all(line.endswith("\r") for line in lines[:-1]):
-                    self._crlf.add(path)
-                self._files[path] = [[line] for line in lines]
-            except OSError as error:
-                raise ConfigError(f"cannot read {path}: {error.strerror}", kind=kinds.Kind.SYSTEM) from None
+            lines = self._read[path]
+            if len(lines) > 1 and all(line.endswith("\r") for line in lines[:-1]):
+                self._crlf.add(path)
+            self._files[path] = [[line] for line in lines]
         return self._files[path]
 
     def _last(self, matches: Callable[[Record], bool], until: int | None = None) -> Record | None:

@@ -74,7 +74,7 @@ async def shutdown_graceful(session: Session, seconds: float | None = None) -> R
     """Stop accepting connections, answer parked polls, let requests in progress finish, and end.
 
     For the time of `SERVER drain_delay`, pbal first goes on as before, while `/readyz` fails. The process ends after SECONDS at the latest,
-    counted from the statement; 0 is no limit.
+    counted from the statement; 0 is no limit. Said again, it may make the end come sooner, and never later.
 
     Source: Perlbal manual, SHUTDOWN GRACEFUL.
     """

@@ -4,7 +4,9 @@ A rule is a statement of which a service may have many: HEADER, ROUTE, REWRITE, 
 `show rules` prints them as they were said; DROP RULE takes one back, named by its number or by its words.
 """
 
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from pbal.commands.looking.tables import table
 from pbal.commands.session import Session
@@ -18,6 +20,9 @@ from pbal.model.snapshot import own_specs
 from pbal.model.telling import drop, every_statement, statements_or_why
 from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.said import shown
+
+_NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+"""Of a rule."""
 
 
 @command
@@ -101,7 +106,7 @@ def drop_rule(session: Session, service: Service, rule: str) -> Reply:
     Raises: ConfigError if there is no such rule.
     """
     rules = rules_of(service)
-    if rule.isdecimal() and 0 < int(rule) <= len(rules):
+    if _NUMBER.fullmatch(rule) and 0 < int(rule) <= len(rules):
         place = int(rule) - 1
     elif _words(shown(rule)) in (known := [_words(each) for each in rules]):
         place = known.index(_words(shown(rule)))
@@ -124,7 +129,7 @@ def drop_rule(session: Session, service: Service, rule: str) -> Reply:
 def drop_several(service: Service, rules: Iterable[str]) -> list[str]:
     """Take back the rules of plugins that are among these, which are said as `show rules` prints them. Returns the others.
 
-    It looks through the service's rules once: of a thousand VHOSTs, DROP RULE would do so a thousand times.
+    It looks through the service's rules once: of a thousand VHOSTs, DROP RULE would do so a thousand times. Raises: ConfigError.
     """
     known: dict[tuple[str, ...], list[tuple[str, Plugin, str]]] = {}
     for name, plugin, line in every_statement(service):

@@ -56,7 +56,7 @@ _PROTOCOL: Final = re.compile(_TOKEN + rb"++(?:/" + _TOKEN + rb"++)?")
 _REASON: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+")
 
 _lines: dict[tuple[int, bytes], bytes] = {}
-_date: tuple[int, bytes] = (0, b"")
+_date: tuple[int, bytes] = (0, formatdate(0, usegmt=True).encode())
 _shared: tuple[bytes, bytes] = (b"", b"")
 
 

@@ -161,6 +161,11 @@ def placed(written: str, folder: Path) -> str:
     return "".join(parts) + written[taken:]
 
 
+def files_in(written: str, folder: Path) -> list[Path]:
+    """The files that the ${file:PATH} of an argument name, as it was written."""
+    return [folder / match["path"] for match in _found(written) if match["dollars"] and match["path"]]
+
+
 def _found(text: str) -> Iterator[re.Match[str]]:
     """The variables of a line, and in quotes what is behind a backslash."""
     start = 0

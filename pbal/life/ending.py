@@ -13,6 +13,7 @@ Then plugins have a moment to store what clients did not acknowledge.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import Enum
 from math import inf
 
@@ -26,6 +27,10 @@ log = logging.getLogger("pbal")
 
 GIVE_BACK_SECONDS = 2.0
 """How long plugins may store what clients did not acknowledge, when the process ends."""
+
+
+LOOK_SECONDS = 0.02
+"""Between two looks at who is left."""
 
 
 class Phase(Enum):
@@ -50,6 +55,9 @@ class Ending:
         self._owner = owner
         self.phase = Phase.SERVING
         self.ended = asyncio.Event()
+        self._serves_until = self._until = inf
+        """When listeners close, and when all of it is over (clock times)."""
+        self._sooner = asyncio.Event()
 
     @property
     def begun(self) -> bool:
@@ -62,8 +70,16 @@ class Ending:
         return self.phase in (Phase.SERVING, Phase.LEAVING)
 
     def begin(self, seconds: float | None) -> None:
-        """Gracefully, within `seconds` of all that there is; None: as drain_delay and graceful_timeout say."""
+        """Gracefully, within `seconds` of all that there is; None: as drain_delay and graceful_timeout say.
+
+        An end that has begun can only come sooner.
+        """
+        now = self._world.clock.now()
         if self.begun:
+            if seconds and now + seconds < self._until and self.phase is not Phase.ENDED:
+                self._until, self._serves_until = now + seconds, min(self._serves_until, now + seconds)
+                self._sooner.set()
+                log.info("ending: within %(time)g seconds now", {"event": "hastened", "time": seconds})
             return
         self.phase = Phase.LEAVING
         world = self._world
@@ -74,17 +90,23 @@ class Ending:
             limit = seconds - delay
         else:
             limit = (world.server["graceful_timeout"] if seconds is None else seconds) or inf
+        self._serves_until, self._until = now + delay, now + delay + limit
         self._process.notifier.stopping(self._status(), None if limit == inf else delay + limit + GIVE_BACK_SECONDS)
         if delay:
             log.info("ending: serving for %(delay)g seconds more, while /readyz fails", {"event": "leaving", "delay": delay})
-            spawn(self._owner, self._leave(delay, limit), "leave")
+            spawn(self._owner, self._leave(), "leave")
         else:
             self._close_listeners(limit)
 
-    async def _leave(self, delay: float, limit: float) -> None:
+    async def _leave(self) -> None:
         """Serve on for `drain_delay`, then begin to drain."""
-        await asyncio.sleep(delay)
-        self._close_listeners(limit)
+        now = self._world.clock.now
+        while (left := self._serves_until - now()) > 0:
+            self._sooner.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._sooner.wait()
+        self._close_listeners(round(max(0.0, self._until - now()), 1))
 
     def _close_listeners(self, limit: float) -> None:
         """Begin to drain: accept nothing more, and let what is under way finish within `limit` seconds."""
@@ -101,19 +123,18 @@ class Ending:
             if getattr(client, "management", False):
                 continue
             client.shutdown(True)
-        spawn(self._owner, self._drain(limit), "drain")
+        spawn(self._owner, self._drain(), "drain")
 
-    async def _drain(self, limit: float) -> None:
+    async def _drain(self) -> None:
         """Wait until no client is left, consoles aside."""
         world = self._world
-        end = world.clock.now() + limit
         while any(not getattr(client, "management", False) for client in world.clients):
-            if world.clock.now() >= end:
+            if world.clock.now() >= self._until:
                 log.warning(
                     "%(connections)d connections did not finish in time", {"event": "not_finished", "connections": len(world.clients)}
                 )
                 break
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(LOOK_SECONDS)
         self.finish()
 
     def finish(self) -> None:

@@ -7,22 +7,30 @@
 The lock tells a file that was left behind from one in use: it goes with the process, however that ended, while the number in a file may
 by then be that of another program. A file that is not locked is stale, and taken over.
 
+A file with anything but a number in it is somebody's: another name was meant, such as that of the configuration, and it is left alone.
+
 The folder may be root's and pbal no longer root when it ends. Then the file cannot be removed; it is emptied, so that nobody signals a
 process that took the number over.
 """
 
 import fcntl
 import os
+import re
 from pathlib import Path
+from typing import Final
 
 from pbal.model.errors import ConfigError
+
+LONGEST: Final = 64
+"""Octets of a file that may have the number of a process in it."""
+_NUMBER: Final = re.compile(rb"[0-9\s\0]{0,%d}" % LONGEST)
 
 
 class Pidfile:
     """A pidfile that this process holds."""
 
     def __init__(self, path: Path) -> None:
-        """Claim it. Raises: ConfigError if another pbal holds it, or if it cannot be made."""
+        """Claim it. Raises: ConfigError if another pbal holds it, if it cannot be made, or is no pidfile."""
         self.path = path
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -30,6 +38,9 @@ class Pidfile:
             raise ConfigError(f"pidfile: cannot make {path}: {error.strerror}", about=str(path)) from None
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _NUMBER.fullmatch(os.pread(self._descriptor, LONGEST + 1, 0)):
+                os.close(self._descriptor)
+                raise ConfigError(f"pidfile: {path} holds something else than a process id, which would be lost", about=str(path))
             os.ftruncate(self._descriptor, 0)
         except BlockingIOError:
             said = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip()

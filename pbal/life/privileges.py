@@ -18,7 +18,7 @@ import grp
 import os
 import pwd
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -159,18 +159,22 @@ class Unopenable(NamedTuple):
     text: str
 
 
-def warnings(world: World, config: Path | None = None) -> list[Unopenable]:
-    """What pbal opens as root and could not open again as the user it becomes, in the order of the configuration, the file itself first."""
+def warnings(world: World, files: Iterable[Path] = ()) -> list[Unopenable]:
+    """What pbal opens as root and could not open again as the user it becomes, in the order of the configuration.
+
+    `files`: those that it was read from, which come first.
+    """
     try:
         wanted = account(world)
     except ConfigError:
         return []
-    return [] if wanted is None else [*_of_file(config, wanted), *_of_server(world, wanted), *_of_services(world, wanted)]
+    return [] if wanted is None else [*_of_files(files, wanted), *_of_server(world, wanted), *_of_services(world, wanted)]
 
 
-def _of_file(config: Path | None, wanted: Account) -> Iterator[Unopenable]:
-    if config is not None and not wanted.may(config, READ):
-        yield Unopenable("user", f"user {wanted.user} cannot read {config}: it cannot be read anew while pbal runs")
+def _of_files(files: Iterable[Path], wanted: Account) -> Iterator[Unopenable]:
+    for file in files:
+        if not wanted.may(file, READ):
+            yield Unopenable("user", f"user {wanted.user} cannot read {file}: it cannot be read anew while pbal runs")
 
 
 def _of_server(world: World, wanted: Account) -> Iterator[Unopenable]:

@@ -36,17 +36,15 @@ class Process:
         daemon: Daemon | None = None,
         pidfile: Path | None = None,
         flush: Callable[[], None] = lambda: None,
-        config: Path | None = None,
     ) -> None:
-        """`pidfile`: of the command line, which counts for more than that of SERVER. `flush`: writes the log out, for a bounded time.
-        `config`: the file that was read.
-        """
+        """`pidfile`: of the command line, which counts for more than that of SERVER. `flush`: writes the log out, for a bounded time."""
         self.handed = handed or Handed()
         self.notifier = notifier or Notifier()
         self.flush = flush
         self.silent = False
         """Standard error was let go."""
-        self._config = config
+        self.files: tuple[Path, ...] = ()
+        """What the configuration was read from."""
         self._daemon = daemon
         self._path = pidfile
         self._pidfile: Pidfile | None = None
@@ -77,7 +75,7 @@ class Process:
         wanted = self._account
         if wanted is None or (os.geteuid(), os.getegid()) == (wanted.uid, wanted.gid):
             return
-        for warning in warnings(world, self._config):
+        for warning in warnings(world, self.files):
             log.warning("%(text)s", {"event": "user_cannot_open", "about": warning.about, "text": warning.text})
         world.access.give(wanted.uid, wanted.gid)
         lost = become(wanted)

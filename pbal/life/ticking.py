@@ -7,14 +7,13 @@ measured of its lag in observe.loop.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import islice
 from math import inf
 from typing import Any
 
 from pbal.model.measures import histograms
 from pbal.model.world import World
-from pbal.net.datagrams import AnyListener
 from pbal.observe.histogram import TURN, Histogram
 from pbal.observe.loop import LoopLag
 from pbal.observe.stuck import Watchdog
@@ -29,11 +28,10 @@ Duty = tuple[str, Callable[[], None]]
 
 
 class Tick:
-    """That of one server. `duties` are done in their order, after deadlines, services and listeners."""
+    """That of one server. `duties` are done in their order, after deadlines and services."""
 
-    def __init__(self, world: World, listeners: Mapping[str, AnyListener], duties: list[Duty]) -> None:
+    def __init__(self, world: World, duties: list[Duty]) -> None:
         self._world = world
-        self._listeners = listeners
         self._duties = [*duties, ("histograms", self._turn_histograms)]
         self._timer: asyncio.TimerHandle | None = None
         self._turned = world.second // TURN
@@ -81,8 +79,6 @@ class Tick:
             tick = getattr(service.handler, "tick", None)
             if tick is not None:
                 self._do(f"tick of {service.name}", tick, now)
-        for listener in self._listeners.values():
-            self._do(f"keep-alive of {listener.service.name}", listener.refresh)
         for what, duty in self._duties:
             self._do(what, duty)
         world.limited.tell_left_out()

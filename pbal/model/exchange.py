@@ -563,8 +563,11 @@ class Exchange(Account):
 
     @property
     def shown(self) -> bytes:
-        """Its target as consoles may show it: without what was concealed, and without the query where access_log_query is off."""
-        return self._shown or self.request.target if self.service.values["access_log_query"] else self.request.path
+        """Its target as consoles may show it: without what was concealed, and without the query where its service, or that of its
+        listener, has access_log_query off.
+        """
+        query = self.service.values["access_log_query"] and self.home.values["access_log_query"]
+        return self._shown or self.request.target if query else self.request.path
 
     def said(self, log: AccessLog) -> tuple[bytes, ...]:
         """What its line says of the client and the head."""
@@ -635,7 +638,7 @@ class Exchange(Account):
         )
 
     def described(self) -> str:
-        """Method, target and host, quoted as in the access log and cut; without the query where access_log_query is off."""
+        """Method, target and host, quoted as in the access log and cut."""
         request = self.request
         return quoted_text(b"%b %b for %b" % (request.method[:30], self.shown[:200], request.host[:100])).decode("ascii")
 

@@ -29,7 +29,7 @@ from typing import Final, cast
 from pbal.model.clock import Clock
 from pbal.model.errors import ConfigError
 from pbal.model.pool import Pool
-from pbal.schema.balancing import MOST, WEIGHT
+from pbal.schema.balancing import HEAVIEST, MOST, WEIGHT
 from pbal.schema.kinds import BadValue, Kind
 from pbal.schema.types import DEFAULT_PORT, ENDPOINT, Endpoint
 
@@ -115,9 +115,12 @@ def parse(path: Path, data: bytes) -> dict[Endpoint, Options]:
             continue
         try:
             node, weight, backup, most = _node(said, path.parent)
+            weight += found.get(node, (0, False, 0))[0]
+            if weight > HEAVIEST:  # what POOL ADD would refuse, and dumpconfig may come to say
+                raise BadValue(f"the weights of {node} are {weight} together, {HEAVIEST} at most", expected="one node a line")
         except ValueError as error:
             raise ConfigError(f"{path}:{number}: {error}", about="nodefile", kind=Kind.BAD_VALUE) from None
-        found[node] = found.get(node, (0, False, 0))[0] + weight, backup, most
+        found[node] = weight, backup, most
     return found
 
 

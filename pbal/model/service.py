@@ -35,7 +35,7 @@ from pbal.schema import perlbal
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.roles import Role
 from pbal.schema.said import Said
-from pbal.schema.tunables import LOGGING, Tunable
+from pbal.schema.tunables import LOGGING, OF_SOCKET, Tunable
 from pbal.schema.types import either
 
 if TYPE_CHECKING:
@@ -273,6 +273,8 @@ class Service(Chained):
             change.undo(self._tell_again, told, name)  # when the values are back
             if name in LOGGING and live:
                 change.undo(self._log_again)
+            if name in OF_SOCKET and live:
+                change.undo(self._refresh_again)
             if name == "role":
                 change.undo(setattr, self, "role", self.role)
                 self._set_role(value)
@@ -290,6 +292,8 @@ class Service(Chained):
                 change.later(Phase.CHECK, self._check_role)
             if name in LOGGING and live:
                 change.later(Phase.TAKE, self.open_log)
+            if name in OF_SOCKET and live:
+                change.later(Phase.TAKE, self._refresh)
             if name == "listen" and self.enabled:
                 change.later(Phase.CHECK, self.world.check_address, self)
                 self.world.bind(self, change)
@@ -325,6 +329,16 @@ class Service(Chained):
         """The access log as it was before a statement that was refused."""
         with suppress(ConfigError):  # what refused the statement is told
             self.open_log()
+
+    def _refresh(self) -> None:
+        """The listener, as the tunables have it now. Raises: ConfigError."""
+        if self.world.runtime is not None:
+            self.world.runtime.refresh(self)
+
+    def _refresh_again(self) -> None:
+        """The listener as it was before a statement that was refused."""
+        with suppress(ConfigError):  # what refused the statement is told
+            self._refresh()
 
     def _tell_again(self, told: "_Told", name: str) -> None:
         """Plugins that heard of a value which was refused hear that it is the old one."""

@@ -122,6 +122,9 @@ class Runtime(Protocol):
     def descriptor_limit(self) -> int:
         """Most files that the system lets the process open."""
 
+    def refresh(self, service: Service) -> None:
+        """Bring the service's listener, if it has one, up to what its tunables say. Raises: ConfigError if the system refuses that."""
+
     def unlisten(self, service: Service) -> None:
         """Close the service's listener; connections go on."""
 

@@ -48,6 +48,9 @@ def keep_alive(sock: socket.socket, seconds: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
 
 
+_UNKNOWN = (-1, None)
+"""Mode and group of a file to which something was refused: neither is as it was said."""
+
 _BUFFER_LOCK = 72
 """SO_BUF_LOCK of Linux 5.14 and later, which Python has no name for: whose choice the sizes of the buffers are."""
 
@@ -112,10 +115,12 @@ def _bind_path(path: str) -> socket.socket:
     return sock
 
 
-def admit(path: str, mode: int, group: str | None) -> None:
-    """Give the file of a Unix socket its mode and group. Raises: OSError."""
+def admit(path: str, mode: int, group: str | None, usual: int) -> None:
+    """Give the file of a Unix socket its mode and group, or the group that is usual, if none is said. Raises: OSError."""
     if group is not None:
         os.chown(path, -1, grp.getgrnam(group).gr_gid)
+    elif os.stat(path).st_gid != usual:
+        os.chown(path, -1, usual)
     os.chmod(path, mode)
 
 
@@ -158,6 +163,8 @@ class Listener:
         self._keepalive: float | None = None
         self._buffer = 0
         self._admitted: tuple[int, str | None] | None = None
+        self._gid = -1
+        """Of the file of a Unix socket: the group that it has where none is said."""
         self._file: tuple[int, int] | None = None
         """Of a Unix socket: which file it is, in case another pbal puts its own there."""
         name = sock.getsockname()
@@ -166,6 +173,7 @@ class Listener:
             if not self._handed(former):
                 found = os.stat(name)
                 self._file = found.st_dev, found.st_ino
+                self._gid = found.st_gid if former is None else former._gid
         else:
             self.address = Endpoint(name[0] if name[0] != "::" else "", name[1])
         self.refresh()
@@ -179,7 +187,7 @@ class Listener:
         return bool(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
     def refresh(self) -> None:
-        """Bring the socket up to what tunables say now. The tick calls it, so SET is heard within a second. Raises: OSError."""
+        """Bring the socket up to what tunables say now. What failed is done again with the next call. Raises: OSError."""
         if self._file is not None:
             self._admit()
         if self._sock.family == socket.AF_UNIX:
@@ -190,14 +198,15 @@ class Listener:
             self._buffer = size
         wanted = self.service.values["client_keepalive"]
         if wanted != self._keepalive:
-            self._keepalive = wanted
             keep_alive(self._sock, wanted)
+            self._keepalive = wanted
 
     def _admit(self) -> None:
         wanted = self.service.values["socket_mode"], self.service.values["socket_group"]
         if wanted != self._admitted:
-            admit(self.address.path, *wanted)
-            if self._admitted is None:
+            first, self._admitted = self._admitted is None, _UNKNOWN
+            admit(self.address.path, *wanted, self._gid)
+            if first:
                 self._sock.listen(BACKLOG)
             self._admitted = wanted
 

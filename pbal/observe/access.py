@@ -394,13 +394,16 @@ class AccessLog:
         self, client: bytes, peer: bytes, method: bytes, target: bytes, path: bytes, protocol: bytes, host: bytes,
         fields: dict[bytes, bytes], tls: str, number: bytes, trace: bytes,
     ) -> tuple[bytes, ...]:  # fmt: skip
-        """What a line says of the client and the head, as it came."""
+        """What a line says of the client and the head, as it came. Without queries, Referer has none: it is that of the page before."""
+        referer = fields.get(b"referer", b"")
+        if not self._query:
+            target, referer = path, referer.partition(b"?")[0]
         found: tuple[bytes, ...] = (
-            client, peer, method, target if self._query else path, path, number, host, protocol,
-            fields.get(b"referer", b""), fields.get(b"user-agent", b""), tls.encode() if tls else b"", trace,
+            client, peer, method, target, path, number, host, protocol,
+            referer, fields.get(b"user-agent", b""), tls.encode() if tls else b"", trace,
         )  # fmt: skip
         if self._http:
-            found += tuple([fields.get(name, b"") for name in self._http])
+            found += tuple([referer if name == b"referer" else fields.get(name, b"") for name in self._http])
         return found
 
     def write(

@@ -13,6 +13,7 @@ Where several services write to one file, they share its Target, and the smalles
 """
 
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -229,7 +230,13 @@ class ToSyslog(Destination):
 
 
 def _open(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o640)
+    """Raises: OSError, also for a pipe that somebody put there meanwhile: it would hold up the lines of all others."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o640)
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is a pipe")
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def why_not_writable(path: str) -> str:

@@ -151,6 +151,9 @@ COMMON: tuple[Tunable, ...] = (
 )
 """Of every service."""
 
+OF_SOCKET: frozenset[str] = frozenset({"socket_mode", "socket_group", "client_keepalive", "client_sndbuf_size"})
+"""What the listening socket itself has."""
+
 ACCESS_LOG: tuple[Tunable, ...] = (
     Tunable(
         "access_log",
@@ -171,7 +174,7 @@ ACCESS_LOG: tuple[Tunable, ...] = (
         "access_log_query",
         types.BOOL,
         default="on",
-        summary="Log the query of a request, and show it on consoles. Set it to off if queries hold credentials.",
+        summary="Log the query of a request and of its Referer, and show it on consoles. Set it to off if queries hold credentials.",
         source="pbal",
     ),
     Tunable(

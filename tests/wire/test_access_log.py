@@ -412,6 +412,9 @@ async def test_a_query_can_be_left_out(lab):
     await pbal.ask("web", get("/a?token=secret"))
     (line,) = await logged(pbal, 1)
     assert '"target":"/a"' in line and "secret" not in line
+    assert await pbal.say('SET web.access_log_format = "$$request $$referer $$http_referer"') == "OK"
+    await pbal.ask("web", get("/b.css?token=secret", "Referer: http://h/a?token=secret"))
+    assert (await logged(pbal, 2))[1] == "GET /b.css HTTP/1.1 http://h/a http://h/a", "the page before has a query, too"
 
 
 @lab
@@ -699,3 +702,21 @@ async def test_who_leaves_while_a_request_waits_to_be_sent_again_has_not_had_an_
     client.reset()
     await pbal.until("clients", 0)
     assert await logged(pbal, 1) == ["client_left,node,0"]
+
+
+def test_a_pipe_that_somebody_put_in_the_place_of_a_file_holds_up_no_line(tmp_path, caplog):
+    """Nobody reads it: to open it would wait for ever, and so would the lines of all other logs."""
+    writer = Writer()
+    path = tmp_path / "access.log"
+    target = writer.open(str(path))
+    path.unlink()
+    os.mkfifo(path)
+    assert writer.reopen() and writer.flush(30)
+    assert "could not be opened anew, lines go where they went" in caplog.text
+    target.write(b"last\n")
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(OSError, match="it is a pipe"):
+        Writer().open(str(path))
+    os.close(reading)
+    writer.close(30)
+    assert target.dropped == 0 and not target.lines

@@ -115,6 +115,12 @@ async def test_what_could_stand_there_is_proposed(lab: Lab, monkeypatch: pytest.
     monkeypatch.setenv("PBAL_TEST_SECRET", "88s")
     await pbal.say("SET chat.idle_timeout = ${env:PBAL_TEST_SECRET}")
     assert (await completed(pbal, "set chat.idle_timeout = "))[1] == ["${env:PBAL_TEST_SECRET}", "30s"], "as it was written"
+    await pbal.say("UNSET chat.idle_timeout")
+    await pbal.say("DEFAULT idle_timeout = ${env:PBAL_TEST_SECRET}")
+    await pbal.say("CREATE SERVICE later")
+    told = {each["tunable"]: each["value"] for each in json.loads(await pbal.say("show tunables later AS JSON"))}
+    assert told["idle_timeout"] == "${env:PBAL_TEST_SECRET}" and told["client_keepalive"] == 60
+    await pbal.say("DROP SERVICE later")
     await _the_current_object_is_what_a_set_is_about(pbal)
     await _candidates_say_what_they_are(pbal)
     await _an_answer_is_bounded_and_says_so(pbal, monkeypatch)

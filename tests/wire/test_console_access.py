@@ -168,7 +168,6 @@ async def test_a_console_on_a_unix_socket(lab: Lab, logged: list[str]) -> None:
     assert f"open to uid {os.getuid()}, pid {os.getpid()}: localport=0" in await pbal.say("socks")
     assert await pbal.say(f"SET mgmt.listen = unix:{path}") == "OK", "where it listens already"
     assert await pbal.say("SET mgmt.socket_mode = 0666") == "OK"
-    pbal.server.ticks.now()  # which comes once a second by itself
     assert stat.S_IMODE(path.stat().st_mode) == 0o666
     pbal.server._listeners["mgmt"].pause()
     assert path.exists(), "out of descriptors, it waits in the kernel"
@@ -206,16 +205,40 @@ async def test_a_socket_that_nobody_listens_on_is_replaced_and_any_other_file_is
     assert not path.exists()
 
 
+def refused(*_: object) -> None:
+    """What the system says to who may not change a file."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
 @lab
 async def test_a_socket_that_cannot_be_given_to_its_group_does_not_stay(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(path: str, user: int, group: int) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
     pbal = await lab.pbal(conf("127.0.0.1:0", f"SET socket_group = {grp.getgrgid(os.getgid()).gr_name}"))
     monkeypatch.setattr(os, "chown", refused)
     assert "Operation not permitted" in await pbal.say("SET mgmt.listen = unix:mgmt.sock")
     assert not (lab.folder / "mgmt.sock").exists()
     assert await pbal.say("show service mgmt") and pbal.server.address("mgmt")[0] == "127.0.0.1"
+
+
+@lab
+async def test_what_the_system_refuses_a_socket_is_refused_at_the_console(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing has changed: neither the file, nor what dumpconfig prints, nor the same statement when it can be carried out."""
+    path = lab.folder / "mgmt.sock"
+    pbal = await lab.pbal(conf("unix:mgmt.sock"))
+    before = await pbal.say("dumpconfig")
+    chown, chmod = os.chown, os.chmod
+    monkeypatch.setattr(os, "chown", refused)
+    for statement in (f"SET mgmt.socket_group = {grp.getgrgid(os.getgid()).gr_name}", "SET mgmt.socket_mode = 0600"):
+        monkeypatch.setattr(os, "chmod", refused if "mode" in statement else chmod)
+        said = await pbal.say(statement)
+        assert f"the system refuses it for unix:{path}: Operation not permitted" in said, said
+        assert await pbal.say("dumpconfig") == before and stat.S_IMODE(path.stat().st_mode) == 0o660
+    monkeypatch.setattr(os, "chown", chown)
+    monkeypatch.setattr(os, "chmod", chmod)
+    assert await pbal.say("SET mgmt.socket_mode = 0600") == "OK"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and pbal.counts["tick_errors"] == 0
+    path.unlink()
+    assert "No such file or directory" in await pbal.say("SET mgmt.socket_mode = 0666"), "somebody removed it"
+    assert (await pbal.say("dumpconfig")).count("socket_mode = 0600") == 1
 
 
 @lab

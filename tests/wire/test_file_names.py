@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from lab import Lab, Pbal, lab
 
+from pbal.model.openfiles import OpenFiles
 from pbal.roles.files import finding, memory
 from pbal.schema.files import ANYWHERE, INSIDE, NEVER
 
@@ -229,3 +230,15 @@ def opened() -> list[bytes]:
         except FileNotFoundError:  # the one that listed them
             continue
     return found
+
+
+def test_an_index_file_that_may_not_be_read_is_no_reason_to_list_its_folder() -> None:
+    def find(rules: finding.Rules, path: bytes) -> finding.OpenFile | None:
+        if path == b"/index.html":
+            raise finding.NotServed(403)
+        return None
+
+    rules = finding.Rules(OpenFiles({}, {}), b"/")
+    with pytest.raises(finding.NotServed) as refused:
+        finding.with_index(find, rules, b"/", ("none.html/", "index.html"))
+    assert not isinstance(refused.value, finding.NoIndex) and refused.value.status == 403

@@ -12,12 +12,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
-from lab import DEADLINE, free_port, lab, until
+from lab import DEADLINE, Pbal, free_port, lab, until
 from process import ROOT, Running, conf, plugin
 
+from pbal.__main__ import main
 from pbal.life.handed import Handed
 from pbal.life.notify import Notifier
 from pbal.life.pidfile import Pidfile
@@ -148,6 +150,7 @@ def test_a_daemon_logs_to_syslog_unless_told_otherwise(tmp_path):
             assert [os.readlink(f"/proc/{process}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
             said = console(own, "SERVER log_to = stderr")
             assert "ERROR: " in said and "pbal runs in the background, where standard error leads nowhere" in said
+            assert console(own, "SERVER log_to = syslog", "UNSET SERVER log_to").count("OK") == 2, "it is the default here"
         finally:
             os.kill(process, signal.SIGTERM)
         wait(lambda: gone(process), "its end")
@@ -170,6 +173,10 @@ def test_a_daemon_that_cannot_start_says_so_where_it_was_started(tmp_path):
 
 def test_long_options_may_have_one_dash_as_with_perlbal():
     assert "cannot read /no/such.conf: No such file" in run("-config=/no/such.conf").stderr
+
+
+def test_a_file_without_a_name_is_not_the_usual_one(capsys):
+    assert main(["-c", ""]) == 2 and "-c names no file" in capsys.readouterr().err
 
 
 def test_without_a_file_two_lines_say_what_to_do():
@@ -212,6 +219,19 @@ def test_a_pidfile_that_cannot_be_made_is_an_error_and_a_link_is_not_followed(tm
     with pytest.raises(ConfigError, match="cannot make"):
         Pidfile(tmp_path / "run.pid")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_file_that_holds_something_else_is_no_pidfile_and_keeps_it(tmp_path):
+    """Such as the configuration, whose name was typed twice."""
+    file = tmp_path / "site.conf"
+    for text in ("CREATE SERVICE web\n", "1" * 65, "12 web\n"):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match="holds something else than a process id, which would be lost"):
+            Pidfile(file)
+        assert file.read_text() == text
+    for stale in ("", "\n", "12\n", " 12 "):
+        file.write_text(stale)
+        assert Pidfile(file).remove() == "" and not file.exists()
 
 
 def test_an_end_at_once_leaves_the_pidfile_of_another(tmp_path):
@@ -306,10 +326,15 @@ def test_check_tells_what_the_user_could_not_open_again(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "jwt.key").write_text("0123456789abcdef" * 4)
     text = f"SERVER user = nobody\nSERVER pidfile = {tmp_path}/run.pid\nSET chat access_log = access.log\nSET chat docroot = docs"
+    (tmp_path / "id").write_text("web-1\n")
+    (tmp_path / "more.conf").write_text("SET chat extra.id = ${file:id}\n")
+    text += "\nINCLUDE more.conf"
     text += "\nSET chat poll_auth = jwt jwt.key\nCREATE SERVICE console\nSET role = management\nSET listen = unix:c.sock\nENABLE console"
     done = run("check", str(conf(tmp_path, 8080, text)))
     assert done.returncode == 0
     assert f"user nobody cannot read {tmp_path}/test.conf: it cannot be read anew" in done.stderr
+    for file in ("more.conf", "id"):
+        assert f"user nobody cannot read {tmp_path}/{file}: it cannot be read anew" in done.stderr
     assert f"user nobody cannot write into {tmp_path}: at the end run.pid is emptied" in done.stderr
     assert f"service chat: access_log: user nobody cannot write into {tmp_path}" in done.stderr
     assert f"service chat: docroot: user nobody cannot read {tmp_path}/docs" in done.stderr
@@ -533,6 +558,20 @@ def _high(descriptor: int) -> int:
     return made
 
 
+@lab
+async def test_a_name_is_that_of_the_socket_which_was_handed_over_for_its_address(lab):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        handed = Handed()
+        handed.add(os.dup(sock.fileno()), "site")
+        port = sock.getsockname()[1]
+        pbal = await lab.pbal(SITE.format(delay="0").replace("127.0.0.1:0", f"localhost:{port}", 1), Process(handed))
+        assert b"404" in (await pbal.ask("site", b"GET /none HTTP/1.1\r\nHost: c\r\n\r\n")).head
+        for statement in ("DISABLE site", "ENABLE site"):
+            assert await pbal.say(statement) == "OK"
+
+
 def test_an_address_is_found_exactly_or_as_every_address():
     handed = Handed()
     socks = [socket.socket(family) for family in (socket.AF_INET, socket.AF_INET6, socket.AF_INET)]
@@ -606,6 +645,24 @@ async def test_the_seconds_of_a_shutdown_are_all_that_there_is(lab):
     writer.write(b"GET /unfinished")
     assert await pbal.say("SHUTDOWN GRACEFUL 0.05") == "OK"
     await pbal.server.run()
+
+
+def begun(pbal: Pbal) -> bool:
+    """Whether a part of a head is there."""
+    return any(client.reader is not None and client.reader.buffered for client in pbal.world.clients)
+
+
+@lab
+async def test_an_end_that_has_begun_comes_sooner_if_it_is_told_to(lab):
+    """Whether it serves on or drains already; and never later."""
+    for delay in ("1h", "0"):
+        pbal = await lab.pbal(SITE.format(delay=delay))
+        _, writer = await pbal.connect("site")
+        writer.write(b"GET /unfinished")
+        await until(partial(begun, pbal), "a beginning")
+        for statement in ("SHUTDOWN GRACEFUL 2h", "SHUTDOWN GRACEFUL", "SHUTDOWN GRACEFUL 0.05", "SHUTDOWN GRACEFUL 1h"):
+            assert await pbal.say(statement) == "OK"
+        await pbal.server.run()
 
 
 # --- what stands in contrib/ -------------------------------------------------------------------------------------------

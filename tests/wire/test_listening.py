@@ -36,15 +36,11 @@ async def test_accepted_connections_have_keep_alive_probes(lab, role, more):
 
 
 @lab
-async def test_client_keepalive_is_heard_live_within_a_second(lab):
+async def test_client_keepalive_is_heard_live(lab):
     pbal = await lab.pbal(SITE.format(role="web_server", more="SET docroot = ."))
     assert await pbal.say("SET site client_keepalive = 1500ms") == "OK"
-    second = pbal.world.second
-    await until(lambda: pbal.world.second >= second + 2, "a tick")
     assert await probes(pbal) == (1, 2, 10, 3)
     assert await pbal.say("SET site client_keepalive = 0") == "OK"
-    second = pbal.world.second
-    await until(lambda: pbal.world.second >= second + 2, "a tick")
     assert (await probes(pbal))[0] == 0
 
 
@@ -61,13 +57,10 @@ async def send_buffer(pbal: Pbal) -> int:
 @lab
 async def test_client_sndbuf_size_is_heard_by_new_connections(lab):
     pbal = await lab.pbal(SITE.format(role="web_server", more="SET docroot = .\n      SET client_sndbuf_size = 20k"))
-    (listener,) = pbal.server.listeners()
     assert await send_buffer(pbal) == 2 * 20480
     assert await pbal.say("SET site.client_sndbuf_size = 30k") == "OK"
-    listener.refresh()  # as the tick does
     assert await send_buffer(pbal) == 2 * 30720
     assert await pbal.say("UNSET site.client_sndbuf_size") == "OK"
-    listener.refresh()
     await send_buffer(pbal)
 
 

@@ -232,6 +232,29 @@ async def test_reload_config_goes_from_named_nodes_to_a_file_and_back(lab: Lab) 
 
 
 @lab
+async def test_config_save_writes_the_nodes_of_a_file_that_is_given_up_and_drops_those_that_a_file_displaces(lab: Lab) -> None:
+    pbal = await still(lab, site(lab.folder, "127.0.0.1:1 MAX 5\n127.0.0.1:2\n127.0.0.1:2\n"))
+    file = lab.folder / pbal.server.interpreter.path.name
+    assert await pbal.say("UNSET app.nodefile") == "OK"
+    drift = ["UNSET app.nodefile", "POOL app ADD 127.0.0.1:1 MAX 5", "POOL app ADD 127.0.0.1:2 WEIGHT 2", "."]
+    assert (await pbal.say("CONFIG DRIFT")).split("\n") == drift
+    assert await pbal.say("CONFIG SAVE") == "OK"
+    assert "nodefile" not in file.read_text() and await pbal.say("RELOAD CONFIG DRY RUN") == "."
+    assert await pbal.say("SET app.nodefile = nodes.txt") == "OK"
+    assert "POOL app REMOVE 127.0.0.1:2" in await pbal.say("CONFIG DRIFT")
+    assert await pbal.say("CONFIG SAVE") == "OK"
+    assert "POOL app ADD" not in file.read_text() and await pbal.say("RELOAD CONFIG DRY RUN") == "."
+    assert names(pbal) == ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+def test_weights_that_pool_add_would_refuse_together_refuse_a_file() -> None:
+    twice = b"127.0.0.1:1 WEIGHT 600\n127.0.0.1:1 WEIGHT %d\n"
+    assert parse(Path("/nodes"), twice % 400)[ENDPOINT.parse("127.0.0.1:1")] == (1000, False, 0)
+    with pytest.raises(ConfigError, match=r"/nodes:2: the weights of 127.0.0.1:1 are 1001 together, 1000 at most"):
+        parse(Path("/nodes"), twice % 401)
+
+
+@lab
 async def test_a_start_reads_the_file_and_is_refused_with_its_mistake(lab: Lab) -> None:
     with pytest.raises(ConfigError, match=r"nodes.txt:1: expected a host name"):
         await lab.pbal(site(lab.folder, "-bad-\n"))

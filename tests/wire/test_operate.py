@@ -201,6 +201,20 @@ async def test_a_query_that_no_log_has_is_on_no_console(lab: Lab) -> None:
 
 
 @lab
+async def test_a_query_that_a_selector_logs_not_is_on_no_console_whatever_the_selected_service_says(lab: Lab) -> None:
+    pbal = await lab.pbal(CONF.format(node="127.0.0.1:1"))
+    for statement in (
+        "CREATE SERVICE front", "SET role = selector", "SET listen = 127.0.0.1:0", "SET default_service = site",
+        "SET access_log_query = off", "ENABLE front",
+    ):  # fmt: skip
+        assert await pbal.say(statement) == "OK", statement
+    assert (await pbal.ask("front", b"GET /one?secret=x HTTP/1.1\r\nHost: a\r\n\r\n")).status == 502
+    assert [row["target"] for row in await rows(pbal, "show errors")] == ["/one"]
+    assert await get(pbal, "/two?open=y") == 502
+    assert [row["target"] for row in await rows(pbal, "show errors")] == ["/one", "/two?open=y"]
+
+
+@lab
 async def test_who_is_connected(lab: Lab) -> None:
     pbal = await lab.pbal(CONF.format(node="127.0.0.1:1"))
     for target in (b"/poll/a", b"/poll/b"):

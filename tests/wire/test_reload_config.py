@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from lab import Lab, Pbal, free_port, lab, read_response, until
 from process import Running
 from test_dumpconfig import configurations, world_of
 
+from pbal.commands import saving
 from pbal.config.diff import difference
 from pbal.config.render import render
 from pbal.model.snapshot import snapshot
@@ -328,6 +330,37 @@ async def test_save_refuses_a_file_that_somebody_else_changed(laboratory: Lab) -
 
 
 @lab
+async def test_save_writes_over_nothing_that_somebody_writes_meanwhile(laboratory: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even a comment: between the reading of the file and its replacement lie turns of the loop."""
+    case = await started(laboratory)
+    assert await case.pbal.say("SET chat.poll_timeout = 7s") == "OK"
+    mine = "# mine\n" * 50 + case.text
+    edited = saving.edited
+
+    def write_and_edit(*args: Any) -> dict[Path, bytes]:
+        case.path.write_text(mine)
+        return edited(*args)
+
+    monkeypatch.setattr(saving, "edited", write_and_edit)
+    assert f"ERROR: {case.path} was changed meanwhile: nothing is written" in await case.pbal.say("CONFIG SAVE")
+    assert case.path.read_text() == mine and not list(laboratory.folder.glob(".*.new"))
+    monkeypatch.undo()
+    assert await case.pbal.say("CONFIG SAVE") == "OK"
+    assert case.path.read_text() == mine.replace("poll_timeout = 40s", "poll_timeout = 7s")
+
+
+@lab
+async def test_a_file_behind_a_link_is_saved_and_the_link_stays(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    real = laboratory.folder / "real.conf"
+    case.path.rename(real)
+    case.path.symlink_to("real.conf")
+    assert await case.pbal.say("SET chat.poll_timeout = 7s") == "OK"
+    assert await case.pbal.say("CONFIG SAVE") == "OK"
+    assert real.read_text() == case.text.replace("poll_timeout = 40s", "poll_timeout = 7s") and case.path.is_symlink()
+
+
+@lab
 async def test_save_names_the_file_that_it_cannot_write_and_leaves_it(laboratory: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -530,6 +563,21 @@ async def test_plugins_are_imported_off_the_loop_and_once(laboratory: Lab) -> No
     assert case.pbal.server.interpreter.language.built, "the next line does not wait for a parser"
     answer = await case.reload(("LOAD poll", "INCLUDE = part.inc\nLOAD bad\nLOAD poll"))
     assert "bad.py does not import: ZeroDivisionError" in answer and len(set(sys.modules) - before) == 2
+
+
+@lab
+async def test_a_wrong_file_is_not_logged_line_by_line(laboratory: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor read to its end: each line would cost every client its time. Nor are the warnings of a file that is taken."""
+    case = await started(laboratory)
+    case.path.write_text(case.text + "SET nonsense = 1\n" * 2000)
+    answer = await case.pbal.say("RELOAD CONFIG")
+    assert "'nonsense' is not a tunable of role selector (and 499 or more, which pbal check --all lists)" in answer
+    assert caplog.text.count("'nonsense' is not a tunable") == 50 and "more mistakes, which pbal check --all lists" in caplog.text
+    answer = await case.reload(("SET docroot = .", "SET nonsense = 1\nSET nonsense = 2"))
+    assert "(and 1 more, which the log and pbal check list)" in answer
+    caplog.clear()
+    assert await case.reload(("SET docroot = .", "SET docroot = .\n" * 60)) == "OK"
+    assert caplog.text.count("SET site.docroot was said before") == 50 and "9 more warnings: pbal check --all lists them" in caplog.text
 
 
 @lab

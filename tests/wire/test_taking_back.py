@@ -86,6 +86,7 @@ async def test_rules_are_listed_and_dropped_one_by_one(laboratory: Lab) -> None:
     assert await pbal.say("DROP RULE front 3") == "OK"
     assert await pbal.say("DROP RULE front 1") == "OK"
     assert "has no rule" in await pbal.say("DROP RULE front 9")
+    assert "has no rule" in await pbal.say("DROP RULE front " + "9" * 5000)
     assert "has no rule" in await pbal.say("DROP RULE front VHOST a.test = site")
     assert (await pbal.say("show rules")).splitlines() == [
         "front 1 HEADER front REMOVE X-B", "front 2 VHOST *.b.test = other", "front 3 VPATH ^/y = other", ".",

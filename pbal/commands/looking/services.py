@@ -248,7 +248,8 @@ def _tunables(session: Session, service: Service | None, changed_only: bool) -> 
         changed = service is not None and text != usual
         if changed_only and not changed:
             continue
-        hidden = service is None or isinstance(service.explicit.get(tunable.name), Said)
+        said = None if service is None else service.explicit.get(tunable.name, service.defaults.get(tunable.name))
+        hidden = service is None or isinstance(said, Said)
         plain = value if not hidden and isinstance(value, (bool, int, float)) else text or None
         facts = {"tunable": tunable.name, "value": plain, "text": text or None, "default": default or None, "changed": changed}
         line = f"{tunable.name} {text or '-'} {default or '-'} {'changed' if changed else 'default'} {tunable.summary}"

@@ -119,7 +119,7 @@ def with_index(find: Find, rules: Rules, path: bytes, index_files: tuple[str, ..
         try:
             found = find(rules, path + os.fsencode(index))
         except NotServed as refusal:
-            if refusal.status >= 500:
+            if refusal.status != 404:  # it is there, and what is to be seen in its place is not the list
                 raise
             continue
         if found is not None:
