@@ -132,7 +132,8 @@ CORE: tuple[Counter, ...] = (
     Counter("selector_loops", "Requests answered 508 because selectors handed them on to each other."),
     Counter(
         "regex_timeouts",
-        "Requests over which regular expressions of VPATH, WHEN, REWRITE or a plugin took longer than 50 ms: answered 500, or as if found.",
+        "Requests over which regular expressions of VPATH, WHEN, REWRITE or a plugin took longer than 50 ms. They are answered 500, but"
+        " not for those of highpri and throttle.",
     ),
     Counter("failures", "Requests that were refused, failed, or were answered 5xx. `show errors` has the last ones."),
     Counter("console_commands", "Statements executed on management consoles."),

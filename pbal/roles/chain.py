@@ -20,8 +20,10 @@ from pbal.model.calling import Failed, call, place
 from pbal.model.exchange import NEW, PARKED, SERVED, Exchange
 from pbal.model.hooks import Verdict
 from pbal.model.pool import Pool
+from pbal.model.searching import TookTooLong
 from pbal.model.service import Service
 from pbal.observe.recent import Trouble
+from pbal.roles.searched import given_up
 
 _PASS, _TAKEN = Verdict.PASS, Verdict.TAKEN
 _BODILESS: Final = frozenset({204, 205, 304})
@@ -158,6 +160,9 @@ def any_says(hooks: Bounds, exchange: Exchange) -> bool:
 def _stop(service: Service, exchange: Exchange, bound: Bound, returned: object, wrong: str) -> None:
     """A hook's fault: count it, log it, and answer the request unless that is done or another's business."""
     failed = isinstance(returned, Failed)
+    if isinstance(returned, Failed) and isinstance(returned.error, TookTooLong):  # which is the client's doing
+        given_up(service, exchange)
+        return
     said = faults.describe(returned.error) if isinstance(returned, Failed) else wrong
     exchange.trouble = Trouble(f"plugin {bound.plugin}, hook {bound.hook}: {said}")
     _report(service, bound, returned, wrong)

@@ -19,6 +19,7 @@ from pbal.model.limiting import excess, seconds
 from pbal.model.plugin import Plugin
 from pbal.model.pool import Node, Pool
 from pbal.model.rules import ADD, SET, shown_when
+from pbal.model.searching import TookTooLong
 from pbal.model.service import Service
 from pbal.model.steering import UnsafePath
 from pbal.observe.access import quoted_text
@@ -121,7 +122,10 @@ def _binds(service: Service) -> bool:
 
 def _explained(plugin: Plugin, exchange: Exchange, told: list[Explanation | None]) -> None:
     """Add what a plugin would do with a request to `told`."""
-    said = plugin.explain(exchange)
+    try:
+        said = plugin.explain(exchange)
+    except TookTooLong:
+        said = Explanation([TOO_LONG], takes=True)
     fits = isinstance(said, Explanation) and isinstance(said.words, list | tuple) and all(isinstance(each, str) for each in said.words)
     if said is not None and not fits:
         raise TypeError(f"it returned {shown(said)}, not an Explanation or None")

@@ -2,10 +2,11 @@
 
 from pbal.model.exchange import Exchange
 from pbal.model.limiting import excess, seconds
+from pbal.model.searching import TookTooLong
 from pbal.model.service import Service
 from pbal.observe.access import LIMITED
 from pbal.observe.recent import Trouble
-from pbal.roles.searched import in_time
+from pbal.roles.searched import given_up, in_time
 
 
 def admitted(service: Service, exchange: Exchange) -> bool:
@@ -13,7 +14,11 @@ def admitted(service: Service, exchange: Exchange) -> bool:
     slow = [condition.holds for limit in service.limiting if limit.when is not None for condition in limit.when.slow]
     if slow and not in_time(service, exchange, slow):
         return False
-    within, over = excess(service.limiting, exchange)
+    try:
+        within, over = excess(service.limiting, exchange)
+    except TookTooLong:
+        given_up(service, exchange)
+        return False
     refused, longest = "", 0.0
     for limit, who, wait in over:
         limit.refused(who)

@@ -24,6 +24,12 @@ def in_time(service: Service, exchange: Exchange, looks: Sequence[Look]) -> bool
     if ends(exchange, looks):
         return True
     exchange.unjudged = True
+    given_up(service, exchange)
+    return False
+
+
+def given_up(service: Service, exchange: Exchange) -> None:
+    """A search took too long: count it, log it, and answer the request."""
     service.world.counters.counts["regex_timeouts"] += 1
     service.world.log_limited(
         f"regex timeout {service.name}",
@@ -31,8 +37,8 @@ def in_time(service: Service, exchange: Exchange, looks: Sequence[Look]) -> bool
         {"event": "regex_timeout", "service": service.name, "client": exchange.client_address.decode("ascii", "replace")},
     )
     exchange.trouble = Trouble("the regular expressions of rules took longer than 50 ms over it")
-    exchange.error(500, b"The rules for this request took too long.\n")
-    return False
+    if not exchange.answered:
+        exchange.error(500, b"The rules for this request took too long.\n")
 
 
 def ends(exchange: Exchange, looks: Sequence[Look]) -> bool:
