@@ -400,9 +400,9 @@ async def test_of_what_cannot_be_cut_the_newest_stays(lab: Lab, store: str) -> N
     for keep in ("taken", "ttl"):
         assert await pbal.say(f"SET chat.poll_keep = {keep}") == "OK"
         before = pbal.counts["poll_evicted"]
-        for message in (b"1", b"2", b"3"):
-            assert (await publish(pbal, keep, message * 700)).status == 202
-        assert json.loads((await poll(pbal, keep)).body)["queues"] == {keep: ["3" * 700]}
+        for message in (b"1" * 400, b"2" * 400, b"3" * 1000):
+            assert (await publish(pbal, keep, message)).status == 202
+        assert json.loads((await poll(pbal, keep)).body)["queues"] == {keep: ["3" * 1000]}
         assert pbal.counts["poll_evicted"] > before
 
 
