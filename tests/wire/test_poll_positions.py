@@ -218,6 +218,7 @@ async def test_where_a_position_may_stand_and_what_a_bad_one_gets(lab: Lab) -> N
     forged = token([log.end[:4] + store._log(b"poll:a").end[4:9] + log.end[9:]]).decode()
     for bad in ("rubbish", position[:-1], "A" * 32, forged):
         assert (await poll(pbal, "a", bad)).status == 400, bad
+    assert pbal.counts["poll_bad_positions"] == 4
     assert await pbal.say("SET chat poll_bad_position = all") == "OK"
     for bad in ("rubbish", "A" * 32, forged):
         assert told(await poll(pbal, "a", bad))[::2] == ({"a": ["m"]}, [])
@@ -420,6 +421,7 @@ async def test_delete_empties_trims_and_tells_the_readers(lab: Lab, store: str) 
     reader, _ = await park(pbal, f"/poll/a?position={position}")
     assert (await ask(pbal, "DELETE", "/publish/a?readers=end")).status == 204
     assert (await read_response(reader)).status == 410
+    assert pbal.counts["poll_removed"] == 1
     assert (await ask(pbal, "DELETE", "/publish/a?position=rubbish")).status == 400
     assert (await ask(pbal, "DELETE", "/publish/")).status == 400
 

@@ -305,6 +305,7 @@ class Poll(Plugin):
                 places = read_token(position.removeprefix(b"W/").strip(b'"'), keys)
             except BadPosition:
                 if not settings.bad_position_is_none:
+                    self.hub.counts["poll_bad_positions"] += 1
                     raise
         begin = sockets.begin if sockets.wanted(exchange) else events.begin if events.wanted(exchange) else longpoll.begin
         begin(self.hub, exchange, keys, places, grant)

@@ -233,6 +233,8 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("poll_answered", "Polls answered with messages."),
     Counter("poll_empty", "Polls answered empty because their time was over or their service was disabled."),
     Counter("poll_superseded", "Polls that were told that a newer one came for their queue."),
+    Counter("poll_removed", "Polls that were told that their queue was deleted."),
+    Counter("poll_bad_positions", "Polls refused or ended because their position was none of pbal's, or one of other queues."),
     Counter("poll_slowed", "Polls that waited because they would have superseded one younger than a second."),
     Counter("poll_gaps", "Times a reader was told that it missed messages of a queue."),
     Counter("poll_unmarked", "Times a kept queue could not be given positions because memcached was full."),
