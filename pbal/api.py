@@ -42,6 +42,7 @@ from pbal.schema.types import (
     ENDPOINT,
     INT,
     NETWORKS,
+    ORIGINS,
     PATH,
     REGEX,
     SIZE,
@@ -56,7 +57,8 @@ from pbal.schema.types import (
 )
 
 __all__ = [
-    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "PASSWORDS", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "TOKENS", "WORDS",
+    "BOOL", "DURATION", "ENDPOINT", "INT", "NETWORKS", "OK", "ORIGINS", "PASSWORDS", "PATH", "PATIENCE", "REGEX", "SIZE", "TEXT", "TOKENS",
+    "WORDS",
     "AnswerRefused", "Applies", "BadValue", "Buckets", "Clock", "CommandError", "ConfigError", "Conversation", "Counter", "Denied",
     "Endpoint", "Exchange", "Explanation", "Fields", "FileFound", "Histogram", "Hosts", "IllegalField", "Kind", "Limit", "Lookup",
     "ManualClock", "Network", "NetworkTable", "Networks", "NoAnswer", "Node", "NodeAnswer", "OnLost", "OwnRole", "Parked", "Passwords",

@@ -126,6 +126,16 @@ BAD: list[tuple[Type[Any], str, str]] = [
     (types.RECEIVERS, "127.0.0.1", "expected addresses such as 10.0.0.1:7000 or [::1]:7000, found '127.0.0.1'"),
     (types.RECEIVERS, "[::1]:7000 tracker:7000", "expected addresses such as 10.0.0.1:7000 or [::1]:7000, found 'tracker:7000'"),
     (types.RECEIVERS, "127.0.0.1:0", "expected a port from 1 to 65535, found '0'"),
+    (
+        types.ORIGINS,
+        "https://a.example/",
+        "expected an origin such as https://www.example.com, in lower case and without a path, *, or off, found 'https://a.example/'",
+    ),
+    (
+        types.ORIGINS,
+        "http://a:80",
+        "expected an origin without the port that its scheme has anyway, as browsers say it, found 'http://a:80'",
+    ),
     (types.NETWORKS, "10.0.0.0/33", "expected a network such as 10.0.0.0/8 or ::1, found '10.0.0.0/33'"),
     (
         types.REGEX,
@@ -240,6 +250,7 @@ KINDS: list[Type[Any]] = [
     types.LISTEN,
     types.ENDPOINT,
     types.NETWORKS,
+    types.ORIGINS,
     types.WORDS,
     types.TOKENS,
     types.TEXT,

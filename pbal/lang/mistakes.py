@@ -196,7 +196,7 @@ def near(word: str, candidates: Iterable[str]) -> tuple[str, ...]:
     if not word:
         return ()
     folded = word[:64].lower()
-    by_folded = {candidate.lower(): candidate for candidate in candidates}
+    by_folded = {candidate.lower(): candidate for candidate in candidates if candidate != word}
     alike = get_close_matches(folded, by_folded, n=_MOST_NEAR, cutoff=_ALIKE)
     return tuple(by_folded[name] for name in alike if _parts_alike(folded, name))
 

@@ -20,24 +20,24 @@ for its paths, and comes first.
 import re
 from typing import Any
 
-from pbal.api import BOOL, DURATION, WORDS, BadValue, ConfigError, Exchange, Explanation, Plugin, ResponseHead, Tunable, Type, Verdict, hook
+from pbal.api import (
+    BOOL,
+    DURATION,
+    ORIGINS,
+    WORDS,
+    ConfigError,
+    Exchange,
+    Explanation,
+    Plugin,
+    ResponseHead,
+    Tunable,
+    Type,
+    Verdict,
+    hook,
+)
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?|\*|null")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~A-Za-z0-9-]+")
 _FIELD_NAMES = re.compile(rb"[!#$%&'*+.^_`|~A-Za-z0-9-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~A-Za-z0-9-]+)*")
-
-
-def _parse_origins(text: str) -> tuple[str, ...]:
-    """Origins as browsers say them. Raises: BadValue."""
-    found = () if text.lower() == "off" else WORDS.parse(text)
-    for origin in found:
-        if _ORIGIN.fullmatch(origin) is None:
-            expected = "an origin such as https://www.example.com, in lower case and without a path, *, or off"
-            raise BadValue(f"expected {expected}, found '{origin}'", expected=expected)
-    return found
-
-
-ORIGINS: Type[tuple[str, ...]] = Type("origins or off", _parse_origins, lambda value: " ".join(value) or "off", ("off",))
 
 
 def _tunable(name: str, kind: Type[Any], default: str, summary: str, **more: Any) -> Tunable:

@@ -536,6 +536,21 @@ def _render_networks(value: tuple[Network, ...]) -> str:
     return " ".join(str(network) for network in value)
 
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?|\*|null")
+_OWN_PORT = re.compile(r"http://.*:80|https://.*:443")
+
+
+def _parse_origins(text: str) -> tuple[str, ...]:
+    """Origins as browsers say them: without a path, and without the port that their scheme has anyway."""
+    found = () if text.lower() == "off" else words(text)
+    for origin in found:
+        if _ORIGIN.fullmatch(origin) is None:
+            _refuse("an origin such as https://www.example.com, in lower case and without a path, *, or off", origin)
+        if _OWN_PORT.fullmatch(origin):
+            _refuse("an origin without the port that its scheme has anyway, as browsers say it", origin)
+    return found
+
+
 # --- the types ---------------------------------------------------------------------------------------------
 
 
@@ -587,6 +602,7 @@ ENDPOINT: Type[Endpoint] = Type("node", _parse_endpoint, placed=_place_unix)
 RECEIVERS: Type[tuple[Endpoint, ...]] = Type("receivers", _parse_receivers, lambda value: " ".join(map(str, value)))
 """Where datagrams go: no names, which would have to be looked up."""
 NETWORKS: Type[tuple[Network, ...]] = Type("networks", _parse_networks, _render_networks, odd=_odd_networks)
+ORIGINS: Type[tuple[str, ...]] = Type("origins or off", _parse_origins, lambda value: " ".join(value) or "off", ("off",))
 WORDS: Type[tuple[str, ...]] = Type("words", words, " ".join)
 TOKENS: Type[tuple[bytes, ...]] = Type("tokens", _parse_tokens, _render_tokens)
 TEXT: Type[str] = Type("text", str)

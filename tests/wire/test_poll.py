@@ -423,6 +423,11 @@ async def test_settings_that_do_not_fit_are_refused_and_change_nothing(lab: Lab)
     assert "expected KIND:NAME" in await pbal.say("SET chat poll_queue = body:x")
     assert "expected memory" in await pbal.say("SET chat poll_store = redis 127.0.0.1:1")
     assert "50ms or more" in await pbal.say("SET chat poll_interval = 1ms")
+    for path in ("xml:a[", "xml:user/@", "xml:/poll/user["):
+        assert "expected a path such as xml:user/chat" in await pbal.say(f"SET chat poll_queue = {path}")
+    for origin in ("https://a.example/", "https://A.example", "a.example", "https://a.example:443"):
+        assert "expected an origin" in await pbal.say(f"SET chat poll_allow_origin = {origin}")
+    assert "did you mean" not in await pbal.say("SET chat poll_store = memcached")
     await publish(pbal, "a", b"m")
     assert (await pbal.ask("chat", get("/poll/a"))).body == b"m\n"
 

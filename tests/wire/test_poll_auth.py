@@ -538,6 +538,23 @@ async def test_a_reload_while_the_application_is_asked(lab: Lab) -> None:
 
 
 @lab
+async def test_other_rules_while_the_application_is_asked(lab: Lab) -> None:
+    pbal, application = await with_application(lab)
+    (lab.folder / "key").write_bytes(SECRET)
+    application.say = lambda _: None
+    stranger, known = await pbal.connect("chat"), await pbal.connect("chat")
+    stranger[1].write(get("/poll/room-1?timeout=0"))
+    known[1].write(get("/poll/room-1?timeout=0", bearer(token())))
+    await until(lambda: len(application.asked) == 2, "two questions")
+    assert await pbal.say(f"SET chat.poll_auth = jwt {lab.folder}/key") == "OK"
+    for backend in list(pbal.world.backends):
+        backend.reader.feed(said(204))
+        backend.relay.backend_readable()
+    assert (await read_response(stranger[0])).status == 401, "what the application said counts no more"
+    assert (await read_response(known[0])).status == 204
+
+
+@lab
 async def test_a_plugin_taken_from_its_service_while_the_application_is_asked(lab: Lab) -> None:
     pbal, application = await with_application(lab)
     application.say = lambda _: None

@@ -218,6 +218,7 @@ async def test_where_a_position_may_stand_and_what_a_bad_one_gets(lab: Lab) -> N
     forged = token([log.end[:4] + store._log(b"poll:a").end[4:9] + log.end[9:]]).decode()
     for bad in ("rubbish", position[:-1], "A" * 32, forged):
         assert (await poll(pbal, "a", bad)).status == 400, bad
+    assert pbal.counts["poll_bad_positions"] == 4
     assert await pbal.say("SET chat poll_bad_position = all") == "OK"
     for bad in ("rubbish", "A" * 32, forged):
         assert told(await poll(pbal, "a", bad))[::2] == ({"a": ["m"]}, [])
@@ -400,9 +401,9 @@ async def test_of_what_cannot_be_cut_the_newest_stays(lab: Lab, store: str) -> N
     for keep in ("taken", "ttl"):
         assert await pbal.say(f"SET chat.poll_keep = {keep}") == "OK"
         before = pbal.counts["poll_evicted"]
-        for message in (b"1", b"2", b"3"):
-            assert (await publish(pbal, keep, message * 700)).status == 202
-        assert json.loads((await poll(pbal, keep)).body)["queues"] == {keep: ["3" * 700]}
+        for message in (b"1" * 400, b"2" * 400, b"3" * 1000):
+            assert (await publish(pbal, keep, message)).status == 202
+        assert json.loads((await poll(pbal, keep)).body)["queues"] == {keep: ["3" * 1000]}
         assert pbal.counts["poll_evicted"] > before
 
 
@@ -420,6 +421,7 @@ async def test_delete_empties_trims_and_tells_the_readers(lab: Lab, store: str) 
     reader, _ = await park(pbal, f"/poll/a?position={position}")
     assert (await ask(pbal, "DELETE", "/publish/a?readers=end")).status == 204
     assert (await read_response(reader)).status == 410
+    assert pbal.counts["poll_removed"] == 1
     assert (await ask(pbal, "DELETE", "/publish/a?position=rubbish")).status == 400
     assert (await ask(pbal, "DELETE", "/publish/")).status == 400
 

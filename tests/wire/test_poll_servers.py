@@ -513,7 +513,16 @@ async def test_a_connection_that_ends_while_nothing_is_asked_is_no_fault(lab: La
 @lab
 @pytest.mark.parametrize(
     "answer",
-    [b"VA x c1 t1\r\n", b"VA 99999999999 c1 t1\r\n", b"x" * 5000, b"CLIENT_ERROR bad data chunk\r\n", b"ERROR\r\n", b"EN\r\nEN\r\n"],
+    [
+        b"VA x c1 t1\r\n",
+        b"VA 99999999999 c1 t1\r\n",
+        b"x" * 5000,
+        b"CLIENT_ERROR bad data chunk\r\n",
+        b"ERROR\r\n",
+        b"EN\r\nEN\r\n",
+        b"\r\n",
+        b"HD c1\r\n",
+    ],
 )
 async def test_a_server_that_answers_what_it_should_not_loses_its_connection(lab: Lab, answer: bytes) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

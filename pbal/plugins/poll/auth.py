@@ -57,6 +57,10 @@ class Gate(metaclass=ABCMeta):
         It is not called for a client that left meanwhile.
         """
 
+    def replaced(self, by: "Gate") -> None:
+        """Other rules hold from now on: who still waits for a decision is judged by them."""
+        return  # where nobody waits
+
 
 def gate_of(settings: Settings, service: Service, world: World) -> Gate | None:
     """The Gate that a service's tunables ask for; None for poll_auth = off. Raises: ConfigError."""
@@ -194,6 +198,11 @@ class RequestGate(Gate):
         self._line: deque[tuple[bytes, bytes]] = deque()
         """Questions that wait until others are answered: their key, and that of their credential."""
         self._under_way = 0
+        self._heir: Gate | None = None
+
+    def replaced(self, by: Gate) -> None:
+        """See Gate."""
+        self._heir = by
 
     def judge(self, exchange: Exchange, action: Action, names: tuple[bytes, ...], then: Then) -> None:
         """See Gate."""
@@ -286,7 +295,10 @@ class RequestGate(Gate):
 
     def _tell(self, waiting: list[_Waiter], decided: Grant | Refusal) -> None:
         for waiter in waiting[:SLICE]:
-            waiter.tell(decided)
+            if self._heir is None:
+                waiter.tell(decided)
+            elif not waiter.exchange.answered:
+                self._heir.judge(waiter.exchange, waiter.action, waiter.names, waiter.then)
         if len(waiting) > SLICE:
             asyncio.get_running_loop().call_soon(self._tell, waiting[SLICE:], decided)
 

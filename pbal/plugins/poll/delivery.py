@@ -19,9 +19,8 @@ BAD_POSITION: Final = "position"
 
 EMPTY: Final = frozenset({TIME_IS_OVER, DISABLED})
 """Reasons of the empty answer."""
-
-
-MOST_RENDERED = 1 << 20
+MOST_RENDERED: Final = 1 << 20
+"""Octets of answers that are kept for others who stand at the same place."""
 
 
 class Run(NamedTuple):

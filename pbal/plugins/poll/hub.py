@@ -26,7 +26,7 @@ from itertools import chain, takewhile
 from pbal.api import Exchange, Histogram, OnLost, Service, World
 
 from . import cors
-from .delivery import BAD_POSITION, DISABLED, SUPERSEDED, TIME_IS_OVER, Delivery
+from .delivery import BAD_POSITION, DISABLED, REMOVED, SUPERSEDED, TIME_IS_OVER, Delivery
 from .framing import trim
 from .grants import Grant, Refusal
 from .limits import Limits
@@ -49,7 +49,14 @@ class _Older(Exception):
     """What was read of a queue is older than the reader's place in it: another pbal has told it more meanwhile."""
 
 
-Ended = {TIME_IS_OVER: "poll_empty", DISABLED: "poll_empty", SUPERSEDED: "poll_superseded"}
+ENDED = {
+    TIME_IS_OVER: "poll_empty",
+    DISABLED: "poll_empty",
+    SUPERSEDED: "poll_superseded",
+    REMOVED: "poll_removed",
+    BAD_POSITION: "poll_bad_positions",
+}
+"""What counts those that end without messages."""
 
 
 class Hub:
@@ -268,9 +275,7 @@ class Hub:
         if self.out(reader):
             if self.world.tracer is not None:
                 self.trace("finished", reader.all_keys(), reader, why)
-            counter = Ended.get(why)
-            if counter is not None:
-                self.counts[counter] += 1
+            self.counts[ENDED[why]] += 1
             reader.end(self, why)
 
     def finish_all(self, readers: list[Reader], why: str) -> None:

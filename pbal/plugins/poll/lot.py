@@ -6,6 +6,8 @@ answered stands in its own file. Every way out stands beside the way in, and eac
     park -> answered    its queue held a message: a poll leaves, a stream stays
             empty       its time was over, the service was disabled
             superseded  a newer reader on its queue (poll_duplicate = newest)
+            removed     its queue was deleted, and its readers were to be told
+            refused     its position turned out to be none of pbal's
             gone        the client left (record.gone)
             kicked      by hand, on the console
 

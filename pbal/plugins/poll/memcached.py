@@ -170,7 +170,7 @@ class Batch:
 
     def take(self, line: bytes, value: bytes) -> bool:
         """One answer; True if it was the last."""
-        if line == self.end:
+        if self.end and line == self.end:
             return True
         self.lines.append(line)
         self.values.append(value)
@@ -351,8 +351,8 @@ class _Connection(asyncio.Protocol):
             reason = "it closed the connection"
         self.close(reason)
 
-    def close(self, reason: str) -> None:
-        """End it: everything in flight and everything that waits fails."""
+    def close(self, reason: str, odd: bool = False) -> None:
+        """End it: everything in flight and everything that waits fails. `odd`: a fault, though nothing is in flight."""
         if self._state is _State.CLOSED:
             return
         self._state = _State.CLOSED
@@ -365,7 +365,7 @@ class _Connection(asyncio.Protocol):
         self._flying.clear()
         self._waiting.clear()
         self._parts.clear()
-        self._server.lost(self, reason, idle=not batches)
+        self._server.lost(self, reason, idle=not batches and not odd)
         for batch in batches:
             batch.over(reason)
 
@@ -514,8 +514,7 @@ class Server:
             return found.groups()
         said = meaning(line)
         if self._connection is not None:
-            self._connection.close(f"it answers {said}")
-        self._failed("odd", f"memcached {self.name} answers {said}, which is no answer to what it was asked", said)
+            self._connection.close(f"it answers {said}, which is no answer to what it was asked", odd=True)
         raise StoreError(f"memcached {self.name} answers {said}")
 
     def longest(self, key: bytes) -> float:

@@ -44,6 +44,15 @@ class Source:
         kind, colon, argument = text.partition(":")
         if kind not in KINDS or not colon or not argument:
             raise ValueError(f"expected KIND:NAME with a kind of {', '.join(KINDS)}, found {text!r}")
+        if kind == "xml":
+            root, below, _ = _parts(argument)
+            try:
+                Element("body").findall(f"./{below}" if below else ".")
+                odd = argument.endswith("@") or (argument.startswith("/") and not root)
+            except (SyntaxError, TypeError):  # TypeError: what ElementTree makes of a path such as 'a['
+                odd = True
+            if odd:
+                raise ValueError(f"expected a path such as xml:user/chat or xml:user/@name, found {text!r}")
         self.kind, self.argument = kind, argument
 
     def __str__(self) -> str:
@@ -94,20 +103,21 @@ def cookie_values(header: bytes, wanted: bytes) -> Iterator[bytes]:
             yield unquote_to_bytes(value.strip(b'"'))
 
 
-def _from_xml(root: Element, path: str) -> Iterator[bytes]:
-    """Text of elements, or of an attribute of elements, below (or, with a leading slash, from) the root."""
+def _parts(path: str) -> tuple[str, str, str]:
+    """A path as the name of the root (where it begins with a slash), the path below it, and an attribute."""
     path, at, attribute = path.partition("@")
     path = path.rstrip("/") if at else path
-    if path.startswith("/"):
-        first, _, path = path[1:].partition("/")
-        if first != root.tag:
-            return
-    try:
-        elements = root.findall(path) if path else [root]
-    except (SyntaxError, TypeError):  # TypeError: what ElementTree makes of a path such as 'a['
+    root, _, below = path[1:].partition("/") if path.startswith("/") else ("", "", path)
+    return root, below, attribute
+
+
+def _from_xml(root: Element, path: str) -> Iterator[bytes]:
+    """Text of elements, or of an attribute of elements, below (or, with a leading slash, from) the root."""
+    first, below, attribute = _parts(path)
+    if first and first != root.tag:
         return
-    for element in elements:
-        text = element.get(attribute) if at else element.text
+    for element in root.findall(below) if below else [root]:
+        text = element.get(attribute) if attribute else element.text
         if text and text.strip():
             yield text.strip().encode()
 

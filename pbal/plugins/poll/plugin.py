@@ -90,6 +90,7 @@ class Poll(Plugin):
             return
         hub = self.hub
         settings = Settings(self.service)
+        gate = self.gate
         if tunable == "poll_key_prefix" or tunable.startswith("poll_auth"):
             self.gate = auth.gate_of(settings, self.service, self.world)
         before, hub.settings = hub.settings, settings
@@ -100,6 +101,8 @@ class Poll(Plugin):
             # Who waits gets the empty answer, and comes back to what the queues are now, and to who may read them.
             hub.finish_all(list(hub.lot), DISABLED)
             hub.turns.finish()
+        if others and gate is not None and self.gate is not None:
+            gate.replaced(self.gate)
         if settings.prefix != before.prefix and isinstance(hub.store, MemoryStore):
             hub.store.rename(len(before.prefix), settings.prefix)
         if settings.store != before.store or settings.prefix != before.prefix:
@@ -302,6 +305,7 @@ class Poll(Plugin):
                 places = read_token(position.removeprefix(b"W/").strip(b'"'), keys)
             except BadPosition:
                 if not settings.bad_position_is_none:
+                    self.hub.counts["poll_bad_positions"] += 1
                     raise
         begin = sockets.begin if sockets.wanted(exchange) else events.begin if events.wanted(exchange) else longpoll.begin
         begin(self.hub, exchange, keys, places, grant)

@@ -13,6 +13,7 @@ from pbal.api import (
     ENDPOINT,
     INT,
     NETWORKS,
+    ORIGINS,
     PATH,
     REGEX,
     SIZE,
@@ -119,10 +120,6 @@ def _place_path_or_off(text: str, folder: Path) -> str:
     return text if text.lower() == "off" else PATH.placed(text, folder)
 
 
-def _parse_origins(text: str) -> tuple[str, ...]:
-    return () if text.lower() == "off" else WORDS.parse(text)
-
-
 def _parse_socket_may(text: str) -> tuple[str, ...]:
     words = () if text.lower() == "off" else tuple(dict.fromkeys(WORDS.parse(text.lower())))
     if not set(words) <= {"publish", "subscribe"}:
@@ -137,7 +134,6 @@ PATH_OR_OFF: Type[Path | None] = Type(
     "path or off", _parse_path_or_off, lambda value: "off" if value is None else str(value), placed=_place_path_or_off
 )
 REGEX_OR_OFF: Type[Any] = Type("regex or off", _parse_publish, lambda value: "off" if value is None else REGEX.render(value), odd=REGEX.odd)
-ORIGINS: Type[tuple[str, ...]] = Type("origins or off", _parse_origins, lambda value: " ".join(value) or "off")
 SOCKET_MAY: Type[tuple[str, ...]] = Type(
     "words or off", _parse_socket_may, lambda value: " ".join(value) or "off", ("publish", "subscribe")
 )
@@ -237,6 +233,8 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("poll_answered", "Polls answered with messages."),
     Counter("poll_empty", "Polls answered empty because their time was over or their service was disabled."),
     Counter("poll_superseded", "Polls that were told that a newer one came for their queue."),
+    Counter("poll_removed", "Polls that were told that their queue was deleted."),
+    Counter("poll_bad_positions", "Polls refused or ended because their position was none of pbal's, or one of other queues."),
     Counter("poll_slowed", "Polls that waited because they would have superseded one younger than a second."),
     Counter("poll_gaps", "Times a reader was told that it missed messages of a queue."),
     Counter("poll_unmarked", "Times a kept queue could not be given positions because memcached was full."),

@@ -289,6 +289,8 @@ class Socket(Staying):
             raise BadRequest(f"this socket may not {what}")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise BadRequest(f"{what} is a list of queue names")
+        if len(names) > MOST_QUEUES:
+            raise BadRequest(f"at most {MOST_QUEUES} queues can be waited for")
         octets = [name.encode("utf-8", "surrogatepass") for name in dict.fromkeys(names)]
         if self._grant is not None and not all(map(self._grant.may_poll, octets)):
             raise BadRequest("the credential of this socket may not poll this queue")
