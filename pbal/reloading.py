@@ -139,9 +139,8 @@ class _Swap:
                 _swap_instances(world, *pair, change, replaced)
             for service in world.services.values():
                 if any(plugin in replaced for _, plugin in service.plugins):
-                    change.then(
-                        service.replace_chain, service.in_order([(name, replaced.get(each, each)) for name, each in service.plugins])
-                    )
+                    chain = service.as_said([(name, replaced.get(each, each)) for name, each in service.plugins])
+                    change.then(service.replace_chain, service.in_order(chain))
             for former in replaced:
                 old = next(old for old, _ in self._pairs if type(former) is old.plugin_class)
                 if former.service.opened:

@@ -16,6 +16,7 @@ from pbal.schema.commands import OK, CommandError, Reply, command
 from pbal.schema.kinds import Kind, Needed
 from pbal.schema.limits import ERROR_PAGES
 from pbal.schema.names import NODEFILE
+from pbal.schema.passwords import PASSWORDS
 from pbal.schema.pools import OF_POOLS
 from pbal.schema.tunables import Tunable
 from pbal.schema.types import LISTEN
@@ -100,20 +101,32 @@ def set_(session: Session, tunable: str, value: str, object_: Service | Pool | N
     value = _placed(session, tunable, value)
     if session.live and tunable.lower() == "listen" and isinstance(target, Service) and target.enabled:
         return _set_listen(session, target, value)
-    if session.live and tunable.lower() == "error_pages":
-        return _set_pages(session, target, value)
     if tunable.lower() == "nodefile" and isinstance(target, Pool):
         return _set_nodefile(session, target, value)
     return _set_named(session, target, tunable, value)
 
 
 def _set_named(session: Session, target: Service | Pool, tunable: str, value: str) -> Reply | Awaitable[Reply]:
-    """Set a tunable. One that names a file has it read first, off the loop."""
+    """Set a tunable. One that names a file has it read first, off the loop; a part of RELOAD CONFIG has been read by then."""
     world = session.world
     known = world.tunables.get(tunable.lower())
-    if known is None or known.reads is None or not isinstance(target, Service) or not session.live or world.change is not None:
-        return _set(session, target, tunable, value)  # a part of RELOAD CONFIG has been read
-    return _read_and_set(session, target, known, value)
+    if known is not None and isinstance(target, Service) and session.live and world.change is None:
+        if known.type in _READ_TO_PARSE:
+            return _parse_and_set(session, target, known, value)
+        if known.reads is not None:
+            return _read_and_set(session, target, known, value)
+    return _set(session, target, tunable, value)
+
+
+_READ_TO_PARSE = (ERROR_PAGES, PASSWORDS)
+"""Types whose values are read from a disk: a folder of pages, a file of users."""
+
+
+async def _parse_and_set(session: Session, target: Service, tunable: Tunable, value: str) -> Reply:
+    """What SET reads does then not wait for a disk."""
+    with suppress(ValueError):  # which is told below
+        await asyncio.get_running_loop().run_in_executor(None, tunable.type.parse, value)
+    return _set(session, target, tunable.name, value)
 
 
 async def _read_and_set(session: Session, target: Service, tunable: Tunable, value: str) -> Reply:
@@ -137,13 +150,6 @@ async def _set_listen(session: Session, target: Service, value: str) -> Reply:
     with suppress(ValueError):  # which is told below
         await session.runtime().look_up(LISTEN.parse(value))
     return _set(session, target, "listen", value)
-
-
-async def _set_pages(session: Session, target: Service | Pool, value: str) -> Reply:
-    """Set a folder of pages; it is read off the loop first, so that what SET reads does not wait for a disk."""
-    with suppress(ValueError):  # which is told below
-        await asyncio.get_running_loop().run_in_executor(None, ERROR_PAGES.parse, value)
-    return _set(session, target, "error_pages", value)
 
 
 def _set_nodefile(session: Session, target: Pool, value: str) -> Reply | Awaitable[Reply]:
@@ -243,7 +249,7 @@ async def enable(session: Session, service: Service) -> Reply:
     if session.world.runtime is not None and service["listen"] is not None:
         await session.world.runtime.look_up(service["listen"])
     readings = session.world.readings
-    if session.live:
+    if session.live and session.world.change is None:
         readings.keep(session.world.services.values())
         await readings.ahead(readings.missing(service))
     session.world.enable(service)

@@ -153,6 +153,11 @@ class Chained(metaclass=ABCMeta):
             guarded(self.world, name, partial(_targets_of, plugin, said), name="targets")
             yield name, said
 
+    def as_said(self, chain: Chain) -> Chain:
+        """A chain in the order of SET plugins, whatever its plugins have made of that."""
+        said = [name.lower() for name in self.values["plugins"]]
+        return sorted(chain, key=lambda pair: said.index(pair[0]) if pair[0] in said else len(said))
+
     def in_order(self, chain: Chain) -> Chain:
         """A chain in the order in which its hooks run here. Raises: ConfigError."""
         return in_order(chain, tuple(name.lower() for name in self.values["plugins_before_guards"]))

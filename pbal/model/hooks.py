@@ -294,8 +294,9 @@ HOOKS: dict[str, Hook] = {
             "start_serve_request",
             ("exchange", "lookup"),
             _WEB,
-            "A web_server is about to look for the file of a GET or HEAD. The hook may set `lookup.path`, decoded, below docroot. If it"
-            " returns TAKEN, the plugin answers. It runs for each of several files that are asked for in one (enable_concatenate_get)."
+            "A web_server is about to look for the file of a GET or HEAD. The hook may set `lookup.path`, decoded, below docroot. If a"
+            " rule by path (LIMIT, basic_auth_path) is for that name and was not for the one that was asked for, the answer is 403. If the"
+            " hook returns TAKEN, the plugin answers. It runs for each of several files that are asked for in one (enable_concatenate_get)."
             " Differs from Perlbal: it runs once for a file, and not again for one of index_files.",
             """
             def old_names(self, exchange: Exchange, lookup: Lookup) -> Verdict:

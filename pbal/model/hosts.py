@@ -27,18 +27,36 @@ class Hosts:
         self._exact: dict[str, str] = {}
         self._ending: dict[str, str] = {}
         """By what a host that fits ends in, with a dot put before it: '' for *, '.site.com' for *.site.com, 'site.com' for *site.com."""
+        self._many: dict[int, int] = {}
+        """How many of those have which length."""
         self._lengths: list[int] = []
-        """Of those, each once, the longest first."""
+        """These, the longest first."""
+
+    def __bool__(self) -> bool:
+        return bool(self._exact or self._ending)
 
     def add(self, pattern: str, name: str) -> None:
-        """A pattern, once."""
+        """A pattern comes, or is for another service."""
         if not pattern.startswith("*"):
             self._exact[pattern] = name
             return
+        if pattern[1:] not in self._ending:
+            self._count(len(pattern) - 1, 1)
         self._ending[pattern[1:]] = name
-        if len(pattern) - 1 not in self._lengths:
-            self._lengths.append(len(pattern) - 1)
-            self._lengths.sort(reverse=True)
+
+    def drop(self, pattern: str) -> None:
+        """A pattern goes. Raises: KeyError if it is not there."""
+        if not pattern.startswith("*"):
+            del self._exact[pattern]
+            return
+        del self._ending[pattern[1:]]
+        self._count(len(pattern) - 1, -1)
+
+    def _count(self, length: int, more: int) -> None:
+        before = self._many.get(length, 0)
+        self._many[length] = before + more
+        if not before or not before + more:
+            self._lengths = sorted([each for each, many in self._many.items() if many], reverse=True)
 
     def fitting(self, host: str) -> Iterator[tuple[str, str]]:
         """The patterns that fit a host, and their services; the most particular first."""

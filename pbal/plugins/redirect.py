@@ -41,8 +41,7 @@ def redirect_host(session: Any, pattern: str, place: str) -> Reply:
     if _PLACE.fullmatch(place.lower()) is None:
         message = f"expected a host such as www.example.com, or https://www.example.com:8443, found '{place}'"
         raise CommandError(message, "place", kind=Kind.BAD_VALUE)
-    instance.table[known[0] if known[0].startswith("*") else plain_host(known[0])] = place.lower().removesuffix("/")
-    instance.settle()
+    instance.put(known[0] if known[0].startswith("*") else plain_host(known[0]), place.lower().removesuffix("/"))
     return OK
 
 
@@ -59,22 +58,18 @@ class Redirect(Plugin):
         super().__init__(service, world)
         self.table: dict[str, str] = {}
         """Patterns, and places."""
-        self._hosts: Hosts | None = None
-        """Made of them when a request asks for it."""
+        self._hosts = Hosts()
+        """The same, to look hosts up in."""
 
-    def settle(self) -> None:
-        """The table has changed."""
-        self._hosts = None
+    def put(self, pattern: str, place: str) -> None:
+        """Send who asks for such a host to a place."""
+        self.table[pattern] = place
+        self._hosts.add(pattern, place)
 
     def _find(self, exchange: Exchange) -> tuple[str, bytes] | None:
         """The pattern that decides, and the place with its scheme; None where the request is served."""
-        hosts = self._hosts
-        if hosts is None:
-            hosts = self._hosts = Hosts()
-            for pattern, place in self.table.items():
-                hosts.add(pattern, place)
         said = exchange.request.host.decode("latin-1").lower()
-        for pattern, place in hosts.fitting(plain_host(said)):
+        for pattern, place in self._hosts.fitting(plain_host(said)):
             scheme, _, host = place.rpartition("://")
             own = exchange.scheme.decode()
             return None if host == said and scheme in ("", own) else (pattern, f"{scheme or own}://{host}".encode())
@@ -99,12 +94,14 @@ class Redirect(Plugin):
         return dict(self.table)
 
     def adopt(self, carried: dict[str, str]) -> None:
-        self.table = dict(carried)
-        self.settle()
+        self.table, self._hosts = {}, Hosts()
+        for pattern, place in carried.items():
+            self.put(pattern, place)
 
     def dumpconfig(self) -> tuple[str, ...]:
         return tuple(f"REDIRECT HOST {pattern} {place}" for pattern, place in self.table.items())
 
     def drop_rule(self, statement: str) -> None:
-        del self.table[statement.split()[2]]
-        self.settle()
+        pattern = statement.split()[2]
+        del self.table[pattern]
+        self._hosts.drop(pattern)

@@ -86,8 +86,7 @@ def vhost(session: Any, pattern: str, target: str, selector: Service | None = No
     """
     plain = plain_pattern(pattern)
     instance = session.on_selector("vhosts", selector)
-    instance.table[plain] = target
-    instance.settle()
+    instance.put(plain, target)
     instance.look_at(plain)
     return OK
 
@@ -105,32 +104,21 @@ class Vhosts(Plugin):
         super().__init__(service, world)
         self.table: dict[str, str] = {}
         """Patterns, and names of services."""
-        self._hosts: Hosts | None = None
-        """The patterns without `using`; made when a request asks for them."""
+        self._hosts = Hosts()
+        """The patterns without `using`."""
         self._lent: dict[str, Hosts] = {}
         """The others, by the host that they use."""
-        self._lends = True
-        """Whether there are such. True also before that is known."""
         self._known: dict[bytes, tuple[str, Service]] = {}
         """Hosts that were asked for: the key of the service in `world.services`, and the service."""
         self._warned: set[str] = set()
 
-    def settle(self) -> None:
-        """The table has changed: what is made of it is made anew when a request comes."""
-        self._hosts = None
+    def put(self, pattern: str, name: str) -> None:
+        """Send requests for a pattern to a service."""
+        self.table[pattern] = name
+        host, _, other = pattern.partition(";using:")
+        hosts = self._lent.setdefault(other, Hosts()) if other else self._hosts
+        hosts.add(host, name)
         self._known = {}
-        self._lends = True  # as far as is known
-
-    def _made(self) -> Hosts:
-        """The patterns without `using`; those with it are made with them."""
-        if self._hosts is None:
-            self._hosts, self._lent = Hosts(), {}
-            for pattern, name in self.table.items():
-                host, _, other = pattern.partition(";using:")
-                hosts = self._lent.setdefault(other, Hosts()) if other else self._hosts
-                hosts.add(host, name)
-            self._lends = bool(self._lent)
-        return self._hosts
 
     def check(self) -> None:
         """Warn, once each, of hosts that no certificate is for. Of a file that is read, `pbal check` and the start warn."""
@@ -155,7 +143,7 @@ class Vhosts(Plugin):
 
     def _look_up(self, host: bytes) -> Service | None:
         """The service for a host that is not known, which is remembered then. Raises: UnknownName."""
-        found = self._first(self._made(), host)
+        found = self._first(self._hosts, host)
         if found is None:
             return None
         service = found[1]
@@ -167,8 +155,7 @@ class Vhosts(Plugin):
 
     def _borrowed(self, exchange: Exchange) -> tuple[str, tuple[str, Service] | None] | None:
         """The other host that a request is to use, and what fits; None for a request that is like others."""
-        self._made()
-        match = _BORROWED.fullmatch(exchange.path) if self._lends else None
+        match = _BORROWED.fullmatch(exchange.path) if self._lent else None
         if match is None:
             return None
         other = plain_host(match[1].decode("latin-1"))
@@ -179,7 +166,7 @@ class Vhosts(Plugin):
     def by_host(self, exchange: Exchange) -> Verdict:
         request = exchange.request
         try:
-            if self._lends and request.path.startswith(b"/__using/"):
+            if self._lent and request.path.startswith(b"/__using/"):
                 borrowed = self._borrowed(exchange)
                 if borrowed is not None:
                     return self._lend(exchange, *borrowed)
@@ -211,7 +198,7 @@ class Vhosts(Plugin):
                 return Explanation([f"404: no VHOST says that this host uses {other}"], takes=True)
             words = f"VHOST {found[0]};using:{other} = {found[1].name}"
             return Explanation([words, f"Host becomes {other}"], found[1].name, host=other.encode("latin-1"))
-        found = self._first(self._made(), exchange.request.host)
+        found = self._first(self._hosts, exchange.request.host)
         if found is None:
             return None
         return Explanation([f"VHOST {found[0]} = {found[1].name}"], found[1].name)
@@ -223,8 +210,9 @@ class Vhosts(Plugin):
         return dict(self.table)
 
     def adopt(self, carried: dict[str, str]) -> None:
-        self.table = dict(carried)
-        self.settle()
+        self.table, self._hosts, self._lent = {}, Hosts(), {}
+        for pattern, name in carried.items():
+            self.put(pattern, name)
 
     def dumpconfig(self) -> tuple[str, ...]:
         return tuple(self._statement(pattern, name) for pattern, name in self.table.items())
@@ -234,5 +222,11 @@ class Vhosts(Plugin):
         return f"VHOST {pattern} = {service.name if service is not None else name}"
 
     def drop_rule(self, statement: str) -> None:
-        del self.table[statement.split()[1]]
-        self.settle()
+        pattern = statement.split()[1]
+        del self.table[pattern]
+        host, _, other = pattern.partition(";using:")
+        hosts = self._lent[other] if other else self._hosts
+        hosts.drop(host)
+        if other and not hosts:
+            del self._lent[other]
+        self._known = {}

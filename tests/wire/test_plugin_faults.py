@@ -650,6 +650,10 @@ async def test_who_guards_is_asked_before_others_whatever_the_order_and_their_ho
     (lab.folder / "rule.py").rename(lab.folder / "one.py")
     assert await pbal.say("RELOAD one") == "OK"
     assert (await pbal.ask("site", get())).body == b"for all" and "site one rule web" in await pbal.say("plugins")
+    for order, chain in (("after = ('web',)", "rule web one"), ("pass", "rule one web")):
+        plugin(lab, order, HOOK, "def rule(self, exchange):", *answer)
+        (lab.folder / "rule.py").rename(lab.folder / "one.py")
+        assert await pbal.say("RELOAD one") == "OK" and f"site {chain}" in await pbal.say("plugins")
 
 
 @lab

@@ -20,6 +20,7 @@ from pbal.commands import saving
 from pbal.config.diff import difference
 from pbal.config.render import render
 from pbal.model.snapshot import snapshot
+from pbal.schema.passwords import line_for
 
 SOME_NAMES = st.permutations(["add", "web", "json", "Site"])
 """Few, so that two configurations have some in common."""
@@ -96,6 +97,25 @@ async def started(laboratory: Lab, text: str = BASE) -> Case:
     path = next(iter(laboratory.folder.glob("*.conf")))
     path.write_text(text)
     return Case(pbal, path, text)
+
+
+@lab
+async def test_error_pages_and_files_of_users_come_and_go_with_the_file(laboratory: Lab) -> None:
+    """What is read as it is SET on a console was read before the file is carried out."""
+    pages = laboratory.folder / "pages"
+    pages.mkdir()
+    (pages / "404.html").write_text("<h1>no such</h1>")
+    (laboratory.folder / "users").write_text(line_for("amy", "secret", (2, 1, 1)) + "\n")
+    case = await started(laboratory)
+    request = b"GET /none HTTP/1.1\r\nHost: a.test\r\nAccept: text/html\r\n\r\n"
+    assert b"no such" not in (await case.pbal.ask("front", request)).body
+    assert await case.reload(("SET docroot = .", "SET docroot = .\n  SET error_pages = pages")) == "OK"
+    assert b"no such" in (await case.pbal.ask("front", request)).body
+    more = "SET docroot = .\n  SET basic_auth_file = users\n  SET plugins = basic_auth"
+    assert await case.reload(("LOAD vhosts", "LOAD vhosts\nLOAD basic_auth"), ("SET docroot = .", more)) == "OK"
+    assert (await case.pbal.ask("front", request)).status == 401
+    assert await case.pbal.say(f"SET site.basic_auth_file = {laboratory.folder}/users") == "OK"
+    assert await case.reload() == "OK" and (await case.pbal.ask("front", request)).status == 404
 
 
 @lab

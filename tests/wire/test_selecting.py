@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import random
 import re
 import sys
 from typing import Any
 
 import pytest
 from lab import Lab, Pbal, lab, read_response, until
+
+from pbal.api import Hosts
 
 CONF = """
     LOAD vhosts
@@ -190,6 +193,26 @@ async def test_what_is_remembered_of_hosts_follows_every_change(lab: Lab) -> Non
         assert await pbal.say(statement) == "OK", statement
         assert await chosen(pbal, "a.site.com") == service, statement
         assert await chosen(pbal, "a.site.com") == service, statement
+
+
+def test_a_table_of_hosts_that_was_changed_is_as_one_that_is_made_anew() -> None:
+    chance = random.Random(7)
+    patterns = [f"{star}{name}" for star in ("", "*", "*.") for name in ("a.b", "b", "c.b", "x.a.b")] + ["*"]
+    hosts, table = Hosts(), dict[str, str]()
+    for number in range(300):
+        pattern = chance.choice(patterns)
+        if pattern in table and chance.random() < 0.6:
+            hosts.drop(pattern)
+            del table[pattern]
+        else:
+            hosts.add(pattern, str(number))
+            table[pattern] = str(number)
+        anew = Hosts()
+        for said, name in table.items():
+            anew.add(said, name)
+        for host in ("a.b", "b", "c.b", "x.a.b", "y.x.a.b", "zb", "d"):
+            assert list(hosts.fitting(host)) == list(anew.fitting(host))
+        assert bool(hosts) == bool(table)
 
 
 @lab
