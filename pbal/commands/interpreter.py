@@ -237,6 +237,9 @@ class Interpreter:
                 if isinstance(error, GeneratorExit) or (task is not None and task.cancelling()):
                     raise  # the console's end
                 raise self._fault(error, statement) from error
+        if not isinstance(result, Reply) and self._owner(statement):
+            said = f"it returned {faults.shown(result)}, not a Reply such as OK or Text([...])"
+            raise self._fault(TypeError(said), statement)
         reply: Reply = result
         if reply is OK and session.warnings:
             return Text([f"warning: {warning.in_one_line()}" for warning in session.warnings], end_dot=False)
