@@ -36,7 +36,7 @@ from pbal.commands.interpreter import Interpreter
 from pbal.commands.session import Session
 from pbal.console.gate import Denied, Gate, address_of
 from pbal.console.history import History
-from pbal.console.http import HttpConnection
+from pbal.console.http import FAULTS, HttpConnection
 from pbal.console.peer import Manager, identity
 from pbal.lang.mistakes import Mistake
 from pbal.model import faults
@@ -48,8 +48,6 @@ from pbal.schema.people import View
 
 log = logging.getLogger("pbal.console")
 
-FAULTS: Final = (Exception, SystemExit)
-"""What an answer may raise while it is made."""
 PIECE: Final = 100
 """Lines written between two turns of the loop: a few milliseconds' work at most. Of tables and of JSON it is half as many."""
 PIECE_OCTETS: Final = 65536
