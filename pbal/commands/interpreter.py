@@ -37,6 +37,7 @@ from pbal.model.errors import ConfigError
 from pbal.model.plugin import Plugin
 from pbal.model.snapshot import in_pieces
 from pbal.model.world import LoadedPlugin, World
+from pbal.net.tasks import NotInTime, within
 from pbal.schema.balancing import MOST, WEIGHT
 from pbal.schema.commands import CORE_COMMANDS, OK, CommandError, Registry, Reply, Text, parameter_name
 from pbal.schema.kinds import Key, Kind
@@ -251,11 +252,8 @@ class Interpreter:
         if not plugin:
             return await result
         try:
-            async with asyncio.timeout(STATEMENT_LIMIT) as limit:
-                return await result
-        except TimeoutError:
-            if not limit.expired():
-                raise
+            return await within(STATEMENT_LIMIT, result)
+        except NotInTime:
             message = f"plugin '{plugin}', statement {statement.rule}: it did not end within {STATEMENT_LIMIT:g} s"
             raise ConfigError(message, kind=Kind.PLUGIN) from None
 
