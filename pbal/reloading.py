@@ -27,6 +27,7 @@ from pbal.model.errors import ConfigError, UnknownName
 from pbal.model.plugin import Plugin
 from pbal.model.telling import statements_or_why
 from pbal.model.world import LoadedPlugin, World
+from pbal.net.tasks import NotInTime, within
 from pbal.schema.kinds import Kind
 from pbal.schema.said import shown
 from pbal.schema.tunables import Tunable
@@ -176,12 +177,9 @@ def _forget(pairs: Sequence[Pair]) -> None:
 async def _quiesce(instance: Plugin) -> None:
     """Raises: what quiesce() raises, or ConfigError after QUIESCE_LIMIT."""
     try:
-        async with asyncio.timeout(QUIESCE_LIMIT) as limit:
-            await instance.quiesce()
-    except TimeoutError:
-        if limit.expired():
-            raise ConfigError(f"quiesce() of the old one did not end within {QUIESCE_LIMIT:g} s") from None
-        raise
+        await within(QUIESCE_LIMIT, instance.quiesce())
+    except NotInTime:
+        raise ConfigError(f"quiesce() of the old one did not end within {QUIESCE_LIMIT:g} s") from None
 
 
 def _refuse_what_is_needed(world: World, old: LoadedPlugin, new: LoadedPlugin) -> None:

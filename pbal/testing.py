@@ -31,11 +31,14 @@ import uvloop
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.session import Session
 from pbal.lang.mistakes import Mistake
+from pbal.life.looping import stopped
 from pbal.model.world import World
 from pbal.server import Server
 
 T = TypeVar("T")
 
+FAULTS = (SystemExit, KeyboardInterrupt)
+"""What stops a loop."""
 PATIENCE = 10.0
 """Seconds after which something that does not happen fails the test."""
 
@@ -158,7 +161,16 @@ def running(configuration: str, plugins: Path | str | None = None) -> Iterator[R
 def _started(server: Server) -> Iterator[asyncio.AbstractEventLoop]:
     """The server on a loop in a thread. What start() raises comes out here."""
     loop = uvloop.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="pbal under test", daemon=True)
+    ended = threading.Event()
+
+    def turn() -> None:
+        while not ended.is_set():
+            try:
+                loop.run_forever()
+            except FAULTS as error:  # sys.exit() in a task: in a process of its own that ends nothing either
+                stopped(server.world, error)
+
+    thread = threading.Thread(target=turn, name="pbal under test", daemon=True)
     thread.start()
 
     async def start() -> None:
@@ -169,6 +181,7 @@ def _started(server: Server) -> Iterator[asyncio.AbstractEventLoop]:
         yield loop
     finally:
         asyncio.run_coroutine_threadsafe(server.close(), loop).result(PATIENCE)
+        ended.set()
         loop.call_soon_threadsafe(loop.stop)
         thread.join(PATIENCE)
         loop.close()

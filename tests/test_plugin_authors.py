@@ -379,15 +379,18 @@ def test_mistakes_of_a_tested_configuration_fail_the_test_with_their_text() -> N
 
 def test_counters_console_log_and_raw_connections_of_a_tested_pbal(tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(
-        "from pbal.api import Plugin, hook\n\n\nclass Faulty(Plugin):\n    @hook.start_http_request\n"
-        "    def fail(self, exchange):\n        raise ValueError('oh')\n"
+        "from pbal.api import Plugin, hook, spawn\n\n\nclass Faulty(Plugin):\n    @hook.start_http_request\n"
+        "    def fail(self, exchange):\n        raise ValueError('oh')\n\n"
+        "    @hook.end\n    def leave(self, exchange):\n        spawn(self, self.left(), 'leave')\n\n"
+        "    async def left(self):\n        raise SystemExit(3)\n"
     )
     site = SITE.replace("example", "faulty").format(folder=tmp_path, role="web_server", more="")
     with running(site, plugins=tmp_path) as pbal:
         assert pbal.get("site", "/").status == 500
-        pbal.until("plugin_errors", 1)
+        pbal.until("plugin_errors", 2)
         assert pbal.say("SET site.nonsense = 1").startswith("ERROR: ")
         assert any("plugin faulty" in line and "faulty.py:7" in line for line in pbal.log)
+        assert any("plugin faulty generation 1, outside of a hook: SystemExit: 3 (faulty.py:14)" in line for line in pbal.log)
         with pbal.connect("site") as sock:
             sock.sendall(b"rubbish\r\n\r\n")
             assert sock.recv(1000).startswith(b"HTTP/1.1 400 ")

@@ -37,6 +37,7 @@ from pbal.model.errors import ConfigError
 from pbal.model.plugin import Plugin
 from pbal.model.snapshot import in_pieces
 from pbal.model.world import LoadedPlugin, World
+from pbal.net.tasks import NotInTime, within
 from pbal.schema.balancing import MOST, WEIGHT
 from pbal.schema.commands import CORE_COMMANDS, OK, CommandError, Registry, Reply, Text, parameter_name
 from pbal.schema.kinds import Key, Kind
@@ -240,6 +241,9 @@ class Interpreter:
                 if isinstance(error, GeneratorExit) or (task is not None and task.cancelling()):
                     raise  # the console's end
                 raise self._fault(error, statement) from error
+        if not isinstance(result, Reply) and self._owner(statement):
+            said = f"it returned {faults.shown(result)}, not a Reply such as OK or Text([...])"
+            raise self._fault(TypeError(said), statement)
         reply: Reply = result
         if reply is OK and session.warnings:
             return Text([f"warning: {warning.in_one_line()}" for warning in session.warnings], end_dot=False)
@@ -251,11 +255,8 @@ class Interpreter:
         if not plugin:
             return await result
         try:
-            async with asyncio.timeout(STATEMENT_LIMIT) as limit:
-                return await result
-        except TimeoutError:
-            if not limit.expired():
-                raise
+            return await within(STATEMENT_LIMIT, result)
+        except NotInTime:
             message = f"plugin '{plugin}', statement {statement.rule}: it did not end within {STATEMENT_LIMIT:g} s"
             raise ConfigError(message, kind=Kind.PLUGIN) from None
 

@@ -36,9 +36,10 @@ from pbal.commands.interpreter import Interpreter
 from pbal.commands.session import Session
 from pbal.console.gate import Denied, Gate, address_of
 from pbal.console.history import History
-from pbal.console.http import HttpConnection
+from pbal.console.http import FAULTS, HttpConnection
 from pbal.console.peer import Manager, identity
 from pbal.lang.mistakes import Mistake
+from pbal.model import faults
 from pbal.model.service import Service
 from pbal.net.tasks import spawn
 from pbal.schema import kinds
@@ -299,10 +300,19 @@ class ConsoleConnection(Manager):
                 self._write(f"ERROR: {mistake.render()}".split("\n"))
             else:
                 self._write([f"ERROR: {mistake.in_one_line()}"])
-        except Exception as error:  # a fault of ours is answered in one line, and logged whole
-            log.error("console, %(line)r: %(fault)s", {"event": "console_failed", "line": line[:100], "fault": repr(error)}, exc_info=error)
-            self._write([f"ERROR: internal error: {type(error).__name__}: {error}"])
+        except FAULTS as error:
+            self._failed(line, error)
         return "error"
+
+    def _failed(self, line: str, error: BaseException) -> None:
+        """A fault is answered in one line. One of ours is logged whole, one in what a plugin's statement answers as the plugin's."""
+        plugin, generation = faults.blamed(error)
+        if plugin:
+            faults.report(self._session.world, plugin, f"the answer to {line.split()[0]}", error, generation)
+            self._write([f"ERROR: plugin '{plugin}': {faults.describe(error)}"])
+            return
+        log.error("console, %(line)r: %(fault)s", {"event": "console_failed", "line": line[:100], "fault": repr(error)}, exc_info=error)
+        self._write([f"ERROR: internal error: {type(error).__name__}: {error}"])
 
     async def _login(self, user: str | None, password: str | None) -> str:
         """LOGIN, as it was typed."""

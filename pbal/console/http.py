@@ -36,6 +36,8 @@ from pbal.model.service import Service
 from pbal.net.linger import Lingering
 from pbal.net.tasks import spawn
 
+FAULTS: Final = (Exception, SystemExit)
+"""What an answer may raise while it is made: a plugin may have a part in it."""
 log = logging.getLogger("pbal.console")
 
 HEAD_SECONDS: Final = 10.0
@@ -201,7 +203,7 @@ class HttpConnection(Manager):
     async def _work(self, head: RequestHead) -> None:
         try:
             answer = await self._refusal(head) or await self._pages.answer(head.path, head.query)
-        except Exception as error:  # a fault of ours: logged whole, and told in a line
+        except FAULTS as error:  # a fault of ours: logged whole, and told in a line
             fields = {"event": "page_failed", "target": _shown(head.target), "fault": repr(error)}
             log.error("console, %(target)s: %(fault)s", fields, exc_info=error)
             answer = plain(500, "This page could not be made; the log says why.")

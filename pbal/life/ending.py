@@ -18,10 +18,11 @@ from enum import Enum
 from math import inf
 
 from pbal.life.process import Process
-from pbal.model.faults import report
+from pbal.model.faults import CAUGHT, report
+from pbal.model.plugin import Plugin
 from pbal.model.world import World
 from pbal.net.datagrams import AnyListener
-from pbal.net.tasks import spawn
+from pbal.net.tasks import NotInTime, spawn, within
 
 log = logging.getLogger("pbal")
 
@@ -152,14 +153,18 @@ class Ending:
             return
         plugins = [pair for service in world.services.values() if service.opened for pair in service.plugins]
         try:
-            async with asyncio.timeout(GIVE_BACK_SECONDS):
-                faults = await asyncio.gather(*(plugin.quiesce() for _, plugin in plugins), return_exceptions=True)
-        except TimeoutError:
+            await within(GIVE_BACK_SECONDS, asyncio.gather(*(self._quiesce(*pair) for pair in plugins), return_exceptions=True))
+        except NotInTime:
             log.warning(
                 "answers that clients did not acknowledge could not be given back in %(seconds)g seconds",
                 {"event": "not_given_back", "seconds": GIVE_BACK_SECONDS},
             )
-            return
-        for (name, _), fault in zip(plugins, faults, strict=True):
-            if fault is not None:
-                report(world, name, "quiesce()", fault)
+
+    async def _quiesce(self, name: str, plugin: Plugin) -> None:
+        """Have a plugin do what it has in hand."""
+        try:
+            await plugin.quiesce()
+        except asyncio.CancelledError:
+            raise
+        except CAUGHT as error:
+            report(self._world, name, "quiesce()", error)

@@ -45,14 +45,14 @@ def run(main: Coroutine[Any, Any, int], world: World) -> int:
                     break
                 if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                     raise  # the server's handlers are not there yet
-                _stopped(world, error)
+                stopped(world, error)
         return task.result()
     finally:
         _end(loop)
         threading.excepthook = threading.__excepthook__
 
 
-def _stopped(world: World, error: BaseException) -> None:
+def stopped(world: World, error: BaseException) -> None:
     """Tell what would have ended the process."""
     fault = "somebody stopped it" if isinstance(error, RuntimeError) else faults.describe(error)
     plugin, generation = faults.blamed(error)

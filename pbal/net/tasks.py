@@ -6,13 +6,17 @@ are held, named, cancelled with their owner, and what they raise is logged in on
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
 
 from pbal.model import faults
 from pbal.model.plugin import Plugin
 
 log = logging.getLogger("pbal.tasks")
+T = TypeVar("T")
+
+_left: set[asyncio.Task[Any]] = set()
+"""What `within` waits for, or has given up."""
 _owned: dict[int, tuple[object, set[asyncio.Task[Any]]]] = {}
 """By the id of the owner, who is held as long as a task of his runs: compiled classes cannot be referenced weakly."""
 
@@ -33,6 +37,46 @@ def spawn(owner: object, coroutine: Coroutine[Any, Any, Any], name: str) -> asyn
 
     task.add_done_callback(ended)
     return task
+
+
+class NotInTime(Exception):
+    """Something did not end in its time."""
+
+
+async def within(seconds: float, waiting: Awaitable[T]) -> T:
+    """Wait for what somebody else wrote, which may not end, and may not let itself be cancelled either.
+
+    Raises: what it raises; NotInTime when the time is over. It is cancelled then, and left to itself.
+    """
+    task = asyncio.ensure_future(_outcome(waiting))
+    _left.add(task)
+    task.add_done_callback(_left.discard)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not task.done():
+        task.cancel()
+        raise NotInTime
+    found = task.result()
+    if isinstance(found, _Raised):
+        raise found.error
+    return found
+
+
+class _Raised:
+    """In place of a result: what was raised. It is no exception of the task: one that ends programs would stop the loop."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+async def _outcome(waiting: Awaitable[T]) -> T | _Raised:
+    try:
+        return await waiting
+    except faults.CAUGHT as error:
+        return _Raised(error)
 
 
 def _failed(owner: object, name: str, fault: BaseException) -> None:

@@ -517,6 +517,36 @@ async def test_a_statement_of_a_plugin_that_waits_holds_up_no_other_for_ever(lab
     assert [mistake.message for mistake in mistakes] == ["plugin 'rule', statement leave: SystemExit: 3 (rule.py:10)"]
 
 
+@lab
+async def test_an_answer_of_a_plugin_that_is_none_or_fails_is_told_in_a_line(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    answers = {"nothing": "return None", "text": "return 'text'", "left": "return Text(sys.exit(3) for line in [0])",
+               "half": "return Text([1].index(line) for line in [2])"}  # fmt: skip
+    head = "import sys\nfrom pbal.api import Plugin, Text\n\n\n"
+    head += "".join(f"def {name}(session):\n    {body}\n\n\n" for name, body in answers.items())
+    plugin(lab, f"commands = ({', '.join(answers)},)", head=f"{head}class Rule(Plugin):\n")
+    rules = f"%extend query: {' | '.join(answers)}\n\n" + "".join(f'{name}: "{name.upper()}"i\n' for name in answers)
+    (lab.folder / "rule.lark").write_text(rules)
+    pbal = await lab.pbal(f"""
+        SERVER plugin_path = {lab.folder}
+        LOAD rule
+        CREATE SERVICE console
+          SET role   = management
+          SET listen = 127.0.0.1:0
+        ENABLE console
+    """)
+    reader, writer = await pbal.connect("console")
+    for name, said in (
+        ("nothing", "ERROR: plugin 'rule', statement nothing: TypeError: it returned None, not a Reply"),
+        ("text", "ERROR: plugin 'rule', statement text: TypeError: it returned 'text', not a Reply"),
+        ("left", "ERROR: plugin 'rule': SystemExit: 3"),
+        ("half", "ERROR: plugin 'rule': ValueError: 2 is not in list"),
+    ):
+        writer.write(f"{name}\n".encode())
+        line = await asyncio.wait_for(reader.readline(), DEADLINE)
+        assert line.decode().startswith(said), line
+    assert not any(record.exc_info for record in caplog.records)
+
+
 @pytest.mark.parametrize("limit", ["'10'", "-1", "2.5", "[]", "b'10'"])
 @lab
 async def test_a_body_limit_that_is_none_is_a_fault_of_who_sets_it(lab: Lab, limit: str) -> None:
@@ -533,7 +563,8 @@ async def test_a_body_limit_that_is_none_is_a_fault_of_who_sets_it(lab: Lab, lim
 async def test_a_quiesce_that_never_ends_refuses_the_reload_and_holds_up_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pbal.reloading.QUIESCE_LIMIT", 0.05)
     plugin(lab, HOOK, "def rule(self, exchange):", "|exchange.respond(200, (), b'old')", "|return Verdict.TAKEN",
-           "async def quiesce(self):", "|await asyncio.Event().wait()", head=f"import asyncio\n{HEAD}")  # fmt: skip
+           "async def quiesce(self):", "|try:", "||await asyncio.Event().wait()", "|except asyncio.CancelledError:", "||pass",
+           head=f"import asyncio\n{HEAD}")  # fmt: skip
     pbal = await site(lab)
     reloading = asyncio.create_task(pbal.say("RELOAD rule"))
     assert await pbal.say("LOAD vpaths") == "OK"

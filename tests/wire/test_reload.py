@@ -82,13 +82,13 @@ async def reload_under_load(pbal: Pbal) -> None:
 
 @lab
 async def test_reload_poll_under_load_on_the_memory_store(lab: Lab) -> None:
-    await reload_under_load(await lab.pbal(conf("SET poll_store = memory")))
+    await reload_under_load(await lab.pbal(conf("SET poll_store = memory", "SET poll_timeout = 1h")))
 
 
 @lab
 async def test_reload_poll_under_load_on_memcached(lab: Lab) -> None:
     cache = await lab.memcached()
-    await reload_under_load(await lab.pbal(conf(f"SET poll_store = memcached {cache.address}")))
+    await reload_under_load(await lab.pbal(conf(f"SET poll_store = memcached {cache.address}", "SET poll_timeout = 1h")))
 
 
 @lab

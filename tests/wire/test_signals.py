@@ -279,10 +279,11 @@ def test_a_task_and_a_thread_that_do_not_end_keep_no_process(monkeypatch, caplog
     tasks: list[asyncio.Task[None]] = []
     try:
         assert looping.run(main(), World()) == 7
-        assert [thread.name for thread in threads()] == ["a thread"]
-        assert "ending without a task, a thread, which did not end" in caplog.text
+        assert "a thread" in [thread.name for thread in threads()]  # beside those that other tests left
+        assert re.search(r"ending without a task, (.*, )?a thread(, .*)?, which did not end", caplog.text)
     finally:
         over.set()
+        vars(asyncio.Task)["_log_destroy_pending"].__set__(tasks[0], False)  # it is meant to be left
 
 
 def test_graceful_timeout_0_is_no_limit(tmp_path):
