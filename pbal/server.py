@@ -177,8 +177,11 @@ class Server:
     def _given_up(self, service: Service) -> AnyListener | None:
         """The listener on the address of a service that its own service does not want any more, or wants to use otherwise."""
         kind = DatagramListener if service.datagrams else Listener
+        wanted: Endpoint = service["listen"]
+        if wanted.is_name or wanted.host == "::":  # as a listener tells where it is
+            wanted = Endpoint("" if wanted.host == "::" else self._found.get(wanted.host, wanted.host), wanted.port)
         for listener in self._listeners.values():
-            if listener.address == service["listen"] and isinstance(listener, kind) and not self._is_wanted(listener):
+            if listener.address == wanted and isinstance(listener, kind) and not self._is_wanted(listener):
                 return listener
         return None
 

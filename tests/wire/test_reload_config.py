@@ -233,6 +233,19 @@ async def test_an_address_goes_from_one_service_to_another(laboratory: Lab) -> N
 
 
 @lab
+@pytest.mark.parametrize("host", ["localhost", "[::]", "[0:0:0:0:0:0:0:1]"])
+async def test_an_address_goes_over_however_it_is_written(laboratory: Lab, host: str) -> None:
+    case = await started(laboratory)
+    before, port = case.pbal.server.address("front")[1], free_port()
+    renamed = ("CREATE SERVICE front", "CREATE SERVICE other"), ("HEADER front", "HEADER other"), ("ENABLE front", "ENABLE other")
+    listen = f"127.0.0.1:{before}", f"{host}:{port}"
+    assert await case.reload(listen) == "OK"
+    assert await case.reload(listen, *renamed) == "OK"
+    await until(lambda: all(listener.serving for listener in case.pbal.server.listeners()), "listeners")
+    assert case.pbal.server.address("other")[1] == port and "front" not in case.pbal.world.services
+
+
+@lab
 async def test_drift_is_what_was_changed_since_and_reload_takes_it_back(laboratory: Lab) -> None:
     case = await started(laboratory)
     before = snapshot(case.pbal.world)
