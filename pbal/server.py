@@ -11,6 +11,7 @@ What is around the server in a process of its own (systemd, the pidfile, the use
 """
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -172,7 +173,26 @@ class Server:
             return None
         if not self._end.accepts:
             raise ConfigError("pbal is ending: nothing listens any more")
-        return self._bound(service, self._given_up(service))
+        try:
+            return self._bound(service, self._given_up(service))
+        except ConfigError as error:
+            why = error.__context__
+            if not (isinstance(why, OSError) and why.errno == errno.EADDRINUSE):
+                raise
+            raise ConfigError(error.message + self._who_has_it(service), about=error.about, kind=error.kind) from None
+
+    def _who_has_it(self, service: Service) -> str:
+        """Added to `Address already in use`: which service has it, if one does, as 0.0.0.0:80 is in the way of ADDRESS:80."""
+        kind = DatagramListener if service.datagrams else Listener
+        wanted: Endpoint = service["listen"]
+        for listener in self._listeners.values():
+            has = listener.address
+            in_the_way = has == wanted or (has.port == wanted.port != 0 and not {"", "0.0.0.0", "::"}.isdisjoint((has.host, wanted.host)))
+            if isinstance(listener, kind) and in_the_way:
+                name = listener.service.name
+                first = "" if self._is_wanted(listener) else f": DISABLE {name} first"
+                return f", by service '{name}' on {has}{first}"
+        return ""
 
     def _given_up(self, service: Service) -> AnyListener | None:
         """The listener on the address of a service that its own service does not want any more, or wants to use otherwise."""

@@ -246,6 +246,17 @@ async def test_an_address_goes_over_however_it_is_written(laboratory: Lab, host:
 
 
 @lab
+async def test_who_has_an_address_that_is_in_use_is_told(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    chat, front = (case.pbal.server.address(name)[1] for name in ("chat", "front"))
+    said = await case.reload((f"127.0.0.1:{front}", f"0.0.0.0:{front}"))  # the system lets nobody have both at once
+    assert f"Address already in use, by service 'front' on 127.0.0.1:{front}: DISABLE front first" in said
+    assert await case.pbal.say("DISABLE front") == "OK" and await case.pbal.say("RELOAD CONFIG") == "OK"
+    said = await case.pbal.say(f"SET front.listen = 0.0.0.0:{chat}")
+    assert said.splitlines()[0].endswith(f"Address already in use, by service 'chat' on 127.0.0.1:{chat}")
+
+
+@lab
 async def test_drift_is_what_was_changed_since_and_reload_takes_it_back(laboratory: Lab) -> None:
     case = await started(laboratory)
     before = snapshot(case.pbal.world)
