@@ -67,6 +67,9 @@ class Server:
         """Names that were looked up for the statement that is being carried out, and their addresses."""
         self._reloading = False
         """Whether all names that will be bound were looked up before."""
+        self._asked = False
+        """Whether a SIGHUP came that the reload which is under way, if one is, does not count for."""
+        self._reload_task: asyncio.Task[None] | None = None
         self._checker = Checker(world)
         self._certificates = Watch(world)
         self._plugin_watch = PluginWatch(world, interpreter)
@@ -343,7 +346,9 @@ class Server:
             if number is not signal.SIGHUP:
                 log.warning("%(signal)s: nothing is done on it", {"event": "signal", "signal": number.name})
             elif not self.ending:
-                spawn(self, self._reload(), "reload")
+                self._asked = True
+                if self._reload_task is None or self._reload_task.done():
+                    self._reload_task = spawn(self, self._reload(), "reload")
             return
         if self.ending:
             log.warning("second signal, %(signal)s: ending at once", {"event": "ending_at_once", "signal": number.name})
@@ -352,11 +357,13 @@ class Server:
         self._end.begin(None)
 
     async def _reload(self) -> None:
-        """SIGHUP: the configuration file again."""
-        try:
-            await self.interpreter.execute(Session(self.world, self.interpreter, origin="SIGHUP"), "RELOAD CONFIG")
-        except Mistake as mistake:
-            log.error("%(signal)s: %(reason)s", {"event": "reload_refused", "signal": "SIGHUP", "reason": mistake.in_one_line()})
+        """SIGHUP: the configuration file again; once more for all that came meanwhile, as the file may have been read before."""
+        while self._asked and not self.ending:
+            self._asked = False
+            try:
+                await self.interpreter.execute(Session(self.world, self.interpreter, origin="SIGHUP"), "RELOAD CONFIG")
+            except Mistake as mistake:
+                log.error("%(signal)s: %(reason)s", {"event": "reload_refused", "signal": "SIGHUP", "reason": mistake.in_one_line()})
 
     def _state(self) -> str:
         """One line for SIGUSR1."""

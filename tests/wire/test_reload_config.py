@@ -670,3 +670,17 @@ def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
         running.send_signal(signal.SIGHUP)
         running.says("nothing is changed")
         running.send("/").close()
+
+
+@lab
+async def test_many_sighups_read_the_file_once_more_and_no_oftener(laboratory: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    case = await started(laboratory)
+    caplog.set_level("INFO", "pbal")
+    for seconds in range(1, 21):
+        case.write(("poll_timeout = 40s", f"poll_timeout = {seconds}s"))
+        case.pbal.server.signalled(signal.SIGHUP)
+        if seconds == 1:
+            await asyncio.sleep(0)
+    await until(lambda: case.pbal.world.services["chat"]["poll_timeout"] == 20, "the last of the files")
+    assert await case.pbal.say("CONFIG DRIFT") == "."
+    assert 1 <= sum("is in force" in record.getMessage() for record in caplog.records) <= 2
