@@ -82,7 +82,7 @@ def _new_password(user: str) -> int:
                 print("pbal: the two are not the same", file=sys.stderr)
                 return 1
         else:
-            password = sys.stdin.readline(2 * LONGEST).removesuffix("\n")
+            password = sys.stdin.readline(2 * LONGEST).rstrip("\r\n")  # as --password-file has it
         print(line_for(user, password))
     except (ValueError, EOFError, KeyboardInterrupt) as error:
         print(f"pbal: {str(error) or 'no password'}", file=sys.stderr)

@@ -11,6 +11,7 @@ What is around the server in a process of its own (systemd, the pidfile, the use
 """
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -66,6 +67,9 @@ class Server:
         """Names that were looked up for the statement that is being carried out, and their addresses."""
         self._reloading = False
         """Whether all names that will be bound were looked up before."""
+        self._asked = False
+        """Whether a SIGHUP came that the reload which is under way, if one is, does not count for."""
+        self._reload_task: asyncio.Task[None] | None = None
         self._checker = Checker(world)
         self._certificates = Watch(world)
         self._plugin_watch = PluginWatch(world, interpreter)
@@ -172,13 +176,35 @@ class Server:
             return None
         if not self._end.accepts:
             raise ConfigError("pbal is ending: nothing listens any more")
-        return self._bound(service, self._given_up(service))
+        try:
+            return self._bound(service, self._given_up(service))
+        except ConfigError as error:
+            why = error.__context__
+            if not (isinstance(why, OSError) and why.errno == errno.EADDRINUSE):
+                raise
+            raise ConfigError(error.message + self._who_has_it(service), about=error.about, kind=error.kind) from None
+
+    def _who_has_it(self, service: Service) -> str:
+        """Added to `Address already in use`: which service has it, if one does, as 0.0.0.0:80 is in the way of ADDRESS:80."""
+        kind = DatagramListener if service.datagrams else Listener
+        wanted: Endpoint = service["listen"]
+        for listener in self._listeners.values():
+            has = listener.address
+            in_the_way = has == wanted or (has.port == wanted.port != 0 and not {"", "0.0.0.0", "::"}.isdisjoint((has.host, wanted.host)))
+            if isinstance(listener, kind) and in_the_way:
+                name = listener.service.name
+                first = "" if self._is_wanted(listener) else f": DISABLE {name} first"
+                return f", by service '{name}' on {has}{first}"
+        return ""
 
     def _given_up(self, service: Service) -> AnyListener | None:
         """The listener on the address of a service that its own service does not want any more, or wants to use otherwise."""
         kind = DatagramListener if service.datagrams else Listener
+        wanted: Endpoint = service["listen"]
+        if wanted.is_name or wanted.host == "::":  # as a listener tells where it is
+            wanted = Endpoint("" if wanted.host == "::" else self._found.get(wanted.host, wanted.host), wanted.port)
         for listener in self._listeners.values():
-            if listener.address == service["listen"] and isinstance(listener, kind) and not self._is_wanted(listener):
+            if listener.address == wanted and isinstance(listener, kind) and not self._is_wanted(listener):
                 return listener
         return None
 
@@ -320,7 +346,9 @@ class Server:
             if number is not signal.SIGHUP:
                 log.warning("%(signal)s: nothing is done on it", {"event": "signal", "signal": number.name})
             elif not self.ending:
-                spawn(self, self._reload(), "reload")
+                self._asked = True
+                if self._reload_task is None or self._reload_task.done():
+                    self._reload_task = spawn(self, self._reload(), "reload")
             return
         if self.ending:
             log.warning("second signal, %(signal)s: ending at once", {"event": "ending_at_once", "signal": number.name})
@@ -329,11 +357,13 @@ class Server:
         self._end.begin(None)
 
     async def _reload(self) -> None:
-        """SIGHUP: the configuration file again."""
-        try:
-            await self.interpreter.execute(Session(self.world, self.interpreter, origin="SIGHUP"), "RELOAD CONFIG")
-        except Mistake as mistake:
-            log.error("%(signal)s: %(reason)s", {"event": "reload_refused", "signal": "SIGHUP", "reason": mistake.in_one_line()})
+        """SIGHUP: the configuration file again; once more for all that came meanwhile, as the file may have been read before."""
+        while self._asked and not self.ending:
+            self._asked = False
+            try:
+                await self.interpreter.execute(Session(self.world, self.interpreter, origin="SIGHUP"), "RELOAD CONFIG")
+            except Mistake as mistake:
+                log.error("%(signal)s: %(reason)s", {"event": "reload_refused", "signal": "SIGHUP", "reason": mistake.in_one_line()})
 
     def _state(self) -> str:
         """One line for SIGUSR1."""

@@ -483,9 +483,10 @@ def test_pbal_password_prints_a_line(tmp_path: Path) -> None:
         return subprocess.run([sys.executable, "-m", "pbal", "password", user], input=said, capture_output=True, text=True, cwd=ROOT)
 
     made = run("amy", "it's a secret\n")
-    (tmp_path / "passwords").write_text(made.stdout)
+    (tmp_path / "passwords").write_text(made.stdout + run("bob", "of Windows\r\n").stdout)
     users = read(tmp_path / "passwords")
     assert users["amy"].matches(b"it's a secret") and not users["amy"].matches(b"it's a secret\n")
+    assert users["bob"].matches(b"of Windows")
     refused = run("a:b", "x\n")
     assert refused.returncode == 1 and refused.stderr.startswith("pbal: expected a user of letters") and not refused.stdout
 

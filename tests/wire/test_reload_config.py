@@ -253,6 +253,30 @@ async def test_an_address_goes_from_one_service_to_another(laboratory: Lab) -> N
 
 
 @lab
+@pytest.mark.parametrize("host", ["localhost", "[::]", "[0:0:0:0:0:0:0:1]"])
+async def test_an_address_goes_over_however_it_is_written(laboratory: Lab, host: str) -> None:
+    case = await started(laboratory)
+    before, port = case.pbal.server.address("front")[1], free_port()
+    renamed = ("CREATE SERVICE front", "CREATE SERVICE other"), ("HEADER front", "HEADER other"), ("ENABLE front", "ENABLE other")
+    listen = f"127.0.0.1:{before}", f"{host}:{port}"
+    assert await case.reload(listen) == "OK"
+    assert await case.reload(listen, *renamed) == "OK"
+    await until(lambda: all(listener.serving for listener in case.pbal.server.listeners()), "listeners")
+    assert case.pbal.server.address("other")[1] == port and "front" not in case.pbal.world.services
+
+
+@lab
+async def test_who_has_an_address_that_is_in_use_is_told(laboratory: Lab) -> None:
+    case = await started(laboratory)
+    chat, front = (case.pbal.server.address(name)[1] for name in ("chat", "front"))
+    said = await case.reload((f"127.0.0.1:{front}", f"0.0.0.0:{front}"))  # the system lets nobody have both at once
+    assert f"Address already in use, by service 'front' on 127.0.0.1:{front}: DISABLE front first" in said
+    assert await case.pbal.say("DISABLE front") == "OK" and await case.pbal.say("RELOAD CONFIG") == "OK"
+    said = await case.pbal.say(f"SET front.listen = 0.0.0.0:{chat}")
+    assert said.splitlines()[0].endswith(f"Address already in use, by service 'chat' on 127.0.0.1:{chat}")
+
+
+@lab
 async def test_drift_is_what_was_changed_since_and_reload_takes_it_back(laboratory: Lab) -> None:
     case = await started(laboratory)
     before = snapshot(case.pbal.world)
@@ -666,3 +690,17 @@ def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
         running.send_signal(signal.SIGHUP)
         running.says("nothing is changed")
         running.send("/").close()
+
+
+@lab
+async def test_many_sighups_read_the_file_once_more_and_no_oftener(laboratory: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    case = await started(laboratory)
+    caplog.set_level("INFO", "pbal")
+    for seconds in range(1, 21):
+        case.write(("poll_timeout = 40s", f"poll_timeout = {seconds}s"))
+        case.pbal.server.signalled(signal.SIGHUP)
+        if seconds == 1:
+            await asyncio.sleep(0)
+    await until(lambda: case.pbal.world.services["chat"]["poll_timeout"] == 20, "the last of the files")
+    assert await case.pbal.say("CONFIG DRIFT") == "."
+    assert 1 <= sum("is in force" in record.getMessage() for record in caplog.records) <= 2
