@@ -486,7 +486,7 @@ class Hub:
             return  # it stands where it stood: a stream that is not open yet is told in a moment, what has gone never
         for key in (keys,) if isinstance(keys, bytes) else keys:
             log = found.get(key)
-            if log is not None and log.end:
+            if log is not None and log.end and not (asked and log.is_older(reader.place(key))):
                 reader.stand(key, log.end)
 
     def _lacking(self, which: tuple[bytes | None, ...], found: dict[bytes, Log], asked: bool) -> Delivery | None:
@@ -500,10 +500,8 @@ class Hub:
         logs: dict[bytes, Log] = {}
         for key, place in zip(which[::2], which[1::2], strict=True):
             log = found.get(key) if key is not None else None
-            if log is None or key is None:
+            if log is None or key is None or self._is_behind(log, place, asked):
                 continue
-            if not asked and log.is_older(place):
-                raise _Older
             try:
                 offset, gap = log.find(place, settings.first_all)
             except BadPosition:
@@ -518,6 +516,15 @@ class Hub:
             if log.epoch:
                 logs[key] = log
         return Delivery(queues, False, logs, tuple(gaps)) if queues or gaps else None
+
+    @staticmethod
+    def _is_behind(log: Log, place: bytes | None, asked: bool) -> bool:
+        """Whether a reader was told of more than this, while what was read for it waited for its turn. Raises: _Older if nobody read it."""
+        if place is None or not log.is_older(place):
+            return False
+        if not asked:
+            raise _Older
+        return log.gave(place)
 
     # -- limits of a queue ---------------------------------------------------------------------------------------
 

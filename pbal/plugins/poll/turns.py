@@ -91,12 +91,10 @@ class Turns:
     ) -> bool:
         """Call `do` with each poll: now, and True; or over the next turns of the loop, and then `done`. `keys`: the queues it is about.
 
-        `news`: what `do` tells everybody of these queues. Newer news are put into it while nobody was told. Such a job has no `done`.
+        `news`: what `do` tells everybody of these queues. Newer news are put into it while nobody was told: in front of jobs with older
+        ones, which then have nothing to tell. Such a job has no `done`.
         """
-        waiting = None if news is None else self._waiting(keys)
-        if news is not None and waiting is not None and waiting.news is not None:
-            waiting.news.update(news)
-            waiting.polls = polls
+        if news is not None and self._join(polls, keys, news):
             return False
         job = _Job(polls, do, keys, news)
         behind = any(not keys.isdisjoint(other.keys) for other in self._jobs)
@@ -109,10 +107,15 @@ class Turns:
         self._later(job, done)
         return False
 
-    def _waiting(self, keys: frozenset[bytes]) -> _Job | None:
-        """The last job about any of these queues, if it is about the same and has not begun."""
-        last = next((job for job in reversed(self._jobs) if not keys.isdisjoint(job.keys)), None)
-        return None if last is None or last.begun or last.keys != keys else last
+    def _join(self, polls: Sequence[Reader], keys: frozenset[bytes], news: dict[bytes, Log]) -> bool:
+        """Put news with those of a job that has not begun; False if there is none. A queue that began anew is told of in its order."""
+        for job in self._jobs:
+            before = job.news
+            if before is not None and not job.begun and job.keys == keys and all(before[key].epoch == news[key].epoch for key in keys):
+                before.update(news)
+                job.polls = polls
+                return True
+        return False
 
     def _at_once(self, number: int) -> int:
         """How many of so many polls may be served in this turn."""
