@@ -13,11 +13,11 @@ rooms that come in one read are no more work for that turn than one. A single po
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from .lot import Reader
-from .positions import Log
 
 SLICE = 128
 """Polls answered in one turn: about two milliseconds."""
@@ -27,14 +27,22 @@ LOOK = 16
 """Polls between two looks at the clock."""
 
 
+class News(ABC):
+    """What a job tells everybody of its queues, where more can be told at the same time."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def join(self, newer: "News", last: bool) -> bool:
+        """Take newer news of the same queues in; whether that can be. `last`: no other job about them stands behind this one."""
+
+
 class _Job:
     """What is left of one job."""
 
     __slots__ = ("begun", "do", "keys", "late", "news", "place", "polls")
 
-    def __init__(
-        self, polls: Sequence[Reader], do: Callable[[Reader], None], keys: frozenset[bytes], news: dict[bytes, Log] | None
-    ) -> None:
+    def __init__(self, polls: Sequence[Reader], do: Callable[[Reader], None], keys: frozenset[bytes], news: News | None) -> None:
         self.polls, self.do, self.keys, self.news = polls, do, keys, news
         self.place = 0
         self.begun = False
@@ -87,12 +95,11 @@ class Turns:
         do: Callable[[Reader], None],
         done: Callable[[], None] | None = None,
         keys: frozenset[bytes] = frozenset(),
-        news: dict[bytes, Log] | None = None,
+        news: News | None = None,
     ) -> bool:
         """Call `do` with each poll: now, and True; or over the next turns of the loop, and then `done`. `keys`: the queues it is about.
 
-        `news`: what `do` tells everybody of these queues. Newer news are put into it while nobody was told: in front of jobs with older
-        ones, which then have nothing to tell. Such a job has no `done`.
+        `news`: what `do` tells everybody of these queues. It may join that of a job which waits: then it is that job which is done.
         """
         if news is not None and self._join(polls, keys, news):
             return False
@@ -107,14 +114,16 @@ class Turns:
         self._later(job, done)
         return False
 
-    def _join(self, polls: Sequence[Reader], keys: frozenset[bytes], news: dict[bytes, Log]) -> bool:
-        """Put news with those of a job that has not begun; False if there is none. A queue that began anew is told of in its order."""
-        for job in self._jobs:
-            before = job.news
-            if before is not None and not job.begun and job.keys == keys and all(before[key].epoch == news[key].epoch for key in keys):
-                before.update(news)
+    def _join(self, polls: Sequence[Reader], keys: frozenset[bytes], news: News) -> bool:
+        """Put news with those of a job that has not begun; False if there is none."""
+        last = True
+        for job in reversed(self._jobs):
+            if keys.isdisjoint(job.keys):
+                continue
+            if job.news is not None and not job.begun and job.keys == keys and job.news.join(news, last):
                 job.polls = polls
                 return True
+            last = False
         return False
 
     def _at_once(self, number: int) -> int:
