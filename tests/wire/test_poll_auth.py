@@ -196,6 +196,10 @@ async def test_a_page_of_any_origin_does_not_act_as_who_looks_at_it(lab: Lab) ->
         assert head.startswith(b"HTTP/1.1 401" if status == 401 else b"HTTP/1.1 101"), fields
     assert await pbal.say("SET chat.poll_allow_origin = *") == "OK"
     assert (await publish(pbal, "room-1", "Origin: https://good.example", f"Cookie: sid={made}")).status == 401
+    assert await pbal.say("SET chat.poll_allow_origin = https://good.example") == "OK"
+    an_image = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", f"Cookie: sid={made}")
+    assert (await poll(pbal, "room-1", *an_image)).status == 401
+    assert (await poll(pbal, "room-1", "Origin: https://good.example", *an_image)).body == b"hello\n" * 4, "nothing was taken"
 
 
 @lab

@@ -41,12 +41,17 @@ def may_act(exchange: Exchange, allowed: frozenset[bytes]) -> bool:
 
 
 def forget_ambient(exchange: Exchange, allowed: frozenset[bytes]) -> None:
-    """Take from a request what the browser of a page that only `*` lets in has added by itself: the page would act as whoever looks at it.
+    """Take from a request what a browser has added by itself for a page that is not named: it would act as whoever looks at it.
 
-    Browsers keep answers to such requests from the page, but for a socket's; and what was done is done.
+    That page is of another site, as browsers say (Fetch Metadata, Sec-Fetch-Site), or only `*` lets it in. Browsers keep answers to such
+    requests from the page, but for a socket's; and what was done is done: a message that was taken is gone.
     """
     fields = exchange.request.fields
-    if b"*" not in allowed or b"origin" not in fields or may_act(exchange, allowed - {b"*"}):
+    origin = fields.get(b"origin")
+    if origin in allowed:
+        return
+    of_any = b"*" in allowed and origin is not None and not may_act(exchange, allowed - {b"*"})
+    if not of_any and fields.get(b"sec-fetch-site") != b"cross-site":
         return
     if b"cookie" in fields:
         exchange.set_field(b"Cookie", None)
