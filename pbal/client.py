@@ -514,5 +514,10 @@ async def publish(
         http.close()
     if head.status != 202:
         raise ClientError(head.status, body[:200].decode("utf-8", "replace").strip())
-    receipt: dict[str, Any] = json.loads(body)
+    try:
+        receipt: object = json.loads(body)
+    except (ValueError, RecursionError):
+        receipt = None
+    if not isinstance(receipt, dict):
+        raise ClientError(202, "the answer is no receipt: is the URL that of poll_publish_uri?")
     return receipt

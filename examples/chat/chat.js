@@ -19,8 +19,9 @@ const now = () => performance.timeOrigin + performance.now(); // ms, with fracti
 
 // -- names: of rooms, of people, of queues ---------------------------------------------------------------------------
 
-const roomOf = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}_-]/gu, "").slice(0, 24);
+const roomOf = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}_-]/gu, "").slice(0, 24).replace(/\p{Surrogate}/u, "");
 const clean = (text) => text.replace(/[\p{Cc}\p{Surrogate}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu, " ").replace(/\s+/g, " ").trim();
+const cut = (name) => clean(clean(name).slice(0, 18)); // again: half of a letter may be left
 const seat = (room, name) => `${room}.${name.replace(/[^\p{L}\p{N}_-]/gu, encodeURIComponent)}`; // a queue has no spaces
 
 function seated(queue) { // the room and the name of a queue
@@ -145,7 +146,7 @@ function message(text) { // {id, from, text, at} of whatever somebody published
   if (typeof text === "string") try { said = JSON.parse(text); } catch { /* by hand: curl -d hello */ }
   if (typeof said?.text !== "string") return { id: "", from: "somebody", text: typeof text === "string" ? text.slice(0, 4000) : "(no text)", at, dated: false };
   const dated = Number.isFinite(said.at) && said.at > 0 && said.at < at + 86400000;
-  const from = clean(String(said.from ?? "").slice(0, 60)).slice(0, 18) || "somebody";
+  const from = cut(String(said.from ?? "").slice(0, 60)) || "somebody";
   return { id: String(said.id ?? "").slice(0, 60), from, text: said.text.slice(0, 4000), at: dated ? said.at : at, dated };
 }
 
@@ -281,7 +282,7 @@ $("form").addEventListener("submit", (event) => {
 });
 
 $("name").addEventListener("change", () => {
-  me = clean($("name").value).slice(0, 18) || me;
+  me = cut($("name").value) || me;
   $("name").value = me;
   colour($("name"), me);
   kept("name", me);

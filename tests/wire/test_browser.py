@@ -189,6 +189,8 @@ async def test_rooms_names_and_messages_of_strangers(lab: Lab) -> None:
         await browser.wait(first, shows("down here"))
         await browser.script(second, "location.hash = '#cellar7'")
         await browser.wait(second, shows("down here"))
+        await browser.script(second, called("x" * 17 + "\U0001f642"))  # cut in the middle of its last letter
+        await browser.wait(second, f"{HERE}.includes('{'x' * 17}')")
         for window in (first, second):
             assert await browser.complaints(window, "Content Security Policy") == []
             assert await browser.complaints(window, "Uncaught") == []

@@ -349,6 +349,14 @@ async def test_answers_that_are_none(lab: Lab, body: bytes) -> None:
         await take(subscribe(f"http://{server.address}/poll", "a", transport="poll"), 1)
 
 
+@pytest.mark.parametrize("body", [b"", b"<p>", b"[]", b"[" * 99999])
+@lab
+async def test_a_receipt_that_is_none(lab: Lab, body: bytes) -> None:
+    server = await Scripted.start(lab, scripted(answer("202 Accepted", body=body)))  # type: ignore[arg-type]
+    with pytest.raises(ClientError, match="no receipt"):
+        await publish(f"http://{server.address}/publish", "a", "m")
+
+
 @lab
 async def test_octets_that_are_no_http_and_answers_that_are_cut(lab: Lab) -> None:
     replies = [b"rubbish\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", b"", MESSAGE]

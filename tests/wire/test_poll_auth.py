@@ -14,6 +14,7 @@ import jwt
 import pytest
 from lab import Lab, Pbal, Response, lab, read_response, until
 from polls import held, say
+from sockets import HANDSHAKE
 
 from pbal.plugins.poll.tokens import LEEWAY
 
@@ -170,6 +171,35 @@ async def test_a_browser_says_it_in_the_query_or_a_cookie_where_those_are_source
     await park(pbal, "/poll/me", f"Cookie: token={mine}")
     await park(pbal, "/poll/me", f"X-Token: {mine}")
     assert (await pbal.ask("chat", get(f"/poll/me?token={mine}"))).status == 401
+
+
+@lab
+async def test_a_page_of_any_origin_does_not_act_as_who_looks_at_it(lab: Lab) -> None:
+    """Browsers add cookies to whatever a page sends, and to the handshake of a socket, whose answer no rule keeps from it."""
+    more = ("SET poll_allow_origin = * https://good.example", "SET poll_auth_token = cookie:sid query:token header:Authorization")
+    pbal = await with_tokens(lab, *more)
+    made = token()
+    for fields, status in (
+        (("Origin: https://evil.example", f"Cookie: sid={made}"), 401),
+        (("Origin: null", f"Cookie: sid={made}"), 401),
+        (("Origin: https://good.example", f"Cookie: sid={made}"), 202),
+        (("Origin: http://chat", f"Cookie: sid={made}"), 202),
+        ((f"Cookie: sid={made}",), 202),
+        (("Origin: https://evil.example", bearer(made)), 202),
+    ):
+        answer = await publish(pbal, "room-1", *fields)
+        assert answer.status == status, fields
+        assert answer.fields["access-control-allow-origin"] == ("https://good.example" if "good" in fields[0] else "*")
+        reader, writer = await pbal.connect("chat")
+        writer.write(get("/poll/me", *HANDSHAKE, *fields))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert head.startswith(b"HTTP/1.1 401" if status == 401 else b"HTTP/1.1 101"), fields
+    assert await pbal.say("SET chat.poll_allow_origin = *") == "OK"
+    assert (await publish(pbal, "room-1", "Origin: https://good.example", f"Cookie: sid={made}")).status == 401
+    assert await pbal.say("SET chat.poll_allow_origin = https://good.example") == "OK"
+    an_image = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", f"Cookie: sid={made}")
+    assert (await poll(pbal, "room-1", *an_image)).status == 401
+    assert (await poll(pbal, "room-1", "Origin: https://good.example", *an_image)).body == b"hello\n" * 4, "nothing was taken"
 
 
 @lab

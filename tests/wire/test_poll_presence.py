@@ -12,6 +12,9 @@ from pbal.plugins.poll.presence import Shared
 
 ON = ("SET poll_presence = on", "SET poll_grace = 500ms", "SET poll_queue = query:q uri:queue", "SET poll_keep = ttl")
 
+LONG = (*ON, "SET poll_grace = 1h")
+"""What is renewed, is so in hours."""
+
 
 def store_line(address: str) -> str:
     return f"SET poll_store = memcached {address}"
@@ -149,7 +152,7 @@ def looks(pbal: Pbal) -> int:
 
 @lab
 async def test_who_comes_back_again_and_again_is_looked_at_no_more_often(lab: Lab) -> None:
-    pbal = await lab.pbal(conf(*ON[:1], *ON[2:]))
+    pbal = await lab.pbal(conf(*LONG))
     reader, writer = await park(pbal, "/poll/ann")
     for number in range(30):
         token = (await publish(pbal, "ann", b"m")).status and (await read_response(reader)).fields["poll-position"]
@@ -161,7 +164,7 @@ async def test_who_comes_back_again_and_again_is_looked_at_no_more_often(lab: La
 @lab
 async def test_pbals_that_look_at_each_others_queues_do_not_set_each_other_going(lab: Lab) -> None:
     cache = await lab.memcached()
-    one, two = [await lab.pbal(conf(*ON[:1], *ON[2:], store_line(cache.address))) for _ in range(2)]
+    one, two = [await lab.pbal(conf(*LONG, store_line(cache.address))) for _ in range(2)]
     await park(one, "/poll/room")
     await until(lambda: one.counts["poll_joins"] == 1, "the join")
     presence = two.plugin("chat").hub.presence

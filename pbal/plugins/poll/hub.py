@@ -35,7 +35,7 @@ from .positions import BadPosition, Log
 from .presence import Presence
 from .settings import Settings
 from .store import Queues, Store
-from .turns import Turns
+from .turns import News, Turns
 
 NO_STORE = (b"Cache-Control", b"no-store")
 RESPECT = QUARTER + 1
@@ -43,6 +43,51 @@ RESPECT = QUARTER + 1
 PARKED_ALREADY = "A poll for this queue is parked already."
 STARTS = 10000
 """Start times kept for the histogram. Those whose take never came are worth nothing."""
+
+
+class _Kept(News):
+    """What the store keeps of queues. Who is told of an end of it needs nothing older."""
+
+    __slots__ = ("found",)
+
+    def __init__(self, found: dict[bytes, Log]) -> None:
+        self.found = found
+
+    def join(self, newer: News, last: bool) -> bool:
+        """See News. A queue that began anew is told of in its turn: who stands in it would take older news for a gap."""
+        if not isinstance(newer, _Kept) or any(log.epoch != newer.found[key].epoch for key, log in self.found.items()):
+            return False
+        self.found.update(newer.found)
+        return True
+
+
+class _Taken(News):
+    """Values that were taken out of queues, on their way to all readers."""
+
+    __slots__ = ("alone", "made", "reached", "values")
+
+    def __init__(self, values: dict[bytes, bytes], alone: bool) -> None:
+        self.values = values
+        self.alone = alone
+        self.reached: set[bytes] = set()
+        self.made: dict[tuple[bytes, ...], Delivery] = {}
+
+    def join(self, newer: News, last: bool) -> bool:
+        """See News. Each value goes out once, and in order."""
+        if not last or not isinstance(newer, _Taken):
+            return False
+        for key, value in newer.values.items():
+            self.values[key] += value
+        self.alone = newer.alone
+        return True
+
+    def delivery(self, keys: tuple[bytes, ...]) -> Delivery:
+        """The one for readers of these queues."""
+        return self.made.get(keys) or self.made.setdefault(keys, Delivery([(key, self.values[key]) for key in keys], self.alone))
+
+    def unreached(self) -> Queues:
+        """What nobody got."""
+        return [(key, value) for key, value in self.values.items() if key not in self.reached]
 
 
 class _Older(Exception):
@@ -379,23 +424,15 @@ class Hub:
         waiting = dict.fromkeys(reader for key in values for reader in lot.waiting(key))
         if not waiting:
             return taken
-        alone = len(waiting) == 1
-        reached: set[bytes] = set()
-        made: dict[tuple[bytes, ...], Delivery] = {}
+        news = _Taken(values, len(waiting) == 1)
 
         def answer(reader: Reader) -> None:
             keys = tuple(key for key in reader.all_keys() if key in values)
-            delivery = made.get(keys)
-            if delivery is None:
-                delivery = made[keys] = Delivery([(key, values[key]) for key in keys], alone)
-            if keys and self._hand(reader, delivery):
-                reached.update(keys)
+            if keys and self._hand(reader, news.delivery(keys)):
+                news.reached.update(keys)
 
-        def unreached() -> Queues:
-            return [(key, value) for key, value in taken if key not in reached]
-
-        if self.turns.each(list(waiting), answer, lambda: self.put_back(unreached()), frozenset(values)):
-            return unreached()
+        if self.turns.each(list(waiting), answer, lambda: self.put_back(news.unreached()), frozenset(values), news):
+            return news.unreached()
         return []
 
     def _hand(self, reader: Reader, delivery: Delivery) -> bool:
@@ -458,7 +495,7 @@ class Hub:
             waiting = [lot.waiting(key) for key in found]
             readers = waiting[0] if len(waiting) == 1 else list(dict.fromkeys(chain.from_iterable(waiting)))
         made: dict[tuple[bytes | None, ...], Delivery | None] = {}
-        everybody = None if asked else found
+        everybody = None if asked else _Kept(found)
         self.turns.each(readers, lambda reader: self._tell_one(reader, found, made, asked), None, frozenset(found), everybody)
 
     def _tell_one(
@@ -486,7 +523,7 @@ class Hub:
             return  # it stands where it stood: a stream that is not open yet is told in a moment, what has gone never
         for key in (keys,) if isinstance(keys, bytes) else keys:
             log = found.get(key)
-            if log is not None and log.end:
+            if log is not None and log.end and not (asked and log.is_older(reader.place(key))):
                 reader.stand(key, log.end)
 
     def _lacking(self, which: tuple[bytes | None, ...], found: dict[bytes, Log], asked: bool) -> Delivery | None:
@@ -500,10 +537,8 @@ class Hub:
         logs: dict[bytes, Log] = {}
         for key, place in zip(which[::2], which[1::2], strict=True):
             log = found.get(key) if key is not None else None
-            if log is None or key is None:
+            if log is None or key is None or self._is_behind(log, place, asked):
                 continue
-            if not asked and log.is_older(place):
-                raise _Older
             try:
                 offset, gap = log.find(place, settings.first_all)
             except BadPosition:
@@ -518,6 +553,15 @@ class Hub:
             if log.epoch:
                 logs[key] = log
         return Delivery(queues, False, logs, tuple(gaps)) if queues or gaps else None
+
+    @staticmethod
+    def _is_behind(log: Log, place: bytes | None, asked: bool) -> bool:
+        """Whether a reader was told of more than this, while what was read for it waited for its turn. Raises: _Older if nobody read it."""
+        if place is None or not log.is_older(place):
+            return False
+        if not asked:
+            raise _Older
+        return log.gave(place)
 
     # -- limits of a queue ---------------------------------------------------------------------------------------
 

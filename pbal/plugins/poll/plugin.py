@@ -16,7 +16,7 @@ from typing import Any
 
 from pbal.api import Exchange, Explanation, Histogram, Limit, Plugin, Service, Verdict, World, hook, resident_bytes
 
-from . import auth, commands, events, explaining, handover, longpoll, publisher, sockets
+from . import auth, commands, cors, events, explaining, handover, longpoll, publisher, sockets
 from .auth import Action, Decision, Gate, Refusal
 from .cached import MemcachedStore, take_over
 from .delivery import DISABLED
@@ -213,7 +213,7 @@ class Poll(Plugin):
         if settings.uri.search(path):
             return self._poll_begins(exchange)
         if settings.publish_uri is not None and settings.publish_uri.search(path):
-            self._conceal(exchange)
+            self._look_at_credentials(exchange)
             if not publisher.allowed(self.hub, exchange):
                 return Verdict.TAKEN
             exchange.body_limit = settings.max_queue
@@ -233,7 +233,7 @@ class Poll(Plugin):
     def _poll_begins(self, exchange: Exchange) -> Verdict:
         hub, request = self.hub, exchange.request
         settings = hub.settings
-        self._conceal(exchange)
+        self._look_at_credentials(exchange)
         if hub.preflight(exchange, b", ".join(settings.methods), "poll"):
             return Verdict.TAKEN
         if request.method not in settings.methods:
@@ -242,8 +242,9 @@ class Poll(Plugin):
         exchange.body_limit = settings.max_body
         return Verdict.PASS
 
-    def _conceal(self, exchange: Exchange) -> None:
-        """A credential in the query is for nobody's eyes."""
+    def _look_at_credentials(self, exchange: Exchange) -> None:
+        """One in the query is for nobody's eyes, and what a browser says of its user is not for every page to use."""
+        cors.forget_ambient(exchange, self.hub.settings.origins)
         if self.gate is not None and exchange.request.query:
             exchange.conceal(*self.hub.settings.credentials)
 

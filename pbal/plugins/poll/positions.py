@@ -83,6 +83,10 @@ class Log:
         """Whether a place of this epoch, if it is no forged one, was given when there was more than here."""
         return place is not None and place[4:9] == self.end[4:9] and place[_OFFSET] > self.end[_OFFSET]
 
+    def gave(self, place: bytes) -> bool:
+        """Whether a place of this epoch is no forged one."""
+        return compare_digest(place, _place(self.key, self.epoch, int.from_bytes(place[_OFFSET], "big")))
+
     def at(self, offset: int) -> bytes:
         """The place of an offset."""
         return _place(self.key, self.epoch, min(offset, _LARGEST))

@@ -13,11 +13,11 @@ rooms that come in one read are no more work for that turn than one. A single po
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from .lot import Reader
-from .positions import Log
 
 SLICE = 128
 """Polls answered in one turn: about two milliseconds."""
@@ -27,14 +27,22 @@ LOOK = 16
 """Polls between two looks at the clock."""
 
 
+class News(ABC):
+    """What a job tells everybody of its queues, where more can be told at the same time."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def join(self, newer: "News", last: bool) -> bool:
+        """Take newer news of the same queues in; whether that can be. `last`: no other job about them stands behind this one."""
+
+
 class _Job:
     """What is left of one job."""
 
     __slots__ = ("begun", "do", "keys", "late", "news", "place", "polls")
 
-    def __init__(
-        self, polls: Sequence[Reader], do: Callable[[Reader], None], keys: frozenset[bytes], news: dict[bytes, Log] | None
-    ) -> None:
+    def __init__(self, polls: Sequence[Reader], do: Callable[[Reader], None], keys: frozenset[bytes], news: News | None) -> None:
         self.polls, self.do, self.keys, self.news = polls, do, keys, news
         self.place = 0
         self.begun = False
@@ -87,16 +95,13 @@ class Turns:
         do: Callable[[Reader], None],
         done: Callable[[], None] | None = None,
         keys: frozenset[bytes] = frozenset(),
-        news: dict[bytes, Log] | None = None,
+        news: News | None = None,
     ) -> bool:
         """Call `do` with each poll: now, and True; or over the next turns of the loop, and then `done`. `keys`: the queues it is about.
 
-        `news`: what `do` tells everybody of these queues. Newer news are put into it while nobody was told. Such a job has no `done`.
+        `news`: what `do` tells everybody of these queues. It may join that of a job which waits: then it is that job which is done.
         """
-        waiting = None if news is None else self._waiting(keys)
-        if news is not None and waiting is not None and waiting.news is not None:
-            waiting.news.update(news)
-            waiting.polls = polls
+        if news is not None and self._join(polls, keys, news):
             return False
         job = _Job(polls, do, keys, news)
         behind = any(not keys.isdisjoint(other.keys) for other in self._jobs)
@@ -109,10 +114,17 @@ class Turns:
         self._later(job, done)
         return False
 
-    def _waiting(self, keys: frozenset[bytes]) -> _Job | None:
-        """The last job about any of these queues, if it is about the same and has not begun."""
-        last = next((job for job in reversed(self._jobs) if not keys.isdisjoint(job.keys)), None)
-        return None if last is None or last.begun or last.keys != keys else last
+    def _join(self, polls: Sequence[Reader], keys: frozenset[bytes], news: News) -> bool:
+        """Put news with those of a job that has not begun; False if there is none."""
+        last = True
+        for job in reversed(self._jobs):
+            if keys.isdisjoint(job.keys):
+                continue
+            if job.news is not None and not job.begun and job.keys == keys and job.news.join(news, last):
+                job.polls = polls
+                return True
+            last = False
+        return False
 
     def _at_once(self, number: int) -> int:
         """How many of so many polls may be served in this turn."""
