@@ -46,6 +46,7 @@ from pbal.observe.stuck import ENDING, Signals, Watchdog
 from pbal.roles.conversing import ConversingRole
 from pbal.roles.proxy.checker import Checker
 from pbal.roles.registry import HANDLERS
+from pbal.roles.taken import answer_late
 from pbal.schema.types import Endpoint
 from pbal.watching import PluginWatch
 
@@ -237,6 +238,7 @@ class Server:
         """What the tick does beside deadlines, services and listeners, in this order."""
         world, now = self.world, self.world.clock.now
         return [
+            ("taken requests", lambda: answer_late(world, now())),
             ("names", lambda: world.names.tick(now())),
             ("checks of nodes", lambda: self._checker.tick(now())),
             ("descriptors", lambda: self._descriptors.watch(self._end.accepts)),
