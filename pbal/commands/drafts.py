@@ -58,7 +58,7 @@ class Draft:
             yield
         while world.pools:
             _, pool = world.pools.popitem()
-            pool.nodes.clear()
+            pool.dissolve()
             yield
 
 
