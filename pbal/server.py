@@ -47,7 +47,9 @@ from pbal.observe.memory import resident_bytes
 from pbal.observe.stuck import ENDING, Signals, Watchdog
 from pbal.roles.conversing import ConversingRole
 from pbal.roles.proxy.checker import Checker
+from pbal.roles.proxy.reproxy.targets import Targets
 from pbal.roles.registry import HANDLERS
+from pbal.roles.taken import answer_late
 from pbal.schema.kinds import Kind
 from pbal.schema.types import Endpoint
 from pbal.watching import PluginWatch
@@ -283,6 +285,8 @@ class Server:
         """What the tick does beside deadlines and services, in this order."""
         world, now = self.world, self.world.clock.now
         return [
+            ("taken requests", lambda: answer_late(world, now())),
+            ("servers that nodes name", lambda: None if world.targets is None else Targets.of(world).tick(now())),
             ("names", lambda: world.names.tick(now())),
             ("checks of nodes", lambda: self._checker.tick(now())),
             ("descriptors", lambda: self._descriptors.watch(self._end.accepts)),

@@ -41,7 +41,7 @@ def test_a_pool_that_rules_and_fallbacks_name_is_used(tmp_path: Path) -> None:
     lines += ["ROUTE web TO beta WHEN path (a+)+$", "SET fallback_pool = spare", "ENABLE web"]
     assert warnings(tmp_path, "\n".join(lines)) == [
         "7: no service uses the pool 'unused'",
-        "13: it repeats what is repeated itself: a text that nearly matches may stop pbal for seconds",
+        "13: it repeats what is repeated itself: the search in a text that nearly matches is given up after 50 ms",
     ]
 
 
@@ -480,7 +480,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
         ENABLE front
         """,
         [
-            f"{line}: {what}it repeats what is repeated itself: a text that nearly matches may stop pbal for seconds"
+            f"{line}: {what}it repeats what is repeated itself: the search in a text that nearly matches is given up after 50 ms"
             for line, what in ((7, "poll_uri: "), (8, "poll_publish_uri: "))
         ]
         + ["13: it repeats what is repeated itself: the search in a path that nearly matches is given up, and answered 500"],

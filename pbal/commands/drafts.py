@@ -62,7 +62,7 @@ class Draft:
             yield
         while world.pools:
             _, pool = world.pools.popitem()
-            pool.nodes.clear()
+            pool.dissolve()
             yield
 
 

@@ -252,10 +252,11 @@ class NodeFiles:
         place = {endpoint: number for number, endpoint in enumerate(listing.nodes)}
         before = {node.endpoint: (node.weight, node.backup, node.most) for node in pool.nodes}
         gone = [node.endpoint for node in pool.nodes if node.endpoint not in place]
-        for endpoint, options in listing.nodes.items():
-            if before.get(endpoint) != options:
-                pool.add(endpoint, *options)
-        for endpoint in gone:
-            pool.remove(endpoint, now)
+        with pool.all_at_once():
+            for endpoint, options in listing.nodes.items():
+                if before.get(endpoint) != options:
+                    pool.add(endpoint, *options)
+            for endpoint in gone:
+                pool.remove(endpoint, now)
         pool.nodes.sort(key=lambda node: place[node.endpoint])
         return len(place.keys() - before.keys()), len(gone)

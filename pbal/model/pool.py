@@ -15,7 +15,8 @@ Who may get a request is said here (see pick); which of those gets it, in balanc
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 from typing import Final, cast
 
@@ -79,6 +80,9 @@ class Pool(Group):
         self.answers = 0
         self._changing = changing
         self.nodes: list[Node] = []
+        self._by_endpoint: dict[Endpoint, Node] = {}
+        self._many = False
+        """Whether nodes come and go all at once: what they are to each other is reckoned once, and not for each of thousands."""
         self.named: list[Node] = []
         """Those of them that are known by name."""
         self.draining: list[Node] = []
@@ -135,6 +139,7 @@ class Pool(Group):
             change.undo(self._take_out, endpoint, -inf)
             node = Node(endpoint, self)
             self.nodes.append(node)
+            self._by_endpoint[endpoint] = node
             if endpoint.is_name:
                 self.named.append(node)
             self._set_options(node, weight, backup, most)
@@ -154,6 +159,8 @@ class Pool(Group):
 
     def _reckon(self) -> None:
         """Nodes, their options or tunables have changed."""
+        if self._many:
+            return
         every = cast(int, self.values["node_max_connections"])
         for node in self.nodes:
             node.limit = node.most or every
@@ -163,6 +170,16 @@ class Pool(Group):
         self._plain = not self._weighed and not any(node.limit for node in self.nodes)
         self._bound = {node.cookie: node for node in self.nodes if node.cookie}
         self.flip()
+
+    @contextmanager
+    def all_at_once(self) -> Iterator[None]:
+        """Nodes come and go in the block. It does not wait, and gives nobody a node."""
+        self._many = True
+        try:
+            yield
+        finally:
+            self._many = False
+            self._reckon()
 
     def _read_balancing(self) -> None:
         """Tunables have changed."""
@@ -184,6 +201,7 @@ class Pool(Group):
         node = self.member(endpoint)
         node.removed = True
         self.nodes.remove(node)
+        del self._by_endpoint[endpoint]
         if node in self.named:
             self.named.remove(node)
         self._reckon()
@@ -197,6 +215,13 @@ class Pool(Group):
             self.draining.append(node)
         for tell in list(self.removed_listeners):
             tell(node)
+
+    def dissolve(self) -> None:
+        """Nobody uses the pool any more, nor did: its nodes go, so that nothing is left that holds itself."""
+        self.nodes.clear()
+        self.named.clear()
+        self._by_endpoint.clear()
+        self._bound.clear()
 
     def released(self, node: Node) -> None:
         """A request on `node` ended; a removed node is forgotten with its last one."""
@@ -319,10 +344,7 @@ class Pool(Group):
 
     def find(self, endpoint: Endpoint) -> Node | None:
         """The node of that address, if it is in the pool."""
-        for node in self.nodes:
-            if node.endpoint == endpoint:
-                return node
-        return None
+        return self._by_endpoint.get(endpoint)
 
     @property
     def retry_room(self) -> int:

@@ -12,7 +12,7 @@ if the pattern is found in its Host; nothing else is looked at. All other reques
 Source: Perlbal's NotModified. differs: only GET and HEAD are answered so (RFC 9110 section 13.1.3).
 """
 
-from pbal.api import REGEX, Counter, Exchange, Explanation, Plugin, Tunable, Verdict, hook
+from pbal.api import REGEX, Counter, Exchange, Explanation, Plugin, Searches, Tunable, Verdict, hook
 
 
 class NotModified(Plugin):
@@ -33,7 +33,7 @@ class NotModified(Plugin):
         pattern, request = self.service["notmodified_host_pattern"], exchange.request
         if pattern is None or request.method not in (b"GET", b"HEAD") or b"if-modified-since" not in request.fields:
             return False
-        return pattern.search(request.host) is not None
+        return Searches([pattern]).first(request.host) >= 0
 
     @hook.start_http_request
     def answer(self, exchange: Exchange) -> Verdict:

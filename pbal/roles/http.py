@@ -165,20 +165,7 @@ class HttpRole(RoleHandler):
         return int(self.service.values["buffer_size"])
 
     def tick(self, now: float) -> None:
-        """Called once a second: plugins that owe an answer for too long."""
-        taken = self.service.world.taken
-        limit = self.service.values["taken_timeout"]
-        if not taken or not limit:
-            return
-        for exchange in [each for each, since in taken.items() if each.service is self.service and since + limit < now]:
-            self.counts["taken_timeouts"] += 1
-            exchange.trouble = Trouble(f"plugin {exchange.owner} took it and did not answer within taken_timeout ({limit:g} s)")
-            self.service.world.log_limited(
-                f"taken {exchange.owner}",
-                "plugin %(plugin)s took a request of service %(service)s and did not answer it: 504",
-                {"event": "taken_timeout", "plugin": exchange.owner, "service": self.name},
-            )
-            exchange.fail(504, b"No answer was made in time.\n")
+        """See RoleHandler. What a plugin owes an answer for too long is the process' business (taken.py): its service may be gone."""
 
     def protocol(self) -> ClientConnection:
         """The protocol of a connection to this service's listener."""

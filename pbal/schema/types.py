@@ -289,7 +289,9 @@ def _extent_of_fault(text: str, start: int) -> int:
 
 
 def _odd_regex(text: str) -> str:
-    return "it repeats what is repeated itself: a text that nearly matches may stop pbal for seconds" if may_run_away(text) else ""
+    return (
+        "it repeats what is repeated itself: the search in a text that nearly matches is given up after 50 ms" if may_run_away(text) else ""
+    )
 
 
 def _render_regex(value: re.Pattern[bytes]) -> str:

@@ -320,17 +320,23 @@ async def test_of_two_late_answers_the_first_goes_out_alone(lab: Lab) -> None:
     await nothing_more(reader, writer)
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", [*ROLES, "dropped"])
 def test_a_plugin_that_takes_and_never_answers_is_named_and_its_client_has_504(role: str, caplog: pytest.LogCaptureFixture) -> None:
     @lab
     async def run(lab: Lab) -> None:
         plugin(lab, *KEEPER)
-        pbal, app = await site(lab, role, "SET taken_timeout = 1s")
+        pbal, app = await site(lab, "reverse_proxy" if role == "dropped" else role, "SET taken_timeout = 100ms")
         reader, writer = await pbal.connect("site")
         writer.write(get("/keep"))
+        if role == "dropped":
+            await until(lambda: pbal.world.taken, "it to be taken")
+            assert await pbal.say("DROP SERVICE site") == "OK"
         answer = await read_response(reader)
         assert answer.status == 504
-        await nothing_more(reader, writer)
+        if role == "dropped":
+            assert await reader.read() == b""
+        else:
+            await nothing_more(reader, writer)
         assert pbal.counts["taken_timeouts"] == 1 and not pbal.world.taken and b"/keep" not in app.seen
         assert "plugin acting took a request of service site and did not answer it: 504" in caplog.text
 

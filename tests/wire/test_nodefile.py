@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import Lab, Pbal, lab, read_response, until
-from scripted import Client, Scripted, answer, get
+from scripted import Client, Scripted, answer, get, proxy
 
 from pbal.model import nodefile
 from pbal.model.errors import ConfigError
@@ -301,3 +301,19 @@ def test_any_octets_are_nodes_or_a_mistake_with_its_line(data: bytes) -> None:
         assert error.message.startswith(str(FOLDER / "nodes"))
     else:
         assert all(ENDPOINT.parse(str(endpoint)) == endpoint for endpoint in found)
+
+
+@lab
+async def test_a_thousand_nodes_that_come_and_go_at_once_are_what_each_would_be_alone(lab: Lab) -> None:
+    pbal = await lab.pbal(proxy("127.0.0.1:9", pool="SET sticky = node; SET node_max_connections = 7"))
+    pool = pbal.world.pool("app")
+    file = lab.folder / "many"
+    for first, number in ((0, 1000), (500, 1000), (900, 1)):
+        file.write_text("".join(f"10.0.{at >> 8}.{at & 255}:80 WEIGHT 2\n" for at in range(first, first + number)))
+        assert await pbal.say(f"SET app.nodefile = {file}") == "OK"
+        names = [f"10.0.{at >> 8}.{at & 255}:80" for at in range(first, first + number)]
+        assert [node.name for node in pool.nodes] == names and pool.usable(pbal.world.clock.now()) == pool.nodes
+        assert {(node.limit, bool(node.cookie), pool.find(node.endpoint) is node, node.weight) for node in pool.nodes} == {
+            (7, True, True, 2)
+        }
+        assert pool.find(ENDPOINT.parse("127.0.0.1:9")) is None

@@ -537,3 +537,13 @@ async def test_what_is_given_up_is_said_once_and_counted_whole(lab: Lab, caplog:
     assert await pbal.say(f"SET chat.poll_store = memcached 127.0.0.1:{free_port()}") == "OK"
     await pbal.until("poll_lost", 50)
     assert len([line for line in caplog.messages if "given up" in line]) == 1
+
+
+@lab
+async def test_a_path_that_would_keep_poll_uri_busy_for_ever_is_given_up(lab: Lab) -> None:
+    pbal = await lab.pbal(conf(r"SET poll_uri = ^/poll/(?P<queue>(\w+)+)$", r"SET poll_publish_uri = ^/publish/(?P<queue>(\w+)+)$"))
+    for number, path in enumerate(("/poll/", "/publish/"), 1):
+        assert (await pbal.ask("chat", get(path + "a" * 40 + "!"))).status == 500
+        assert pbal.counts["regex_timeouts"] == number and pbal.counts["plugin_errors"] == 0
+    assert (await pbal.ask("chat", get("/poll/a?timeout=0"))).status in (200, 204)
+    assert "takes too long" in await pbal.say(f"explain GET http://h/poll/{'a' * 40}!")

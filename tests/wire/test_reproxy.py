@@ -750,6 +750,26 @@ async def test_a_service_that_goes_and_a_server_that_ends_leave_nobody_waiting(l
     await until(lambda: not pbal.world.clients, "them to be closed")
 
 
+@lab
+async def test_who_waits_for_a_server_waits_no_longer_than_queue_timeout_though_no_service_is_left(lab: Lab) -> None:
+    server, origin = await Scripted.start(lab), await Scripted.start(lab)
+    limit = "SERVER max_reproxy_connections = 1\n"
+    pbal = await lab.pbal(limit + reproxying(origin.address, allow=server.address, more="SET queue_timeout = 100ms"))
+    clients = [await Client.of(pbal, request=get()) for _ in range(2)]
+    nodes = [await origin.connection(number) for number in range(2)]
+    for each in nodes:
+        await each.request()
+    assert await pbal.say("DROP SERVICE web") == "OK"
+    for each in nodes:  # what was asked before finishes, as far as it can
+        each.say(answer(b"", f"X-REPROXY-URL: http://{server.address}/"))
+    taken = await server.connection()
+    await taken.request()
+    other = await asyncio.wait({asyncio.ensure_future(read_response(client.reader)) for client in clients}, return_when="FIRST_COMPLETED")
+    assert [task.result().status for task in other[0]] == [503]
+    taken.say(answer(b"ok"))
+    assert [(await task).body for task in other[1]] == [b"ok"]
+
+
 # -- the cache ---------------------------------------------------------------------------------------------------------
 
 

@@ -588,22 +588,24 @@ async def test_odd_words_in_certificates_and_authorities(lab: Lab) -> None:
 @lab
 async def test_a_setting_of_tls_to_nodes_holds_for_connections_that_are_busy_then(lab: Lab) -> None:
     """What was made in clear, or not verified, serves no request after the operator has said otherwise."""
-    go = asyncio.Event()
+    asked, go = asyncio.Event(), asyncio.Event()
 
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):
+            asked.set()
             await go.wait()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain")
 
     origin = await lab.origin(plain)
-    pbal = await to_nodes(lab, origin.address, "SET connect_timeout = 500ms")
+    pbal = await to_nodes(lab, origin.address, "")
     assert await pbal.say("SET site.ssl_backend = off") == "OK"
     reader, writer = await pbal.connect("site")
     writer.write(get("/"))
-    await until(lambda: pbal.world.backends, "the backend")
+    await asyncio.wait_for(asked.wait(), DEADLINE)
     assert await pbal.say("SET site.ssl_backend = on") == "OK"
     go.set()
     assert (await read_response(reader)).body == b"plain"
+    assert await pbal.say("SET site.connect_timeout = 500ms") == "OK"
     writer.write(get("/"))
     assert (await read_response(reader)).status == 504  # the node waits for the rest of what it takes for a request
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def explain(hub: "Hub", exchange: Exchange) -> Explanation | None:
     """See Plugin.explain; None for a path that is neither for polls nor for publishing."""
     settings = hub.settings
+    if settings.paths.first(exchange.path) < 0:
+        return None
     match = settings.uri.search(exchange.path)
     if match is not None:
         return Explanation(_poll(hub, exchange, match), takes=True)

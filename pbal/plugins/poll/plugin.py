@@ -26,7 +26,7 @@ from .memcached import Server
 from .memory import MemoryStore
 from .names import first_of, key_for, queues_of
 from .positions import BadPosition, read_token
-from .settings import COUNTERS, ROLES, TUNABLES, Settings
+from .settings import COUNTERS, POLL, PUBLISH, ROLES, TUNABLES, Settings
 from .store import Store
 
 
@@ -209,10 +209,10 @@ class Poll(Plugin):
     @hook.start_http_request
     def recognise(self, exchange: Exchange) -> Verdict:
         settings = self.hub.settings
-        path = exchange.path
-        if settings.uri.search(path):
+        place = settings.paths.first(exchange.path)
+        if place == POLL:
             return self._poll_begins(exchange)
-        if settings.publish_uri is not None and settings.publish_uri.search(path):
+        if place == PUBLISH:
             self._look_at_credentials(exchange)
             if not publisher.allowed(self.hub, exchange):
                 return Verdict.TAKEN
@@ -221,10 +221,11 @@ class Poll(Plugin):
 
     @hook.answer_preflight
     def tell_origins(self, exchange: Exchange) -> Verdict:
-        settings, path = self.hub.settings, exchange.path
-        if settings.uri.search(path):
+        settings = self.hub.settings
+        place = settings.paths.first(exchange.path)
+        if place == POLL:
             methods, what = b", ".join(settings.methods), "poll"
-        elif settings.publish_uri is not None and settings.publish_uri.search(path):
+        elif place == PUBLISH:
             methods, what = publisher.METHODS, "publish"
         else:
             return Verdict.PASS

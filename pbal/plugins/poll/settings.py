@@ -22,6 +22,7 @@ from pbal.api import (
     ConfigError,
     Counter,
     Networks,
+    Searches,
     Service,
     Tunable,
     Type,
@@ -290,6 +291,9 @@ COUNTERS: tuple[Counter, ...] = (
 )
 
 
+POLL, PUBLISH = 0, 1
+
+
 class Settings:
     """A service's poll tunables, taken apart once."""
 
@@ -305,6 +309,8 @@ class Settings:
         for source in self.sources:
             if source.kind == "uri" and source.argument not in self.uri.groupindex:
                 raise ConfigError(f"poll_queue says {source}, and poll_uri has no group (?P<{source.argument}>...)", about="poll_uri")
+        self.paths = Searches([self.uri] if self.publish_uri is None else [self.uri, self.publish_uri])
+        """POLL and PUBLISH are places in it. Whose a path is, is asked here first, so that no client keeps a pattern busy."""
         if self.publish_uri is not None and self.publish_group not in self.publish_uri.groupindex:
             raise ConfigError(f"poll_publish_uri has no group (?P<{self.publish_group}>...)", about="poll_publish_uri")
         self.methods = tuple(method.upper().encode() for method in values["poll_methods"])

@@ -218,14 +218,14 @@ class Throttle(Plugin):
 
     def _concerned(self, exchange: Exchange) -> bool:
         path, method = self.service["path_regex"], self.service["method_regex"]
-        if method is not None and method.search(exchange.method) is None:
-            return False
-        if path is None:
-            return True
         query = exchange.request.query
         more = b"?" + query if query else b""
-        searches = Searches([path])
         try:
+            if method is not None and Searches([method]).first(exchange.method) < 0:
+                return False
+            if path is None:
+                return True
+            searches = Searches([path])
             return exchange.by_path(lambda plain: searches.first(plain + more)) >= 0
         except TookTooLong:  # who makes it so is to be slowed down
             self.counts["regex_timeouts"] += 1

@@ -217,8 +217,6 @@ class ReverseProxy(HttpRole):
         """Once a second: clients that waited too long, bored backends that are too many."""
         super().tick(now)
         self.groups.tick(now)
-        if self.service.world.targets is not None:
-            Targets.of(self.service.world).tick(now)
         if self.reproxy is not None:
             self.reproxy.tick(now)
         if self.following is not None:

@@ -335,7 +335,7 @@ class Target(Owner):
 class Targets:
     """Every Target of the process."""
 
-    __slots__ = ("_by_key", "_context", "_pool", "_ticked", "world")
+    __slots__ = ("_by_key", "_context", "_pool", "world")
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -343,7 +343,6 @@ class Targets:
         """Of no service. Addresses of targets are Nodes in it by their names only: nobody balances, checks or ejects them."""
         self._by_key: dict[tuple[str, str, int], Target] = {}
         self._context: ssl.SSLContext | None = None
-        self._ticked = -1
 
     @classmethod
     def of(cls, world: World) -> "Targets":
@@ -372,10 +371,7 @@ class Targets:
         return sorted(self._by_key.values(), key=lambda target: target.label)
 
     def tick(self, now: float) -> None:
-        """Once a second, however many services ask."""
-        if self._ticked == self.world.second:
-            return
-        self._ticked = self.world.second
+        """Once a second, whether a service is left that asks or not."""
         for key, target in list(self._by_key.items()):
             if not target.tick(now):
                 del self._by_key[key]
