@@ -1,13 +1,14 @@
 """Every fault that a plugin can have, in every hook: the client gets an answer, the log plugin, hook and place, and the rest goes on."""
 
 import asyncio
+import re
 
 import pytest
 from lab import Lab, Pbal, lab, read_response, until
 
 from pbal.model.hooks import HOOKS
 
-HEAD = "import asyncio\nfrom pbal.api import Exchange, Plugin, Verdict, hook\n\n\nclass Rule(Plugin):\n"
+HEAD = "import asyncio\nimport time\nfrom pbal.api import Exchange, Plugin, Verdict, hook\n\n\nclass Rule(Plugin):\n"
 CONF = """
     SERVER plugin_path = {folder}
     LOAD rule
@@ -56,6 +57,8 @@ TELLING = {"end", "end_proxy_request", "return_to_base"}
 """They only hear of something: their faults cost the client nothing."""
 GOING_ON = {"make_high_priority", "make_low_priority", "select_node"}
 """Where they fail, the request goes on without them."""
+NOTHING = {"make_high_priority": "False", "make_low_priority": "False", "prepend_body": "b''"}
+"""What they return when they have nothing to say, where it is not None."""
 DECIDING = {name for name, hook in HOOKS.items() if "Verdict" in hook.returns}
 
 FAULTS = {
@@ -127,6 +130,16 @@ async def test_each_fault_costs_one_request_at_most_and_is_logged_with_its_place
     assert await pbal.say(f"SET {service}.plugins = none") == "OK"
     assert (await pbal.ask(service, request)).status in (200, 404, 405, 403)
     assert not pbal.world.taken
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@lab
+async def test_who_holds_up_the_loop_is_named_and_the_client_gets_its_answer(lab: Lab, hook: str, caplog: pytest.LogCaptureFixture) -> None:
+    said = "Verdict.PASS" if hook in DECIDING else NOTHING.get(hook, "None")
+    pbal, service, request = await started(lab, hook, f"return time.sleep(0.06) or {said}")
+    assert (await pbal.ask(service, request)).status in (200, 403, 404, 405)
+    await until(lambda: re.search(rf"plugin rule\b.*{hook}.* \d+ ms", caplog.text), "its line in the log")
+    assert pbal.counts["plugin_errors"] == 0
 
 
 @pytest.mark.parametrize("hook", sorted(DECIDING))
