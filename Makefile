@@ -31,7 +31,7 @@ check: test
 quick: .venv/dev
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
-# What `make test` does for seconds, for a quarter of an hour and longer: everything at once; a thousand reloads of each plugin under load;
+# What `make test` does for seconds, for half an hour: everything at once; a thousand reloads of each plugin under load;
 # reloads of everything at random while polls, streams, publishers and requests go on.
 soak: .venv/dev programs
 	PBAL_SOAK_SECONDS=300 PBAL_RELOADS=1000 PBAL_PROMISE_SECONDS=300 $(BIN)/python -m pytest tests/wire/test_soak.py tests/wire/test_reloading.py
