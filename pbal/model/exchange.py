@@ -35,12 +35,12 @@ from pbal.http1.pieces import Pieces
 from pbal.http1.reader import is_host
 from pbal.model.balance import Member
 from pbal.model.bound import Bound
-from pbal.model.calling import Failed, call, handed, tell
+from pbal.model.calling import Failed, call, handed, raised, tell
 from pbal.model.calling import place as place_of
 from pbal.model.collected import CollectedBody
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError
-from pbal.model.faults import describe, guarded, report, shown
+from pbal.model.faults import describe, guarded, shown
 from pbal.model.faults import tell as tell_fault
 from pbal.model.pages import error_page
 from pbal.model.parking import Parked, Waiting
@@ -501,11 +501,9 @@ class Exchange(Account):
                 if said is node:
                     return place
             if isinstance(said, Failed):
-                report(world, bound.plugin, "hook select_node", said.error)
-            else:
-                tell_fault(
-                    world, bound.plugin, "hook select_node", f"returned {shown(said)}, not one of the nodes or None", place_of(bound)
-                )
+                raised(self.service, bound, said)
+                continue
+            tell_fault(world, bound.plugin, "hook select_node", f"returned {shown(said)}, not one of the nodes or None", place_of(bound))
             if isinstance(said, CoroutineType):
                 said.close()
             self.service.failed(bound.plugin)
