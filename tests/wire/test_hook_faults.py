@@ -6,6 +6,7 @@ import pytest
 from lab import Lab, Pbal, lab, read_response, until
 
 from pbal.model.hooks import HOOKS
+from pbal.roles.taken import answer_late
 
 HEAD = "import asyncio\nfrom pbal.api import Exchange, Plugin, Verdict, hook\n\n\nclass Rule(Plugin):\n"
 CONF = """
@@ -136,8 +137,6 @@ async def test_who_takes_a_request_and_says_nothing_is_found(lab: Lab, hook: str
     reader, writer = await pbal.connect(service)
     writer.write(request)
     await until(lambda: bool(pbal.world.taken), "the request to be taken")
-    handler = pbal.world.service(service).handler
-    assert handler is not None
-    handler.tick(pbal.world.clock.now() + 1000)
+    answer_late(pbal.world, pbal.world.clock.now() + 1000)
     assert (await read_response(reader)).status == 504
     assert "plugin rule took a request of service" in caplog.text and not pbal.world.taken
