@@ -480,12 +480,15 @@ class World:
             if tunable.name in self.tunables and tunable.name not in former:
                 raise ConfigError(f"tunable '{tunable.name}' exists already", about=tunable.name, kind=Kind.EXISTS_ALREADY)
 
-    def refuse_counters(self, plugin: str, counters: Sequence[Counter]) -> None:
-        """Raises: ConfigError if a counter of a plugin is one of pbal or of another plugin: two would count into one number."""
+    def refuse_counters(self, plugin: str, counters: Sequence[Counter], instead: Mapping[str, Sequence[Counter]] | None = None) -> None:
+        """Raises: ConfigError if a counter of a plugin is one of pbal or of another plugin: two would count into one number.
+
+        `instead`: those that plugins will have, where they are reloaded together with this one.
+        """
         known = dict.fromkeys((each.name for each in (*CORE, *COLLECTED)), "pbal")
-        for name, loaded in self.plugins.items():
+        for name, of in {**{name: loaded.plugin_class.counters for name, loaded in self.plugins.items()}, **(instead or {})}.items():
             if name != plugin:
-                known.update((each.name, f"the plugin {name}") for each in loaded.plugin_class.counters)
+                known.update((each.name, f"the plugin {name}") for each in of)
         for counter in counters:
             if counter.name in known:
                 raise ConfigError(f"there is a counter '{counter.name}' of {known[counter.name]} already", about=counter.name)

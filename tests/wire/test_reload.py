@@ -410,9 +410,10 @@ async def test_several_plugins_are_reloaded_together_or_not_at_all(lab: Lab) -> 
     assert [name for name, _ in pbal.world.service("site").plugins] == ["one", "two"]
 
 
-LIST = "from pbal.api import Tunable, Type\nLIST = Type('list', lambda text: text.split(','), ','.join)\n"
+LIST = "from pbal.api import Counter, Tunable, Type\nLIST = Type('list', lambda text: text.split(','), ','.join)\n"
 READS = """
     tunables = (Tunable('the_list', LIST, default='a,b', reads=len),)
+    counters = (Counter('lists', 'Lists.'),)
 
     def check(self):
         self.service.reading('the_list')
@@ -420,7 +421,7 @@ READS = """
 
 
 @lab
-async def test_a_tunable_moves_from_a_plugin_to_another_and_its_values_may_be_of_any_type(lab: Lab) -> None:
+async def test_a_tunable_and_a_counter_move_from_plugin_to_plugin_and_values_may_be_of_any_type(lab: Lab) -> None:
     """Lists, for example, which are no keys of a dict."""
 
     def give(owner: str, other: str) -> None:
@@ -436,6 +437,8 @@ async def test_a_tunable_moves_from_a_plugin_to_another_and_its_values_may_be_of
         assert pbal.world.service("site").reading("the_list") == 2
     assert await pbal.say("SET site.the_list = a,b,c") == "OK"
     assert pbal.world.service("site").reading("the_list") == 3
+    (lab.folder / "one.py").write_text((lab.folder / "two.py").read_text())
+    assert "exists already" in await pbal.say("RELOAD one two") and "exists already" in await pbal.say("RELOAD two one")
     give("one", "two")
     assert "no tunable 'the_list' any more, and it is said by SET site.the_list" in await pbal.say("RELOAD one two")
 
