@@ -447,8 +447,14 @@ class World:
             for plugin, targets in other.targets_of_plugins():
                 named = next((going[target.lower()] for target in targets if target.lower() in going), None)
                 if named is not None:
-                    why = f"plugin {plugin} sends requests of '{other.name}' to it: see show rules {other.name}, and DROP RULE"
+                    why = f"plugin {plugin} sends requests of '{other.name}' to it: see {self._where_named(other, plugin, named)}"
                     raise ConfigError(f"service '{named}' stays: {why}", about=named, kind=Kind.CONFLICT)
+
+    def _where_named(self, service: Service, plugin: str, name: str) -> str:
+        """Where a plugin of a service has the name of another from: a tunable of its own, else a statement."""
+        own = {tunable.name for tunable in self.plugins[plugin].plugin_class.tunables}
+        said = [tunable for tunable, text in service.explicit.items() if tunable in own and text.lower() == name.lower()]
+        return f"SET {service.name}.{said[0]}" if said else f"show rules {service.name}, and DROP RULE"
 
     def _dropped(self, service: Service) -> None:
         if self.runtime is not None:
