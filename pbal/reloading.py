@@ -99,8 +99,10 @@ def _named_by(world: World, pairs: Sequence[Pair]) -> list[tuple[Tunable, object
     found: list[tuple[Tunable, object]] = []
     for old, new in pairs:
         for tunable in new.plugin_class.tunables if any(world.users(old.name)) else ():
-            values = [service.values.get(tunable.name) for service in world.services.values()]
-            found += [(tunable, value) for value in dict.fromkeys(values) if tunable.reads is not None and value is not None]
+            if tunable.reads is not None:
+                found += [
+                    (tunable, value) for service in world.services.values() if (value := service.values.get(tunable.name)) is not None
+                ]
     return found
 
 
@@ -131,9 +133,10 @@ class _Swap:
         world = self._world
         replaced: dict[Plugin, Plugin] = {}
         with world.changing() as change:
-            for pair in self._pairs:
-                self._at = pair
-                self._declare(*pair, change)
+            for each in (self._take_back, self._declare):  # all are gone before any comes: one may move from a plugin to another
+                for pair in self._pairs:
+                    self._at = pair
+                    each(*pair, change)
             change.then(self._statements.install, *self._prepared)
             for pair in self._pairs:
                 self._at = pair
@@ -147,14 +150,20 @@ class _Swap:
                 if former.service.opened:
                     change.then(faults.guarded, world, old.name, former.close, old.generation)
 
-    def _declare(self, old: LoadedPlugin, new: LoadedPlugin, change: Change) -> None:
-        """What a generation brings, in place of what the one before brought."""
-        self._world.refuse_known(new.plugin_class.tunables, frozenset(tunable.name for tunable in old.plugin_class.tunables))
-        self._world.refuse_counters(old.name, new.plugin_class.counters)
-        self._world.refuse_roles(old.name, new.plugin_class.conversations)
+    def _take_back(self, old: LoadedPlugin, new: LoadedPlugin, change: Change) -> None:
+        """What a generation does not bring any more. Raises: ConfigError, also for what it brings and somebody else has, and keeps."""
+        going = [_names(each.plugin_class) - _names(its.plugin_class) for each, its in self._pairs]
+        self._world.refuse_known(new.plugin_class.tunables, _names(old.plugin_class).union(*going))
         _refuse_what_is_needed(self._world, old, new)
         _refuse_what_stands(self._world, old, self._statements.language, self._prepared[0])
-        _swap_tunables(self._world, old, new, change)
+        _forget_tunables(self._world, old, new, change)
+
+    def _declare(self, old: LoadedPlugin, new: LoadedPlugin, change: Change) -> None:
+        """What a generation brings, in place of what the one before brought."""
+        self._world.refuse_known(new.plugin_class.tunables, _names(old.plugin_class))
+        self._world.refuse_counters(old.name, new.plugin_class.counters, {each.name: each.plugin_class.counters for _, each in self._pairs})
+        self._world.refuse_roles(old.name, new.plugin_class.conversations)
+        _bring_tunables(self._world, new)
         self._world.counters.declare(new.plugin_class.counters)
         new.errors, new.timings = old.errors, old.timings
         change.then(self._world.plugins.__setitem__, old.name, new)
@@ -167,6 +176,11 @@ class _Swap:
         if len(self._pairs) == 1:
             return ConfigError(f"plugin {names} is not reloaded, the old one serves on: {fault}")
         return ConfigError(f"plugins {names} are not reloaded, the old ones serve on: {self._at[0].name}: {fault}")
+
+
+def _names(plugin_class: type[Plugin]) -> frozenset[str]:
+    """Those of its tunables."""
+    return frozenset(tunable.name for tunable in plugin_class.tunables)
 
 
 def _forget(pairs: Sequence[Pair]) -> None:
@@ -184,8 +198,7 @@ async def _quiesce(instance: Plugin) -> None:
 
 def _refuse_what_is_needed(world: World, old: LoadedPlugin, new: LoadedPlugin) -> None:
     """Raises: ConfigError with the names of who needs what the new generation has not."""
-    kept = {tunable.name for tunable in new.plugin_class.tunables}
-    for gone in sorted({tunable.name for tunable in old.plugin_class.tunables} - kept):
+    for gone in sorted(_names(old.plugin_class) - _names(new.plugin_class)):
         needs = who_set(world, gone)
         if needs:
             message = f"there is no tunable '{gone}' any more, and it is said by {', '.join(needs)}: UNSET it first"
@@ -229,16 +242,19 @@ def who_set(world: World, tunable: str) -> list[str]:
     return said + ([f"DEFAULT {tunable}"] if tunable in world.defaults else [])
 
 
-def _swap_tunables(world: World, old: LoadedPlugin, new: LoadedPlugin, change: Change) -> None:
-    """The new generation's tunables, with what was said of them."""
-    known = frozenset(tunable.name for tunable in old.plugin_class.tunables)
+def _forget_tunables(world: World, old: LoadedPlugin, new: LoadedPlugin, change: Change) -> None:
+    """The tunables go that the new generation does not have."""
     for texts in (world.tunables, world.defaults):
         change.undo(restore, texts, dict(texts))
     for service in world.services.values():
         for texts in (service.values, service.explicit, service.defaults):
             change.undo(restore, texts, dict(texts))
-    for gone in sorted(known - {tunable.name for tunable in new.plugin_class.tunables}):
+    for gone in sorted(_names(old.plugin_class) - _names(new.plugin_class)):
         world.forget_tunable(gone)
+
+
+def _bring_tunables(world: World, new: LoadedPlugin) -> None:
+    """The new generation's tunables, with what was said of them."""
     for tunable in new.plugin_class.tunables:
         _refuse_what_was_said(world, tunable)
         world.add_tunable(tunable)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pbal.model import faults
 from pbal.model.bound import Bound, Bounds
+from pbal.model.searching import TookTooLong
 
 if TYPE_CHECKING:
     from pbal.model.chained import Chained
@@ -80,12 +81,26 @@ def tell(service: "Chained", hooks: Bounds, exchange: object) -> None:
         if returned is None:
             continue
         if isinstance(returned, Failed):
-            faults.report(world, bound.plugin, f"hook {bound.hook}", returned.error)
-            service.failed(bound.plugin)
+            raised(service, bound, returned)
         elif isinstance(returned, CoroutineType):
             returned.close()
             faults.tell(world, bound.plugin, f"hook {bound.hook}", "returned a coroutine that nobody runs", place(bound))
             service.failed(bound.plugin)
+
+
+def raised(service: "Chained", bound: Bound, failed: Failed) -> None:
+    """What a hook raised is a fault of its plugin, but for a search that took too long: that is the client's doing, and counted as such."""
+    world = service.world
+    if isinstance(failed.error, TookTooLong):
+        world.counters.counts["regex_timeouts"] += 1
+        world.log_limited(
+            f"regex timeout {service.name}",
+            "service %(service)s, plugin %(plugin)s, hook %(hook)s: a regular expression took too long over a request",
+            {"event": "regex_timeout", "service": service.name, "plugin": bound.plugin, "hook": bound.hook},
+        )
+        return
+    faults.report(world, bound.plugin, f"hook {bound.hook}", failed.error, at=place(bound))
+    service.failed(bound.plugin)
 
 
 def place(bound: Bound) -> str:

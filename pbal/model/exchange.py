@@ -35,12 +35,12 @@ from pbal.http1.pieces import Pieces
 from pbal.http1.reader import is_host
 from pbal.model.balance import Member
 from pbal.model.bound import Bound
-from pbal.model.calling import Failed, call, handed, tell
+from pbal.model.calling import Failed, call, handed, raised, tell
 from pbal.model.calling import place as place_of
 from pbal.model.collected import CollectedBody
 from pbal.model.deliveries import PATIENCE, OnLost
 from pbal.model.errors import AnswerRefused, ConfigError
-from pbal.model.faults import describe, guarded, report, shown
+from pbal.model.faults import describe, guarded, shown
 from pbal.model.faults import tell as tell_fault
 from pbal.model.pages import error_page
 from pbal.model.parking import Parked, Waiting
@@ -255,8 +255,7 @@ class Exchange(Account):
         self.handed = 0
         """How often it was handed on."""
         self.resumed = 0
-        """How often a plugin gave it back to this service (go_on)."""
-        """A plugin of this service had taken it and gave it back."""
+        """How often a plugin of this service that had taken it gave it back (go_on)."""
         self.collecting = False
         """Its body comes, and then its hooks run again (read_first)."""
         self.rewritten = b""
@@ -328,7 +327,8 @@ class Exchange(Account):
         return self.request.query.startswith(b"?") or bool(self.service.hooks.start_serve_request)
 
     def by_path(self, look: Callable[[bytes], int]) -> int:
-        """What a rule finds in plain_path. Rules that go by the path ask here or in_path(), since a request may be for other paths, too.
+        """What a rule finds in plain_path, 0 (False) if nothing. Rules that go by the path ask here or in_path(), as a request may be for
+        other paths, too.
 
         That is one for several files (enable_concatenate_get), none of which is served of which a rule would have found something else; and
         one for a file that a hook looks up under another name, which is not served if a rule of the service would have found more.
@@ -353,10 +353,13 @@ class Exchange(Account):
 
     @property
     def scheme(self) -> bytes:
-        """b"https" or b"http", as the client has it: over TLS, or as a trusted proxy said in X-Forwarded-Proto."""
+        """b"https" or b"http", as the client has it: over TLS, or as a trusted proxy said in X-Forwarded-Proto.
+
+        Of several, as `https,http`, the first is what the client had; the others were said by proxies behind that one.
+        """
         if self.stream.tls is not None:
             return b"https"
-        said = self.request.fields.get(b"x-forwarded-proto", b"")
+        said = self.request.fields.get(b"x-forwarded-proto", b"").partition(b",")[0].strip()
         return b"https" if said.lower() == b"https" and self.believed else b"http"
 
     @property
@@ -498,11 +501,9 @@ class Exchange(Account):
                 if said is node:
                     return place
             if isinstance(said, Failed):
-                report(world, bound.plugin, "hook select_node", said.error)
-            else:
-                tell_fault(
-                    world, bound.plugin, "hook select_node", f"returned {shown(said)}, not one of the nodes or None", place_of(bound)
-                )
+                raised(self.service, bound, said)
+                continue
+            tell_fault(world, bound.plugin, "hook select_node", f"returned {shown(said)}, not one of the nodes or None", place_of(bound))
             if isinstance(said, CoroutineType):
                 said.close()
             self.service.failed(bound.plugin)

@@ -9,6 +9,7 @@ be made anew: for 10,000 networks everybody would wait some 50 ms.
 """
 
 import socket
+from bisect import insort
 from collections.abc import Iterable
 from typing import Final
 
@@ -49,8 +50,13 @@ class NetworkTable:
         wide = _WIDE[version]
         lengths = self._wide[version] if rest > wide else self._narrow[version].setdefault(prefix >> (wide - rest), {})
         prefixes = lengths.setdefault(rest, {})
-        there = self.places(network)
-        prefixes[prefix] = sorted((*there, place)) if there else place
+        there = prefixes.get(prefix)
+        if there is None:
+            prefixes[prefix] = place
+        elif isinstance(there, int):
+            prefixes[prefix] = [place, there] if place < there else [there, place]
+        else:
+            insort(there, place)
         self._known = {}
 
     def remove(self, network: Network, place: int) -> None:

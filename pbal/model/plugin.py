@@ -88,7 +88,7 @@ class Plugin:
         """Release everything. After a reload, what carry() returned no longer belongs to this instance."""
 
     def targets(self) -> tuple[str, ...] | None:
-        """Return the names of the services that this plugin may hand requests to, or None if it cannot say."""
+        """Return the names of the services that this plugin may hand requests to, or None if it cannot say. These cannot be dropped."""
         return None
 
     def pools(self) -> tuple[str, ...]:

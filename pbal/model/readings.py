@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pbal.model.service import Service
 
 Key = tuple[str, Any]
-"""A tunable, and what it is."""
+"""A tunable, and what it is: see _key()."""
 
 
 class Readings:
@@ -31,7 +31,7 @@ class Readings:
 
     def of(self, tunable: Tunable, value: Any) -> Any:
         """What a file holds. It reads the disk if nobody has read it ahead. Raises: ConfigError."""
-        key = tunable.name, value
+        key = _key(tunable.name, value)
         found = self._kept[key] if key in self._kept else _read(tunable, value)
         if isinstance(found, ConfigError):
             raise found
@@ -41,8 +41,8 @@ class Readings:
     async def ahead(self, tunables: Iterable[tuple[Tunable, Any]]) -> dict[Key, Any]:
         """Read files anew. Returns what was known before, for `back` if what follows is refused."""
         loop, before = asyncio.get_running_loop(), dict(self._kept)
-        for tunable, value in list(tunables):
-            self._kept[tunable.name, value] = await loop.run_in_executor(None, _read, tunable, value)
+        for key, pair in {_key(tunable.name, value): (tunable, value) for tunable, value in tunables}.items():
+            self._kept[key] = await loop.run_in_executor(None, _read, *pair)
         return before
 
     async def again(self, service: "Service", names: Iterable[str]) -> None:
@@ -62,13 +62,22 @@ class Readings:
 
     def missing(self, service: "Service") -> list[tuple[Tunable, Any]]:
         """What a service names and nobody has read."""
-        return [(tunable, value) for tunable, value in named(service) if (tunable.name, value) not in self._kept]
+        return [(tunable, value) for tunable, value in named(service) if _key(tunable.name, value) not in self._kept]
 
     def keep(self, services: Iterable["Service"]) -> None:
         """Forget what none of these names, and what could not be read."""
         if self._kept:
-            wanted = {(name, service.values.get(name)) for service in services for name in {name for name, _ in self._kept}}
+            wanted = {_key(name, service.values.get(name)) for service in services for name in {name for name, _ in self._kept}}
             self._kept = {key: found for key, found in self._kept.items() if key in wanted and not isinstance(found, ConfigError)}
+
+
+def _key(name: str, value: Any) -> Key:
+    """What is read is known by. A type of a plugin may make values, such as lists, that no dict takes as a key."""
+    try:
+        hash(value)
+    except TypeError:
+        return name, repr(value)
+    return name, value
 
 
 def named(service: "Service") -> Iterator[tuple[Tunable, Any]]:

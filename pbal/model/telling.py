@@ -73,9 +73,10 @@ def _statements_of(plugin: Plugin, said: list[str]) -> None:
 
 
 def _targets_of(plugin: Plugin) -> tuple[str, ...] | None:
-    told = plugin.targets()
+    told: object = plugin.targets()
     if told is None:
         return None
-    if isinstance(told, str) or not all(isinstance(each, str) for each in told):
+    names = () if isinstance(told, str) or not isinstance(told, Iterable) else tuple(told)
+    if isinstance(told, str) or not isinstance(told, Iterable) or not all(isinstance(each, str) for each in names):
         raise TypeError(f"it returned {faults.shown(told)}, not a tuple of names")
-    return tuple(told)
+    return names

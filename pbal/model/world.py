@@ -447,8 +447,14 @@ class World:
             for plugin, targets in other.targets_of_plugins():
                 named = next((going[target.lower()] for target in targets if target.lower() in going), None)
                 if named is not None:
-                    why = f"plugin {plugin} sends requests of '{other.name}' to it: see show rules {other.name}, and DROP RULE"
+                    why = f"plugin {plugin} sends requests of '{other.name}' to it: see {self._where_named(other, plugin, named)}"
                     raise ConfigError(f"service '{named}' stays: {why}", about=named, kind=Kind.CONFLICT)
+
+    def _where_named(self, service: Service, plugin: str, name: str) -> str:
+        """Where a plugin of a service has the name of another from: a tunable of its own, else a statement."""
+        own = {tunable.name for tunable in self.plugins[plugin].plugin_class.tunables}
+        said = [tunable for tunable, text in service.explicit.items() if tunable in own and text.lower() == name.lower()]
+        return f"SET {service.name}.{said[0]}" if said else f"show rules {service.name}, and DROP RULE"
 
     def _dropped(self, service: Service) -> None:
         if self.runtime is not None:
@@ -480,12 +486,15 @@ class World:
             if tunable.name in self.tunables and tunable.name not in former:
                 raise ConfigError(f"tunable '{tunable.name}' exists already", about=tunable.name, kind=Kind.EXISTS_ALREADY)
 
-    def refuse_counters(self, plugin: str, counters: Sequence[Counter]) -> None:
-        """Raises: ConfigError if a counter of a plugin is one of pbal or of another plugin: two would count into one number."""
+    def refuse_counters(self, plugin: str, counters: Sequence[Counter], instead: Mapping[str, Sequence[Counter]] | None = None) -> None:
+        """Raises: ConfigError if a counter of a plugin is one of pbal or of another plugin: two would count into one number.
+
+        `instead`: those that plugins will have, where they are reloaded together with this one.
+        """
         known = dict.fromkeys((each.name for each in (*CORE, *COLLECTED)), "pbal")
-        for name, loaded in self.plugins.items():
+        for name, of in {**{name: loaded.plugin_class.counters for name, loaded in self.plugins.items()}, **(instead or {})}.items():
             if name != plugin:
-                known.update((each.name, f"the plugin {name}") for each in loaded.plugin_class.counters)
+                known.update((each.name, f"the plugin {name}") for each in of)
         for counter in counters:
             if counter.name in known:
                 raise ConfigError(f"there is a counter '{counter.name}' of {known[counter.name]} already", about=counter.name)

@@ -7,7 +7,8 @@
       SET echo_delay = 1
     ENABLE parrot
 
-A line ends with LF or CRLF, and comes back with CRLF, after echo_delay. Whoever sends a line of more than 64 KB is cut off.
+A line ends with LF or CRLF, and comes back with CRLF, after echo_delay. Whoever sends a line of more than 64 KB is cut off. Who hears and
+says nothing for idle_timeout is, too: let that be longer than echo_delay.
 The role is there from LOAD on, and the plugin is in no chain of plugins. UNLOAD is refused while a service has the role.
 
 Source: Perlbal's EchoService. differs: an empty line comes back, too; what is to come back after a delay does so after the client has ended

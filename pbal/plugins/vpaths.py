@@ -67,9 +67,9 @@ def vpath(session: Any, regex: str, target: str, selector: Service | None = None
     return OK
 
 
-def _first(searches: Searches, query: bytes, path: bytes) -> int:
-    """The place of the rule that a plain path with a query matches; -1 if none does. Raises: TookTooLong."""
-    return searches.first(b"%b?%b" % (path, query))
+def _number(searches: Searches, query: bytes, path: bytes) -> int:
+    """The number of the rule that a plain path with a query matches, from 1 on; 0 if none does. Raises: TookTooLong."""
+    return searches.first(b"%b?%b" % (path, query)) + 1
 
 
 class Vpaths(Plugin):
@@ -100,7 +100,7 @@ class Vpaths(Plugin):
         if not request.path.startswith(b"/"):
             place = searches.first(request.target)
         elif request.query:
-            place = exchange.by_path(partial(_first, searches, request.query))
+            place = exchange.by_path(partial(_number, searches, request.query)) - 1
         else:
             place = searches.first(exchange.plain_path)
         return None if place < 0 else self.rules[place]

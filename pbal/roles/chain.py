@@ -16,7 +16,7 @@ from pbal.http1.encoder import IllegalField, render_fields
 from pbal.http1.events import ResponseHead
 from pbal.model import faults
 from pbal.model.bound import Bound, Bounds
-from pbal.model.calling import Failed, call, place
+from pbal.model.calling import Failed, call, place, raised
 from pbal.model.exchange import NEW, PARKED, SERVED, Exchange
 from pbal.model.hooks import Verdict
 from pbal.model.pool import Pool
@@ -173,11 +173,10 @@ def _stop(service: Service, exchange: Exchange, bound: Bound, returned: object, 
 
 def _report(service: Service, bound: Bound, returned: object, wrong: str) -> None:
     """Count and log what a hook raised, or what is wrong with what it returned."""
-    what = f"hook {bound.hook}"
     if isinstance(returned, Failed):
-        faults.report(service.world, bound.plugin, what, returned.error, at=place(bound))
-    else:
-        faults.tell(service.world, bound.plugin, what, wrong, place(bound))
+        raised(service, bound, returned)
+        return
+    faults.tell(service.world, bound.plugin, f"hook {bound.hook}", wrong, place(bound))
     if isinstance(returned, CoroutineType):
         returned.close()
     service.failed(bound.plugin)

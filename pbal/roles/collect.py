@@ -177,9 +177,7 @@ class Collector(Sink):
     # -- the client ----------------------------------------------------------------------------------------------
 
     def client_gone(self) -> None:
-        """The exchange closes the body. Who answered before it was whole is to be heard: what still comes is read and dropped."""
-        if self._paused:
-            self._exchange.stream.resume_body()
+        """The exchange closes the body. What still comes of it after an answer is dropped by who ends the connection (net/linger.py)."""
 
     def client_drained(self) -> None:
         """Nothing is being sent to the client yet."""

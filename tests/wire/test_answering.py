@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from lab import DEADLINE, Handler, Lab, Pbal, lab, read_response, until
 
+from pbal.roles.taken import answer_late
+
 HEAD = "from pbal.api import AnswerRefused, Exchange, IllegalField, Plugin, Verdict, hook\n\n\nclass Rule(Plugin):\n"
 START = "@hook.start_http_request"
 READ = "@hook.proxy_read_request"
@@ -352,8 +354,7 @@ async def test_the_time_of_a_taken_request_is_sixty_seconds_unless_set_and_none_
     reader, writer = await pbal.connect("site")
     writer.write(get("/keep"))
     exchange = await kept(pbal)
-    handler: Any = pbal.world.service("site").handler
-    handler.tick(pbal.world.clock.now() + 1e6)
+    answer_late(pbal.world, pbal.world.clock.now() + 1e6)
     assert exchange.respond(200, (), b"late")
     assert (await read_response(reader)).body == b"late"
 
@@ -387,8 +388,7 @@ async def test_parked_requests_and_upgraded_connections_are_exempt_from_taken_ti
     assert b" 101 " in await up_reader.readuntil(b"\r\n\r\n")
     rule = pbal.plugin("site", "acting")
     await until(lambda: rule.records, "a parked request")
-    handler: Any = pbal.world.service("site").handler
-    handler.tick(pbal.world.clock.now() + 1e6)
+    answer_late(pbal.world, pbal.world.clock.now() + 1e6)
     up_writer.write(b"still here")
     assert await up_reader.readexactly(10) == b"still here"
     assert rule.records[0].client.answer(rule.records[0], 200, (), b"a message", None)

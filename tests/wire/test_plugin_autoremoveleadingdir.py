@@ -64,6 +64,11 @@ async def test_what_is_for_a_file_by_its_own_name_is_not_got_round_by_the_other(
     assert await pbal.say("SET web.basic_auth_path = ^(/www)?/sub/") == "OK"
     for path in ("/sub/page", "/www/sub/page"):
         assert (await pbal.ask("web", _get(path))).status == 401, path
+    assert await pbal.say("LOAD throttle") == "OK"
+    assert await pbal.say("SET web.plugins = autoremoveleadingdir throttle") == "OK"
+    for regex, status in (("^/www/sub/", 200), ("^/sub/", 403), ("^/(www/)?sub/", 200)):
+        assert await pbal.say(f"SET web.path_regex = {regex}") == "OK"
+        assert (await pbal.ask("web", _get("/www/sub/page"))).status == status, regex
 
 
 @lab

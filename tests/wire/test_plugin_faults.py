@@ -701,6 +701,24 @@ async def test_a_guard_that_would_not_be_asked_is_in_no_chain(lab: Lab) -> None:
     assert "guards, and none of its hooks runs on a web_server" in await pbal.say("SET site.plugins = rule")
 
 
+@lab
+async def test_who_is_told_of_a_request_and_searches_its_path_for_too_long_is_not_to_blame(lab: Lab) -> None:
+    """The client is: else it could have a plugin taken out that guards."""
+    search = "|exchange.in_path(re.compile(rb'(a+)+$'))"
+    for moment in ("end", "make_high_priority", "select_node"):
+        more = ", nodes" if moment == "select_node" else ""
+        plugin(lab, f"@hook.{moment}", f"def rule(self, exchange{more}):", search, head=f"import re\n{HEAD}")
+        (lab.folder / "rule.py").rename(lab.folder / f"{moment}.py")
+    names = ("end", "make_high_priority", "select_node")
+    load = "\n".join(f"        LOAD {name}" for name in names)
+    pool = "CREATE POOL app\n        POOL app ADD 127.0.0.1:1\n        POOL app ADD 127.0.0.1:2"
+    chain = f"SET plugins = {' '.join(names)}\n          SET pool = app\n          SET plugin_error_limit = 1"
+    pbal = await site(lab, role="reverse_proxy", load=f"{load}\n        {pool}", chain=chain)
+    assert (await pbal.ask("site", get("/" + "a" * 40 + "!"))).status in (502, 503)
+    await until(lambda: all(pbal.world.plugins[name].timings[name].calls for name in names), "each of them to be asked")
+    assert pbal.counts["regex_timeouts"] >= 3 and pbal.counts["plugin_errors"] == pbal.counts["plugins_taken_out"] == 0
+
+
 @pytest.mark.skipif(is_compiled("pbal.model.chained"), reason="how long a minute is, is compiled in")
 @lab
 async def test_faults_of_another_minute_do_not_count(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

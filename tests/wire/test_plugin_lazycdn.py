@@ -104,6 +104,7 @@ async def test_a_fallback_that_cannot_answer_is_as_good_as_none(lab: Lab) -> Non
         ("SET edge.fallback_service = edge", "would hand requests to itself"),
         ("SET edge.fallback_udp_ping_addr = example.com:80", "expected an address and a port such as 10.0.0.20:7000"),
         ("SET edge.fallback_udp_ping_addr = 127.0.0.1", "expected an address and a port"),
+        ("DROP SERVICE nobody", "plugin lazycdn sends requests of 'edge' to it: see SET edge.fallback_service"),
         ("SET edge.fallback_servce = origin", "did you mean 'fallback_service'"),
     ]:
         assert said in await pbal.say(statement), statement

@@ -410,6 +410,39 @@ async def test_several_plugins_are_reloaded_together_or_not_at_all(lab: Lab) -> 
     assert [name for name, _ in pbal.world.service("site").plugins] == ["one", "two"]
 
 
+LIST = "from pbal.api import Counter, Tunable, Type\nLIST = Type('list', lambda text: text.split(','), ','.join)\n"
+READS = """
+    tunables = (Tunable('the_list', LIST, default='a,b', reads=len),)
+    counters = (Counter('lists', 'Lists.'),)
+
+    def check(self):
+        self.service.reading('the_list')
+"""
+
+
+@lab
+async def test_a_tunable_and_a_counter_move_from_plugin_to_plugin_and_values_may_be_of_any_type(lab: Lab) -> None:
+    """Lists, for example, which are no keys of a dict."""
+
+    def give(owner: str, other: str) -> None:
+        says(lab.folder, other)
+        says(lab.folder, owner, f"{PASSES}\n{READS}")
+        (lab.folder / f"{owner}.py").write_text(LIST + (lab.folder / f"{owner}.py").read_text())
+
+    give("two", "one")
+    pbal = await lab.pbal(TWO.format(folder=lab.folder))
+    for owner, other in (("one", "two"), ("two", "one")):
+        give(owner, other)
+        assert await pbal.say("RELOAD one two") == "OK"
+        assert pbal.world.service("site").reading("the_list") == 2
+    assert await pbal.say("SET site.the_list = a,b,c") == "OK"
+    assert pbal.world.service("site").reading("the_list") == 3
+    (lab.folder / "one.py").write_text((lab.folder / "two.py").read_text())
+    assert "exists already" in await pbal.say("RELOAD one two") and "exists already" in await pbal.say("RELOAD two one")
+    give("one", "two")
+    assert "no tunable 'the_list' any more, and it is said by SET site.the_list" in await pbal.say("RELOAD one two")
+
+
 @lab
 async def test_the_generation_before_can_be_gone_back_to(lab: Lab) -> None:
     says(lab.folder, "one", ANSWERS.format("v1"))

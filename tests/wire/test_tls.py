@@ -448,6 +448,9 @@ async def test_the_redirect_to_https(lab: Lab) -> None:
     assert (await pbal.ask("site", get("/.well-known/acme-challenge/nothing"))).status == 404
     for path in ("../secret", "..%2fsecret", "%2e%2e/secret", "token-1_x/"):
         assert (await pbal.ask("site", get(f"/.well-known/acme-challenge/{path}"))).status == 301
+    assert await pbal.say("SET site.always_trusted = on") == "OK"
+    for said, status in (("https,http", 200), ("HTTPS , http", 200), ("http, https", 301), ("httpsx", 301), (",https", 301)):
+        assert (await pbal.ask("site", get("/page", f"X-Forwarded-Proto: {said}"))).status == status, said
     assert await pbal.say("SET site.https_redirect = off") == "OK"
     assert (await pbal.ask("site", get())).body == b"a page"
 

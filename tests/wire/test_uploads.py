@@ -16,6 +16,7 @@ from scripted import OK, Client, Scripted, Taken, get, proxy
 
 from pbal.model.bodies import DISK_SECONDS, PIECE, UNFLUSHED, Spool
 from pbal.net.tasks import running
+from pbal.net.wire import BODY_PAUSED, WAITS_FOR_TURN
 
 BODY = b"".join(b"%07d\n" % number for number in range(100_000))
 """800,000 octets, none of them in the place of another."""
@@ -726,4 +727,26 @@ async def test_whenever_and_however_an_upload_ends_nothing_is_left_of_it(lab: La
     await MOMENTS[moment](ways)
     await ENDS[end][0](ways)
     await until(lambda: not pbal.world.clients, "the client to be gone")
+    await nothing_left(lab, pbal)
+
+
+@lab
+async def test_who_is_refused_while_the_disk_has_his_body_paused_hears_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Octets of the body that came already are not taken for a request, and a plugin that decides has no fault."""
+    disk = Hanging(monkeypatch)
+    head = "from pbal.api import Plugin, Verdict, hook\n\n\nclass Late(Plugin):\n    @hook.start_http_request\n"
+    look = "    def look(self, exchange):\n        self.kept = exchange\n        exchange.read_first()\n        return Verdict.TAKEN\n"
+    (lab.folder / "late.py").write_text(head + look)
+    pbal = await uploads(lab, (await Scripted.start(lab, echo)).address)
+    for statement in (f"SERVER plugin_path = {lab.folder}", "LOAD late", "SET web.plugins = late"):
+        assert await pbal.say(statement) == "OK"
+    client = await Client.of(pbal, request=get("/", "Transfer-Encoding: chunked", method="POST") + chunked(BODY * 2, 8))
+    await until(lambda: pbal.world.clients, "the client")
+    (connection,) = pbal.world.clients
+    await until(lambda: connection.flags & BODY_PAUSED and not connection.flags & WAITS_FOR_TURN, "the client to be paused")
+    pbal.plugin("web", "late").kept.respond(403, (), b"not for you")
+    response = await read_response(client.reader)
+    assert (response.status, response.body) == (403, b"not for you")
+    disk.let.set()
+    client.writer.close()
     await nothing_left(lab, pbal)

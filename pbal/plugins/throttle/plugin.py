@@ -226,7 +226,7 @@ class Throttle(Plugin):
             if path is None:
                 return True
             searches = Searches([path])
-            return exchange.by_path(lambda plain: searches.first(plain + more)) >= 0
+            return bool(exchange.by_path(lambda plain: searches.first(plain + more) >= 0))
         except TookTooLong:  # who makes it so is to be slowed down
             self.counts["regex_timeouts"] += 1
             return True
