@@ -132,7 +132,7 @@ class Running:
 
     def ended(self) -> tuple[int, str]:
         """Wait for its end; exit status and what it logged."""
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=DEADLINE)
         return self.process.returncode, self.log()
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:

@@ -530,7 +530,8 @@ def test_a_plugins_statements_come_and_go_with_its_fragment() -> None:
     ],
 )
 def test_a_fragment_that_does_not_build_is_named(text: str) -> None:
-    fragments = {**bundled_fragments(), "broken": text, "fine": ""}
+    some = dict(list(bundled_fragments().items())[:2])  # each is tried, up to the one at fault
+    fragments = {**some, "broken": text, "fine": ""}
     with pytest.raises(GrammarMistake, match="grammar of plugin broken does not build") as raised:
         Language(fragments).build()
     assert raised.value.plugin == "broken"

@@ -19,6 +19,7 @@ from lab import DEADLINE, free_port
 from process import ROOT, Running, conf
 
 from pbal import __version__, build
+from pbal.__main__ import main
 
 
 def pbal(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -60,7 +61,7 @@ def test_every_example_checks_and_boots(example, tmp_path):
             pytest.skip(f"{command.split()[0]} is not installed")
         subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
     copy = folder / example.name
-    assert pbal("check", str(copy)).returncode == 0
+    assert main(["check", str(copy)]) == 0
     text = re.sub(r"127\.0\.0\.1:(7000|8080|8081|8443|16000)\b", lambda match: f"127.0.0.1:{free_port()}", text)
     copy.write_text(text)
     port = int(re.search(r"listen\s*=\s*127\.0\.0\.1:(\d+)", text)[1])  # type: ignore[index]
