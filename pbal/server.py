@@ -261,6 +261,8 @@ class Server:
                 listener.refresh()
             except OSError as error:
                 message = f"the system refuses it for {listener.address}: {error.strerror or error}"
+                if isinstance(error, FileNotFoundError):
+                    message = f"the file of {listener.address} is gone, and nobody reaches it: DISABLE {service.name}, then ENABLE it"
                 raise ConfigError(message, about=service.name, kind=Kind.SYSTEM) from None
 
     def unlisten(self, service: Service) -> None:
