@@ -415,6 +415,12 @@ async def test_a_query_can_be_left_out(lab):
     assert await pbal.say('SET web.access_log_format = "$$request $$referer $$http_referer"') == "OK"
     await pbal.ask("web", get("/b.css?token=secret", "Referer: http://h/a?token=secret"))
     assert (await logged(pbal, 2))[1] == "GET /b.css HTTP/1.1 http://h/a http://h/a", "the page before has a query, too"
+    for head in (b"GET  /c?token=secret HTTP/1.1", b"GET/c?token=secret", b"GET /c?token= secret HTTP/1.1", b"GET /c\nCookie: secret\n\n"):
+        assert (await pbal.ask("web", head + b"\r\n\r\n")).status == 400
+    lines = await logged(pbal, 6)
+    assert lines[2:] == ["GET - /c HTTP/1.1 - -", "GET/c - - - -", "GET /c HTTP/1.1 - -", "GET /c - - -"]
+    errors = await pbal.say("show errors AS JSON")
+    assert errors.count('"status": 400') == 4 and "secret" not in errors
 
 
 @lab
