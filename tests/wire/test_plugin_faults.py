@@ -178,6 +178,19 @@ async def test_what_a_tunable_reads_may_be_named_by_a_value_of_any_type(lab: Lab
 
 
 @lab
+async def test_a_tunable_of_another_type_is_no_drift(lab: Lab) -> None:
+    declared, head = "tunables = (Tunable('rule_time', {}),)", HEAD.replace("Plugin,", "DURATION, TEXT, Plugin, Tunable,")
+    plugin(lab, declared.format("TEXT"), HOOK, "def look(self, exchange):", "|return Verdict.PASS", head=head)
+    pbal = await site(lab, chain="SET plugins = rule\nDEFAULT rule_time = 3600s\nSET rule_time = 120s")
+    plugin(lab, declared.format("DURATION"), HOOK, "def look(self, exchange):", "|return Verdict.PASS", head=head)
+    assert await pbal.say("RELOAD rule") == "OK" and "SET rule_time = 2m" in await pbal.say("dumpconfig")
+    assert await pbal.say("CONFIG DRIFT") == "."
+    assert await pbal.say("SET site.rule_time = 9s") == "OK"
+    assert await pbal.say("CONFIG DRIFT") == "SET site.rule_time = 9s\n."
+    assert await pbal.say("CONFIG SAVE") == "OK"
+
+
+@lab
 async def test_what_a_plugin_says_of_itself_and_fails_at_is_told_in_its_place(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     """Starting is a look at it, too: where it hands requests to."""
     pbal: Pbal | None = None
