@@ -23,6 +23,7 @@ from typing import TypeVar
 from pbal import loader
 from pbal.commands import drafts, saving
 from pbal.commands.drafts import Draft
+from pbal.commands.files import MOST_MISTAKES
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.lint import MOST_LOGGED, log_odd
 from pbal.commands.session import Session
@@ -244,7 +245,7 @@ def _refuse_mistakes(draft: Draft) -> None:
     if number > MOST_LOGGED:
         where = "pbal check --all lists"
         log.error("more mistakes, which %(where)s", {"event": "configuration_refused_more", "where": where})
-    many = f"{number - 1} or more" if number >= drafts.MOST_MISTAKES else f"{number - 1} more"
+    many = f"{number - 1} or more" if number >= MOST_MISTAKES else f"{number - 1} more"
     more = f" (and {many}, which {where})" if number > 1 else ""
     raise CommandError(f"nothing is changed: {mistakes[0].headline}{more}", hint=mistakes[0].hint, kind=mistakes[0].kind)
 
