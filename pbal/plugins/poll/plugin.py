@@ -267,10 +267,10 @@ class Poll(Plugin):
         settings = hub.settings
         match = settings.uri.search(exchange.path)
         if match is not None:
-            if sockets.loaded() or not sockets.wanted(exchange):
-                publisher.answer_mistakes(hub, exchange, partial(self._read, exchange, match))
-            else:
+            if sockets.wanted(exchange) and not sockets.loaded():
                 self._first_socket(exchange)
+            else:
+                publisher.answer_mistakes(hub, exchange, partial(self._read, exchange, match))
             return Verdict.TAKEN
         match = None if settings.publish_uri is None else settings.publish_uri.search(exchange.path)
         if match is not None:
