@@ -726,3 +726,19 @@ def test_a_pipe_that_somebody_put_in_the_place_of_a_file_holds_up_no_line(tmp_pa
     os.close(reading)
     writer.close(30)
     assert target.dropped == 0 and not target.lines
+
+
+@lab
+async def test_what_changes_for_several_services_at_once_is_looked_at_once(lab, monkeypatch):
+    """A RELOAD CONFIG of thousands would look through all of them for each."""
+    more = "CREATE SERVICE two\nSET role = web_server\nSET docroot = /\nENABLE two"
+    pbal = await lab.pbal(proxy("127.0.0.1:1", more=f"{FILE};SET access_log_sample = 1") + "\n" + more)
+    calls = []
+    use = type(pbal.world.access).use
+    monkeypatch.setattr(type(pbal.world.access), "use", lambda self, used: use(self, calls.append(None) or used))
+    with pbal.world.changing():
+        for name in ("web", "two"):
+            pbal.world.service(name).set("access_log", f"{lab.folder}/{name}.log")
+    assert len(calls) == 1
+    assert await pbal.say("SET web.access_log = off") == "OK" and len(calls) == 2
+    assert await pbal.say("SET web.access_log_sample = 3") == "OK" and len(calls) == 2, "there is none"
