@@ -733,9 +733,14 @@ async def test_what_changes_for_several_services_at_once_is_looked_at_once(lab, 
     """A RELOAD CONFIG of thousands would look through all of them for each."""
     more = "CREATE SERVICE two\nSET role = web_server\nSET docroot = /\nENABLE two"
     pbal = await lab.pbal(proxy("127.0.0.1:1", more=f"{FILE};SET access_log_sample = 1") + "\n" + more)
-    calls = []
-    use = type(pbal.world.access).use
-    monkeypatch.setattr(type(pbal.world.access), "use", lambda self, used: use(self, calls.append(None) or used))
+    calls: list[Writer] = []
+    use = Writer.use
+
+    def counted(self, used):
+        calls.append(self)
+        use(self, used)
+
+    monkeypatch.setattr(Writer, "use", counted)
     with pbal.world.changing():
         for name in ("web", "two"):
             pbal.world.service(name).set("access_log", f"{lab.folder}/{name}.log")
