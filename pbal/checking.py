@@ -36,6 +36,8 @@ class Checked:
     mistakes: "list[Mistake]" = field(default_factory=list)
     warnings: "list[Mistake]" = field(default_factory=list)
     unreadable: bool = False
+    whole: bool = True
+    """Whether it was read to its end."""
 
     @property
     def told(self) -> "list[Mistake]":
@@ -56,8 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check files. Exit status: 0 good, 1 mistakes (with --strict: or warnings), 2 a file that cannot be read."""
     gc.disable()  # what is made of a file is held until the process ends; to look for garbage in it takes a quarter of the time
+    whole = options.all or options.format == "json"
     try:
-        checked = [check(name) for name in options.files]
+        checked = [check(name, whole) for name in options.files]
     finally:
         gc.enable()
     if options.format == "json":
@@ -76,8 +79,9 @@ def run(options: argparse.Namespace) -> int:
     return BAD if bad else GOOD
 
 
-def check(name: str) -> Checked:
-    """Read one file; `-` is standard input."""
+def check(name: str, whole: bool = True) -> Checked:
+    """Read one file; `-` is standard input. `whole`: to its end, however many mistakes there are."""
+    from pbal.commands.files import MOST_MISTAKES
     from pbal.commands.interpreter import Interpreter
     from pbal.lang.mistakes import Mistake
     from pbal.model.world import World
@@ -86,7 +90,7 @@ def check(name: str) -> Checked:
     world = World()
     interpreter = Interpreter(world)
     try:
-        mistakes = interpreter.run_file(name, sys.stdin.buffer.read() if name == "-" else None)
+        mistakes = interpreter.run_file(name, sys.stdin.buffer.read() if name == "-" else None, sys.maxsize if whole else MOST_MISTAKES)
     except OSError as error:
         message = f"cannot be read: {error.strerror or error}"
         return Checked(name, [Mistake(message, kind=Kind.SYSTEM, file=name)], unreadable=True)
@@ -94,7 +98,7 @@ def check(name: str) -> Checked:
     if not mistakes:
         files = [*([] if name == "-" else [Path(name).absolute()]), *sorted(interpreter.read_too)]
         warnings += _of_the_whole(world, name, files)
-    return Checked(name, mistakes, warnings)
+    return Checked(name, mistakes, warnings, whole=whole or len(mistakes) < MOST_MISTAKES)
 
 
 def _of_the_whole(world: "World", name: str, files: "list[Path]") -> "Iterator[Mistake]":
@@ -119,12 +123,17 @@ def _tell_of(one: Checked, left: int) -> int:
     shown = one.told[: max(0, left)]
     tell(shown)
     number, odd = len(one.mistakes), len(one.warnings)
-    said = f", {odd} warning{'s' if odd > 1 else ''}" if odd else ""
+    said = f", {counted(odd, 'warning')}" if odd else ""
     if number and not one.unreadable:
-        print(f"{one.name}: {number} mistake{'s' if number > 1 else ''}{said}, nothing started", file=sys.stderr)
+        print(f"{one.name}: {counted(number, 'mistake', one.whole)}{said}, nothing started", file=sys.stderr)
     elif not number:
         print(f"{one.name}: good{said}")
     return len(shown)
+
+
+def counted(number: int, what: str, whole: bool = True) -> str:
+    """`3 mistakes`, or, of a file that was not read to its end, `500 mistakes or more`."""
+    return f"{number} {what}{'s' if number > 1 else ''}{'' if whole else ' or more'}"
 
 
 def tell(mistakes: "Iterable[Mistake]", stream: TextIO | None = None) -> None:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pbal.checking import tell
+from pbal.checking import MOST_SHOWN, counted, tell
 from pbal.life import daemon, init
 from pbal.life.handed import handed_over
 from pbal.life.notify import notifier
@@ -81,17 +81,19 @@ def _open_streams() -> None:
 
 def load(path: str) -> tuple[object, object] | None:
     """World and interpreter of a file, or None after its mistakes were printed. Raises: OSError if it cannot be read."""
+    from pbal.commands.files import MOST_MISTAKES
     from pbal.commands.interpreter import Interpreter
     from pbal.commands.lint import log_odd
     from pbal.model.world import World
 
     world = World()
     interpreter = Interpreter(world)
-    mistakes = interpreter.run_file(path)
-    tell(mistakes)
+    mistakes = interpreter.run_file(path, most=MOST_MISTAKES)
+    tell(mistakes[:MOST_SHOWN])
     if mistakes:
         number = len(mistakes)
-        print(f"{path}: {number} mistake{'s' if number > 1 else ''}, nothing started", file=sys.stderr)
+        more = f"\n{number - MOST_SHOWN} more are not shown: pbal check --all shows them" if number > MOST_SHOWN else ""
+        print(f"{path}: {counted(number, 'mistake', number < MOST_MISTAKES)}, nothing started{more}", file=sys.stderr)
         return None
     log_odd(log, interpreter.warnings)
     return world, interpreter

@@ -94,9 +94,10 @@ class Server:
         try:
             for service in enabled:
                 self.attach(service)
-                service.open_log()
+                service.open_log(settle=False)
                 if service["listen"] is not None:
                     self._listeners[service.name.lower()] = self._bound(service)
+            world.settle_logs()
             self.process.bound(world)
             for service in enabled:
                 service.open()

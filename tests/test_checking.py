@@ -104,6 +104,18 @@ def test_fifty_mistakes_are_shown_unless_all_are_wanted(tmp_path: Path, capsys: 
     assert err.count("is not a statement") == 80 and "--all" not in err
 
 
+def test_a_wrong_file_is_not_read_to_its_end_unless_all_of_it_is_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "wrong").write_text("NONSENSE\n" * 600)
+    said = str(tmp_path / "wrong")
+    for arguments in (["check", said], ["-c", said]):
+        assert main(arguments) == 1
+        err = capsys.readouterr().err
+        assert err.count("is not a statement") == MOST_SHOWN and "500 mistakes or more, nothing started" in err
+        assert "450 more are not shown" in err
+    assert main(["check", "--all", said]) == 1
+    assert "600 mistakes, nothing started" in capsys.readouterr().err
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

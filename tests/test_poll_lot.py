@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from pbal.plugins.poll.delivery import FEW, MOST_RENDERED, Delivery
+from pbal.plugins.poll.formats import Rendered
 from pbal.plugins.poll.longpoll import LongPoll
 from pbal.plugins.poll.lot import Lot, Reader
 
@@ -98,3 +100,15 @@ def test_a_queue_of_one_costs_no_dict() -> None:
     a_lot.remove(second)
     assert len(gc.get_objects()) - before < 1000 + 50, "back to one: its dict is gone"
     assert a_lot.first(b"queue0") is polls[0]
+
+
+def test_what_is_rendered_for_many_is_kept_as_far_as_it_has_room_and_in_every_form_however_large() -> None:
+    delivery = Delivery([(b"q", b"m")], False)
+    large = Rendered(200, b"text/plain", b"x" * MOST_RENDERED, False)
+    for form in ("json", "sse", "websocket", "raw"):
+        delivery.keep(form, b"", large)
+    assert all(delivery.ready(form, b"") is large for form in ("json", "sse", "websocket", "raw"))
+    places = [b"%d" % number for number in range(100)]
+    for place in places:
+        delivery.keep("json", place, large)
+    assert sum(delivery.ready("json", place) is not None for place in places) == FEW

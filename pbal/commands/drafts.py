@@ -10,10 +10,9 @@ import asyncio
 from collections.abc import Callable, Container, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 from pbal import importing, loader
-from pbal.commands.files import FileRun, divided, octets_of
+from pbal.commands.files import MOST_MISTAKES, FileRun, divided, octets_of
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.slices import in_slices
 from pbal.config.spec import Config
@@ -26,9 +25,6 @@ from pbal.model.world import LoadedPlugin, World
 from pbal.schema.commands import CommandError
 from pbal.schema.kinds import Kind
 from pbal.schema.tunables import Tunable
-
-MOST_MISTAKES: Final = 500
-"""After so many a file is not read on: it is a wrong one, and has as many as lines."""
 
 
 class Draft:

@@ -59,6 +59,8 @@ def plugins_named(lines: Iterable[str]) -> list[str]:
 
 
 _PATTERN = re.compile(rf"{STRING}|\S+")
+MOST_MISTAKES = 500
+"""After so many a file is not read on, unless somebody wants all of them: it is a wrong one, and has as many as lines."""
 _MOST_NESTED = 16
 """Files in files."""
 

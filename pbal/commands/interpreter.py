@@ -17,6 +17,7 @@ import inspect
 import logging
 import pkgutil
 import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from cProfile import Profile
@@ -313,16 +314,16 @@ class Interpreter:
 
     # -- a file --------------------------------------------------------------------------------------------------
 
-    def run_file(self, path: str, data: bytes | None = None) -> list[Mistake]:
+    def run_file(self, path: str, data: bytes | None = None, most: int = sys.maxsize) -> list[Mistake]:
         """Carry out a whole file, or what was read already and is called by that name; its mistakes, in order.
 
-        Raises: OSError if it cannot be read.
+        `most`: after so many it is not read on. Raises: OSError if it cannot be read.
         """
         from pbal.commands.files import divided, lines_of
 
         run = self.begin_file(path, lines_of(path) if data is None else divided(data))
         try:
-            while run.step():
+            while len(run.mistakes) < most and run.step():
                 pass
             run.end()
         finally:

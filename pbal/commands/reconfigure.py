@@ -13,7 +13,8 @@ or none (model/change.py). What stands in no statement is not touched. It is wha
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import TypeVar
 from pbal import loader
 from pbal.commands import drafts, saving
 from pbal.commands.drafts import Draft
+from pbal.commands.files import MOST_MISTAKES
 from pbal.commands.interpreter import Interpreter
 from pbal.commands.lint import MOST_LOGGED, log_odd
 from pbal.commands.session import Session
@@ -29,7 +31,7 @@ from pbal.commands.slices import in_slices, uncollected
 from pbal.commands.taking_back import drop_several
 from pbal.config.diff import Kind, Step, difference, listing
 from pbal.config.render import Fits, pool_statement
-from pbal.config.spec import Config
+from pbal.config.spec import Config, Pairs, ServiceSpec
 from pbal.lang.mistakes import Mistake
 from pbal.model import faults
 from pbal.model.change import Phase
@@ -42,6 +44,8 @@ from pbal.model.telling import restoring, statements
 from pbal.model.world import World
 from pbal.schema import kinds
 from pbal.schema.commands import OK, CommandError, Reply, Text, bad_argument, command
+from pbal.schema.said import Hidden
+from pbal.schema.tunables import Tunable
 from pbal.schema.types import PATH
 
 log = logging.getLogger("pbal.config")
@@ -164,8 +168,36 @@ async def _drift(interpreter: Interpreter) -> list[Step]:
     if interpreter.filed is None:
         return []
     now = await in_slices(in_pieces(interpreter.world))
+    interpreter.filed = await in_slices(_restated(interpreter.filed, interpreter.world))
     filed = _as_written(interpreter.filed)
     return [*_displaced(filed, now), *difference(filed, now, _fits(interpreter.world, interpreter.world))]
+
+
+def _restated(config: Config, world: World) -> Generator[None, None, Config]:
+    """With values of plugins' tunables as their types write them by now: a RELOAD may have brought other types."""
+    reloaded = [plugin.plugin_class.tunables for plugin in world.plugins.values() if plugin.generation > 1]
+    tunables = {tunable.name: tunable for declared in reloaded for tunable in declared}
+    if not tunables:
+        return config
+    services: list[ServiceSpec] = []
+    for service in config.services:
+        settings, defaults = _in_words(service.settings, tunables), _in_words(service.defaults, tunables)
+        same = settings == service.settings and defaults == service.defaults
+        services.append(service if same else replace(service, settings=settings, defaults=defaults))
+        yield
+    return replace(config, services=tuple(services), defaults=_in_words(config.defaults, tunables))
+
+
+def _in_words(said: Pairs, tunables: Mapping[str, Tunable]) -> Pairs:
+    return tuple([(name, _canonical(tunables[name], text) if name in tunables else text) for name, text in said])
+
+
+def _canonical(tunable: Tunable, text: str) -> str:
+    """The one text for what a text means. It is left as it is where it stands for something else, or is none any more."""
+    if not isinstance(text, Hidden):
+        with suppress(ValueError):
+            return tunable.canonical(text)
+    return text
 
 
 def _as_written(config: Config) -> Config:
@@ -213,7 +245,7 @@ def _refuse_mistakes(draft: Draft) -> None:
     if number > MOST_LOGGED:
         where = "pbal check --all lists"
         log.error("more mistakes, which %(where)s", {"event": "configuration_refused_more", "where": where})
-    many = f"{number - 1} or more" if number >= drafts.MOST_MISTAKES else f"{number - 1} more"
+    many = f"{number - 1} or more" if number >= MOST_MISTAKES else f"{number - 1} more"
     more = f" (and {many}, which {where})" if number > 1 else ""
     raise CommandError(f"nothing is changed: {mistakes[0].headline}{more}", hint=mistakes[0].hint, kind=mistakes[0].kind)
 

@@ -21,6 +21,7 @@ is to be from then on.
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 from typing import TypeVar
 
 from pbal.config.render import Fits, OwnRule, change_defaults, concerns, in_order, media_statement, own_rules, pool_statement
@@ -171,27 +172,33 @@ def _media(before: dict[str, str], after: dict[str, str]) -> Iterator[Step]:
 def _let_go(old: Config, new: Config) -> Generator[Step, None, Config]:
     """No selector names a service that is made anew, which is dropped first; the old configuration without what named them.
 
-    Nor does one that goes name another that goes: they may name each other.
+    Nor does one that goes name another that goes before it: they may name each other.
     """
     after = {service.name.lower(): service for service in new.services}
     replaced = {name for each in old.services if (name := each.name.lower()) in after and is_replaced(each, after[name])}
-    gone = {each.name.lower() for each in old.services} - after.keys()
+    gone = {name: place for place, each in enumerate(old.services) if (name := each.name.lower()) not in after}
     services: list[ServiceSpec] = []
     for service in old.services:
-        names = replaced | gone if service.name.lower() in gone else replaced
-        services.append((yield from _without(service, names)) if names else service)
+        place = gone.get(service.name.lower(), len(old.services))
+        before = partial(_dropped_before, replaced, gone, place)
+        services.append((yield from _without(service, before)) if replaced or place < len(old.services) else service)
     return replace(old, services=tuple(services))
 
 
-def _without(service: ServiceSpec, names: set[str]) -> Generator[Step, None, ServiceSpec]:
-    """A service without what names others: its default_service, and the rules of plugins that end with a name."""
+def _dropped_before(replaced: set[str], gone: dict[str, int], place: int, name: str) -> bool:
+    """Whether a service is dropped before the one at a place. Of those that go, the last one is the first."""
+    return name in replaced or gone.get(name, -1) > place
+
+
+def _without(service: ServiceSpec, before: Callable[[str], bool]) -> Generator[Step, None, ServiceSpec]:
+    """A service without what names others that are dropped before: its default_service, and the rules of plugins that end with a name."""
     said = dict(service.settings)
-    if said.get("default_service", "").lower() in names:
+    if before(said.get("default_service", "").lower()):
         yield Step(Kind.SETTING, f"UNSET {service.name}.default_service", service.name, "default_service", said=False)
         del said["default_service"]
     rules: list[RuleSpec] = []
     for each in service.rules:
-        naming = [rule for rule in each.statements if rule.split()[-1].lower() in names]
+        naming = [rule for rule in each.statements if before(rule.split()[-1].lower())]
         for rule in map(escaped, naming):
             yield Step(Kind.RULE, f"DROP RULE {service.name} {rule}", service.name, rule, said=False)
         rules.append(replace(each, statements=tuple(rule for rule in each.statements if rule not in naming)))

@@ -122,7 +122,7 @@ class Reader(metaclass=ABCMeta):
 
     def beginning(self) -> bytes:
         """The first line of a head that has not come whole, or a part of it, for the log; b"" in a body."""
-        return bytes(self._buffer[:SHOWN]).partition(b"\r")[0] if self._mode == HEAD else b""
+        return first_line(bytes(self._buffer[:SHOWN])) if self._mode == HEAD else b""
 
     def take_rest(self) -> bytes:
         """Give out what is buffered, unread, for a tunnel."""
@@ -369,6 +369,11 @@ class Reader(metaclass=ABCMeta):
         self._mode = HEAD
         self._seen = 0
         return END
+
+
+def first_line(octets: bytes) -> bytes:
+    """What comes before the first CR or LF: whatever follows may be fields, with credentials in them."""
+    return octets.partition(b"\r")[0].partition(b"\n")[0]
 
 
 def split_fields(block: bytes) -> list[tuple[bytes, bytes]] | None:

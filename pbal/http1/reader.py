@@ -43,6 +43,7 @@ from pbal.http1.octets import (
     TUNNEL,
     Limits,
     Reader,
+    first_line,
     tokens,
     what_is_wrong,
 )
@@ -121,7 +122,7 @@ class RequestReader(Reader):
         try:
             head = self._parse(block)
         except Malformed as refusal:
-            refusal.said = block[:SHOWN].partition(b"\r")[0]
+            refusal.said = first_line(block[:SHOWN])
             self._look_for_octet(refusal, block)
             raise
         if len(buffer) > end + 4:

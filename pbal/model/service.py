@@ -402,10 +402,10 @@ class Service(Chained):
         for warning in certificates.warnings if self.world.runtime is not None else ():
             log.warning("service %(service)s: %(text)s", {"event": "certificate_odd", "service": self.name, "text": warning})
 
-    def open_log(self) -> None:
+    def open_log(self, settle: bool = True) -> None:
         """Open the access log, as the tunables have it now; what was open and is in use still stays open.
 
-        Raises: ConfigError; nothing has changed then.
+        `settle`: False where the caller calls world.settle_logs() for several services. Raises: ConfigError; nothing has changed then.
         """
         values = self.values
         where = values["access_log"]
@@ -417,10 +417,12 @@ class Service(Chained):
                 message = f"access_log: cannot write to {where}: {error.strerror}"
                 raise ConfigError(message, about=where, kind=Kind.SYSTEM) from None
             made = AccessLog(target, values["access_log_format"], values["access_log_sample"], values["access_log_query"])
+        changed = made is not None or self.access is not None
         self.access = made
         self.numbered = values["request_id"] == "on" or (values["request_id"] == "auto" and made is not None)
         self.traces = values["traceparent"] == "begin"
-        self.world.settle_logs()
+        if settle and changed:
+            self.world.settle_logs()
 
     def rotation(self) -> Rotation:
         """When the file of its access log is rotated."""

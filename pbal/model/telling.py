@@ -67,7 +67,7 @@ def _statements_of(plugin: Plugin, said: list[str]) -> None:
     if isinstance(told, str) or not isinstance(told, Iterable):
         raise TypeError(f"it returned {faults.shown(told)}, not a tuple of statements")
     for each in told:
-        if not isinstance(each, str) or len(each.splitlines()) != 1:
+        if not isinstance(each, str) or len(each.splitlines()) != 1 or not each.strip():
             raise TypeError(f"it returned {faults.shown(each)} among its statements, not a text of one line")
         said.append(each)
 

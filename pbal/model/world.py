@@ -301,7 +301,14 @@ class World:
         self.clients.add(client)
 
     def settle_logs(self) -> None:
-        """Close the access logs that no service writes to any more."""
+        """Close the access logs that no service writes to any more: at the end of a change, once for all of its services."""
+        change = self.change
+        if change is None or change.decided:
+            self._use_logs()
+        else:
+            change.later(Phase.TAKE, self._use_logs)
+
+    def _use_logs(self) -> None:
         self.access.use((service.access.target, service.rotation()) for service in self.services.values() if service.access is not None)
 
     # -- following -----------------------------------------------------------------------------------------------
@@ -466,7 +473,8 @@ class World:
         for client in list(self.clients):
             if client.home is service:  # a selector's stays, wherever its last request went
                 client.shutdown(True)
-        self.settle_logs()
+        if service.access is not None:
+            self.settle_logs()
 
     def drop_pool(self, pool: Pool) -> None:
         """A pool goes. Raises: ConfigError while a service uses it."""

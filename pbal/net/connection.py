@@ -72,6 +72,13 @@ def _interned(host: str) -> bytes:
     return found
 
 
+def _without_query(line: bytes) -> bytes:
+    """A request line, however malformed, without what may be a query: the octets from the first `?` to the protocol."""
+    before, query, rest = line.partition(b"?")
+    protocol = rest.rpartition(b" ")[2] if query else b""
+    return before + b" " + protocol if protocol.startswith(b"HTTP/") else before
+
+
 class ClientConnection(Parking):
     """An accepted connection of an HTTP service."""
 
@@ -467,6 +474,8 @@ class ClientConnection(Parking):
         if home.tracer is not None:
             self._trace(home.tracer, "refused", f"status {error.status}: {error.reason}")
         said = error.said or (self.reader.beginning() if self.reader is not None else b"")
+        if not home.values["access_log_query"]:  # whatever else is wrong with the line
+            said = _without_query(said)
         method, _, rest = said.partition(b" ")
         target, _, protocol = rest.partition(b" ")
         path = target.partition(b"?")[0]
@@ -474,7 +483,7 @@ class ClientConnection(Parking):
         now = clock.now()
         home.world.counters.counts["failures"] += 1
         home.world.recent.add(
-            clock.epoch(), home.name, self.peer, number, method, target if home.values["access_log_query"] else path,
+            clock.epoch(), home.name, self.peer, number, method, target,
             error.status, cause, HEAD, "", 0, 0.0, Trouble(error.reason, error.place, error.octet),
         )  # fmt: skip
         log = home.access

@@ -40,8 +40,8 @@ cannot decline. If the function has an attribute wants_body that is true, it is 
 request.body() is the body. An answer is sent as a whole, and has 16 MB at most. A function that fails is answered 500, and the log
 has file and line.
 
-PERLHANDLER said again at the console imports the module anew, in a thread, and so does RELOAD CONFIG. RELOAD of the plugin keeps the
-function.
+PERLHANDLER said again at the console imports the module anew, in a thread. So does RELOAD CONFIG where the file names another function;
+the same one stays as it is. RELOAD of the plugin keeps it, too.
 
 Source: Perlbal's Cgilike. differs: handlers are Python; the answer goes out when it is complete, with Content-Length; what went wrong in a
 handler is told to the log, and not to the client; request.body() is new.

@@ -538,7 +538,7 @@ def _render_networks(value: tuple[Network, ...]) -> str:
     return " ".join(str(network) for network in value)
 
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?|\*|null")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?|\*|null")
 _OWN_PORT = re.compile(r"http://.*:80|https://.*:443")
 
 

@@ -415,6 +415,12 @@ async def test_a_query_can_be_left_out(lab):
     assert await pbal.say('SET web.access_log_format = "$$request $$referer $$http_referer"') == "OK"
     await pbal.ask("web", get("/b.css?token=secret", "Referer: http://h/a?token=secret"))
     assert (await logged(pbal, 2))[1] == "GET /b.css HTTP/1.1 http://h/a http://h/a", "the page before has a query, too"
+    for head in (b"GET  /c?token=secret HTTP/1.1", b"GET/c?token=secret", b"GET /c?token= secret HTTP/1.1", b"GET /c\nCookie: secret\n\n"):
+        assert (await pbal.ask("web", head + b"\r\n\r\n")).status == 400
+    lines = await logged(pbal, 6)
+    assert lines[2:] == ["GET - /c HTTP/1.1 - -", "GET/c - - - -", "GET /c HTTP/1.1 - -", "GET /c - - -"]
+    errors = await pbal.say("show errors AS JSON")
+    assert errors.count('"status": 400') == 4 and "secret" not in errors
 
 
 @lab
@@ -720,3 +726,24 @@ def test_a_pipe_that_somebody_put_in_the_place_of_a_file_holds_up_no_line(tmp_pa
     os.close(reading)
     writer.close(30)
     assert target.dropped == 0 and not target.lines
+
+
+@lab
+async def test_what_changes_for_several_services_at_once_is_looked_at_once(lab, monkeypatch):
+    """A RELOAD CONFIG of thousands would look through all of them for each."""
+    more = "CREATE SERVICE two\nSET role = web_server\nSET docroot = /\nENABLE two"
+    pbal = await lab.pbal(proxy("127.0.0.1:1", more=f"{FILE};SET access_log_sample = 1") + "\n" + more)
+    calls: list[Writer] = []
+    use = Writer.use
+
+    def counted(self, used):
+        calls.append(self)
+        use(self, used)
+
+    monkeypatch.setattr(Writer, "use", counted)
+    with pbal.world.changing():
+        for name in ("web", "two"):
+            pbal.world.service(name).set("access_log", f"{lab.folder}/{name}.log")
+    assert len(calls) == 1
+    assert await pbal.say("SET web.access_log = off") == "OK" and len(calls) == 2
+    assert await pbal.say("SET web.access_log_sample = 3") == "OK" and len(calls) == 2, "there is none"

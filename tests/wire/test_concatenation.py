@@ -74,6 +74,8 @@ async def test_what_is_no_such_request_is_a_query(lab: Lab) -> None:
     moved = await ask(pbal, "/dir??a.css,b.css")
     assert (moved.status, moved.fields["location"]) == (301, "/dir/??a.css,b.css")
     assert "files as one" in await pbal.say("explain GET http://h/dir/??a.css,b.css")
+    many = f"/dir/??{','.join(['a.css'] * 101)}"
+    assert (await ask(pbal, many)).status == 403 and "403: more than 100 files" in await pbal.say(f"explain GET http://h{many}")
     assert await pbal.say("SET site.enable_concatenate_get = off") == "OK"
     assert (await ask(pbal, "/dir/??a.css,b.css")).body == b"index"
 

@@ -163,10 +163,43 @@ async def test_a_type_of_a_plugin_that_fails_refuses_what_is_said(lab: Lab) -> N
 
 
 @lab
+async def test_what_a_tunable_reads_may_be_named_by_a_value_of_any_type(lab: Lab) -> None:
+    plugin(
+        lab, "tunables = (Tunable('rule_file', Type('files', str.split, lambda value: ' '.join(value)), reads=lambda value: list(value)),)",
+        HOOK, "def answer(self, exchange):", "|exchange.respond(200, (), repr(self.service.reading('rule_file')).encode())",
+        "|return Verdict.TAKEN",
+        head=HEAD.replace("Plugin,", "Plugin, Tunable, Type,"),
+    )  # fmt: skip
+    pbal = await site(lab)
+    for statement in ("SET site.rule_file = a b", "RELOAD rule"):
+        assert await pbal.say(statement) == "OK", statement
+        assert (await pbal.ask("site", get())).body == b"['a', 'b']", statement
+    assert [await pbal.say(f"{verb} site") for verb in ("DISABLE", "ENABLE")] == ["OK", "OK"]
+
+
+@lab
+async def test_a_tunable_of_another_type_is_no_drift(lab: Lab) -> None:
+    declared, head = "tunables = (Tunable('rule_time', {}),)", HEAD.replace("Plugin,", "DURATION, TEXT, Plugin, Tunable,")
+    plugin(lab, declared.format("TEXT"), HOOK, "def look(self, exchange):", "|return Verdict.PASS", head=head)
+    pbal = await site(lab, chain="SET plugins = rule\nDEFAULT rule_time = 3600s\nSET rule_time = 120s")
+    plugin(lab, declared.format("DURATION"), HOOK, "def look(self, exchange):", "|return Verdict.PASS", head=head)
+    assert await pbal.say("RELOAD rule") == "OK" and "SET rule_time = 2m" in await pbal.say("dumpconfig")
+    assert await pbal.say("CONFIG DRIFT") == "."
+    assert await pbal.say("SET site.rule_time = 9s") == "OK"
+    assert await pbal.say("CONFIG DRIFT") == "SET site.rule_time = 9s\n."
+    assert await pbal.say("CONFIG SAVE") == "OK"
+
+
+@lab
 async def test_what_a_plugin_says_of_itself_and_fails_at_is_told_in_its_place(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     """Starting is a look at it, too: where it hands requests to."""
     pbal: Pbal | None = None
-    for said, why in (("'RULE a'", "not a tuple of statements"), ("('a\\nSHUTDOWN',)", "not a text of one line"), ("(7,)", "returned 7")):
+    for said, why in (
+        ("'RULE a'", "not a tuple of statements"),
+        ("('a\\nSHUTDOWN',)", "not a text of one line"),
+        ("(7,)", "returned 7"),
+        ("(' ',)", "not a text of one line"),
+    ):
         plugin(lab, "def dumpconfig(self):", f"|return {said}", "def targets(self):", "|raise KeyError('oh')")
         if pbal is None:
             pbal = await site(lab)

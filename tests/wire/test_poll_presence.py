@@ -180,7 +180,14 @@ async def test_pbals_that_look_at_each_others_queues_do_not_set_each_other_going
 
 
 @pytest.mark.parametrize(
-    "value", [b'{"queue": "a", "by": {"x": [Infinity, 1]}, "present": true, "number": 1, "seen": 1}', b'{"by": {"x": [1, 1e999]}}']
+    "value",
+    [
+        b'{"queue": "a", "by": {"x": [Infinity, 1]}, "present": true, "number": 1, "seen": 1}',
+        b'{"queue": "a", "by": {"x": [1e308, 1]}, "present": true, "number": 1, "seen": 1}',
+        b'{"queue": "a", "by": {}, "present": true, "number": 1, "seen": NaN}',
+        b'{"queue": "a", "by": {}, "present": true, "number": 1%b, "seen": 1}' % (b"0" * 300),
+        b'{"by": {"x": [1, 1e999]}}',
+    ],
 )
 def test_what_lies_there_and_no_pbal_wrote_is_nothing(value: bytes) -> None:
     assert Shared.parse(value, "a") == Shared("a")

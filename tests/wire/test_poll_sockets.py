@@ -3,6 +3,8 @@
 import asyncio
 import json
 import struct
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -31,6 +33,33 @@ async def test_a_socket_gets_what_comes_and_stays(lab: Lab) -> None:
     assert socket.close_code == 1000
     await pbal.until("poll_gone", 1)
     assert empty(pbal)
+
+
+class _Importer:
+    """Notes in which thread a module is imported."""
+
+    def __init__(self) -> None:
+        self.threads: dict[str, int] = {}
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        self.threads[name] = threading.get_ident()
+
+
+@lab
+async def test_what_reads_frames_is_imported_with_the_first_sockets_and_not_on_the_loop(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    pbal = await lab.pbal(conf())
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wsproto"]:
+        monkeypatch.delitem(sys.modules, name)
+    importer = _Importer()
+    monkeypatch.setattr(sys, "meta_path", [importer, *sys.meta_path])
+    await publish(pbal, "q", b"before")
+    assert "wsproto.frame_protocol" not in importer.threads
+    several = await asyncio.gather(*(connect(url(pbal, f"/poll/{queue}"), proxy=None) for queue in "abc"))
+    assert importer.threads["wsproto.frame_protocol"] != threading.get_ident()
+    for queue, socket in zip("abc", several, strict=True):
+        await publish(pbal, queue, b"hi")
+        assert await heard(socket) == {"queues": {queue: ["hi"]}}
+        await socket.close()
 
 
 @lab

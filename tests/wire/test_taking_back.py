@@ -1,12 +1,14 @@
 """UNSET, DROP, DROP RULE and CREATE ... LIKE: what was said is taken back, one statement at a time, and nothing else moves."""
 
 import asyncio
+from dataclasses import replace
 
 from authority import Authority
 from lab import Lab, lab, read_response, until
 from scripted import Client, Scripted, get, proxy, statuses
 from secure import files
 
+from pbal.config.diff import difference
 from pbal.config.render import render
 from pbal.model.snapshot import snapshot
 
@@ -178,6 +180,10 @@ async def test_the_target_of_a_default_service_is_not_dropped(laboratory: Lab) -
     assert "is the default_service of 'front'" in await pbal.say("DROP SERVICE other")
     assert snapshot(pbal.world) == before
     assert (await pbal.ask("front", b"GET / HTTP/1.0\r\nHost: z.b.test\r\n\r\n")).status == 403
+    gone = ("DROP SERVICE front", "DROP SERVICE other")
+    empty = replace(before, services=tuple(each for each in before.services if each.name not in ("front", "other")))
+    steps = [step.statement for step in difference(before, empty, pbal.world.fits)]
+    assert steps[: len(gone)] == list(gone), "what names it goes before it, and takes nothing back"
 
 
 @lab

@@ -21,6 +21,8 @@ EMPTY: Final = frozenset({TIME_IS_OVER, DISABLED})
 """Reasons of the empty answer."""
 MOST_RENDERED: Final = 1 << 20
 """Octets of answers that are kept for others who stand at the same place."""
+FEW: Final = 4
+"""Answers that are kept however large they are: one for each way to say it, whose readers come in any order."""
 
 
 class Run(NamedTuple):
@@ -91,9 +93,9 @@ class Delivery:
         return self._rendered.get((form, position))
 
     def keep(self, form: str, position: bytes, rendered: Rendered) -> Rendered:
-        """It was rendered, for all who ask ready() likewise; the last MOST_RENDERED octets are kept, since each may stand elsewhere."""
+        """It was rendered, for all who ask ready() likewise; the last MOST_RENDERED octets, or FEW, are kept: each may stand elsewhere."""
         self._rendered[form, position] = rendered
         self._octets += len(rendered.body)
-        while self._octets > MOST_RENDERED and len(self._rendered) > 1:
+        while self._octets > MOST_RENDERED and len(self._rendered) > FEW:
             self._octets -= len(self._rendered.pop(next(iter(self._rendered))).body)
         return rendered

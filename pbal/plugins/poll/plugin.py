@@ -8,13 +8,14 @@ in this process (handover.py); adopt() parks them again under records of the new
 answer that turns out lost) reaches the new one through Hub.serving.
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
 
-from pbal.api import Exchange, Explanation, Histogram, Limit, Plugin, Service, Verdict, World, hook, resident_bytes
+from pbal.api import Exchange, Explanation, Histogram, Limit, Plugin, Service, Verdict, World, hook, resident_bytes, spawn
 
 from . import auth, commands, cors, events, explaining, handover, longpoll, publisher, sockets
 from .auth import Action, Decision, Gate, Refusal
@@ -28,6 +29,9 @@ from .names import first_of, key_for, queues_of
 from .positions import BadPosition, read_token
 from .settings import COUNTERS, POLL, PUBLISH, ROLES, TUNABLES, Settings
 from .store import Store
+
+SOCKETS = 64
+"""The most that begin in one turn of the loop, of those that waited for what reads their frames."""
 
 
 class Poll(Plugin):
@@ -44,6 +48,8 @@ class Poll(Plugin):
         self.gate: Gate | None = None
         self.resident_at_open = 0
         self._adopted: dict[str, Any] = {}
+        self._first_sockets: list[Exchange] = []
+        """Those that wait for sockets.load()."""
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -261,13 +267,41 @@ class Poll(Plugin):
         settings = hub.settings
         match = settings.uri.search(exchange.path)
         if match is not None:
-            publisher.answer_mistakes(hub, exchange, partial(self._read, exchange, match))
+            if sockets.wanted(exchange) and not sockets.loaded():
+                self._first_socket(exchange)
+            else:
+                publisher.answer_mistakes(hub, exchange, partial(self._read, exchange, match))
             return Verdict.TAKEN
         match = None if settings.publish_uri is None else settings.publish_uri.search(exchange.path)
         if match is not None:
             publisher.answer_mistakes(hub, exchange, partial(publisher.begin, hub, self.gate, exchange, match))
             return Verdict.TAKEN
         return Verdict.PASS
+
+    def _first_socket(self, exchange: Exchange) -> None:
+        """One of the first that asks for a WebSocket: what reads frames is imported in a thread, while everybody else goes on."""
+        self._first_sockets.append(exchange)
+        if len(self._first_sockets) == 1:
+            spawn(self, self._load_sockets(), "load sockets")
+
+    async def _load_sockets(self) -> None:
+        await asyncio.to_thread(sockets.load)
+        line, self._first_sockets = self._first_sockets, []
+        for place, exchange in enumerate(line, 1):
+            if not exchange.answered:
+                serving: Any = self.service.plugin("poll") or self
+                serving._read_now(exchange)
+            if not place % SOCKETS:
+                await asyncio.sleep(0)
+
+    def _read_now(self, exchange: Exchange) -> None:
+        """Read one that waited, perhaps for a reload: much may have changed meanwhile."""
+        hub = self.hub
+        match = hub.settings.uri.search(exchange.path)
+        if match is None or not hub.open:
+            hub.refuse(exchange, 503, "Polls are not answered here any more.", (b"Retry-After", b"1"))
+        else:
+            publisher.answer_mistakes(hub, exchange, partial(self._read, exchange, match))
 
     def _read(self, exchange: Exchange, match: re.Match[bytes]) -> None:
         """Somebody wants to read queues: which, and may it? Raises: BadName."""

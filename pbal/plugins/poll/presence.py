@@ -21,7 +21,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf, isfinite
+from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .formats import attribute, text
@@ -43,6 +44,8 @@ A_TURN = 100
 """Queues that leave, or are looked at, in one turn of the loop: a few milliseconds."""
 REMEMBERED = 10_000
 """Queues whose last reader left of which it is known when."""
+FAR = 1e11
+"""No time of a key is so far away, and no number so large: what says it is rubbish."""
 TOGETHER = 200
 TOMBSTONE = 3600
 """Seconds for which memcached remembers a queue that nobody is at."""
@@ -66,10 +69,10 @@ class Shared:
         try:
             held = json.loads(value)
             by = {str(name): (float(until), int(count)) for name, (until, count) in held["by"].items()}
-            seen = float(held["seen"])
-            if not all(map(isfinite, (seen, *(until for until, _ in by.values())))):
+            number, seen = int(held["number"]), float(held["seen"])
+            if not all([abs(said) < FAR for said in (number, seen, *chain.from_iterable(by.values()))]):  # nor is NaN
                 return cls(queue)
-            return cls(queue or str(held["queue"]), by, bool(held["present"]), int(held["number"]), seen)
+            return cls(queue or str(held["queue"]), by, bool(held["present"]), number, seen)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return cls(queue)
 

@@ -22,6 +22,7 @@ import asyncio
 import base64
 import binascii
 import json
+from functools import cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -60,11 +61,22 @@ class BadRequest(ValueError):
     """A message of the client that cannot be carried out. The text is for the client."""
 
 
-def _protocol() -> "FrameProtocol":
-    """A side's frames. Imported late: who has no sockets pays nothing at start."""
+@cache
+def load() -> "type[FrameProtocol]":
+    """What reads and makes frames. Imported late: who has no sockets pays nothing at start. It takes a tenth of a second, once."""
     from wsproto.frame_protocol import FrameProtocol
 
-    return FrameProtocol(client=False, extensions=[])
+    return FrameProtocol
+
+
+def loaded() -> bool:
+    """Whether load() waits for nothing."""
+    return load.cache_info().currsize > 0
+
+
+def _protocol() -> "FrameProtocol":
+    """A side's frames."""
+    return load()(client=False, extensions=[])
 
 
 def framed(text: str) -> bytes:

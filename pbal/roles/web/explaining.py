@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pbal.http1.paths import members
+from pbal.http1.paths import MOST_MEMBERS, members
 from pbal.model.exchange import Exchange
 from pbal.model.explaining import Step
 from pbal.model.rules import shown_when
@@ -18,8 +18,10 @@ def explained(role: WebServer, exchange: Exchange) -> Iterator[Step]:
     method = exchange.method
     names = members(exchange.request.query) if role.joins and exchange.path.endswith(b"/") else []
     if method in (b"GET", b"HEAD") and names:
-        other = [name for name in names if not role.is_judged(exchange, exchange.path + name)]
-        if other:
+        other = [name for name in names[:MOST_MEMBERS] if not role.is_judged(exchange, exchange.path + name)]
+        if len(names) > MOST_MEMBERS:
+            yield Step("answer", role.name, f"403: more than {MOST_MEMBERS} files (enable_concatenate_get)")
+        elif other:
             name = quoted_text(other[0]).decode("ascii")
             yield Step("answer", role.name, f"403: a rule by path finds something else in the path of {name}: it is to be asked for alone")
         else:
