@@ -104,7 +104,7 @@ fast: .venv-fast/done
 	  > "$$($(FAST) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
 	@touch $@
 
-# What these files are about is not compiled, and they wait a long time: signals, the console, the command line, the page, stores of polls, and
+# Nothing else works beside it: six files at a time. What these files are about is not compiled, and they wait a long time: signals, the console, the command line, the page, stores of polls, and
 # plugins one by one (those that try every fault in every hook are run).
 NOT_COMPILED := $(foreach name,signals console console_access console_people perlbal_check status_page metrics check_pbal completing terminal \
 	start life browser client client_js listening poll_auth poll_limits poll_memcached poll_positions poll_presence poll_proofs \
@@ -113,7 +113,7 @@ NOT_COMPILED := $(foreach name,signals console console_access console_people per
 	plugin_throttle,--ignore=tests/wire/test_$(name).py)
 
 test-fast: .venv-fast/done programs
-	PYTHONSAFEPATH=1 PBAL_EXPECT=compiled $(FAST) -m pytest $(SIDE_BY_SIDE) -o pythonpath=tests -m "not slow" $(NOT_COMPILED) tests/test_fast.py tests/wire
+	PYTHONSAFEPATH=1 PBAL_EXPECT=compiled $(FAST) -m pytest $(SIDE_BY_SIDE) -n 6 -o pythonpath=tests -m "not slow" $(NOT_COMPILED) tests/test_fast.py tests/wire
 
 bench-fast: .venv-fast/done
 	PBAL_PYTHON=$(FAST) $(BIN)/python -m bench

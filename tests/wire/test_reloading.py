@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from authority import Authority
 from lab import Lab, Pbal, lab, read_response, until
 from leaks import descriptors, live
@@ -156,6 +157,7 @@ async def nobody(pbal: Pbal) -> None:
     gc.collect()
 
 
+@pytest.mark.slow
 @lab
 async def test_a_thousand_reloads_of_each_plugin_and_of_three_together(lab: Lab) -> None:
     plugins = dict(roles())

@@ -294,6 +294,7 @@ def live(kind: type) -> int:
     return sum(1 for each in gc.get_objects() if type(each) is kind)
 
 
+@pytest.mark.slow
 @lab
 async def test_what_is_remembered_of_trust_does_not_grow_with_reloads_and_changes(lab: Lab) -> None:
     pbal = await lab.pbal(CHAT.format(trust=NETWORK, front=""))
@@ -310,6 +311,7 @@ async def test_what_is_remembered_of_trust_does_not_grow_with_reloads_and_change
     assert live(Networks) == before
 
 
+@pytest.mark.slow
 def test_what_is_remembered_of_addresses_is_bounded() -> None:
     from pbal.schema.types import NETWORKS
 
