@@ -6,7 +6,7 @@ committed, and those that go are closed after it.
 
 import logging
 from abc import ABCMeta, abstractmethod
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -146,13 +146,6 @@ class Chained(metaclass=ABCMeta):
             guarded(self.world, name, partial(_pools_of, plugin, said), name="pools")
         return {self.world.pools[name.lower()].name if name.lower() in self.world.pools else name for name in said}
 
-    def targets_of_plugins(self) -> Iterator[tuple[str, list[str]]]:
-        """The names of the services that each plugin may hand requests to, by plugin, as far as they say."""
-        for name, plugin in self.plugins:
-            said: list[str] = []
-            guarded(self.world, name, partial(_targets_of, plugin, said), name="targets")
-            yield name, said
-
     def as_said(self, chain: Chain) -> Chain:
         """A chain in the order of SET plugins, whatever its plugins have made of that."""
         said = [name.lower() for name in self.values["plugins"]]
@@ -280,14 +273,6 @@ def _lets_in(plugin: Plugin) -> bool:
 def _wants_nothing(exchange: Exchange) -> bool:
     """No body."""
     return False
-
-
-def _targets_of(plugin: Plugin, said: list[str]) -> None:
-    """Add what its targets() returns to `said`."""
-    names: Iterable[object] = plugin.targets() or ()
-    if isinstance(names, str):
-        raise TypeError(f"it returned the text {names!r:.60}, not a tuple of names")
-    said.extend(map(str, names))
 
 
 def _pools_of(plugin: Plugin, said: list[str]) -> None:

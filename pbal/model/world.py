@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from pbal.config.spec import Standing
+from pbal.model import telling
 from pbal.model.bodies import Bodies
 from pbal.model.bound import Timing
 from pbal.model.change import Change, Phase, restore
@@ -451,10 +452,11 @@ class World:
             default = going.get((other["default_service"] or "").lower())
             if default is not None:
                 raise ConfigError(f"service '{default}' is the default_service of '{other.name}'", about=default, kind=Kind.CONFLICT)
-            for plugin, targets in other.targets_of_plugins():
+            for name, plugin in other.plugins:
+                targets = telling.targets(other, name, plugin) or ()
                 named = next((going[target.lower()] for target in targets if target.lower() in going), None)
                 if named is not None:
-                    why = f"plugin {plugin} sends requests of '{other.name}' to it: see {self._where_named(other, plugin, named)}"
+                    why = f"plugin {name} sends requests of '{other.name}' to it: see {self._where_named(other, name, named)}"
                     raise ConfigError(f"service '{named}' stays: {why}", about=named, kind=Kind.CONFLICT)
 
     def _where_named(self, service: Service, plugin: str, name: str) -> str:
