@@ -15,7 +15,6 @@ not ASCII can be written in no other way."""
 _CLASS: Final = re.compile(r"\[\^?\]?[^\]]*\]")
 _OF_PARAMETERS: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@"
 
-
 MOST_MEMBERS: Final = 100
 """Files that one request may be for, as in Perlbal."""
 
@@ -23,7 +22,7 @@ MOST_MEMBERS: Final = 100
 def members(query: bytes) -> list[bytes]:
     """The names of the files that a request for several is for, `/dir/??a,b`: those in a query that begins with the second `?`.
 
-    None if it has none, and is a query as any other. What is behind another `?` is for caches.
+    Empty if it has none, and is a query as any other. What is behind another `?` is for caches.
     """
     names = query[1:].partition(b"?")[0].rstrip(b",") if query.startswith(b"?") else b""
     return names.split(b",", MOST_MEMBERS + 1) if names else []  # as Perl divides: an empty name at the end is none

@@ -13,12 +13,10 @@ from bisect import insort
 from collections.abc import Iterable
 from typing import Final
 
-from pbal.schema.types import Network
+from pbal.schema.types import Network, plain_network
 
-_MAPPED: Final = 0xFFFF
+_MAPPED: Final = bytes(10) + b"\xff\xff"
 """What IPv4 addresses that are written as IPv6 ones begin with (RFC 4291 section 2.5.5.2). Here, as everywhere, they are IPv4 addresses."""
-
-_MAPPED_OCTETS: Final = bytes(10) + b"\xff\xff"
 
 _WIDE: Final = {4: 16, 6: 96}
 """By version: networks with more bits than that behind their prefix are wide. The others begin with those that are before these bits."""
@@ -98,7 +96,7 @@ class NetworkTable:
             packed = socket.inet_pton(socket.AF_INET6 if b":" in address else socket.AF_INET, address.partition(b"%")[0].decode("ascii"))
         except (OSError, ValueError):
             return -1
-        packed = packed.removeprefix(_MAPPED_OCTETS) if len(packed) == 16 else packed
+        packed = packed.removeprefix(_MAPPED) if len(packed) == 16 else packed
         version, number = 6 if len(packed) == 16 else 4, int.from_bytes(packed)
         found = _smallest(self._wide[version], number, -1)
         beginning = self._narrow[version].get(number >> _WIDE[version])
@@ -118,8 +116,6 @@ def _smallest(lengths: Prefixes, number: int, found: int) -> int:
 
 def _divided(network: Network) -> tuple[int, int, int]:
     """Version, number of bits behind the prefix, and the prefix. An IPv4 network is one however it is written."""
-    version, length, first = network.version, network.prefixlen, int(network.network_address)
-    if version == 6 and length >= 96 and first >> 32 == _MAPPED:
-        version, length, first = 4, length - 96, first & 0xFFFFFFFF
-    rest = (32 if version == 4 else 128) - length
-    return version, rest, first >> rest
+    network = plain_network(network)
+    rest = network.max_prefixlen - network.prefixlen
+    return network.version, rest, int(network.network_address) >> rest
