@@ -101,16 +101,7 @@ class Highpri(Plugin):
 
     @hook.make_high_priority
     def by_pattern(self, exchange: Exchange) -> bool:
-        try:
-            return bool(self._which(exchange))
-        except TookTooLong:
-            self.counts["regex_timeouts"] += 1
-            self.world.log_limited(
-                f"regex timeout {self.service.name}",
-                "service %(service)s: a pattern of highpri took too long over a path of %(octets)d bytes",
-                {"event": "regex_timeout", "service": self.service.name, "octets": len(exchange.request.target)},
-            )
-            return False
+        return bool(self._which(exchange))
 
     def explain(self, exchange: Exchange) -> Explanation | None:
         try:

@@ -107,11 +107,7 @@ class Vpaths(Plugin):
 
     @hook.select_service
     def by_path(self, exchange: Exchange) -> Verdict:
-        try:
-            found = self._find(exchange)
-        except TookTooLong:
-            self._given_up(exchange)
-            return Verdict.TAKEN
+        found = self._find(exchange)
         if found is None:
             return Verdict.PASS
         service = self.world.services.get(found[1].lower())
@@ -123,15 +119,6 @@ class Vpaths(Plugin):
         except ConfigError:  # the log has it
             exchange.error(500, b"The selected service answers no requests.\n")
         return Verdict.TAKEN
-
-    def _given_up(self, exchange: Exchange) -> None:
-        self.counts["regex_timeouts"] += 1
-        self.world.log_limited(
-            f"regex timeout {self.service.name}",
-            "service %(service)s: a VPATH took too long over a path of %(octets)d bytes: 500",
-            {"event": "regex_timeout", "service": self.service.name, "octets": len(exchange.request.target)},
-        )
-        exchange.error(500, b"The rules for this path took too long.\n")
 
     def explain(self, exchange: Exchange) -> Explanation | None:
         try:
