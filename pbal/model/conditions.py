@@ -18,7 +18,7 @@ A text is parsed by `parse`, and `Conditions.text` is the one text of whatever w
 
 import re
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
 from pbal.http1.events import RequestHead, canonical
@@ -243,6 +243,15 @@ class Conditions:
 
     def __repr__(self) -> str:
         return f"<Conditions {self.text}>"
+
+
+Look = Callable[[Exchange], object]
+"""A search for what a rule goes by."""
+
+
+def slow_looks(whens: "Iterable[Conditions | None]") -> tuple[Look, ...]:
+    """The searches of some conditions that may take long: for who looks at them in a bounded time first (roles/searched.py)."""
+    return tuple([condition.holds for when in whens if when is not None for condition in when.slow])
 
 
 def parse(text: str) -> Conditions:

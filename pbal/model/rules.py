@@ -17,7 +17,6 @@ A `Rules` never changes: a statement puts another in its place.
 """
 
 import re
-from collections.abc import Callable
 from typing import Final
 
 from pbal.http1.changes import Changes
@@ -26,13 +25,11 @@ from pbal.http1.events import canonical
 from pbal.http1.headers import KNOWN_FORWARDING
 from pbal.http1.reader import is_host
 from pbal.model.caching import CacheRule
-from pbal.model.conditions import Conditions
+from pbal.model.conditions import Conditions, Look, slow_looks
 from pbal.model.exchange import Exchange
 from pbal.model.steering import Rewrite, Route
 from pbal.model.variables import Value
 from pbal.schema.said import Said
-
-Look = Callable[[Exchange], object]
 
 INSERT: Final = "INSERT"
 """Perlbal's: as SET on a request, with a value that has no variables."""
@@ -163,13 +160,9 @@ def _slow(
     headers: tuple[HeaderRule, ...], routes: tuple[Route, ...], rewrites: tuple[Rewrite, ...], caching: tuple[CacheRule, ...]
 ) -> tuple[Look, ...]:
     """The searches of rules that may take long."""
-    found: list[Look] = [rewrite.look for rewrite in rewrites if rewrite.slow]
     whens = [rule.when for rule in headers] + [route.when for route in routes]
     whens += [rewrite.when for rewrite in rewrites] + [rule.when for rule in caching]
-    for when in whens:
-        if when is not None:
-            found += [condition.holds for condition in when.slow]
-    return tuple(found)
+    return (*[rewrite.look for rewrite in rewrites if rewrite.slow], *slow_looks(whens))
 
 
 class Rules:

@@ -14,6 +14,7 @@ from pbal.model.asking import OnAnswer, Question
 from pbal.model.certificates import Certificates, read
 from pbal.model.chained import Chained
 from pbal.model.change import Phase
+from pbal.model.conditions import Look, slow_looks
 from pbal.model.errors import ConfigError, bad_value
 from pbal.model.exchange import Exchange
 from pbal.model.faults import asked, guarded
@@ -83,6 +84,8 @@ class Service(Chained):
         self.access: AccessLog | None = None
         """Where lines of its requests go; None where no log is, and before pbal runs."""
         self.limiting: tuple[Limit, ...] = ()
+        self.slow_limits: tuple[Look, ...] = ()
+        """What is looked at in a bounded time before any of them counts."""
         """What LIMIT says, in that order."""
         self.coding: Coding | None = None
         """How responses are compressed; None where they are not."""
@@ -169,8 +172,12 @@ class Service(Chained):
 
     def _use_limits(self, limits: tuple[Limit, ...]) -> None:
         with self.world.changing() as change:
-            change.undo(setattr, self, "limiting", self.limiting)
-            self.limiting = limits
+            change.undo(self._put_limits, self.limiting)
+            self._put_limits(limits)
+
+    def _put_limits(self, limits: tuple[Limit, ...]) -> None:
+        self.limiting = limits
+        self.slow_limits = slow_looks([limit.when for limit in limits])
 
     def begin(self, exchange: Exchange) -> None:
         """Hand an exchange to the role. A service that was dropped while its head came has nobody left who would answer.

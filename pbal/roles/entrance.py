@@ -12,6 +12,7 @@ from typing import Final
 from pbal.model.exchange import NEW, Exchange
 from pbal.model.service import Service
 from pbal.net.tasks import spawn
+from pbal.roles.searched import in_time
 
 _CHALLENGE: Final = re.compile(rb"/\.well-known/acme-challenge/([A-Za-z0-9_-]{1,128})")
 """RFC 8555 section 8.3: a token is base64url."""
@@ -53,9 +54,11 @@ def explained(service: Service, exchange: Exchange) -> str:
 
 
 def belongs(service: Service, exchange: Exchange) -> bool:
-    """Whether the host of a request belongs on its connection under TLS; False when it was answered with 421."""
+    """Whether the host of a request belongs on its connection under TLS; False when it was answered with 421, to which rules apply."""
     rule, tls = service.values["ssl_host_check"], exchange.tls
     if rule != "off" and tls is not None and not tls.serves(exchange.request.host, rule):
+        if service.rules.slow and not in_time(service, exchange, service.rules.slow):
+            return False
         service.world.counters.counts["misdirected_requests"] += 1
         exchange.error(421, b"This connection is not for that host: ask on another.\n")
         return False

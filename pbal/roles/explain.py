@@ -102,8 +102,7 @@ def _refusal(service: Service, exchange: Exchange) -> str:
         return "503: the service is disabled"
     if service.handler is None or not service.opened:
         return "it is not open: the first request that a selector hands it opens it, if it is complete, and gets 500 if not"
-    limits = [condition.holds for limit in service.limiting if limit.when is not None for condition in limit.when.slow]
-    if not ends(exchange, (*service.rules.slow, *limits)):
+    if not ends(exchange, (*service.rules.slow, *service.slow_limits)):
         return TOO_LONG
     answer = entrance.explained(service, exchange)
     if answer:

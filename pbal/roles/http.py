@@ -43,11 +43,8 @@ class HttpRole(RoleHandler):
 
     def arrive(self, exchange: Exchange) -> None:
         """See model.service.RoleHandler."""
-        if exchange.stream.tls is not None:
-            slow = self.service.rules.slow  # 421 is an answer like others
-            if (slow and not in_time(self.service, exchange, slow)) or not entrance.belongs(self.service, exchange):
-                return
-        self.begin(exchange)
+        if exchange.stream.tls is None or entrance.belongs(self.service, exchange):
+            self.begin(exchange)
 
     def begin(self, exchange: Exchange) -> None:
         """See model.service.RoleHandler."""

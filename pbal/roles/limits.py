@@ -11,8 +11,7 @@ from pbal.roles.searched import given_up, in_time
 
 def admitted(service: Service, exchange: Exchange) -> bool:
     """Whether a request goes on; False when it was answered with 429 (RFC 6585 section 4)."""
-    slow = [condition.holds for limit in service.limiting if limit.when is not None for condition in limit.when.slow]
-    if slow and not in_time(service, exchange, slow):
+    if service.slow_limits and not in_time(service, exchange, service.slow_limits):
         return False
     try:
         within, over = excess(service.limiting, exchange)

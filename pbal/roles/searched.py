@@ -9,8 +9,8 @@ remembered: hooks may change the request, and a rule sees it as it is then.
 from collections.abc import Sequence
 from functools import partial
 
+from pbal.model.conditions import Look
 from pbal.model.exchange import Exchange
-from pbal.model.rules import Look
 from pbal.model.searching import TookTooLong, within
 from pbal.model.service import Service
 from pbal.observe.recent import Trouble
