@@ -153,8 +153,6 @@ class AccessControl(Plugin):
         self.rules: dict[int, Rule] = {}
         """In their order, by places that only rise: what goes leaves the others where they are."""
         self._next = 0
-        self._late = 0
-        """How many of them are QUEUE_LOW. Where none is, nobody is looked up twice."""
         self._table = NetworkTable()
 
     def add(self, rule: Rule) -> None:
@@ -162,7 +160,6 @@ class AccessControl(Plugin):
         self.rules[self._next] = rule
         self._table.add(rule[2], self._next)
         self._next += 1
-        self._late += rule[0] == QUEUE_LOW
 
     def _place(self, exchange: Exchange) -> int:
         """The place of the rule that decides; -1: the policy does."""
@@ -190,8 +187,6 @@ class AccessControl(Plugin):
 
     @hook.make_low_priority
     def last(self, exchange: Exchange) -> bool:
-        if not self._late:
-            return False
         place = self._place(exchange)
         return place >= 0 and self.rules[place][0] == QUEUE_LOW
 
@@ -211,7 +206,6 @@ class AccessControl(Plugin):
     def adopt(self, carried: tuple[list[Rule], str]) -> None:
         rules, self.policy = carried
         self.rules, self._next = dict(enumerate(rules)), len(rules)
-        self._late = sum(action == QUEUE_LOW for action, _, _ in rules)
         self._table = NetworkTable(network for _, _, network in rules)
 
     def dumpconfig(self) -> tuple[str, ...]:
@@ -226,7 +220,7 @@ class AccessControl(Plugin):
         network = _network(said[3])
         place = next(place for place in self._table.places(network) if _statement(self.rules[place]) == statement)
         self._table.remove(network, place)
-        self._late -= self.rules.pop(place)[0] == QUEUE_LOW
+        del self.rules[place]
 
 
 def _statement(rule: Rule) -> str:
