@@ -79,7 +79,7 @@ async def asked(pbal: Pbal, times: int) -> list[int]:
 async def test_a_node_that_breaks_every_request_is_ejected_and_comes_back_by_one_that_it_answers(lab: Lab) -> None:
     apps = [await App.start(lab) for _ in range(3)]
     apps[0].cut = True
-    pbal = await lab.pbal(proxy(*(app.address for app in apps), pool="SET eject_time = 1h"))
+    pbal = await lab.pbal(proxy(*(app.address for app in apps), pool="SET eject_time = 1h;SET balance_method = round_robin"))
     assert await asked(pbal, 40) == [200] * 40, "who is safe to ask again is asked elsewhere"
     await until(lambda: pbal.world.pool("app").nodes[0].ejections, "it to be ejected")
     found = await health(pbal, apps[0].address)
